@@ -1,0 +1,3 @@
+from vkdsurgeon_cli.main import main
+
+main()

@@ -1,0 +1,100 @@
+"""Entry point: exit statuses and the command table. Heavy libraries are imported inside the commands only."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import click
+import typer
+
+import vkdsurgeon
+from vkdsurgeon.errors import GateFailed, SurgeryError, UserError
+from vkdsurgeon_cli.commands import COMMANDS
+
+DONE, UNEXPECTED, USER_INPUT, GATE, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    name="vkdsurgeon",
+    help="Make a multimodal LLM forget what someone or something looks like. Only the vision tower and the projector "
+    "are read, trained and written; everything else in the checkpoint stays as it is, byte for byte.",
+    epilog="Exit status: 0 done, 1 unexpected failure, 2 wrong input, 3 a gate failed, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vkdsurgeon {vkdsurgeon.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the whole tool."""
+
+
+for register in COMMANDS:
+    register(app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and end the process with a status that means something."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: The words after the program's name.
+
+    Returns:
+        The exit status.
+    """
+    # A hub is never asked: the checkpoint on disk is the contract.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    as_json = "--json" in arguments
+    try:
+        status = app(args=arguments, standalone_mode=False)
+        return status if isinstance(status, int) else DONE
+    except UserError as error:
+        _report("error", str(error), as_json, {"status": USER_INPUT, **error.as_dict()})
+        return USER_INPUT
+    except GateFailed as failed:
+        # The result, gates included, is on stdout already.
+        for sentence in failed.failures:
+            print(f"gate failed: {sentence}", file=sys.stderr)
+        return GATE
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show(file=sys.stderr)
+        return USER_INPUT
+    except SurgeryError as error:
+        _report("failed", str(error), as_json, {"status": UNEXPECTED, "what": str(error)})
+        return UNEXPECTED
+    except Exception as error:
+        traceback.print_exc()
+        _report("unexpected failure", f"{type(error).__name__}: {error}", as_json, {"status": UNEXPECTED})
+        return UNEXPECTED
+
+
+def _report(kind: str, text: str, as_json: bool, facts: dict[str, object]) -> None:
+    print(f"{kind}: {text}", file=sys.stderr)
+    if as_json:
+        json.dump({"error": {"kind": kind, **facts}}, sys.stdout, indent=2)
+        sys.stdout.write("\n")
