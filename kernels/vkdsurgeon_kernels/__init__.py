@@ -1,0 +1,21 @@
+"""Three operations of visual unlearning, each with interchangeable implementations behind one public function.
+
+`feature_distillation` is the loss, `MaskedAdamW` the step, `accumulate_scores` / `select_top_fraction` the saliency
+mask. Which implementation runs is decided by device and workload (`backend.choose`) and is nobody else's business.
+"""
+
+from vkdsurgeon_kernels.backend import Choice, choose, implementations
+from vkdsurgeon_kernels.distillation import DISTANCES, feature_distillation
+from vkdsurgeon_kernels.masked_adamw import MaskedAdamW
+from vkdsurgeon_kernels.saliency import accumulate_scores, select_top_fraction
+
+__all__ = [
+    "DISTANCES",
+    "Choice",
+    "MaskedAdamW",
+    "accumulate_scores",
+    "choose",
+    "feature_distillation",
+    "implementations",
+    "select_top_fraction",
+]
