@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+_TASK = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class Record(BaseModel):
@@ -29,3 +32,29 @@ class Record(BaseModel):
     subject: str | None = None
     task: str = "vqa"
     source: str = "<memory>"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        for name in ("question", "answer", "subject"):
+            value = getattr(self, name)
+            if value is not None and not value.strip():
+                raise ValueError(f"the {name} is blank")
+        if not _TASK.fullmatch(self.task):
+            raise ValueError(f"the task {self.task!r} is not a dotted name such as vqa.name")
+        if self.answer is not None and self.question is None:
+            raise ValueError("there is an answer and no question")
+        if self.options:
+            self._check_options()
+        return self
+
+    def _check_options(self) -> None:
+        if len(self.options) < 2:
+            raise ValueError("one option alone is no choice")
+        if any(not option.strip() for option in self.options):
+            raise ValueError("an option is blank")
+        if len(set(self.options)) != len(self.options):
+            raise ValueError("an option stands there twice")
+        if self.question is None or self.answer is None:
+            raise ValueError("there are options, so a question and an answer are needed")
+        if self.answer not in self.options:
+            raise ValueError(f"the answer {self.answer!r} is not among the options {list(self.options)}")

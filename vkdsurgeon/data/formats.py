@@ -1,0 +1,211 @@
+"""The three shapes a row may have: flat, LLaVA conversation, chat messages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vkdsurgeon.data.paths import picture_path
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.rows import Row
+from vkdsurgeon.errors import UserError
+
+_PLACEHOLDER = "<image>"
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _FlatRow(_Strict):
+    id: str | int | None = None
+    image: str | None = None
+    question: str | None = None
+    answer: str | None = None
+    options: list[str] = Field(default_factory=list)
+    subject: str | None = None
+    task: str | None = None
+
+
+class _Turn(_Strict):
+    speaker: Literal["human", "gpt", "user", "assistant"] = Field(alias="from")
+    value: str
+
+
+class _ConversationRow(_Strict):
+    id: str | int | None = None
+    image: str | None = None
+    conversations: list[_Turn]
+    subject: str | None = None
+    task: str | None = None
+
+
+class _Part(_Strict):
+    type: Literal["text", "image"]
+    text: str | None = None
+    path: str | None = None
+    image: str | None = None
+    url: str | None = None
+
+
+class _Message(_Strict):
+    role: Literal["user", "assistant"]
+    content: str | list[_Part]
+
+
+class _ChatRow(_Strict):
+    id: str | int | None = None
+    messages: list[_Message]
+    subject: str | None = None
+    task: str | None = None
+
+
+def format_of(row: Row) -> Literal["conversations", "messages", "flat"]:
+    """Tell a row's shape by its keys."""
+    if "conversations" in row.value:
+        return "conversations"
+    return "messages" if "messages" in row.value else "flat"
+
+
+def records_of(row: Row, folder: Path, default_task: str) -> Iterator[Record]:
+    """Turn one row into records; a conversation of several turns becomes several, each asked alone.
+
+    Args:
+        row: The row as read.
+        folder: What a relative picture path is relative to.
+        default_task: Task of a record with a picture that names none.
+
+    Raises:
+        UserError: The row's keys, types or values are wrong.
+    """
+    shape = format_of(row)
+    if shape == "conversations":
+        yield from _from_conversation(_validate(_ConversationRow, row), row, folder, default_task)
+    elif shape == "messages":
+        yield from _from_chat(_validate(_ChatRow, row), row, folder, default_task)
+    else:
+        flat = _validate(_FlatRow, row)
+        if flat.image is None and flat.question is None:
+            raise UserError("a record needs a picture or a question", where=row.source, value=sorted(row.value))
+        yield _record(
+            row,
+            image=_picture(flat.image, folder, row),
+            question=flat.question,
+            answer=flat.answer,
+            options=tuple(flat.options),
+            subject=flat.subject,
+            task=flat.task,
+            default_task=default_task,
+        )
+
+
+def _from_conversation(parsed: _ConversationRow, row: Row, folder: Path, default_task: str) -> Iterator[Record]:
+    image = _picture(parsed.image, folder, row)
+    turns: list[tuple[str, str]] = []
+    for turn in parsed.conversations:
+        text = turn.value
+        if _PLACEHOLDER in text and image is None:
+            raise UserError(f"a turn holds {_PLACEHOLDER} and the record names no picture", where=row.source)
+        turns.append(("user" if turn.speaker in ("human", "user") else "assistant", text.replace(_PLACEHOLDER, "")))
+    for question, answer in _pairs(turns, row):
+        yield _record(
+            row,
+            image=image,
+            question=question,
+            answer=answer,
+            subject=parsed.subject,
+            task=parsed.task,
+            default_task=default_task,
+        )
+
+
+def _from_chat(parsed: _ChatRow, row: Row, folder: Path, default_task: str) -> Iterator[Record]:
+    pictures: list[str] = []
+    turns: list[tuple[str, str]] = []
+    for message in parsed.messages:
+        parts = [_Part(type="text", text=message.content)] if isinstance(message.content, str) else message.content
+        texts = []
+        for part in parts:
+            if part.type == "text":
+                if part.text is None or part.path or part.image or part.url:
+                    raise UserError("a text part needs `text` and nothing else", where=row.source)
+                texts.append(part.text)
+                continue
+            named = [name for name in (part.path, part.image, part.url) if name is not None]
+            if len(named) != 1 or part.text is not None or message.role != "user":
+                raise UserError(
+                    "an image part needs exactly one of `path`, `image`, `url`, in a message of the user",
+                    where=row.source,
+                )
+            pictures += named
+        turns.append((message.role, "\n".join(texts)))
+    if len(pictures) > 1:
+        raise UserError("several pictures in one conversation", where=row.source, expected="at most one picture")
+    image = _picture(pictures[0] if pictures else None, folder, row)
+    for question, answer in _pairs(turns, row):
+        yield _record(
+            row,
+            image=image,
+            question=question,
+            answer=answer,
+            subject=parsed.subject,
+            task=parsed.task,
+            default_task=default_task,
+        )
+
+
+def _pairs(turns: list[tuple[str, str]], row: Row) -> list[tuple[str, str]]:
+    roles = [role for role, _ in turns]
+    if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
+        raise UserError(
+            "questions and answers do not alternate",
+            where=row.source,
+            value=roles,
+            expected="pairs of one question and one answer, the question first",
+        )
+    texts = [text.strip() for _, text in turns]
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _picture(name: str | None, folder: Path, row: Row) -> Path | None:
+    return None if name is None else picture_path(name, folder, row.source)
+
+
+def _record(row: Row, *, task: str | None, default_task: str, **values: Any) -> Record:
+    if task is None:
+        task = default_task if values["image"] is not None else "text"
+    try:
+        return Record(source=row.source, task=task, **values)
+    except ValidationError as error:
+        raise _explain(error, row, None) from None
+
+
+def _validate(schema: type[Schema], row: Row) -> Schema:
+    try:
+        return schema.model_validate(row.value)
+    except ValidationError as error:
+        raise _explain(error, row, schema) from None
+
+
+def _explain(error: ValidationError, row: Row, schema: type[BaseModel] | None) -> UserError:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(step) for step in first["loc"])
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        known = [field.alias or name for name, field in (schema.model_fields if schema else {}).items()]
+        near = difflib.get_close_matches(key, known, n=1) if len(first["loc"]) == 1 else []
+        return UserError(
+            f"unknown key {place!r}",
+            where=row.source,
+            expected=f"the keys {', '.join(known)}" if len(first["loc"]) == 1 else None,
+            remedy=f"did you mean {near[0]!r}?" if near else None,
+        )
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if not place:
+        return UserError(message, where=row.source)
+    return UserError(f"{place}: {message}", where=row.source, value=first["input"])

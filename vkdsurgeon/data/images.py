@@ -1,0 +1,83 @@
+"""Pictures from untrusted files: bounded, fully decoded, always RGB."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vkdsurgeon.errors import UserError
+
+MAX_PIXELS = 64_000_000
+# An allow-list: other decoders of Pillow start programs (EPS) or are seldom exercised.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+def open_image(path: Path, *, where: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode one picture as a person would see it.
+
+    Args:
+        path: The file.
+        where: `file:line` of the record that names it, for messages.
+        max_pixels: Bound on width x height, checked before anything is decoded.
+
+    Returns:
+        An RGB picture in memory: first frame of an animation, EXIF orientation applied, transparency over white,
+        16-bit grey scaled to 8 bits.
+
+    Raises:
+        UserError: The file is missing, no picture, truncated, too large or has floating-point pixels.
+    """
+    place = f"{where} ({path})" if where else str(path)
+    try:
+        # Pillow's own limit is a global that only warns in a range; ours is checked right below.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path, formats=_FORMATS)
+    except FileNotFoundError:
+        raise UserError("the picture does not exist", where=place) from None
+    except Image.DecompressionBombError:
+        raise UserError("the picture is too large", where=place, expected=f"at most {max_pixels} pixels") from None
+    except Exception as error:
+        # Pillow's parsers raise nearly any exception on hostile files.
+        raise _unreadable(place, error) from None
+    with opened:
+        width, height = opened.size
+        if width < 1 or height < 1:
+            raise UserError("the picture has no pixels", where=place, value=[width, height])
+        if width * height > max_pixels:
+            raise UserError(
+                "the picture is too large", where=place, value=[width, height], expected=f"at most {max_pixels} pixels"
+            )
+        try:
+            opened.load()
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode == "F":
+                raise UserError("the picture has floating-point pixels", where=place, expected="8 or 16 bits")
+            return _to_rgb(upright)
+        except UserError:
+            raise
+        except Exception as error:
+            raise _unreadable(place, error) from None
+
+
+def _unreadable(place: str, error: Exception) -> UserError:
+    return UserError(
+        f"the picture cannot be decoded: {type(error).__name__}: {error}",
+        where=place,
+        expected=f"a whole file in one of {', '.join(_FORMATS)}",
+    )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _SIXTEEN_BITS:
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image.convert("RGB") if image.mode != "RGB" else image.copy()

@@ -1,0 +1,124 @@
+"""Distinct pictures behind records, told apart by the digest of their bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.errors import UserError
+
+NO_SUBJECT = "subject"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture file.
+
+    Attributes:
+        path: Where it lies.
+        subject: Who or what is on it; `subject` where the records do not say.
+        digest: SHA-256 of the file's bytes, in hex.
+        source: `file:line` of the first record that names it.
+    """
+
+    path: Path
+    subject: str
+    digest: str
+    source: str
+
+
+def pictures_of(records: Iterable[Record], *, role: str) -> list[Picture]:
+    """Collect the distinct pictures of a set, in order of first appearance; records without a picture are passed over.
+
+    Args:
+        records: The set.
+        role: What the set is for, for messages.
+
+    Raises:
+        UserError: There is no picture at all, one cannot be read, or one picture has two subjects.
+    """
+    digests: dict[Path, str] = {}
+    found: dict[str, Picture] = {}
+    named: set[str] = set()
+    for record in records:
+        if record.image is None:
+            continue
+        if record.image not in digests:
+            digests[record.image] = file_digest(record.image, record.source)
+        digest = digests[record.image]
+        known = found.get(digest)
+        if known is None:
+            found[digest] = Picture(record.image, record.subject or NO_SUBJECT, digest, record.source)
+        elif record.subject is not None and digest in named and known.subject != record.subject:
+            raise UserError(
+                f"one picture has two subjects in the {role} set",
+                where=record.source,
+                value=record.subject,
+                expected=f"the subject given at {known.source}: {known.subject!r}",
+            )
+        elif record.subject is not None:
+            found[digest] = replace(known, subject=record.subject)
+        if record.subject is not None:
+            named.add(digest)
+    if not found:
+        raise UserError(f"the {role} set has no pictures", expected="at least one record with a picture")
+    return list(found.values())
+
+
+def check_disjoint(forget: Sequence[Picture], retain: Sequence[Picture]) -> None:
+    """Refuse pictures that are to be forgotten and kept at once.
+
+    Raises:
+        UserError: Naming one such picture and their number.
+    """
+    kept = {picture.digest: picture for picture in retain}
+    both = [picture for picture in forget if picture.digest in kept]
+    if both:
+        raise UserError(
+            f"the forget and the retain set share {len(both)} picture(s)",
+            where=both[0].source,
+            value=str(both[0].path),
+            expected=f"disjoint sets; the same bytes are at {kept[both[0].digest].source}",
+        )
+
+
+def records_digest(records: Iterable[Record], salt: bytes = b"") -> str:
+    """Digest a set: pictures by content, and all text; the order counts, the paths do not.
+
+    Args:
+        records: The set.
+        salt: Secret that keeps the digest of a small set from being guessed; stored apart from the digest.
+
+    Returns:
+        SHA-256 in hex; HMAC-SHA-256 where a salt is given.
+    """
+    hasher = hmac.new(salt, digestmod=hashlib.sha256) if salt else hashlib.sha256()
+    digests: dict[Path, str] = {}
+    for record in records:
+        if record.image is not None and record.image not in digests:
+            digests[record.image] = file_digest(record.image, record.source)
+        picture = None if record.image is None else digests[record.image]
+        row = [picture, record.question, record.answer, list(record.options), record.subject, record.task]
+        hasher.update(json.dumps(row).encode() + b"\n")
+    return hasher.hexdigest()
+
+
+def file_digest(path: Path, source: str) -> str:
+    """SHA-256 of a file's bytes, in hex.
+
+    Raises:
+        UserError: The file cannot be read, naming `source`.
+    """
+    try:
+        with open(path, "rb") as file:
+            hasher = hashlib.sha256()
+            while block := file.read(1 << 20):
+                hasher.update(block)
+            return hasher.hexdigest()
+    except OSError as error:
+        raise UserError(f"the picture cannot be read: {error.strerror}", where=source, value=str(path)) from None

@@ -1,0 +1,111 @@
+"""Records from whatever the user has: JSON lines, LLaVA conversations, chat messages, a folder of pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vkdsurgeon.data.formats import format_of, records_of
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.rows import read_rows
+from vkdsurgeon.errors import UserError
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+
+
+def read_records(path: Path, *, role: str, default_task: str = "vqa") -> list[Record]:
+    """Read a set of records; the format is told by the content.
+
+    Args:
+        path: A JSON or JSON-lines file (flat rows, LLaVA conversations or chat messages), or a folder of pictures.
+        role: What the set is for (`forget`, `retain`, `text`), for messages.
+        default_task: Task of records with a picture that name none; without a picture it is `text`.
+
+    Returns:
+        At least one record, in the order of the file; a folder in the order of its paths.
+
+    Raises:
+        UserError: Anything wrong with the file, naming file and line.
+    """
+    path = Path(path)
+    if os.path.isdir(path):
+        return _read_folder(path, role, default_task)
+    rows = read_rows(path, role=role)
+    folder = path.absolute().parent
+    shape = format_of(rows[0])
+    records: list[Record] = []
+    for row in rows:
+        if format_of(row) != shape:
+            raise UserError(
+                f"formats are mixed: this record is {format_of(row)!r}, the first one {shape!r}",
+                where=row.source,
+                expected="one format per file",
+            )
+        records += records_of(row, folder, default_task)
+    return records
+
+
+def require_pictures(records: Sequence[Record], *, role: str) -> None:
+    """Refuse a set in which some record has no picture.
+
+    Raises:
+        UserError: Naming the first such record.
+    """
+    for record in records:
+        if record.image is None:
+            raise UserError(f"a record of the {role} set has no picture", where=record.source)
+
+
+def require_answers(records: Sequence[Record], *, role: str) -> None:
+    """Refuse a set in which some record has no question or no answer, so that nothing can be measured on it.
+
+    Raises:
+        UserError: Naming the first such record.
+    """
+    for record in records:
+        if record.question is None or record.answer is None:
+            raise UserError(
+                f"a record of the {role} set has no {'question' if record.question is None else 'answer'}",
+                where=record.source,
+                expected="a question and its answer in every record that is measured",
+            )
+
+
+def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
+    found: list[Path] = []
+    root = folder.absolute()
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"the folder of the {role} set cannot be read: {error.strerror}", where=error.filename)
+
+    for parent, folders, names in os.walk(root, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(parent, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES
+        ]
+    if not found:
+        raise UserError(
+            f"the folder of the {role} set holds no pictures",
+            where=folder,
+            expected=f"files ending in {', '.join(sorted(PICTURE_SUFFIXES))}",
+        )
+    found.sort()
+    loose = [picture for picture in found if picture.parent == root]
+    if loose and len(loose) < len(found):
+        raise UserError(
+            "some pictures lie in sub-folders and some do not, so it is not clear who is on which",
+            where=loose[0],
+            expected="one sub-folder per subject, or all pictures of one subject without sub-folders",
+        )
+    return [
+        Record(
+            image=picture,
+            subject=None if loose else picture.relative_to(root).parts[0],
+            task=default_task,
+            source=str(picture),
+        )
+        for picture in found
+    ]
