@@ -1,0 +1,307 @@
+"""Every file of a checkpoint directory, and every tensor in it: index, headers and file lengths agree, both ways.
+
+Nothing but headers is read here, so an inventory of a hundred gigabytes takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+
+from vkdsurgeon.checkpoint.header import TensorEntry, read_header
+from vkdsurgeon.errors import UserError
+
+__all__ = ["FileEntry", "Inventory", "TensorEntry", "read_bytes", "read_json", "read_tensor", "take_inventory"]
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
+# Other containers that may hold the same weights once more.
+DUPLICATES = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".onnx_data", ".npz", ".ot")
+
+TORCH_DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "U16": torch.uint16, "I16": torch.int16,
+    "U32": torch.uint32, "I32": torch.int32, "U64": torch.uint64, "I64": torch.int64,
+    "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file: its path relative to the checkpoint (POSIX), its length in bytes, its permission bits."""
+
+    path: str
+    size: int
+    mode: int
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What lies in a checkpoint directory.
+
+    Attributes:
+        root: The directory.
+        files: Every file, sorted by path; symbolic links to files are followed, so content counts.
+        directories: Every directory below the root with its permission bits, parents first.
+        tensors: Every tensor by its name on disk.
+        warnings: What the user should know before going on.
+    """
+
+    root: Path
+    files: tuple[FileEntry, ...]
+    directories: tuple[tuple[str, int], ...]
+    tensors: dict[str, TensorEntry]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The files that hold tensors, sorted."""
+        return tuple(sorted({entry.file for entry in self.tensors.values()}))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+
+def take_inventory(root: Path) -> Inventory:
+    """List a checkpoint directory and check that its weight files are whole and agree with each other.
+
+    Args:
+        root: A Hugging Face checkpoint directory with safetensors weights.
+
+    Returns:
+        The inventory; no tensor was read.
+
+    Raises:
+        UserError: Anything missing, truncated, contradictory, pickled, or not a complete model.
+    """
+    if not root.is_dir():
+        problem = "not a directory" if root.exists() else "no such directory"
+        raise UserError(problem, where=root, expected="a Hugging Face checkpoint directory")
+    files, directories = _list_files(root)
+    names = {file.path for file in files}
+    _refuse_incomplete_models(root, names)
+    tensors = _read_headers(root, _shards(root, names))
+    if INDEX in names and SINGLE not in names:
+        _compare_with_index(root, tensors)
+    shards = {entry.file for entry in tensors.values()}
+    return Inventory(root, files, directories, tensors, tuple(_stale_duplicates(names, shards)))
+
+
+def read_bytes(inventory: Inventory, name: str) -> bytearray:
+    """The bytes of one tensor as they lie on disk; nothing else is read.
+
+    Raises:
+        UserError: No tensor of this name, or the file became shorter since the inventory.
+    """
+    entry = inventory.tensors.get(name)
+    if entry is None:
+        raise UserError("no such tensor", where=inventory.root, value=name)
+    data = bytearray(entry.nbytes)
+    view = memoryview(data)
+    path = inventory.root / entry.file
+    with path.open("rb", buffering=0) as stream:
+        stream.seek(entry.begin)
+        done = 0
+        while done < len(data):
+            got = stream.readinto(view[done:])
+            if not got:
+                raise UserError("the file became shorter while it was read", where=path, value=entry.begin + done)
+            done += got
+    return data
+
+
+def read_tensor(inventory: Inventory, name: str) -> torch.Tensor:
+    """One tensor on the CPU, in its dtype and shape on disk.
+
+    Raises:
+        UserError: No tensor of this name, or a dtype that torch cannot hold.
+    """
+    data = read_bytes(inventory, name)
+    entry = inventory.tensors[name]
+    dtype = TORCH_DTYPES.get(entry.dtype)
+    if dtype is None:
+        raise UserError(
+            "a dtype that cannot be edited",
+            where=f"{inventory.root / entry.file}: tensor {name}",
+            value=entry.dtype,
+            expected="F32, F16 or BF16",
+            remedy="start from the checkpoint before it was quantised",
+        )
+    if not data:
+        return torch.empty(entry.shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype).reshape(entry.shape)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: The file is missing, is not UTF-8 JSON, or holds something else than an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError("no such file", where=path, remedy="download or export the checkpoint again") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not valid JSON: {error}", where=path, remedy="download or export the file again") from error
+    if not isinstance(value, dict):
+        raise UserError("not a JSON object", where=path, value=type(value).__name__, expected="an object")
+    return value
+
+
+def _list_files(root: Path) -> tuple[tuple[FileEntry, ...], tuple[tuple[str, int], ...]]:
+    files: list[FileEntry] = []
+    directories: list[tuple[str, int]] = []
+    pending = [root]
+    while pending:
+        directory = pending.pop()
+        with os.scandir(directory) as listing:
+            children = sorted(listing, key=lambda child: child.name)
+        for child in children:
+            path = Path(child.path)
+            relative = path.relative_to(root).as_posix()
+            try:
+                facts = child.stat(follow_symlinks=True)
+            except OSError as error:
+                problem = "a symbolic link that leads nowhere" if child.is_symlink() else "cannot be read"
+                raise UserError(problem, where=path, value=error.strerror, remedy="restore the file") from error
+            mode = stat.S_IMODE(facts.st_mode)
+            if stat.S_ISREG(facts.st_mode):
+                files.append(FileEntry(relative, facts.st_size, mode))
+            elif stat.S_ISDIR(facts.st_mode) and not child.is_symlink():
+                directories.append((relative, mode))
+                pending.append(path)
+            else:
+                raise UserError(
+                    "neither a file nor a directory",
+                    where=path,
+                    expected="regular files, directories, and symbolic links to files",
+                    remedy="remove it or put a copy in its place",
+                )
+    return tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(directories))
+
+
+def _refuse_incomplete_models(root: Path, names: set[str]) -> None:
+    if "adapter_config.json" in names:
+        raise UserError(
+            "this is a PEFT adapter, not a whole model",
+            where=root / "adapter_config.json",
+            expected="a checkpoint with the model's own weights",
+            remedy="merge the adapter first (merge_and_unload, then save_pretrained)",
+        )
+    if "config.json" not in names:
+        raise UserError("no such file", where=root / "config.json", expected="a Hugging Face checkpoint directory")
+    if SINGLE in names or INDEX in names:
+        return
+    pickles = sorted(name for name in names if name.endswith(PICKLES))
+    if pickles:
+        raise UserError(
+            "the weights are pickles, which are never opened",
+            where=root,
+            value=pickles[0],
+            expected=f"{SINGLE} or {INDEX}",
+            remedy="convert the checkpoint to safetensors (save_pretrained does) where its origin is trusted",
+        )
+    raise UserError("no weights found", where=root, expected=f"{SINGLE} or {INDEX}")
+
+
+def _shards(root: Path, names: set[str]) -> list[str]:
+    if SINGLE not in names:
+        index = _weight_map(root)
+        for shard in sorted(set(index.values())):
+            if PurePosixPath(shard).name != shard or not shard.endswith(".safetensors"):
+                raise UserError(
+                    "the index names something that is no shard of this directory",
+                    where=root / INDEX,
+                    value=shard,
+                    expected="the name of a .safetensors file beside the index",
+                )
+            if shard not in names:
+                raise UserError(
+                    "a shard that the index names is missing",
+                    where=root / shard,
+                    expected=f"{len(set(index.values()))} shards",
+                    remedy="download or export the checkpoint again",
+                )
+        return sorted(set(index.values()))
+    if INDEX in names and set(_weight_map(root).values()) != {SINGLE}:
+        raise UserError(
+            f"both {SINGLE} and an index of other shards: readers disagree on which one counts",
+            where=root,
+            expected="one of the two",
+            remedy="remove the one that is stale",
+        )
+    return [SINGLE]
+
+
+def _weight_map(root: Path) -> dict[str, str]:
+    weight_map = read_json(root / INDEX).get("weight_map")
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(shard, str) for shard in weight_map.values())
+    ):
+        raise UserError(
+            "no usable weight_map",
+            where=root / INDEX,
+            value=weight_map,
+            expected='"weight_map": {"tensor name": "shard name", ...}',
+        )
+    return weight_map
+
+
+def _read_headers(root: Path, shards: list[str]) -> dict[str, TensorEntry]:
+    tensors: dict[str, TensorEntry] = {}
+    for shard in shards:
+        for entry in read_header(root / shard, shard):
+            if entry.name in tensors:
+                raise UserError(
+                    "a tensor lies in two shards",
+                    where=f"{root / shard}: tensor {entry.name}",
+                    value=tensors[entry.name].file,
+                    expected="each tensor once",
+                    remedy="remove the stale shard and rebuild the index",
+                )
+            tensors[entry.name] = entry
+    if not tensors:
+        raise UserError("the weight files hold no tensor", where=root)
+    return tensors
+
+
+def _compare_with_index(root: Path, tensors: dict[str, TensorEntry]) -> None:
+    index = _weight_map(root)
+    for name, shard in index.items():
+        if name not in tensors or tensors[name].file != shard:
+            raise UserError(
+                f"the index promises tensor {name}, which this shard does not hold",
+                where=root / shard,
+                value=tensors[name].file if name in tensors else "in no shard",
+                remedy="download or export the checkpoint again",
+            )
+    for name, entry in tensors.items():
+        if name not in index:
+            raise UserError(
+                f"the shard holds tensor {name}, which the index does not name",
+                where=root / entry.file,
+                expected=f"the tensor in {INDEX}",
+                remedy="rebuild the index or download the checkpoint again",
+            )
+
+
+def _stale_duplicates(names: set[str], shards: set[str]) -> Iterator[str]:
+    holders = {name for name in names - shards if name.endswith(DUPLICATES)}
+    holders |= {name for name in names if name.startswith(("original/", ".git/lfs/"))}
+    for name in sorted(holders):
+        yield (
+            f"{name} may hold the same weights once more; it is copied as it is, "
+            "so what is to be forgotten may still be in it"
+        )

@@ -1,0 +1,180 @@
+"""Which tensors on disk are vision tower, projector and language model: shown before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from vkdsurgeon.checkpoint.inventory import Inventory, TensorEntry
+from vkdsurgeon.checkpoint.names import NameMap, map_names
+from vkdsurgeon.checkpoint.placement import Placement, locate_visual
+from vkdsurgeon.checkpoint.skeleton import build_skeleton, read_config
+from vkdsurgeon.errors import UserError
+
+EDITABLE = ("F32", "BF16", "F16", "F64")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A checkpoint's tensors by part; every name on disk is in exactly one of the four.
+
+    Attributes:
+        model_type: As in config.json.
+        placement: The same split by module parameters.
+        tower: Names on disk of the vision tower's tensors.
+        projector: Names on disk of the projector's tensors.
+        language: Names on disk of the language model's tensors, heads and other towers included.
+        other: Names on disk that have no place in the model; they pass through untouched.
+        targets: Name on disk -> module parameter (or buffer), for tower and projector.
+        config: The `PretrainedConfig`.
+        skeleton: The whole model on the `meta` device.
+    """
+
+    model_type: str
+    placement: Placement
+    tower: tuple[str, ...]
+    projector: tuple[str, ...]
+    language: tuple[str, ...]
+    other: tuple[str, ...]
+    targets: dict[str, str]
+    config: Any
+    skeleton: nn.Module
+
+    @property
+    def visual(self) -> tuple[str, ...]:
+        """Names on disk that surgery may change."""
+        return self.tower + self.projector
+
+    def part_of(self, name: str) -> str:
+        """`tower`, `projector`, `language` or `other`."""
+        if name in self.targets:
+            return "tower" if name in self._tower_names else "projector"
+        return "other" if name in self._other_names else "language"
+
+    @property
+    def _tower_names(self) -> frozenset[str]:
+        return frozenset(self.tower)
+
+    @property
+    def _other_names(self) -> frozenset[str]:
+        return frozenset(self.other)
+
+
+def split_checkpoint(
+    inventory: Inventory,
+    *,
+    tower: str | None = None,
+    projector: Sequence[str] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Split:
+    """Split a checkpoint into tower, projector and language model; no tensor is read.
+
+    Args:
+        inventory: Of the checkpoint.
+        tower: Module path of the tower, where the rule gets it wrong.
+        projector: Module paths of the projector, where the rule gets it wrong.
+        dtype: Of the skeleton's parameters.
+
+    Raises:
+        UserError: The architecture is unknown or cannot be split, or its visual tensors are missing, doubled,
+            quantised, or of another shape than the config says.
+    """
+    config = read_config(inventory.root)
+    skeleton = build_skeleton(config, dtype=dtype, where=inventory.root / "config.json")
+    placement = locate_visual(skeleton, tower, projector)
+    names = map_names(skeleton, inventory.tensors)
+    canonical = _canonical_names(skeleton)
+    tower_names = set(placement.tower_parameters)
+    tower_names |= {name for name in placement.visual_buffers if name.startswith(placement.tower + ".")}
+    projector_names = (set(placement.projector_parameters) | set(placement.visual_buffers)) - tower_names
+
+    parts: dict[str, list[str]] = {"tower": [], "projector": [], "language": [], "other": []}
+    targets: dict[str, str] = {}
+    for name in inventory.tensors:
+        target = canonical.get(names.targets.get(name, ""), "")
+        if not target:
+            parts["other"].append(name)
+        elif target in tower_names or target in projector_names:
+            parts["tower" if target in tower_names else "projector"].append(name)
+            targets[name] = target
+        else:
+            parts["language"].append(name)
+    _check_visual(inventory, skeleton, names, targets, tower_names | projector_names)
+    return Split(
+        model_type=str(config.model_type),
+        placement=placement,
+        tower=tuple(parts["tower"]),
+        projector=tuple(parts["projector"]),
+        language=tuple(parts["language"]),
+        other=tuple(parts["other"]),
+        targets=targets,
+        config=config,
+        skeleton=skeleton,
+    )
+
+
+def _canonical_names(model: nn.Module) -> dict[str, str]:
+    """Every name in the state dict -> the one name of the same parameter in `named_parameters`."""
+    first = {id(value): name for name, value in model.named_parameters()}
+    aliases = {name: first[id(value)] for name, value in model.named_parameters(remove_duplicate=False)}
+    return {name: aliases.get(name, name) for name in model.state_dict()}
+
+
+def _check_visual(
+    inventory: Inventory, skeleton: nn.Module, names: NameMap, targets: dict[str, str], wanted: set[str]
+) -> None:
+    shapes = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
+    homes: dict[str, str] = {}
+    for name, target in targets.items():
+        entry = inventory.tensors[name]
+        where = f"{inventory.root / entry.file}: tensor {name}"
+        if target in homes:
+            raise UserError(
+                "two tensors on disk for one parameter: which one counts depends on the reader",
+                where=where,
+                value=homes[target],
+                expected=f"one tensor for {target}",
+                remedy="load the model with transformers and save it again",
+            )
+        homes[target] = name
+        _check_editable(entry, where, name in names.converted)
+        if entry.shape != shapes[target]:
+            raise UserError(
+                "the tensor's shape contradicts config.json",
+                where=where,
+                value=list(entry.shape),
+                expected=f"{list(shapes[target])} for {target}",
+                remedy="put the config and the weights of one model together",
+            )
+    missing = sorted(wanted - homes.keys())
+    if missing:
+        raise UserError(
+            f"{len(missing)} visual tensors are missing from the checkpoint",
+            where=inventory.root,
+            value=missing[0],
+            expected="every parameter of tower and projector",
+            remedy="download or export the checkpoint again",
+        )
+
+
+def _check_editable(entry: TensorEntry, where: str, converted: bool) -> None:
+    buffer_like = entry.dtype in ("I64", "I32", "BOOL")
+    if entry.dtype not in EDITABLE and not buffer_like:
+        raise UserError(
+            "the vision tower is quantised",
+            where=where,
+            value=entry.dtype,
+            expected="F32, BF16 or F16 (the language model may be quantised)",
+            remedy="start from the checkpoint before it was quantised",
+        )
+    if converted:
+        raise UserError(
+            "transformers rebuilds this visual tensor while loading, so no place on disk holds it as it is used",
+            where=where,
+            expected="visual tensors that are stored as the model holds them",
+            remedy="load the model with transformers and save it again in its present layout",
+        )

@@ -1,0 +1,157 @@
+"""Vision tower and projector, alive; features tapped by forward hooks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory
+from vkdsurgeon.checkpoint.split import Split
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.visual import batch as batches
+from vkdsurgeon.visual.batch import ImageBatch, PreparedImage
+from vkdsurgeon.visual.layers import find_layers
+
+PROJECTOR = "projector"
+
+
+class VisualStack(nn.Module):
+    """The visual half of one checkpoint: pixels in, features out, gradients through.
+
+    The language model stays on the `meta` device: it has shapes and no values. The stack is always in `eval` mode, so
+    that dropout never blurs features that are compared.
+
+    Attributes:
+        inventory: Of the checkpoint.
+        split: Its tensors by part.
+        layers: Where features can be tapped, in order: `layer.0` ... `layer.{L-1}`, `projector`.
+
+    Build one with `load_visual_stack`.
+    """
+
+    def __init__(self, inventory: Inventory, split: Split) -> None:
+        super().__init__()
+        self.inventory = inventory
+        self.split = split
+        self.model = split.skeleton
+        self._disk_names = {target: name for name, target in split.targets.items()}
+        self._taps = {f"layer.{index}": path for index, path in enumerate(find_layers(split))}
+        self.layers: tuple[str, ...] = (*self._taps, PROJECTOR)
+        self._preparer: batches.Preparer | None = None
+        self.eval()
+
+    def train(self, mode: bool = True) -> VisualStack:
+        """Stay in `eval` mode whatever is asked."""
+        super().train(False)
+        return self
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> VisualStack:
+        # `.to()`, `.cuda()` and the like leave the language model where it is: it has no values to move.
+        super()._apply(lambda tensor: tensor if tensor.is_meta else fn(tensor), recurse)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where tower and projector live."""
+        return next(iter(self.visual_parameters().values())).device
+
+    def visual_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters of tower and projector by their names in the module, in the model's order."""
+        wanted = set(self.split.placement.visual_parameters)
+        return {name: value for name, value in self.model.named_parameters() if name in wanted}
+
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        """Run the checkpoint's image processor on one image; the tensors stay on the CPU.
+
+        Raises:
+            UserError: The processor's config is missing or broken, or it refuses the image.
+        """
+        if self._preparer is None:
+            accepted = inspect.signature(self._image_features).parameters
+            self._preparer = batches.Preparer(self.inventory.root, self.split.model_type, tuple(accepted))
+        return self._preparer(image)
+
+    def collate(self, images: Sequence[PreparedImage]) -> ImageBatch:
+        """Concatenate prepared images of one signature.
+
+        Raises:
+            ValueError: No images, or different signatures.
+        """
+        return batches.collate(images)
+
+    def features(self, batch: ImageBatch, layers: Sequence[str] = (PROJECTOR,)) -> dict[str, torch.Tensor]:
+        """Features of a batch.
+
+        Args:
+            batch: From `collate`; moved to the stack's device where needed.
+            layers: Some of `self.layers`.
+
+        Returns:
+            Layer name -> features [B, N, D]; N and D differ between layers. Gradients flow to the parameters.
+
+        Raises:
+            ValueError: An unknown layer.
+        """
+        unknown = [name for name in layers if name not in self.layers]
+        if unknown:
+            raise ValueError(f"unknown layer {unknown[0]!r}; known: {', '.join(self.layers)}")
+        tapped: dict[str, Any] = {}
+        hooks = [
+            self.model.get_submodule(self._taps[name]).register_forward_hook(partial(_keep, tapped, name))
+            for name in layers
+            if name != PROJECTOR
+        ]
+        try:
+            output = self._image_features(**batch.to(self.device).inputs, return_dict=True)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        tapped[PROJECTOR] = output.pooler_output
+        return {name: _by_image(tapped[name], batch.size) for name in layers}
+
+    def to_disk(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Values of module parameters as the tensors they are on disk.
+
+        Args:
+            parameters: Module parameter (or buffer) name -> value; any subset of tower and projector.
+
+        Returns:
+            Name on disk -> CPU tensor in the dtype on disk.
+
+        Raises:
+            KeyError: A name outside tower and projector.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        for target, value in parameters.items():
+            entry = self.inventory.tensors[self._disk_names[target]]
+            tensors[entry.name] = value.detach().to("cpu", TORCH_DTYPES[entry.dtype]).contiguous()
+        return tensors
+
+    @property
+    def _image_features(self) -> Callable[..., Any]:
+        function = getattr(self.model, "get_image_features", None)
+        if function is None:
+            raise UserError(
+                "this architecture offers no image features of its own",
+                where=self.inventory.root,
+                value=self.split.model_type,
+                expected="a model with get_image_features, such as llava, qwen2_5_vl, internvl, gemma3",
+            )
+        return function  # type: ignore[no-any-return]
+
+
+def _keep(tapped: dict[str, Any], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    tapped[name] = output[0] if isinstance(output, (tuple, list)) else output
+
+
+def _by_image(features: Any, size: int) -> torch.Tensor:
+    """Rows of all images, however a family lays them out ([B, N, D], packed [T, D], tiles, a list) -> [B, N, D]."""
+    if isinstance(features, (tuple, list)):
+        features = torch.cat([part.reshape(-1, part.shape[-1]) for part in features])
+    return features.reshape(size, -1, features.shape[-1])
