@@ -6,4 +6,6 @@ from collections.abc import Callable
 
 import typer
 
-COMMANDS: tuple[Callable[[typer.Typer], None], ...] = ()
+from vkdsurgeon_cli.commands import unlearn
+
+COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (unlearn.register,)

@@ -1,0 +1,170 @@
+"""`vkdsurgeon unlearn`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from vkdsurgeon_cli.options import (
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    ProgressOption,
+    ProjectorOption,
+    SeedOption,
+    TowerOption,
+)
+from vkdsurgeon_cli.output import Output, ProgressMode
+from vkdsurgeon_cli.recipe_flags import with_recipe_flags
+
+if TYPE_CHECKING:
+    from vkdsurgeon.plan import Plan
+    from vkdsurgeon.result import UnlearnResult
+    from vkdsurgeon.stop import Verdict
+    from vkdsurgeon.unlearn import Step
+
+
+def unlearn(
+    *,
+    model: ModelArgument,
+    forget: Annotated[Path, typer.Option("--forget", help="What to forget: JSONL, JSON, or a folder of pictures.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The patched checkpoint; must not exist yet.")] = None,
+    retain: Annotated[Path | None, typer.Option("--retain", help="What to keep, in the same formats.")] = None,
+    generic: Annotated[
+        Path | None,
+        typer.Option("--generic", help="Pictures of others, for retention beside or instead of --retain."),
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe as YAML; flags win over it.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan with the memory estimate; write nothing.")
+    ] = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Weights in memory: float32, or bfloat16 with float32 masters.")
+    ] = "float32",
+    tower: TowerOption = None,
+    projector: ProjectorOption = None,
+    as_json: JsonOption = False,
+    progress: ProgressOption = ProgressMode.auto,
+    overrides: dict[str, object],
+) -> None:
+    """Make tower and projector forget the forget set, and write a patched checkpoint.
+
+    Nothing but the selected elements of the vision tower and the projector differs from MODEL. The output appears
+    complete and verified, or not at all. Status 3 when the label-free stop rule was not met; the output is written.
+    """
+    from vkdsurgeon.device import resolve_device, resolve_dtype
+    from vkdsurgeon.errors import GateFailed, UserError
+    from vkdsurgeon.pipeline import Request, run
+    from vkdsurgeon.recipe import load_recipe
+
+    output = Output(as_json, progress)
+    if out is None and not dry_run:
+        raise UserError("no output named", where="-o", expected="a directory that does not exist yet, or --dry-run")
+    request = Request(
+        model=model,
+        forget=forget,
+        retain=retain,
+        generic=generic,
+        out=None if dry_run else out,
+        recipe=load_recipe(recipe, overrides),
+        seed=seed,
+        device=resolve_device(device),
+        dtype=resolve_dtype(dtype),
+        tower=tower,
+        projector=projector,
+    )
+    listener = _Listener(output)
+    result = run(request, listener)
+    output.document(result.as_dict(), lambda: _table(result))
+    if result.verdicts and not result.verdicts[-1].met:
+        raise GateFailed([f"stop rule: {_told(result.verdicts[-1])}"])
+
+
+class _Listener:
+    """Turns what the pipeline tells into progress."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def planned(self, plan: Plan) -> None:
+        """The plan, before anything is trained."""
+        for warning in plan.warnings:
+            self._output.warn(warning)
+        self._output.note(
+            f"{plan.model_type}: {plan.forget_pictures} pictures of {plan.forget_subjects} subject(s) to forget, "
+            f"{plan.retain_pictures} to retain, {plan.generic_pictures} generic; {plan.selected_parameters:,} of "
+            f"{plan.tower_parameters + plan.projector_parameters:,} visual weights may move; about "
+            f"{plan.memory.total:,.0f} MiB on {plan.device}"
+        )
+
+    def stage(self, name: str) -> None:
+        """A stage starts."""
+        self._output.progress({"event": "stage", "stage": name, "text": name})
+
+    def step(self, step: Step) -> None:
+        """A training step."""
+        self._output.progress(
+            {
+                "event": "step",
+                **{key: round(value, 6) for key, value in vars(step).items()},
+                "text": f"step {step.step}/{step.steps}  loss {step.loss:.4f}  forget {step.forget_loss:.4f}  "
+                f"similarity {step.similarity:.3f}  retain drift {step.retain_drift:.4f}  "
+                f"{step.images_per_second:.0f} images/s  {step.seconds_left:.0f} s left",
+                "last": step.step == step.steps,
+            }
+        )
+
+    def verdict(self, verdict: Verdict) -> None:
+        """The stop rule looked."""
+        self._output.note(f"stop rule: {_told(verdict)}")
+
+    def warn(self, text: str) -> None:
+        """Something to know."""
+        self._output.warn(text)
+
+
+def _told(verdict: Verdict) -> str:
+    where = "held-out" if verdict.held_out else "trained-on"
+    return (
+        f"{'met' if verdict.met else 'not met'}: forget loss at {verdict.forget_ratio:.3f} of its start, retain drift "
+        f"{verdict.retain_drift:.4f}, on {verdict.pictures[0]} + {verdict.pictures[1]} {where} pictures"
+    )
+
+
+def _table(result: UnlearnResult) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in _rows(result):
+        table.add_row(key, value)
+    return table
+
+
+def _rows(result: UnlearnResult) -> list[tuple[str, str]]:
+    plan = result.plan
+    rows: list[tuple[str, Any]] = [
+        ("model type", plan.model_type),
+        ("visual weights", f"{plan.tower_parameters:,} tower + {plan.projector_parameters:,} projector"),
+        ("may move", f"{plan.selected_parameters:,}"),
+        ("pictures", f"{plan.forget_pictures} forget, {plan.retain_pictures} retain, {plan.generic_pictures} generic"),
+        ("steps", plan.steps),
+        ("memory, estimated", f"{plan.memory.total:,.0f} MiB on {plan.device}"),
+    ]
+    if result.write is None:
+        return [(key, str(value)) for key, value in [*rows, ("written", "nothing (dry run)")]]
+    rows += [
+        ("stop rule", _told(result.verdicts[-1])),
+        ("changed", f"{result.write.elements_changed:,} elements in {result.write.tensors_changed} tensors"),
+        ("everything else", "verified identical, byte for byte"),
+        ("seconds", f"{sum(result.seconds.values()):.1f}"),
+        ("written", str(result.out)),
+    ]
+    return [(key, str(value)) for key, value in rows]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("unlearn")(with_recipe_flags(unlearn))

@@ -1,0 +1,45 @@
+"""Where the tower runs, and in what precision its weights are held."""
+
+from __future__ import annotations
+
+import torch
+
+from vkdsurgeon.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn `--device` into a device that exists; `auto` is CUDA where there is one.
+
+    Raises:
+        UserError: Not a device, or not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError("not a device", where="--device", value=name, expected="auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            "no such GPU",
+            where="--device",
+            value=name,
+            expected=f"one of {torch.cuda.device_count()} visible CUDA devices",
+            remedy="use --device auto, or check the driver and CUDA_VISIBLE_DEVICES",
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise UserError("a device that is not supported", where="--device", value=name, expected="cpu or cuda")
+    return device
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """Turn `--dtype` into a torch dtype.
+
+    Raises:
+        UserError: Not one of the supported names.
+    """
+    if name not in DTYPES:
+        raise UserError("not a dtype", where="--dtype", value=name, expected=" or ".join(DTYPES))
+    return DTYPES[name]

@@ -1,0 +1,131 @@
+"""Pictures and the features a frozen teacher gives them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vkdsurgeon.data.images import open_image
+from vkdsurgeon.data.pictures import Picture
+
+if TYPE_CHECKING:
+    from vkdsurgeon.visual import ImageBatch, PreparedImage, VisualStack
+
+
+class PictureSet:
+    """Pictures ready for one tower: decoded and preprocessed once, as far as memory allows.
+
+    Args:
+        stack: The tower and projector, whose image processor prepares the pictures.
+        pictures: The pictures.
+        cache_bytes: Most bytes of prepared pictures to keep; beyond that they are decoded again each time.
+    """
+
+    def __init__(self, stack: VisualStack, pictures: Sequence[Picture], cache_bytes: int) -> None:
+        self._stack = stack
+        self.pictures = tuple(pictures)
+        self.subjects = tuple(picture.subject for picture in pictures)
+        self._cache: dict[int, PreparedImage] = {}
+        self._budget = cache_bytes
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def prepared(self, index: int) -> PreparedImage:
+        """One picture as the image processor leaves it."""
+        if index in self._cache:
+            return self._cache[index]
+        picture = self.pictures[index]
+        image = self._stack.prepare(open_image(picture.path, where=picture.source))
+        size = sum(value.nbytes for value in image.inputs.values())
+        if size <= self._budget:
+            self._budget -= size
+            self._cache[index] = image
+        return image
+
+    def batches(self, indices: Sequence[int], micro_batch: int) -> Iterator[tuple[list[int], ImageBatch]]:
+        """Batches that the tower can take at once: pictures of one signature, so no padding anywhere.
+
+        Args:
+            indices: Which pictures.
+            micro_batch: Most pictures per batch.
+
+        Yields:
+            The indices of a batch's pictures, and the batch.
+        """
+        groups: dict[object, list[int]] = {}
+        for index in indices:
+            groups.setdefault(self.prepared(index).signature, []).append(index)
+        for group in groups.values():
+            for start in range(0, len(group), micro_batch):
+                part = group[start : start + micro_batch]
+                yield part, self._stack.collate([self.prepared(index) for index in part])
+
+
+class FeatureStore:
+    """Features of pictures at several layers: in memory up to a bound, beyond it in an unnamed temporary file.
+
+    Args:
+        budget_bytes: Most bytes to hold in memory.
+    """
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._budget = budget_bytes
+        self._values: dict[str, dict[int, Tensor]] = {}
+
+    def put(self, layer: str, index: int, value: Tensor) -> None:
+        """Keep one picture's features [N, D] at a layer."""
+        value = value.detach().to("cpu", copy=True)
+        if value.nbytes > self._budget:
+            value = _on_disk(value)
+        else:
+            self._budget -= value.nbytes
+        self._values.setdefault(layer, {})[index] = value
+
+    def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Features [B, N, D] of pictures that share one token count."""
+        rows = self._values[layer]
+        return torch.stack([rows[index] for index in indices]).to(device, non_blocking=True)
+
+    def all(self, layer: str) -> list[Tensor]:
+        """The features [N, D] of every picture at a layer, in order of their indices."""
+        rows = self._values[layer]
+        return [rows[index] for index in sorted(rows)]
+
+
+def teacher_features(
+    stack: VisualStack, pictures: PictureSet, layers: Sequence[str], micro_batch: int, budget_bytes: int
+) -> FeatureStore:
+    """Run the frozen teacher once over a set.
+
+    Args:
+        stack: Tower and projector as the checkpoint has them.
+        pictures: The set.
+        layers: Tapped layers to keep.
+        micro_batch: Most pictures per forward pass.
+        budget_bytes: Most bytes of features to hold in memory.
+
+    Returns:
+        The features of every picture at every layer.
+    """
+    store = FeatureStore(budget_bytes)
+    with torch.no_grad():
+        for indices, batch in pictures.batches(range(len(pictures)), micro_batch):
+            for layer, values in stack.features(batch, layers).items():
+                for index, value in zip(indices, values, strict=True):
+                    store.put(layer, index, value)
+    return store
+
+
+def _on_disk(value: Tensor) -> Tensor:
+    # The file has no name once it is open, so features of forget pictures never outlive the process.
+    with tempfile.NamedTemporaryFile(prefix="vkdsurgeon-features-") as file:
+        file.truncate(max(value.nbytes, 1))
+        mapped = torch.from_file(file.name, shared=True, size=prod(value.shape), dtype=value.dtype).view(value.shape)
+        mapped.copy_(value)
+    return mapped

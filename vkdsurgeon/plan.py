@@ -1,0 +1,124 @@
+"""What a run is going to do and to cost, known before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vkdsurgeon.features import PictureSet
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.visual import VisualStack
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimate in MiB. Activations are measured on one picture, everything else follows from sizes."""
+
+    weights: float
+    gradients: float
+    saliency_scores: float
+    mask: float
+    optimizer: float
+    activations: float
+    features: float
+    pictures: float
+
+    @property
+    def total(self) -> float:
+        """Most MiB alive at once: scores are gone before the optimizer's state exists."""
+        training = self.optimizer + self.mask
+        return (
+            self.weights
+            + self.gradients
+            + max(self.saliency_scores + self.mask, training)
+            + self.activations
+            + self.features
+            + self.pictures
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of one run."""
+
+    model_type: str
+    device: str
+    dtype: str
+    tower_parameters: int
+    projector_parameters: int
+    selected_parameters: int
+    layers: tuple[str, ...]
+    feature_shape: tuple[int, ...]
+    forget_pictures: int
+    forget_subjects: int
+    retain_pictures: int
+    retain_subjects: int
+    generic_pictures: int
+    steps: int
+    memory: Memory
+    warnings: tuple[str, ...] = field(default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`; memory in MiB."""
+        facts = asdict(self)
+        facts["memory_mib"] = {key: round(value, 1) for key, value in facts.pop("memory").items()}
+        facts["memory_mib"]["total"] = round(self.memory.total, 1)
+        return facts
+
+
+def estimate_memory(
+    stack: VisualStack, forget: PictureSet, keep: PictureSet, recipe: Recipe, selected: int
+) -> tuple[Memory, tuple[int, ...]]:
+    """Estimate a run's memory from the sizes of the weights and one picture passed through the tower.
+
+    Returns:
+        The estimate, and the shape [N, D] of that picture's features at the last of the recipe's layers.
+    """
+    parameters = list(stack.visual_parameters().values())
+    elements = sum(parameter.numel() for parameter in parameters)
+    width = sum(parameter.nbytes for parameter in parameters)
+    _, batch = next(iter(forget.batches([0], 1)))
+    saved: dict[int, int] = {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        features = stack.features(batch, tuple(recipe.layers))
+    per_picture = sum(values.nbytes for values in features.values())
+    shape = tuple(features[next(reversed(features))].shape[1:])
+    pictures = len(forget) + len(keep)
+    # The graph of `features` is still alive here, so no freed storage was counted twice.
+    at_once = min(recipe.micro_batch, max(recipe.forget_batch, recipe.retain_batch), pictures)
+    prepared = sum(value.nbytes for value in forget.prepared(0).inputs.values())
+    masters = selected * 4 if any(parameter.dtype != torch.float32 for parameter in parameters) else 0
+    cache = recipe.cache_gib * 1024
+    memory = Memory(
+        weights=width / _MIB,
+        gradients=width / _MIB,
+        saliency_scores=elements * 4 / _MIB,
+        mask=elements / _MIB,
+        optimizer=(selected * 8 + masters) / _MIB,
+        activations=sum(saved.values()) * at_once / _MIB,
+        features=min(per_picture * pictures / _MIB, cache),
+        pictures=min(prepared * pictures / _MIB, cache),
+    )
+    return memory, shape
+
+
+def warnings_for(recipe: Recipe, layers: Sequence[str]) -> list[str]:
+    """What the user should know about a recipe that will run all the same."""
+    last = layers[-1]
+    if last not in recipe.layers:
+        return [f"the recipe does not look at {last!r}; what lies behind its last layer is not taught anything"]
+    return []

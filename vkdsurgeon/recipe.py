@@ -1,0 +1,116 @@
+"""The recipe: every free choice of visual unlearning, with its measured default.
+
+One pydantic model is the YAML file, the command-line flags and what is saved with the result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from vkdsurgeon.errors import UserError
+
+
+class Recipe(BaseModel):
+    """Settings of one unlearning run (feature mode); unknown keys are refused.
+
+    The symbols are those of docs/method.md: T(x) = mu_p + alpha (nu_p - mu_p) + beta (t(x) - mu_p).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(200, ge=1, description="Optimizer steps before the stop rule looks for the first time.")
+    lr: float = Field(1e-3, gt=0, description="Peak step size of AdamW.")
+    warmup: int = Field(10, ge=0, description="Steps of linear warm-up.")
+    decay: float = Field(0.4, ge=0, le=1, description="Last share of the steps over which lr falls linearly to zero.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the selected elements.")
+    clip: float = Field(1.0, gt=0, description="Global norm that the selected gradient is clipped to.")
+    forget_batch: int = Field(16, ge=1, description="Forget pictures per step.")
+    retain_batch: int = Field(32, ge=1, description="Retain or generic pictures per step.")
+    micro_batch: int = Field(64, ge=1, description="Most pictures that pass the tower at once (bounds memory).")
+    layers: dict[str, float] = Field(
+        {"projector": 1.0},
+        description="Tapped layers and their weight in both losses, as LAYER=WEIGHT; see `inspect` for the names.",
+    )
+    distance: Literal["nmse", "mse", "cosine", "smooth_l1"] = Field(
+        "nmse", description="Distance between student and target features."
+    )
+    retain_weight: float = Field(4.0, ge=0, description="Weight lambda of retention distillation.")
+    alpha: float = Field(1.3, description="How far a subject's mean is moved towards nobody.")
+    beta: float = Field(0.7, description="How much of a picture's deviation from its subject's mean is kept.")
+    stand_ins: int = Field(2, ge=1, description="Number k of far retain identities that nobody is mixed from.")
+    far_share: float = Field(1 / 3, gt=0, le=1, description="Share of the retain identities that counts as far.")
+    density: float = Field(0.25, gt=0, le=1, description="Share of the visual weights the saliency mask lets move.")
+    saliency: Literal["forget_gradient", "random"] = Field(
+        "forget_gradient", description="What ranks the weights; random is the control."
+    )
+    validation_share: float = Field(
+        0.125, ge=0, lt=0.5, description="Share of the pictures held out for the stop rule."
+    )
+    forget_ratio: float = Field(0.18, gt=0, description="Stop rule: forget loss over its start on held-out pictures.")
+    retain_drift: float = Field(
+        0.06, gt=0, description="Stop rule: normalised squared retain error, held-out pictures."
+    )
+    extensions: int = Field(2, ge=0, description="How often half the steps are added where the stop rule is not met.")
+    cache_gib: float = Field(
+        8.0, gt=0, description="Most GiB of memory for teacher features and decoded pictures each."
+    )
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_weigh_something(cls, layers: dict[str, float]) -> dict[str, float]:
+        if not layers or any(weight <= 0 for weight in layers.values()):
+            raise ValueError("needs at least one layer, each with a positive weight")
+        return layers
+
+
+def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
+    """Read a recipe file and lay the command line's settings over it.
+
+    Args:
+        path: YAML mapping; None for the defaults.
+        overrides: Settings that win, by key.
+
+    Raises:
+        UserError: The file cannot be read or parsed, has an unknown key, or a value is out of range.
+    """
+    settings: dict[str, object] = {}
+    where = "recipe"
+    if path is not None:
+        where = str(path)
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"cannot read the recipe: {error.strerror}", where=path) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError("the recipe is not YAML", where=path, value=" ".join(str(error).split())) from error
+        if loaded is not None and not isinstance(loaded, dict):
+            raise UserError("the recipe is not a mapping", where=path, value=loaded, expected="lines of `key: value`")
+        settings.update(loaded or {})
+    settings.update(overrides)
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UserError(
+                f"unknown key {key!r} in the recipe",
+                where=where,
+                expected="one of " + ", ".join(Recipe.model_fields),
+                remedy="check the spelling; nothing is guessed",
+            ) from None
+        raise UserError(
+            f"recipe key {key!r}: {first['msg'].lower()}",
+            where=where,
+            value=first["input"],
+            expected=Recipe.model_fields[key.split(".")[0]].description if key else None,
+        ) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The effective recipe as YAML, readable by `load_recipe`."""
+    return yaml.safe_dump(recipe.model_dump(), sort_keys=False)

@@ -1,0 +1,54 @@
+"""What an unlearning run says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vkdsurgeon.checkpoint.stage import WriteReport
+from vkdsurgeon.plan import Plan
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.stop import Verdict
+
+SCHEMA = "vkdsurgeon/unlearn/1"
+
+
+@dataclass(frozen=True)
+class UnlearnResult:
+    """The result of `vkdsurgeon unlearn`; `write` is None after a dry run.
+
+    Attributes:
+        plan: What was planned.
+        recipe: The effective recipe.
+        seed: The seed.
+        out: Where the patched checkpoint lies.
+        selected_elements: Elements the mask let move.
+        verdicts: The stop rule's verdicts, one per schedule.
+        write: What was written.
+        seconds: Wall time per stage.
+    """
+
+    plan: Plan
+    recipe: Recipe
+    seed: int
+    out: Path | None = None
+    selected_elements: int = 0
+    verdicts: tuple[Verdict, ...] = ()
+    write: WriteReport | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "schema": SCHEMA,
+            "dry_run": self.write is None,
+            "out": None if self.out is None else str(self.out),
+            "seed": self.seed,
+            "plan": self.plan.as_dict(),
+            "recipe": self.recipe.model_dump(),
+            "selected_elements": self.selected_elements,
+            "stop_rule": [asdict(verdict) for verdict in self.verdicts],
+            "written": None if self.write is None else asdict(self.write),
+            "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
+        }

@@ -1,0 +1,93 @@
+"""The saliency mask: which elements of which visual weights may move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from vkdsurgeon_kernels import accumulate_scores, select_top_fraction
+
+from vkdsurgeon.errors import UserError
+
+
+@dataclass(frozen=True)
+class SaliencyMask:
+    """One bool tensor per parameter; a parameter that is absent is frozen.
+
+    Attributes:
+        selected: Parameter name -> bool mask of its shape, parameters with no selected element left out.
+        total: Elements of all visual parameters together.
+    """
+
+    selected: dict[str, Tensor]
+    total: int
+
+    @property
+    def count(self) -> int:
+        """Number of elements that may move."""
+        return sum(int(mask.sum()) for mask in self.selected.values())
+
+    @property
+    def density(self) -> float:
+        """Share of the visual weights that may move."""
+        return self.count / max(self.total, 1)
+
+
+def gradient_scores(parameters: Mapping[str, Parameter], passes: Iterable[Callable[[], object]]) -> dict[str, Tensor]:
+    """|gradient| of a loss, summed over batches in float32 (the rule of SalUn, arXiv 2310.12508, per element).
+
+    Args:
+        parameters: The visual parameters by name.
+        passes: One callable per batch that leaves the gradient of the batch's loss in the parameters.
+
+    Returns:
+        A float32 score per parameter that had a gradient at all.
+    """
+    scores: dict[str, Tensor] = {}
+    for one_pass in passes:
+        one_pass()
+        for name, parameter in parameters.items():
+            if parameter.grad is None:
+                continue
+            if name not in scores:
+                scores[name] = torch.zeros_like(parameter, dtype=torch.float32)
+            accumulate_scores(scores[name], parameter.grad)
+            parameter.grad = None
+    return scores
+
+
+def random_scores(
+    parameters: Mapping[str, Parameter], names: Iterable[str], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Uniform scores for the named parameters: the control that every saliency rule has to beat."""
+    return {name: torch.rand(parameters[name].shape, generator=generator).to(parameters[name].device) for name in names}
+
+
+def select(parameters: Mapping[str, Parameter], scores: Mapping[str, Tensor], density: float) -> SaliencyMask:
+    """Select the highest scores, globally over all visual weights.
+
+    Args:
+        parameters: The visual parameters by name; their elements are what density is a share of.
+        scores: Scores by parameter name; a parameter without a score or with score zero throughout is never selected.
+        density: Share of all elements to select. Where fewer elements have a positive score, all of those.
+
+    Raises:
+        UserError: Nothing is selected.
+    """
+    total = sum(parameter.numel() for parameter in parameters.values())
+    names = [name for name, score in scores.items() if bool(score.any())]
+    available = sum(int((scores[name] > 0).sum()) for name in names)
+    count = min(round(density * total), available)
+    if count == 0:
+        raise UserError(
+            "the saliency mask selects nothing",
+            value=density,
+            expected=f"a density that selects at least one of {total} visual weights, and a forget loss with gradient",
+            remedy="raise --density, or check that the forget pictures differ from nobody at the chosen layers",
+        )
+    considered = sum(scores[name].numel() for name in names)
+    masks = select_top_fraction([scores[name] for name in names], count / considered)
+    return SaliencyMask({name: mask for name, mask in zip(names, masks, strict=True) if bool(mask.any())}, total)

@@ -1,0 +1,55 @@
+"""The label-free stop rule: is forgetting complete, and has retention recovered?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vkdsurgeon.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the stop rule saw after a finished learning-rate decay.
+
+    Attributes:
+        forget_ratio: Forget loss on the held-out forget pictures over its value before training.
+        retain_drift: Normalised squared error of the held-out retain pictures' features.
+        met: Both are within the recipe's bounds.
+        pictures: Number of forget and retain pictures it was measured on.
+        held_out: The pictures were not trained on.
+    """
+
+    forget_ratio: float
+    retain_drift: float
+    met: bool
+    pictures: tuple[int, int]
+    held_out: bool
+
+
+def judge(
+    recipe: Recipe, forget_ratio: float, retain_drift: float, pictures: tuple[int, int], held_out: bool
+) -> Verdict:
+    """Apply the recipe's bounds. Only ever call it after the decay: retention dips early and recovers late."""
+    met = forget_ratio <= recipe.forget_ratio and retain_drift <= recipe.retain_drift
+    return Verdict(forget_ratio, retain_drift, met, pictures, held_out)
+
+
+def split_validation(subjects: tuple[str, ...], share: float) -> tuple[list[int], list[int]]:
+    """Hold out pictures of every subject that has enough of them.
+
+    Args:
+        subjects: The subject of each picture.
+        share: Share to hold out; a subject with fewer than `1 / share` pictures is trained on entirely.
+
+    Returns:
+        Indices to train on and indices held out, both in order. With nothing held out, the second is empty.
+    """
+    seen: dict[str, int] = {}
+    train: list[int] = []
+    held_out: list[int] = []
+    for index, subject in enumerate(subjects):
+        seen[subject] = seen.get(subject, 0) + 1
+        # The last of each full run of 1 / share pictures, so that the share never exceeds what was asked.
+        due = share > 0 and int(seen[subject] * share) > int((seen[subject] - 1) * share)
+        (held_out if due else train).append(index)
+    return train, held_out

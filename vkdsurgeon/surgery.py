@@ -1,0 +1,265 @@
+"""The operation from checkpoint to changed tensors: teacher, targets, saliency mask, training, stop rule."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from vkdsurgeon.data.pictures import Picture, check_disjoint
+from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.features import FeatureStore, PictureSet, teacher_features
+from vkdsurgeon.objectives.targets import centroids, nobody_targets
+from vkdsurgeon.plan import Plan, estimate_memory, warnings_for
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.saliency import SaliencyMask, gradient_scores, random_scores, select
+from vkdsurgeon.stop import Verdict, judge, split_validation
+from vkdsurgeon.unlearn import Lesson, Step, make_optimizer, pass_over, train
+from vkdsurgeon.visual import VisualStack, load_visual_stack
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the user asked for.
+
+    Attributes:
+        model: The checkpoint directory.
+        forget: Pictures to forget.
+        retain: Pictures whose reading is kept; may be empty when `generic` is not.
+        generic: Pictures of others, used for retention as well.
+        recipe: The settings.
+        seed: Seed of the draws: batch order, nobody, the random mask.
+        device: Where the tower runs.
+        dtype: What the tower's weights are held in; float32 or bfloat16.
+        tower: Module path of the tower, where the split rule gets it wrong.
+        projector: Module paths of the projector, likewise.
+    """
+
+    model: Path
+    forget: Sequence[Picture]
+    retain: Sequence[Picture]
+    generic: Sequence[Picture]
+    recipe: Recipe
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    tower: str | None = None
+    projector: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job whose model and pictures are loaded and whose cost is known; nothing was changed yet."""
+
+    job: Job
+    stack: VisualStack
+    forget: PictureSet
+    keep: PictureSet
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an operation did.
+
+    Attributes:
+        changes: Disk name -> new tensor in the dtype on disk, of every tensor with a selected element.
+        mask: The saliency mask.
+        verdicts: The stop rule's verdicts, one per finished schedule.
+        last: The last step.
+        stand_ins: Forgotten subject -> the identities its nobody was mixed from. Names: never write them out.
+        seconds: Wall time per stage.
+    """
+
+    changes: dict[str, Tensor]
+    mask: SaliencyMask
+    verdicts: tuple[Verdict, ...]
+    last: Step
+    stand_ins: dict[str, tuple[str, ...]]
+    seconds: dict[str, float]
+
+
+def prepare(job: Job) -> Prepared:
+    """Load tower and projector, check the sets, and plan the run. Reads only; writes nothing.
+
+    Raises:
+        UserError: Anything wrong with the checkpoint, the sets, or the recipe's layers.
+    """
+    if not job.forget:
+        raise UserError("the forget set is empty", expected="at least one picture")
+    if not job.retain and not job.generic:
+        raise UserError("neither retain nor generic pictures", expected="at least one set to keep")
+    check_disjoint(job.forget, [*job.retain, *job.generic])
+    stack = load_visual_stack(job.model, device=job.device, dtype=job.dtype, tower=job.tower, projector=job.projector)
+    unknown = [layer for layer in job.recipe.layers if layer not in stack.layers]
+    if unknown:
+        raise UserError(
+            "no such layer", where="recipe key 'layers'", value=unknown[0], expected=", ".join(stack.layers)
+        )
+    cache = int(job.recipe.cache_gib * (1 << 30))
+    forget = PictureSet(stack, job.forget, cache // 2)
+    keep = PictureSet(stack, _identified([*job.retain, *job.generic]), cache // 2)
+    placement = stack.split.placement
+    parameters = stack.visual_parameters()
+    tower = sum(parameters[name].numel() for name in placement.tower_parameters if name in parameters)
+    total = sum(parameter.numel() for parameter in parameters.values())
+    selected = round(job.recipe.density * total)
+    memory, shape = estimate_memory(stack, forget, keep, job.recipe, selected)
+    plan = Plan(
+        model_type=stack.split.model_type,
+        device=str(job.device),
+        dtype=str(job.dtype).removeprefix("torch."),
+        tower_parameters=tower,
+        projector_parameters=total - tower,
+        selected_parameters=selected,
+        layers=tuple(job.recipe.layers),
+        feature_shape=shape,
+        forget_pictures=len(forget),
+        forget_subjects=len(set(forget.subjects)),
+        retain_pictures=len(job.retain),
+        retain_subjects=len({picture.subject for picture in job.retain}),
+        generic_pictures=len(job.generic),
+        steps=job.recipe.steps,
+        memory=memory,
+        warnings=(*stack.inventory.warnings, *warnings_for(job.recipe, stack.layers)),
+    )
+    return Prepared(job, stack, forget, keep, plan)
+
+
+def operate(prepared: Prepared, listen: Callable[[str, Step | Verdict | None], None]) -> Outcome:
+    """Make the student forget. Changes the loaded stack only; no file is touched.
+
+    Args:
+        prepared: From `prepare`.
+        listen: Hears the name of each stage as it starts, every step and every verdict.
+
+    Raises:
+        SurgeryError: The loss is not finite, or a frozen element changed.
+        UserError: The sets do not suffice for the recipe.
+    """
+    job, stack, recipe = prepared.job, prepared.stack, prepared.job.recipe
+    generator = torch.Generator().manual_seed(job.seed)
+    clock = _Clock()
+    parameters = stack.visual_parameters()
+
+    listen("teacher", None)
+    lessons, stand_ins = _lessons(prepared, generator)
+    clock.lap("teacher")
+
+    listen("saliency", None)
+    mask = _saliency_mask(prepared, lessons[0], generator)
+    frozen = _frozen_fingerprint(parameters, mask)
+    clock.lap("saliency")
+
+    listen("training", None)
+    optimizer = make_optimizer(parameters, mask, recipe)
+    start = pass_over(stack, lessons[0], lessons[0].held_out, recipe).loss
+    verdicts: list[Verdict] = []
+    last: list[Step] = []
+
+    def heard(step: Step) -> None:
+        last[:] = [step]
+        listen("training", step)
+
+    for schedule in range(1 + recipe.extensions):
+        steps, peak = (recipe.steps, recipe.lr) if schedule == 0 else (max(recipe.steps // 2, 1), recipe.lr / 2)
+        train(stack, lessons, optimizer, recipe, steps=steps, peak=peak, generator=generator, listen=heard)
+        verdicts.append(_look(stack, lessons, recipe, start))
+        listen("stop rule", verdicts[-1])
+        if verdicts[-1].met:
+            break
+    clock.lap("training")
+
+    if _frozen_fingerprint(parameters, mask) != frozen:
+        raise SurgeryError("a frozen weight changed during training; nothing was written. This is a bug, please report")
+    changes = stack.to_disk({name: parameters[name].detach() for name in mask.selected})
+    clock.lap("conversion")
+    return Outcome(changes, mask, tuple(verdicts), last[0], stand_ins, clock.laps)
+
+
+def _lessons(prepared: Prepared, generator: torch.Generator) -> tuple[list[Lesson], dict[str, tuple[str, ...]]]:
+    stack, recipe = prepared.stack, prepared.job.recipe
+    layers = tuple(recipe.layers)
+    budget = int(recipe.cache_gib * (1 << 30)) // 2
+    teacher = teacher_features(stack, prepared.forget, layers, recipe.micro_batch, budget)
+    kept = teacher_features(stack, prepared.keep, layers, recipe.micro_batch, budget)
+    targets = FeatureStore(budget)
+    stand_ins: dict[str, tuple[str, ...]] = {}
+    draw = generator.get_state()
+    for layer in layers:
+        own, others = teacher.all(layer), kept.all(layer)
+        per_token = len({value.shape[0] for value in (*own, *others)}) == 1
+        # Every layer draws the same stand-ins as long as the distances rank them alike.
+        generator.set_state(draw)
+        nobody = nobody_targets(
+            centroids(own, prepared.forget.subjects, per_token=per_token),
+            centroids(others, prepared.keep.subjects, per_token=per_token),
+            alpha=recipe.alpha,
+            stand_ins=recipe.stand_ins,
+            far_share=recipe.far_share,
+            generator=generator,
+        )
+        stand_ins = {subject: target.stand_ins for subject, target in nobody.items()}
+        for index, (subject, value) in enumerate(zip(prepared.forget.subjects, own, strict=True)):
+            targets.put(layer, index, nobody[subject].target(value, recipe.beta))
+    lessons = []
+    for name, pictures, store, weight, batch in (
+        ("forget", prepared.forget, targets, 1.0, recipe.forget_batch),
+        ("retain", prepared.keep, kept, recipe.retain_weight, recipe.retain_batch),
+    ):
+        train_on, held_out = split_validation(pictures.subjects, recipe.validation_share)
+        lessons.append(Lesson(name, pictures, store, train_on, held_out or train_on, weight, batch))
+    return lessons, stand_ins
+
+
+def _saliency_mask(prepared: Prepared, forget: Lesson, generator: torch.Generator) -> SaliencyMask:
+    stack, recipe = prepared.stack, prepared.job.recipe
+    parameters = stack.visual_parameters()
+    order = list(range(len(forget.pictures)))
+    batches = [order[start : start + recipe.forget_batch] for start in range(0, len(order), recipe.forget_batch)]
+    passes = (partial(pass_over, stack, forget, part, recipe, learn=True) for part in batches)
+    scores = gradient_scores(parameters, passes)
+    if recipe.saliency == "random":
+        scores = random_scores(parameters, scores, generator)
+    return select(parameters, scores, recipe.density)
+
+
+def _look(stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, start: float) -> Verdict:
+    forget, retain = (pass_over(stack, lesson, lesson.held_out, recipe) for lesson in lessons)
+    held_out = all(lesson.held_out is not lesson.train for lesson in lessons)
+    return judge(recipe, forget.loss / max(start, 1e-12), retain.drift, (forget.pictures, retain.pictures), held_out)
+
+
+def _identified(pictures: Sequence[Picture]) -> list[Picture]:
+    # Without labels each picture stands for someone of its own; one crowd-wide mean would leave nobody to mix.
+    if len({picture.subject for picture in pictures}) > 1:
+        return list(pictures)
+    return [replace(picture, subject=f"{picture.subject} {number}") for number, picture in enumerate(pictures)]
+
+
+def _frozen_fingerprint(parameters: Mapping[str, Parameter], mask: SaliencyMask) -> str:
+    digest = hashlib.sha256()
+    for name, parameter in parameters.items():
+        frozen = parameter.detach()
+        if name in mask.selected:
+            frozen = frozen.masked_fill(mask.selected[name], 0)
+        digest.update(frozen.contiguous().cpu().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name] = now - self._last
+        self._last = now

@@ -1,0 +1,178 @@
+"""The unlearning loop: a student is distilled towards its targets, one lesson for forgetting and one for retention.
+
+    L = sum_l w_l d(h_l(x), T_l(x)), x forgotten  +  lambda sum_l w_l d(h_l(x), t_l(x)), x kept
+
+after Visual Knowledge Distillation (arXiv 2512.11325; the forget term is this project's reconstruction, see
+docs/method.md). The teacher is the checkpoint as given; its features were computed once and are the targets here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from vkdsurgeon_kernels import MaskedAdamW, feature_distillation
+
+from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.features import FeatureStore, PictureSet
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.saliency import SaliencyMask
+from vkdsurgeon.visual import VisualStack
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A set of pictures and what the student is to see on them.
+
+    Attributes:
+        name: `forget` or `retain`.
+        pictures: The pictures.
+        targets: Their target features at the recipe's layers.
+        train: Indices to train on.
+        held_out: Indices for the stop rule; the training pictures where nothing could be held out.
+        weight: Weight in the loss.
+        batch: Pictures per step.
+    """
+
+    name: str
+    pictures: PictureSet
+    targets: FeatureStore
+    train: list[int]
+    held_out: list[int]
+    weight: float
+    batch: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step saw; losses are means over the step's pictures, before the step."""
+
+    step: int
+    steps: int
+    loss: float
+    forget_loss: float
+    similarity: float
+    retain_drift: float
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass
+class Measure:
+    """Sums over pictures of one lesson."""
+
+    loss: float = 0.0
+    similarity: float = 0.0
+    drift: float = 0.0
+    pictures: int = 0
+
+
+def train(
+    stack: VisualStack,
+    lessons: Sequence[Lesson],
+    optimizer: MaskedAdamW,
+    recipe: Recipe,
+    *,
+    steps: int,
+    peak: float,
+    generator: torch.Generator,
+    listen: Callable[[Step], None],
+) -> None:
+    """Run one full learning-rate schedule over the lessons.
+
+    Args:
+        stack: The student; its selected weights are moved in place.
+        lessons: Forgetting and retention.
+        optimizer: Holds the mask.
+        recipe: Everything else.
+        steps: Number of optimizer steps.
+        peak: Peak step size.
+        generator: Source of the order of the pictures.
+        listen: Hears of every step.
+
+    Raises:
+        SurgeryError: The loss is not finite.
+    """
+    orders = [_endless(lesson.train, generator) for lesson in lessons]
+    started, seen = time.monotonic(), 0
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = peak * _share_of_peak(step, steps, recipe)
+        measures: dict[str, Measure] = {}
+        for lesson, order in zip(lessons, orders, strict=True):
+            indices = [next(order) for _ in range(min(lesson.batch, len(lesson.train)))]
+            measures[lesson.name] = pass_over(stack, lesson, indices, recipe, learn=True)
+        loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
+        if not loss < float("inf"):
+            raise SurgeryError(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower lr")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        seen += sum(measure.pictures for measure in measures.values())
+        pace = (time.monotonic() - started) / (step + 1)
+        forget = measures["forget"]
+        drift = measures["retain"].drift if "retain" in measures else float("nan")
+        rate = seen / max(time.monotonic() - started, 1e-9)
+        listen(Step(step + 1, steps, loss, forget.loss, forget.similarity, drift, rate, pace * (steps - step - 1)))
+
+
+def pass_over(
+    stack: VisualStack, lesson: Lesson, indices: Sequence[int], recipe: Recipe, *, learn: bool = False
+) -> Measure:
+    """Pass pictures through the student once.
+
+    Args:
+        stack: The student.
+        lesson: Where the pictures and their targets come from.
+        indices: Which pictures.
+        recipe: Layers, distance and the most pictures at once.
+        learn: Leave the gradient of the lesson's weighted loss in the parameters.
+
+    Returns:
+        Means over the pictures: the loss, the cosine similarity to the target, the normalised squared error.
+    """
+    measure = Measure(pictures=len(indices))
+    for part, batch in lesson.pictures.batches(indices, recipe.micro_batch):
+        with torch.set_grad_enabled(learn):
+            features = stack.features(batch, tuple(recipe.layers))
+            loss = torch.zeros((), device=features[next(iter(features))].device)
+            for layer, weight in recipe.layers.items():
+                student = features[layer]
+                target = lesson.targets.get(layer, part, student.device)
+                per_picture = feature_distillation(student, target, distance=recipe.distance)
+                loss = loss + weight * per_picture.sum() / len(indices)
+                _compare(measure, student.detach(), target, 1 / (len(indices) * len(recipe.layers)))
+        if learn:
+            (lesson.weight * loss).backward()
+        measure.loss += float(loss)
+    return measure
+
+
+def make_optimizer(parameters: Mapping[str, Parameter], mask: SaliencyMask, recipe: Recipe) -> MaskedAdamW:
+    """The masked optimizer; parameters without a selected element stop asking for gradients."""
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in mask.selected)
+    moving = {parameters[name]: chosen for name, chosen in mask.selected.items()}
+    return MaskedAdamW(list(moving), moving, lr=recipe.lr, weight_decay=recipe.weight_decay, max_norm=recipe.clip)
+
+
+def _compare(measure: Measure, student: Tensor, target: Tensor, share: float) -> None:
+    s, t = student.float(), target.float()
+    measure.similarity += share * float(torch.nn.functional.cosine_similarity(s, t, dim=-1).mean(dim=1).sum())
+    error = (s - t).square().mean(dim=(1, 2)) / t.square().mean(dim=(1, 2)).clamp_min(1e-12)
+    measure.drift += share * float(error.sum())
+
+
+def _share_of_peak(step: int, steps: int, recipe: Recipe) -> float:
+    warm = (step + 1) / (recipe.warmup + 1) if step < recipe.warmup else 1.0
+    left = (steps - step) / max(recipe.decay * steps, 1.0)
+    return min(warm, left, 1.0)
+
+
+def _endless(indices: Sequence[int], generator: torch.Generator) -> Iterator[int]:
+    while True:
+        for position in torch.randperm(len(indices), generator=generator).tolist():
+            yield indices[position]
