@@ -116,8 +116,10 @@ def _entry(name: str, facts: Any, path: Path, file: str, data_begin: int, size: 
     where = f"{path}: tensor {name}"
     if not isinstance(facts, dict):
         raise UserError("malformed header entry", where=where, value=facts, remedy=_DAMAGED)
-    dtype, shape, offsets = facts.get("dtype"), facts.get("shape"), facts.get("data_offsets")
-    if dtype not in BITS:
+    dtype: Any = facts.get("dtype")
+    shape: Any = facts.get("shape")
+    offsets: Any = facts.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in BITS:
         raise UserError("unknown dtype", where=where, value=dtype, expected="one of " + ", ".join(BITS))
     if not _naturals(shape):
         raise UserError("malformed shape", where=where, value=shape, expected="a list of sizes", remedy=_DAMAGED)

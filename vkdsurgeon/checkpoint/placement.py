@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -152,7 +153,8 @@ def _names_under(model: nn.Module, parameters: dict[str, nn.Parameter], paths: S
 
 
 def _language_names(model: nn.Module, parameters: dict[str, nn.Parameter], tower_path: str) -> set[str]:
-    decoder = _path_of(model, model.get_decoder()) if hasattr(model, "get_decoder") else ""
+    decoder_of: Any = getattr(model, "get_decoder", None)
+    decoder = _path_of(model, decoder_of()) if decoder_of is not None else ""
     if tower_path == decoder or tower_path.startswith(decoder + ".") or not decoder:
         # A decoder that holds the tower says nothing about where language begins.
         modules: list[str] = []
@@ -161,8 +163,9 @@ def _language_names(model: nn.Module, parameters: dict[str, nn.Parameter], tower
     for find in ("get_input_embeddings", "get_output_embeddings"):
         if hasattr(model, find):
             modules.append(_path_of(model, getattr(model, find)()))
-    if hasattr(model, "get_encoder"):
-        others = (_path_of(model, model.get_encoder(modality=modality)) for modality in ("audio", "video"))
+    encoder_of: Any = getattr(model, "get_encoder", None)
+    if encoder_of is not None:
+        others = (_path_of(model, encoder_of(modality=modality)) for modality in ("audio", "video"))
         modules.extend(path for path in others if path != tower_path)
     return _names_under(model, parameters, [path for path in modules if path])
 

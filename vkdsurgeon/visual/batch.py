@@ -7,6 +7,7 @@ along dimension 0, and each then yields the same number of feature rows. Such im
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ from PIL import Image
 from vkdsurgeon.checkpoint.inventory import read_json
 from vkdsurgeon.errors import UserError
 
-# A tensor this large or smaller is compared by value where it holds integers.
 PIXELS = "pixel_values"
 
 
@@ -147,8 +147,6 @@ def _defaults_of_full_processor(model_type: str) -> dict[str, Any]:
     InternVL, for one, cuts pictures into tiles only because its processor says so; the image processor alone would
     not, and the tower would be trained on other inputs than it sees in use.
     """
-    import importlib
-
     from transformers.models.auto.configuration_auto import model_type_to_module_name
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
@@ -159,10 +157,12 @@ def _defaults_of_full_processor(model_type: str) -> dict[str, Any]:
     try:
         module = importlib.import_module(f"transformers.models.{module_name}.processing_{module_name}")
     except ImportError:
-        # A processor that lives elsewhere; its image processor's own settings are all there is.
+        # A processor that lives elsewhere; the image processor's own settings are all there is.
         return {}
-    for value in vars(module).values():
-        defaults = getattr(value, "_defaults", None)
-        if isinstance(value, type) and value.__module__ == module.__name__ and isinstance(defaults, dict):
-            return dict(defaults.get("images_kwargs", {}))
-    return {}
+    processor = vars(module).get(class_name)
+    # Recent versions of transformers keep the defaults on the class, earlier ones in its typed keyword arguments.
+    typed = vars(module).get(f"{class_name}Kwargs")
+    return {
+        **getattr(processor, "images_kwargs", {}),
+        **getattr(typed, "_defaults", {}).get("images_kwargs", {}),
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -86,11 +87,11 @@ def _read(stack: VisualStack, name: str, target: str, *, dtype: torch.dtype) -> 
     return value
 
 
-def _place(model: nn.Module, target: str, value: torch.Tensor) -> None:
+def _place(model: nn.Module, target: str, value: Any) -> None:
     path, _, leaf = target.rpartition(".")
     owner = model.get_submodule(path)
     # The flag keeps transformers' initialisation away from loaded values.
-    value._is_hf_initialized = True  # type: ignore[attr-defined]
+    value._is_hf_initialized = True
     setattr(owner, leaf, value)
 
 
@@ -104,7 +105,8 @@ def _same_bytes(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 def rebuild_buffers(split: Split) -> None:
     """Compute the buffers that checkpoints do not hold (rotary tables, position ids), as `from_pretrained` does."""
-    model, placement = split.skeleton, split.placement
+    model: Any = split.skeleton
+    placement = split.placement
     visual = [placement.tower, *placement.projector]
 
     def is_visual(path: str) -> bool:
@@ -112,7 +114,7 @@ def rebuild_buffers(split: Split) -> None:
 
     for path, module in model.named_modules():
         if not is_visual(path):
-            module._is_hf_initialized = True  # type: ignore[assignment]
+            module._is_hf_initialized = True
             continue
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.is_meta:

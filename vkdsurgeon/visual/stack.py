@@ -135,7 +135,7 @@ class VisualStack(nn.Module):
 
     @property
     def _image_features(self) -> Callable[..., Any]:
-        function = getattr(self.model, "get_image_features", None)
+        function: Any = getattr(self.model, "get_image_features", None)
         if function is None:
             raise UserError(
                 "this architecture offers no image features of its own",
@@ -143,7 +143,7 @@ class VisualStack(nn.Module):
                 value=self.split.model_type,
                 expected="a model with get_image_features, such as llava, qwen2_5_vl, internvl, gemma3",
             )
-        return function  # type: ignore[no-any-return]
+        return function
 
 
 def _keep(tapped: dict[str, Any], name: str, module: nn.Module, inputs: Any, output: Any) -> None:

@@ -1,0 +1,218 @@
+"""Write a patched copy of a checkpoint: every file byte for byte, but for the values that surgery changed.
+
+Shards are never parsed and saved again: that would reorder headers and load the language model. A shard is copied by
+the kernel, and changed values are written into the copy at their offsets. The copy takes its final name only after
+it was compared with the original, so an output directory that exists is whole and verified.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vkdsurgeon.checkpoint.files import CHUNK, copy_bytes, gaps, same_range, sync, write_at
+from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory, TensorEntry, take_inventory
+from vkdsurgeon.checkpoint.output import check_output, staged
+from vkdsurgeon.errors import SurgeryError, UserError
+
+# Changes closer together than this are written in one go.
+BLOCK = 64 << 10
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What was written.
+
+    Attributes:
+        tensors_changed: Number of tensors with at least one changed element.
+        elements_changed: Number of changed elements over all tensors.
+        bytes_changed: Bytes that these elements take up.
+        files: Number of files in the output.
+        seconds: Copying, writing, syncing and verifying.
+        shards_changed: The files that differ from the original's.
+        by_tensor: Tensor name on disk -> number of changed elements, for changed tensors.
+    """
+
+    tensors_changed: int
+    elements_changed: int
+    bytes_changed: int
+    files: int
+    seconds: float
+    shards_changed: tuple[str, ...] = ()
+    by_tensor: dict[str, int] = field(default_factory=dict)
+
+
+def write_patched(
+    inventory: Inventory,
+    changes: Mapping[str, torch.Tensor],
+    out: Path,
+    *,
+    extra_files: Mapping[str, bytes] = {},
+) -> WriteReport:
+    """Write a copy of a checkpoint in which some tensors have new values.
+
+    Args:
+        inventory: Of the original, as it was when it was read.
+        changes: Name on disk -> new values, in the tensor's dtype and shape on disk.
+        out: The directory to make; it may exist only if it is empty.
+        extra_files: Files to add: path relative to `out` -> content.
+
+    Returns:
+        What changed, counted against the original's bytes.
+
+    Raises:
+        UserError: The output cannot be written there.
+        SurgeryError: Not finite values, a full disk, an original that changed meanwhile, or a failed verification;
+            no output directory is left.
+        ValueError: Unknown tensors, or other dtypes or shapes than on disk.
+    """
+    started = time.perf_counter()
+    check_output(inventory, out, extra_files)
+    patches = {name: _as_bytes(inventory, name, value) for name, value in changes.items()}
+    with staged(out) as staging:
+        _copy(inventory, staging)
+        by_tensor: dict[str, int] = {}
+        written: dict[str, list[tuple[int, int]]] = {}
+        for name, data in patches.items():
+            entry = inventory.tensors[name]
+            elements, spans = _patch(staging / entry.file, entry, data)
+            if elements:
+                by_tensor[name] = elements
+                written.setdefault(entry.file, []).extend(spans)
+        for name, content in extra_files.items():
+            _add(staging / name, content)
+        _settle(inventory, staging)
+        _verify(inventory, staging, patches, written, set(extra_files))
+    return WriteReport(
+        tensors_changed=len(by_tensor),
+        elements_changed=sum(by_tensor.values()),
+        bytes_changed=sum(count * _itemsize(inventory.tensors[name]) for name, count in by_tensor.items()),
+        files=len(inventory.files) + len(extra_files),
+        seconds=time.perf_counter() - started,
+        shards_changed=tuple(sorted(written)),
+        by_tensor=by_tensor,
+    )
+
+
+def _itemsize(entry: TensorEntry) -> int:
+    return TORCH_DTYPES[entry.dtype].itemsize
+
+
+def _as_bytes(inventory: Inventory, name: str, value: torch.Tensor) -> Bytes:
+    entry = inventory.tensors.get(name)
+    if entry is None:
+        raise ValueError(f"no tensor {name!r} in {inventory.root}")
+    if value.dtype != TORCH_DTYPES.get(entry.dtype) or tuple(value.shape) != entry.shape:
+        raise ValueError(
+            f"tensor {name!r} is {entry.dtype} {list(entry.shape)} on disk, not {value.dtype} {list(value.shape)}"
+        )
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        raise SurgeryError(f"tensor {name!r} would hold NaN or infinity; nothing was written")
+    data: Bytes = value.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy()
+    return data
+
+
+def _copy(inventory: Inventory, staging: Path) -> None:
+    for path, _ in inventory.directories:
+        (staging / path).mkdir()
+    for file in inventory.files:
+        source = inventory.root / file.path
+        if source.stat().st_size != file.size:
+            raise SurgeryError(f"{source}: the file changed while the model was worked on; nothing was written")
+        copy_bytes(source, staging / file.path, file.size)
+
+
+def _patch(path: Path, entry: TensorEntry, data: Bytes) -> tuple[int, list[tuple[int, int]]]:
+    """Write what differs; the number of changed elements and the file ranges that were written."""
+    elements, spans = 0, []
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        for begin in range(0, len(data), CHUNK):
+            new = data[begin : begin + CHUNK]
+            old = np.frombuffer(os.pread(descriptor, len(new), entry.begin + begin), dtype=np.uint8)
+            if len(old) != len(new):
+                raise SurgeryError(f"{path}: the copy is shorter than the original; nothing was written")
+            changed = (new != old).reshape(-1, _itemsize(entry)).any(axis=1)
+            if not changed.any():
+                continue
+            elements += int(changed.sum())
+            for first, last in _spans(new != old):
+                offset = entry.begin + begin + first
+                write_at(descriptor, new[first:last].data, offset)
+                spans.append((offset, offset + last - first))
+    finally:
+        os.close(descriptor)
+    return elements, spans
+
+
+def _spans(changed: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """Ranges that cover every changed byte, whole blocks of `BLOCK` bytes joined where they touch."""
+    starts = np.arange(0, len(changed), BLOCK)
+    touched = np.flatnonzero(np.logical_or.reduceat(changed, starts))
+    for run in np.split(touched, np.flatnonzero(np.diff(touched) > 1) + 1):
+        yield int(run[0]) * BLOCK, min((int(run[-1]) + 1) * BLOCK, len(changed))
+
+
+def _add(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as stream:
+        stream.write(content)
+
+
+def _settle(inventory: Inventory, staging: Path) -> None:
+    """Give files and directories the original's permissions, and make everything durable."""
+    for file in inventory.files:
+        (staging / file.path).chmod(file.mode)
+    for directory, _, names in os.walk(staging):
+        for name in names:
+            sync(Path(directory, name))
+    for path, mode in reversed(inventory.directories):
+        sync(staging / path)
+        (staging / path).chmod(mode)
+    sync(staging)
+    staging.chmod(stat.S_IMODE(inventory.root.stat().st_mode))
+
+
+def _verify(
+    inventory: Inventory,
+    staging: Path,
+    patches: Mapping[str, Bytes],
+    written: Mapping[str, list[tuple[int, int]]],
+    extra: set[str],
+) -> None:
+    """Prove the staged copy: the same files and tensors, new values where they belong, the original elsewhere."""
+    try:
+        copy = take_inventory(staging)
+    except UserError as error:
+        raise SurgeryError(f"the written checkpoint is damaged: {error}") from error
+    if copy.tensors != inventory.tensors or {f.path for f in copy.files} != {f.path for f in inventory.files} | extra:
+        raise SurgeryError("the written checkpoint holds other files or tensors than the original; it was removed")
+    for file in inventory.files:
+        outside = gaps(sorted(written.get(file.path, [])), file.size)
+        source, target = inventory.root / file.path, staging / file.path
+        if not all(same_range(source, target, begin, end) for begin, end in outside):
+            raise SurgeryError(f"{file.path}: the copy differs from the original where nothing was changed")
+    for name, data in patches.items():
+        entry = inventory.tensors[name]
+        if not _holds(staging / entry.file, entry, data):
+            raise SurgeryError(f"tensor {name!r} does not hold the values that were written")
+
+
+def _holds(path: Path, entry: TensorEntry, data: Bytes) -> bool:
+    with path.open("rb", buffering=0) as stream:
+        stream.seek(entry.begin)
+        for begin in range(0, len(data), CHUNK):
+            expected = data[begin : begin + CHUNK]
+            if stream.read(len(expected)) != expected.tobytes():
+                return False
+    return True
