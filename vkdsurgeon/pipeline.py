@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 import torch
 
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.output import check_output
 from vkdsurgeon.checkpoint.provenance import FILE_NAME, provenance_record, set_digest
-from vkdsurgeon.checkpoint.stage import check_output, write_patched
+from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.plan import Plan
@@ -76,7 +78,7 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
         SurgeryError: Training or writing failed; nothing half-written stays.
     """
     if request.out is not None:
-        check_output(request.model, request.out)
+        check_output(take_inventory(request.model), request.out)
     with tempfile.TemporaryDirectory(prefix="vkdsurgeon-generic-") as scratch:
         prepared = prepare(_job(request, Path(scratch), listener))
         listener.planned(prepared.plan)
@@ -97,7 +99,7 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
         prepared.stack.inventory,
         outcome.changes,
         request.out,
-        extra_files={FILE_NAME: provenance_record(_facts(prepared, outcome))},
+        extra_files={_free_name(prepared): provenance_record(_facts(prepared, outcome))},
     )
     return UnlearnResult(
         plan=prepared.plan,
@@ -137,6 +139,13 @@ def _job(request: Request, scratch: Path, listener: Listener) -> Job:
         tower=request.tower,
         projector=request.projector,
     )
+
+
+def _free_name(prepared: Prepared) -> str:
+    """A checkpoint may be operated on more than once; every operation leaves a record of its own."""
+    taken = {file.path for file in prepared.stack.inventory.files}
+    names = (FILE_NAME, *(FILE_NAME.replace(".json", f".{number}.json") for number in range(2, 1000)))
+    return next(name for name in names if name not in taken)
 
 
 def _facts(prepared: Prepared, outcome: Outcome) -> dict[str, Any]:

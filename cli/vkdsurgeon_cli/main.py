@@ -6,14 +6,16 @@ import json
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 import vkdsurgeon
 from vkdsurgeon.errors import GateFailed, SurgeryError, UserError
 from vkdsurgeon_cli.commands import COMMANDS
+
+# Newer typers carry a click of their own, so the class is found through typer, whichever click it uses.
+_UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 DONE, UNEXPECTED, USER_INPUT, GATE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -78,11 +80,13 @@ def run(arguments: list[str]) -> int:
         for sentence in failed.failures:
             print(f"gate failed: {sentence}", file=sys.stderr)
         return GATE
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except click.ClickException as error:
+    except _UsageProblem as error:
         error.show(file=sys.stderr)
+        if as_json:
+            _as_document("error", {"status": USER_INPUT, "what": error.format_message()})
         return USER_INPUT
     except SurgeryError as error:
         _report("failed", str(error), as_json, {"status": UNEXPECTED, "what": str(error)})
@@ -96,5 +100,9 @@ def run(arguments: list[str]) -> int:
 def _report(kind: str, text: str, as_json: bool, facts: dict[str, object]) -> None:
     print(f"{kind}: {text}", file=sys.stderr)
     if as_json:
-        json.dump({"error": {"kind": kind, **facts}}, sys.stdout, indent=2)
-        sys.stdout.write("\n")
+        _as_document(kind, facts)
+
+
+def _as_document(kind: str, facts: dict[str, object]) -> None:
+    json.dump({"error": {"kind": kind, **facts}}, sys.stdout, indent=2)
+    sys.stdout.write("\n")

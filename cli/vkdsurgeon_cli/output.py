@@ -70,7 +70,7 @@ class Output:
     def progress(self, event: Mapping[str, Any]) -> None:
         """One progress event: a flat mapping with `event`, and numbers; `text` is what people see."""
         if self.mode is ProgressMode.jsonl:
-            self._write_line(event)
+            self._write_line({key: value for key, value in event.items() if key not in ("text", "last")})
             return
         if self.mode is ProgressMode.none or not self._stderr.is_terminal:
             return

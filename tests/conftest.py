@@ -1,0 +1,55 @@
+"""Fixtures that several rooms share: a tiny checkpoint, and drawn pictures of a few subjects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(2)
+
+
+def draw_subject(subject: int, view: int, side: int = 32) -> Image.Image:
+    """A picture whose colours belong to the subject and whose texture to the view."""
+    identity = np.random.default_rng(subject)
+    base = identity.integers(30, 226, size=(4, 4, 3))
+    noise = np.random.default_rng((subject + 1) * 1000 + view).integers(-25, 26, size=(side, side, 3))
+    pixels = np.kron(base, np.ones((side // 4, side // 4, 1), dtype=np.int64)) + noise
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def write_set(folder: Path, name: str, subjects: range, views: int = 4) -> Path:
+    """A JSONL set of drawn pictures, one row per picture."""
+    (folder / name).mkdir(parents=True)
+    rows = []
+    for subject in subjects:
+        for view in range(views):
+            path = folder / name / f"{subject}-{view}.png"
+            draw_subject(subject, view).save(path)
+            rows.append({"image": f"{name}/{path.name}", "subject": f"person {subject}"})
+    file = folder / f"{name}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Forget, retain and generic sets of drawn subjects."""
+    folder = tmp_path_factory.mktemp("sets")
+    return {
+        "forget": write_set(folder, "forget", range(2), views=8),
+        "retain": write_set(folder, "retain", range(10, 16), views=8),
+        "generic": write_set(folder, "generic", range(20, 26), views=2),
+    }
+
+
+@pytest.fixture(scope="session")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random LLaVA in bfloat16, two shards. Read-only for tests."""
+    from tests.families import build_checkpoint
+
+    return build_checkpoint("llava", tmp_path_factory.mktemp("models") / "llava", dtype=torch.bfloat16, shards=2)
