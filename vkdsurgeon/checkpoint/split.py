@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,20 +15,20 @@ from vkdsurgeon.checkpoint.placement import Placement, locate_visual
 from vkdsurgeon.checkpoint.skeleton import build_skeleton, read_config
 from vkdsurgeon.errors import UserError
 
+Part = Literal["tower", "projector", "language", "other"]
+
 EDITABLE = ("F32", "BF16", "F16", "F64")
 
 
 @dataclass(frozen=True)
 class Split:
-    """A checkpoint's tensors by part; every name on disk is in exactly one of the four.
+    """A checkpoint's tensors by part.
 
     Attributes:
         model_type: As in config.json.
         placement: The same split by module parameters.
-        tower: Names on disk of the vision tower's tensors.
-        projector: Names on disk of the projector's tensors.
-        language: Names on disk of the language model's tensors, heads and other towers included.
-        other: Names on disk that have no place in the model; they pass through untouched.
+        parts: Name on disk -> `tower`, `projector`, `language` (heads and other towers included) or `other` (no place
+            in the model; passes through untouched).
         targets: Name on disk -> module parameter (or buffer), for tower and projector.
         config: The `PretrainedConfig`.
         skeleton: The whole model on the `meta` device.
@@ -36,32 +36,48 @@ class Split:
 
     model_type: str
     placement: Placement
-    tower: tuple[str, ...]
-    projector: tuple[str, ...]
-    language: tuple[str, ...]
-    other: tuple[str, ...]
+    parts: dict[str, Part]
     targets: dict[str, str]
     config: Any
     skeleton: nn.Module
 
+    def names(self, *parts: Part) -> tuple[str, ...]:
+        """Names on disk that belong to any of the parts."""
+        return tuple(name for name, part in self.parts.items() if part in parts)
+
+    @property
+    def tower(self) -> tuple[str, ...]:
+        """Names on disk of the vision tower."""
+        return self.names("tower")
+
+    @property
+    def projector(self) -> tuple[str, ...]:
+        """Names on disk of the projector."""
+        return self.names("projector")
+
     @property
     def visual(self) -> tuple[str, ...]:
         """Names on disk that surgery may change."""
-        return self.tower + self.projector
-
-    def part_of(self, name: str) -> str:
-        """`tower`, `projector`, `language` or `other`."""
-        if name in self.targets:
-            return "tower" if name in self._tower_names else "projector"
-        return "other" if name in self._other_names else "language"
+        return self.names("tower", "projector")
 
     @property
-    def _tower_names(self) -> frozenset[str]:
-        return frozenset(self.tower)
+    def language(self) -> tuple[str, ...]:
+        """Names on disk of the language side."""
+        return self.names("language")
 
     @property
-    def _other_names(self) -> frozenset[str]:
-        return frozenset(self.other)
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know about the split."""
+        if not self.other:
+            return ()
+        return (
+            f"{len(self.other)} tensors have no place in the model and pass through untouched, such as {self.other[0]}",
+        )
+
+    @property
+    def other(self) -> tuple[str, ...]:
+        """Names on disk without a place in the model."""
+        return self.names("other")
 
 
 def split_checkpoint(
@@ -92,29 +108,19 @@ def split_checkpoint(
     tower_names |= {name for name in placement.visual_buffers if name.startswith(placement.tower + ".")}
     projector_names = (set(placement.projector_parameters) | set(placement.visual_buffers)) - tower_names
 
-    parts: dict[str, list[str]] = {"tower": [], "projector": [], "language": [], "other": []}
+    parts: dict[str, Part] = {}
     targets: dict[str, str] = {}
     for name in inventory.tensors:
         target = canonical.get(names.targets.get(name, ""), "")
         if not target:
-            parts["other"].append(name)
+            parts[name] = "other"
         elif target in tower_names or target in projector_names:
-            parts["tower" if target in tower_names else "projector"].append(name)
+            parts[name] = "tower" if target in tower_names else "projector"
             targets[name] = target
         else:
-            parts["language"].append(name)
+            parts[name] = "language"
     _check_visual(inventory, skeleton, names, targets, tower_names | projector_names)
-    return Split(
-        model_type=str(config.model_type),
-        placement=placement,
-        tower=tuple(parts["tower"]),
-        projector=tuple(parts["projector"]),
-        language=tuple(parts["language"]),
-        other=tuple(parts["other"]),
-        targets=targets,
-        config=config,
-        skeleton=skeleton,
-    )
+    return Split(str(config.model_type), placement, parts, targets, config, skeleton)
 
 
 def _canonical_names(model: nn.Module) -> dict[str, str]:

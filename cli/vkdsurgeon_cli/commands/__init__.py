@@ -6,6 +6,6 @@ from collections.abc import Callable
 
 import typer
 
-from vkdsurgeon_cli.commands import unlearn
+from vkdsurgeon_cli.commands import diff, inspect, unlearn
 
-COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (unlearn.register,)
+COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (unlearn.register, inspect.register, diff.register)
