@@ -6,6 +6,11 @@ from collections.abc import Callable
 
 import typer
 
-from vkdsurgeon_cli.commands import diff, inspect, unlearn
+from vkdsurgeon_cli.commands import diff, eval_, inspect, unlearn
 
-COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (unlearn.register, inspect.register, diff.register)
+COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
+    unlearn.register,
+    eval_.register,
+    inspect.register,
+    diff.register,
+)

@@ -1,0 +1,182 @@
+"""`vkdsurgeon eval`: what a model still recognises, and what it kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from vkdsurgeon_cli.options import DeviceOption, GateOption, JsonOption, ModelArgument, ProgressOption, SeedOption
+from vkdsurgeon_cli.output import Output, ProgressMode
+
+if TYPE_CHECKING:
+    from vkdsurgeon.evaluation.schema import EvalResult, GateOutcome, Metric
+
+ForgetSet = Annotated[Path | None, typer.Option("--forget", help="What is to be forgotten: less is better.")]
+RetainSet = Annotated[Path | None, typer.Option("--retain", help="What is to be kept.")]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", help="float32, bfloat16, or auto: the checkpoint's own on a GPU, float32 on a CPU.")
+]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Prompts per forward pass.")]
+NormalisedOption = Annotated[
+    bool, typer.Option("--length-normalised", help="Divide an option's log-likelihood by its number of tokens.")
+]
+TokensOption = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Bound on a generated answer.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write the result to this JSON file too.")]
+SaltOption = Annotated[
+    str | None, typer.Option("--salt", help="Salt for the sets' digests, so that only who knows it can check them.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("eval")(evaluate_command)
+
+
+def evaluate_command(
+    model: ModelArgument,
+    forget: ForgetSet = None,
+    retain: RetainSet = None,
+    text: Annotated[Path | None, typer.Option("--text", help="Questions without pictures.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=FILE", help="A further set.")] = None,
+    reference: Annotated[Path | None, typer.Option("--reference", help="The model before unlearning.")] = None,
+    gold: Annotated[
+        Path | None, typer.Option("--gold", help="A model trained alike that never saw the forget set.")
+    ] = None,
+    gate: GateOption = None,
+    output: OutputOption = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Ask at most so many questions per set, drawn per task.")
+    ] = None,
+    include_examples: Annotated[
+        bool, typer.Option("--include-examples", help="Put names, questions and answers into the result.")
+    ] = False,
+    salt: SaltOption = None,
+    length_normalised: NormalisedOption = False,
+    max_new_tokens: TokensOption = 64,
+    batch_size: BatchOption = 64,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    progress: ProgressOption = ProgressMode.auto,
+) -> None:
+    """Measure what a model still recognises on the forget set and what it kept, against base and gold.
+
+    Questions with options are decided by the likelihood of the options (sum of token log-probabilities); the others
+    by greedy generation. Metrics are named SET.TASK.METRIC, such as forget.vqa.accuracy; with --reference and --gold
+    also reference.*, delta.* (model minus reference), gold.*, gap.* (model minus gold) and SET.TASK.agreement.
+    """
+    from vkdsurgeon.evaluation.gates import parse_gates, raise_failures
+    from vkdsurgeon.evaluation.schema import check_writable, write_document
+    from vkdsurgeon.evaluation.score import Scoring
+    from vkdsurgeon.evaluation.sets import parse_set, read_set
+    from vkdsurgeon.evaluation.suite import Evaluation, evaluate
+
+    gates = parse_gates(gate or [])
+    if output is not None:
+        check_writable(output)
+    named = [read_set(name, path) for name, path in (("forget", forget), ("retain", retain), ("text", text)) if path]
+    named += [parse_set(each) for each in sets or []]
+    out = Output(as_json, progress)
+    evaluation = Evaluation(
+        model=model,
+        sets=named,
+        reference=reference,
+        gold=gold,
+        gates=gates,
+        scoring=Scoring(batch_size, length_normalised, max_new_tokens),
+        device=device,
+        dtype=dtype,
+        limit=limit,
+        seed=seed,
+        salt=(salt or "").encode(),
+        include_examples=include_examples,
+    )
+    result = evaluate(evaluation, out.progress)
+    if output is not None:
+        write_document(output, result)
+    for warning in result.warnings:
+        out.warn(warning)
+    out.document(result.model_dump(mode="json"), lambda: stack(_tables(result)))
+    raise_failures(result.gates)
+
+
+def _tables(result: EvalResult) -> list[Table]:
+    metrics = {metric.id: metric for metric in result.metrics}
+    roles = [facts.role for facts in result.models]
+    parts: list[Table] = [_metric_table(metrics, roles)]
+    if any(subject.set == "forget" for subject in result.subjects):
+        parts.append(_subject_table(result))
+    if result.gates:
+        parts.append(gate_table(result.gates))
+    return parts
+
+
+def stack(tables: Sequence[Table]) -> Table:
+    """Tables one below the other."""
+    whole = Table.grid()
+    for table in tables:
+        whole.add_row(table)
+    return whole
+
+
+def new_table(title: str) -> Table:
+    """A table narrow enough for a log of eighty columns."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _metric_table(metrics: Mapping[str, Metric], roles: Sequence[str]) -> Table:
+    table = new_table("percent, with 95 % intervals")
+    table.add_column("metric", no_wrap=True)
+    for column in ("model", "interval", *roles[1:], "chance", "n"):
+        table.add_column(column, justify="right")
+    table.add_column("better")
+    for metric in metrics.values():
+        if metric.id.split(".", 1)[0] in ("reference", "gold", "delta", "gap"):
+            continue
+        table.add_row(
+            metric.id,
+            percent(metric.value),
+            "" if metric.low is None else f"{percent(metric.low)}-{percent(metric.high)}",
+            *(
+                percent(metrics[f"{role}.{metric.id}"].value) if f"{role}.{metric.id}" in metrics else ""
+                for role in roles[1:]
+            ),
+            "" if metric.chance is None else percent(metric.chance),
+            str(metric.n),
+            "" if metric.direction == "none" else metric.direction,
+        )
+    return table
+
+
+def _subject_table(result: EvalResult) -> Table:
+    rows = [subject for subject in result.subjects if subject.set == "forget"]
+    columns = list(dict.fromkeys(name for row in rows for name in row.values))
+    table = new_table("per subject of the forget set, percent")
+    table.add_column("subject", no_wrap=True)
+    for name in (*(column.removeprefix("forget.") for column in columns), "n"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(row.subject, *(percent(row.values.get(name)) for name in columns), str(row.n))
+    return table
+
+
+def gate_table(gates: Sequence[GateOutcome]) -> Table:
+    """Gates and whether they hold."""
+    table = new_table("gates")
+    for column in ("gate", "value", "bound", "result"):
+        table.add_column(column, no_wrap=column == "gate")
+    for gate in gates:
+        numbers = ["not measured" if each is None else f"{each:.4f}" for each in (gate.value, gate.bound)]
+        table.add_row(gate.gate, *numbers, "passed" if gate.passed else "FAILED")
+    return table
+
+
+def percent(value: float | None) -> str:
+    """A share as people read it."""
+    return "n/a" if value is None else f"{100 * value:.1f}"

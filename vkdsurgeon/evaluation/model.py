@@ -1,0 +1,149 @@
+"""A whole multimodal model with its processor, as `from_pretrained` gives it; no code of the checkpoint is run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
+from vkdsurgeon.checkpoint.skeleton import read_config
+from vkdsurgeon.device import resolve_device, resolve_dtype
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.prompts import Encoder
+
+
+@dataclass
+class LoadedModel:
+    """A model that is ready to be asked.
+
+    Attributes:
+        root: Its directory.
+        model: The transformers model, in `eval` mode, on `device`.
+        encoder: Turns questions and pictures into its inputs.
+        device: Where it runs.
+        dtype: What its weights are held in.
+        model_type: Architecture, such as `llava`.
+        digest: SHA-256 over its weight files, in hex.
+    """
+
+    root: Path
+    model: Any
+    encoder: Encoder
+    device: torch.device
+    dtype: torch.dtype
+    model_type: str
+    digest: str
+
+
+def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """Load a checkpoint directory, language model included.
+
+    Args:
+        root: A Hugging Face checkpoint directory with safetensors weights.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` ...
+        dtype: `float32`, `bfloat16`, or `auto`: the checkpoint's own on a GPU, float32 on a CPU.
+
+    Raises:
+        UserError: The directory is no complete checkpoint of a known multimodal architecture, or its processor needs
+            something that is not installed.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    place = resolve_device(device)
+    kind: torch.dtype | None = None if dtype == "auto" else resolve_dtype(dtype)
+    inventory = take_inventory(root)
+    config = read_config(root)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError("encoder-decoder models are not evaluated", where=root, value=config.model_type)
+    if kind is None and place.type == "cpu":
+        kind = torch.float32
+    encoder = Encoder(_load_processor(root))
+    model = _load_weights(root, kind).to(place).eval()
+    return LoadedModel(
+        root=root,
+        model=model,
+        encoder=encoder,
+        device=place,
+        dtype=model.dtype,
+        model_type=str(config.model_type),
+        digest=weights_digest(inventory),
+    )
+
+
+def weights_digest(inventory: Inventory) -> str:
+    """SHA-256 over the weight files of a checkpoint, names included, in hex."""
+    hasher = hashlib.sha256()
+    for shard in inventory.shards:
+        hasher.update(shard.encode() + b"\0")
+        with open(inventory.root / shard, "rb") as file:
+            while block := file.read(1 << 22):
+                hasher.update(block)
+    return hasher.hexdigest()
+
+
+def _load_processor(root: Path) -> Any:
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(root, trust_remote_code=False, local_files_only=True)
+    except ImportError as error:
+        needs = "torchvision" if "torchvision" in str(error).lower() else "a library that is not installed"
+        raise UserError(
+            f"the processor of this model needs {needs}",
+            where=root,
+            remedy=f"install it: pip install {needs}" if needs == "torchvision" else str(error).strip(),
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"transformers cannot load the processor: {error}",
+            where=root,
+            expected="processor, image processor and tokenizer files beside the weights",
+        ) from error
+    if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
+        raise UserError(
+            "there is no processor for both pictures and text",
+            where=root,
+            value=type(processor).__name__,
+            expected="processor_config.json, an image processor and a tokenizer",
+        )
+    return processor
+
+
+def _load_weights(root: Path, dtype: torch.dtype | None) -> Any:
+    from transformers import AutoModelForMultimodalLM
+    from transformers.utils import logging
+
+    # Its bar would land on stderr even where that is a log.
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForMultimodalLM.from_pretrained(
+            root,
+            dtype="auto" if dtype is None else dtype,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"transformers cannot load the model: {error}", where=root) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    # from_pretrained only warns and fills such tensors at random, which would measure noise.
+    for kind in ("missing_keys", "mismatched_keys"):
+        absent = sorted(str(key) for key in report.get(kind) or ())
+        if absent:
+            raise UserError(
+                f"{len(absent)} tensors of the model are not in its files, or have other shapes",
+                where=root,
+                value=absent[0],
+                expected="a complete checkpoint",
+            )
+    return model

@@ -1,0 +1,160 @@
+"""The result of a measurement as a document; version it when a field changes its meaning."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from vkdsurgeon.errors import UserError
+
+SCHEMA_VERSION = 1
+Direction = Literal["lower", "higher", "none"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Metric(_Document):
+    """One measured number.
+
+    Attributes:
+        id: What gates refer to: `[model.]set.group.metric`.
+        value: The mean over `n` records; None where it could not be measured.
+        n: Number of records.
+        direction: Which way is better.
+        low: Lower end of the 95 % confidence interval.
+        high: Upper end of the 95 % confidence interval.
+        interval: How the interval was made.
+        chance: What guessing among the options would give; None without options.
+    """
+
+    id: str
+    value: float | None
+    n: int
+    direction: Direction
+    low: float | None = None
+    high: float | None = None
+    interval: Literal["wilson", "bootstrap", "paired normal"] | None = None
+    chance: float | None = None
+
+
+class SubjectResult(_Document):
+    """Results of one subject, under a number instead of a name unless examples were asked for."""
+
+    set: str
+    subject: str
+    n: int
+    values: dict[str, float | None]
+
+
+class Example(_Document):
+    """One question and the answers to it; written only when asked for."""
+
+    set: str
+    model: str
+    subject: str | None
+    task: str
+    question: str
+    answer: str
+    said: str
+    values: dict[str, float | None]
+
+
+class SetFacts(_Document):
+    """What was asked: never who, and never where it lies."""
+
+    name: str
+    records: int
+    asked: int
+    pictures: int
+    subjects: int
+    digest: str
+
+
+class ModelFacts(_Document):
+    """What was measured."""
+
+    role: Literal["model", "reference", "gold"]
+    model_type: str
+    weights_digest: str
+    dtype: str
+
+
+class Settings(_Document):
+    """Everything that decides the numbers besides models and data."""
+
+    device: str
+    batch_size: int
+    length_normalised: bool
+    max_new_tokens: int
+    limit: int | None
+    seed: int
+    prompt_format: str
+
+
+class GateOutcome(_Document):
+    """One gate: what was asked for and what came out."""
+
+    gate: str
+    metric: str
+    value: float | None
+    bound: float | None
+    passed: bool
+
+
+class EvalResult(_Document):
+    """What `vkdsurgeon eval` measured."""
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["evaluation"] = "evaluation"
+    models: list[ModelFacts]
+    sets: list[SetFacts]
+    settings: Settings
+    metrics: list[Metric]
+    subjects: list[SubjectResult]
+    gates: list[GateOutcome]
+    warnings: list[str]
+    examples: list[Example] = []
+    versions: dict[str, str]
+    seconds: float
+
+
+def check_writable(path: Path) -> None:
+    """Refuse, before hours of work, a place where a result cannot be written.
+
+    Raises:
+        UserError: The folder does not exist or is not writable, or the path is a folder.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise UserError("the output is a folder", where=path, expected="a file such as results.json")
+    if not folder.is_dir():
+        raise UserError("the folder of the output does not exist", where=path)
+    if not os.access(folder, os.W_OK):
+        raise UserError("the folder of the output is not writable", where=path)
+
+
+def write_document(path: Path, document: BaseModel) -> None:
+    """Write a result whole or not at all."""
+    folder = path.absolute().parent
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(document.model_dump(mode="json"), file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes private files; a result is as readable as any file of the user's.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
