@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-torch.set_num_threads(2)
+# Tiny tensors: a second thread only waits, and tests may run side by side.
+torch.set_num_threads(1)
 
 
 def draw_subject(subject: int, view: int, side: int = 32) -> Image.Image:

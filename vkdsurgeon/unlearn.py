@@ -147,7 +147,7 @@ def pass_over(
                 _compare(measure, student.detach(), target, 1 / (len(indices) * len(recipe.layers)))
         if learn:
             (lesson.weight * loss).backward()
-        measure.loss += float(loss)
+        measure.loss += float(loss.detach())
     return measure
 
 

@@ -1,0 +1,68 @@
+"""The recipe: one model for file, flags and record."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from vkdsurgeon_cli.recipe_flags import with_recipe_flags
+
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.recipe import Recipe, dump_recipe, load_recipe
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("steps: 7\nalpha: 1.5\n")
+    recipe = load_recipe(file, {"steps": 9})
+    assert (recipe.steps, recipe.alpha, recipe.beta) == (9, 1.5, Recipe().beta)
+
+
+def test_the_effective_recipe_reads_back(tmp_path: Path):
+    recipe = Recipe(layers={"layer.2": 0.5, "projector": 1.0}, density=0.1)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_recipe(recipe))
+    assert load_recipe(file, {}) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepz: 5", "unknown key 'stepz'"),
+        ("steps: many", "recipe key 'steps'"),
+        ("density: 0", "recipe key 'density'"),
+        ("density: 1.5", "recipe key 'density'"),
+        ("lr: -1", "recipe key 'lr'"),
+        ("layers: {}", "recipe key 'layers'"),
+        ("layers: {projector: -1}", "recipe key 'layers'"),
+        ("distance: manhattan", "recipe key 'distance'"),
+        ("[1, 2]", "not a mapping"),
+        ("steps: [", "not YAML"),
+    ],
+)
+def test_wrong_recipes_are_refused_by_key(tmp_path: Path, text: str, message: str):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe(file, {})
+    assert str(file) in str(caught.value)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match="cannot read"):
+        load_recipe(tmp_path / "absent.yaml", {})
+
+
+def test_every_key_is_a_flag():
+    import inspect
+
+    def command(*, overrides: dict[str, object]) -> dict[str, object]:
+        return overrides
+
+    flagged = with_recipe_flags(command)
+    assert set(inspect.signature(flagged).parameters) == set(Recipe.model_fields)
+    given = dict.fromkeys(Recipe.model_fields) | {"layers": "layer.1=0.5,projector", "density": 0.5}
+    assert flagged(**given) == {"layers": {"layer.1": 0.5, "projector": 1.0}, "density": 0.5}
+
+
+def test_the_defaults_are_yaml_scalars():
+    assert yaml.safe_load(dump_recipe(Recipe())) == Recipe().model_dump()

@@ -1,0 +1,54 @@
+"""From gradients to the mask."""
+
+import pytest
+import torch
+from torch import nn
+
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.saliency import gradient_scores, random_scores, select
+
+
+def _model() -> dict[str, nn.Parameter]:
+    return {"w": nn.Parameter(torch.tensor([1.0, 2.0, 3.0, 4.0])), "unused": nn.Parameter(torch.ones(4))}
+
+
+def test_scores_are_sums_of_absolute_gradients():
+    parameters = _model()
+
+    def backward(factor: float) -> None:
+        (factor * parameters["w"].square().sum()).backward()
+
+    scores = gradient_scores(parameters, [lambda: backward(1.0), lambda: backward(-0.5)])
+    assert list(scores) == ["w"], "what gets no gradient gets no score"
+    assert torch.equal(scores["w"], torch.tensor([3.0, 6.0, 9.0, 12.0]))
+    assert parameters["w"].grad is None, "no gradient is left for the first step"
+
+
+def test_density_is_a_share_of_all_visual_weights():
+    parameters = _model()
+    mask = select(parameters, {"w": torch.tensor([1.0, 0.0, 3.0, 2.0])}, 0.25)
+    assert mask.total == 8
+    assert mask.count == 2
+    assert mask.selected["w"].tolist() == [False, False, True, True]
+    assert "unused" not in mask.selected
+
+
+def test_a_weight_without_a_pull_is_never_selected():
+    mask = select(_model(), {"w": torch.tensor([1.0, 0.0, 3.0, 0.0])}, 1.0)
+    assert mask.selected["w"].tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("density", [0.01, 0.5])
+def test_nothing_selected_is_an_error(density: float):
+    scores = {} if density > 0.1 else {"w": torch.ones(4)}
+    with pytest.raises(UserError, match="selects nothing"):
+        select(_model(), scores, density)
+
+
+def test_the_random_control_is_seeded_and_differs_between_seeds():
+    parameters = {"w": nn.Parameter(torch.zeros(1000))}
+    first, again, other = (
+        random_scores(parameters, ["w"], torch.Generator().manual_seed(seed))["w"] for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

@@ -1,0 +1,139 @@
+"""The operation on real (tiny) checkpoints: what moves, what stays, what it refuses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.data.pictures import Picture, pictures_of
+from vkdsurgeon.data.read import read_records
+from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.surgery import Job, Outcome, operate, prepare
+from vkdsurgeon.unlearn import Step
+
+QUICK = Recipe(steps=30, forget_batch=8, retain_batch=16, forget_ratio=10.0, retain_drift=10.0, extensions=0)
+
+
+def pictures(sets: dict[str, Path], role: str) -> list[Picture]:
+    return pictures_of(read_records(sets[role], role=role), role=role)
+
+
+def run(llava: Path, sets: dict[str, Path], recipe: Recipe = QUICK, **changes: object) -> tuple[Outcome, list[Step]]:
+    job = {"forget": pictures(sets, "forget"), "retain": pictures(sets, "retain"), "generic": [], **changes}
+    steps: list[Step] = []
+    outcome = operate(
+        prepare(Job(model=llava, recipe=recipe, **job)),
+        lambda _, event: steps.append(event) if isinstance(event, Step) else None,
+    )
+    return outcome, steps
+
+
+def originals(llava: Path, names: list[str]) -> dict[str, torch.Tensor]:
+    inventory = take_inventory(llava)
+    return {name: read_tensor(inventory, name) for name in names}
+
+
+def moved(llava: Path, outcome: Outcome) -> dict[str, torch.Tensor]:
+    before = originals(llava, list(outcome.changes))
+    return {name: outcome.changes[name] != before[name] for name in before}
+
+
+def test_the_student_moves_towards_its_targets_and_keeps_the_rest(llava: Path, sets: dict[str, Path]):
+    outcome, steps = run(llava, sets)
+    assert [step.step for step in steps] == list(range(1, 31))
+    assert outcome.verdicts[0].forget_ratio < 0.6
+    assert outcome.verdicts[0].retain_drift < 0.1
+    assert outcome.verdicts[0].held_out
+    assert steps[-1].similarity > steps[0].similarity
+    assert set(outcome.stand_ins) == {"person 0", "person 1"}
+    assert all(name.startswith("person 1") for drawn in outcome.stand_ins.values() for name in drawn)
+
+
+def test_only_selected_elements_move(llava: Path, sets: dict[str, Path]):
+    outcome, _ = run(llava, sets, QUICK.model_copy(update={"density": 0.1, "weight_decay": 0.5}))
+    changed = moved(llava, outcome)
+    assert sum(int(mask.sum()) for mask in changed.values()) > 0.5 * outcome.mask.count
+    # Names of modules and of tensors on disk agree in this checkpoint up to a prefix.
+    by_suffix = {name.removeprefix("model."): mask for name, mask in outcome.mask.selected.items()}
+    for name, mask in changed.items():
+        assert not (mask & ~by_suffix[name.removeprefix("model.")].cpu()).any()
+    assert outcome.mask.count == round(0.1 * outcome.mask.total)
+
+
+def test_weights_without_a_gradient_are_never_written(llava: Path, sets: dict[str, Path]):
+    outcome, _ = run(llava, sets, QUICK.model_copy(update={"density": 1.0, "weight_decay": 0.5}))
+    # The feature layer is the last but one, so the last layer has no say.
+    assert not any("layers.2." in name for name in outcome.changes)
+    assert any("layers.1." in name for name in outcome.changes)
+
+
+def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(llava: Path, sets: dict[str, Path]):
+    first, again, other = (run(llava, sets, seed=seed)[0].changes for seed in (3, 3, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first if name in other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_changes_have_the_dtype_on_disk(llava: Path, sets: dict[str, Path], dtype: torch.dtype):
+    outcome, _ = run(llava, sets, dtype=dtype)
+    before = originals(llava, list(outcome.changes))
+    assert all(outcome.changes[name].dtype == before[name].dtype == torch.bfloat16 for name in before)
+    assert outcome.verdicts[0].forget_ratio < 0.7
+
+
+def test_several_layers_can_be_taught(llava: Path, sets: dict[str, Path]):
+    recipe = QUICK.model_copy(update={"layers": {"layer.0": 0.5, "projector": 1.0}})
+    outcome, _ = run(llava, sets, recipe)
+    assert outcome.verdicts[0].forget_ratio < 0.8
+
+
+def test_a_micro_batch_changes_memory_not_the_result(llava: Path, sets: dict[str, Path]):
+    whole, _ = run(llava, sets, QUICK.model_copy(update={"steps": 5}))
+    parts, _ = run(llava, sets, QUICK.model_copy(update={"steps": 5, "micro_batch": 3}))
+    assert abs(whole.verdicts[0].forget_ratio - parts.verdicts[0].forget_ratio) < 0.02
+
+
+def test_generic_pictures_alone_are_enough(llava: Path, sets: dict[str, Path]):
+    outcome, _ = run(llava, sets, retain=[], generic=pictures(sets, "generic"))
+    assert outcome.verdicts[0].forget_ratio < 0.7
+
+
+def test_unlabelled_retain_pictures_count_as_one_identity_each(llava: Path, sets: dict[str, Path]):
+    nameless = [Picture(p.path, "subject", p.digest, p.source) for p in pictures(sets, "retain")]
+    outcome, _ = run(llava, sets, QUICK.model_copy(update={"steps": 2}), retain=nameless)
+    assert all(len(set(drawn)) == 2 for drawn in outcome.stand_ins.values())
+
+
+def test_the_stop_rule_extends_the_run_and_then_says_so(llava: Path, sets: dict[str, Path]):
+    recipe = QUICK.model_copy(update={"steps": 6, "forget_ratio": 1e-9, "extensions": 2})
+    outcome, steps = run(llava, sets, recipe)
+    assert [step.steps for step in steps[5::3]] == [6, 3, 3]
+    assert len(outcome.verdicts) == 3
+    assert not outcome.verdicts[-1].met
+
+
+def test_a_loss_that_is_not_finite_stops_everything(llava: Path, sets: dict[str, Path]):
+    with pytest.raises(SurgeryError, match="lower lr"):
+        run(llava, sets, QUICK.model_copy(update={"lr": 1e30}))
+
+
+def test_sets_that_overlap_are_refused(llava: Path, sets: dict[str, Path]):
+    with pytest.raises(UserError, match="share 1 picture"):
+        run(llava, sets, retain=[*pictures(sets, "retain"), pictures(sets, "forget")[0]])
+
+
+def test_a_layer_that_does_not_exist_is_refused_with_the_known_names(llava: Path, sets: dict[str, Path]):
+    with pytest.raises(UserError, match=r"layer.0.*projector"):
+        run(llava, sets, QUICK.model_copy(update={"layers": {"layer.9": 1.0}}))
+
+
+def test_the_plan_counts_what_there_is(llava: Path, sets: dict[str, Path]):
+    job = Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), pictures(sets, "generic"), QUICK)
+    plan = prepare(job).plan
+    assert (plan.forget_pictures, plan.forget_subjects) == (16, 2)
+    assert (plan.retain_pictures, plan.retain_subjects, plan.generic_pictures) == (48, 6, 12)
+    assert plan.memory.activations > 0
+    assert plan.memory.total >= plan.memory.weights + plan.memory.gradients + plan.memory.optimizer
+    assert plan.as_dict()["memory_mib"]["total"] > 0
