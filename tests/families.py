@@ -11,13 +11,14 @@ import transformers
 from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
 
 SIDE = 28
-TEXT = dict(
-    vocab_size=128, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
-)  # fmt: skip
-VISION = dict(
-    hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=SIDE, patch_size=14,
-)  # fmt: skip
+TEXT = {
+    "vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+}  # fmt: skip
+VISION = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "image_size": SIDE, "patch_size": 14,
+}  # fmt: skip
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2], "type": "default"}
 
 
@@ -33,7 +34,8 @@ def _sized(name: str, **values: Any) -> Any:
 
 def _llava() -> tuple[Any, Any]:
     config = _config(
-        "llava", vision_config={"model_type": "clip_vision_model", **VISION}, text_config={"model_type": "llama", **TEXT},
+        "llava", vision_config={"model_type": "clip_vision_model", **VISION},
+        text_config={"model_type": "llama", **TEXT},
         image_token_index=100, vision_feature_layer=-2, vision_feature_select_strategy="default",
     )  # fmt: skip
     return config, _sized("CLIPImageProcessor", size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
@@ -75,23 +77,23 @@ def _qwen(model_type: str, vision: dict[str, Any], processor: dict[str, Any]) ->
 
 
 def _qwen2_vl() -> tuple[Any, Any]:
-    vision = dict(depth=2, embed_dim=32, hidden_size=32, num_heads=4, mlp_ratio=2, patch_size=14)
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2, "patch_size": 14}
     return _qwen("qwen2_vl", vision, {"patch_size": 14})
 
 
 def _qwen2_5_vl() -> tuple[Any, Any]:
-    vision = dict(
-        depth=3, hidden_size=32, out_hidden_size=32, intermediate_size=64, num_heads=4, patch_size=14,
-        window_size=56, fullatt_block_indexes=[1],
-    )  # fmt: skip
+    vision = {
+        "depth": 3, "hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 14,
+        "window_size": 56, "fullatt_block_indexes": [1],
+    }  # fmt: skip
     return _qwen("qwen2_5_vl", vision, {"patch_size": 14})
 
 
 def _qwen3_vl() -> tuple[Any, Any]:
-    vision = dict(
-        depth=3, hidden_size=32, out_hidden_size=32, intermediate_size=64, num_heads=4, patch_size=16,
-        num_position_embeddings=16, deepstack_visual_indexes=[0, 1],
-    )  # fmt: skip
+    vision = {
+        "depth": 3, "hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 16,
+        "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1],
+    }  # fmt: skip
     return _qwen("qwen3_vl", vision, {"patch_size": 16})
 
 
@@ -153,7 +155,13 @@ FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
 
 
 def build_checkpoint(
-    family: str, root: Path, *, dtype: torch.dtype = torch.float32, shards: int = 1, seed: int = 0
+    family: str,
+    root: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    shards: int = 1,
+    seed: int = 0,
+    text: dict[str, int] | None = None,
 ) -> Path:
     """Write a tiny random checkpoint with its image processor.
 
@@ -163,11 +171,13 @@ def build_checkpoint(
         dtype: Of every weight.
         shards: At least this many weight files.
         seed: Of the random weights.
+        text: Settings of the language model that differ from the tiny ones.
 
     Returns:
         `root`.
     """
     config, processor = _BUILDERS[family]()
+    config.get_text_config().update(text or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForMultimodalLM.from_config(config, dtype=dtype).eval()

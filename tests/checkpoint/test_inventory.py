@@ -1,0 +1,142 @@
+"""The inventory: complete checkpoints are listed, everything else is refused with a file, a value and a way out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.checkpoint.conftest import edit_header, edit_json, edit_tensors
+from vkdsurgeon.checkpoint.inventory import INDEX, SINGLE, read_bytes, read_tensor, take_inventory
+from vkdsurgeon.errors import UserError
+
+
+def shard(root: Path, number: int) -> Path:
+    return sorted(root.glob("model-*.safetensors"))[number]
+
+
+def test_lists_every_file_and_tensor(sharded: Path) -> None:
+    inventory = take_inventory(sharded)
+    assert {file.path for file in inventory.files} == {path.name for path in sharded.iterdir()}
+    assert inventory.size == sum(path.stat().st_size for path in sharded.iterdir())
+    expected = {name: value for path in sharded.glob("*.safetensors") for name, value in load_file(path).items()}
+    assert inventory.tensors.keys() == expected.keys()
+    assert len(inventory.shards) > 1
+    assert not inventory.warnings
+    for name, value in expected.items():
+        assert torch.equal(read_tensor(inventory, name), value)
+        assert bytes(read_bytes(inventory, name)) == value.view(torch.uint8).numpy().tobytes()
+
+
+def refused(root: Path, message: str) -> UserError:
+    with pytest.raises(UserError, match=message) as caught:
+        take_inventory(root)
+    assert caught.value.where
+    return caught.value
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as stream:
+        stream.write(b"\0")
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing shard": (lambda root: shard(root, 1).unlink(), "that the index names is missing"),
+    "truncated shard": (lambda root: truncate(shard(root, 1)), "outside the file"),
+    "trailing bytes": (lambda root: append(shard(root, 0)), "goes on after"),
+    "empty shard": (lambda root: shard(root, 0).write_bytes(b""), "too short"),
+    "index entry without tensor": (
+        lambda root: edit_json(root / INDEX, lambda index: index["weight_map"].update(ghost=shard(root, 0).name)),
+        "promises tensor ghost",
+    ),
+    "tensor not in index": (
+        lambda root: edit_json(root / INDEX, lambda index: index["weight_map"].popitem()),
+        "which the index does not name",
+    ),
+    "tensor in two shards": (
+        lambda root: edit_tensors(
+            shard(root, 0), lambda tensors: tensors.update({next(iter(load_file(shard(root, 1)))): torch.ones(1)})
+        ),
+        "lies in two shards",
+    ),
+    "renamed tensor": (
+        lambda root: edit_header(shard(root, 0), lambda header: header.update(new=header.pop(list(header)[-1]))),
+        "promises tensor",
+    ),
+    "index of another directory": (
+        lambda root: edit_json(root / INDEX, lambda index: index["weight_map"].update(x="../model.safetensors")),
+        "no shard of this directory",
+    ),
+    "empty index": (lambda root: (root / INDEX).write_text(""), "not valid JSON"),
+    "index without map": (lambda root: (root / INDEX).write_text("{}"), "no usable weight_map"),
+    "index with odd map": (lambda root: (root / INDEX).write_text('{"weight_map": {"a": 1}}'), "no usable weight_map"),
+    "single file beside the index": (
+        lambda root: shutil.copy(shard(root, 0), root / SINGLE), "readers disagree",
+    ),
+    "no config": (lambda root: (root / "config.json").unlink(), "no such file"),
+    "adapter": (lambda root: (root / "adapter_config.json").write_text("{}"), "PEFT adapter"),
+    "dangling link": (lambda root: (root / "note").symlink_to("nowhere"), "leads nowhere"),
+    "link to a directory": (lambda root: (root / "note").symlink_to(root.parent), "neither a file nor a directory"),
+    "fifo": (lambda root: os.mkfifo(root / "pipe"), "neither a file nor a directory"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_refuses_damage(shards: Path, damage: str) -> None:
+    apply, message = DAMAGES[damage]
+    apply(shards)
+    refused(shards, message)
+
+
+def test_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "no such directory")
+    (tmp_path / "file").write_text("")
+    refused(tmp_path / "file", "not a directory")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "no such file")
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    refused(tmp_path / "empty", "no weights found")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "pytorch_model-00001-of-00002.bin"])
+def test_refuses_pickles(single: Path, name: str) -> None:
+    (single / SINGLE).rename(single / name)
+    assert "safetensors" in str(refused(single, "pickles"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["consolidated.safetensors", "pytorch_model.bin", "model-q4.gguf", "original/params.json", "sub/x.safetensors"],
+)
+def test_warns_of_stale_duplicates(single: Path, name: str) -> None:
+    (single / name).parent.mkdir(exist_ok=True)
+    (single / name).write_bytes(b"1234")
+    (warning,) = take_inventory(single).warnings
+    assert name in warning
+    assert "forgotten" in warning
+
+
+def test_follows_the_links_of_a_hub_cache(single: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    for path in single.iterdir():
+        (snapshot / path.name).symlink_to(path)
+    linked, plain = take_inventory(snapshot), take_inventory(single)
+    assert linked.tensors == plain.tensors
+    assert linked.files == plain.files
+
+
+def test_an_index_of_the_single_file_is_fine(single: Path) -> None:
+    names = take_inventory(single).tensors
+    (single / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, SINGLE)}))
+    assert take_inventory(single).tensors.keys() == names.keys()

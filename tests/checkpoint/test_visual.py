@@ -1,0 +1,144 @@
+"""The visual stack: what it reads, what it holds, what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.checkpoint.conftest import picture
+from tests.families import build_checkpoint
+from vkdsurgeon.checkpoint.header import LENGTH_BYTES
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.visual import load_visual_stack
+
+COUNT_READS = """
+import json, os, sys
+import torch
+from pathlib import Path
+from vkdsurgeon.visual import load_visual_stack
+
+def read_so_far():
+    return int(dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())["rchar"])
+
+root, warm = Path(sys.argv[1]), Path(sys.argv[2])
+load_visual_stack(warm, device="cpu")   # modules are imported here, so that only checkpoint files are counted below
+before = read_so_far()
+stack = load_visual_stack(root, device="cpu")
+print(json.dumps({
+    "read": read_so_far() - before,
+    "visual": sum(stack.inventory.tensors[name].nbytes for name in stack.split.visual),
+    "language": sum(stack.inventory.tensors[name].nbytes for name in stack.split.language),
+}))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's accounting of reads")
+def test_the_language_model_is_never_read(tmp_path: Path) -> None:
+    root = build_checkpoint("llava", tmp_path / "big", shards=2, text={"vocab_size": 60_000, "hidden_size": 128})
+    warm = build_checkpoint("llava", tmp_path / "warm")
+    command = [sys.executable, "-c", COUNT_READS, str(root), str(warm)]
+    counted = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    headers = sum(LENGTH_BYTES + int.from_bytes(path.read_bytes()[:LENGTH_BYTES], "little")
+                  for path in root.glob("*.safetensors"))  # fmt: skip
+    texts = sum(path.stat().st_size for path in root.glob("*.json"))
+    assert counted["language"] > 100 * counted["visual"]
+    # The config is read by us, and then by transformers; the index by us alone.
+    assert counted["visual"] <= counted["read"] <= 1.1 * counted["visual"] + headers + 4 * texts
+
+
+def test_gradients_reach_tower_and_projector_only(llava: Path) -> None:
+    stack = load_visual_stack(llava, device="cpu")
+    batch = stack.collate([stack.prepare(picture())])
+    stack.features(batch)["projector"].square().sum().backward()
+    parameters = stack.visual_parameters()
+    assert list(parameters) == list(stack.split.placement.visual_parameters)
+    assert all(value.requires_grad for value in parameters.values())
+    reached = {name for name, value in parameters.items() if value.grad is not None}
+    # The last CLIP layer comes after the features that LLaVA takes, and so does the norm behind it.
+    unreached = [name for name in parameters if name not in reached]
+    assert unreached
+    assert all("encoder.layers.2." in name or "post_layernorm" in name for name in unreached)
+    language = [v for n, v in stack.model.named_parameters() if n not in parameters]
+    assert not any(value.requires_grad for value in language)
+
+
+def test_it_is_always_in_eval_mode(llava: Path) -> None:
+    stack = load_visual_stack(llava, device="cpu").train()
+    assert not any(module.training for module in stack.modules())
+
+
+def test_it_moves_and_copies_without_the_language_model(llava: Path) -> None:
+    stack = load_visual_stack(llava, device="cpu")
+    teacher = copy.deepcopy(stack).to(torch.float64)
+    assert next(iter(teacher.visual_parameters().values())).dtype == torch.float64
+    first = next(iter(stack.visual_parameters().values()))
+    assert first.dtype == torch.float32
+    with torch.no_grad():
+        first.add_(1)
+    assert not torch.equal(first.double(), next(iter(teacher.visual_parameters().values())))
+
+
+def test_taps_are_the_layers_own_outputs(llava: Path) -> None:
+    stack = load_visual_stack(llava, device="cpu")
+    batch = stack.collate([stack.prepare(picture())])
+    with torch.no_grad():
+        taps = stack.features(batch, ("layer.1", "projector"))
+        output = stack.model.get_image_features(**batch.inputs, return_dict=True, output_hidden_states=True)
+    assert list(taps) == ["layer.1", "projector"]
+    assert torch.equal(taps["layer.1"], output.hidden_states[2])
+    assert not any(module._forward_hooks for module in stack.model.get_submodule("model.vision_tower").modules()
+                   if isinstance(module, nn.ModuleList))  # fmt: skip
+    with pytest.raises(ValueError, match=r"layer.7.*layer.0"):
+        stack.features(batch, ("layer.7",))
+
+
+def test_bfloat16_holds_bfloat16_and_refuses_float32(llava: Path, pristine: dict[str, Path]) -> None:
+    stack = load_visual_stack(llava, device="cpu", dtype=torch.bfloat16)
+    assert {value.dtype for value in stack.visual_parameters().values()} == {torch.bfloat16}
+    with pytest.raises(UserError, match="would not come back") as caught:
+        load_visual_stack(pristine["llava"], device="cpu", dtype=torch.bfloat16)
+    assert "float32" in str(caught.value)
+
+
+def test_the_way_back_is_checked(llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vkdsurgeon.visual import stack as module
+
+    honest = module.VisualStack.to_disk
+
+    def transposing(self, parameters):  # type: ignore[no-untyped-def]
+        tensors = honest(self, parameters)
+        return {name: value.flip(0) if value.ndim == 2 else value for name, value in tensors.items()}
+
+    monkeypatch.setattr(module.VisualStack, "to_disk", transposing)
+    with pytest.raises(UserError, match="would not come back"):
+        load_visual_stack(llava, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "no image processor"), ("{", "not valid JSON"),
+     ('{"image_processor_type": "Nonsense"}', "refuses the image processor")],
+)  # fmt: skip
+def test_refuses_processors(single: Path, text: str | None, message: str) -> None:
+    names = [path for name in ("preprocessor_config.json", "processor_config.json") if (path := single / name).exists()]
+    for path in names:
+        path.unlink()
+    if text is not None:
+        (single / "preprocessor_config.json").write_text(text)
+    stack = load_visual_stack(single, device="cpu")
+    with pytest.raises(UserError, match=message) as caught:
+        stack.prepare(picture())
+    assert str(single) in str(caught.value)
+
+
+def test_refuses_an_image_that_the_processor_refuses(pristine: dict[str, Path]) -> None:
+    stack = load_visual_stack(pristine["qwen2_vl"], device="cpu")
+    with pytest.raises(UserError, match="refuses this image"):
+        stack.prepare(picture(size=(2000, 2)))
