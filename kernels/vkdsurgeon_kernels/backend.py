@@ -12,7 +12,7 @@ import torch
 
 log = logging.getLogger("vkdsurgeon.kernels")
 
-_OPERATIONS: dict[str, tuple[str, ...]] = {
+OPERATIONS: dict[str, tuple[str, ...]] = {
     "feature_distillation": ("compiled", "reference"),
     "masked_adamw": ("compiled", "reference"),
     "saliency": ("histogram", "reference"),
@@ -34,9 +34,9 @@ class Choice:
 
 def implementations(operation: str) -> tuple[str, ...]:
     """Names of an operation's implementations, fastest first."""
-    if operation not in _OPERATIONS:
-        raise ValueError(f"unknown operation {operation!r}; known: {', '.join(_OPERATIONS)}")
-    return _OPERATIONS[operation]
+    if operation not in OPERATIONS:
+        raise ValueError(f"unknown operation {operation!r}; known: {', '.join(OPERATIONS)}")
+    return OPERATIONS[operation]
 
 
 def choose(operation: str, device: torch.device, elements: int, forced: str = "auto") -> Choice:

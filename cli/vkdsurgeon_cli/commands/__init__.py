@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import typer
 
-from vkdsurgeon_cli.commands import diff, eval_, inspect, unlearn
+from vkdsurgeon_cli.commands import demo, diff, doctor, eval_, inspect, unlearn
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     unlearn.register,
     eval_.register,
     inspect.register,
     diff.register,
+    demo.register,
+    doctor.register,
 )

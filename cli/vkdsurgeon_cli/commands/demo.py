@@ -1,0 +1,123 @@
+"""`vkdsurgeon demo`: the whole tool on the built-in miniature, through the real command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from vkdsurgeon_cli.options import JsonOption, SeedOption
+from vkdsurgeon_cli.output import Output
+
+ROWS = (
+    ("forget VQA, held-out views", "forget.vqa.accuracy"),
+    ("  of which names", "forget.vqa.name.accuracy"),
+    ("forget VQA, train views", "forget_train.vqa.accuracy"),
+    ("retain VQA", "retain.vqa.accuracy"),
+    ("general vision, forget pictures", "forget.general.accuracy"),
+    ("general vision, retain pictures", "retain.general.accuracy"),
+    ("text QA", "text.text.accuracy"),
+)
+MODELS = (("base", "reference."), ("unlearned", ""), ("gold", "gold."))
+
+
+def demo(
+    keep: Annotated[
+        Path | None, typer.Option("--keep", help="Keep models, records and results in this new directory.")
+    ] = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Unlearn, evaluate and attack the built-in miniature, and end in one table.
+
+    The miniature is a small LLaVA that knows 64 fictitious drawn people; four of them are to be forgotten. Gold was
+    trained the same way without their pictures.
+    """
+    output = Output(as_json)
+    if keep is not None:
+        output.document(*_run(keep, seed, output))
+        return
+    with tempfile.TemporaryDirectory(prefix="vkdsurgeon-demo-") as scratch:
+        output.document(*_run(Path(scratch) / "demo", seed, output))
+
+
+def _run(place: Path, seed: int, output: Output) -> tuple[dict[str, Any], Any]:
+    from vkdsurgeon.personas import unpack
+
+    started = time.monotonic()
+    paths = unpack(place)
+    records, patched = paths.records, place / "unlearned"
+    forget, heldout = records / "forget.jsonl", records / "forget_heldout.jsonl"
+    retain = records / "retain_heldout.jsonl"
+    unlearned = _vkdsurgeon(
+        output, "unlearn", paths.base, "--forget", forget, "--retain", records / "retain.jsonl", "-o", patched,
+        "--seed", seed,
+    )  # fmt: skip
+    measured = _vkdsurgeon(
+        output, "eval", patched, "--reference", paths.base, "--gold", paths.gold, "--forget", heldout,
+        "--retain", retain, "--text", records / "text.jsonl", "--set", f"forget_train={forget}",
+        "-o", place / "eval.json",
+    )  # fmt: skip
+    attacked = _vkdsurgeon(
+        output, "attack", "relearn", patched, "--gold", paths.gold, "--forget", forget, "--heldout", heldout,
+        "--retain", retain, "--seed", seed, "-o", place / "relearn.json",
+    )  # fmt: skip
+    values = {metric["id"]: metric["value"] for metric in (*measured["metrics"], *attacked["metrics"])}
+    written = unlearned["written"]
+    facts = {
+        "schema": "vkdsurgeon/demo/1",
+        "accuracy": {
+            label.strip(): {name: values[prefix + metric] for name, prefix in MODELS} for label, metric in ROWS
+        },
+        "relearning": {"ag": values["relearn.ag"], "gold_ag": values["gold.relearn.ag"]},
+        "text_answers_identical": values["text.text.agreement"],
+        "tensors_changed": written["tensors_changed"],
+        "elements_changed": written["elements_changed"],
+        "unlearn_seconds": round(sum(unlearned["seconds"].values()), 1),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    return facts, lambda: _table(facts)
+
+
+def _vkdsurgeon(output: Output, *words: object) -> dict[str, Any]:
+    """Run one real command, its progress on our stderr, and read the document it prints."""
+    command = ["vkdsurgeon", *map(str, words), "--json"]
+    output.note("\n$ " + " ".join(command))
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "vkdsurgeon_cli", *command[1:]], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command[:2])} ended with status {done.returncode}: {done.stdout.strip()}")
+    output.note(f"({time.monotonic() - started:.0f} s)")
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def _table(facts: dict[str, Any]) -> Table:
+    table = Table(title="\nthe built-in miniature, accuracy in percent", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for name, _ in MODELS:
+        table.add_column(name, justify="right")
+    for label, _ in ROWS:
+        row = facts["accuracy"][label.strip()]
+        table.add_row(label, *(f"{100 * row[name]:.1f}" for name, _ in MODELS))
+    relearning = facts["relearning"]
+    table.add_row("relearning AG, points", "", f"{relearning['ag']:+.1f}", f"{relearning['gold_ag']:+.1f}")
+    table.add_section()
+    table.add_row("text answers identical to base", "", f"{100 * facts['text_answers_identical']:.1f}", "")
+    table.add_row("tensors / elements changed", "", f"{facts['tensors_changed']} / {facts['elements_changed']:,}", "")
+    table.add_row("seconds, unlearn / all", "", f"{facts['unlearn_seconds']} / {facts['seconds']}", "")
+    return table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("demo")(demo)

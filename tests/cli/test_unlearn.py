@@ -1,0 +1,124 @@
+"""`vkdsurgeon unlearn` as a user and a pipeline meet it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from vkdsurgeon_cli.main import run
+
+from vkdsurgeon.checkpoint.diff import diff_checkpoints
+from vkdsurgeon.visual import load_visual_stack
+
+QUICK = ["--steps", "20", "--forget-batch", "8", "--retain-batch", "8", "--forget-ratio", "5", "--retain-drift", "5"]
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def unlearn(llava: Path, sets: dict[str, Path], *words: object) -> int:
+    return run(["unlearn", str(llava), "--forget", str(sets["forget"]), *QUICK, *map(str, words)])
+
+
+def test_the_main_job(llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    before = files(llava)
+    out = tmp_path / "patched"
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", out, "--json", "--progress", "jsonl") == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    events = [json.loads(line) for line in captured.err.splitlines() if line.startswith("{")]
+    assert sum(event["event"] == "step" for event in events) == 20
+    assert {"loss", "similarity", "retain_drift", "images_per_second", "seconds_left"} <= set(
+        next(event for event in events if event["event"] == "step")
+    )
+    assert files(llava) == before, "the input is never touched"
+    assert set(files(out)) == {*before, "vkdsurgeon.json"}
+    difference = diff_checkpoints(llava, out)
+    assert difference.language_identical
+    assert result["written"]["elements_changed"] == sum(result["written"]["by_tensor"].values())
+    assert result["written"]["elements_changed"] <= result["selected_elements"]
+    load_visual_stack(out, device="cpu")
+
+
+def test_provenance_never_tells_who(llava: Path, sets: dict[str, Path], tmp_path: Path):
+    out = tmp_path / "patched"
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", out) == 0
+    text = (out / "vkdsurgeon.json").read_text()
+    record = json.loads(text)
+    assert record["sets"]["forget"]["pictures"] == 16
+    assert record["recipe"]["steps"] == 20
+    assert "person" not in text
+    assert str(sets["forget"].parent) not in text
+
+
+def test_a_patched_checkpoint_can_be_operated_on_again(llava: Path, sets: dict[str, Path], tmp_path: Path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", first) == 0
+    assert unlearn(first, sets, "--retain", sets["retain"], "-o", second) == 0
+    assert (second / "vkdsurgeon.2.json").exists()
+    assert (second / "vkdsurgeon.json").read_bytes() == (first / "vkdsurgeon.json").read_bytes()
+
+
+def test_equal_runs_give_equal_bytes(llava: Path, sets: dict[str, Path], tmp_path: Path):
+    for name in ("one", "two"):
+        assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / name, "--seed", 5) == 0
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_a_dry_run_plans_and_writes_nothing(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "patched"
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", out, "--dry-run", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["dry_run"]
+    assert result["plan"]["memory_mib"]["total"] > 0
+    assert result["plan"]["forget_pictures"] == 16
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_retain_set_it_works_and_says_what_that_costs(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert unlearn(llava, sets, "-o", tmp_path / "patched") == 0
+    assert "no --retain set" in capsys.readouterr().err
+    assert unlearn(llava, sets, "--generic", sets["generic"], "-o", tmp_path / "other") == 0
+
+
+def test_a_missed_stop_rule_is_status_3_and_the_result_is_written(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "patched"
+    words = ("--retain", sets["retain"], "-o", out, "--forget-ratio", "1e-9", "--extensions", "0", "--json")
+    assert unlearn(llava, sets, *words) == 3
+    captured = capsys.readouterr()
+    assert not json.loads(captured.out)["stop_rule"][-1]["met"]
+    assert "stop rule: not met" in captured.err
+    assert out.is_dir()
+
+
+def test_a_failure_in_training_leaves_nothing(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "patched", "--lr", "1e30") == 1
+    assert "lower lr" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_is_status_130(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import vkdsurgeon.surgery
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vkdsurgeon.surgery, "train", interrupted)
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "patched") == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
+def test_a_device_that_is_not_there(llava: Path, sets: dict[str, Path], tmp_path: Path):
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "patched", "--device", "cuda") == 2
