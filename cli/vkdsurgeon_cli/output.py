@@ -17,6 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 
+_LOG_WIDTH = 140
+
+
 class ProgressMode(str, Enum):
     """How progress is told on stderr; `auto` shows a line on a terminal and nothing elsewhere."""
 
@@ -37,6 +40,9 @@ class Output:
         self.as_json = as_json
         self.mode = progress
         self._stdout = Console(soft_wrap=True, highlight=False)
+        if not self._stdout.is_terminal:
+            # A log has no edge to wrap at; eighty columns would cut names and numbers.
+            self._stdout.width = _LOG_WIDTH
         self._stderr = Console(stderr=True, soft_wrap=True, highlight=False)
         self._line_open = False
         self._last_shown = 0.0
