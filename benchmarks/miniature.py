@@ -1,0 +1,148 @@
+"""The default recipe on the built-in miniature, several seeds, held-out views: the figures of the README.
+
+    python benchmarks/miniature.py [--seeds 0 1 2] [--set key=value ...] [--no-retain] [--out results.jsonl]
+
+One JSON line per seed. Attributes are also counted without the answers that a stand-in shares with the forgotten person
+by chance: those say nothing about what is left. Gold is counted on the same questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from vkdsurgeon.checkpoint.diff import diff_checkpoints
+from vkdsurgeon.checkpoint.provenance import versions
+from vkdsurgeon.checkpoint.stage import write_patched
+from vkdsurgeon.data.pictures import pictures_of
+from vkdsurgeon.data.read import read_records
+from vkdsurgeon.evaluation.schema import EvalResult, Example
+from vkdsurgeon.evaluation.sets import read_set
+from vkdsurgeon.evaluation.suite import Evaluation, evaluate
+from vkdsurgeon.personas import unpack
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.surgery import Job, Outcome, operate, prepare
+
+
+def measure(place: Path, recipe: Recipe, seed: int, *, retain: bool) -> dict[str, Any]:
+    """Unlearn with one seed and measure against base and gold.
+
+    Args:
+        place: Holds the unpacked miniature.
+        recipe: The settings.
+        seed: The seed.
+        retain: Use the retain set; without it the built-in strangers.
+
+    Returns:
+        One row of results; accuracies in [0, 1].
+    """
+    records, base, gold = place / "records", place / "base", place / "gold"
+    forget = pictures_of(read_records(records / "forget.jsonl", role="forget"), role="forget")
+    role = "retain" if retain else "generic"
+    keep = pictures_of(read_records(records / f"{role}.jsonl", role=role), role=role)
+    started = time.monotonic()
+    sets = (keep, []) if retain else ([], keep)
+    prepared = prepare(Job(base, forget, *sets, recipe, seed=seed))
+    outcome = operate(prepared, lambda *_: None)
+    seconds = time.monotonic() - started
+    out = place / f"unlearned-{seed}"
+    report = write_patched(prepared.stack.inventory, outcome.changes, out)
+    result = evaluate(
+        Evaluation(
+            model=out,
+            reference=base,
+            gold=gold,
+            sets=[
+                read_set("forget", records / "forget_heldout.jsonl"),
+                read_set("retain", records / "retain_heldout.jsonl"),
+                read_set("text", records / "text.jsonl"),
+            ],
+            include_examples=True,
+        )
+    )
+    difference = diff_checkpoints(base, out)
+    values = {metric.id: metric.value for metric in result.metrics}
+    wanted = (
+        "forget.vqa.accuracy",
+        "forget.vqa.name.accuracy",
+        "forget.general.accuracy",
+        "retain.vqa.accuracy",
+        "retain.general.accuracy",
+        "text.text.accuracy",
+    )
+    row: dict[str, Any] = {"seed": seed, "unlearn_seconds": round(seconds, 1)}
+    for metric in wanted:
+        prefixes = {"base": "reference.", "unlearned": "", "gold": "gold."}
+        row[metric.removesuffix(".accuracy")] = {
+            name: round(values[prefix + metric] or 0.0, 4) for name, prefix in prefixes.items()
+        }
+    row["forget.attributes.no_coincidence"] = _without_coincidences(result, outcome)
+    row |= {
+        "text_answers_identical": values["text.text.agreement"],
+        "text_likelihoods_identical": values["text.text.identical"],
+        "language_tensors_identical": difference.language_identical,
+        "selected_elements": outcome.mask.count,
+        "elements_changed": report.elements_changed,
+        "forget_ratio": round(outcome.verdicts[-1].forget_ratio, 4),
+        "retain_drift": round(outcome.verdicts[-1].retain_drift, 4),
+        "stop_rule_met": outcome.verdicts[-1].met,
+    }
+    return row
+
+
+def _without_coincidences(result: EvalResult, outcome: Outcome) -> dict[str, float]:
+    facts = {
+        (example.subject, example.task): example.answer
+        for example in result.examples
+        if example.model == "model" and example.set in ("forget", "retain")
+    }
+
+    def counts(example: Example) -> bool:
+        if example.set != "forget" or not example.task.startswith("vqa.") or example.task == "vqa.name":
+            return False
+        drawn = outcome.stand_ins[str(example.subject)]
+        return all(facts.get((other, example.task)) != example.answer for other in drawn)
+
+    shares = {}
+    for role, name in (("reference", "base"), ("model", "unlearned"), ("gold", "gold")):
+        hits = [
+            example.said == example.answer for example in result.examples if example.model == role and counts(example)
+        ]
+        shares[name] = round(sum(hits) / max(len(hits), 1), 4)
+    return shares
+
+
+def main() -> None:
+    """Run the seeds and print one JSON line each."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--no-retain", action="store_true")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    overrides = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in arguments.set)}
+    recipe = Recipe.model_validate(overrides)
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch) / "miniature"
+        unpack(place)
+        for seed in arguments.seeds:
+            row = measure(place, recipe, seed, retain=not arguments.no_retain)
+            row |= {"overrides": overrides, "retain_set": not arguments.no_retain}
+            row |= {"threads": torch.get_num_threads(), "versions": versions()}
+            line = json.dumps(row)
+            print(line, flush=True)
+            if arguments.out:
+                with arguments.out.open("a") as file:
+                    file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
