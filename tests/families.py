@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
@@ -29,7 +30,11 @@ def _config(model_type: str, **values: Any) -> Any:
 def _sized(name: str, **values: Any) -> Any:
     """An image processor of the given class; the PIL variant, because torchvision is not a dependency."""
     found = getattr(transformers, name + "Pil", None) or getattr(transformers, name)
-    return found(**values)
+    try:
+        return found(**values)
+    except ImportError as error:
+        # Some versions of transformers have no PIL variant of some processors.
+        pytest.skip(str(error))
 
 
 def _llava() -> tuple[Any, Any]:

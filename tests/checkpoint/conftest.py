@@ -14,15 +14,26 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.families import FAMILIES, build_checkpoint
+from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.header import LENGTH_BYTES
+
+
+class Families(dict[str, Path]):
+    """Checkpoints of the families in float32, one file each, built when they are first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root
+
+    def __missing__(self, family: str) -> Path:
+        self[family] = build_checkpoint(family, self.root / family)
+        return self[family]
 
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Every family in float32, one file. Read-only for tests."""
-    root = tmp_path_factory.mktemp("families")
-    return {family: build_checkpoint(family, root / family) for family in FAMILIES}
+    return Families(tmp_path_factory.mktemp("families"))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoImageProcessor, AutoModelForMultimodalLM
+from transformers import AutoModelForMultimodalLM
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from tests.checkpoint.conftest import files_of, picture
 from tests.families import FAMILIES, build_checkpoint

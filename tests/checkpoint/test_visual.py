@@ -49,8 +49,10 @@ def test_the_language_model_is_never_read(tmp_path: Path) -> None:
                   for path in root.glob("*.safetensors"))  # fmt: skip
     texts = sum(path.stat().st_size for path in root.glob("*.json"))
     assert counted["language"] > 100 * counted["visual"]
-    # The config is read by us, and then by transformers; the index by us alone.
-    assert counted["visual"] <= counted["read"] <= 1.1 * counted["visual"] + headers + 4 * texts
+    # The config is read by us, and then by transformers, which reads files of its own, too.
+    overhead = headers + 4 * texts + 100_000
+    assert overhead < counted["visual"]
+    assert counted["visual"] <= counted["read"] <= 1.1 * counted["visual"] + overhead
 
 
 def test_gradients_reach_tower_and_projector_only(llava: Path) -> None:

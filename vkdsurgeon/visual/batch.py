@@ -117,7 +117,9 @@ class Preparer:
 
 
 def _load_processor(root: Path) -> Any:
-    from transformers import AutoImageProcessor
+    # Earlier versions of transformers hide the class at the top level where torchvision is missing, though the
+    # processors' PIL variants need none.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     names = ("preprocessor_config.json", "processor_config.json")
     present = [root / name for name in names if (root / name).is_file()]
