@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForMultimodalLM
+from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
 
 from tests.checkpoint.conftest import edit_json, edit_tensors, picture
 from tests.families import FAMILIES
 from vkdsurgeon.checkpoint.inventory import SINGLE, take_inventory
 from vkdsurgeon.checkpoint.placement import locate_visual
+from vkdsurgeon.checkpoint.skeleton import build_skeleton
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.visual import load_visual_stack
@@ -80,6 +81,21 @@ def test_wrong_overrides_name_the_candidates(pristine: dict[str, Path], override
     with pytest.raises(UserError, match=message) as caught:
         split(pristine["llava"], **overrides)
     assert "model.vision_tower" in str(caught.value)
+
+
+UNSPLIT = {
+    "idefics": "no telling where the language model begins",
+    "t5gemma2": "tower contains parts of the language model",
+    "janus": "cannot be told apart by rule",
+    "git": "no vision tower found",
+}
+
+
+@pytest.mark.parametrize("model_type", UNSPLIT)
+def test_refuses_to_guess(model_type: str) -> None:
+    skeleton = build_skeleton(CONFIG_MAPPING[model_type]())
+    with pytest.raises(UserError, match=UNSPLIT[model_type]):
+        locate_visual(skeleton)
 
 
 CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

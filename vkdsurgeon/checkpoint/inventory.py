@@ -86,6 +86,13 @@ def take_inventory(root: Path) -> Inventory:
     if not root.is_dir():
         problem = "not a directory" if root.exists() else "no such directory"
         raise UserError(problem, where=root, expected="a Hugging Face checkpoint directory")
+    try:
+        return _take_inventory(root)
+    except PermissionError as error:
+        raise UserError("no permission to read", where=error.filename, remedy="change its permissions") from error
+
+
+def _take_inventory(root: Path) -> Inventory:
     files, directories = _list_files(root)
     names = {file.path for file in files}
     _refuse_incomplete_models(root, names)

@@ -72,7 +72,7 @@ def locate_visual(model: nn.Module, tower: str | None = None, projector: Sequenc
     tower_path = _given_tower(model, tower) if tower else _find_tower(model, model_type)
     parameters = dict(model.named_parameters())
     inside = _names_under(model, parameters, [tower_path])
-    language = _language_names(model, parameters, tower_path)
+    language = _language_names(model, parameters, tower_path, certain=not projector)
     if inside & language:
         raise UserError(
             "the vision tower contains parts of the language model",
@@ -126,9 +126,7 @@ def _candidates(model: nn.Module, depth: int = 3) -> list[str]:
 
 
 def _find_tower(model: nn.Module, model_type: str) -> str:
-    find = getattr(model, "get_encoder", None)
-    tower = find(modality="image") if find is not None else model
-    path = _path_of(model, tower)
+    path = _path_of(model, _ask(model, "get_encoder", modality="image"))
     if not path:
         raise UserError(
             f"no vision tower found in {model_type}",
@@ -152,22 +150,33 @@ def _names_under(model: nn.Module, parameters: dict[str, nn.Parameter], paths: S
     return {name for name, value in parameters.items() if id(value) in owned}
 
 
-def _language_names(model: nn.Module, parameters: dict[str, nn.Parameter], tower_path: str) -> set[str]:
-    decoder_of: Any = getattr(model, "get_decoder", None)
-    decoder = _path_of(model, decoder_of()) if decoder_of is not None else ""
-    if tower_path == decoder or tower_path.startswith(decoder + ".") or not decoder:
-        # A decoder that holds the tower says nothing about where language begins.
-        modules: list[str] = []
-    else:
-        modules = [_widest_without(decoder, tower_path)]
-    for find in ("get_input_embeddings", "get_output_embeddings"):
-        if hasattr(model, find):
-            modules.append(_path_of(model, getattr(model, find)()))
-    encoder_of: Any = getattr(model, "get_encoder", None)
-    if encoder_of is not None:
-        others = (_path_of(model, encoder_of(modality=modality)) for modality in ("audio", "video"))
-        modules.extend(path for path in others if path != tower_path)
+def _language_names(
+    model: nn.Module, parameters: dict[str, nn.Parameter], tower_path: str, *, certain: bool
+) -> set[str]:
+    decoder = _path_of(model, _ask(model, "get_decoder"))
+    modules = []
+    if decoder and not tower_path.startswith(decoder + "."):
+        modules.append(_widest_without(decoder, tower_path))
+    elif certain:
+        raise UserError(
+            "no telling where the language model begins: its decoder cannot be told from what is around the tower",
+            where=f"module {decoder or '(the whole model)'}",
+            expected="--projector, the module(s) between tower and language model",
+            remedy="name them: " + ", ".join(_candidates(model)),
+        )
+    modules.extend(_path_of(model, _ask(model, name)) for name in ("get_input_embeddings", "get_output_embeddings"))
+    others = (_path_of(model, _ask(model, "get_encoder", modality=modality)) for modality in ("audio", "video"))
+    modules.extend(path for path in others if path != tower_path)
     return _names_under(model, parameters, [path for path in modules if path])
+
+
+def _ask(model: nn.Module, method: str, **arguments: str) -> object:
+    """What one of transformers' best-effort accessors finds; None where an architecture does without it."""
+    find: Any = getattr(model, method, None)
+    try:
+        return None if find is None else find(**arguments)
+    except NotImplementedError:
+        return None
 
 
 def _widest_without(path: str, tower_path: str) -> str:

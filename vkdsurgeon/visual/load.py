@@ -40,6 +40,8 @@ def load_visual_stack(
     """
     inventory = take_inventory(root)
     split = split_checkpoint(inventory, tower=tower, projector=projector, dtype=dtype)
+    # First the computed buffers, then the values from disk: nothing can initialise what was read.
+    _compute_buffers(split)
     stack = VisualStack(inventory, split)
     aliases, state = _aliases(stack.model), stack.model.state_dict()
     for name, target in split.targets.items():
@@ -48,7 +50,6 @@ def load_visual_stack(
             value = nn.Parameter(value)
         for alias in aliases.get(target, [target]):
             _place(stack.model, alias, value)
-    rebuild_buffers(split)
     for parameter in stack.model.parameters():
         parameter.requires_grad_(not parameter.is_meta and parameter.is_floating_point())
     return stack.to(device)
@@ -87,12 +88,9 @@ def _read(stack: VisualStack, name: str, target: str, *, dtype: torch.dtype) -> 
     return value
 
 
-def _place(model: nn.Module, target: str, value: Any) -> None:
+def _place(model: nn.Module, target: str, value: torch.Tensor) -> None:
     path, _, leaf = target.rpartition(".")
-    owner = model.get_submodule(path)
-    # The flag keeps transformers' initialisation away from loaded values.
-    value._is_hf_initialized = True
-    setattr(owner, leaf, value)
+    setattr(model.get_submodule(path), leaf, value)
 
 
 def _same_bytes(left: torch.Tensor, right: torch.Tensor) -> bool:
@@ -103,7 +101,7 @@ def _same_bytes(left: torch.Tensor, right: torch.Tensor) -> bool:
     )
 
 
-def rebuild_buffers(split: Split) -> None:
+def _compute_buffers(split: Split) -> None:
     """Compute the buffers that checkpoints do not hold (rotary tables, position ids), as `from_pretrained` does."""
     model: Any = split.skeleton
     placement = split.placement

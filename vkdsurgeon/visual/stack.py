@@ -108,12 +108,25 @@ class VisualStack(nn.Module):
             if name != PROJECTOR
         ]
         try:
-            output = self._image_features(**batch.to(self.device).inputs, return_dict=True)
+            tapped[PROJECTOR] = self._project(batch)
         finally:
             for hook in hooks:
                 hook.remove()
-        tapped[PROJECTOR] = output.pooler_output
         return {name: _by_image(tapped[name], batch.size) for name in layers}
+
+    def _project(self, batch: ImageBatch) -> Any:
+        """Run tower and projector; the features as the family lays them out."""
+        home = next(iter(self.visual_parameters().values()))
+        inputs = {
+            name: value.to(home.dtype) if value.is_floating_point() else value
+            for name, value in batch.to(home.device).inputs.items()
+        }
+        output = self._image_features(**inputs, return_dict=True)
+        if output.pooler_output is not None:
+            return output.pooler_output
+        # Llama 4 leaves the last step to its forward pass.
+        projector: Any = self.model.get_submodule(self.split.placement.projector[0])
+        return projector(output.last_hidden_state)
 
     def to_disk(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Values of module parameters as the tensors they are on disk.
