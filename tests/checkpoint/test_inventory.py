@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.checkpoint.conftest import edit_header, edit_json, edit_tensors
+from vkdsurgeon.checkpoint import inventory as inventory_module
 from vkdsurgeon.checkpoint.inventory import INDEX, SINGLE, read_bytes, read_tensor, take_inventory
 from vkdsurgeon.errors import UserError
 
@@ -106,6 +108,14 @@ def test_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
     refused(tmp_path / "empty", "no such file")
     (tmp_path / "empty" / "config.json").write_text("{}")
     refused(tmp_path / "empty", "no weights found")
+
+
+def test_unreadable_files_are_named(single: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, file: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(inventory_module, "read_header", refuse)
+    assert SINGLE in str(refused(single, "no permission to read"))
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "pytorch_model-00001-of-00002.bin"])

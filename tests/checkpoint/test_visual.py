@@ -7,21 +7,24 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
 
 from tests.checkpoint.conftest import picture
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.header import LENGTH_BYTES
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.visual import load_visual_stack
+from vkdsurgeon.visual import ImageBatch, load_visual_stack
 
 COUNT_READS = """
 import json, os, sys
 import torch
 from pathlib import Path
+from typing import Any
 from vkdsurgeon.visual import load_visual_stack
 
 def read_so_far():
@@ -144,3 +147,43 @@ def test_refuses_an_image_that_the_processor_refuses(pristine: dict[str, Path]) 
     stack = load_visual_stack(pristine["qwen2_vl"], device="cpu")
     with pytest.raises(UserError, match="refuses this image"):
         stack.prepare(picture(size=(2000, 2)))
+
+
+def tiny(model_type: str, root: Path, vision: dict[str, Any], text: dict[str, Any]) -> Path:
+    """A checkpoint of a family without an image processor of ours."""
+    config = CONFIG_MAPPING[model_type](vision_config=vision, text_config=text)
+    AutoModelForMultimodalLM.from_config(config).save_pretrained(root)
+    return root
+
+
+def test_llama4_is_projected_as_its_forward_pass_does(tmp_path: Path) -> None:
+    vision = {
+        "hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 56,
+        "patch_size": 14, "vision_output_dim": 48, "projector_input_dim": 48, "projector_output_dim": 48,
+    }  # fmt: skip
+    text = {
+        "hidden_size": 32, "intermediate_size": 64, "intermediate_size_mlp": 64, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 64, "num_local_experts": 2,
+    }  # fmt: skip
+    stack = load_visual_stack(tiny("llama4", tmp_path / "llama4", vision, text), device="cpu")
+    pixels = torch.randn(2, 3, 56, 56)
+    with torch.no_grad():
+        features = stack.features(ImageBatch({"pixel_values": pixels}, 2), stack.layers)
+        seen = stack.model.get_image_features(pixels, vision_feature_select_strategy="default", return_dict=True)
+        expected = stack.model.multi_modal_projector(seen.last_hidden_state)
+    assert stack.layers == ("layer.0", "layer.1", "projector")
+    assert torch.equal(features["projector"], expected.reshape(2, -1, expected.shape[-1]))
+
+
+def test_refuses_an_architecture_without_image_features(tmp_path: Path) -> None:
+    vision = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_global_layers": 1,
+        "attention_heads": 4, "image_size": 28, "patch_size": 14, "intermediate_layers_indices": [0],
+        "vision_output_dim": 64, "supported_aspect_ratios": [[1, 1]], "max_num_tiles": 1,
+    }  # fmt: skip
+    text = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 64, "cross_attention_layers": [1], "pad_token_id": 0,
+    }  # fmt: skip
+    with pytest.raises(UserError, match="no image features"):
+        load_visual_stack(tiny("mllama", tmp_path / "mllama", vision, text), device="cpu")

@@ -43,6 +43,7 @@ class VisualStack(nn.Module):
         self._disk_names = {target: name for name, target in split.targets.items()}
         self._taps = {f"layer.{index}": path for index, path in enumerate(find_layers(split))}
         self.layers: tuple[str, ...] = (*self._taps, PROJECTOR)
+        self._inputs = tuple(inspect.signature(self._image_features).parameters)
         self._preparer: batches.Preparer | None = None
         self.eval()
 
@@ -73,8 +74,7 @@ class VisualStack(nn.Module):
             UserError: The processor's config is missing or broken, or it refuses the image.
         """
         if self._preparer is None:
-            accepted = inspect.signature(self._image_features).parameters
-            self._preparer = batches.Preparer(self.inventory.root, self.split.model_type, tuple(accepted))
+            self._preparer = batches.Preparer(self.inventory.root, self.split.model_type, self._inputs)
         return self._preparer(image)
 
     def collate(self, images: Sequence[PreparedImage]) -> ImageBatch:
