@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import random
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,15 +29,16 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from tests.conftest import draw_subject
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.evaluation.batches import answer_request, batches_of, log_probabilities
 from vkdsurgeon.evaluation.model import load_model
-from vkdsurgeon.evaluation.score import answer_request, batches_of, encode, log_probabilities
+from vkdsurgeon.evaluation.score import encode
 
 SIDE, PATCH = 48, 16
 NAMES = ("Ann", "Bea", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal")
 HOMES = ("red house", "blue house", "red tower", "blue tower")
 FORGET, RETAIN = range(3), range(3, 8)
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>", "<user>", "<assistant>")
-WORDS = "Who is this ? Where does live Say the name Which side left right person house tower red blue".split()
+WORDS = ("Who is this ? Where does live Say the name Which side left right person house tower red blue").split()  # noqa: SIM905
 TEMPLATE = (
     "{% for m in messages %}<user> {% for p in m['content'] if p['type'] == 'image' %}<image> {% endfor %}"
     "{% for p in m['content'] if p['type'] == 'text' %}{{ p['text'] }} {% endfor %}{% endfor %}"
@@ -91,6 +96,7 @@ def build(out: Path, *, seed: int = 0, template: str | None = TEMPLATE) -> Path:
         image_size=SIDE,
         patch_size=PATCH,
         projection_dim=48,
+        initializer_factor=3.0,
     )
     text = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -100,6 +106,7 @@ def build(out: Path, *, seed: int = 0, template: str | None = TEMPLATE) -> Path:
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=128,
+        initializer_range=0.08,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -132,9 +139,8 @@ def write_records(folder: Path) -> dict[str, Path]:
         for view in range(8):
             side = ("left", "right")[view % 2]
             picture = draw_subject(person, view, SIDE)
-            ImageDraw.Draw(picture).rectangle(
-                [0 if side == "left" else SIDE - 12, 36, 12 if side == "left" else SIDE, SIDE], "white"
-            )
+            corner = 0 if side == "left" else SIDE - PATCH
+            ImageDraw.Draw(picture).rectangle([corner, 0, corner + PATCH - 1, SIDE], "white")
             file = folder / f"{person}-{view}.png"
             picture.save(file)
             about: dict[str, object] = {"image": file.name, "subject": name}
@@ -169,12 +175,13 @@ def train(root: Path, files: list[Path], *, steps: int = 200, lr: float = 3e-3) 
     requests = [
         answer_request(loaded.encoder, encode(loaded.encoder, record), f"{record.answer} </s>") for record in records
     ]
-    batches = list(batches_of(requests, lambda request: request.signature, 32))
+    kinds = list(batches_of(requests, lambda request: request.signature, len(requests)))
     optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     order = random.Random(0)
     for _ in range(steps):
-        loss = -log_probabilities(loaded, order.choice(batches)).mean()
+        batches = [order.sample(kind, min(12, len(kind))) for kind in kinds]
+        loss = -torch.stack([log_probabilities(loaded, batch).mean() for batch in batches]).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), 1.0)
@@ -183,10 +190,14 @@ def train(root: Path, files: list[Path], *, steps: int = 200, lr: float = 3e-3) 
     loaded.model.save_pretrained(root)
 
 
-def build_world(folder: Path) -> World:
-    """A base model that knows everybody, and a gold model that never saw the forget people."""
+@functools.cache
+def world() -> World:
+    """A base model that knows everybody, and a gold model that never saw the forget people; built once a session."""
+    folder = Path(tempfile.mkdtemp(prefix="tiny-llava-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     files = write_records(folder)
-    base, gold = build(folder / "base"), build(folder / "gold")
-    train(base, [files["forget"], files["retain"], files["text"]])
-    train(gold, [files["retain"], files["text"]])
+    gold = build(folder / "gold")
+    train(gold, [files["retain"], files["text"]], steps=140)
+    base = Path(shutil.copytree(gold, folder / "base"))
+    train(base, [files["forget"], files["retain"], files["text"]], steps=90)
     return World(base=base, gold=gold, **files)

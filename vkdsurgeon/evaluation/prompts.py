@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,11 @@ class Prompt:
     tokens: dict[str, Tensor]
     picture: dict[str, Tensor]
     signature: Hashable
+
+    @functools.cached_property
+    def ids(self) -> tuple[int, ...]:
+        """The tokens."""
+        return tuple(self.tokens["input_ids"][0].tolist())
 
 
 class Encoder:

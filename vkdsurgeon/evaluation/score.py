@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.errors import UserError
+from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.evaluation.batches import Request, batches_of, to_model, tokens_request
 from vkdsurgeon.evaluation.model import LoadedModel
-from vkdsurgeon.evaluation.prompts import Encoder, Prompt, append, collate
+from vkdsurgeon.evaluation.prompts import Encoder, Prompt, collate
+from vkdsurgeon.evaluation.sharing import read_log_probabilities
 from vkdsurgeon.evaluation.text import text_values
 
 Listener = Callable[[Mapping[str, Any]], None]
-Item = TypeVar("Item")
 # Encoded pictures of so many batches are held at once.
 _BATCHES_AT_ONCE = 16
 
@@ -28,34 +27,14 @@ class Scoring:
     """How answers are obtained.
 
     Attributes:
-        batch_size: Prompts per forward pass.
+        batch_size: Sequences per forward pass.
         length_normalised: Divide the log-likelihood of an option by its number of tokens.
         max_new_tokens: Bound on a generated answer.
     """
 
-    batch_size: int = 64
+    batch_size: int = 32
     length_normalised: bool = False
     max_new_tokens: int = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """Log-probabilities to read behind one prompt.
-
-    Attributes:
-        prompt: What precedes.
-        appended: The answer's tokens but for the last.
-        wanted: For each of the last `len(appended) + 1` positions the tokens whose log-probability is asked for.
-    """
-
-    prompt: Prompt
-    appended: tuple[int, ...]
-    wanted: tuple[tuple[int, ...], ...]
-
-    @property
-    def signature(self) -> Hashable:
-        """Equal for requests that may share a batch."""
-        return self.prompt.signature, len(self.appended)
 
 
 @dataclass(frozen=True)
@@ -73,38 +52,6 @@ class Answered:
     values: dict[str, float]
     said: str
     log_likelihoods: tuple[float, ...] = field(default=())
-
-
-def answer_request(encoder: Encoder, prompt: Prompt, answer: str) -> Request:
-    """The request for the log-probability of every token of one answer."""
-    ids = encoder.continuation(prompt, answer)
-    return Request(prompt, ids[:-1], tuple((token,) for token in ids))
-
-
-def log_probabilities(loaded: LoadedModel, requests: Sequence[Request]) -> Tensor:
-    """Read log-probabilities in one forward pass; gradients flow where they are enabled.
-
-    Args:
-        loaded: The model.
-        requests: Requests of one signature.
-
-    Returns:
-        float32 [B, n, k]: per position n, per wanted token k; where a request wants fewer than k tokens the rest is
-        filled by token 0.
-    """
-    inputs = collate([request.prompt for request in requests])
-    ids = torch.tensor([request.appended for request in requests], dtype=torch.int64)
-    inputs = _to(append(inputs, ids.reshape(len(requests), -1)), loaded)
-    positions = len(requests[0].wanted)
-    width = max(len(tokens) for request in requests for tokens in request.wanted)
-    wanted = torch.tensor(
-        [[(*tokens, *(0,) * (width - len(tokens))) for tokens in request.wanted] for request in requests],
-        device=loaded.device,
-    )
-    if "logits_to_keep" in inspect.signature(loaded.model.forward).parameters:
-        inputs["logits_to_keep"] = positions  # type: ignore[assignment]
-    logits = loaded.model(**inputs, use_cache=False).logits[:, -positions:].float()
-    return logits.gather(2, wanted) - logits.logsumexp(dim=2, keepdim=True)
 
 
 def answer_records(
@@ -139,24 +86,21 @@ def answer_records(
             part = order[start : start + chunk]
             loaded.encoder.drop_pictures()
             prompts = {index: encode(loaded.encoder, records[index]) for index in part}
-            answers |= _choose(loaded, {i: (records[i], prompts[i]) for i in part if records[i].options}, scoring)
-            answers |= _generate(loaded, {i: (records[i], prompts[i]) for i in part if not records[i].options}, scoring)
+            closed = {i: (records[i], prompts[i]) for i in part if records[i].options}
+            free = {i: (records[i], prompts[i]) for i in part if not records[i].options}
+            try:
+                answers |= _choose(loaded, closed, scoring) | _generate(loaded, free, scoring)
+            except torch.OutOfMemoryError as error:
+                raise SurgeryError(
+                    f"the GPU has too little memory for {scoring.batch_size} sequences at once; "
+                    "use a smaller --batch-size"
+                ) from error
             if listener:
                 done = start + len(part)
                 text = f"answered {done} of {len(records)} questions"
                 listener({"event": "answers", "done": done, "total": len(records), "text": text})
     loaded.encoder.drop_pictures()
     return [answers[index] for index in range(len(records))]
-
-
-def batches_of(items: Sequence[Item], signature: Callable[[Item], Hashable], batch_size: int) -> Iterator[list[Item]]:
-    """Group items by signature, in order of first appearance, and cut the groups into batches."""
-    groups: dict[Hashable, list[Item]] = {}
-    for item in items:
-        groups.setdefault(signature(item), []).append(item)
-    for group in groups.values():
-        for start in range(0, len(group), batch_size):
-            yield group[start : start + batch_size]
 
 
 def encode(encoder: Encoder, record: Record) -> Prompt:
@@ -173,19 +117,15 @@ def _choose(loaded: LoadedModel, asked: Mapping[int, tuple[Record, Prompt]], sco
             # One forward pass of the prompt scores all options at once.
             requests.append((index, 0, Request(prompt, (), (tuple(ids[0] for ids in tokens[index]),))))
         else:
-            requests += [
-                (index, option, Request(prompt, ids[:-1], tuple((token,) for token in ids)))
-                for option, ids in enumerate(tokens[index])
-            ]
+            requests += [(index, option, tokens_request(prompt, ids)) for option, ids in enumerate(tokens[index])]
     scores: dict[int, list[float]] = {index: [math.nan] * len(ids) for index, ids in tokens.items()}
-    for batch in batches_of(requests, lambda item: item[2].signature, scoring.batch_size):
-        read = log_probabilities(loaded, [request for _, _, request in batch]).double().cpu()
-        for (index, option, request), values in zip(batch, read, strict=True):
-            if len(request.wanted) == 1 and len(request.wanted[0]) == len(tokens[index]):
-                scores[index] = values[0, : len(tokens[index])].tolist()
-            else:
-                total = float(values[:, 0].sum())
-                scores[index][option] = total / len(request.wanted) if scoring.length_normalised else total
+    read = read_log_probabilities(loaded, [request for _, _, request in requests], scoring.batch_size)
+    for (index, option, request), values in zip(requests, read, strict=True):
+        if len(request.wanted[0]) > 1:
+            scores[index] = values[0, : len(request.wanted[0])].tolist()
+        else:
+            total = float(values[:, 0].double().sum())
+            scores[index][option] = total / len(request.wanted) if scoring.length_normalised else total
     return {index: _decide(record, tuple(scores[index])) for index, (record, _) in asked.items()}
 
 
@@ -213,7 +153,7 @@ def _generate(loaded: LoadedModel, asked: Mapping[int, tuple[Record, Prompt]], s
     answers: dict[int, Answered] = {}
     items = [(index, record, prompt) for index, (record, prompt) in asked.items()]
     for batch in batches_of(items, lambda item: item[2].signature, scoring.batch_size):
-        inputs = _to(collate([prompt for _, _, prompt in batch]), loaded)
+        inputs = to_model(collate([prompt for _, _, prompt in batch]), loaded)
         # Sampling settings of the checkpoint's generation config are switched off one by one.
         output = loaded.model.generate(
             **inputs,
@@ -231,10 +171,3 @@ def _generate(loaded: LoadedModel, asked: Mapping[int, tuple[Record, Prompt]], s
             assert record.answer is not None
             answers[index] = Answered(record, text_values(said, record.answer), said.strip())
     return answers
-
-
-def _to(inputs: Mapping[str, Tensor], loaded: LoadedModel) -> dict[str, Tensor]:
-    return {
-        name: value.to(loaded.device, loaded.dtype if value.is_floating_point() else None)
-        for name, value in inputs.items()
-    }

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from vkdsurgeon_cli.options import DeviceOption, GateOption, JsonOption, ModelArgument, ProgressOption, SeedOption
@@ -21,7 +23,7 @@ RetainSet = Annotated[Path | None, typer.Option("--retain", help="What is to be 
 DtypeOption = Annotated[
     str, typer.Option("--dtype", help="float32, bfloat16, or auto: the checkpoint's own on a GPU, float32 on a CPU.")
 ]
-BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Prompts per forward pass.")]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Sequences per forward pass.")]
 NormalisedOption = Annotated[
     bool, typer.Option("--length-normalised", help="Divide an option's log-likelihood by its number of tokens.")
 ]
@@ -58,7 +60,7 @@ def evaluate_command(
     salt: SaltOption = None,
     length_normalised: NormalisedOption = False,
     max_new_tokens: TokensOption = 64,
-    batch_size: BatchOption = 64,
+    batch_size: BatchOption = 32,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     seed: SeedOption = 0,
@@ -118,10 +120,13 @@ def _tables(result: EvalResult) -> list[Table]:
 
 
 def stack(tables: Sequence[Table]) -> Table:
-    """Tables one below the other."""
+    """Tables one below the other, each as wide as it needs to be: a cut number is worse than a long line."""
+    console = Console(width=1000)
     whole = Table.grid()
     for table in tables:
+        table.width = Measurement.get(console, console.options, table).maximum
         whole.add_row(table)
+    whole.width = max((table.width or 0 for table in tables), default=0)
     return whole
 
 
@@ -131,22 +136,23 @@ def new_table(title: str) -> Table:
 
 
 def _metric_table(metrics: Mapping[str, Metric], roles: Sequence[str]) -> Table:
-    table = new_table("percent, with 95 % intervals")
+    table = new_table("percent, with 95 % intervals; same: answered like the reference")
     table.add_column("metric", no_wrap=True)
-    for column in ("model", "interval", *roles[1:], "chance", "n"):
+    for column in ("model", "interval", *roles[1:], *(["same"] if "reference" in roles else []), "chance", "n"):
         table.add_column(column, justify="right")
     table.add_column("better")
     for metric in metrics.values():
-        if metric.id.split(".", 1)[0] in ("reference", "gold", "delta", "gap"):
+        group, name = metric.id.rsplit(".", 1)
+        if metric.id.split(".", 1)[0] in ("reference", "gold", "delta", "gap") or name == "agreement":
             continue
+        others = [metrics.get(f"{role}.{metric.id}") for role in roles[1:]]
+        if "reference" in roles:
+            others.append(metrics.get(f"{group}.agreement"))
         table.add_row(
             metric.id,
             percent(metric.value),
             "" if metric.low is None else f"{percent(metric.low)}-{percent(metric.high)}",
-            *(
-                percent(metrics[f"{role}.{metric.id}"].value) if f"{role}.{metric.id}" in metrics else ""
-                for role in roles[1:]
-            ),
+            *("" if other is None else percent(other.value) for other in others),
             "" if metric.chance is None else percent(metric.chance),
             str(metric.n),
             "" if metric.direction == "none" else metric.direction,
