@@ -85,7 +85,8 @@ def test_wrong_overrides_name_the_candidates(pristine: dict[str, Path], override
 
 UNSPLIT = {
     "idefics": "no telling where the language model begins",
-    "t5gemma2": "tower contains parts of the language model",
+    # Which of the two depends on the version of transformers.
+    "t5gemma2": "tower contains parts of the language model|no vision tower found",
     "janus": "cannot be told apart by rule",
     "git": "no vision tower found",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import subprocess
 import sys
@@ -166,6 +167,9 @@ def test_llama4_is_projected_as_its_forward_pass_does(tmp_path: Path) -> None:
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 64, "num_local_experts": 2,
     }  # fmt: skip
     stack = load_visual_stack(tiny("llama4", tmp_path / "llama4", vision, text), device="cpu")
+    strategy = inspect.signature(stack.model.get_image_features).parameters["vision_feature_select_strategy"]
+    if strategy.default is inspect.Parameter.empty:
+        pytest.skip("this version of transformers does not compute Llama 4's features from pixels alone")
     pixels = torch.randn(2, 3, 56, 56)
     with torch.no_grad():
         features = stack.features(ImageBatch({"pixel_values": pixels}, 2), stack.layers)

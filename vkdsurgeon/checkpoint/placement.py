@@ -175,7 +175,8 @@ def _ask(model: nn.Module, method: str, **arguments: str) -> object:
     find: Any = getattr(model, method, None)
     try:
         return None if find is None else find(**arguments)
-    except NotImplementedError:
+    except (NotImplementedError, TypeError):
+        # TypeError: an accessor of its own that knows no modalities.
         return None
 
 
