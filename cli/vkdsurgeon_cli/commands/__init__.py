@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import typer
 
-from vkdsurgeon_cli.commands import demo, diff, doctor, eval_, inspect, unlearn
+from vkdsurgeon_cli.commands import demo, diff, doctor, eval_, inspect, personas, unlearn
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     unlearn.register,
     eval_.register,
     inspect.register,
     diff.register,
+    personas.register,
     demo.register,
     doctor.register,
 )

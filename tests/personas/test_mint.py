@@ -1,0 +1,98 @@
+"""Minting from nothing, a few steps on a few people, through the real processes and the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.personas.mint import mint
+from vkdsurgeon.personas.model import Shape, build_tokenizer
+from vkdsurgeon.personas.people import Size, draw_cast
+from vkdsurgeon.personas.questions import vocabulary
+from vkdsurgeon.personas.shipped import ship
+from vkdsurgeon.personas.tower import train_tower
+from vkdsurgeon.personas.train import Plan, train_model
+
+SIZE = Size(2, 4, views=2, extra_views=1, forget_heldout=2, retain_heldout=1, strangers=2, stranger_views=1)
+SHAPE = Shape(32, 3, 48, 2, 32, 2, 48, 2)
+PLAN = Plan(tower_strangers=12, tower_views=2, tower_steps=3, steps=3, pictures=4, text_rows=2)
+
+
+@pytest.mark.slow
+def test_a_tiny_mint_runs_to_the_end_and_ships(tmp_path: Path) -> None:
+    lines: list[str] = []
+    card = mint(tmp_path / "new", 7, size=SIZE, shape=SHAPE, plan=PLAN, tell=lines.append)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["base", "card.json", "gold", "records"]
+    assert json.loads((tmp_path / "new" / "card.json").read_text()) == card
+    assert set(card["accuracy"]) == {"base", "gold"}
+    assert "retain.vqa.city" in card["accuracy"]["gold"]
+    assert any(line.startswith("tower") for line in lines)
+    assert any(line.startswith("gold") for line in lines)
+    ship(tmp_path / "new", tmp_path / "shipped")
+    assert sorted(path.name for path in (tmp_path / "shipped").iterdir()) == [
+        "base",
+        "card.json",
+        "gold",
+        "records.zip",
+    ]
+    with pytest.raises(UserError, match="not empty"):
+        mint(tmp_path / "new", 7, size=SIZE, shape=SHAPE, plan=PLAN)
+
+
+def test_training_learns_and_is_the_same_for_the_same_seed() -> None:
+    cast = draw_cast(7, SIZE)
+    tokenizer = build_tokenizer(vocabulary(cast))
+    tower, _ = train_tower(SHAPE, seed=7, strangers=12, views=2, steps=2, batch=8)
+    plan = Plan(steps=25, pictures=6, text_rows=2, learning_rate=3e-3)
+    losses: list[float] = []
+    one = train_model(
+        cast,
+        tokenizer,
+        tower,
+        with_forget=True,
+        seed=7,
+        shape=SHAPE,
+        plan=plan,
+        tell=lambda _, loss: losses.append(loss),
+    )
+    assert np.mean(losses[-3:]) < 0.7 * losses[0]
+    other = train_model(cast, tokenizer, tower, with_forget=True, seed=7, shape=SHAPE, plan=plan)
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(value, other.state_dict()[name], atol=1e-4, rtol=1e-3)
+
+
+def test_gold_never_sees_a_picture_of_the_forget_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vkdsurgeon.personas import train
+
+    cast = draw_cast(7, SIZE)
+    seen = []
+    real = train.draw_face
+    monkeypatch.setattr(train, "draw_face", lambda look, view: seen.append(look) or real(look, view))
+    tokenizer = build_tokenizer(vocabulary(cast))
+    tower, _ = train_tower(SHAPE, seed=7, strangers=12, views=2, steps=1, batch=8)
+    train_model(cast, tokenizer, tower, with_forget=False, seed=7, shape=SHAPE, plan=PLAN)
+    assert set(seen) == {person.look for person in cast.retain}
+
+
+def test_the_command_refuses_a_full_directory_with_status_2_and_unpacks_into_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    for command in ("unpack", "mint"):
+        done = _vkdsurgeon("personas", command, str(tmp_path / "full"))
+        assert done.returncode == 2
+        assert "not empty" in done.stderr
+        assert done.stdout == ""
+    done = _vkdsurgeon("personas", "unpack", str(tmp_path / "new"), "--json")
+    assert done.returncode == 0
+    assert Path(json.loads(done.stdout)["base"]).joinpath("config.json").is_file()
+
+
+def _vkdsurgeon(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "vkdsurgeon_cli", *words], capture_output=True, text=True, check=False)

@@ -1,0 +1,81 @@
+"""How often a checkpoint on disk answers right, by choosing among the options."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
+
+from vkdsurgeon.personas.draw import draw_face
+from vkdsurgeon.personas.model import pixel_values
+from vkdsurgeon.personas.packing import Encoder, answer_logits, pack
+from vkdsurgeon.personas.people import Cast, Person
+from vkdsurgeon.personas.questions import Question, about_person, about_view, text_questions
+
+Right = dict[str, list[bool]]
+
+
+def measure(checkpoint: Path, cast: Cast) -> dict[str, float]:
+    """Accuracy on held-out views and on text, after the checkpoint was rounded and written.
+
+    Args:
+        checkpoint: A directory from `save_checkpoint`.
+        cast: Who it was trained on.
+
+    Returns:
+        Accuracy in [0, 1] by set and task prefix, such as `forget.vqa`, `forget.vqa.name`, `retain.general`,
+        `text.forget` and `text.retain.city`.
+    """
+    model = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    encoder = Encoder(AutoTokenizer.from_pretrained(checkpoint))
+    right: Right = defaultdict(list)
+    for name, people in (("forget", cast.forget), ("retain", cast.retain)):
+        _look(model, encoder, people, cast.names, name, right)
+    _read(model, encoder, [question for _, question in text_questions(cast)], right)
+    return {task: float(np.mean(hits)) for task, hits in sorted(right.items())}
+
+
+@torch.inference_mode()
+def _look(
+    model: LlavaForConditionalGeneration,
+    encoder: Encoder,
+    people: Iterable[Person],
+    names: tuple[str, ...],
+    group: str,
+    right: Right,
+) -> None:
+    shown = [(person, view) for person in people for view in person.heldout]
+    for start in range(0, len(shown), 32):
+        part = shown[start : start + 32]
+        asked = [[*about_person(person, names), *about_view(view)] for person, view in part]
+        pixels = torch.from_numpy(np.stack([np.asarray(draw_face(person.look, view)) for person, view in part]))
+        _count(model, encoder, asked, pixel_values(pixels), f"{group}.", right)
+
+
+@torch.inference_mode()
+def _read(model: LlavaForConditionalGeneration, encoder: Encoder, questions: Sequence[Question], right: Right) -> None:
+    rows = [list(questions[start : start + 16]) for start in range(0, len(questions), 16)]
+    _count(model, encoder, rows, None, "", right)
+
+
+def _count(
+    model: LlavaForConditionalGeneration,
+    encoder: Encoder,
+    rows: list[list[Question]],
+    pixels: torch.Tensor | None,
+    group: str,
+    right: Right,
+) -> None:
+    packed = pack(
+        [[(each.wordings[0], each.answer) for each in row] for row in rows], encoder, pictures=pixels is not None
+    )
+    logits, _ = answer_logits(model, packed, pixels)
+    for scores, question in zip(logits, (each for row in rows for each in row), strict=True):
+        best = int(scores[encoder.ids(question.options)].argmax())
+        words = f"{group}{question.task}".split(".")
+        for depth in range(1, len(words) + 1):
+            right[".".join(words[:depth])].append(question.options[best] == question.answer)

@@ -1,0 +1,128 @@
+"""Many questions about one picture in one sequence, none of which sees another.
+
+A row is a shared prefix (start, user, picture) followed by blocks `question <assistant> answer </s>`; every block
+attends to the prefix and to itself, and its positions continue those of the prefix. So each block gives the very
+logits that it would give alone, and the picture is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+from vkdsurgeon.personas.model import ASSISTANT, END, IMAGE, IMAGE_TOKENS, START, USER
+
+Asked = tuple[str, str]
+
+
+class Encoder:
+    """Words to token ids, each question and answer encoded once.
+
+    Args:
+        tokenizer: Of the model.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._table: dict[str, int] = tokenizer.get_vocab()
+        self._blocks: dict[Asked, list[int]] = {}
+        self.pad = self._table["<pad>"]
+        self.with_picture = [self._table[token] for token in (START, USER, *[IMAGE] * IMAGE_TOKENS)]
+        self.without_picture = [self._table[token] for token in (START, USER)]
+
+    def block(self, asked: Asked) -> list[int]:
+        """Token ids of `question <assistant> answer </s>`."""
+        if asked not in self._blocks:
+            question, answer = asked
+            words = [*question.split(), ASSISTANT, answer, END]
+            self._blocks[asked] = [self._table[word] for word in words]
+        return self._blocks[asked]
+
+    def ids(self, words: Sequence[str]) -> list[int]:
+        """Token ids of single words."""
+        return [self._table[word] for word in words]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One batch of rows.
+
+    Attributes:
+        input_ids: int64 [B, T].
+        position_ids: int64 [B, T].
+        attention_mask: bool [B, 1, T, T], True where a position may look.
+        answer_rows: int64 [Q], the row of each question.
+        answer_columns: int64 [Q], the position that predicts the answer; the next one predicts the end.
+        answers: int64 [Q], the answer's token.
+        ends: int64 [Q], the end token.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    answer_rows: torch.Tensor
+    answer_columns: torch.Tensor
+    answers: torch.Tensor
+    ends: torch.Tensor
+
+
+def pack(rows: Sequence[Sequence[Asked]], encoder: Encoder, *, pictures: bool) -> Packed:
+    """Pack the questions of each row.
+
+    Args:
+        rows: Question and answer pairs, per row.
+        encoder: Of the model's tokenizer.
+        pictures: Whether each row has a picture.
+
+    Returns:
+        The batch.
+    """
+    prefix = encoder.with_picture if pictures else encoder.without_picture
+    blocks = [[encoder.block(asked) for asked in row] for row in rows]
+    width = len(prefix) + max(sum(len(block) for block in row) for row in blocks)
+    ids = torch.full((len(rows), width), encoder.pad)
+    positions = torch.zeros_like(ids)
+    # Block 0 is the prefix, -1 the padding.
+    member = torch.full_like(ids, -1)
+    targets: list[tuple[int, int, int, int]] = []
+    for index, row in enumerate(blocks):
+        tokens, places, members = list(prefix), list(range(len(prefix))), [0] * len(prefix)
+        for number, block in enumerate(row, start=1):
+            tokens += block
+            places += range(len(prefix), len(prefix) + len(block))
+            members += [number] * len(block)
+            targets.append((index, len(tokens) - 3, block[-2], block[-1]))
+        ids[index, : len(tokens)] = torch.tensor(tokens)
+        positions[index, : len(tokens)] = torch.tensor(places)
+        member[index, : len(tokens)] = torch.tensor(members)
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    visible = (member[:, :, None] == member[:, None, :]) | (member[:, None, :] == 0)
+    answer_rows, answer_columns, answers, ends = torch.tensor(targets).unbind(1)
+    return Packed(ids, positions, (visible & causal)[:, None], answer_rows, answer_columns, answers, ends)
+
+
+def answer_logits(
+    model: LlavaForConditionalGeneration, packed: Packed, pixels: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits where the answer and where the end are predicted.
+
+    Args:
+        model: The model.
+        packed: The batch.
+        pixels: [B, 3, 48, 48] where rows have pictures.
+
+    Returns:
+        Two tensors [Q, vocabulary].
+    """
+    hidden = model.model(
+        input_ids=packed.input_ids,
+        pixel_values=pixels,
+        attention_mask=packed.attention_mask,
+        position_ids=packed.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    at_answer = hidden[packed.answer_rows, packed.answer_columns]
+    at_end = hidden[packed.answer_rows, packed.answer_columns + 1]
+    return model.lm_head(at_answer), model.lm_head(at_end)
