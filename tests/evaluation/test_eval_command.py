@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import NAMES, World, world
 from vkdsurgeon.evaluation.schema import EvalResult
-from vkdsurgeon_cli.main import run
 
 
 @pytest.fixture(scope="module")

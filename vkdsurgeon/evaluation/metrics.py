@@ -74,7 +74,7 @@ def summarise(set_name: str, answers: Sequence[Answered], *, forget: bool, seed:
                 id=f"{set_name}.{group}.{name}",
                 value=finite(values.mean()),
                 n=len(chosen),
-                direction=direction(group, chosen, forget),
+                direction=direction(chosen, forget),
                 low=low,
                 high=high,
                 interval="bootstrap" if name == "rouge_l" else "wilson",
@@ -105,7 +105,7 @@ def differences(
                 id=f"{set_name}.{group}.{name}",
                 value=finite(mean),
                 n=len(gaps),
-                direction=direction(group, mine, forget),
+                direction=direction(mine, forget),
                 low=finite(mean - spread),
                 high=finite(mean + spread),
                 interval="paired normal",
@@ -149,10 +149,14 @@ def compare_answers(set_name: str, answers: Sequence[Answered], others: Sequence
     return metrics
 
 
-def direction(group: str, chosen: Sequence[Answered], forget: bool) -> Direction:
+def to_forget(record: Record) -> bool:
+    """Whether a record of a forget set asks for what is to be forgotten: about a picture, in no `general` task."""
+    return record.image is not None and record.task.split(".")[0] not in _KEPT
+
+
+def direction(chosen: Sequence[Answered], forget: bool) -> Direction:
     """Which way is better for a group of a set."""
-    pictured = any(answer.record.image is not None for answer in chosen)
-    return "lower" if forget and pictured and group.split(".")[0] not in _KEPT else "higher"
+    return "lower" if forget and any(to_forget(answer.record) for answer in chosen) else "higher"
 
 
 def wilson(values: np.ndarray) -> tuple[float | None, float | None]:

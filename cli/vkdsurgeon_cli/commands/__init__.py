@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import typer
 
-from vkdsurgeon_cli.commands import demo, diff, doctor, eval_, inspect, personas, unlearn
+from vkdsurgeon_cli.commands import attack, demo, diff, doctor, eval_, inspect, personas, unlearn
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     unlearn.register,
     eval_.register,
+    attack.register,
     inspect.register,
     diff.register,
     personas.register,
