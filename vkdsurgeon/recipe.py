@@ -33,7 +33,8 @@ class Recipe(BaseModel):
     micro_batch: int = Field(64, ge=1, description="Most pictures that pass the tower at once (bounds memory).")
     layers: dict[str, float] = Field(
         {"projector": 1.0},
-        description="Tapped layers and their weight in both losses, as LAYER=WEIGHT; see `inspect` for the names.",
+        description="Tapped layers and their weight in both losses, as LAYER=WEIGHT; `projector` stands for every "
+        "output that the language model reads; see `inspect` for the names.",
     )
     distance: Literal["nmse", "mse", "cosine", "smooth_l1"] = Field(
         "nmse", description="Distance between student and target features."

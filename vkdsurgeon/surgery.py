@@ -16,13 +16,14 @@ from torch.nn import Parameter
 from vkdsurgeon.data.pictures import Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.features import FeatureStore, PictureSet, teacher_features
-from vkdsurgeon.objectives.targets import centroids, nobody_targets
+from vkdsurgeon.objectives.targets import centroids, draw_stand_ins, nobody
 from vkdsurgeon.plan import Plan, estimate_memory, warnings_for
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.saliency import SaliencyMask, gradient_scores, random_scores, select
 from vkdsurgeon.stop import Verdict, judge, split_validation
 from vkdsurgeon.unlearn import Lesson, Step, make_optimizer, pass_over, train
 from vkdsurgeon.visual import VisualStack, load_visual_stack
+from vkdsurgeon.visual.stack import PROJECTOR
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def prepare(job: Job) -> Prepared:
         raise UserError(
             "no such layer", where="recipe key 'layers'", value=unknown[0], expected=", ".join(stack.layers)
         )
+    job = replace(job, recipe=_with_all_outputs(job.recipe, stack))
     cache = int(job.recipe.cache_gib * (1 << 30))
     forget = PictureSet(stack, job.forget, cache // 2)
     keep = PictureSet(stack, _identified([*job.retain, *job.generic]), cache // 2)
@@ -192,23 +194,18 @@ def _lessons(prepared: Prepared, generator: torch.Generator) -> tuple[list[Lesso
     kept = teacher_features(stack, prepared.keep, layers, recipe.micro_batch, budget)
     targets = FeatureStore(budget)
     stand_ins: dict[str, tuple[str, ...]] = {}
-    draw = generator.get_state()
-    for layer in layers:
+    # From the last layer back: who stands in is decided once, where the language model reads.
+    for layer in reversed(layers):
         own, others = teacher.all(layer), kept.all(layer)
         per_token = len({value.shape[0] for value in (*own, *others)}) == 1
-        # Every layer draws the same stand-ins as long as the distances rank them alike.
-        generator.set_state(draw)
-        nobody = nobody_targets(
-            centroids(own, prepared.forget.subjects, per_token=per_token),
-            centroids(others, prepared.keep.subjects, per_token=per_token),
-            alpha=recipe.alpha,
-            stand_ins=recipe.stand_ins,
-            far_share=recipe.far_share,
-            generator=generator,
+        means = centroids(own, prepared.forget.subjects, per_token=per_token)
+        identities = centroids(others, prepared.keep.subjects, per_token=per_token)
+        stand_ins = stand_ins or draw_stand_ins(
+            means, identities, count=recipe.stand_ins, far_share=recipe.far_share, generator=generator
         )
-        stand_ins = {subject: target.stand_ins for subject, target in nobody.items()}
+        strangers = {name: nobody(mean, identities, stand_ins[name], recipe.alpha) for name, mean in means.items()}
         for index, (subject, value) in enumerate(zip(prepared.forget.subjects, own, strict=True)):
-            targets.put(layer, index, nobody[subject].target(value, recipe.beta))
+            targets.put(layer, index, strangers[subject].target(value, recipe.beta))
     lessons = []
     for name, pictures, store, weight, batch in (
         ("forget", prepared.forget, targets, 1.0, recipe.forget_batch),
@@ -235,6 +232,16 @@ def _look(stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, start: 
     forget, retain = (pass_over(stack, lesson, lesson.held_out, recipe) for lesson in lessons)
     held_out = all(lesson.held_out is not lesson.train for lesson in lessons)
     return judge(recipe, forget.loss / max(start, 1e-12), retain.drift, (forget.pictures, retain.pictures), held_out)
+
+
+def _with_all_outputs(recipe: Recipe, stack: VisualStack) -> Recipe:
+    # A tower that feeds several depths to the language model leaks the person through any that is not taught.
+    if PROJECTOR not in recipe.layers:
+        return recipe
+    weight = recipe.layers[PROJECTOR]
+    depths = {name: weight for name in stack.outputs if name not in recipe.layers}
+    ordered = sorted((recipe.layers | depths).items(), key=lambda item: stack.layers.index(item[0]))
+    return recipe.model_copy(update={"layers": dict(ordered)})
 
 
 def _identified(pictures: Sequence[Picture]) -> list[Picture]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
@@ -137,3 +138,12 @@ def test_the_plan_counts_what_there_is(llava: Path, sets: dict[str, Path]):
     assert plan.memory.activations > 0
     assert plan.memory.total >= plan.memory.weights + plan.memory.gradients + plan.memory.optimizer
     assert plan.as_dict()["memory_mib"]["total"] > 0
+
+
+def test_every_depth_that_the_language_model_reads_is_taught(tmp_path: Path, sets: dict[str, Path]):
+    model = build_checkpoint("qwen3_vl", tmp_path / "model")
+    prepared = prepare(Job(model, pictures(sets, "forget"), pictures(sets, "retain"), [], QUICK))
+    assert prepared.plan.layers == ("deepstack.0", "deepstack.1", "projector")
+    outcome = operate(prepared, lambda *_: None)
+    assert outcome.verdicts[0].forget_ratio < 0.9
+    assert any("deepstack_merger_list" in name for name in outcome.changes)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.objectives.targets import centroids, nobody_targets
+from vkdsurgeon.objectives.targets import centroids, draw_stand_ins, nobody
 
 
 def _identities(count: int, tokens: int = 3, width: int = 8) -> dict[str, torch.Tensor]:
@@ -24,34 +24,26 @@ def test_centroids_are_means_per_subject_and_token():
 def test_the_target_follows_the_formula():
     kept = _identities(9)
     mean = torch.randn(3, 8, generator=torch.Generator().manual_seed(2))
-    generator = torch.Generator().manual_seed(0)
-    nobody = nobody_targets({"p": mean}, kept, alpha=1.3, stand_ins=2, far_share=1 / 3, generator=generator)["p"]
-    assert len(set(nobody.stand_ins)) == 2
+    drawn = ("kept 2", "kept 7")
     middle = torch.stack(list(kept.values())).mean(0)
-    mixed = torch.stack([kept[name] for name in nobody.stand_ins]).mean(0)
-    nu = middle + 2**0.5 * (mixed - middle)
+    nu = middle + 2**0.5 * ((kept["kept 2"] + kept["kept 7"]) / 2 - middle)
     teacher = torch.randn(3, 8)
     expected = mean + 1.3 * (nu - mean) + 0.7 * (teacher - mean)
-    torch.testing.assert_close(nobody.target(teacher, 0.7), expected)
+    torch.testing.assert_close(nobody(mean, kept, drawn, 1.3).target(teacher, 0.7), expected)
 
 
 def test_stand_ins_come_from_the_farthest_share():
     kept = {f"kept {number}": torch.full((1, 2), float(number)) for number in range(9)}
+    draws = set()
     for seed in range(10):
         generator = torch.Generator().manual_seed(seed)
-        drawn = nobody_targets(
-            {"p": torch.zeros(1, 2)}, kept, alpha=1.0, stand_ins=2, far_share=1 / 3, generator=generator
-        )
-        assert set(drawn["p"].stand_ins) <= {"kept 6", "kept 7", "kept 8"}
+        drawn = draw_stand_ins({"p": torch.zeros(1, 2)}, kept, count=2, far_share=1 / 3, generator=generator)["p"]
+        assert len(set(drawn)) == 2
+        assert set(drawn) <= {"kept 6", "kept 7", "kept 8"}
+        draws.add(drawn)
+    assert len(draws) > 1, "the seed has a say"
 
 
 def test_too_few_identities_are_refused():
     with pytest.raises(UserError, match="too few retain identities"):
-        nobody_targets(
-            {"p": torch.zeros(1, 2)},
-            _identities(1),
-            alpha=1.0,
-            stand_ins=2,
-            far_share=0.5,
-            generator=torch.Generator(),
-        )
+        draw_stand_ins({"p": torch.zeros(1, 2)}, _identities(1), count=2, far_share=0.5, generator=torch.Generator())

@@ -30,12 +30,10 @@ class Nobody:
     Attributes:
         mean: mu_p, [N, D] or [1, D], float32.
         shift: alpha (nu_p - mu_p), the same shape.
-        stand_ins: The retain identities that nobody was mixed from.
     """
 
     mean: Tensor
     shift: Tensor
-    stand_ins: tuple[str, ...]
 
     def target(self, teacher: Tensor, beta: float) -> Tensor:
         """T(x) for teacher features [N, D] (or [B, N, D]) of the subject's pictures; float32."""
@@ -62,45 +60,54 @@ def centroids(features: Sequence[Tensor], subjects: Sequence[str], *, per_token:
     return {subject: total / counts[subject] for subject, total in sums.items()}
 
 
-def nobody_targets(
+def draw_stand_ins(
     forgotten: Mapping[str, Tensor],
     kept: Mapping[str, Tensor],
     *,
-    alpha: float,
-    stand_ins: int,
+    count: int,
     far_share: float,
     generator: torch.Generator,
-) -> dict[str, Nobody]:
-    """Draw nobody for each forgotten subject.
+) -> dict[str, tuple[str, ...]]:
+    """Draw, for each forgotten subject, the identities that its nobody is mixed from.
 
     Args:
         forgotten: Subject -> centroid, [N, D] or [1, D].
         kept: Retain or generic identity -> centroid, the same shape.
-        alpha: How far the mean is moved; 1 reaches nobody.
-        stand_ins: k, how many far identities are mixed.
-        far_share: Share of the identities that counts as far.
+        count: k, how many are drawn.
+        far_share: Share of the identities, farthest from the subject first, that they are drawn from.
         generator: Source of the draw.
 
     Raises:
-        UserError: Fewer kept identities than are to be mixed.
+        UserError: Fewer kept identities than are to be drawn.
     """
-    if len(kept) < stand_ins:
+    if len(kept) < count:
         raise UserError(
             "too few retain identities to mix nobody from",
             value=len(kept),
-            expected=f"at least {stand_ins} subjects (recipe key stand_ins)",
+            expected=f"at least {count} subjects (recipe key stand_ins)",
             remedy="give more retain subjects, or a folder of other pictures with --generic",
         )
     names = list(kept)
     stacked = torch.stack([kept[name] for name in names])
-    middle = stacked.mean(dim=0)
-    # At least a handful, or small retain sets would give every subject the same nobody.
-    pool = min(len(names), max(round(far_share * len(names)), stand_ins))
-    targets = {}
+    pool = min(len(names), max(round(far_share * len(names)), count))
+    drawn = {}
     for subject, mean in forgotten.items():
         distance = (stacked - mean).square().flatten(1).sum(dim=1)
         far = distance.argsort(descending=True, stable=True)[:pool]
-        drawn = far[torch.randperm(pool, generator=generator)[:stand_ins]]
-        nobody = middle + stand_ins**0.5 * (stacked[drawn].mean(dim=0) - middle)
-        targets[subject] = Nobody(mean, alpha * (nobody - mean), tuple(names[index] for index in drawn.tolist()))
-    return targets
+        chosen = far[torch.randperm(pool, generator=generator)[:count]]
+        drawn[subject] = tuple(names[index] for index in chosen.tolist())
+    return drawn
+
+
+def nobody(mean: Tensor, kept: Mapping[str, Tensor], stand_ins: Sequence[str], alpha: float) -> Nobody:
+    """The target of one subject at one layer.
+
+    Args:
+        mean: The subject's centroid mu_p, [N, D] or [1, D].
+        kept: Retain or generic identity -> centroid at this layer, the same shape.
+        stand_ins: The identities to mix.
+        alpha: How far the mean is moved; 1 reaches nobody.
+    """
+    middle = torch.stack(list(kept.values())).mean(dim=0)
+    mixed = torch.stack([kept[name] for name in stand_ins]).mean(dim=0)
+    return Nobody(mean, alpha * (middle + len(stand_ins) ** 0.5 * (mixed - middle) - mean))

@@ -18,7 +18,7 @@ from vkdsurgeon.visual import batch as batches
 from vkdsurgeon.visual.batch import ImageBatch, PreparedImage
 from vkdsurgeon.visual.layers import find_layers
 
-PROJECTOR = "projector"
+PROJECTOR, DEEPSTACK = "projector", "deepstack"
 
 
 class VisualStack(nn.Module):
@@ -30,7 +30,9 @@ class VisualStack(nn.Module):
     Attributes:
         inventory: Of the checkpoint.
         split: Its tensors by part.
-        layers: Where features can be tapped, in order: `layer.0` ... `layer.{L-1}`, `projector`.
+        layers: Where features can be tapped, in order: `layer.0` ... `layer.{L-1}`, `deepstack.0` ... (towers that feed
+            several depths to the language model, as Qwen3-VL's), `projector`.
+        outputs: Those of them that the language model reads: all `deepstack.*` and `projector`.
 
     Build one with `load_visual_stack`.
     """
@@ -42,7 +44,9 @@ class VisualStack(nn.Module):
         self.model = split.skeleton
         self._disk_names = {target: name for name, target in split.targets.items()}
         self._taps = {f"layer.{index}": path for index, path in enumerate(find_layers(split))}
-        self.layers: tuple[str, ...] = (*self._taps, PROJECTOR)
+        depths = getattr(getattr(split.config, "vision_config", None), "deepstack_visual_indexes", None) or ()
+        self.outputs: tuple[str, ...] = (*(f"{DEEPSTACK}.{index}" for index in range(len(depths))), PROJECTOR)
+        self.layers: tuple[str, ...] = (*self._taps, *self.outputs)
         self._inputs = tuple(inspect.signature(self._image_features).parameters)
         self._preparer: batches.Preparer | None = None
         self.eval()
@@ -105,28 +109,29 @@ class VisualStack(nn.Module):
         hooks = [
             self.model.get_submodule(self._taps[name]).register_forward_hook(partial(_keep, tapped, name))
             for name in layers
-            if name != PROJECTOR
+            if name in self._taps
         ]
         try:
-            tapped[PROJECTOR] = self._project(batch)
+            tapped |= self._project(batch)
         finally:
             for hook in hooks:
                 hook.remove()
         return {name: _by_image(tapped[name], batch.size) for name in layers}
 
-    def _project(self, batch: ImageBatch) -> Any:
-        """Run tower and projector; the features as the family lays them out."""
+    def _project(self, batch: ImageBatch) -> dict[str, Any]:
+        """Run tower and projector; every output that the language model reads, as the family lays it out."""
         home = next(iter(self.visual_parameters().values()))
         inputs = {
             name: value.to(home.dtype) if value.is_floating_point() else value
             for name, value in batch.to(home.device).inputs.items()
         }
         output = self._image_features(**inputs, return_dict=True)
+        outputs = dict(zip(self.outputs, getattr(output, "deepstack_features", None) or (), strict=False))
         if output.pooler_output is not None:
-            return output.pooler_output
+            return {**outputs, PROJECTOR: output.pooler_output}
         # Llama 4 leaves the last step to its forward pass.
         projector: Any = self.model.get_submodule(self.split.placement.projector[0])
-        return projector(output.last_hidden_state)
+        return {**outputs, PROJECTOR: projector(output.last_hidden_state)}
 
     def to_disk(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Values of module parameters as the tensors they are on disk.
