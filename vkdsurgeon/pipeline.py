@@ -21,7 +21,7 @@ from vkdsurgeon.plan import Plan
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.result import UnlearnResult
 from vkdsurgeon.stop import Verdict
-from vkdsurgeon.surgery import Job, Outcome, Prepared, operate, prepare
+from vkdsurgeon.surgery import Job, Outcome, Prepared, operate, prepare, raw_bytes
 from vkdsurgeon.unlearn import Step
 
 NO_RETAIN_SET = (
@@ -153,7 +153,7 @@ def _facts(prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
     # The salt differs from run to run with what was learnt, and is the same for equal runs.
     hasher = hashlib.sha256(str(job.seed).encode())
     for name in sorted(outcome.changes):
-        hasher.update(outcome.changes[name].contiguous().view(torch.uint8).numpy().data)
+        hasher.update(raw_bytes(outcome.changes[name]))
     salt = hasher.digest()[:16]
     sets = {"forget": job.forget, "retain": job.retain, "generic": job.generic}
     return {

@@ -107,7 +107,8 @@ def prepare(job: Job) -> Prepared:
     job = replace(job, recipe=_with_all_outputs(job.recipe, stack))
     cache = int(job.recipe.cache_gib * (1 << 30))
     forget = PictureSet(stack, job.forget, cache // 2)
-    keep = PictureSet(stack, _identified([*job.retain, *job.generic]), cache // 2)
+    kept = _affordable([*job.retain, *job.generic], job.recipe, job.seed)
+    keep = PictureSet(stack, _identified(kept), cache // 2)
     placement = stack.split.placement
     parameters = stack.visual_parameters()
     tower = sum(parameters[name].numel() for name in placement.tower_parameters if name in parameters)
@@ -130,7 +131,11 @@ def prepare(job: Job) -> Prepared:
         generic_pictures=len(job.generic),
         steps=job.recipe.steps,
         memory=memory,
-        warnings=(*stack.inventory.warnings, *warnings_for(job.recipe, stack.layers)),
+        warnings=(
+            *stack.split.warnings,
+            *warnings_for(job.recipe, stack.layers),
+            *_told_of_sampling(len(kept), len(job.retain) + len(job.generic)),
+        ),
     )
     return Prepared(job, stack, forget, keep, plan)
 
@@ -244,6 +249,22 @@ def _with_all_outputs(recipe: Recipe, stack: VisualStack) -> Recipe:
     return recipe.model_copy(update={"layers": dict(ordered)})
 
 
+def _affordable(pictures: list[Picture], recipe: Recipe, seed: int) -> list[Picture]:
+    # More pictures than the run can ever draw would cost a teacher's pass each and teach nothing.
+    most = recipe.retain_batch * recipe.steps
+    if len(pictures) <= most:
+        return pictures
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(pictures), generator=generator)[:most].sort().values
+    return [pictures[index] for index in chosen.tolist()]
+
+
+def _told_of_sampling(used: int, given: int) -> list[str]:
+    if used == given:
+        return []
+    return [f"{used} of {given} retain and generic pictures are used, as many as the steps can draw (recipe key steps)"]
+
+
 def _identified(pictures: Sequence[Picture]) -> list[Picture]:
     # Without labels each picture stands for someone of its own; one crowd-wide mean would leave nobody to mix.
     if len({picture.subject for picture in pictures}) > 1:
@@ -257,8 +278,13 @@ def _frozen_fingerprint(parameters: Mapping[str, Parameter], mask: SaliencyMask)
         frozen = parameter.detach()
         if name in mask.selected:
             frozen = frozen.masked_fill(mask.selected[name], 0)
-        digest.update(frozen.contiguous().cpu().view(torch.uint8).numpy().data)
+        digest.update(raw_bytes(frozen))
     return digest.hexdigest()
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor of any dtype and shape, row-major, on the CPU."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 class _Clock:

@@ -147,3 +147,12 @@ def test_every_depth_that_the_language_model_reads_is_taught(tmp_path: Path, set
     outcome = operate(prepared, lambda *_: None)
     assert outcome.verdicts[0].forget_ratio < 0.9
     assert any("deepstack_merger_list" in name for name in outcome.changes)
+
+
+def test_a_vast_retain_set_is_sampled_to_what_the_steps_can_draw(llava: Path, sets: dict[str, Path]):
+    recipe = QUICK.model_copy(update={"steps": 2})
+    prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe, seed=1))
+    assert len(prepared.keep) == 32
+    assert any("32 of 48" in warning for warning in prepared.plan.warnings)
+    again = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe, seed=1))
+    assert again.keep.pictures == prepared.keep.pictures
