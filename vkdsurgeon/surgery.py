@@ -23,7 +23,7 @@ from vkdsurgeon.saliency import SaliencyMask, gradient_scores, random_scores, se
 from vkdsurgeon.stop import Verdict, judge, split_validation
 from vkdsurgeon.unlearn import Lesson, Step, make_optimizer, pass_over, train
 from vkdsurgeon.visual import VisualStack, load_visual_stack
-from vkdsurgeon.visual.stack import PROJECTOR
+from vkdsurgeon.visual.layers import PROJECTOR
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def prepare(job: Job) -> Prepared:
         steps=job.recipe.steps,
         memory=memory,
         warnings=(
+            *stack.inventory.warnings,
             *stack.split.warnings,
             *warnings_for(job.recipe, stack.layers),
             *_told_of_sampling(len(kept), len(job.retain) + len(job.generic)),

@@ -16,9 +16,7 @@ from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.visual import batch as batches
 from vkdsurgeon.visual.batch import ImageBatch, PreparedImage
-from vkdsurgeon.visual.layers import find_layers
-
-PROJECTOR, DEEPSTACK = "projector", "deepstack"
+from vkdsurgeon.visual.layers import PROJECTOR, find_layers, outputs_of
 
 
 class VisualStack(nn.Module):
@@ -44,8 +42,7 @@ class VisualStack(nn.Module):
         self.model = split.skeleton
         self._disk_names = {target: name for name, target in split.targets.items()}
         self._taps = {f"layer.{index}": path for index, path in enumerate(find_layers(split))}
-        depths = getattr(getattr(split.config, "vision_config", None), "deepstack_visual_indexes", None) or ()
-        self.outputs: tuple[str, ...] = (*(f"{DEEPSTACK}.{index}" for index in range(len(depths))), PROJECTOR)
+        self.outputs = outputs_of(split)
         self.layers: tuple[str, ...] = (*self._taps, *self.outputs)
         self._inputs = tuple(inspect.signature(self._image_features).parameters)
         self._preparer: batches.Preparer | None = None

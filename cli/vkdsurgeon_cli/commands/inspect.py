@@ -36,7 +36,7 @@ def inspect(
 
 
 def _facts(inventory: Inventory, split: Split) -> dict[str, Any]:
-    from vkdsurgeon.visual.layers import find_layers
+    from vkdsurgeon.visual.layers import find_layers, outputs_of
 
     return {
         "model": str(inventory.root),
@@ -47,7 +47,7 @@ def _facts(inventory: Inventory, split: Split) -> dict[str, Any]:
             _part(inventory, "language", [], split.language),
             _part(inventory, "other", [], split.other),
         ],
-        "layers": [f"layer.{index}" for index, _ in enumerate(find_layers(split))] + ["projector"],
+        "layers": [*(f"layer.{index}" for index, _ in enumerate(find_layers(split))), *outputs_of(split)],
         "files": [
             {"path": file.path, "bytes": file.size, "tensors": _count(inventory, file.path)} for file in inventory.files
         ],
