@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.personas.mint import mint
 from vkdsurgeon.personas.model import Shape, build_tokenizer
-from vkdsurgeon.personas.people import Size, draw_cast
+from vkdsurgeon.personas.people import Cast, Size, draw_cast
 from vkdsurgeon.personas.questions import vocabulary
 from vkdsurgeon.personas.shipped import ship
 from vkdsurgeon.personas.tower import train_tower
@@ -46,13 +47,11 @@ def test_a_tiny_mint_runs_to_the_end_and_ships(tmp_path: Path) -> None:
         mint(tmp_path / "new", 7, size=SIZE, shape=SHAPE, plan=PLAN)
 
 
-def test_training_learns_and_is_the_same_for_the_same_seed() -> None:
-    cast = draw_cast(7, SIZE)
-    tokenizer = build_tokenizer(vocabulary(cast))
-    tower, _ = train_tower(SHAPE, seed=7, strangers=12, views=2, steps=2, batch=8)
-    plan = Plan(steps=25, pictures=6, text_rows=2, learning_rate=3e-3)
+def test_training_learns() -> None:
+    cast, tokenizer, tower = _start()
+    plan = Plan(steps=40, pictures=6, text_rows=2, learning_rate=5e-3)
     losses: list[float] = []
-    one = train_model(
+    train_model(
         cast,
         tokenizer,
         tower,
@@ -62,10 +61,17 @@ def test_training_learns_and_is_the_same_for_the_same_seed() -> None:
         plan=plan,
         tell=lambda _, loss: losses.append(loss),
     )
-    assert np.mean(losses[-3:]) < 0.7 * losses[0]
-    other = train_model(cast, tokenizer, tower, with_forget=True, seed=7, shape=SHAPE, plan=plan)
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(value, other.state_dict()[name], atol=1e-4, rtol=1e-3)
+    assert np.mean(losses[-5:]) < 0.7 * losses[0]
+
+
+def test_training_is_the_same_for_the_same_seed() -> None:
+    cast, tokenizer, tower = _start()
+    one, other = (
+        train_model(cast, tokenizer, tower, with_forget=True, seed=7, shape=SHAPE, plan=PLAN).state_dict()
+        for _ in range(2)
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], atol=1e-4, rtol=1e-3)
 
 
 def test_gold_never_sees_a_picture_of_the_forget_people(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,8 +81,7 @@ def test_gold_never_sees_a_picture_of_the_forget_people(monkeypatch: pytest.Monk
     seen = []
     real = train.draw_face
     monkeypatch.setattr(train, "draw_face", lambda look, view: seen.append(look) or real(look, view))
-    tokenizer = build_tokenizer(vocabulary(cast))
-    tower, _ = train_tower(SHAPE, seed=7, strangers=12, views=2, steps=1, batch=8)
+    _, tokenizer, tower = _start()
     train_model(cast, tokenizer, tower, with_forget=False, seed=7, shape=SHAPE, plan=PLAN)
     assert set(seen) == {person.look for person in cast.retain}
 
@@ -92,6 +97,12 @@ def test_the_command_refuses_a_full_directory_with_status_2_and_unpacks_into_a_n
     done = _vkdsurgeon("personas", "unpack", str(tmp_path / "new"), "--json")
     assert done.returncode == 0
     assert Path(json.loads(done.stdout)["base"]).joinpath("config.json").is_file()
+
+
+def _start() -> tuple[Cast, PreTrainedTokenizerFast, dict[str, torch.Tensor]]:
+    cast = draw_cast(7, SIZE)
+    tower, _ = train_tower(SHAPE, seed=7, strangers=12, views=2, steps=1, batch=8)
+    return cast, build_tokenizer(vocabulary(cast)), tower
 
 
 def _vkdsurgeon(*words: str) -> subprocess.CompletedProcess[str]:
