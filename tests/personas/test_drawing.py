@@ -69,8 +69,9 @@ def test_facts_are_independent_of_looks() -> None:
 
 
 def test_retained_facts_are_balanced() -> None:
+    retain = draw_cast(1).retain
     for kind, values in FACTS.items():
-        counts = [sum(person.facts[kind] == value for person in draw_cast(1).retain) for value in values]
+        counts = [sum(person.facts[kind] == value for person in retain) for value in values]
         assert max(counts) - min(counts) <= 1
 
 

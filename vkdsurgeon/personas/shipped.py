@@ -1,4 +1,7 @@
-"""The miniature as it is shipped inside the package, brought to a directory."""
+"""The miniature as it is shipped inside the package, brought to a directory.
+
+It is the one of seed 0, the first seed that was tried with these settings; the card says how well base and gold answer.
+"""
 
 from __future__ import annotations
 
