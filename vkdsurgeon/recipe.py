@@ -17,13 +17,13 @@ from vkdsurgeon.errors import UserError
 class Recipe(BaseModel):
     """Settings of one unlearning run (feature mode); unknown keys are refused.
 
-    The symbols are those of docs/method.md: T(x) = mu_p + alpha (nu_p - mu_p) + beta (t(x) - mu_p).
+    The symbols are those of docs/method.md: T(x) = mu_p + alpha Q (nu_p - mu_p) + beta (t(x) - mu_p).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(200, ge=1, description="Optimizer steps before the stop rule looks for the first time.")
-    lr: float = Field(1e-3, gt=0, description="Peak step size of AdamW.")
+    lr: float = Field(3e-3, gt=0, description="Peak step size of AdamW.")
     warmup: int = Field(10, ge=0, description="Steps of linear warm-up.")
     decay: float = Field(0.4, ge=0, le=1, description="Last share of the steps over which lr falls linearly to zero.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the selected elements.")
@@ -39,9 +39,12 @@ class Recipe(BaseModel):
     distance: Literal["nmse", "mse", "cosine", "smooth_l1"] = Field(
         "nmse", description="Distance between student and target features."
     )
-    retain_weight: float = Field(4.0, ge=0, description="Weight lambda of retention distillation.")
+    retain_weight: float = Field(2.0, ge=0, description="Weight lambda of retention distillation.")
     alpha: float = Field(1.3, description="How far a subject's mean is moved towards nobody.")
-    beta: float = Field(0.7, description="How much of a picture's deviation from its subject's mean is kept.")
+    beta: float = Field(1.0, description="How much of a picture's deviation from its subject's mean is kept.")
+    view_share: float = Field(
+        0.85, ge=0, lt=1, description="Share of the variation within subjects that counts as view and is never moved."
+    )
     stand_ins: int = Field(2, ge=1, description="Number k of far retain identities that nobody is mixed from.")
     far_share: float = Field(1 / 3, gt=0, le=1, description="Share of the retain identities that counts as far.")
     density: float = Field(0.25, gt=0, le=1, description="Share of the visual weights the saliency mask lets move.")

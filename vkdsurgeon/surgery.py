@@ -17,6 +17,7 @@ from vkdsurgeon.data.pictures import Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.features import FeatureStore, PictureSet, teacher_features
 from vkdsurgeon.objectives.targets import centroids, draw_stand_ins, nobody
+from vkdsurgeon.objectives.views import ViewDirections
 from vkdsurgeon.plan import Plan, estimate_memory, warnings_for
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.saliency import SaliencyMask, gradient_scores, random_scores, select
@@ -209,7 +210,10 @@ def _lessons(prepared: Prepared, generator: torch.Generator) -> tuple[list[Lesso
         stand_ins = stand_ins or draw_stand_ins(
             means, identities, count=recipe.stand_ins, far_share=recipe.far_share, generator=generator
         )
-        strangers = {name: nobody(mean, identities, stand_ins[name], recipe.alpha) for name, mean in means.items()}
+        views = ViewDirections(others, prepared.keep.subjects, identities, recipe.view_share)
+        strangers = {
+            name: nobody(mean, identities, stand_ins[name], recipe.alpha, views) for name, mean in means.items()
+        }
         for index, (subject, value) in enumerate(zip(prepared.forget.subjects, own, strict=True)):
             targets.put(layer, index, strangers[subject].target(value, recipe.beta))
     lessons = []

@@ -68,6 +68,8 @@ def run(arguments: list[str]) -> int:
     # A hub is never asked: the checkpoint on disk is the contract.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Idle OpenMP threads that spin take the cores from everybody else on a shared machine; read when torch starts.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     as_json = "--json" in arguments
     try:
         status = app(args=arguments, standalone_mode=False)

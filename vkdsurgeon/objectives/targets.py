@@ -5,8 +5,9 @@ manifold of plausible subjects. With teacher features t, subject mean mu_p, mean
 centroids c drawn from the retain identities farthest from mu_p:
 
     nu_p = mu + sqrt(k) (mean of the k centroids - mu)
-    T(x) = mu_p + alpha (nu_p - mu_p) + beta (t(x) - mu_p)
+    T(x) = mu_p + alpha Q (nu_p - mu_p) + beta (t(x) - mu_p)
 
+Q projects out the directions in which pictures of one subject differ among themselves (see `views`).
 Averaging k independent deviations shrinks them by sqrt(k); the factor puts nu_p back at the distance real identities
 have from the mean. What is not identity in a picture lives in t(x) - mu_p and is kept by the share beta.
 This is this project's reconstruction of the forget term that arXiv 2512.11325 leaves open.
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.objectives.views import ViewDirections
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Nobody:
 
     Attributes:
         mean: mu_p, [N, D] or [1, D], float32.
-        shift: alpha (nu_p - mu_p), the same shape.
+        shift: alpha Q (nu_p - mu_p), the same shape.
     """
 
     mean: Tensor
@@ -99,15 +101,18 @@ def draw_stand_ins(
     return drawn
 
 
-def nobody(mean: Tensor, kept: Mapping[str, Tensor], stand_ins: Sequence[str], alpha: float) -> Nobody:
+def nobody(
+    mean: Tensor, kept: Mapping[str, Tensor], stand_ins: Sequence[str], alpha: float, views: ViewDirections
+) -> Nobody:
     """The target of one subject at one layer.
 
     Args:
         mean: The subject's centroid mu_p, [N, D] or [1, D].
         kept: Retain or generic identity -> centroid at this layer, the same shape.
         stand_ins: The identities to mix.
-        alpha: How far the mean is moved; 1 reaches nobody.
+        alpha: How far the mean is moved; 1 reaches nobody, but for the views.
+        views: Directions that are no identity, left out of the move.
     """
     middle = torch.stack(list(kept.values())).mean(dim=0)
     mixed = torch.stack([kept[name] for name in stand_ins]).mean(dim=0)
-    return Nobody(mean, alpha * (middle + len(stand_ins) ** 0.5 * (mixed - middle) - mean))
+    return Nobody(mean, alpha * views.remove(middle + len(stand_ins) ** 0.5 * (mixed - middle) - mean))
