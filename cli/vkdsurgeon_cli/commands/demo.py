@@ -52,22 +52,23 @@ def _run(place: Path, seed: int, output: Output) -> tuple[dict[str, Any], Any]:
     from vkdsurgeon.personas import unpack
 
     started = time.monotonic()
-    paths = unpack(place)
-    records, patched = paths.records, place / "unlearned"
-    forget, heldout = records / "forget.jsonl", records / "forget_heldout.jsonl"
-    retain = records / "retain_heldout.jsonl"
-    unlearned = _vkdsurgeon(
-        output, "unlearn", paths.base, "--forget", forget, "--retain", records / "retain.jsonl", "-o", patched,
-        "--seed", seed,
+    unpack(place)
+    forget, heldout = "records/forget.jsonl", "records/forget_heldout.jsonl"
+    retain = "records/retain_heldout.jsonl"
+
+    def vkdsurgeon(*words: object) -> dict[str, Any]:
+        return _run_command(output, place, ["vkdsurgeon", *map(str, words), "--json"])
+
+    unlearned = vkdsurgeon(
+        "unlearn", "base", "--forget", forget, "--retain", "records/retain.jsonl", "-o", "unlearned", "--seed", seed
+    )
+    measured = vkdsurgeon(
+        "eval", "unlearned", "--reference", "base", "--gold", "gold", "--forget", heldout, "--retain", retain,
+        "--text", "records/text.jsonl", "--set", f"forget_train={forget}", "-o", "eval.json",
     )  # fmt: skip
-    measured = _vkdsurgeon(
-        output, "eval", patched, "--reference", paths.base, "--gold", paths.gold, "--forget", heldout,
-        "--retain", retain, "--text", records / "text.jsonl", "--set", f"forget_train={forget}",
-        "-o", place / "eval.json",
-    )  # fmt: skip
-    attacked = _vkdsurgeon(
-        output, "attack", "relearn", patched, "--gold", paths.gold, "--forget", forget, "--heldout", heldout,
-        "--retain", retain, "--seed", seed, "-o", place / "relearn.json",
+    attacked = vkdsurgeon(
+        "attack", "relearn", "unlearned", "--gold", "gold", "--forget", forget, "--heldout", heldout,
+        "--retain", retain, "--seed", seed, "-o", "relearn.json",
     )  # fmt: skip
     values = {metric["id"]: metric["value"] for metric in (*measured["metrics"], *attacked["metrics"])}
     written = unlearned["written"]
@@ -86,14 +87,12 @@ def _run(place: Path, seed: int, output: Output) -> tuple[dict[str, Any], Any]:
     return facts, lambda: _table(facts)
 
 
-def _vkdsurgeon(output: Output, *words: object) -> dict[str, Any]:
+def _run_command(output: Output, place: Path, command: list[str]) -> dict[str, Any]:
     """Run one real command, its progress on our stderr, and read the document it prints."""
-    command = ["vkdsurgeon", *map(str, words), "--json"]
     output.note("\n$ " + " ".join(command))
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "vkdsurgeon_cli", *command[1:]], stdout=subprocess.PIPE, text=True, check=False
-    )
+    words = [sys.executable, "-m", "vkdsurgeon_cli", *command[1:]]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False, cwd=place)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command[:2])} ended with status {done.returncode}: {done.stdout.strip()}")
     output.note(f"({time.monotonic() - started:.0f} s)")
