@@ -59,7 +59,7 @@ def test_images_of_a_batch_do_not_mix(pristine: dict[str, Path], family: str) ->
 def test_every_listed_layer_has_a_say(pristine: dict[str, Path], family: str) -> None:
     stack = load_visual_stack(pristine[family], device="cpu")
     features = stack.features(batch_of(stack, 1), stack.layers)
-    taps = [features[layer] for layer in stack.layers if layer != "projector"]
+    taps = [features[layer] for layer in stack.layers if layer not in stack.outputs]
     gradients = torch.autograd.grad(features["projector"].square().sum(), list(stack.visual_parameters().values()),
                                     allow_unused=True)  # fmt: skip
     reached = {name for name, g in zip(stack.visual_parameters(), gradients, strict=True) if g is not None and g.any()}
@@ -70,6 +70,7 @@ def test_every_listed_layer_has_a_say(pristine: dict[str, Path], family: str) ->
         assert len(taps) == 2, "the last layer comes after the features that LLaVA takes"
     else:
         assert len(taps) == (2 if family == "qwen2_vl" else 3)
+    assert stack.outputs == (("deepstack.0", "deepstack.1", "projector") if family == "qwen3_vl" else ("projector",))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
