@@ -15,7 +15,7 @@ from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import check_output
 from vkdsurgeon.checkpoint.provenance import FILE_NAME, provenance_record, set_digest
 from vkdsurgeon.checkpoint.stage import write_patched
-from vkdsurgeon.data.pictures import Picture, pictures_of
+from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.plan import Plan
 from vkdsurgeon.recipe import Recipe
@@ -25,8 +25,12 @@ from vkdsurgeon.surgery import Job, Outcome, Prepared, operate, prepare, raw_byt
 from vkdsurgeon.unlearn import Step
 
 NO_RETAIN_SET = (
-    "no --retain set: retention is distilled on {what} alone. On the built-in miniature this cost about 4 points of "
-    "retain accuracy and 5 of general vision (docs/method.md); give --retain where you can"
+    "no --retain set: retention is distilled on {what} alone. On the built-in miniature this cost 3 points of retain "
+    "accuracy and 3 of general vision on forget pictures (docs/method.md); give --retain where you can"
+)
+NO_SUBJECTS = (
+    "no record of the forget set names a subject, so all of it counts as one; where it shows several, name them "
+    "(key `subject`, or a sub-folder each), because targets are made per subject"
 )
 
 
@@ -94,12 +98,13 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
                 listener.verdict(event)
 
         outcome = operate(prepared, heard)
+    facts = _facts(prepared, outcome)
     listener.stage("writing")
     report = write_patched(
         prepared.stack.inventory,
         outcome.changes,
         request.out,
-        extra_files={_free_name(prepared): provenance_record(_facts(prepared, outcome))},
+        extra_files={_free_name(prepared): provenance_record(facts)},
     )
     return UnlearnResult(
         plan=prepared.plan,
@@ -110,6 +115,7 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
         verdicts=outcome.verdicts,
         write=report,
         seconds={**outcome.seconds, "writing": report.seconds},
+        provenance=facts,
     )
 
 
@@ -125,6 +131,8 @@ def _job(request: Request, scratch: Path, listener: Listener) -> Job:
         from vkdsurgeon.personas import unpack_generic
 
         generic = pictures_of(read_records(unpack_generic(scratch), role="generic"), role="generic")
+    if len(forget) > 1 and {picture.subject for picture in forget} == {NO_SUBJECT}:
+        listener.warn(NO_SUBJECTS)
     if request.retain is None:
         listener.warn(NO_RETAIN_SET.format(what="built-in drawn strangers" if not request.generic else "--generic"))
     return Job(

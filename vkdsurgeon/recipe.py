@@ -33,11 +33,11 @@ class Recipe(BaseModel):
     micro_batch: int = Field(64, ge=1, description="Most pictures that pass the tower at once (bounds memory).")
     layers: dict[str, float] = Field(
         {"projector": 1.0},
-        description="Tapped layers and their weight in both losses, as LAYER=WEIGHT; `projector` stands for every "
-        "output that the language model reads; see `inspect` for the names.",
+        description="Tapped layers and their weight in both losses, as LAYER=WEIGHT[,LAYER=WEIGHT...]; `projector` "
+        "stands for every output that the language model reads; see `inspect` for the names.",
     )
     distance: Literal["nmse", "mse", "cosine", "smooth_l1"] = Field(
-        "nmse", description="Distance between student and target features."
+        "nmse", description="Distance between student and target features: nmse, mse, cosine or smooth_l1."
     )
     retain_weight: float = Field(2.0, ge=0, description="Weight lambda of retention distillation.")
     alpha: float = Field(1.3, description="How far a subject's mean is moved towards nobody.")
@@ -49,7 +49,7 @@ class Recipe(BaseModel):
     far_share: float = Field(1 / 3, gt=0, le=1, description="Share of the retain identities that counts as far.")
     density: float = Field(0.25, gt=0, le=1, description="Share of the visual weights the saliency mask lets move.")
     saliency: Literal["forget_gradient", "random"] = Field(
-        "forget_gradient", description="What ranks the weights; random is the control."
+        "forget_gradient", description="What ranks the weights: forget_gradient, or random, the control."
     )
     validation_share: float = Field(
         0.125, ge=0, lt=0.5, description="Share of the pictures held out for the stop rule."

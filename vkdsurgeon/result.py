@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.stage import WriteReport
 from vkdsurgeon.plan import Plan
 from vkdsurgeon.recipe import Recipe
@@ -27,6 +28,7 @@ class UnlearnResult:
         verdicts: The stop rule's verdicts, one per schedule.
         write: What was written.
         seconds: Wall time per stage.
+        provenance: What the record beside the weights says, salted digests of the sets and versions among it.
     """
 
     plan: Plan
@@ -37,6 +39,7 @@ class UnlearnResult:
     verdicts: tuple[Verdict, ...] = ()
     write: WriteReport | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -45,9 +48,12 @@ class UnlearnResult:
             "dry_run": self.write is None,
             "out": None if self.out is None else str(self.out),
             "seed": self.seed,
+            "versions": versions(),
+            "sets": self.provenance.get("sets"),
+            "salt": self.provenance.get("salt"),
             "plan": self.plan.as_dict(),
             "recipe": self.recipe.model_dump(),
-            "selected_elements": self.selected_elements,
+            "selected_elements": self.selected_elements or None,
             "stop_rule": [asdict(verdict) for verdict in self.verdicts],
             "written": None if self.write is None else asdict(self.write),
             "seconds": {key: round(value, 3) for key, value in self.seconds.items()},

@@ -16,18 +16,19 @@ class Verdict:
         retain_drift: Normalised squared error of the held-out retain pictures' features.
         met: Both are within the recipe's bounds.
         pictures: Number of forget and retain pictures it was measured on.
-        held_out: The pictures were not trained on.
+        held_out: Whether the forget and the retain pictures were held out; else they were trained on, because no
+            subject had enough pictures to spare one.
     """
 
     forget_ratio: float
     retain_drift: float
     met: bool
     pictures: tuple[int, int]
-    held_out: bool
+    held_out: tuple[bool, bool]
 
 
 def judge(
-    recipe: Recipe, forget_ratio: float, retain_drift: float, pictures: tuple[int, int], held_out: bool
+    recipe: Recipe, forget_ratio: float, retain_drift: float, pictures: tuple[int, int], held_out: tuple[bool, bool]
 ) -> Verdict:
     """Apply the recipe's bounds. Only ever call it after the decay: retention dips early and recovers late."""
     met = forget_ratio <= recipe.forget_ratio and retain_drift <= recipe.retain_drift

@@ -240,7 +240,7 @@ def _saliency_mask(prepared: Prepared, forget: Lesson, generator: torch.Generato
 
 def _look(stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, start: float) -> Verdict:
     forget, retain = (pass_over(stack, lesson, lesson.held_out, recipe) for lesson in lessons)
-    held_out = all(lesson.held_out is not lesson.train for lesson in lessons)
+    held_out = (lessons[0].held_out is not lessons[0].train, lessons[1].held_out is not lessons[1].train)
     return judge(recipe, forget.loss / max(start, 1e-12), retain.drift, (forget.pictures, retain.pictures), held_out)
 
 

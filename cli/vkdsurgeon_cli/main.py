@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from typing import Annotated, Any
@@ -23,7 +24,8 @@ app = typer.Typer(
     name="vkdsurgeon",
     help="Make a multimodal LLM forget what someone or something looks like. Only the vision tower and the projector "
     "are read, trained and written; everything else in the checkpoint stays as it is, byte for byte.",
-    epilog="Exit status: 0 done, 1 unexpected failure, 2 wrong input, 3 a gate failed, 130 interrupted.",
+    epilog="Exit status: 0 done, 1 unexpected failure, 2 wrong input, 3 a gate or the stop rule was not met (the "
+    "result is written), 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,6 +55,8 @@ for register in COMMANDS:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with a status that means something."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # A pipeline that is cancelled gets the same clean-up as a person who presses Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(arguments))
 
 
@@ -75,15 +79,15 @@ def run(arguments: list[str]) -> int:
         status = app(args=arguments, standalone_mode=False)
         return status if isinstance(status, int) else DONE
     except UserError as error:
-        _report("error", str(error), as_json, {"status": USER_INPUT, **error.as_dict()})
+        _report("error", str(error), arguments, {"status": USER_INPUT, **error.as_dict()})
         return USER_INPUT
     except GateFailed as failed:
         # The result, gates included, is on stdout already.
         for sentence in failed.failures:
-            print(f"gate failed: {sentence}", file=sys.stderr)
+            _tell("gate failed", sentence, arguments)
         return GATE
     except (typer.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
+        _tell("interrupted", "nothing half-written stays", arguments)
         return INTERRUPTED
     except _UsageProblem as error:
         error.show(file=sys.stderr)
@@ -91,18 +95,25 @@ def run(arguments: list[str]) -> int:
             _as_document("error", {"status": USER_INPUT, "what": error.format_message()})
         return USER_INPUT
     except SurgeryError as error:
-        _report("failed", str(error), as_json, {"status": UNEXPECTED, "what": str(error)})
+        _report("failed", str(error), arguments, {"status": UNEXPECTED, "what": str(error)})
         return UNEXPECTED
     except Exception as error:
         traceback.print_exc()
-        _report("unexpected failure", f"{type(error).__name__}: {error}", as_json, {"status": UNEXPECTED})
+        _report("unexpected failure", f"{type(error).__name__}: {error}", arguments, {"status": UNEXPECTED})
         return UNEXPECTED
 
 
-def _report(kind: str, text: str, as_json: bool, facts: dict[str, object]) -> None:
-    print(f"{kind}: {text}", file=sys.stderr)
-    if as_json:
+def _report(kind: str, text: str, arguments: list[str], facts: dict[str, object]) -> None:
+    _tell(kind, text, arguments)
+    if "--json" in arguments:
         _as_document(kind, facts)
+
+
+def _tell(kind: str, text: str, arguments: list[str]) -> None:
+    if "jsonl" in arguments or "--progress=jsonl" in arguments:
+        print(json.dumps({"event": kind, "text": text}, ensure_ascii=False), file=sys.stderr)
+    else:
+        print(f"{kind}: {text}", file=sys.stderr)
 
 
 def _as_document(kind: str, facts: dict[str, object]) -> None:

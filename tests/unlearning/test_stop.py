@@ -19,7 +19,7 @@ def test_no_subject_gives_more_than_its_share(subjects: list[str], share: float)
 
 def test_both_bounds_must_hold():
     recipe = Recipe(forget_ratio=0.2, retain_drift=0.05)
-    assert judge(recipe, 0.2, 0.05, (1, 1), True).met
-    assert not judge(recipe, 0.21, 0.01, (1, 1), True).met
-    assert not judge(recipe, 0.01, 0.06, (1, 1), True).met
-    assert not judge(recipe, float("nan"), 0.01, (1, 1), True).met
+    assert judge(recipe, 0.2, 0.05, (1, 1), (True, False)).met
+    assert not judge(recipe, 0.21, 0.01, (1, 1), (True, False)).met
+    assert not judge(recipe, 0.01, 0.06, (1, 1), (True, False)).met
+    assert not judge(recipe, float("nan"), 0.01, (1, 1), (True, False)).met

@@ -16,7 +16,7 @@ from vkdsurgeon.data.record import Record
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
 from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
 from vkdsurgeon.evaluation.model import LoadedModel, load_model
-from vkdsurgeon.evaluation.schema import Metric
+from vkdsurgeon.evaluation.schema import Metric, SetFacts
 from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
 from vkdsurgeon.evaluation.suite import Role, match_encoder, model_facts
@@ -137,7 +137,7 @@ def relearn(attack: Relearning, listener: Listener | None = None) -> RelearnResu
         del loaded
     return RelearnResult(
         models=facts,
-        sets=[set_facts(each, each, attack.salt) for each in _sets(attack)],
+        sets=_set_facts(attack, split, utility),
         settings=_settings(attack, split, device, mine.trained),
         ag_over=over,
         metrics=metrics,
@@ -244,6 +244,7 @@ def _settings(attack: Relearning, split: Split, device: str, trained: int) -> Re
         lr=attack.lr,
         batch_size=attack.batch_size,
         seed=attack.seed,
+        limit=attack.limit,
         device=device,
         trained_parameters=trained,
         shown_records=len(split.shown),
@@ -254,8 +255,15 @@ def _settings(attack: Relearning, split: Split, device: str, trained: int) -> Re
     )
 
 
-def _sets(attack: Relearning) -> list[NamedSet]:
-    return [each for each in (attack.forget, attack.heldout, attack.retain) if each is not None]
+def _set_facts(attack: Relearning, split: Split, utility: Sequence[Record]) -> list[SetFacts]:
+    """What was really used of each set: shown to the attacker, measured, or asked for utility."""
+    forget = split.shown if attack.heldout else (*split.shown, *split.measured)
+    used = ((attack.forget, forget), (attack.heldout, split.measured), (attack.retain, utility))
+    return [
+        set_facts(NamedSet(whole.name, tuple(records)), whole, attack.salt)
+        for whole, records in used
+        if whole is not None
+    ]
 
 
 def _warnings(attack: Relearning, metrics: Sequence[Metric]) -> list[str]:

@@ -24,6 +24,7 @@ class RelearnSettings(_Document):
     batch_size: int
     optimizer: str = "AdamW, no weight decay, gradient norm clipped at 1, linear decay to zero"
     seed: int
+    limit: int | None
     device: str
     trained_parameters: int
     shown_records: int

@@ -59,13 +59,25 @@ def parse_gates(texts: Sequence[str]) -> list[Gate]:
     return [_parse(text) for text in texts]
 
 
+# Everything else is a share, or a difference of shares.
+_IN_POINTS = ("relearn.ag",)
+
+
 def check_gates(gates: Sequence[Gate], known: Collection[str]) -> None:
     """Refuse gates on what will not be measured.
 
     Raises:
-        UserError: With the ids there are.
+        UserError: With the ids there are, or because a share is bounded by a percentage.
     """
     for gate in gates:
+        if not gate.metric.endswith(_IN_POINTS) and abs(gate.number) > 1:
+            raise UserError(
+                "the bound of a share is not a percentage",
+                where=f"--gate {gate.text!r}",
+                value=gate.number,
+                expected="a share from 0 to 1, such as 0.10 for 10 %",
+                remedy=f"write {gate.number / 100:g}; only relearn.ag is counted in points",
+            )
         for needed in gate.needs:
             if needed in known:
                 continue

@@ -22,7 +22,6 @@ from vkdsurgeon_cli.commands.eval_ import (
 )
 from vkdsurgeon_cli.options import (
     DeviceOption,
-    GateOption,
     JsonOption,
     ModelArgument,
     ProgressOption,
@@ -100,7 +99,10 @@ def relearn_command(
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of AdamW; decays linearly to zero.")] = 3e-4,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Records per step.")] = 32,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many retain questions.")] = 500,
-    gate: GateOption = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", help='A bound such as "gap.relearn.ag<=5" (points); missing it ends with status 3.'),
+    ] = None,
     output: OutputOption = None,
     salt: SaltOption = None,
     length_normalised: NormalisedOption = False,

@@ -44,7 +44,7 @@ def mint_command(
     as_json: JsonOption = False,
     progress: ProgressOption = ProgressMode.auto,
 ) -> None:
-    """Draw the people and train both models from nothing (about ten minutes on two cores)."""
+    """Draw the people and train both models from nothing (10 to 25 minutes on two cores)."""
     from vkdsurgeon.personas.shipped import refuse_non_empty
 
     # Before torch is imported, which takes longer than saying no.

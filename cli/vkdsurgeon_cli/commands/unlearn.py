@@ -31,7 +31,9 @@ def unlearn(
     *,
     model: ModelArgument,
     forget: Annotated[Path, typer.Option("--forget", help="What to forget: JSONL, JSON, or a folder of pictures.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="The patched checkpoint; must not exist yet.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The patched checkpoint: empty or not there yet.")
+    ] = None,
     retain: Annotated[Path | None, typer.Option("--retain", help="What to keep, in the same formats.")] = None,
     generic: Annotated[
         Path | None,
@@ -129,10 +131,13 @@ class _Listener:
 
 
 def _told(verdict: Verdict) -> str:
-    where = "held-out" if verdict.held_out else "trained-on"
+    forget, retain = (
+        f"{count} {'held-out' if held_out else 'trained-on'} {name}"
+        for count, held_out, name in zip(verdict.pictures, verdict.held_out, ("forget", "retain"), strict=True)
+    )
     return (
         f"{'met' if verdict.met else 'not met'}: forget loss at {verdict.forget_ratio:.3f} of its start, retain drift "
-        f"{verdict.retain_drift:.4f}, on {verdict.pictures[0]} + {verdict.pictures[1]} {where} pictures"
+        f"{verdict.retain_drift:.4f}, on {forget} and {retain} pictures"
     )
 
 
