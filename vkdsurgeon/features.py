@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from math import prod
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from vkdsurgeon.data.images import open_image
 from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.errors import SurgeryError
 
 if TYPE_CHECKING:
     from vkdsurgeon.visual import ImageBatch, PreparedImage, VisualStack
@@ -125,7 +127,14 @@ def teacher_features(
 def _on_disk(value: Tensor) -> Tensor:
     # The file has no name once it is open, so features of forget pictures never outlive the process.
     with tempfile.NamedTemporaryFile(prefix="vkdsurgeon-features-") as file:
-        file.truncate(max(value.nbytes, 1))
+        try:
+            # Reserved now: a disk that fills up later would kill the process without a word.
+            os.posix_fallocate(file.fileno(), 0, max(value.nbytes, 1))
+        except OSError as error:
+            raise SurgeryError(
+                f"{tempfile.gettempdir()}: no room for teacher features ({error.strerror}); nothing was written. "
+                "Raise cache_gib, or point TMPDIR at a larger disk"
+            ) from error
         mapped = torch.from_file(file.name, shared=True, size=prod(value.shape), dtype=value.dtype).view(value.shape)
         mapped.copy_(value)
     return mapped

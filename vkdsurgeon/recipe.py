@@ -20,7 +20,7 @@ class Recipe(BaseModel):
     The symbols are those of docs/method.md: T(x) = mu_p + alpha Q (nu_p - mu_p) + beta (t(x) - mu_p).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     steps: int = Field(200, ge=1, description="Optimizer steps before the stop rule looks for the first time.")
     lr: float = Field(3e-3, gt=0, description="Peak step size of AdamW.")
@@ -66,7 +66,7 @@ class Recipe(BaseModel):
     @field_validator("layers")
     @classmethod
     def _layers_weigh_something(cls, layers: dict[str, float]) -> dict[str, float]:
-        if not layers or any(weight <= 0 for weight in layers.values()):
+        if not layers or any(not 0 < weight < float("inf") for weight in layers.values()):
             raise ValueError("needs at least one layer, each with a positive weight")
         return layers
 
@@ -86,10 +86,12 @@ def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
     if path is not None:
         where = str(path)
         try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+            loaded = _parse(path.read_text(encoding="utf-8"), path)
         except OSError as error:
             raise UserError(f"cannot read the recipe: {error.strerror}", where=path) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except UserError:
+            raise
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError("the recipe is not YAML", where=path, value=" ".join(str(error).split())) from error
         if loaded is not None and not isinstance(loaded, dict):
             raise UserError("the recipe is not a mapping", where=path, value=loaded, expected="lines of `key: value`")
@@ -98,7 +100,7 @@ def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise UserError(
@@ -113,6 +115,21 @@ def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
             value=first["input"],
             expected=Recipe.model_fields[key.split(".")[0]].description if key else None,
         ) from None
+
+
+def _parse(text: str, path: Path) -> object:
+    # An alias can make a short file unfold without end; a recipe needs none. Of two equal keys one would vanish.
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+        raise UserError("a recipe has no use for YAML aliases", where=path, remedy="write the value out")
+    node = yaml.compose(text)
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise UserError(f"the recipe has key {key!r} twice", where=path, remedy="keep one of them")
+        if any(not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str" for key, _ in node.value):
+            raise UserError("a key of the recipe is no word", where=path, expected="lines of `key: value`")
+    return yaml.safe_load(text)
 
 
 def dump_recipe(recipe: Recipe) -> str:

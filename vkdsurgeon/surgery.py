@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from vkdsurgeon.data.pictures import Picture, check_disjoint
+from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.features import FeatureStore, PictureSet, teacher_features
 from vkdsurgeon.objectives.targets import centroids, draw_stand_ins, nobody
 from vkdsurgeon.objectives.views import ViewDirections
-from vkdsurgeon.plan import Plan, estimate_memory, warnings_for
+from vkdsurgeon.plan import Memory, Plan, estimate_memory, warnings_for
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.saliency import SaliencyMask, gradient_scores, random_scores, select
 from vkdsurgeon.stop import Verdict, judge, split_validation
@@ -115,7 +115,7 @@ def prepare(job: Job) -> Prepared:
     tower = sum(parameters[name].numel() for name in placement.tower_parameters if name in parameters)
     total = sum(parameter.numel() for parameter in parameters.values())
     selected = round(job.recipe.density * total)
-    memory, shape = estimate_memory(stack, forget, keep, job.recipe, selected)
+    memory, shape = _first_pass(stack, forget, keep, job.recipe, selected)
     plan = Plan(
         model_type=stack.split.model_type,
         device=str(job.device),
@@ -137,6 +137,7 @@ def prepare(job: Job) -> Prepared:
             *stack.split.warnings,
             *warnings_for(job.recipe, stack.layers),
             *_told_of_sampling(len(kept), len(job.retain) + len(job.generic)),
+            *_told_of_both(job),
         ),
     )
     return Prepared(job, stack, forget, keep, plan)
@@ -254,6 +255,22 @@ def _with_all_outputs(recipe: Recipe, stack: VisualStack) -> Recipe:
     return recipe.model_copy(update={"layers": dict(ordered)})
 
 
+def _first_pass(
+    stack: VisualStack, forget: PictureSet, keep: PictureSet, recipe: Recipe, selected: int
+) -> tuple[Memory, tuple[int, ...]]:
+    try:
+        return estimate_memory(stack, forget, keep, recipe, selected)
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise UserError(
+            f"tower and projector cannot take what the image processor makes: {type(error).__name__}: {error}",
+            where=stack.inventory.root,
+            expected="config.json, the image processor's config and the split to fit each other",
+            remedy="restore the two files from the original checkpoint; check --tower and --projector with `inspect`",
+        ) from error
+
+
 def _affordable(pictures: list[Picture], recipe: Recipe, seed: int) -> list[Picture]:
     # More pictures than the run can ever draw would cost a teacher's pass each and teach nothing.
     most = recipe.retain_batch * recipe.steps
@@ -268,6 +285,15 @@ def _told_of_sampling(used: int, given: int) -> list[str]:
     if used == given:
         return []
     return [f"{used} of {given} retain and generic pictures are used, as many as the steps can draw (recipe key steps)"]
+
+
+def _told_of_both(job: Job) -> list[str]:
+    shared = {picture.subject for picture in job.forget} & {picture.subject for picture in job.retain} - {NO_SUBJECT}
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} subject(s) of the forget set have pictures in the retain set: that works against forgetting"
+    ]
 
 
 def _identified(pictures: Sequence[Picture]) -> list[Picture]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -17,6 +19,19 @@ from vkdsurgeon_cli.commands import COMMANDS
 
 # Newer typers carry a click of their own, so the class is found through typer, whichever click it uses.
 _UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+_FAULTS_OF_A_PATH = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    }
+)
 
 DONE, UNEXPECTED, USER_INPUT, GATE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -77,6 +92,10 @@ def run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
         status = app(args=arguments, standalone_mode=False)
+        if status == INTERRUPTED:
+            # Some typers turn Ctrl-C into a status by themselves.
+            raise KeyboardInterrupt
+        sys.stdout.flush()
         return status if isinstance(status, int) else DONE
     except UserError as error:
         _report("error", str(error), arguments, {"status": USER_INPUT, **error.as_dict()})
@@ -87,7 +106,7 @@ def run(arguments: list[str]) -> int:
             _tell("gate failed", sentence, arguments)
         return GATE
     except (typer.Abort, KeyboardInterrupt):
-        _tell("interrupted", "nothing half-written stays", arguments)
+        _report("interrupted", "nothing half-written stays", arguments, {"status": INTERRUPTED})
         return INTERRUPTED
     except _UsageProblem as error:
         error.show(file=sys.stderr)
@@ -97,6 +116,12 @@ def run(arguments: list[str]) -> int:
     except SurgeryError as error:
         _report("failed", str(error), arguments, {"status": UNEXPECTED, "what": str(error)})
         return UNEXPECTED
+    except OSError as error:
+        status = USER_INPUT if error.errno in _FAULTS_OF_A_PATH else UNEXPECTED
+        where = f"{error.filename}: " if error.filename else ""
+        facts: dict[str, object] = {"status": status, "where": error.filename, "what": error.strerror}
+        _report("error", f"{where}{error.strerror or error}", arguments, facts)
+        return status
     except Exception as error:
         traceback.print_exc()
         _report("unexpected failure", f"{type(error).__name__}: {error}", arguments, {"status": UNEXPECTED})
@@ -117,5 +142,6 @@ def _tell(kind: str, text: str, arguments: list[str]) -> None:
 
 
 def _as_document(kind: str, facts: dict[str, object]) -> None:
-    json.dump({"error": {"kind": kind, **facts}}, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    with contextlib.suppress(OSError):
+        # A reader that went away changes nothing about the status.
+        print(json.dumps({"error": {"kind": kind, **facts}}, indent=2), flush=True)

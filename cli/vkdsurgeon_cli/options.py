@@ -15,7 +15,7 @@ ProgressOption = Annotated[
     ProgressMode, typer.Option("--progress", help="Progress on stderr: auto (terminal only), jsonl, none.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")]
 TowerOption = Annotated[
     str | None, typer.Option("--tower", help="Module path of the vision tower, where the split rule gets it wrong.")
 ]

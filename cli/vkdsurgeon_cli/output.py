@@ -50,9 +50,9 @@ class Output:
         """Print the result: `data` with `--json`, else what `table` renders (or nothing)."""
         self._close_line()
         if self.as_json:
-            json.dump(data, sys.stdout, indent=2, default=str, ensure_ascii=False)
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            # Whole before the first byte, and in ASCII, so that no terminal's encoding can cut it short.
+            text = json.dumps(data, indent=2, default=str)
+            print(text, flush=True)
         elif table is not None:
             self._stdout.print(table())
 

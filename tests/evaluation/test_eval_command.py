@@ -116,3 +116,28 @@ def test_a_model_of_another_kind_is_no_reference(
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     assert run(command(facts, "--text", str(facts.text), "--gold", str(other))) == 2
     assert "cannot be compared" in capsys.readouterr().err
+
+
+def test_only_results_are_ever_overwritten(tmp_path: Path) -> None:
+    from vkdsurgeon.errors import UserError
+    from vkdsurgeon.evaluation.schema import check_writable
+
+    records = tmp_path / "forget.jsonl"
+    records.write_text('{"image": "a.png"}\n')
+    with pytest.raises(UserError, match="no result of an earlier measurement"):
+        check_writable(records)
+    result = tmp_path / "result.json"
+    result.write_text('{"schema_version": 1, "metrics": []}')
+    check_writable(result)
+    with pytest.raises(UserError):
+        check_writable(Path("/dev/null"))
+
+
+def test_a_share_is_never_held_against_a_percentage() -> None:
+    from vkdsurgeon.errors import UserError
+    from vkdsurgeon.evaluation.gates import check_gates, parse_gates
+
+    known = ["forget.vqa.accuracy", "relearn.ag"]
+    with pytest.raises(UserError, match="not a percentage"):
+        check_gates(parse_gates(["forget.vqa.accuracy<=10"]), known)
+    check_gates(parse_gates(["forget.vqa.accuracy<=0.10", "relearn.ag<=10"]), known)

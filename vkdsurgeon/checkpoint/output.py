@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -39,6 +40,13 @@ def check_output(inventory: Inventory, out: Path, extra_files: Iterable[str] = (
             where=out,
             expected="a directory that is empty or not there",
             remedy="name another one: files of two models must never mix",
+        )
+    if os.path.ismount(out):
+        raise UserError(
+            "the output is a mount point, which a finished directory cannot take the place of",
+            where=out,
+            expected="a directory inside the mount",
+            remedy=f"name {out / 'patched'}, for example",
         )
     place, model = out.resolve(), inventory.root.resolve()
     if place == model or model in place.parents:
@@ -114,8 +122,15 @@ def staged(out: Path) -> Iterator[Path]:
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
     """Remove staging directories whose writer is dead: the lock on them died with it."""
-    for path in parent.glob(f"{prefix}*"):
-        descriptor = os.open(path, os.O_RDONLY)
+    ours = re.compile(re.escape(prefix) + "[0-9a-f]{8}")
+    for path in (parent / name for name in os.listdir(parent) if ours.fullmatch(name)):
+        try:
+            # Only a real directory of our own, never what a link of that name leads to.
+            if path.lstat().st_uid != os.geteuid():
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            continue
         try:
             if _try_lock(descriptor):
                 _discard(path)

@@ -55,6 +55,9 @@ def pictures_of(records: Iterable[Record], *, role: str) -> list[Picture]:
         if known is None:
             found[digest] = Picture(record.image, record.subject or NO_SUBJECT, digest, record.source)
         elif record.subject is not None and digest in named and known.subject != record.subject:
+            if role != "forget":
+                # A group picture is kept as it is; only what is to be forgotten must be clear.
+                continue
             raise UserError(
                 f"one picture has two subjects in the {role} set",
                 where=record.source,

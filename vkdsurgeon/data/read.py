@@ -11,7 +11,11 @@ from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.rows import read_rows
 from vkdsurgeon.errors import UserError
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+PICTURE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jfif", ".avif"}
+)
+# Pictures that Pillow alone cannot open; passing over them would leave them unforgotten.
+UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".svg"})
 
 
 def read_records(path: Path, *, role: str, default_task: str = "vqa") -> list[Record]:
@@ -72,6 +76,24 @@ def require_answers(records: Sequence[Record], *, role: str) -> None:
             )
 
 
+def _refuse_what_would_be_missed(parent: Path, folders: list[str], names: list[str]) -> None:
+    for name in folders:
+        if (parent / name).is_symlink():
+            raise UserError(
+                "a symbolic link to a folder is not followed",
+                where=parent / name,
+                remedy="name the folder itself, or list its pictures in a JSONL file",
+            )
+    for name in sorted(names):
+        if Path(name).suffix.lower() in UNREADABLE_SUFFIXES:
+            raise UserError(
+                "a picture in a format that cannot be read",
+                where=parent / name,
+                expected=f"files ending in {', '.join(sorted(PICTURE_SUFFIXES))}",
+                remedy="convert it, or move it elsewhere",
+            )
+
+
 def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
     found: list[Path] = []
     root = folder.absolute()
@@ -81,6 +103,7 @@ def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
 
     for parent, folders, names in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        _refuse_what_would_be_missed(Path(parent), folders, names)
         found += [
             Path(parent, name)
             for name in names

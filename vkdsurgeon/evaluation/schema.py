@@ -126,18 +126,33 @@ class EvalResult(_Document):
 
 
 def check_writable(path: Path) -> None:
-    """Refuse, before hours of work, a place where a result cannot be written.
+    """Refuse, before hours of work, a place where a result cannot or must not be written.
 
     Raises:
-        UserError: The folder does not exist or is not writable, or the path is a folder.
+        UserError: The folder does not exist or is not writable, or something is there that is no earlier result.
     """
     folder = path.absolute().parent
     if path.is_dir():
         raise UserError("the output is a folder", where=path, expected="a file such as results.json")
+    if path.exists() and not _is_result(path):
+        raise UserError(
+            "the output is an existing file that is no result of an earlier measurement",
+            where=path,
+            expected="a new file, or a result that may be replaced",
+            remedy="name another file: nothing but results is ever overwritten",
+        )
     if not folder.is_dir():
         raise UserError("the folder of the output does not exist", where=path)
     if not os.access(folder, os.W_OK):
         raise UserError("the folder of the output is not writable", where=path)
+
+
+def _is_result(path: Path) -> bool:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "schema_version" in document and "metrics" in document
 
 
 def write_document(path: Path, document: BaseModel) -> None:

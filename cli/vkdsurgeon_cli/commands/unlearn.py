@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from vkdsurgeon_cli.options import (
@@ -144,7 +145,7 @@ def _told(verdict: Verdict) -> str:
 def _table(result: UnlearnResult) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in _rows(result):
-        table.add_row(key, value)
+        table.add_row(key, escape(value))
     return table
 
 
