@@ -113,6 +113,24 @@ def _quantised_tower(bench: Bench) -> None:
         save_file(tensors, shard, metadata={"format": "pt"})
 
 
+def _other_picture_size(bench: Bench) -> None:
+    path = bench.model / "preprocessor_config.json"
+    side = {"height": 56, "width": 56}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "size": {"shortest_edge": 56}, "crop_size": side}))
+
+
+def _linked_folder(bench: Bench) -> None:
+    folder = bench.place / "sets" / "people"
+    folder.mkdir()
+    (folder / "eve").symlink_to(bench.place / "sets" / "forget")
+    bench.forget = folder
+
+
+def _heic(bench: Bench) -> None:
+    (bench.place / "sets" / "forget" / "one.heic").write_bytes(b"x")
+    bench.forget = bench.place / "sets" / "forget"
+
+
 def _recipe(text: str) -> Callable[[Bench], None]:
     def write(bench: Bench) -> None:
         path = bench.place / "recipe.yaml"
@@ -171,6 +189,17 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
     "output without a parent": (lambda b: setattr(b, "out", b.place / "no" / "out"), "parent"),
     "recipe with an unknown key": (_recipe("stepz: 5"), "stepz"),
     "recipe out of range": (_recipe("density: 2"), "density"),
+    "recipe with an alias": (_recipe("layers: &a {projector: 1.0}\nlr: *a"), "aliases"),
+    "recipe with a key twice": (_recipe("steps: 5\nsteps: 6"), "twice"),
+    "recipe with a number for a key": (_recipe("1: 2"), "no word"),
+    "recipe with a truth value for a number": (_recipe("warmup: true"), "warmup"),
+    "recipe without bounds": (_recipe("forget_ratio: .inf"), "forget_ratio"),
+    "recipe with an impossible date": (_recipe("warmup: 2024-99-99"), "YAML"),
+    "processor of another size": (_other_picture_size, "image processor"),
+    "forget folder with a linked folder": (_linked_folder, "symbolic link"),
+    "forget folder with an unreadable format": (_heic, "heic"),
+    "output with an endless name": (lambda b: setattr(b, "out", b.place / ("x" * 300)), "too long"),
+    "seed out of range": (_flags("--seed", "-1"), "seed"),
     "recipe missing": (_flags("--recipe", "/no/such/recipe.yaml"), "recipe.yaml"),
     "unknown layer": (_flags("--layers", "layer.99"), "layer.99"),
     "weight that is none": (_flags("--layers", "projector=much"), "much"),

@@ -106,8 +106,12 @@ def test_a_failure_in_training_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_is_status_130(
-    llava: Path, sets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupt_is_status_130_and_one_document(
+    llava: Path,
+    sets: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     import vkdsurgeon.surgery
 
@@ -115,8 +119,51 @@ def test_an_interrupt_is_status_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(vkdsurgeon.surgery, "train", interrupted)
-    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "patched") == 130
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "patched", "--json") == 130
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["error"]["status"] == 130
+    assert "interrupted" in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_beside_the_output_is_ever_removed(llava: Path, sets: dict[str, Path], tmp_path: Path):
+    mine, linked, abandoned = (tmp_path / f".o.staging-{end}" for end in ("backup", "00000000", "deadbeef"))
+    mine.mkdir()
+    (mine / "precious").write_text("x")
+    linked.symlink_to(mine)
+    abandoned.mkdir()
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "o") == 0
+    assert (mine / "precious").exists()
+    assert linked.is_symlink()
+    assert not abandoned.exists(), "what a killed run left behind goes with the next one"
+
+
+def test_odd_names_are_printed_as_they_are(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "a[bold]é"
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", out) == 0
+    assert "a[bold]é" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_an_unlabelled_forget_set_is_told(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = str(sets["forget"].with_suffix(""))
+    words = ["unlearn", str(llava), "--forget", folder, "--retain", str(sets["retain"]), "--dry-run"]
+    assert run(words) == 0
+    assert "counts as one" in capsys.readouterr().err
+
+
+def test_a_person_in_both_sets_is_told(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    rows = [json.loads(line) for line in sets["retain"].read_text().splitlines()]
+    rows = [{**row, "subject": "person 0"} if number < 2 else row for number, row in enumerate(rows)]
+    shared = sets["retain"].with_name("shared.jsonl")
+    shared.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert unlearn(llava, sets, "--retain", shared, "--dry-run") == 0
+    assert "works against forgetting" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")

@@ -74,3 +74,12 @@ def test_the_digest_follows_content_order_and_salt_but_not_paths(paths: dict[str
         records_digest([first, second], b"other"),
     ]
     assert len({digest, *others}) == len(others) + 1
+
+
+def test_a_group_picture_may_be_kept_but_not_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "group.png"
+    Image.new("RGB", (4, 4)).save(path)
+    records = [Record(image=path, subject=name, source=f"x:{number}") for number, name in enumerate(("Ann", "Bob"))]
+    assert [picture.subject for picture in pictures_of(records, role="retain")] == ["Ann"]
+    with pytest.raises(UserError, match="two subjects"):
+        pictures_of(records, role="forget")
