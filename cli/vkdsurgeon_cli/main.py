@@ -70,8 +70,10 @@ for register in COMMANDS:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with a status that means something."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # A pipeline that is cancelled gets the same clean-up as a person who presses Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A pipeline that is cancelled gets the same clean-up as a person who presses Ctrl-C; so does a lost terminal.
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     sys.exit(run(arguments))
 
 
