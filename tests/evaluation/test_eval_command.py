@@ -141,3 +141,17 @@ def test_a_share_is_never_held_against_a_percentage() -> None:
     with pytest.raises(UserError, match="not a percentage"):
         check_gates(parse_gates(["forget.vqa.accuracy<=10"]), known)
     check_gates(parse_gates(["forget.vqa.accuracy<=0.10", "relearn.ag<=10"]), known)
+
+
+def test_a_processor_of_another_model_is_told(facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    model = tmp_path / "model"
+    shutil.copytree(facts.base, model)
+    path = model / "processor_config.json"
+    config = json.loads(path.read_text())
+    config["image_processor"]["crop_size"] = {"height": 96, "width": 96}
+    config["image_processor"]["size"] = {"shortest_edge": 96}
+    path.write_text(json.dumps(config))
+    assert run(["eval", str(model), "--forget", str(facts.forget)]) == 2
+    assert "cannot take what its processor makes" in capsys.readouterr().err

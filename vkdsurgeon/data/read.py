@@ -107,7 +107,9 @@ def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
         found += [
             Path(parent, name)
             for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES
+            if not name.startswith(".")
+            and Path(name).suffix.lower() in PICTURE_SUFFIXES
+            and Path(parent, name).is_file()
         ]
     if not found:
         raise UserError(

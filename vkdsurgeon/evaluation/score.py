@@ -90,10 +90,19 @@ def answer_records(
             free = {i: (records[i], prompts[i]) for i in part if not records[i].options}
             try:
                 answers |= _choose(loaded, closed, scoring) | _generate(loaded, free, scoring)
+            except UserError:
+                raise
             except torch.OutOfMemoryError as error:
                 raise SurgeryError(
                     f"the GPU has too little memory for {scoring.batch_size} sequences at once; "
                     "use a smaller --batch-size"
+                ) from error
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise UserError(
+                    f"the model cannot take what its processor makes: {type(error).__name__}: {error}",
+                    where=loaded.root,
+                    expected="the processor's files and config.json to belong to one checkpoint",
+                    remedy="restore them from the original checkpoint",
                 ) from error
             if listener:
                 done = start + len(part)
