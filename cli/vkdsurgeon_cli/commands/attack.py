@@ -15,6 +15,7 @@ from vkdsurgeon_cli.commands.eval_ import (
     OutputOption,
     SaltOption,
     TokensOption,
+    conclude,
     gate_table,
     new_table,
     percent,
@@ -122,8 +123,8 @@ def relearn_command(
     """
     from vkdsurgeon.attacks.relearn import Relearning, relearn
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.gates import parse_gates, raise_failures
-    from vkdsurgeon.evaluation.schema import check_writable, write_document
+    from vkdsurgeon.evaluation.gates import parse_gates
+    from vkdsurgeon.evaluation.schema import check_writable
     from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.evaluation.sets import read_set
 
@@ -157,12 +158,7 @@ def relearn_command(
         salt=(salt or "").encode(),
     )
     result = relearn(attack, out.progress)
-    if output is not None:
-        write_document(output, result)
-    for warning in result.warnings:
-        out.warn(warning)
-    out.document(result.model_dump(mode="json"), lambda: stack(_tables(result)))
-    raise_failures(result.gates)
+    conclude(result, output, out, lambda: stack(_tables(result)))
 
 
 def _tables(result: RelearnResult) -> list[Table]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,7 @@ from vkdsurgeon_cli.options import DeviceOption, GateOption, JsonOption, ModelAr
 from vkdsurgeon_cli.output import Output, ProgressMode
 
 if TYPE_CHECKING:
+    from vkdsurgeon.attacks.schema import RelearnResult
     from vkdsurgeon.evaluation.schema import EvalResult, GateOutcome, Metric
 
 ForgetSet = Annotated[Path | None, typer.Option("--forget", help="What is to be forgotten: less is better.")]
@@ -73,8 +74,8 @@ def evaluate_command(
     by greedy generation. Metrics are named SET.TASK.METRIC, such as forget.vqa.accuracy; with --reference and --gold
     also reference.*, delta.* (model minus reference), gold.*, gap.* (model minus gold) and SET.TASK.agreement.
     """
-    from vkdsurgeon.evaluation.gates import parse_gates, raise_failures
-    from vkdsurgeon.evaluation.schema import check_writable, write_document
+    from vkdsurgeon.evaluation.gates import parse_gates
+    from vkdsurgeon.evaluation.schema import check_writable
     from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.evaluation.sets import parse_set, read_set
     from vkdsurgeon.evaluation.suite import Evaluation, evaluate
@@ -100,11 +101,19 @@ def evaluate_command(
         include_examples=include_examples,
     )
     result = evaluate(evaluation, out.progress)
+    conclude(result, output, out, lambda: stack(_tables(result)))
+
+
+def conclude(result: EvalResult | RelearnResult, output: Path | None, out: Output, table: Callable[[], Table]) -> None:
+    """Write and print a measurement, then end with the gates that failed."""
+    from vkdsurgeon.evaluation.gates import raise_failures
+    from vkdsurgeon.evaluation.schema import write_document
+
     if output is not None:
         write_document(output, result)
     for warning in result.warnings:
         out.warn(warning)
-    out.document(result.model_dump(mode="json"), lambda: stack(_tables(result)))
+    out.document(result.model_dump(mode="json"), table)
     raise_failures(result.gates)
 
 
