@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import shutil
@@ -13,14 +14,17 @@ import torch
 log = logging.getLogger("vkdsurgeon.kernels")
 
 OPERATIONS: dict[str, tuple[str, ...]] = {
-    "feature_distillation": ("compiled", "reference"),
-    "masked_adamw": ("compiled", "reference"),
-    "saliency": ("histogram", "reference"),
+    "feature_distillation": ("triton", "compiled", "reference"),
+    "masked_adamw": ("triton", "compiled", "reference"),
+    "saliency_scores": ("triton", "compiled", "reference"),
+    # torch.compile has no histogram to generate, so plain PyTorch in chunks stands between Triton and the sort.
+    "saliency_selection": ("triton", "histogram", "reference"),
 }
 
 # torch.compile costs seconds to tens of seconds once per process; below this many elements a step saves less than
 # that over a whole run (eager AdamW on 4 M floats takes about 20 ms on one core).
 _COMPILE_FROM_ELEMENTS = 1 << 22
+_OLDEST_CAPABILITY = (8, 0)
 
 
 @dataclass(frozen=True)
@@ -55,21 +59,47 @@ def choose(operation: str, device: torch.device, elements: int, forced: str = "a
         ValueError: The forced implementation does not exist or cannot run here; names those that can.
     """
     names = implementations(operation)
+    obstacles = {name: obstacle(name, device) for name in names}
+    able = [name for name in names if obstacles[name] is None]
     if forced != "auto":
         if forced not in names:
             raise ValueError(f"{operation} has no implementation {forced!r}; it has {', '.join(names)}")
-        obstacle = compile_obstacle(device.type) if forced == "compiled" else None
-        if obstacle:
-            raise ValueError(f"{operation}: 'compiled' cannot run here ({obstacle}); 'reference' can")
+        if obstacles[forced]:
+            raise ValueError(f"{operation}: {forced!r} cannot run here ({obstacles[forced]}); {', '.join(able)} can")
         return _logged(Choice(operation, forced, "asked for"))
-    if names[0] != "compiled":
-        return _logged(Choice(operation, names[0], "exact in bounded memory on every device"))
-    obstacle = compile_obstacle(device.type)
-    if obstacle:
-        return _logged(Choice(operation, "reference", obstacle))
-    if elements < _COMPILE_FROM_ELEMENTS:
+    if device.type == "cpu" and "triton" in able:
+        able.remove("triton")
+        obstacles["triton"] = "the interpreter of Triton is for tests"
+    best = able[0]
+    if best == "compiled" and elements < _COMPILE_FROM_ELEMENTS:
         return _logged(Choice(operation, "reference", "too little work per call to pay for compilation"))
-    return _logged(Choice(operation, "compiled", f"torch.compile works on {device.type}"))
+    passed_over = [f"{name}: {obstacles[name]}" for name in names[: names.index(best)]]
+    return _logged(Choice(operation, best, "; ".join(passed_over) or f"the fastest, and it runs on {device.type}"))
+
+
+def obstacle(implementation: str, device: torch.device) -> str | None:
+    """Why an implementation cannot run on a device, or None if it can."""
+    if implementation == "triton":
+        return triton_obstacle(device)
+    return compile_obstacle(device.type) if implementation == "compiled" else None
+
+
+def interpreting() -> bool:
+    """Whether Triton kernels run in its interpreter, which takes tensors of the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+
+
+def triton_obstacle(device: torch.device) -> str | None:
+    """Why the Triton kernels cannot run on a device, or None if they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if device.type == "cpu":
+        return None if interpreting() else "Triton needs a GPU"
+    if device.type != "cuda":
+        return f"not tried on {device.type}"
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < _OLDEST_CAPABILITY:
+        return "the GPU is older than compute capability 8.0"
+    return None
 
 
 @lru_cache
@@ -83,9 +113,7 @@ def compile_obstacle(device_type: str) -> str | None:
             return "no C++ compiler on PATH, which torch.compile needs on a CPU"
         return None
     if device_type == "cuda":
-        try:
-            import triton  # noqa: F401
-        except ImportError:
+        if importlib.util.find_spec("triton") is None:
             return "triton is not installed, which torch.compile needs on a GPU"
         return None
     return f"not tried on {device_type}"

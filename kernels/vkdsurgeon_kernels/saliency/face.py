@@ -60,7 +60,7 @@ def select_top_fraction(scores: Sequence[Tensor], fraction: float, *, implementa
         if score.numel() and not (bool(torch.isfinite(score).all()) and float(score.min()) >= 0):
             raise ValueError(f"score {position} has a negative or non-finite value")
     total = sum(score.numel() for score in scores)
-    choice = choose("saliency", scores[0].device, total, implementation)
+    choice = choose("saliency_selection", scores[0].device, total, implementation)
     select = histogram.select if choice.implementation == "histogram" else reference.select
     # Adding +0.0 turns -0.0, whose bit pattern is negative, into +0.0.
     return select([score + 0.0 for score in scores] if _has_negative_zero(scores) else scores, round(fraction * total))

@@ -1,0 +1,43 @@
+"""Registration with torch: every operation has a schema, a fake and one kernel per device key.
+
+The operators are opaque to `torch.compile`: a compiled program calls them without a graph break, and which
+implementation runs is decided inside, at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+NAMESPACE = "vkdsurgeon"
+# Devices beyond these two take the composite key, where only plain PyTorch can run.
+DISPATCH_KEYS = ("CPU", "CUDA", "CompositeExplicitAutograd")
+
+_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+
+
+def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> str:
+    """Register an operator.
+
+    Args:
+        schema: `name(arguments) -> results` in torch's schema language. Give no defaults: autograd formulas see the
+            arguments as called.
+        kernel: Computes the operator; chooses among its implementations.
+        fake: Makes results of the right shape and dtype without data; does nothing for an in-place operator.
+
+    Returns:
+        The qualified name, for `register_autograd` and `torch.ops`.
+    """
+    _LIBRARY.define(schema)
+    name = f"{NAMESPACE}::{schema.partition('(')[0]}"
+    for key in DISPATCH_KEYS:
+        _LIBRARY.impl(name.rpartition("::")[2], kernel, key)
+    torch.library.register_fake(name, fake, lib=_LIBRARY)
+    return name
+
+
+def register_autograd(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
+    """Give a functional operator its backward formula; see `torch.library.register_autograd`."""
+    torch.library.register_autograd(name, backward, setup_context=setup_context, lib=_LIBRARY)
