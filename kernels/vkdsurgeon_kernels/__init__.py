@@ -5,17 +5,20 @@ mask. Which implementation runs is decided by device and workload (`backend.choo
 """
 
 from vkdsurgeon_kernels.backend import Choice, choose, implementations
+from vkdsurgeon_kernels.bitmask import BitMask
 from vkdsurgeon_kernels.distillation import DISTANCES, feature_distillation
-from vkdsurgeon_kernels.masked_adamw import MaskedAdamW
+from vkdsurgeon_kernels.masked_adamw import MaskedAdamW, restrict_weight_gradients
 from vkdsurgeon_kernels.saliency import accumulate_scores, select_top_fraction
 
 __all__ = [
     "DISTANCES",
+    "BitMask",
     "Choice",
     "MaskedAdamW",
     "accumulate_scores",
     "choose",
     "feature_distillation",
     "implementations",
+    "restrict_weight_gradients",
     "select_top_fraction",
 ]

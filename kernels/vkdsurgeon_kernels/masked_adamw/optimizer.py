@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from vkdsurgeon_kernels.backend import choose
-from vkdsurgeon_kernels.masked_adamw import compiled, reference
+from vkdsurgeon_kernels.bitmask import BLOCK, BitMask
+from vkdsurgeon_kernels.masked_adamw.operator import accumulate_selected_, masked_adamw_, selected_square_sum
+from vkdsurgeon_kernels.masked_adamw.rounding import seed_of
+from vkdsurgeon_kernels.masked_adamw.selection import Selection, as_selection
+
+_STATE_TENSORS = ("exp_avg", "exp_avg_sq", "master", "scales")
 
 
 class MaskedAdamW(torch.optim.Optimizer):
     """AdamW on a subset of the elements of each parameter.
 
     Moments and, for parameters narrower than float32, float32 master values exist for the selected elements only,
-    packed in element order. A frozen element keeps its bits whatever weight decay, momentum and clipping do; a
+    packed in row-major order. A frozen element keeps its bits whatever weight decay, momentum and clipping do; a
     parameter without a mask is frozen entirely. With masks of ones the result is that of `torch.optim.AdamW`.
 
     Args:
         params: Parameters, or parameter groups as every torch optimizer takes them.
-        masks: Bool tensor of the parameter's shape for each parameter that may move.
+        masks: For each parameter that may move, a `BitMask` or a bool tensor of its shape.
         lr: Step size; schedulers may change it.
         betas: Decay of the first and second moment.
         eps: Added to the root of the second moment.
         weight_decay: Decoupled decay of the selected elements.
         max_norm: Clip the gradient of the selected elements to this global norm; None does not clip.
-        implementation: `auto`, `compiled` or `reference`.
+        masters: Keep float32 values for bfloat16 and float16 parameters. False rounds stochastically instead, which
+            saves 4 bytes per selected element (bfloat16 only).
+        moments: `float32`, or `int8`: 2 bytes per selected element instead of 8, see `masked_adamw.moments`.
+        during_backward: `pack` moves each gradient, as soon as it is complete, into a float32 buffer for the selected
+            elements and frees it, so that dense gradients never live together; several backward passes add up. `step`
+            makes the whole step then, leaving `step()` nothing to do: no buffer, but neither clipping nor several
+            backward passes per step. None leaves gradients where torch puts them.
+        seed: Of stochastic rounding.
+        implementation: `auto`, `triton`, `compiled` or `reference`.
 
     Raises:
-        ValueError: No element is selected, a mask's shape or dtype is wrong, or a setting is out of range.
+        ValueError: No element is selected, a mask does not fit, a setting is out of range, or an implementation
+            that cannot run here was asked for.
     """
 
     def __init__(
         self,
         params: Iterable[Parameter] | Iterable[dict[str, Any]],
-        masks: Mapping[Parameter, Tensor],
+        masks: Mapping[Parameter, Tensor | BitMask],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         max_norm: float | None = None,
+        *,
+        masters: bool = True,
+        moments: Literal["float32", "int8"] = "float32",
+        during_backward: Literal["pack", "step"] | None = None,
+        seed: int = 0,
         implementation: str = "auto",
     ) -> None:
         if lr < 0 or eps < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
@@ -51,24 +71,44 @@ class MaskedAdamW(torch.optim.Optimizer):
             )
         if max_norm is not None and max_norm <= 0:
             raise ValueError(f"max_norm must be positive or None, got {max_norm}")
+        if moments not in ("float32", "int8"):
+            raise ValueError(f"moments are 'float32' or 'int8', got {moments!r}")
+        if during_backward not in (None, "pack", "step"):
+            raise ValueError(f"during_backward is 'pack', 'step' or None, got {during_backward!r}")
+        if during_backward == "step" and max_norm is not None:
+            raise ValueError(
+                "clipping needs the gradient of all parameters before the first of them moves: use "
+                f"during_backward='pack' with max_norm {max_norm}, or max_norm=None"
+            )
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.max_norm = max_norm
+        self.seed = seed
+        self._masters, self._eight_bit, self._during_backward = masters, moments == "int8", during_backward
+        self._packed: dict[Parameter, Tensor] = {}
         everything = [parameter for group in self.param_groups for parameter in group["params"]]
-        self._masks = {parameter: masks[parameter] for parameter in everything if parameter in masks}
-        for parameter, mask in self._masks.items():
-            if mask.shape != parameter.shape or mask.dtype != torch.bool:
-                raise ValueError(
-                    f"a mask is {tuple(mask.shape)} {mask.dtype}, its parameter {tuple(parameter.shape)}: "
-                    "masks are bool tensors of the parameter's shape"
-                )
-        selected = sum(int(mask.sum()) for mask in self._masks.values())
+        masked = [parameter for parameter in everything if parameter in masks]
+        self._number = {parameter: number for number, parameter in enumerate(everything)}
+        if not masked:
+            raise ValueError("the masks select no element of any parameter: none of the parameters has a mask")
+        selected = sum(_count(masks[parameter]) for parameter in masked)
+        self.choice = choose("masked_adamw", masked[0].device, selected, implementation)
+        self._selections: dict[Parameter, Selection] = {}
+        for parameter in masked:
+            runs = self._implementation(parameter)
+            selection = as_selection(parameter, masks[parameter], runs, eight_bit=self._eight_bit)
+            if selection.mask.count:
+                self._check_dtype(parameter)
+                self._selections[parameter] = selection
         if selected == 0:
             raise ValueError("the masks select no element of any parameter")
         self.selected_elements = selected
-        self.choice = choose("masked_adamw", everything[0].device, selected, implementation)
-        self._update: Callable[..., None] = (
-            compiled.update_packed() if self.choice.implementation == "compiled" else reference.update_packed
-        )
+        if during_backward is not None:
+            take = self._pack if during_backward == "pack" else self._step_at_once
+            self._hooks = [
+                parameter.register_post_accumulate_grad_hook(take)
+                for parameter in self._selections
+                if parameter.requires_grad
+            ]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -85,68 +125,215 @@ class MaskedAdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         work = [
-            (group, parameter, parameter.grad.masked_select(self._masks[parameter]).float())
+            (group, parameter)
             for group in self.param_groups
             for parameter in group["params"]
-            if parameter.grad is not None and parameter in self._masks
+            if parameter in self._selections and self._gradient(parameter) is not None
         ]
-        if not work:
-            return loss
-        if self.max_norm is not None:
-            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for _, _, g in work]))
-            shrink = (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
-            torch._foreach_mul_([g for _, _, g in work], shrink)
-        for group, parameter, gradient in work:
-            self._move(group, parameter, gradient)
+        if work:
+            self._move(work, self._shrink([parameter for _, parameter in work]))
         return loss
 
-    def _move(self, group: dict[str, Any], parameter: Parameter, gradient: Tensor) -> None:
-        mask = self._masks[parameter]
-        state = self.state[parameter]
-        if not state:
-            state["step"] = 0
-            state["exp_avg"] = torch.zeros_like(gradient)
-            state["exp_avg_sq"] = torch.zeros_like(gradient)
-            if parameter.dtype != torch.float32:
-                state["master"] = parameter.masked_select(mask).float()
-        state["step"] += 1
-        beta1, beta2 = group["betas"]
-        value = state["master"] if "master" in state else parameter.masked_select(mask)
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As in every torch optimizer; forgets packed gradients too."""
+        super().zero_grad(set_to_none)
+        self._packed.clear()
 
-        def scalar(number: float) -> Tensor:
-            return torch.tensor(number, dtype=torch.float32, device=parameter.device)
+    def detach_hooks(self) -> None:
+        """Stop acting during backward; needed only where the model outlives an optimizer with `during_backward`."""
+        for hook in getattr(self, "_hooks", []):
+            hook.remove()
 
-        self._update(
-            value,
-            gradient,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            lr=scalar(group["lr"]),
-            decay=scalar(1 - group["lr"] * group["weight_decay"]),
-            beta1=beta1,
-            beta2=beta2,
-            correction1=scalar(1 - beta1 ** state["step"]),
-            correction2=scalar(1 - beta2 ** state["step"]),
-            epsilon=group["eps"],
-        )
-        parameter.masked_scatter_(mask, value.to(parameter.dtype))
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in every torch optimizer; packed states keep float32 whatever the parameter's dtype is."""
-        super().load_state_dict(state_dict)
-        saved = [state_dict["state"].get(key, {}) for group in state_dict["param_groups"] for key in group["params"]]
-        everything = [parameter for group in self.param_groups for parameter in group["params"]]
-        for parameter, entry in zip(everything, saved, strict=True):
-            for key in ("exp_avg", "exp_avg_sq", "master"):
-                if key in entry:
-                    self.state[parameter][key] = entry[key].to(device=parameter.device, dtype=torch.float32).clone()
+    def selection(self, parameter: Parameter) -> BitMask | None:
+        """The mask of a parameter, None if it is frozen."""
+        found = self._selections.get(parameter)
+        return None if found is None else found.mask
 
     def selected_values(self, parameter: Parameter) -> Tensor:
-        """The selected elements of one parameter at full precision, [K] float32, in element order."""
-        if parameter not in self._masks:
+        """The selected elements of one parameter at full precision, [K] float32, in row-major order."""
+        if parameter not in self._selections:
             return torch.empty(0, device=parameter.device)
         state = self.state.get(parameter, {})
         if "master" in state:
             master: Tensor = state["master"]
             return master
-        return parameter.detach().masked_select(self._masks[parameter]).float()
+        return self._selections[parameter].gather(parameter.detach()).float()
+
+    def add_selected_gradient(self, parameter: Parameter, gradient: Tensor) -> None:
+        """Hand over the gradient of the selected elements alone.
+
+        For backward passes that never compute the rest, see `restrict_weight_gradients`. Adds to what was handed over
+        since the last `zero_grad`; a dense `.grad` of the same parameter is then ignored.
+
+        Args:
+            parameter: One of the masked parameters.
+            gradient: [K] (any shape with K elements), in row-major order of the selected elements.
+
+        Raises:
+            ValueError: The parameter is frozen or the number of elements is wrong.
+        """
+        count = self._selections[parameter].mask.count if parameter in self._selections else 0
+        if gradient.numel() != count:
+            raise ValueError(f"{count} elements of this parameter are selected, the gradient has {gradient.numel()}")
+        if parameter in self._packed:
+            self._packed[parameter].add_(gradient.reshape(-1))
+        else:
+            self._packed[parameter] = gradient.detach().reshape(-1).to(self._wide(parameter), copy=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in every torch optimizer; each parameter's state carries a fingerprint of its mask."""
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in every torch optimizer; packed states keep their dtype whatever the parameter's is.
+
+        Raises:
+            ValueError: The state belongs to other masks.
+        """
+        saved = [state_dict["state"].get(key, {}) for group in state_dict["param_groups"] for key in group["params"]]
+        everything = [parameter for group in self.param_groups for parameter in group["params"]]
+        for number, (parameter, entry) in enumerate(zip(everything, saved, strict=False)):
+            if not entry:
+                continue
+            expected = self._selections[parameter].fingerprint if parameter in self._selections else None
+            if entry.get("mask") != expected:
+                raise ValueError(
+                    f"the state of parameter {number} was made with another mask ({entry.get('mask')}, expected "
+                    f"{expected}); build the optimizer with the masks of the run that saved it"
+                )
+        super().load_state_dict(state_dict)
+        for parameter, entry in zip(everything, saved, strict=True):
+            for key in _STATE_TENSORS:
+                if key in entry:
+                    self.state[parameter][key] = entry[key].to(device=parameter.device, copy=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        hooks = {"_hooks"}
+        return {key: value for key, value in self.__dict__.items() if key not in hooks}
+
+    def _implementation(self, parameter: Parameter) -> str:
+        return "reference" if parameter.dtype == torch.float64 else self.choice.implementation
+
+    def _wide(self, parameter: Parameter) -> torch.dtype:
+        return torch.promote_types(parameter.dtype, torch.float32)
+
+    def _check_dtype(self, parameter: Parameter) -> None:
+        if not self._masters and parameter.dtype == torch.float16:
+            raise ValueError("stochastic rounding is for bfloat16; keep masters=True for float16 parameters")
+        if self._eight_bit and parameter.dtype == torch.float64:
+            raise ValueError("moments='int8' is for float32 and narrower parameters, got torch.float64")
+
+    def _gradient(self, parameter: Parameter) -> Tensor | None:
+        return self._packed.get(parameter, parameter.grad)
+
+    def _pack(self, parameter: Parameter) -> None:
+        assert parameter.grad is not None
+        selection = self._selections[parameter]
+        if parameter not in self._packed:
+            self._packed[parameter] = torch.zeros(
+                selection.mask.count, dtype=self._wide(parameter), device=parameter.device
+            )
+        accumulate_selected_(
+            self._packed[parameter],
+            parameter.grad,
+            selection.words,
+            selection.positions,
+            selection.layout,
+            self._implementation(parameter),
+        )
+        parameter.grad = None
+
+    @torch.no_grad()
+    def _step_at_once(self, parameter: Parameter) -> None:
+        group = next(group for group in self.param_groups if any(p is parameter for p in group["params"]))
+        self._move([(group, parameter)], torch.ones((), device=parameter.device))
+        parameter.grad = None
+
+    def _shrink(self, parameters: Sequence[Parameter]) -> Tensor:
+        device = parameters[0].device
+        if self.max_norm is None:
+            return torch.ones((), device=device)
+        sums = []
+        for (implementation, layout, packed, _), members in self._launches(parameters).items():
+            selections = [self._selections[parameter] for parameter in members]
+            sums.append(
+                selected_square_sum(
+                    [self._gradient(parameter) for parameter in members],
+                    [selection.words for selection in selections],
+                    [selection.positions for selection in selections],
+                    packed,
+                    layout,
+                    implementation,
+                ).to(device)
+            )
+        return (self.max_norm / (torch.stack(sums).sum().sqrt() + 1e-6)).clamp(max=1.0)
+
+    def _launches(self, parameters: Iterable[Parameter]) -> dict[tuple[str, str, bool, Any], list[Parameter]]:
+        """Parameters that one call can move together."""
+        launches: dict[tuple[str, str, bool, Any], list[Parameter]] = {}
+        for parameter in parameters:
+            gradient = self._gradient(parameter)
+            assert gradient is not None
+            key = (
+                self._implementation(parameter),
+                self._selections[parameter].layout,
+                parameter in self._packed,
+                (parameter.device, parameter.dtype, gradient.dtype, self._selections[parameter].positions.dtype),
+            )
+            launches.setdefault(key, []).append(parameter)
+        return launches
+
+    def _move(self, work: Sequence[tuple[dict[str, Any], Parameter]], shrink: Tensor) -> None:
+        group_of = {parameter: group for group, parameter in work}
+        for (implementation, layout, packed, (device, *_)), members in self._launches(group_of).items():
+            states = [self._ready_state(parameter) for parameter in members]
+            rows = [self._hyper_row(group_of[p], state["step"]) for p, state in zip(members, states, strict=True)]
+            wide = self._wide(members[0])
+            stochastic = members[0].dtype == torch.bfloat16 and not self._masters
+            seeds = [seed_of(s["step"], self._number[p], self.seed) for p, s in zip(members, states, strict=True)]
+            selections = [self._selections[parameter] for parameter in members]
+            masked_adamw_(
+                [parameter.detach() for parameter in members],
+                [self._gradient(parameter) for parameter in members],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [state["master"] for state in states if "master" in state],
+                [state["scales"] for state in states if "scales" in state],
+                [selection.words for selection in selections],
+                [selection.positions for selection in selections],
+                torch.tensor(rows, dtype=wide).to(device, non_blocking=True),
+                shrink.to(device=device, dtype=wide),
+                seeds if stochastic else [],
+                packed,
+                layout,
+                implementation,
+            )
+
+    def _hyper_row(self, group: dict[str, Any], step: int) -> tuple[float, ...]:
+        """One row in the order of `reference.COLUMNS`."""
+        lr, (beta1, beta2) = float(group["lr"]), group["betas"]
+        unbias1, unbias2 = 1 / (1 - beta1**step), 1 / (1 - beta2**step)
+        decay = 1 - lr * group["weight_decay"]
+        return (lr, decay, beta1, 1 - beta1, beta2, 1 - beta2, unbias1, unbias2, group["eps"])
+
+    def _ready_state(self, parameter: Parameter) -> dict[str, Any]:
+        """The parameter's state, counted one step on."""
+        state: dict[str, Any] = self.state[parameter]
+        if not state:
+            selection = self._selections[parameter]
+            zeros = partial(torch.zeros, device=parameter.device)
+            count, wide = selection.mask.count, self._wide(parameter)
+            state["step"] = 0
+            state["mask"] = selection.fingerprint
+            state["exp_avg"] = zeros(count, dtype=torch.int8 if self._eight_bit else wide)
+            state["exp_avg_sq"] = zeros(count, dtype=torch.uint8 if self._eight_bit else wide)
+            if self._eight_bit:
+                state["scales"] = zeros((2, -(-parameter.numel() // BLOCK)))
+            if self._masters and parameter.dtype != wide:
+                state["master"] = selection.gather(parameter.detach()).to(wide)
+        state["step"] += 1
+        return state
+
+
+def _count(mask: Tensor | BitMask) -> int:
+    return mask.count if isinstance(mask, BitMask) else int(mask.sum())

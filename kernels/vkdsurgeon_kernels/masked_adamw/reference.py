@@ -1,40 +1,92 @@
-"""The AdamW update (Loshchilov & Hutter, arXiv 1711.05101, algorithm 2) on packed elements."""
+"""The masked step in plain PyTorch, parameter by parameter.
+
+AdamW is algorithm 2 of Loshchilov & Hutter, arXiv 1711.05101.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
+from vkdsurgeon_kernels.bitmask import BLOCK
+from vkdsurgeon_kernels.masked_adamw import moments, rounding
 
-def update_packed(
-    value: Tensor,
+COLUMNS = ("lr", "decay", "beta1", "rest1", "beta2", "rest2", "unbias1", "unbias2", "eps")
+"""Columns of `hyper`. The rests 1 - beta come separately: taken in float32, 1 - 0.999 would be off by 5e-5."""
+
+
+def step_parameter(
+    parameter: Tensor,
     gradient: Tensor,
     average: Tensor,
-    average_square: Tensor,
-    *,
-    lr: Tensor,
-    decay: Tensor,
-    beta1: float,
-    beta2: float,
-    correction1: Tensor,
-    correction2: Tensor,
-    epsilon: float,
+    square: Tensor,
+    master: Tensor | None,
+    scales: Tensor | None,
+    positions: Tensor | None,
+    hyper: Tensor,
+    shrink: Tensor,
+    noise: Tensor | None,
+    packed: bool,
 ) -> None:
-    """One step in place on the selected elements of one parameter.
+    """Move the selected elements of one parameter, in place.
 
     Args:
-        value: [K] float32, the (master) values.
-        gradient: [K] float32, clipped already.
-        average: [K] float32, first moment.
-        average_square: [K] float32, second moment.
-        lr: Step size, a float32 scalar tensor, so that a schedule never recompiles.
-        decay: `1 - lr * weight_decay`, scalar tensor.
-        beta1: Decay of the first moment.
-        beta2: Decay of the second moment.
-        correction1: `1 - beta1 ** step`, scalar tensor.
-        correction2: `1 - beta2 ** step`, scalar tensor.
-        epsilon: Added to the root of the second moment.
+        parameter: Any shape, contiguous.
+        gradient: The parameter's shape, or [K] when `packed`.
+        average: [K] first moment, float32 (float64 for float64 parameters) or int8 with `scales`.
+        square: [K] second moment, as `average`, uint8 with `scales`.
+        master: [K] values at full precision, or None.
+        scales: [2, blocks] float32, see `moments`, or None.
+        positions: [K] selected elements in row-major order; None when all are.
+        hyper: [9], see `COLUMNS`; tensors, so that a schedule never recompiles.
+        shrink: Scalar that clips the gradient.
+        noise: Scalar int64 seed for stochastic rounding; None rounds to nearest.
+        packed: Whether the gradient holds the selected elements only.
     """
-    average.lerp_(gradient, 1 - beta1)
-    average_square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    denominator = (average_square / correction2).sqrt_().add_(epsilon)
-    value.mul_(decay).sub_(lr * (average / correction1) / denominator)
+    flat, index = parameter.view(-1), None if positions is None else positions.long()
+    dense = gradient.reshape(-1)
+    slope = (dense if packed or index is None else dense[index]).to(hyper.dtype) * shrink
+    if master is None:
+        value = (flat if index is None else flat[index]).to(hyper.dtype)
+    else:
+        value = master
+    lr, decay, beta1, rest1, beta2, rest2, unbias1, unbias2, eps = hyper.unbind()
+    blocks = None
+    if scales is None:
+        first, second = average, square
+    else:
+        blocks = (torch.arange(flat.numel(), device=flat.device) if index is None else index) // BLOCK
+        first, second = moments.decode(average, square, scales, blocks)
+    first = first * beta1 + slope * rest1
+    second = second * beta2 + slope * slope * rest2
+    value = value * decay - lr * (first * unbias1) / ((second * unbias2).sqrt() + eps)
+    if scales is None or blocks is None:
+        average.copy_(first)
+        square.copy_(second)
+    else:
+        moments.encode(first, second, average, square, scales, blocks)
+    if master is not None:
+        master.copy_(value)
+    rounded = value.to(parameter.dtype) if noise is None else rounding.stochastic(value, noise)
+    if index is None:
+        flat.copy_(rounded)
+    else:
+        flat[index] = rounded
+
+
+def square_sum(gradients: Sequence[Tensor], positions: Sequence[Tensor | None], packed: bool) -> Tensor:
+    """Sum of the squares of the selected gradient of all parameters, a scalar of at least float32."""
+    sums = []
+    for gradient, where in zip(gradients, positions, strict=True):
+        flat = gradient.reshape(-1)
+        chosen = flat if packed or where is None else flat[where.long()]
+        sums.append(chosen.to(torch.promote_types(chosen.dtype, torch.float32)).square().sum())
+    return torch.stack(sums).sum()
+
+
+def accumulate(packed: Tensor, gradient: Tensor, positions: Tensor | None) -> None:
+    """Add the selected elements of a dense gradient to the packed one, in place."""
+    flat = gradient.reshape(-1)
+    packed.add_(flat if positions is None else flat[positions.long()])
