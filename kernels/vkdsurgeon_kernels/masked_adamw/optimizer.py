@@ -91,7 +91,8 @@ class MaskedAdamW(torch.optim.Optimizer):
         if not masked:
             raise ValueError("the masks select no element of any parameter: none of the parameters has a mask")
         selected = sum(_count(masks[parameter]) for parameter in masked)
-        self.choice = choose("masked_adamw", masked[0].device, selected, implementation)
+        elements = sum(parameter.numel() for parameter in masked)
+        self.choice = choose("masked_adamw", masked[0].device, elements, implementation)
         self._selections: dict[Parameter, Selection] = {}
         for parameter in masked:
             runs = self._implementation(parameter)
