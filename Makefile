@@ -1,16 +1,23 @@
-# Two commands on a fresh machine: `make demo` does the main job on the built-in miniature, `make test` runs the tests.
+# On a fresh machine: `make demo` does the main job on the built-in miniature, `make test` runs the tests, and
+# `make bench` measures the kernels and prints their table.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types install clean
+THREADS ?= 2
+
+.PHONY: demo test bench lint types install clean
 
 demo: $(READY)
 	$(BIN)/vkdsurgeon demo
 
 test: $(READY) lint types
 	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python -m pytest -q -s benchmarks/kernels --benchmark-enable --record --bench-threads $(THREADS)
+	$(BIN)/python -m benchmarks.table --write
 
 lint: $(READY)
 	$(BIN)/ruff check .

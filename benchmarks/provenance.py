@@ -1,7 +1,7 @@
 """Rows of measurements: where they come from, and how they are kept.
 
-A row is one JSON object on one line. It names the commit, the versions and the device it was measured with; measuring the
-same thing again with the same versions on the same device replaces the row.
+A row is one JSON object on one line. It names the commit, the versions and the device it was measured with; measuring
+the same thing again with the same versions on the same device replaces the row.
 """
 
 from __future__ import annotations

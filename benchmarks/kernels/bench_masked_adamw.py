@@ -60,7 +60,7 @@ class Work:
         """Take two steps; selected elements must be where AdamW in float64 takes them, the others have their bits."""
         step()
         step()
-        for index, value in enumerate(found):
+        for index, value in enumerate(tensor.detach() for tensor in found):
             start, mask = self.values[index], self.masks[index]
             assert torch.equal(value[~mask], start[~mask]), "a frozen element moved"
             got, want = value[mask].double(), self._expected(index)

@@ -2,8 +2,8 @@
 
     pytest benchmarks/kernels --benchmark-enable [--record] [--bench-size tiny] [--bench-device cpu]
 
-A benchmark is a test that hands a `Case` and its `Provider`s to the fixture `compare`; see `harness`. With `--record` the
-rows are kept in benchmarks/results/kernels.jsonl, which is refused unless the operation's tests are green.
+A benchmark is a test that hands a `Case` and its `Provider`s to the fixture `compare`; see `harness`. With `--record`
+the rows are kept in benchmarks/results/kernels.jsonl, which is refused unless the operation's tests are green.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(config.getoption("--bench-threads"))
     if config.getoption("--record") and config.getoption("--bench-size") == "tiny":
         raise pytest.UsageError("--record keeps figures, and those of --bench-size tiny mean nothing; drop one of them")
-    if config.getoption("--record") and config.getoption("--benchmark-disable"):
+    if config.getoption("--record") and not config.getoption("--benchmark-enable"):
         raise pytest.UsageError("--record needs --benchmark-enable")
 
 
