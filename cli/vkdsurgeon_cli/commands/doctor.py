@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.table import Table
@@ -10,13 +10,15 @@ from rich.table import Table
 from vkdsurgeon_cli.options import JsonOption
 from vkdsurgeon_cli.output import Output
 
+if TYPE_CHECKING:
+    import torch
+
 _LARGE = 1 << 30
 
 
 def doctor(as_json: JsonOption = False) -> None:
     """Show the device, which kernel implementations run here and why, and the versions in use."""
     import torch
-    from vkdsurgeon_kernels import choose
     from vkdsurgeon_kernels.backend import OPERATIONS
 
     from vkdsurgeon.checkpoint.provenance import versions
@@ -28,21 +30,36 @@ def doctor(as_json: JsonOption = False) -> None:
         "schema": "vkdsurgeon/doctor/1",
         "device": str(device),
         "device_name": name,
-        "kernels": {
-            operation: {"implementation": choice.implementation, "reason": choice.reason}
-            for operation in OPERATIONS
-            for choice in (choose(operation, device, _LARGE),)
-        },
+        "kernels": {operation: _kernel(operation, device) for operation in OPERATIONS},
         "versions": versions(),
     }
     Output(as_json).document(facts, lambda: _table(facts))
 
 
+def _kernel(operation: str, device: torch.device) -> dict[str, Any]:
+    """The choice for large workloads, the implementations that can run, and what is in the way of the others."""
+    from vkdsurgeon_kernels.backend import choose, implementations, obstacle
+
+    choice = choose(operation, device, _LARGE)
+    obstacles = {name: obstacle(name, device) for name in implementations(operation)}
+    return {
+        "implementation": choice.implementation,
+        "reason": choice.reason,
+        "able": [name for name, why in obstacles.items() if why is None],
+        "obstacles": {name: why for name, why in obstacles.items() if why is not None},
+    }
+
+
 def _table(facts: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("device", f"{facts['device']} ({facts['device_name']})")
-    for operation, choice in facts["kernels"].items():
-        table.add_row(operation, f"{choice['implementation']}: {choice['reason']} (large workloads)")
+    for operation, kernel in facts["kernels"].items():
+        table.add_row(operation, f"{kernel['implementation']}: {kernel['reason']} (large workloads)")
+        others = [name for name in kernel["able"] if name != kernel["implementation"]]
+        if others:
+            table.add_row("", f"can run too: {', '.join(others)}")
+        for name, why in kernel["obstacles"].items():
+            table.add_row("", f"cannot run: {name} ({why})")
     for package, version in facts["versions"].items():
         table.add_row(package, version)
     return table
