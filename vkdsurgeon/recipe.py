@@ -48,6 +48,11 @@ class Recipe(BaseModel):
     stand_ins: int = Field(2, ge=1, description="Number k of far retain identities that nobody is mixed from.")
     far_share: float = Field(1 / 3, gt=0, le=1, description="Share of the retain identities that counts as far.")
     density: float = Field(0.25, gt=0, le=1, description="Share of the visual weights the saliency mask lets move.")
+    granularity: Literal["element", "row", "tensor", "layer"] = Field(
+        "element",
+        description="What the saliency mask selects as a whole: element, row, tensor or layer. Units larger than an "
+        "element are ranked by their mean score and bring the density as near as whole units can.",
+    )
     saliency: Literal["forget_gradient", "random"] = Field(
         "forget_gradient", description="What ranks the weights: forget_gradient, or random, the control."
     )

@@ -8,27 +8,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from vkdsurgeon_kernels import accumulate_scores, select_top_fraction
+from vkdsurgeon_kernels import BitMask, accumulate_scores, select_top_fraction
 
 from vkdsurgeon.errors import UserError
 
 
 @dataclass(frozen=True)
 class SaliencyMask:
-    """One bool tensor per parameter; a parameter that is absent is frozen.
+    """One bit per element of each parameter; a parameter that is absent is frozen.
 
     Attributes:
-        selected: Parameter name -> bool mask of its shape, parameters with no selected element left out.
+        selected: Parameter name -> mask of its shape, parameters with no selected element left out.
         total: Elements of all visual parameters together.
     """
 
-    selected: dict[str, Tensor]
+    selected: dict[str, BitMask]
     total: int
 
     @property
     def count(self) -> int:
         """Number of elements that may move."""
-        return sum(int(mask.sum()) for mask in self.selected.values())
+        return sum(mask.count for mask in self.selected.values())
 
     @property
     def density(self) -> float:
@@ -66,20 +66,29 @@ def random_scores(
     return {name: torch.rand(parameters[name].shape, generator=generator).to(parameters[name].device) for name in names}
 
 
-def select(parameters: Mapping[str, Parameter], scores: Mapping[str, Tensor], density: float) -> SaliencyMask:
+def select(
+    parameters: Mapping[str, Parameter],
+    scores: Mapping[str, Tensor],
+    density: float,
+    granularity: str = "element",
+    layer_of: Callable[[str], str] = str,
+) -> SaliencyMask:
     """Select the highest scores, globally over all visual weights.
 
     Args:
         parameters: The visual parameters by name; their elements are what density is a share of.
         scores: Scores by parameter name; a parameter without a score or with score zero throughout is never selected.
         density: Share of all elements to select. Where fewer elements have a positive score, all of those.
+        granularity: What is selected as a whole: `element`, `row`, `tensor` or `layer`. Units larger than an element
+            bring the number of elements as near to the density as whole units can.
+        layer_of: Parameter name -> name of its layer; asked for granularity `layer` only.
 
     Raises:
         UserError: Nothing is selected.
     """
     total = sum(parameter.numel() for parameter in parameters.values())
     names = [name for name, score in scores.items() if bool(score.any())]
-    available = sum(int((scores[name] > 0).sum()) for name in names)
+    available = sum(_eligible(scores[name], granularity) for name in names)
     count = min(round(density * total), available)
     if count == 0:
         raise UserError(
@@ -89,5 +98,19 @@ def select(parameters: Mapping[str, Parameter], scores: Mapping[str, Tensor], de
             remedy="raise --density, or check that the forget pictures differ from nobody at the chosen layers",
         )
     considered = sum(scores[name].numel() for name in names)
-    masks = select_top_fraction([scores[name] for name in names], count / considered)
-    return SaliencyMask({name: mask for name, mask in zip(names, masks, strict=True) if bool(mask.any())}, total)
+    masks = select_top_fraction(
+        [scores[name] for name in names],
+        count / considered,
+        granularity=granularity,
+        groups=[layer_of(name) for name in names] if granularity == "layer" else None,
+    )
+    return SaliencyMask({name: mask for name, mask in zip(names, masks, strict=True) if mask.count}, total)
+
+
+def _eligible(score: Tensor, granularity: str) -> int:
+    """Elements in units with a positive score, of a parameter that has one at all."""
+    if granularity == "element" or (granularity == "row" and score.dim() < 2):
+        return int((score > 0).sum())
+    if granularity == "row":
+        return int(score.flatten(1).any(dim=1).sum()) * score[0].numel()
+    return score.numel()

@@ -236,7 +236,7 @@ def _saliency_mask(prepared: Prepared, forget: Lesson, generator: torch.Generato
     scores = gradient_scores(parameters, passes)
     if recipe.saliency == "random":
         scores = random_scores(parameters, scores, generator)
-    return select(parameters, scores, recipe.density)
+    return select(parameters, scores, recipe.density, recipe.granularity, stack.layer_of)
 
 
 def _look(stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, start: float) -> Verdict:
@@ -308,7 +308,7 @@ def _frozen_fingerprint(parameters: Mapping[str, Parameter], mask: SaliencyMask)
     for name, parameter in parameters.items():
         frozen = parameter.detach()
         if name in mask.selected:
-            frozen = frozen.masked_fill(mask.selected[name], 0)
+            frozen = frozen.masked_fill(mask.selected[name].to_bool(), 0)
         digest.update(raw_bytes(frozen))
     return digest.hexdigest()
 

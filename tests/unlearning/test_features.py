@@ -53,3 +53,15 @@ def test_features_beyond_the_memory_bound_come_back_from_disk():
         store.put("projector", index, value)
     got = store.get("projector", [3, 0, 2], torch.device("cpu"))
     assert torch.equal(got, torch.stack([values[3], values[0], values[2]]))
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen3_vl"])
+def test_every_visual_parameter_has_a_layer(family: str, tmp_path: Path):
+    stack = load_visual_stack(build_checkpoint(family, tmp_path / "model"), device="cpu")
+    layers = {name: stack.layer_of(name) for name in stack.visual_parameters()}
+    tapped = [layer for layer in stack.layers if layer.startswith("layer.")]
+    assert set(tapped) <= set(layers.values())
+    assert len({name for name, layer in layers.items() if layer == "layer.0"}) > 4
+    assert {*layers.values()} - {*tapped} == {"tower", *stack.split.placement.projector}
+    names = [name for name in layers if ".1." in name and layers[name] == "layer.1"]
+    assert names, "a layer's own parameters, not those of layer 10 or of the embeddings"

@@ -29,13 +29,41 @@ def test_density_is_a_share_of_all_visual_weights():
     mask = select(parameters, {"w": torch.tensor([1.0, 0.0, 3.0, 2.0])}, 0.25)
     assert mask.total == 8
     assert mask.count == 2
-    assert mask.selected["w"].tolist() == [False, False, True, True]
+    assert mask.selected["w"].to_bool().tolist() == [False, False, True, True]
     assert "unused" not in mask.selected
 
 
 def test_a_weight_without_a_pull_is_never_selected():
     mask = select(_model(), {"w": torch.tensor([1.0, 0.0, 3.0, 0.0])}, 1.0)
-    assert mask.selected["w"].tolist() == [True, False, True, False]
+    assert mask.selected["w"].to_bool().tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("granularity", "density", "expected"),
+    [
+        ("element", 0.2, {"a": [[0, 0], [1, 1]]}),
+        ("row", 0.2, {"a": [[0, 0], [1, 1]]}),
+        ("tensor", 0.2, {"a": [[1, 1], [1, 1]]}),
+        ("tensor", 0.6, {"a": [[1, 1], [1, 1]], "b": [1, 1]}),
+        ("layer", 0.2, {"a": [[1, 1], [1, 1]], "b": [1, 1]}),
+        # What no gradient reaches never moves, whatever the density.
+        ("row", 1.0, {"a": [[0, 0], [1, 1]], "b": [0, 1], "c": [1, 1]}),
+        ("layer", 1.0, {"a": [[1, 1], [1, 1]], "b": [1, 1], "c": [1, 1]}),
+    ],
+)
+def test_the_mask_selects_whole_units(granularity: str, density: float, expected: dict[str, list[object]]):
+    parameters = {
+        name: nn.Parameter(torch.ones(shape)) for name, shape in {"a": (2, 2), "b": 2, "c": 2, "d": 2}.items()
+    }
+    scores = {
+        "a": torch.tensor([[0.0, 0.0], [9.0, 9.0]]),
+        "b": torch.tensor([0.0, 3.0]),
+        "c": torch.tensor([1.0, 1.0]),
+        "d": torch.zeros(2),
+    }
+    layers = {"a": "first", "b": "first", "c": "second", "d": "second"}
+    mask = select(parameters, scores, density, granularity, layers.__getitem__)
+    assert {name: one.to_bool().int().tolist() for name, one in mask.selected.items()} == expected
 
 
 @pytest.mark.parametrize("density", [0.01, 0.5])

@@ -59,8 +59,29 @@ def test_only_selected_elements_move(llava: Path, sets: dict[str, Path]):
     # Names of modules and of tensors on disk agree in this checkpoint up to a prefix.
     by_suffix = {name.removeprefix("model."): mask for name, mask in outcome.mask.selected.items()}
     for name, mask in changed.items():
-        assert not (mask & ~by_suffix[name.removeprefix("model.")].cpu()).any()
+        assert not (mask & ~by_suffix[name.removeprefix("model.")].to_bool().cpu()).any()
     assert outcome.mask.count == round(0.1 * outcome.mask.total)
+
+
+@pytest.mark.parametrize("granularity", ["row", "tensor", "layer"])
+def test_units_move_as_a_whole(llava: Path, sets: dict[str, Path], granularity: str):
+    recipe = QUICK.model_copy(update={"steps": 3, "density": 0.5, "granularity": granularity})
+    prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+    outcome = operate(prepared, lambda *_: None)
+    selected = outcome.mask.selected
+    assert 0 < outcome.mask.density < 1
+    if granularity == "row":
+        matrices = [mask for mask in selected.values() if len(mask.shape) > 1]
+        assert matrices
+        assert all(mask.rows() is not None for mask in matrices)
+        assert abs(outcome.mask.density - 0.5) < 0.01
+        return
+    assert all(mask.count == mask.numel() for mask in selected.values())
+    if granularity == "layer":
+        every = run(llava, sets, recipe.model_copy(update={"density": 1.0}))[0].mask.selected
+        reached = {prepared.stack.layer_of(name) for name in selected}
+        assert set(selected) == {name for name in every if prepared.stack.layer_of(name) in reached}
+        assert reached < {prepared.stack.layer_of(name) for name in every}, "some layers stay"
 
 
 def test_weights_without_a_gradient_are_never_written(llava: Path, sets: dict[str, Path]):

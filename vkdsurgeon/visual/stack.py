@@ -68,6 +68,19 @@ class VisualStack(nn.Module):
         wanted = set(self.split.placement.visual_parameters)
         return {name: value for name, value in self.model.named_parameters() if name in wanted}
 
+    def layer_of(self, parameter: str) -> str:
+        """The layer that a visual parameter belongs to.
+
+        Args:
+            parameter: Its name in the module.
+
+        Returns:
+            `layer.{i}`; the module path of a part of the projector; `tower` for what of the tower lies outside its
+            layers, such as the embeddings.
+        """
+        places = self._taps | {path: path for path in self.split.placement.projector}
+        return next((layer for layer, path in places.items() if f"{parameter}.".startswith(f"{path}.")), "tower")
+
     def prepare(self, image: Image.Image) -> PreparedImage:
         """Run the checkpoint's image processor on one image; the tensors stay on the CPU.
 
