@@ -17,6 +17,7 @@ test: $(READY) lint types
 
 bench: $(READY)
 	$(BIN)/python -m pytest -q -s benchmarks/kernels --benchmark-enable --record --bench-threads $(THREADS)
+	$(BIN)/python -m benchmarks.end_to_end --record --threads $(THREADS)
 	$(BIN)/python -m benchmarks.table --write
 
 lint: $(READY)
