@@ -228,7 +228,7 @@ def operand(dtype: torch.dtype, layout: str, device: str) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("layouts", [("plain", "plain"), ("plain", "transposed"), ("strided", "plain")], ids=str)
 def test_scores_are_float32_sums(implementation, device, squared, dtype, layouts):
-    score = operand(torch.float32, layouts[0], device).abs()
+    score = operand(torch.float32, layouts[0], device).abs_()
     gradient = operand(dtype, layouts[1], device)
     wide = gradient.double()
     truth = score.double() + (wide.square() if squared else wide.abs())
