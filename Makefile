@@ -1,5 +1,5 @@
 # On a fresh machine: `make demo` does the main job on the built-in miniature, `make test` runs the tests, and
-# `make bench` measures the kernels and prints their table.
+# `make bench` measures the kernels and prints their table; `make aot` compiles them for GPUs that are not here.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 THREADS ?= 2
 
-.PHONY: demo test bench lint types install clean
+.PHONY: demo test bench aot lint types install clean
 
 demo: $(READY)
 	$(BIN)/vkdsurgeon demo
@@ -19,6 +19,9 @@ bench: $(READY)
 	$(BIN)/python -m pytest -q -s benchmarks/kernels --benchmark-enable --record --bench-threads $(THREADS)
 	$(BIN)/python -m benchmarks.end_to_end --record --threads $(THREADS)
 	$(BIN)/python -m benchmarks.table --write
+
+aot: $(READY)
+	$(BIN)/python -m vkdsurgeon_kernels.ahead_of_time --json > benchmarks/results/aot.jsonl
 
 lint: $(READY)
 	$(BIN)/ruff check .

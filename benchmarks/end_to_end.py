@@ -12,8 +12,9 @@ mask, a few steps each in turns:
   teacher at the end of it (KL divergence of the next token, as output-level distillation does).
 
 Before anything is timed, the first two must agree on the loss of the first step, and all must leave frozen elements
-alone. One row per way goes to benchmarks/results/end_to_end.jsonl with `--record`. The breakdown is in seconds per step,
-from extra steps that are not part of the rate; `forward` is the tower's, and in the usual way the language model's too.
+alone. One row per way goes to benchmarks/results/end_to_end.jsonl with `--record`. The breakdown is in seconds per
+step, from extra steps that are not part of the rate; `forward` is the tower's, and in the usual way the language
+model's too.
 """
 
 from __future__ import annotations

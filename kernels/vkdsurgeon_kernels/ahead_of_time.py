@@ -3,7 +3,7 @@
     python -m vkdsurgeon_kernels.ahead_of_time [--target cuda:80 ...] [--operation NAME ...] [--json]
 
 One row per kernel variant and target: registers, spills, shared memory, how wide the accesses of global memory are, and
-the bytes that a program moves per element. Exit status 1 if a row has a problem: spills, fewer 128-bit accesses than
+the bytes that a program moves per element. Exit status 1 if a row has a problem: spills, fewer wide accesses than
 the variant promises, or more shared memory than every GPU of the target's kind grants without asking.
 """
 
@@ -92,7 +92,7 @@ def report(variant: Variant, target: str) -> dict[str, Any]:
         One row; of a variant that does not compile only its identity and its problem. `bytes_per_element` is None
         where a loop decides it, and otherwise an upper bound: what all threads of a program read counts once per
         thread, and what a mask switches off counts in full. `spill_bytes` and `stack_bytes` are per thread. A variant
-        promises wide accesses for warps of 32; threads of wider warps move proportionally less each.
+        promises 128-bit accesses for warps of 32; in warps of 64 a thread's share, and with it the width, is half.
 
     Raises:
         ValueError: An unknown kind of target.
@@ -130,8 +130,9 @@ def report(variant: Variant, target: str) -> dict[str, Any]:
         "loads": _by_width(accesses.loads),
         "stores": _by_width(accesses.stores),
         "atomics": accesses.atomics,
-        "least_wide_loads": -(-variant.loads * 32 // _WARP[kind]),
-        "least_wide_stores": -(-variant.stores * 32 // _WARP[kind]),
+        "wide_bits": 128 * 32 // _WARP[kind],
+        "least_wide_loads": variant.loads,
+        "least_wide_stores": variant.stores,
         "bytes_per_element": None if moved is None else round(moved * threads / variant.elements, 3),
         "fp_fusion": FP_FUSION,
         "triton": importlib.metadata.version("triton"),
@@ -146,9 +147,10 @@ def problems(row: dict[str, Any]) -> list[str]:
     if row["spill_bytes"]:
         found.append(f"spills {row['spill_bytes']} bytes per thread")
     for accesses in ("loads", "stores"):
-        wide = assembly.wide(Counter({int(bits): count for bits, count in row[accesses].items()}))
+        counts = Counter({int(bits): count for bits, count in row[accesses].items()})
+        wide = assembly.wide(counts, row["wide_bits"])
         if wide < row[f"least_wide_{accesses}"]:
-            found.append(f"{wide} 128-bit {accesses}, expected at least {row[f'least_wide_{accesses}']}")
+            found.append(f"{wide} {row['wide_bits']}-bit {accesses}, expected at least {row[f'least_wide_{accesses}']}")
     if row["shared_bytes"] > SHARED_BOUNDS[kind]:
         found.append(f"{row['shared_bytes']} bytes of shared memory, more than {SHARED_BOUNDS[kind]}")
     return found

@@ -50,7 +50,7 @@ class Accesses:
         return bits / 8 if self.straight_line else None
 
 
-def wide(table: Counter[int], bits: int = 128) -> int:
+def wide(table: Counter[int], bits: int) -> int:
     """How many accesses of the given width a table holds, wider ones counted as several."""
     return sum(width // bits * count for width, count in table.items())
 
