@@ -6,7 +6,7 @@ mask. Which implementation runs is decided by device and workload (`backend.choo
 
 from vkdsurgeon_kernels.backend import Choice, choose, implementations
 from vkdsurgeon_kernels.bitmask import BitMask
-from vkdsurgeon_kernels.distillation import DISTANCES, feature_distillation
+from vkdsurgeon_kernels.distillation import DISTANCES, feature_distillation, target_power
 from vkdsurgeon_kernels.masked_adamw import MaskedAdamW, restrict_weight_gradients
 from vkdsurgeon_kernels.saliency import accumulate_scores, combine_scores, select_top_fraction
 
@@ -22,4 +22,5 @@ __all__ = [
     "implementations",
     "restrict_weight_gradients",
     "select_top_fraction",
+    "target_power",
 ]

@@ -1,73 +1,66 @@
-"""Loss and gradient in one compiled pass: the backward pass only scales what the forward pass already wrote.
+"""Losses and gradients in one compiled pass over the features.
 
-Autograd over the naive formula reads student and target again in backward; here the student's gradient is produced
-while both are in registers, so memory traffic is one read of each and one write.
+Autograd over the naive formula reads student and target again in backward; here the student's gradient is written
+while both are in the cache, so memory traffic is one read of each and one write (and for `nmse` one more read of the
+target, whose mean square must be known first).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import lru_cache
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vkdsurgeon_kernels.distillation.reference import EPSILON
+from vkdsurgeon_kernels.distillation import reference, rows
+
+# One call for several layers saves its overhead; the time to compile grows with their number.
+_LAYERS_PER_CALL = 4
+
+_NUMBERS = itertools.count()
 
 
-def _loss_and_gradient(student: Tensor, target: Tensor, counts: Tensor, distance: str) -> tuple[Tensor, Tensor]:
-    s, t = student.float(), target.float()
-    width = s.shape[-1]
-    total = counts.sum(dim=1, keepdim=True).clamp_min(1)
-    share = (counts / total).unsqueeze(-1)
-    if distance == "cosine":
-        dot = (s * t).sum(-1, keepdim=True)
-        inverse = torch.rsqrt((s.square().sum(-1, keepdim=True) * t.square().sum(-1, keepdim=True)).clamp_min(EPSILON))
-        cosine = dot * inverse
-        loss = ((1 - cosine) * share).sum(dim=(1, 2))
-        squared = s.square().sum(-1, keepdim=True).clamp_min(EPSILON)
-        return loss, ((cosine * s / squared - t * inverse) * share).to(student.dtype)
-    difference = s - t
-    if distance == "smooth_l1":
-        absolute = difference.abs()
-        per_element = torch.where(absolute < 1, 0.5 * difference.square(), absolute - 0.5)
-        gradient = difference.clamp(-1, 1)
-    else:
-        per_element, gradient = difference.square(), 2 * difference
-    loss = (per_element * share).sum(dim=(1, 2)) / width
-    gradient = gradient * share / width
-    if distance == "nmse":
-        power = ((t.square() * share).sum(dim=(1, 2)) / width).clamp_min(EPSILON)
-        loss, gradient = loss / power, gradient / power[:, None, None]
-    return loss, gradient.to(student.dtype)
+def losses_and_gradients(
+    students: list[Tensor],
+    targets: list[Tensor],
+    token_masks: list[Tensor],
+    sample_weights: Tensor | None,
+    powers: list[Tensor],
+    weights: list[dict[str, float]],
+    with_gradient: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """As `reference.losses_and_gradients`; compiled once for each dtype and choice of distances, for every size."""
+    losses: list[Tensor] = []
+    gradients: list[Tensor] = []
+    for start in range(0, len(students), _LAYERS_PER_CALL):
+        part = slice(start, start + _LAYERS_PER_CALL)
+        variant = (
+            (students[0].dtype, targets[0].dtype, bool(token_masks), with_gradient),
+            tuple(tuple(terms) for terms in weights[part]),
+        )
+        loss, found = reference.losses_and_gradients(
+            students[part],
+            targets[part],
+            token_masks[part],
+            sample_weights,
+            powers[part],
+            weights[part],
+            with_gradient,
+            _compiled(rows.squares, variant),
+            _compiled(rows.sums_and_gradients, variant),
+        )
+        losses.append(loss)
+        gradients += found
+    return (losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)), gradients
 
 
 @lru_cache
-def _compiled(distance: str) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    def one_pass(student: Tensor, target: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        return _loss_and_gradient(student, target, counts, distance)
-
-    return torch.compile(one_pass, dynamic=True)
-
-
-class _OnePass(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, target: Tensor, counts: Tensor, distance: str) -> Tensor:
-        loss, gradient = _compiled(distance)(student, target, counts)
-        ctx.save_for_backward(gradient)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream[0][:, None, None].to(gradient.dtype), None, None, None
-
-
-def distance_per_sample(student: Tensor, target: Tensor, token_mask: Tensor | None, distance: str) -> Tensor:
-    """As `reference.distance_per_sample`, float32 inside."""
-    counts = (
-        torch.ones(student.shape[:2], device=student.device) if token_mask is None else token_mask.to(torch.float32)
-    )
-    loss: Tensor = _OnePass.apply(student.contiguous(), target.detach().contiguous(), counts, distance)
-    return loss
+def _compiled(function: Callable[..., Any], variant: tuple[object, ...]) -> Callable[..., Any]:
+    # torch gives up on a function after compiling it 8 times, so that every variant needs a code object of its own.
+    name = f"{function.__name__}_{next(_NUMBERS)}"
+    own = FunctionType(function.__code__.replace(co_name=name), function.__globals__, name)
+    return torch.compile(own, dynamic=True)
