@@ -56,7 +56,7 @@ SCHEMA = "vkdsurgeon/end-to-end/1"
 FILE = RESULTS / "end_to_end.jsonl"
 IDENTITY = ("case", "provider", "language_parameters")
 LAYER = "projector"
-_DECAY, _PROMPT = 0.01, 32
+_PEAK, _DECAY, _PROMPT = 1e-3, 0.01, 32
 # Activations of a language model of 7 B parameters for more pictures do not fit a GPU beside student and teacher.
 _MICRO_BATCH = 8
 _ROUNDS = {"tiny": 3, "small": 5, "vit-l": 9}
@@ -190,7 +190,7 @@ class Ours:
             if not isinstance(watch, Silent):
                 self._instrument(changed, watch)
             train(
-                self.stack, self.lessons, self.optimizer, self.recipe, steps=count, peak=self.recipe.lr,
+                self.stack, self.lessons, self.optimizer, self.recipe, steps=count, peak=_PEAK,
                 generator=self.generator, listen=lambda step: heard.append(step.loss),
             )  # fmt: skip
         self.first_loss = heard[0] if self.first_loss is None else self.first_loss
@@ -260,7 +260,7 @@ class Plain:
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in ours.masks)
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True
+            self.parameters.values(), lr=_PEAK, weight_decay=self.recipe.weight_decay, fused=True
         )
         self.first_loss: float | None = None
 
@@ -448,7 +448,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             draw_pictures(place / name, name, range(start, start + count), shape.side)
             for name, start, count in (("forget", 0, forget), ("retain", 1000, retain))
         ]
-        recipe = Recipe(lr=1e-5, warmup=0, decay=0.0, weight_decay=_DECAY, forget_batch=forget, retain_batch=retain)
+        recipe = Recipe(weight_decay=_DECAY, forget_batch=forget, retain_batch=retain)
         prepared = prepare(Job(place / "model", *sets, [], recipe, device=device, dtype=dtype))
         parameters = prepared.stack.visual_parameters()
         # Weights that the features do not depend on have no gradient, in no way.
