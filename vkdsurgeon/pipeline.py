@@ -87,7 +87,7 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
         prepared = prepare(_job(request, Path(scratch), listener))
         listener.planned(prepared.plan)
         if request.out is None:
-            return UnlearnResult(prepared.plan, request.recipe, request.seed)
+            return UnlearnResult(prepared.plan, prepared.job.recipe, request.seed)
 
         def heard(stage: str, event: Step | Verdict | None) -> None:
             if event is None:
@@ -108,7 +108,7 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
     )
     return UnlearnResult(
         plan=prepared.plan,
-        recipe=request.recipe,
+        recipe=prepared.job.recipe,
         seed=request.seed,
         out=request.out,
         selected_elements=outcome.mask.count,

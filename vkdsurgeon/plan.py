@@ -31,12 +31,11 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """Most MiB alive at once: scores are gone before the optimizer's state exists."""
-        training = self.optimizer + self.mask
+        """Most MiB alive at once: scores and whole gradients are gone before the optimizer's state exists."""
         return (
             self.weights
-            + self.gradients
-            + max(self.saliency_scores + self.mask, training)
+            + self.mask
+            + max(self.saliency_scores + self.gradients, self.optimizer)
             + self.activations
             + self.features
             + self.pictures
@@ -107,8 +106,9 @@ def estimate_memory(
         weights=width / _MIB,
         gradients=width / _MIB,
         saliency_scores=elements * 4 / _MIB,
-        mask=elements / _MIB,
-        optimizer=(selected * 8 + masters) / _MIB,
+        mask=elements / 8 / _MIB,
+        # Two moments and the packed gradient, float32; on a CPU also the list of positions.
+        optimizer=(selected * (16 if parameters[0].device.type == "cpu" else 12) + masters) / _MIB,
         activations=sum(saved.values()) * at_once / _MIB,
         features=min(per_picture * pictures / _MIB, cache),
         pictures=min(prepared * pictures / _MIB, cache),

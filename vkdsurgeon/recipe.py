@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vkdsurgeon.errors import UserError
 
+_FEWEST_STEPS = 200
+_PASSES = 4
+
 
 class Recipe(BaseModel):
     """Settings of one unlearning run (feature mode); unknown keys are refused.
@@ -22,10 +25,20 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    steps: int = Field(200, ge=1, description="Optimizer steps before the stop rule looks for the first time.")
-    lr: float = Field(3e-3, gt=0, description="Peak step size of AdamW.")
-    warmup: int = Field(10, ge=0, description="Steps of linear warm-up.")
-    decay: float = Field(0.4, ge=0, le=1, description="Last share of the steps over which lr falls linearly to zero.")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="Optimizer steps before the stop rule looks for the first time; derived from the data when not "
+        "given: 4 passes over the forget pictures, at least 200.",
+    )
+    step_size: float = Field(
+        0.75,
+        gt=0,
+        description="Peak step of AdamW relative to each weight, the same at every tower width: an element of a "
+        "matrix moves by step_size * rms / sqrt(fan-in), of a gain or bias by 0.004 * step_size.",
+    )
+    warmup: float = Field(0.05, ge=0, le=1, description="First share of the steps, of linear warm-up.")
+    decay: float = Field(0.4, ge=0, le=1, description="Last share of the steps, of linear decay to zero.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the selected elements.")
     clip: float = Field(1.0, gt=0, description="Global norm that the selected gradient is clipped to.")
     forget_batch: int = Field(16, ge=1, description="Forget pictures per step.")
@@ -74,6 +87,24 @@ class Recipe(BaseModel):
         if not layers or any(not 0 < weight < float("inf") for weight in layers.values()):
             raise ValueError("needs at least one layer, each with a positive weight")
         return layers
+
+    @property
+    def planned_steps(self) -> int:
+        """`steps` of a recipe that is fitted to its data."""
+        if self.steps is None:
+            raise ValueError("the recipe leaves its steps to the data; call fitted() first")
+        return self.steps
+
+    def fitted(self, forget_pictures: int) -> Recipe:
+        """The recipe with everything that was left to the data derived from it.
+
+        Args:
+            forget_pictures: Size of the forget set.
+        """
+        if self.steps is not None:
+            return self
+        per_pass = -(-forget_pictures // min(self.forget_batch, max(forget_pictures, 1)))
+        return self.model_copy(update={"steps": max(_FEWEST_STEPS, _PASSES * per_pass)})
 
 
 def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from vkdsurgeon_kernels import restrict_weight_gradients
 
 from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
@@ -105,7 +106,7 @@ def prepare(job: Job) -> Prepared:
         raise UserError(
             "no such layer", where="recipe key 'layers'", value=unknown[0], expected=", ".join(stack.layers)
         )
-    job = replace(job, recipe=_with_all_outputs(job.recipe, stack))
+    job = replace(job, recipe=_with_all_outputs(job.recipe.fitted(len(job.forget)), stack))
     cache = int(job.recipe.cache_gib * (1 << 30))
     forget = PictureSet(stack, job.forget, cache // 2)
     kept = _affordable([*job.retain, *job.generic], job.recipe, job.seed)
@@ -130,7 +131,7 @@ def prepare(job: Job) -> Prepared:
         retain_pictures=len(job.retain),
         retain_subjects=len({picture.subject for picture in job.retain}),
         generic_pictures=len(job.generic),
-        steps=job.recipe.steps,
+        steps=job.recipe.planned_steps,
         memory=memory,
         warnings=(
             *stack.inventory.warnings,
@@ -178,13 +179,15 @@ def operate(prepared: Prepared, listen: Callable[[str, Step | Verdict | None], N
         last[:] = [step]
         listen("training", step)
 
-    for schedule in range(1 + recipe.extensions):
-        steps, peak = (recipe.steps, recipe.lr) if schedule == 0 else (max(recipe.steps // 2, 1), recipe.lr / 2)
-        train(stack, lessons, optimizer, recipe, steps=steps, peak=peak, generator=generator, listen=heard)
-        verdicts.append(_look(stack, lessons, recipe, start))
-        listen("stop rule", verdicts[-1])
-        if verdicts[-1].met:
-            break
+    with restrict_weight_gradients(stack, optimizer):
+        for schedule in range(1 + recipe.extensions):
+            share = 1.0 if schedule == 0 else 0.5
+            steps, peak = max(int(recipe.planned_steps * share), 1), recipe.step_size * share
+            train(stack, lessons, optimizer, recipe, steps=steps, peak=peak, generator=generator, listen=heard)
+            verdicts.append(_look(stack, lessons, recipe, start))
+            listen("stop rule", verdicts[-1])
+            if verdicts[-1].met:
+                break
     clock.lap("training")
 
     if _frozen_fingerprint(parameters, mask) != frozen:
@@ -273,7 +276,7 @@ def _first_pass(
 
 def _affordable(pictures: list[Picture], recipe: Recipe, seed: int) -> list[Picture]:
     # More pictures than the run can ever draw would cost a teacher's pass each and teach nothing.
-    most = recipe.retain_batch * recipe.steps
+    most = recipe.retain_batch * recipe.planned_steps
     if len(pictures) <= most:
         return pictures
     generator = torch.Generator().manual_seed(seed)

@@ -21,6 +21,7 @@ from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.features import FeatureStore, PictureSet
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.saliency import SaliencyMask
+from vkdsurgeon.step_size import unit_step
 from vkdsurgeon.visual import VisualStack
 
 
@@ -90,7 +91,7 @@ def train(
         optimizer: Holds the mask.
         recipe: Everything else.
         steps: Number of optimizer steps.
-        peak: Peak step size.
+        peak: Peak step size, relative to each weight.
         generator: Source of the order of the pictures.
         listen: Hears of every step.
 
@@ -101,14 +102,14 @@ def train(
     started, seen = time.monotonic(), 0
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = peak * _share_of_peak(step, steps, recipe)
+            group["lr"] = peak * group["unit_step"] * _share_of_peak(step, steps, recipe)
         measures: dict[str, Measure] = {}
         for lesson, order in zip(lessons, orders, strict=True):
             indices = [next(order) for _ in range(min(lesson.batch, len(lesson.train)))]
             measures[lesson.name] = pass_over(stack, lesson, indices, recipe, learn=True)
         loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
         if not loss < float("inf"):
-            raise SurgeryError(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower lr")
+            raise SurgeryError(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower step_size")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seen += sum(measure.pictures for measure in measures.values())
@@ -156,7 +157,16 @@ def make_optimizer(parameters: Mapping[str, Parameter], mask: SaliencyMask, reci
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in mask.selected)
     moving = {parameters[name]: chosen for name, chosen in mask.selected.items()}
-    return MaskedAdamW(list(moving), moving, lr=recipe.lr, weight_decay=recipe.weight_decay, max_norm=recipe.clip)
+    groups = [{"params": [parameter], "unit_step": unit_step(parameter)} for parameter in moving]
+    return MaskedAdamW(
+        groups,
+        moving,
+        lr=0.0,
+        weight_decay=recipe.weight_decay,
+        max_norm=recipe.clip,
+        # Dense gradients of a large tower would live together otherwise, one more copy of its weights.
+        during_backward="pack",
+    )
 
 
 def _compare(measure: Measure, student: Tensor, target: Tensor, share: float) -> None:
@@ -167,7 +177,7 @@ def _compare(measure: Measure, student: Tensor, target: Tensor, share: float) ->
 
 
 def _share_of_peak(step: int, steps: int, recipe: Recipe) -> float:
-    warm = (step + 1) / (recipe.warmup + 1) if step < recipe.warmup else 1.0
+    warm = (step + 1) / (recipe.warmup * steps + 1)
     left = (steps - step) / max(recipe.decay * steps, 1.0)
     return min(warm, left, 1.0)
 

@@ -12,6 +12,7 @@ import typer
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.recipe import Recipe
 
+_NUMBERS: dict[Any, type] = {int: int, float: float, int | None: int}
 _PANEL = "Recipe (each is also a key of --recipe)"
 
 
@@ -30,9 +31,9 @@ def with_recipe_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         flag = "--" + key.replace("_", "-")
         default = field.get_default(call_default_factory=True)
         shown = ",".join(f"{layer}={weight:g}" for layer, weight in default.items()) if key == "layers" else default
-        shown = f"{shown:.3g}" if isinstance(shown, float) else shown
+        shown = f"{shown:.3g}" if isinstance(shown, float) else "derived" if shown is None else shown
         option = typer.Option(flag, help=f"{field.description} [default: {shown}]", rich_help_panel=_PANEL)
-        kind: Any = field.annotation if field.annotation in (int, float) else str
+        kind: Any = _NUMBERS.get(field.annotation, str)
         parameters.append(
             inspect.Parameter(
                 key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]

@@ -101,8 +101,8 @@ def test_a_missed_stop_rule_is_status_3_and_the_result_is_written(
 def test_a_failure_in_training_leaves_nothing(
     llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "patched", "--lr", "1e30") == 1
-    assert "lower lr" in capsys.readouterr().err
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "patched", "--step-size", "1e30") == 1
+    assert "lower step_size" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -31,7 +31,7 @@ def test_the_effective_recipe_reads_back(tmp_path: Path):
         ("steps: many", "recipe key 'steps'"),
         ("density: 0", "recipe key 'density'"),
         ("density: 1.5", "recipe key 'density'"),
-        ("lr: -1", "recipe key 'lr'"),
+        ("step_size: -1", "recipe key 'step_size'"),
         ("layers: {}", "recipe key 'layers'"),
         ("layers: {projector: -1}", "recipe key 'layers'"),
         ("distance: manhattan", "recipe key 'distance'"),

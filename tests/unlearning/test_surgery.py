@@ -137,8 +137,8 @@ def test_the_stop_rule_extends_the_run_and_then_says_so(llava: Path, sets: dict[
 
 
 def test_a_loss_that_is_not_finite_stops_everything(llava: Path, sets: dict[str, Path]):
-    with pytest.raises(SurgeryError, match="lower lr"):
-        run(llava, sets, QUICK.model_copy(update={"lr": 1e30}))
+    with pytest.raises(SurgeryError, match="lower step_size"):
+        run(llava, sets, QUICK.model_copy(update={"step_size": 1e30}))
 
 
 def test_sets_that_overlap_are_refused(llava: Path, sets: dict[str, Path]):
