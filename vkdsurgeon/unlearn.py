@@ -136,19 +136,29 @@ def pass_over(
         Means over the pictures: the loss, the cosine similarity to the target, the normalised squared error.
     """
     measure = Measure(pictures=len(indices))
+    learn = learn and lesson.weight > 0
+    weight = lesson.weight if learn else 1.0
+    layers = tuple(recipe.layers)
     for part, batch in lesson.pictures.batches(indices, recipe.micro_batch):
         with torch.set_grad_enabled(learn):
-            features = stack.features(batch, tuple(recipe.layers))
-            loss = torch.zeros((), device=features[next(iter(features))].device)
-            for layer, weight in recipe.layers.items():
-                student = features[layer]
-                target = lesson.targets.get(layer, part, student.device)
-                per_picture = feature_distillation(student, target, distance=recipe.distance)
-                loss = loss + weight * per_picture.sum() / len(indices)
-                _compare(measure, student.detach(), target, 1 / (len(indices) * len(recipe.layers)))
+            features = stack.features(batch, layers)
+            students = [features[layer] for layer in layers]
+            device = students[0].device
+            targets = [lesson.targets.get(layer, part, device) for layer in layers]
+            # All weights go into the loss itself: its gradient is made in the forward pass, and one that has to be
+            # scaled in backward would be read and written once more.
+            loss = feature_distillation(
+                students,
+                targets,
+                distance=recipe.distance,
+                layer_weights=list(recipe.layers.values()),
+                sample_weights=torch.full((len(part),), weight / len(indices), device=device),
+            ).sum()
         if learn:
-            (lesson.weight * loss).backward()
-        measure.loss += float(loss.detach())
+            loss.backward()
+        measure.loss += float(loss.detach()) / weight
+        for student, target in zip(students, targets, strict=True):
+            _compare(measure, student.detach(), target, 1 / (len(indices) * len(layers)))
     return measure
 
 

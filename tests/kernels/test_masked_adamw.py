@@ -541,3 +541,20 @@ def test_what_cannot_be_stepped_is_refused_at_once():
     lonely = nn.Parameter(torch.zeros(3))
     with pytest.raises(ValueError, match="none of the parameters has a mask"):
         MaskedAdamW([lonely], {})
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("options", [{}, {"moments": "int8"}, {"during_backward": "pack"}])
+def test_memory_that_nobody_initialised_is_never_read(implementation, options, request):
+    results = []
+    for poisoned in (False, True):
+        if poisoned:
+            request.getfixturevalue("poisoned_empty")
+        parameters = _parameters()
+        masks = _random_masks(parameters, 0.3)
+        optimizer = MaskedAdamW(parameters, masks, max_norm=0.5, implementation=implementation, **options, **SETTINGS)
+        for step in range(2):
+            _gradients(parameters, step)
+            optimizer.step()
+        results.append(torch.cat([p.detach().view(-1) for p in parameters]))
+    assert torch.equal(*results)
