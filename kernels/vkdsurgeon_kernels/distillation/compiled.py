@@ -50,7 +50,7 @@ def losses_and_gradients(
             powers[part],
             weights[part],
             with_gradient,
-            _compiled(rows.squares, variant),
+            _compiled(rows.rates, (variant, bool(powers))),
             _compiled(rows.sums_and_gradients, variant),
         )
         losses.append(loss)

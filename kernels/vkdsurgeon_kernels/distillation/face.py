@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vkdsurgeon_kernels.distillation import reference
+from vkdsurgeon_kernels.distillation import rows
 from vkdsurgeon_kernels.distillation.operator import DISTANCES
 
 Distance = str | Mapping[str, float]
@@ -101,7 +101,7 @@ def target_power(target: Tensor, token_mask: Tensor | None = None) -> Tensor:
         [B] float32 (float64 for a float64 target).
     """
     wide = torch.float64 if target.dtype == torch.float64 else torch.float32
-    return reference.target_power(target, token_mask, wide)
+    return rows.target_power(target, token_mask, wide)
 
 
 def _check_features(students: list[Tensor], targets: list[Tensor]) -> None:

@@ -42,16 +42,14 @@ def distance_per_sample(
         # 0 * NaN is NaN, so what a masked token holds must be gone before anything is computed.
         s, t = (torch.where(token_mask.unsqueeze(-1), features, 0) for features in (s, t))
     if distance == "cosine":
-        per_token = 1 - _cosine(s, t)
-    elif distance == "smooth_l1":
-        per_token = torch.nn.functional.smooth_l1_loss(s, t, reduction="none").mean(dim=-1)
-    else:
-        per_token = (s - t).square().mean(dim=-1)
-    mean = _mean(per_token, token_mask)
-    if distance != "nmse":
-        return mean
-    power = _mean(t.square().mean(dim=-1), token_mask) if target_power is None else target_power.to(wide)
-    return mean / power.clamp_min(SMALLEST_POWER)
+        return _mean(1 - _cosine(s, t), token_mask)
+    if distance == "smooth_l1":
+        return _mean(torch.nn.functional.smooth_l1_loss(s, t, reduction="none"), token_mask)
+    error = _mean((s - t).square(), token_mask)
+    if distance == "mse":
+        return error
+    power = _mean(t.square(), token_mask) if target_power is None else target_power.to(wide)
+    return error / power.clamp_min(SMALLEST_POWER)
 
 
 def distillation_loss(
@@ -84,9 +82,14 @@ def distillation_loss(
     return total if sample_weights is None else total * sample_weights.to(total.dtype)
 
 
-def _mean(per_token: Tensor, token_mask: Tensor | None) -> Tensor:
+def _mean(values: Tensor, token_mask: Tensor | None) -> Tensor:
+    """Mean of [B, N] or [B, N, D] over channels and counting tokens; 0 where there are none."""
+    inner = tuple(range(1, values.dim()))
+    if values.numel() == 0:
+        return values.sum(dim=inner)
     if token_mask is None:
-        return per_token.sum(dim=1) / max(per_token.shape[1], 1)
+        return values.mean(dim=inner)
+    per_token = values.mean(dim=-1) if values.dim() == 3 else values
     return (per_token * token_mask).sum(dim=1) / token_mask.sum(dim=1).clamp_min(1)
 
 
