@@ -45,7 +45,7 @@ class Case:
         """Losses and gradients by autograd of the formulas, everything in `dtype`."""
         per_layer = distance if isinstance(distance, list) else [distance] * len(self.students)
         terms = [{chosen: 1.0} if isinstance(chosen, str) else chosen for chosen in per_layer]
-        students = [student.to(dtype).requires_grad_() for student in self.students]
+        students = [student.to(dtype, copy=True).requires_grad_() for student in self.students]
         targets = [target.to(dtype) for target in self.targets]
         losses = distillation_loss(students, targets, terms, self.layer_weights, self.sample_weights, self.masks)
         losses.backward(self.upstream.to(losses.dtype))

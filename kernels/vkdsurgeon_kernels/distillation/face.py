@@ -63,28 +63,21 @@ def feature_distillation(
     """
     students = [student] if isinstance(student, Tensor) else list(student)
     targets = [target] if isinstance(target, Tensor) else list(target)
-    _check_features(students, targets)
+    check_features(students, targets)
     layers, batch = len(students), students[0].shape[0]
     weights = [1.0] * layers if layer_weights is None else [float(weight) for weight in layer_weights]
     if len(weights) != layers:
         raise ValueError(f"{len(weights)} layer_weights for {layers} layers; give one number per layer")
-    if sample_weights is not None:
-        if sample_weights.shape != (batch,) or not sample_weights.is_floating_point():
-            raise ValueError(
-                f"sample_weights {tuple(sample_weights.shape)} {sample_weights.dtype} must be [B] = [{batch}] float"
-            )
-        if sample_weights.requires_grad:
-            raise ValueError("sample_weights require grad, but the result is not differentiated by them; detach them")
-    if students[0].dtype == torch.float64 and implementation == "triton":
-        raise ValueError("feature_distillation: 'triton' computes in float32, not float64; compiled, reference can")
+    check_weights(sample_weights, batch)
+    check_float64(students[0].dtype, implementation)
     return torch.ops.vkdsurgeon.feature_distillation(
         students,
         targets,
-        _masks(token_mask, students),
+        masks_of(token_mask, students),
         sample_weights,
-        _powers(target_power, students),
+        powers_of(target_power, students),
         weights,
-        _coefficients(distance, layers),
+        coefficients_of(distance, layers),
         torch.is_grad_enabled() and any(features.requires_grad for features in students),
         implementation,
     )[0]
@@ -104,7 +97,25 @@ def target_power(target: Tensor, token_mask: Tensor | None = None) -> Tensor:
     return rows.target_power(target, token_mask, wide)
 
 
-def _check_features(students: list[Tensor], targets: list[Tensor]) -> None:
+def check_weights(sample_weights: Tensor | None, batch: int) -> None:
+    """Refuse sample weights that are not [B] float without gradient."""
+    if sample_weights is not None:
+        if sample_weights.shape != (batch,) or not sample_weights.is_floating_point():
+            raise ValueError(
+                f"sample_weights {tuple(sample_weights.shape)} {sample_weights.dtype} must be [B] = [{batch}] float"
+            )
+        if sample_weights.requires_grad:
+            raise ValueError("sample_weights require grad, but the result is not differentiated by them; detach them")
+
+
+def check_float64(dtype: torch.dtype, implementation: str) -> None:
+    """Refuse float64 where it cannot be kept."""
+    if dtype == torch.float64 and implementation == "triton":
+        raise ValueError("feature_distillation: 'triton' computes in float32, not float64; compiled, reference can")
+
+
+def check_features(students: list[Tensor], targets: list[Tensor]) -> None:
+    """Refuse features that do not fit together."""
     if not students or len(students) != len(targets):
         raise ValueError(
             f"{len(students)} students and {len(targets)} targets; give one target per student, at least one"
@@ -130,7 +141,7 @@ def _check_features(students: list[Tensor], targets: list[Tensor]) -> None:
             raise ValueError("the target requires grad; the teacher is frozen, so detach its features")
 
 
-def _coefficients(distance: Distance | Sequence[Distance], layers: int) -> list[float]:
+def coefficients_of(distance: Distance | Sequence[Distance], layers: int) -> list[float]:
     """L * len(DISTANCES) numbers, the coefficient of each distance at each layer."""
     per_layer = [distance] * layers if isinstance(distance, (str, Mapping)) else list(distance)
     if len(per_layer) != layers:
@@ -145,7 +156,7 @@ def _coefficients(distance: Distance | Sequence[Distance], layers: int) -> list[
     return found
 
 
-def _masks(token_mask: Tensor | Sequence[Tensor | None] | None, students: list[Tensor]) -> list[Tensor]:
+def masks_of(token_mask: Tensor | Sequence[Tensor | None] | None, students: list[Tensor]) -> list[Tensor]:
     """One mask per layer, or none at all."""
     if token_mask is None:
         return []
@@ -166,7 +177,8 @@ def _masks(token_mask: Tensor | Sequence[Tensor | None] | None, students: list[T
     return found
 
 
-def _powers(target_power: Tensor | Sequence[Tensor] | None, students: list[Tensor]) -> list[Tensor]:
+def powers_of(target_power: Tensor | Sequence[Tensor] | None, students: list[Tensor]) -> list[Tensor]:
+    """One [B] tensor per layer, or none at all."""
     if target_power is None:
         return []
     powers = [target_power] if isinstance(target_power, Tensor) else list(target_power)

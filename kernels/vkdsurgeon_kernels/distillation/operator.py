@@ -25,12 +25,39 @@ def _distil(
     with_gradient: bool,
     implementation: str,
 ) -> tuple[Tensor, list[Tensor]]:
-    first = students[0]
-    dtype = torch.promote_types(first.dtype, torch.float32)
-    if dtype == torch.float64 and implementation == "auto":
+    chosen = choose_for(students[0], sum(student.numel() for student in students), implementation)
+    return distil(
+        students,
+        targets,
+        token_masks,
+        sample_weights,
+        powers,
+        layer_weights,
+        coefficients,
+        with_gradient,
+        chosen,
+    )
+
+
+def choose_for(student: Tensor, elements: int, implementation: str) -> str:
+    """Name of the implementation for so many elements of a student's dtype and device."""
+    if student.dtype == torch.float64 and implementation == "auto":
         implementation = "reference"
-    elements = sum(student.numel() for student in students)
-    chosen = choose("feature_distillation", first.device, elements, implementation).implementation
+    return choose("feature_distillation", student.device, elements, implementation).implementation
+
+
+def distil(
+    students: list[Tensor],
+    targets: list[Tensor],
+    token_masks: list[Tensor],
+    sample_weights: Tensor | None,
+    powers: list[Tensor],
+    layer_weights: list[float],
+    coefficients: list[float],
+    with_gradient: bool,
+    chosen: str,
+) -> tuple[Tensor, list[Tensor]]:
+    """As the operator, by the implementation of that name."""
     weights = [
         {
             name: layer_weights[layer] * coefficient
@@ -42,8 +69,9 @@ def _distil(
     # A layer without elements or without a distance adds nothing.
     layers = [layer for layer, student in enumerate(students) if student.numel() and weights[layer]]
     if not layers:
-        losses = torch.zeros(first.shape[0], dtype=dtype, device=first.device)
-        return losses, [torch.zeros_like(student) for student in students if with_gradient]
+        dtype = torch.promote_types(students[0].dtype, torch.float32)
+        losses = torch.zeros(students[0].shape[0], dtype=dtype, device=students[0].device)
+        return losses, [_zeros(student) for student in students if with_gradient]
     losses, found = _implementation(chosen)(
         [students[layer].contiguous() for layer in layers],
         [targets[layer].contiguous() for layer in layers],
@@ -57,8 +85,12 @@ def _distil(
         return losses, []
     gradients = dict(zip(layers, found, strict=True))
     return losses, [
-        gradients[layer] if layer in gradients else torch.zeros_like(student) for layer, student in enumerate(students)
+        gradients[layer] if layer in gradients else _zeros(student) for layer, student in enumerate(students)
     ]
+
+
+def _zeros(student: Tensor) -> Tensor:
+    return torch.zeros_like(student, memory_format=torch.contiguous_format)
 
 
 def _implementation(name: str) -> Any:
@@ -97,7 +129,7 @@ def _scale(gradients: list[Tensor], upstream: Tensor) -> None:
             gradient.mul_(upstream[:, None, None])
 
 
-_NAME = library.define(
+_DISTIL = library.define(
     "feature_distillation(Tensor[] students, Tensor[] targets, Tensor[] token_masks, Tensor? sample_weights,"
     " Tensor[] powers, float[] layer_weights, float[] coefficients, bool with_gradient, str implementation)"
     " -> (Tensor, Tensor[])",
@@ -120,21 +152,27 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list
 
 
 def _backward(ctx: Any, upstream: Tensor | None, _: list[Tensor | None]) -> tuple[Any, ...]:
+    students, targets, masks, powers = ([None] * length for length in ctx.lengths)
+    gradients = students if upstream is None else scaled(list(ctx.saved_tensors), upstream)
+    return gradients, targets, masks, None, powers, None, None, None, None
+
+
+def scaled(gradients: list[Tensor], upstream: Tensor) -> list[Any]:
+    """Saved gradients [B, ., .] times the upstream gradient [B], in place where nobody will ask for them again.
+
+    Raises:
+        RuntimeError: The result would be differentiated, and it has no derivative.
+    """
     if torch.is_grad_enabled():
         raise RuntimeError(
             "feature_distillation was differentiated with create_graph=True, but its gradient comes from the forward"
             " pass and has no derivative; for second derivatives write the loss with"
             " vkdsurgeon_kernels.distillation.formula.distillation_loss"
         )
-    gradients = list(ctx.saved_tensors)
-    students, targets, masks, powers = ([None] * length for length in ctx.lengths)
-    scaled: list[Any] = students
-    if upstream is not None and _sole_use(upstream):
+    if _sole_use(upstream):
         torch.ops.vkdsurgeon.scale_distillation_gradients(gradients, upstream)
-        scaled = gradients
-    elif upstream is not None:
-        scaled = [(gradient * upstream[:, None, None]).to(gradient.dtype) for gradient in gradients]
-    return scaled, targets, masks, None, powers, None, None, None, None
+        return gradients
+    return [(gradient * upstream[:, None, None]).to(gradient.dtype) for gradient in gradients]
 
 
 def _sole_use(upstream: Tensor) -> bool:
@@ -146,4 +184,4 @@ def _sole_use(upstream: Tensor) -> bool:
     return keeps_graph is not None and not keeps_graph()
 
 
-library.register_autograd(_NAME, _backward, _setup_context)
+library.register_autograd(_DISTIL, _backward, _setup_context)
