@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from vkdsurgeon_kernels import target_power
 
 from vkdsurgeon.data.images import open_image
 from vkdsurgeon.data.pictures import Picture
@@ -79,6 +80,7 @@ class FeatureStore:
     def __init__(self, budget_bytes: int) -> None:
         self._budget = budget_bytes
         self._values: dict[str, dict[int, Tensor]] = {}
+        self._powers: dict[str, dict[int, Tensor]] = {}
 
     def put(self, layer: str, index: int, value: Tensor) -> None:
         """Keep one picture's features [N, D] at a layer."""
@@ -88,11 +90,17 @@ class FeatureStore:
         else:
             self._budget -= value.nbytes
         self._values.setdefault(layer, {})[index] = value
+        self._powers.setdefault(layer, {})[index] = target_power(value.unsqueeze(0))
 
     def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
         """Features [B, N, D] of pictures that share one token count."""
         rows = self._values[layer]
         return torch.stack([rows[index] for index in indices]).to(device, non_blocking=True)
+
+    def powers(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Mean square of each picture's features, [B] float32; what normalised distances divide by."""
+        rows = self._powers[layer]
+        return torch.cat([rows[index] for index in indices]).to(device, non_blocking=True)
 
     def all(self, layer: str) -> list[Tensor]:
         """The features [N, D] of every picture at a layer, in order of their indices."""

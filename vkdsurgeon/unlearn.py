@@ -153,6 +153,7 @@ def pass_over(
                 distance=recipe.distance,
                 layer_weights=list(recipe.layers.values()),
                 sample_weights=torch.full((len(part),), weight / len(indices), device=device),
+                target_power=[lesson.targets.powers(layer, part, device) for layer in layers],
             ).sum()
         if learn:
             loss.backward()

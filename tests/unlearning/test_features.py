@@ -65,3 +65,14 @@ def test_every_visual_parameter_has_a_layer(family: str, tmp_path: Path):
     assert {*layers.values()} - {*tapped} == {"tower", *stack.split.placement.projector}
     names = [name for name in layers if ".1." in name and layers[name] == "layer.1"]
     assert names, "a layer's own parameters, not those of layer 10 or of the embeddings"
+
+
+def test_the_power_of_kept_features_is_that_of_what_was_kept():
+    store = FeatureStore(budget_bytes=200)
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(5, 4, generator=generator).to(torch.bfloat16) for _ in range(3)]
+    for index, value in enumerate(values):
+        store.put("projector", index, value)
+    powers = store.powers("projector", [2, 0], torch.device("cpu"))
+    kept = store.get("projector", [2, 0], torch.device("cpu")).float()
+    torch.testing.assert_close(powers, kept.square().mean(dim=(1, 2)))
