@@ -42,6 +42,8 @@ def losses_and_gradients(
             (students[0].dtype, targets[0].dtype, bool(token_masks), with_gradient),
             tuple(tuple(terms) for terms in weights[part]),
         )
+        # Without a pass over the targets these are a few numbers per sample, dearer to launch than to compute.
+        reads_targets = not powers and any("nmse" in terms for terms in weights[part])
         loss, found = reference.losses_and_gradients(
             students[part],
             targets[part],
@@ -50,7 +52,7 @@ def losses_and_gradients(
             powers[part],
             weights[part],
             with_gradient,
-            _compiled(rows.rates, (variant, bool(powers))),
+            _compiled(rows.rates, variant) if reads_targets else rows.rates,
             _compiled(rows.sums_and_gradients, variant),
         )
         losses.append(loss)
