@@ -458,3 +458,25 @@ GOOD = {"student": torch.zeros(2, 3, 4), "target": torch.zeros(2, 3, 4)}
 def test_wrong_arguments_say_what_is_right(change, message):
     with pytest.raises(ValueError, match=message):
         feature_distillation(**{**GOOD, **change})
+
+
+def test_whoever_watches_operators_sees_the_operator():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    student, target = torch.randn(2, 3, 4, requires_grad=True), torch.randn(2, 3, 4)
+    with Watch():
+        watched = feature_distillation(student, target)
+    assert any("vkdsurgeon.feature_distillation" in name for name in seen)
+    assert torch.equal(watched, feature_distillation(student, target))
+    with FakeTensorMode() as mode:
+        fake = feature_distillation(mode.from_tensor(student), mode.from_tensor(target))
+    assert fake.shape == (2,)
+    assert fake.requires_grad

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vkdsurgeon_kernels.distillation import rows
-from vkdsurgeon_kernels.distillation.operator import DISTANCES
+from vkdsurgeon_kernels.distillation.operator import DISTANCES, distillation_losses
 
 Distance = str | Mapping[str, float]
 
@@ -70,7 +70,7 @@ def feature_distillation(
         raise ValueError(f"{len(weights)} layer_weights for {layers} layers; give one number per layer")
     check_weights(sample_weights, batch)
     check_float64(students[0].dtype, implementation)
-    return torch.ops.vkdsurgeon.feature_distillation(
+    return distillation_losses(
         students,
         targets,
         masks_of(token_mask, students),
@@ -80,7 +80,7 @@ def feature_distillation(
         coefficients_of(distance, layers),
         torch.is_grad_enabled() and any(features.requires_grad for features in students),
         implementation,
-    )[0]
+    )
 
 
 def target_power(target: Tensor, token_mask: Tensor | None = None) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from vkdsurgeon_kernels import library
 from vkdsurgeon_kernels.backend import choose, triton_obstacle
@@ -141,6 +142,47 @@ library.define(
     _scale,
     lambda gradients, upstream: None,
 )
+
+
+def distillation_losses(
+    students: list[Tensor],
+    targets: list[Tensor],
+    token_masks: list[Tensor],
+    sample_weights: Tensor | None,
+    powers: list[Tensor],
+    layer_weights: list[float],
+    coefficients: list[float],
+    with_gradient: bool,
+    implementation: str,
+) -> Tensor:
+    """Losses [B], by the shortest way: the dispatcher costs an eager call a third of a millisecond on a CPU."""
+    rest = (targets, token_masks, sample_weights, powers, layer_weights, coefficients, with_gradient, implementation)
+    if torch.compiler.is_compiling() or _intercepted(students):
+        return cast(Tensor, torch.ops.vkdsurgeon.feature_distillation(students, *rest)[0])
+    return cast(Tensor, _Eager.apply(rest, *students))
+
+
+class _Eager(torch.autograd.Function):
+    """The operator without the dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, rest: tuple[Any, ...], *students: Tensor) -> Tensor:
+        losses, gradients = _distil(list(students), *rest)
+        ctx.save_for_backward(*gradients)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, *scaled(list(ctx.saved_tensors), upstream[0]))
+
+
+def _intercepted(students: list[Tensor]) -> bool:
+    """Whether somebody watches or replaces operators: fake tensors, other subclasses, dispatch modes, functorch."""
+    return (
+        any(type(student) not in (Tensor, torch.nn.Parameter) for student in students)
+        or _get_current_dispatch_mode() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor]]) -> None:
