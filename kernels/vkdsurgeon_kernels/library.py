@@ -6,10 +6,11 @@ implementation runs is decided inside, at run time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 NAMESPACE = "vkdsurgeon"
 # Devices beyond these two take the composite key, where only plain PyTorch can run.
@@ -32,8 +33,14 @@ def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) ->
     """
     _LIBRARY.define(schema)
     name = f"{NAMESPACE}::{schema.partition('(')[0]}"
+    signature = torch._C.parse_schema(f"{NAMESPACE}::{schema}")
+    written = [
+        place
+        for place, argument in enumerate(signature.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
     for key in DISPATCH_KEYS:
-        _LIBRARY.impl(name.rpartition("::")[2], kernel, key)
+        _LIBRARY.impl(name.rpartition("::")[2], _as_torch_would(kernel, written), key)
     torch.library.register_fake(name, fake, lib=_LIBRARY)
     return name
 
@@ -41,3 +48,25 @@ def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) ->
 def register_autograd(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
     """Give a functional operator its backward formula; see `torch.library.register_autograd`."""
     torch.library.register_autograd(name, backward, setup_context=setup_context, lib=_LIBRARY)
+
+
+def _as_torch_would(kernel: Callable[..., Any], written: Sequence[int]) -> Callable[..., Any]:
+    """The kernel on the device of its tensors, whichever is the current one, and with its writes made known."""
+
+    def run(*arguments: Any) -> Any:
+        # Triton launches on the current GPU, which need not be the one that holds the tensors.
+        with torch.cuda.device_of(next(_tensors(arguments))):
+            result = kernel(*arguments)
+        # torch does not see what Triton writes: a backward pass through values that moved would be wrong in silence.
+        torch.autograd.graph.increment_version(_tensors(arguments[place] for place in written))
+        return result
+
+    return run
+
+
+def _tensors(arguments: Iterable[Any]) -> Iterator[Tensor]:
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, (list, tuple)):
+            yield from _tensors(argument)

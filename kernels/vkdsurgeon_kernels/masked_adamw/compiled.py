@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from torch import Tensor
 
-import torch
-
+from vkdsurgeon_kernels.compilation import compiled
 from vkdsurgeon_kernels.masked_adamw import reference
 
 
-@lru_cache
-def step_parameter() -> Callable[..., None]:
-    """`reference.step_parameter`, compiled once for every length."""
-    # The positions come from a mask of the parameter's shape: checking each one costs a fifth of the step.
-    return torch.compile(reference.step_parameter, dynamic=True, options={"assert_indirect_indexing": False})
+def step_parameter(
+    parameter: Tensor,
+    gradient: Tensor,
+    average: Tensor,
+    square: Tensor,
+    master: Tensor | None,
+    scales: Tensor | None,
+    positions: Tensor | None,
+    hyper: Tensor,
+    shrink: Tensor,
+    noise: Tensor | None,
+    packed: bool,
+) -> None:
+    """As `reference.step_parameter`, compiled once for parameters of every shape."""
+    given = (average, gradient, parameter, master, positions, noise)
+    variant = (*(None if tensor is None else tensor.dtype for tensor in given), packed)
+    run = compiled(reference.step_parameter, variant)
+    flat, dense = parameter.view(-1), gradient.reshape(-1)
+    run(flat, dense, average, square, master, scales, positions, hyper, shrink, noise, packed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,7 +39,7 @@ def _step(
             layout,
         )  # fmt: skip
         return
-    run: Callable[..., Any] = compiled.step_parameter() if implementation == "compiled" else reference.step_parameter
+    run = (compiled if implementation == "compiled" else reference).step_parameter
     for row, parameter in enumerate(parameters):
         run(
             parameter,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from vkdsurgeon_kernels.backend import choose
 from vkdsurgeon_kernels.bitmask import BLOCK, BitMask
 from vkdsurgeon_kernels.masked_adamw.operator import accumulate_selected_, masked_adamw_, selected_square_sum
 from vkdsurgeon_kernels.masked_adamw.rounding import seed_of
-from vkdsurgeon_kernels.masked_adamw.selection import Selection, as_selection
+from vkdsurgeon_kernels.masked_adamw.selection import Selection, check_mask
 
 _STATE_TENSORS = ("exp_avg", "exp_avg_sq", "master", "scales")
 
@@ -38,9 +39,10 @@ class MaskedAdamW(torch.optim.Optimizer):
             saves 4 bytes per selected element (bfloat16 only).
         moments: `float32`, or `int8`: 2 bytes per selected element instead of 8, see `masked_adamw.moments`.
         during_backward: `pack` moves each gradient, as soon as it is complete, into a float32 buffer for the selected
-            elements and frees it, so that dense gradients never live together; several backward passes add up. `step`
-            makes the whole step then, leaving `step()` nothing to do: no buffer, but neither clipping nor several
-            backward passes per step. None leaves gradients where torch puts them.
+            elements and frees it, so that dense gradients never live together; several backward passes add up until
+            `step()`. `step` makes the whole step then, leaving `step()` nothing to do: no buffer, but neither clipping
+            nor several backward passes per step. Both act before DistributedDataParallel has averaged the gradient,
+            and hide it from a loss scaler. None leaves gradients where torch puts them, and all of these work.
         seed: Of stochastic rounding.
         implementation: `auto`, `triton`, `compiled` or `reference`.
 
@@ -65,11 +67,12 @@ class MaskedAdamW(torch.optim.Optimizer):
         seed: int = 0,
         implementation: str = "auto",
     ) -> None:
-        if lr < 0 or eps < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
+        # Negated, so that NaN is refused.
+        if not (lr >= 0 and eps >= 0 and weight_decay >= 0 and len(betas) == 2 and all(0 <= b < 1 for b in betas)):
             raise ValueError(
-                f"lr {lr}, eps {eps}, weight_decay {weight_decay} must be >= 0 and betas {betas} in [0, 1)"
+                f"lr {lr}, eps {eps}, weight_decay {weight_decay} must be >= 0 and betas {betas} two numbers in [0, 1)"
             )
-        if max_norm is not None and max_norm <= 0:
+        if max_norm is not None and not max_norm > 0:
             raise ValueError(f"max_norm must be positive or None, got {max_norm}")
         if moments not in ("float32", "int8"):
             raise ValueError(f"moments are 'float32' or 'int8', got {moments!r}")
@@ -80,6 +83,8 @@ class MaskedAdamW(torch.optim.Optimizer):
                 "clipping needs the gradient of all parameters before the first of them moves: use "
                 f"during_backward='pack' with max_norm {max_norm}, or max_norm=None"
             )
+        if not isinstance(masks, Mapping):
+            raise ValueError(f"masks are a {type(masks).__name__}; expected a mapping from parameters to their masks")
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.max_norm = max_norm
         self.seed = seed
@@ -89,27 +94,32 @@ class MaskedAdamW(torch.optim.Optimizer):
         masked = [parameter for parameter in everything if parameter in masks]
         self._number = {parameter: number for number, parameter in enumerate(everything)}
         if not masked:
-            raise ValueError("the masks select no element of any parameter: none of the parameters has a mask")
+            kinds = ", ".join(sorted({type(key).__name__ for key in masks})) or "nothing"
+            raise ValueError(
+                "the masks select no element of any parameter: none of the parameters has a mask; masks are keyed by "
+                f"{kinds}, expected parameters out of `params`"
+            )
+        for parameter in masked:
+            check_mask(parameter, masks[parameter])
         selected = sum(_count(masks[parameter]) for parameter in masked)
         elements = sum(parameter.numel() for parameter in masked)
-        self.choice = choose("masked_adamw", masked[0].device, elements, implementation)
+        self._choices = {
+            device: choose("masked_adamw", device, elements, implementation)
+            for device in dict.fromkeys(parameter.device for parameter in masked)
+        }
+        self._dtypes = {parameter: parameter.dtype for parameter in masked}
         self._selections: dict[Parameter, Selection] = {}
         for parameter in masked:
-            runs = self._implementation(parameter)
-            selection = as_selection(parameter, masks[parameter], runs, eight_bit=self._eight_bit)
+            mask = masks[parameter]
+            bits = (mask if isinstance(mask, BitMask) else BitMask.from_bool(mask)).to(parameter.device)
+            selection = Selection.of(bits, self._implementation(parameter), eight_bit=self._eight_bit)
             if selection.mask.count:
                 self._check_dtype(parameter)
                 self._selections[parameter] = selection
         if selected == 0:
             raise ValueError("the masks select no element of any parameter")
         self.selected_elements = selected
-        if during_backward is not None:
-            take = self._pack if during_backward == "pack" else self._step_at_once
-            self._hooks = [
-                parameter.register_post_accumulate_grad_hook(take)
-                for parameter in self._selections
-                if parameter.requires_grad
-            ]
+        self._attach_hooks()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -133,16 +143,19 @@ class MaskedAdamW(torch.optim.Optimizer):
         ]
         if work:
             self._move(work, self._shrink([parameter for _, parameter in work]))
+        for _, parameter in work:
+            # Nobody but this optimizer could clear it: a model's zero_grad() does not reach it.
+            self._packed.pop(parameter, None)
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As in every torch optimizer; forgets packed gradients too."""
+        """As in every torch optimizer; forgets packed gradients too, which the model's `zero_grad` cannot."""
         super().zero_grad(set_to_none)
         self._packed.clear()
 
     def detach_hooks(self) -> None:
-        """Stop acting during backward; needed only where the model outlives an optimizer with `during_backward`."""
-        for hook in getattr(self, "_hooks", []):
+        """Stop acting during backward, to hand the parameters to another optimizer while this one lives."""
+        for hook in self._hooks:
             hook.remove()
 
     def selection(self, parameter: Parameter) -> BitMask | None:
@@ -164,7 +177,7 @@ class MaskedAdamW(torch.optim.Optimizer):
         """Hand over the gradient of the selected elements alone.
 
         For backward passes that never compute the rest, see `restrict_weight_gradients`. Adds to what was handed over
-        since the last `zero_grad`; a dense `.grad` of the same parameter is then ignored.
+        since the last `step` or `zero_grad`; a dense `.grad` of the same parameter is then ignored.
 
         Args:
             parameter: One of the masked parameters.
@@ -177,7 +190,7 @@ class MaskedAdamW(torch.optim.Optimizer):
         if gradient.numel() != count:
             raise ValueError(f"{count} elements of this parameter are selected, the gradient has {gradient.numel()}")
         if parameter in self._packed:
-            self._packed[parameter].add_(gradient.reshape(-1))
+            self._packed[parameter].add_(gradient.detach().reshape(-1))
         else:
             self._packed[parameter] = gradient.detach().reshape(-1).to(self._wide(parameter), copy=True)
 
@@ -186,10 +199,13 @@ class MaskedAdamW(torch.optim.Optimizer):
         return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in every torch optimizer; packed states keep their dtype whatever the parameter's is.
+        """As in every torch optimizer; packed states keep their precision whatever the parameter's is.
+
+        Parameters may have another dtype than in the run that saved: masters are made or dropped as this optimizer
+        needs them.
 
         Raises:
-            ValueError: The state belongs to other masks.
+            ValueError: The state belongs to other masks or has moments of another kind.
         """
         saved = [state_dict["state"].get(key, {}) for group in state_dict["param_groups"] for key in group["params"]]
         everything = [parameter for group in self.param_groups for parameter in group["params"]]
@@ -202,18 +218,54 @@ class MaskedAdamW(torch.optim.Optimizer):
                     f"the state of parameter {number} was made with another mask ({entry.get('mask')}, expected "
                     f"{expected}); build the optimizer with the masks of the run that saved it"
                 )
+            if ("scales" in entry) != self._eight_bit:
+                kinds = ("int8", "float32") if "scales" in entry else ("float32", "int8")
+                raise ValueError(
+                    f"the state of parameter {number} was made with moments='{kinds[0]}', this optimizer has "
+                    f"'{kinds[1]}'; build it with the former"
+                )
         super().load_state_dict(state_dict)
         for parameter, entry in zip(everything, saved, strict=True):
             for key in _STATE_TENSORS:
                 if key in entry:
-                    self.state[parameter][key] = entry[key].to(device=parameter.device, copy=True)
+                    tensor = entry[key]
+                    dtype = self._wide(parameter) if tensor.is_floating_point() and key != "scales" else tensor.dtype
+                    self.state[parameter][key] = tensor.to(device=parameter.device, dtype=dtype, copy=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        hooks = {"_hooks"}
-        return {key: value for key, value in self.__dict__.items() if key not in hooks}
+        # A scheduler puts its own `step` on an optimizer, bound to that optimizer; torch makes its hooks anew.
+        left = {key for key in self.__dict__ if key in ("_hooks", "step") or key.startswith("_optimizer_")}
+        return {key: value for key, value in self.__dict__.items() if key not in left}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # torch calls this in load_state_dict too.
+        if "_hooks" not in self.__dict__:
+            self._attach_hooks()
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Asked by `torch.amp.GradScaler`, which unscales and checks what it finds in `.grad`."""
+        if self._during_backward or self._packed:
+            raise RuntimeError(
+                "a loss scaler neither unscales nor checks gradients that never are in `.grad`, as with "
+                f"during_backward={self._during_backward!r} or restrict_weight_gradients; leave these out or train in "
+                "bfloat16, which needs no scaler"
+            )
+        return False
+
+    def _attach_hooks(self) -> None:
+        self._hooks = []
+        if self._during_backward is not None:
+            take = _weakly(self._pack if self._during_backward == "pack" else self._step_at_once)
+            self._hooks = [
+                parameter.register_post_accumulate_grad_hook(take)
+                for parameter in self._selections
+                if parameter.requires_grad
+            ]
 
     def _implementation(self, parameter: Parameter) -> str:
-        return "reference" if parameter.dtype == torch.float64 else self.choice.implementation
+        return "reference" if parameter.dtype == torch.float64 else self._choices[parameter.device].implementation
 
     def _wide(self, parameter: Parameter) -> torch.dtype:
         return torch.promote_types(parameter.dtype, torch.float32)
@@ -227,16 +279,39 @@ class MaskedAdamW(torch.optim.Optimizer):
     def _gradient(self, parameter: Parameter) -> Tensor | None:
         return self._packed.get(parameter, parameter.grad)
 
+    def _complete(self, parameter: Parameter) -> Tensor:
+        """The gradient that backward has just completed."""
+        if parameter.grad is None:
+            raise RuntimeError(
+                f"during_backward={self._during_backward!r} found no gradient where one was just completed: something "
+                "else took it, such as an earlier optimizer with during_backward; call its detach_hooks()"
+            )
+        self._check_unchanged(parameter)
+        return parameter.grad.detach()
+
+    def _check_unchanged(self, parameter: Parameter) -> None:
+        # A kernel would take the memory for what it was.
+        built = (self._selections[parameter].mask.device, self._dtypes[parameter])
+        if (parameter.device, parameter.dtype) != built or not parameter.is_contiguous():
+            raise RuntimeError(
+                f"a masked parameter is {parameter.dtype} on {parameter.device} with strides {parameter.stride()}, but "
+                f"was contiguous {built[1]} on {built[0]}; move and convert the model before building the optimizer"
+            )
+        if parameter.grad is not None and parameter.grad.layout != torch.strided:
+            raise RuntimeError(
+                f"the gradient of a masked parameter is {parameter.grad.layout}, expected a dense one; sparse "
+                "gradients, as of nn.Embedding(sparse=True), are not supported"
+            )
+
     def _pack(self, parameter: Parameter) -> None:
-        assert parameter.grad is not None
-        selection = self._selections[parameter]
+        selection, gradient = self._selections[parameter], self._complete(parameter)
         if parameter not in self._packed:
             self._packed[parameter] = torch.zeros(
                 selection.mask.count, dtype=self._wide(parameter), device=parameter.device
             )
         accumulate_selected_(
             self._packed[parameter],
-            parameter.grad,
+            gradient,
             selection.words,
             selection.positions,
             selection.layout,
@@ -246,6 +321,7 @@ class MaskedAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def _step_at_once(self, parameter: Parameter) -> None:
+        self._complete(parameter)
         group = next(group for group in self.param_groups if any(p is parameter for p in group["params"]))
         self._move([(group, parameter)], torch.ones((), device=parameter.device))
         parameter.grad = None
@@ -273,6 +349,7 @@ class MaskedAdamW(torch.optim.Optimizer):
         """Parameters that one call can move together."""
         launches: dict[tuple[str, str, bool, Any], list[Parameter]] = {}
         for parameter in parameters:
+            self._check_unchanged(parameter)
             gradient = self._gradient(parameter)
             assert gradient is not None
             key = (
@@ -320,21 +397,36 @@ class MaskedAdamW(torch.optim.Optimizer):
     def _ready_state(self, parameter: Parameter) -> dict[str, Any]:
         """The parameter's state, counted one step on."""
         state: dict[str, Any] = self.state[parameter]
+        selection, wide = self._selections[parameter], self._wide(parameter)
         if not state:
-            selection = self._selections[parameter]
             zeros = partial(torch.zeros, device=parameter.device)
-            count, wide = selection.mask.count, self._wide(parameter)
+            count = selection.mask.count
             state["step"] = 0
             state["mask"] = selection.fingerprint
             state["exp_avg"] = zeros(count, dtype=torch.int8 if self._eight_bit else wide)
             state["exp_avg_sq"] = zeros(count, dtype=torch.uint8 if self._eight_bit else wide)
             if self._eight_bit:
                 state["scales"] = zeros((2, -(-parameter.numel() // BLOCK)))
-            if self._masters and parameter.dtype != wide:
-                state["master"] = selection.gather(parameter.detach()).to(wide)
+        # A state that was loaded may come from a parameter of another dtype.
+        if not self._masters or parameter.dtype == wide:
+            state.pop("master", None)
+        elif "master" not in state:
+            state["master"] = selection.gather(parameter.detach()).to(wide)
         state["step"] += 1
         return state
 
 
 def _count(mask: Tensor | BitMask) -> int:
     return mask.count if isinstance(mask, BitMask) else int(mask.sum())
+
+
+def _weakly(method: Callable[[Parameter], None]) -> Callable[[Parameter], None]:
+    """The method for as long as its object lives: a hook must not keep an optimizer at work that nobody steps."""
+    reference = WeakMethod(method)
+
+    def call(parameter: Parameter) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(parameter)
+
+    return call

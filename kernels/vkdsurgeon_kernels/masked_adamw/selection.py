@@ -61,22 +61,28 @@ class Selection:
         return flat[self.positions.long()] if self.layout == LIST else flat[self.mask.to_bool().view(-1)]
 
 
-def as_selection(parameter: Parameter, mask: Tensor | BitMask, implementation: str, *, eight_bit: bool) -> Selection:
-    """Check a mask against its parameter and lay it out.
+def check_mask(parameter: Parameter, mask: Tensor | BitMask) -> None:
+    """Check a mask against its parameter.
 
     Raises:
-        ValueError: The mask is of another shape or dtype, or the parameter cannot be addressed element by element.
+        ValueError: The mask is of another kind, shape or dtype, the parameter cannot be addressed element by element,
+            or one of the two has no values.
     """
-    if (not isinstance(mask, BitMask) and mask.dtype != torch.bool) or mask.shape != parameter.shape:
+    if not isinstance(mask, (BitMask, Tensor)):
+        raise ValueError(f"a mask is a {type(mask).__name__}; masks are BitMasks or bool tensors")
+    if (isinstance(mask, Tensor) and mask.dtype != torch.bool) or mask.shape != parameter.shape:
         kind = "BitMask" if isinstance(mask, BitMask) else mask.dtype
         raise ValueError(
             f"a mask is {tuple(mask.shape)} {kind}, its parameter {tuple(parameter.shape)}: masks are BitMasks or bool "
             "tensors of the parameter's shape"
+        )
+    if "meta" in (parameter.device.type, mask.device.type):
+        raise ValueError(
+            f"a masked parameter is on {parameter.device}, its mask on {mask.device}: nothing is stored on meta; load "
+            "the values first"
         )
     if not parameter.is_floating_point() or not parameter.is_contiguous():
         raise ValueError(
             f"a masked parameter is a contiguous tensor of real floating point, got {parameter.dtype} with shape "
             f"{tuple(parameter.shape)} and strides {parameter.stride()}; call .contiguous() before wrapping it"
         )
-    packed = mask if isinstance(mask, BitMask) else BitMask.from_bool(mask)
-    return Selection.of(packed.to(parameter.device), implementation, eight_bit=eight_bit)
