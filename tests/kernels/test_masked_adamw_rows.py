@@ -103,3 +103,48 @@ def test_a_gradient_of_the_wrong_size_is_refused():
     optimizer = MaskedAdamW([parameter], {parameter: mask})
     with pytest.raises(ValueError, match="2 elements of this parameter are selected"):
         optimizer.add_selected_gradient(parameter, torch.zeros(4))
+
+
+def _square(width=8):
+    return (torch.arange(width) < 2)[:, None].expand(width, width).clone()
+
+
+def test_autocast_gives_the_gradient_that_it_gives_without_restriction():
+    moments = []
+    for restrict in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+        optimizer = MaskedAdamW(model.parameters(), {model[0].weight: _square(), model[2].weight: _square()})
+        restriction = restrict_weight_gradients(model, optimizer) if restrict else None
+        x = torch.randn(3, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(x).float().square().sum()
+        loss.backward()
+        optimizer.step()
+        assert restriction is None or model[0].weight.grad is None
+        moments.append([x.grad, model[0].bias.grad, *(optimizer.state[model[n].weight]["exp_avg"] for n in (0, 2))])
+    for plain, restricted in zip(*moments, strict=True):
+        torch.testing.assert_close(plain, restricted, rtol=1e-2, atol=1e-3)
+
+
+def test_a_layer_whose_forward_is_already_replaced_is_left_alone():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    optimizer = MaskedAdamW(model.parameters(), {model[0].weight: _square(), model[1].weight: _square()})
+    own = model[0].forward = lambda x: x * 2
+    with restrict_weight_gradients(model, optimizer) as outer:
+        assert outer.layers == ["1"]
+        with restrict_weight_gradients(model, optimizer) as inner:
+            assert inner.layers == []
+        assert "forward" in vars(model[1])
+    assert model[0].forward is own
+    assert "forward" not in vars(model[1])
+
+
+def test_second_derivatives_through_a_restricted_layer_are_refused():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+    optimizer = MaskedAdamW(model.parameters(), {model[0].weight: _square()})
+    x = torch.randn(3, 8, requires_grad=True)
+    with restrict_weight_gradients(model, optimizer):
+        (slope,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            slope.square().sum().backward()

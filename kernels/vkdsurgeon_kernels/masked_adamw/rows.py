@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vkdsurgeon_kernels.masked_adamw.optimizer import MaskedAdamW
 
@@ -23,6 +24,7 @@ class _RowLinear(torch.autograd.Function):
         return torch.nn.functional.linear(x, weight, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, rows = ctx.saved_tensors
         (dy,) = upstream
@@ -60,8 +62,8 @@ class restrict_weight_gradients:  # noqa: N801  (used like a function, as torch.
             for parameter in module.parameters(recurse=False):
                 owners[parameter] = owners.get(parameter, 0) + 1
         for name, module in model.named_modules():
-            # A subclass may compute something else from its weight.
-            if type(module) is not nn.Linear or not module.weight.requires_grad:
+            # A subclass may compute something else from its weight, and so may whoever has replaced its forward.
+            if type(module) is not nn.Linear or "forward" in vars(module) or not module.weight.requires_grad:
                 continue
             weight = module.weight
             assert isinstance(weight, nn.Parameter)
@@ -104,5 +106,10 @@ class restrict_weight_gradients:  # noqa: N801  (used like a function, as torch.
 
 
 def _forward(module: nn.Linear, stand_in: Tensor, rows: Tensor, x: Tensor) -> Tensor:
-    y: Tensor = _RowLinear.apply(x, module.weight.detach(), module.bias, stand_in, rows)
+    weight, bias, device = module.weight.detach(), module.bias, x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        # Backward runs outside of autocast, so what it multiplies must be of one dtype already.
+        dtype = torch.get_autocast_dtype(device)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    y: Tensor = _RowLinear.apply(x, weight, bias, stand_in, rows)
     return y
