@@ -83,8 +83,9 @@ def main() -> None:
     parser.add_argument("--plain-lr", type=float)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    recipe = Recipe(steps=arguments.steps, step_size=arguments.step_size, extensions=0)
     plain = arguments.plain_lr
+    # With every unit step equal to the learning rate, a step size of one makes it the learning rate.
+    recipe = Recipe(steps=arguments.steps, step_size=1.0 if plain else arguments.step_size, extensions=0)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         unpack(place / "people")

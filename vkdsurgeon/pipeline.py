@@ -25,7 +25,7 @@ from vkdsurgeon.surgery import Job, Outcome, Prepared, operate, prepare, raw_byt
 from vkdsurgeon.unlearn import Step
 
 NO_RETAIN_SET = (
-    "no --retain set: retention is distilled on {what} alone. On the built-in miniature this cost 3 points of retain "
+    "no --retain set: retention is distilled on {what} alone. On the built-in miniature this cost 4 points of retain "
     "accuracy and 3 of general vision on forget pictures (docs/method.md); give --retain where you can"
 )
 NO_SUBJECTS = (
