@@ -13,6 +13,7 @@ import argparse
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import pkgutil
 import subprocess
@@ -197,7 +198,9 @@ def _ptxas(code: str, capability: int) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "kernel.ptx"
         file.write_text(code)
-        command = [get_ptxas(capability).path, "-v", f"--gpu-name={assembly.ptx_target(code)}", str(file)]
+        # Triton 3.5 has one ptxas for every capability.
+        tool = get_ptxas(capability) if inspect.signature(get_ptxas).parameters else get_ptxas()
+        command = [tool.path, "-v", f"--gpu-name={assembly.ptx_target(code)}", str(file)]
         if not FP_FUSION:
             command.append("--fmad=false")
         done = subprocess.run([*command, "-o", str(file.with_suffix(".cubin"))], capture_output=True, text=True)

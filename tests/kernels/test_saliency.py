@@ -288,6 +288,8 @@ def test_operators_keep_the_rules_of_torch():
     ("scores", "options", "message"),
     [
         ([], {}, "no scores"),
+        (torch.ones(3), {}, "one tensor"),
+        ({"weight": torch.ones(3)}, {}, "score 0 is a str"),
         ([torch.ones(3)], {"fraction": 1.5}, "0..1"),
         ([torch.ones(3)], {"fraction": float("nan")}, "0..1"),
         ([torch.ones(3, dtype=torch.float64)], {}, "float32"),
@@ -311,11 +313,40 @@ def test_wrong_arguments_say_what_is_right(scores, options, message):
         (torch.zeros(3), torch.ones(3, dtype=torch.int64), "floating-point"),
         (torch.zeros(3), torch.ones(4), "one shape"),
         (torch.zeros(3), torch.ones(3, device="meta"), "device"),
+        (torch.zeros(3), None, "NoneType"),
     ],
 )
 def test_wrong_gradients_say_what_is_right(score, gradient, message):
     with pytest.raises(ValueError, match=message):
         accumulate_scores(score, gradient)
+
+
+def test_scores_may_come_from_any_iterable():
+    scores = {"first": torch.tensor([1.0, 4.0]), "second": torch.tensor([3.0, 2.0])}
+    first, second = select_top_fraction(scores.values(), 0.5)
+    assert (first.to_bool().tolist(), second.to_bool().tolist()) == ([False, True], [True, False])
+
+
+@pytest.mark.skipif(bool(compile_obstacle("cpu")), reason="torch.compile cannot run")
+def test_every_kind_of_gradient_stays_compiled():
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+            for squared in (False, True):
+                for elements in (1, 2, 3000):
+                    score = torch.zeros(elements)
+                    gradient = torch.full((elements,), -2.0, dtype=dtype)
+                    accumulate_scores(score, gradient, squared=squared, implementation="compiled")
+                    assert score.unique().item() == (4.0 if squared else 2.0)
+
+
+@pytest.mark.parametrize(("implementation", "device"), PLACES)
+def test_autograd_learns_that_a_score_changed(implementation, device):
+    score = torch.zeros(10, device=device)
+    weight = torch.ones(10, device=device, requires_grad=True)
+    product = (weight * score).sum()
+    accumulate_scores(score, torch.ones(10, device=device), implementation=implementation)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
 
 
 def test_masks_are_an_eighth_of_bool():

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from torch import Tensor
 
-import torch
-
+from vkdsurgeon_kernels.compilation import compiled
 from vkdsurgeon_kernels.saliency import reference
 
 
-@lru_cache
-def accumulate() -> Callable[..., None]:
-    """`reference.accumulate` for [n] tensors, compiled once for every length."""
-    return torch.compile(reference.accumulate, dynamic=True, fullgraph=True)
+def accumulate(score: Tensor, gradient: Tensor, squared: bool) -> None:
+    """As `reference.accumulate`, for [n] tensors."""
+    compiled(reference.accumulate, (gradient.dtype, squared))(score, gradient, squared)

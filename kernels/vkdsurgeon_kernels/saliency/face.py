@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ def accumulate_scores(score: Tensor, gradient: Tensor, *, squared: bool = False,
     """
     if score.dtype != torch.float32:
         raise ValueError(f"scores are kept in float32, got {score.dtype}; make them with dtype=torch.float32")
+    if not isinstance(gradient, Tensor):
+        raise ValueError(f"a gradient is a tensor, got {type(gradient).__name__}; skip parameters without a gradient")
     if not gradient.is_floating_point():
         raise ValueError(f"a gradient has a floating-point dtype, got {gradient.dtype}")
     if score.shape != gradient.shape:
@@ -67,7 +69,7 @@ def combine_scores(forget: Tensor, retain: Tensor, rule: str = "ratio") -> Tenso
 
 
 def select_top_fraction(
-    scores: Sequence[Tensor],
+    scores: Iterable[Tensor],
     fraction: float,
     *,
     granularity: str = "element",
@@ -99,11 +101,16 @@ def select_top_fraction(
         ValueError: No scores, a fraction outside 0..1, a wrong dtype, several devices, a negative or non-finite score,
             an unknown granularity, groups missing or not one per score, or an implementation that cannot run here.
     """
+    if isinstance(scores, Tensor):
+        raise ValueError(f"scores are one tensor {tuple(scores.shape)}; give a list, with a tensor for each parameter")
+    scores = list(scores)
     if not scores:
         raise ValueError("no scores to select from; give at least one score tensor")
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must lie in 0..1, got {fraction}")
     for position, score in enumerate(scores):
+        if not isinstance(score, Tensor):
+            raise ValueError(f"scores are tensors, score {position} is a {type(score).__name__}; give the values alone")
         if score.dtype != torch.float32:
             raise ValueError(f"scores are float32, score {position} is {score.dtype}; accumulate in float32")
         if score.device != scores[0].device:

@@ -28,7 +28,7 @@ def _accumulate(score: Tensor, gradient: Tensor, squared: bool, implementation: 
 
         triton.accumulate(flat, gradient.contiguous().view(-1), squared)
     else:
-        compiled.accumulate()(flat, gradient.contiguous().view(-1), squared)
+        compiled.accumulate(flat, gradient.contiguous().view(-1), squared)
     if not score.is_contiguous():
         score.copy_(flat.view(score.shape))
 

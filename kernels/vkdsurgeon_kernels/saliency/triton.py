@@ -95,20 +95,14 @@ def write_words_kernel(
 def accumulate(score: Tensor, gradient: Tensor, squared: bool) -> None:
     """Add |gradient| or its square to a score, [n] both, in place; see `face.accumulate_scores`."""
     n = score.numel()
-    with torch.cuda.device_of(score):
-        accumulate_kernel[(triton.cdiv(n, _BLOCK),)](
-            score, gradient, n, SQUARED=squared, BLOCK=_BLOCK, num_warps=_WARPS, **LAUNCH_OPTIONS
-        )
+    accumulate_kernel[(triton.cdiv(n, _BLOCK),)](
+        score, gradient, n, SQUARED=squared, BLOCK=_BLOCK, num_warps=_WARPS, **LAUNCH_OPTIONS
+    )
 
 
 def select(scores: Sequence[Tensor], count: int) -> list[Tensor]:
     """Words of the `count` largest of all scores; see `operator.select_top`."""
     keys = [score.contiguous().view(-1).view(torch.int32) for score in scores]
-    with torch.cuda.device_of(keys[0]):
-        return _select(keys, count)
-
-
-def _select(keys: list[Tensor], count: int) -> list[Tensor]:
     threshold, wanted, high_bits = 0, count, 0
     for shift in range(32 - _BITS, -1, -_BITS):
         per_score = _count_digits(keys, high_bits, threshold, shift)
