@@ -7,6 +7,7 @@ implementation runs is decided inside, at run time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,12 +51,24 @@ def register_autograd(name: str, backward: Callable[..., Any], setup_context: Ca
     torch.library.register_autograd(name, backward, setup_context=setup_context, lib=_LIBRARY)
 
 
+@contextmanager
+def surroundings(tensor: Tensor) -> Iterator[None]:
+    """Where an operator's kernel runs: on the GPU of its tensors, in the dtypes that it states."""
+    # Triton launches on the current GPU, which need not be the one that holds the tensors.
+    with torch.cuda.device_of(tensor):
+        if torch.is_autocast_enabled(tensor.device.type):
+            # The caller's autocast would reach the operators inside and halve the precision of sums.
+            with torch.autocast(tensor.device.type, enabled=False):
+                yield
+        else:
+            yield
+
+
 def _as_torch_would(kernel: Callable[..., Any], written: Sequence[int]) -> Callable[..., Any]:
-    """The kernel on the device of its tensors, whichever is the current one, and with its writes made known."""
+    """The kernel in its `surroundings`, with its writes made known to autograd."""
 
     def run(*arguments: Any) -> Any:
-        # Triton launches on the current GPU, which need not be the one that holds the tensors.
-        with torch.cuda.device_of(next(_tensors(arguments))):
+        with surroundings(next(_tensors(arguments))):
             result = kernel(*arguments)
         # torch does not see what Triton writes: a backward pass through values that moved would be wrong in silence.
         torch.autograd.graph.increment_version(_tensors(arguments[place] for place in written))

@@ -351,6 +351,45 @@ def test_scaling_leaves_samples_with_factor_one_alone():
         assert scaled[2].isnan().all()
 
 
+@needs_triton
+def test_scaling_keeps_float64():
+    from vkdsurgeon_kernels.distillation.triton import scale
+
+    gradient = torch.randn(3, 10, 10, dtype=torch.float64)
+    expected = gradient * 0.3
+    scale([gradient], torch.full((3,), 0.3, dtype=torch.float64))
+    torch.testing.assert_close(gradient, expected, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("implementation", ["reference", COMPILED])
+def test_autocast_changes_nothing(implementation):
+    student, target = torch.randn(2, 30, 40, requires_grad=True), torch.randn(2, 30, 40)
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses = feature_distillation(
+                student, target, distance={"nmse": 1.0, "cosine": 0.5}, implementation=implementation
+            )
+        found.append((losses, *torch.autograd.grad(losses.sum(), student)))
+    for plain, within in zip(*found, strict=True):
+        assert torch.equal(plain, within)
+        assert plain.dtype == within.dtype
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_gpu_that_is_not_the_current_one():
+    student, target = torch.randn(2, 30, 40), torch.randn(2, 30, 40)
+    found = []
+    for device in ("cuda:0", "cuda:1"):
+        moved = student.to(device).requires_grad_()
+        losses = feature_distillation(moved, target.to(device), implementation="triton")
+        (losses * 2).sum().backward()
+        found.append((losses.detach().cpu(), moved.grad.cpu()))
+    for first, second in zip(*found, strict=True):
+        assert torch.equal(first, second)
+
+
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
 def test_operator_is_registered_soundly(masked):
     case = Case(TWO_LAYERS, masked=masked)
@@ -453,11 +492,33 @@ GOOD = {"student": torch.zeros(2, 3, 4), "target": torch.zeros(2, 3, 4)}
         ({"target_power": [torch.ones(2)] * 2}, "one per layer"),
         ({"implementation": "fortran"}, "compiled, reference"),
         ({"student": GOOD["student"].double(), "implementation": "triton"}, "not float64"),
+        ({"sample_weights": torch.ones(2, device="meta")}, "sample_weights on meta"),
+        ({"sample_weights": [1.0, 2.0]}, "sample_weights are a list"),
+        ({"token_mask": torch.ones(2, 3, dtype=torch.bool, device="meta")}, "token_mask on meta"),
+        ({"target_power": torch.ones(2, device="meta")}, "target_power on meta"),
+        ({"target_power": torch.ones(2, requires_grad=True)}, "target_power requires grad"),
+        ({"target_power": torch.ones(2, dtype=torch.int64)}, "float"),
+        ({"layer_weights": 0.5}, "layer_weights are a float"),
+        ({"distance": None}, "NoneType"),
+        ({"student": None}, "NoneType"),
     ],
 )
 def test_wrong_arguments_say_what_is_right(change, message):
     with pytest.raises(ValueError, match=message):
         feature_distillation(**{**GOOD, **change})
+
+
+@pytest.mark.parametrize(
+    ("target", "mask", "message"),
+    [
+        (torch.zeros(2, 3), None, r"\[B, N, D\]"),
+        (torch.zeros(2, 3, 4), torch.ones(2, 3), "bool"),
+        (torch.zeros(2, 3, 4), torch.ones(2, 4, dtype=torch.bool), r"\(2, 4\)"),
+    ],
+)
+def test_target_power_says_what_is_wrong(target, mask, message):
+    with pytest.raises(ValueError, match=message):
+        target_power(target, mask)
 
 
 def test_whoever_watches_operators_sees_the_operator():

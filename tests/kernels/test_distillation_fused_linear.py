@@ -131,6 +131,16 @@ def test_second_derivatives_are_refused():
         torch.autograd.grad(loss, layer[0], create_graph=True)
 
 
+def test_autocast_changes_nothing():
+    features, weight = torch.randn(2, 30, 40, requires_grad=True), torch.randn(24, 40, requires_grad=True)
+    target, found = torch.randn(2, 30, 24), []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = fused_linear_distillation(features, weight, None, target)
+        found.append((loss, *torch.autograd.grad(loss, (features, weight))))
+    assert all(torch.equal(plain, within) for plain, within in zip(*found, strict=True))
+
+
 def test_empty_batch():
     weight = torch.randn(4, 3, requires_grad=True)
     loss = fused_linear_distillation(torch.zeros(0, 5, 3), weight, None, torch.zeros(0, 5, 4))

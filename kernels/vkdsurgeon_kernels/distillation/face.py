@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -61,14 +62,15 @@ def feature_distillation(
             requires grad, or an implementation that cannot run here.
         RuntimeError: In backward, when second derivatives are asked for (`create_graph=True`).
     """
-    students = [student] if isinstance(student, Tensor) else list(student)
-    targets = [target] if isinstance(target, Tensor) else list(target)
+    students, targets = tensors_of("student", student), tensors_of("target", target)
     check_features(students, targets)
-    layers, batch = len(students), students[0].shape[0]
+    layers = len(students)
+    if isinstance(layer_weights, (int, float)):
+        raise ValueError(f"layer_weights are a {type(layer_weights).__name__}; give one number per layer, {layers}")
     weights = [1.0] * layers if layer_weights is None else [float(weight) for weight in layer_weights]
     if len(weights) != layers:
         raise ValueError(f"{len(weights)} layer_weights for {layers} layers; give one number per layer")
-    check_weights(sample_weights, batch)
+    check_weights(sample_weights, students[0])
     check_float64(students[0].dtype, implementation)
     return distillation_losses(
         students,
@@ -92,20 +94,44 @@ def target_power(target: Tensor, token_mask: Tensor | None = None) -> Tensor:
 
     Returns:
         [B] float32 (float64 for a float64 target).
+
+    Raises:
+        ValueError: The target is not [B, N, D] or the mask not [B, N] bool on its device.
     """
+    if target.dim() != 3:
+        raise ValueError(f"target {tuple(target.shape)} must be [B, N, D]")
+    masks_of(token_mask, [target])
     wide = torch.float64 if target.dtype == torch.float64 else torch.float32
     return rows.target_power(target, token_mask, wide)
 
 
-def check_weights(sample_weights: Tensor | None, batch: int) -> None:
-    """Refuse sample weights that are not [B] float without gradient."""
+def tensors_of(name: str, given: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """One tensor per layer."""
+    found = [given] if isinstance(given, Tensor) else list(given) if isinstance(given, (list, tuple)) else None
+    wrong = [given] if found is None else [entry for entry in found if not isinstance(entry, Tensor)]
+    if found is None or wrong:
+        raise ValueError(f"{name} is {type(wrong[0]).__name__}; expected a tensor [B, N, D] or a list of them")
+    return found
+
+
+def check_weights(sample_weights: Tensor | None, student: Tensor) -> None:
+    """Refuse sample weights that are not [B] float without gradient, beside the student."""
     if sample_weights is not None:
+        if not isinstance(sample_weights, Tensor):
+            raise ValueError(f"sample_weights are a {type(sample_weights).__name__}; expected a tensor [B] float")
+        batch = student.shape[0]
         if sample_weights.shape != (batch,) or not sample_weights.is_floating_point():
             raise ValueError(
                 f"sample_weights {tuple(sample_weights.shape)} {sample_weights.dtype} must be [B] = [{batch}] float"
             )
         if sample_weights.requires_grad:
             raise ValueError("sample_weights require grad, but the result is not differentiated by them; detach them")
+        _check_place("sample_weights", sample_weights, student)
+
+
+def _check_place(name: str, tensor: Tensor, student: Tensor) -> None:
+    if tensor.device != student.device:
+        raise ValueError(f"{name} on {tensor.device}; expected on {student.device}, where the features are")
 
 
 def check_float64(dtype: torch.dtype, implementation: str) -> None:
@@ -143,11 +169,13 @@ def check_features(students: list[Tensor], targets: list[Tensor]) -> None:
 
 def coefficients_of(distance: Distance | Sequence[Distance], layers: int) -> list[float]:
     """L * len(DISTANCES) numbers, the coefficient of each distance at each layer."""
-    per_layer = [distance] * layers if isinstance(distance, (str, Mapping)) else list(distance)
+    per_layer = list(distance) if isinstance(distance, (list, tuple)) else [cast(Distance, distance)] * layers
     if len(per_layer) != layers:
         raise ValueError(f"{len(per_layer)} distances for {layers} layers; give one for all or one per layer")
     found: list[float] = []
     for chosen in per_layer:
+        if not isinstance(chosen, (str, Mapping)):
+            raise ValueError(f"distance is {type(chosen).__name__}; expected a name or a mapping from names to numbers")
         terms = {chosen: 1.0} if isinstance(chosen, str) else dict(chosen)
         unknown = [name for name in terms if name not in DISTANCES]
         if unknown or not terms:
@@ -173,6 +201,7 @@ def masks_of(token_mask: Tensor | Sequence[Tensor | None] | None, students: list
             raise ValueError(
                 f"token_mask {tuple(mask.shape)} {mask.dtype} must be [B, N] = {tuple(student.shape[:2])} bool"
             )
+        _check_place("token_mask", mask, student)
         found.append(mask)
     return found
 
@@ -187,4 +216,9 @@ def powers_of(target_power: Tensor | Sequence[Tensor] | None, students: list[Ten
     for power, student in zip(powers, students, strict=True):
         if power.shape != student.shape[:1]:
             raise ValueError(f"target_power {tuple(power.shape)} must be [B] = {tuple(student.shape[:1])}")
+        if not power.is_floating_point():
+            raise ValueError(f"target_power is {power.dtype}; expected a float dtype")
+        if power.requires_grad:
+            raise ValueError("target_power requires grad; the teacher is frozen, so detach it")
+        _check_place("target_power", power, student)
     return powers

@@ -79,7 +79,7 @@ def fused_linear_distillation(
     # Stands for the output that nobody stores: its shape is all that is looked at.
     output = features.new_empty(1).expand(*features.shape[:2], weight.shape[0])
     check_features([output], [target])
-    check_weights(sample_weights, features.shape[0])
+    check_weights(sample_weights, output)
     check_float64(features.dtype, implementation)
     masks, powers = masks_of(token_mask, [output]), powers_of(target_power, [output])
     enabled = torch.is_grad_enabled()

@@ -167,7 +167,8 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rest: tuple[Any, ...], *students: Tensor) -> Tensor:
-        losses, gradients = _distil(list(students), *rest)
+        with library.surroundings(students[0]):
+            losses, gradients = _distil(list(students), *rest)
         ctx.save_for_backward(*gradients)
         return losses
 

@@ -269,13 +269,14 @@ def scale_kernel(
     layer = tl.program_id(1)
     program = tl.program_id(0)
     sample = (program // chunks).to(tl.int64)
-    factor = tl.load(upstream_ptr + sample * upstream_stride).to(tl.float32)
+    # As wide as the loss: float32, or float64 for float64 features.
+    factor = tl.load(upstream_ptr + sample * upstream_stride)
     if factor != 1.0:
         gradient_ptr = _of_layer(gradient_ptrs, layer, LAYERS)
         elements = _size_of_layer(elements_of, layer, LAYERS)
         element = (program % chunks) * BLOCK + tl.arange(0, BLOCK)
         at = gradient_ptr + sample * elements + element
-        gradient = tl.load(at, element < elements, other=0.0).to(tl.float32)
+        gradient = tl.load(at, element < elements, other=0.0).to(factor.dtype)
         tl.store(at, (gradient * factor).to(gradient_ptr.dtype.element_ty), element < elements)
 
 

@@ -107,7 +107,8 @@ class restrict_weight_gradients:  # noqa: N801  (used like a function, as torch.
 
 def _forward(module: nn.Linear, stand_in: Tensor, rows: Tensor, x: Tensor) -> Tensor:
     weight: Tensor = module.weight.detach()
-    bias, device = module.bias, x.device.type
+    bias: Tensor | None = module.bias
+    device = x.device.type
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         # Backward runs outside of autocast, so what it multiplies must be of one dtype already.
         dtype = torch.get_autocast_dtype(device)
