@@ -64,7 +64,7 @@ def _device(name: str, rows: Sequence[dict[str, Any]]) -> str:
             for provider, ratio in row["ratios"].items()
         ]
         cells = [
-            row["operation"], row["case"], f"{row['median_ms']:.3g}", f"{row['gb_s']:.3g}",
+            row["operation"], row["case"].replace("|", r"\|"), f"{row['median_ms']:.3g}", f"{row['gb_s']:.3g}",
             f"{row['percent_of_copy']:.0f}", ", ".join(ratios),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")

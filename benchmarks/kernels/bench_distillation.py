@@ -25,8 +25,8 @@ CASES: dict[str, list[tuple[str, list[tuple[int, int, int]], Mapping[str, float]
     device: [
         ("nmse, 4 layers", sizes, {"nmse": 1.0}, torch.float32, False, True),
         ("nmse, 4 layers", sizes, {"nmse": 1.0}, torch.bfloat16, False, True),
-        ("nmse, 4 layers, target power known", sizes, {"nmse": 1.0}, torch.float32, True, False),
-        ("nmse, 4 layers, target power known", sizes, {"nmse": 1.0}, torch.bfloat16, True, False),
+        ("nmse, 4 layers, target power known", sizes, {"nmse": 1.0}, torch.float32, True, True),
+        ("nmse, 4 layers, target power known", sizes, {"nmse": 1.0}, torch.bfloat16, True, True),
         ("cosine, 4 layers", sizes, {"cosine": 1.0}, torch.bfloat16, False, False),
         ("nmse + cosine, 4 layers", sizes, SUM, torch.bfloat16, False, False),
         ("nmse, 1 layer", [(8, 256, 768)], {"nmse": 1.0}, torch.bfloat16, False, False),
