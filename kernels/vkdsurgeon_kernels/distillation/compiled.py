@@ -7,21 +7,13 @@ target, whose mean square must be known first).
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from functools import lru_cache
-from types import FunctionType
-from typing import Any
-
-import torch
 from torch import Tensor
 
+from vkdsurgeon_kernels.compilation import compiled
 from vkdsurgeon_kernels.distillation import reference, rows
 
 # One call for several layers saves its overhead; the time to compile grows with their number.
 _LAYERS_PER_CALL = 4
-
-_NUMBERS = itertools.count()
 
 
 def losses_and_gradients(
@@ -52,17 +44,9 @@ def losses_and_gradients(
             powers[part],
             weights[part],
             with_gradient,
-            _compiled(rows.rates, variant) if reads_targets else rows.rates,
-            _compiled(rows.sums_and_gradients, variant),
+            compiled(rows.rates, variant) if reads_targets else rows.rates,
+            compiled(rows.sums_and_gradients, variant),
         )
         losses.append(loss)
         gradients += found
     return (losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)), gradients
-
-
-@lru_cache
-def _compiled(function: Callable[..., Any], variant: tuple[object, ...]) -> Callable[..., Any]:
-    # torch gives up on a function after compiling it 8 times, so that every variant needs a code object of its own.
-    name = f"{function.__name__}_{next(_NUMBERS)}"
-    own = FunctionType(function.__code__.replace(co_name=name), function.__globals__, name)
-    return torch.compile(own, dynamic=True)
