@@ -7,6 +7,7 @@ target, whose mean square must be known first).
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vkdsurgeon_kernels.compilation import compiled
