@@ -541,3 +541,19 @@ def test_whoever_watches_operators_sees_the_operator():
         fake = feature_distillation(mode.from_tensor(student), mode.from_tensor(target))
     assert fake.shape == (2,)
     assert fake.requires_grad
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("layers", [5, 9])
+def test_more_layers_than_one_call_takes(implementation, layers):
+    generator = torch.Generator().manual_seed(layers)
+    students = [torch.randn(2, 3, 4, generator=generator).requires_grad_() for _ in range(layers)]
+    targets = [torch.randn(2, 3, 4, generator=generator) for _ in range(layers)]
+    weights = [0.5 + layer for layer in range(layers)]
+    loss = feature_distillation(students, targets, layer_weights=weights, implementation=implementation)
+    loss.sum().backward()
+    alone = [
+        feature_distillation(s.detach(), t, implementation="reference") for s, t in zip(students, targets, strict=True)
+    ]
+    torch.testing.assert_close(loss, sum(weight * one for weight, one in zip(weights, alone, strict=True)))
+    assert all(student.grad.abs().sum() > 0 for student in students)
