@@ -20,6 +20,7 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.plan import Plan
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.result import UnlearnResult
+from vkdsurgeon.saliency import layer_shares
 from vkdsurgeon.stop import Verdict
 from vkdsurgeon.surgery import Job, Outcome, Prepared, operate, prepare, raw_bytes
 from vkdsurgeon.unlearn import Step
@@ -104,7 +105,9 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
         prepared.stack.inventory,
         outcome.changes,
         request.out,
-        extra_files={_free_name(prepared): provenance_record(facts)},
+        extra_files={
+            _free_name(prepared): lambda digest: provenance_record({**facts, "weights_digest": digest}),
+        },
     )
     return UnlearnResult(
         plan=prepared.plan,
@@ -182,6 +185,10 @@ def _facts(prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
         "salt": salt.hex(),
         "visual_elements": outcome.mask.total,
         "selected_elements": outcome.mask.count,
+        "layers": [
+            asdict(share)
+            for share in layer_shares(outcome.mask, prepared.stack.visual_parameters(), prepared.stack.layer_of)
+        ],
         "tensors_with_selected_elements": sorted(outcome.changes),
         "stop_rule": [asdict(verdict) for verdict in outcome.verdicts],
     }

@@ -54,6 +54,7 @@ class UnlearnResult:
             "plan": self.plan.as_dict(),
             "recipe": self.recipe.model_dump(),
             "selected_elements": self.selected_elements or None,
+            "layers": self.provenance.get("layers"),
             "stop_rule": [asdict(verdict) for verdict in self.verdicts],
             "written": None if self.write is None else asdict(self.write),
             "seconds": {key: round(value, 3) for key, value in self.seconds.items()},

@@ -36,6 +36,40 @@ class SaliencyMask:
         return self.count / max(self.total, 1)
 
 
+@dataclass(frozen=True)
+class LayerShare:
+    """How much of one layer may move.
+
+    Attributes:
+        layer: Its name.
+        elements: Elements of its weights.
+        selected: How many of them the mask selects.
+    """
+
+    layer: str
+    elements: int
+    selected: int
+
+
+def layer_shares(
+    mask: SaliencyMask, parameters: Mapping[str, Parameter], layer_of: Callable[[str], str]
+) -> tuple[LayerShare, ...]:
+    """Where a mask lies, layer by layer in the order of the parameters.
+
+    Args:
+        mask: The mask.
+        parameters: All visual parameters by name.
+        layer_of: Parameter name -> name of its layer.
+    """
+    shares: dict[str, LayerShare] = {}
+    for name, parameter in parameters.items():
+        layer = layer_of(name)
+        before = shares.get(layer, LayerShare(layer, 0, 0))
+        selected = mask.selected[name].count if name in mask.selected else 0
+        shares[layer] = LayerShare(layer, before.elements + parameter.numel(), before.selected + selected)
+    return tuple(shares.values())
+
+
 def gradient_scores(parameters: Mapping[str, Parameter], passes: Iterable[Callable[[], object]]) -> dict[str, Tensor]:
     """|gradient| of a loss, summed over batches in float32 (the rule of SalUn, arXiv 2310.12508, per element).
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.files import CHUNK, copy_bytes, gaps, same_range, sync, write_at
 from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory, TensorEntry, take_inventory
 from vkdsurgeon.checkpoint.output import check_output, staged
@@ -37,6 +38,7 @@ class WriteReport:
         tensors_changed: Number of tensors with at least one changed element.
         elements_changed: Number of changed elements over all tensors.
         bytes_changed: Bytes that these elements take up.
+        weights_digest: Of the patched weights, as `eval` and `attack` name the model they measured.
         files: Number of files in the output.
         seconds: Copying, writing, syncing and verifying.
         shards_changed: The files that differ from the original's.
@@ -46,6 +48,7 @@ class WriteReport:
     tensors_changed: int
     elements_changed: int
     bytes_changed: int
+    weights_digest: str
     files: int
     seconds: float
     shards_changed: tuple[str, ...] = ()
@@ -57,7 +60,7 @@ def write_patched(
     changes: Mapping[str, torch.Tensor],
     out: Path,
     *,
-    extra_files: Mapping[str, bytes] = {},
+    extra_files: Mapping[str, bytes | Callable[[str], bytes]] = {},
 ) -> WriteReport:
     """Write a copy of a checkpoint in which some tensors have new values.
 
@@ -65,7 +68,8 @@ def write_patched(
         inventory: Of the original, as it was when it was read.
         changes: Name on disk -> new values, in the tensor's dtype and shape on disk.
         out: The directory to make; it may exist only if it is empty.
-        extra_files: Files to add: path relative to `out` -> content.
+        extra_files: Files to add: path relative to `out` -> content, or what makes it from the digest of the patched
+            weights.
 
     Returns:
         What changed, counted against the original's bytes.
@@ -89,14 +93,16 @@ def write_patched(
             if elements:
                 by_tensor[name] = elements
                 written.setdefault(entry.file, []).extend(spans)
+        digest = weights_digest(staging, inventory.shards)
         for name, content in extra_files.items():
-            _add(staging / name, content)
+            _add(staging / name, content if isinstance(content, bytes) else content(digest))
         _settle(inventory, staging)
         _verify(inventory, staging, patches, written, set(extra_files))
     return WriteReport(
         tensors_changed=len(by_tensor),
         elements_changed=sum(by_tensor.values()),
         bytes_changed=sum(count * _itemsize(inventory.tensors[name]) for name, count in by_tensor.items()),
+        weights_digest=digest,
         files=len(inventory.files) + len(extra_files),
         seconds=time.perf_counter() - started,
         shards_changed=tuple(sorted(written)),

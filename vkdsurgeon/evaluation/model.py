@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import torch
 
-from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
+from vkdsurgeon.checkpoint.digest import weights_digest
+from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.device import resolve_device, resolve_dtype
 from vkdsurgeon.errors import UserError
@@ -70,19 +70,8 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
         device=place,
         dtype=model.dtype,
         model_type=str(config.model_type),
-        digest=weights_digest(inventory),
+        digest=weights_digest(inventory.root, inventory.shards),
     )
-
-
-def weights_digest(inventory: Inventory) -> str:
-    """SHA-256 over the weight files of a checkpoint, names included, in hex."""
-    hasher = hashlib.sha256()
-    for shard in inventory.shards:
-        hasher.update(shard.encode() + b"\0")
-        with open(inventory.root / shard, "rb") as file:
-            while block := file.read(1 << 22):
-                hasher.update(block)
-    return hasher.hexdigest()
 
 
 def _load_processor(root: Path) -> Any:

@@ -15,6 +15,8 @@ from vkdsurgeon_cli.output import Output
 if TYPE_CHECKING:
     from vkdsurgeon.checkpoint.diff import CheckpointDiff
 
+SCHEMA = "vkdsurgeon/diff/1"
+
 
 def diff(
     base: Annotated[Path, typer.Argument(metavar="BASE", help="The original checkpoint directory.")],
@@ -41,7 +43,8 @@ def diff(
             where=base,
             remedy="name the parts with --tower and --projector",
         )
-    Output(as_json).document(_facts(found), lambda: _table(found))
+    # Reading all weights a second time is for documents alone, where the report has to know what belongs together.
+    Output(as_json).document(_facts(found) if as_json else {}, lambda: _table(found))
     if only_visual and found.outside_visual:
         names = found.outside_visual
         raise GateFailed([f"{len(names)} tensor(s) outside tower and projector differ, such as {names[0]}"])
@@ -49,8 +52,11 @@ def diff(
 
 def _facts(found: CheckpointDiff) -> dict[str, Any]:
     return {
+        "schema": SCHEMA,
         "base": str(found.base),
         "patched": str(found.patched),
+        "base_weights_digest": _digest(found.base),
+        "patched_weights_digest": _digest(found.patched),
         "identical": found.identical,
         "language_identical": found.language_identical,
         "headers_identical": found.headers_identical,
@@ -67,6 +73,13 @@ def _facts(found: CheckpointDiff) -> dict[str, Any]:
         "files": found.files,
         "split_error": found.split_error,
     }
+
+
+def _digest(root: Path) -> str:
+    from vkdsurgeon.checkpoint.digest import weights_digest
+    from vkdsurgeon.checkpoint.inventory import take_inventory
+
+    return weights_digest(root, take_inventory(root).shards)
 
 
 def _table(found: CheckpointDiff) -> Table | str:
