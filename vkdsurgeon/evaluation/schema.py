@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.whole_file import check_folder, write_whole
 
 SCHEMA_VERSION = 1
 Direction = Literal["lower", "higher", "none"]
@@ -131,9 +130,7 @@ def check_writable(path: Path) -> None:
     Raises:
         UserError: The folder does not exist or is not writable, or something is there that is no earlier result.
     """
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise UserError("the output is a folder", where=path, expected="a file such as results.json")
+    check_folder(path)
     if path.exists() and not _is_result(path):
         raise UserError(
             "the output is an existing file that is no result of an earlier measurement",
@@ -141,10 +138,6 @@ def check_writable(path: Path) -> None:
             expected="a new file, or a result that may be replaced",
             remedy="name another file: nothing but results is ever overwritten",
         )
-    if not folder.is_dir():
-        raise UserError("the folder of the output does not exist", where=path)
-    if not os.access(folder, os.W_OK):
-        raise UserError("the folder of the output is not writable", where=path)
 
 
 def _is_result(path: Path) -> bool:
@@ -157,19 +150,6 @@ def _is_result(path: Path) -> bool:
 
 def write_document(path: Path, document: BaseModel) -> None:
     """Write a result whole or not at all."""
-    folder = path.absolute().parent
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(document.model_dump(mode="json"), file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes private files; a result is as readable as any file of the user's.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_whole(
+        path, json.dumps(document.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )

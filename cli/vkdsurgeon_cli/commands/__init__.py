@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from vkdsurgeon_cli.commands import attack, demo, diff, doctor, eval_, inspect, personas, unlearn
+from vkdsurgeon_cli.commands import attack, demo, diff, doctor, eval_, inspect, personas, report, unlearn
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     unlearn.register,
@@ -14,6 +14,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     attack.register,
     inspect.register,
     diff.register,
+    report.register,
     personas.register,
     demo.register,
     doctor.register,

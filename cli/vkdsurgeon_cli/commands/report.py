@@ -1,0 +1,102 @@
+"""`vkdsurgeon report`: one page for the person who signs the release."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vkdsurgeon_cli.options import JsonOption
+from vkdsurgeon_cli.output import Output
+
+if TYPE_CHECKING:
+    from vkdsurgeon.report.verdict import Verdict
+
+
+class FormatName(str, Enum):
+    """What is written."""
+
+    html = "html"
+    md = "md"
+
+
+def report(
+    documents: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DOCUMENTS...",
+            help="JSON documents about one model, in any mix: of unlearn --json, eval, attack, diff --json, and the "
+            "vkdsurgeon.json of a patched checkpoint.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page: report.html, or card.md for a model card.")],
+    format_: Annotated[
+        FormatName | None, typer.Option("--format", help="html or md; otherwise the output's suffix tells.")
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Heading, such as the model's name.")] = None,
+    include_examples: Annotated[
+        bool,
+        typer.Option(
+            "--include-examples",
+            help="Show names, questions and answers where the documents hold them (eval --include-examples).",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the evidence about one unlearned model as one page: HTML, or Markdown for a model card.
+
+    The page says whether the gates hold, what was measured against base and gold, what attacks brought back, what
+    changed in the weights, and what all that does not show. It loads nothing and runs nothing. No picture, name or
+    answer appears unless --include-examples is given. Documents about different weights are refused. The status is 0
+    whatever the verdict: `eval` and `attack` end with 3 when a gate fails.
+    """
+    from vkdsurgeon.errors import UserError
+    from vkdsurgeon.report.case import gather
+    from vkdsurgeon.report.documents import read_source
+    from vkdsurgeon.report.page import TITLE, compose
+    from vkdsurgeon.report.render import check_report, format_of, render
+    from vkdsurgeon.whole_file import write_whole
+
+    chosen = format_of(output, format_.value if format_ else None)
+    check_report(output)
+    if any(path.resolve() == output.resolve() for path in documents):
+        raise UserError("the output is one of the documents", where=output, remedy="name another file")
+    case = gather([read_source(path) for path in documents])
+    out = Output(as_json)
+    if include_examples and not any(result.examples for result in case.evaluations):
+        out.warn("--include-examples: no document holds examples; evaluate with eval --include-examples")
+    page = compose(case, title=title or TITLE, include_examples=include_examples)
+    write_whole(output, render(page, chosen))
+    out.document(_facts(output, page.verdict), lambda: _table(output, page.verdict))
+
+
+def _facts(output: Path, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "schema": "vkdsurgeon/report/1",
+        "out": str(output),
+        "verdict": verdict.status,
+        "headline": verdict.headline,
+        "failed": [check.text for check in verdict.checks if not check.passed],
+        "missing": list(verdict.missing),
+    }
+
+
+def _table(output: Path, verdict: Verdict) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("verdict", escape(f"{verdict.status}: {verdict.headline}"))
+    for check in verdict.checks:
+        if not check.passed:
+            table.add_row("failed", escape(f"{check.text} ({check.origin}: {check.measured})"))
+    for sentence in verdict.missing:
+        table.add_row("not shown", escape(sentence))
+    table.add_row("written", escape(str(output)))
+    return table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("report")(report)

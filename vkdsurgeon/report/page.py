@@ -1,0 +1,172 @@
+"""All that a report says, before it is HTML or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import vkdsurgeon
+from vkdsurgeon.evaluation.schema import EvalResult
+from vkdsurgeon.report.alteration import Alteration, contradictions, describe
+from vkdsurgeon.report.case import Case
+from vkdsurgeon.report.comparison import Comparison, Row, compare
+from vkdsurgeon.report.documents import AttackDocument
+from vkdsurgeon.report.limits import Limit, limits_of
+from vkdsurgeon.report.origins import Origins, trace
+from vkdsurgeon.report.resistance import Attack, arrange
+from vkdsurgeon.report.verdict import Verdict, attack_title, judge
+from vkdsurgeon.report.wording import Wording, names_in, points, short
+
+TITLE = "Visual unlearning report"
+# A page is read by people; the document holds the rest.
+_EXAMPLES_PER_SET = 60
+
+
+@dataclass(frozen=True)
+class Highlight:
+    """One number that a reader should leave with."""
+
+    label: str
+    value: str
+    unit: str
+    context: str
+
+
+@dataclass(frozen=True)
+class ExampleRow:
+    """One question and what each model said."""
+
+    subject: str
+    question: str
+    answer: str
+    said: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ExampleTable:
+    """Questions of one set; `left_out` is how many more there are."""
+
+    set_name: str
+    columns: tuple[str, ...]
+    rows: tuple[ExampleRow, ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """The report."""
+
+    title: str
+    subtitle: str
+    verdict: Verdict
+    highlights: tuple[Highlight, ...]
+    cautions: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+    attacks: tuple[Attack, ...]
+    alteration: Alteration | None
+    examples: tuple[ExampleTable, ...]
+    origins: Origins
+    limits: tuple[Limit, ...]
+    version: str
+
+
+def compose(case: Case, *, title: str = TITLE, include_examples: bool = False) -> Page:
+    """Say what the documents of a case amount to.
+
+    Args:
+        case: The documents.
+        title: Heading of the report.
+        include_examples: Show names, questions and answers where the documents hold them. Otherwise no text of a
+            record is shown, and subjects that the documents name are taken out of names of tasks as well.
+    """
+    wording = Wording(None if include_examples else names_in(case.evaluations))
+    comparisons = tuple(compare(result, wording, by_name=include_examples) for result in case.evaluations)
+    attacks = tuple(arrange(document, wording) for document in case.attacks)
+    return Page(
+        title=wording(title),
+        subtitle=_subtitle(case, wording),
+        verdict=judge(case, wording),
+        highlights=tuple(_highlights(comparisons, attacks)),
+        cautions=tuple(_cautions(case, wording)),
+        comparisons=comparisons,
+        attacks=attacks,
+        alteration=describe(case, wording),
+        examples=tuple(_examples(case.evaluations, wording)) if include_examples else (),
+        origins=trace(case, wording),
+        limits=limits_of(case),
+        version=vkdsurgeon.__version__,
+    )
+
+
+def _subtitle(case: Case, wording: Wording) -> str:
+    measured: list[EvalResult | AttackDocument] = [*case.evaluations, *case.attacks]
+    kinds = [facts.model_type for document in measured for facts in document.models]
+    kinds += [case.provenance.model_type] if case.provenance else []
+    kinds += [case.unlearn.plan.model_type] if case.unlearn else []
+    kind = wording(kinds[0]) if kinds else "checkpoint"
+    weights = f"{kind}, weights {short(case.weights['model'])}"
+    return f"{weights}, unlearned with a decoder pass" if case.decoder_pass else weights
+
+
+def _highlights(comparisons: Sequence[Comparison], attacks: Sequence[Attack]) -> list[Highlight]:
+    found = []
+    tables = {table.name: table for comparison in reversed(comparisons) for table in comparison.tables}
+    for name, label, direction in (
+        ("forget", "Forget", "lower"),
+        ("retain", "Retain", "higher"),
+        ("text", "Text", "higher"),
+    ):
+        rows = tables[name].rows if name in tables else ()
+        whole = (row for row in rows if row.depth == 0 and "model" in row.cells)
+        row = next((row for row in whole if row.direction == direction), None)
+        if row is not None:
+            found.append(_highlight(label, row))
+    # The attack that brought back most: the mildest one tells nothing about safety.
+    gains = [(attack.gain[0], attack.gain[1], attack.title) for attack in attacks if attack.gain]
+    known = [(mine, gold, title) for mine, gold, title in gains if mine is not None]
+    if known:
+        mine, gold, title = max(known, key=lambda each: each[0])
+        found.append(Highlight(f"{title}, AG", points(mine), "points", "" if gold is None else f"gold {points(gold)}"))
+    return found
+
+
+def _highlight(label: str, row: Row) -> Highlight:
+    cell = row.cells["model"]
+    others = (("reference", "base"), ("gold", "gold"))
+    context = [f"{name} {row.cells[role].text}" for role, name in others if role in row.cells]
+    return Highlight(
+        label if row.name.lower() == label.lower() else f"{label}: {row.name}",
+        cell.text,
+        "" if cell.value is None else "%",
+        ", ".join(context),
+    )
+
+
+def _cautions(case: Case, wording: Wording) -> list[str]:
+    found = contradictions(case)
+    run = case.unlearn or case.provenance
+    if run is not None and "retain" in run.sets and not run.sets["retain"].pictures:
+        found.append("The run had no retain set; it kept what generic pictures show, which costs a few points.")
+    told = [("Evaluation", text) for result in case.evaluations for text in result.warnings]
+    told += [(attack_title(result), text) for result in case.attacks for text in result.warnings]
+    found += [wording(f"{origin}: {text}.".replace("..", ".")) for origin, text in told]
+    return list(dict.fromkeys(found))
+
+
+def _examples(evaluations: Sequence[EvalResult], wording: Wording) -> list[ExampleTable]:
+    tables = []
+    for result in evaluations:
+        for name in dict.fromkeys(example.set for example in result.examples):
+            asked = {
+                role: [example for example in result.examples if example.set == name and example.model == role]
+                for role in ("reference", "model", "gold")
+            }
+            columns = tuple(role for role, examples in asked.items() if examples)
+            count = min(len(asked[role]) for role in columns)
+            rows = []
+            for index in range(min(count, _EXAMPLES_PER_SET)):
+                one = asked[columns[0]][index]
+                said = {role: wording(asked[role][index].said) for role in columns}
+                rows.append(ExampleRow(wording(one.subject or ""), wording(one.question), wording(one.answer), said))
+            tables.append(ExampleTable(wording(name), columns, tuple(rows), count - len(rows)))
+    return tables

@@ -1,0 +1,196 @@
+"""What came back under attack, and what the attack itself cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vkdsurgeon.attacks.schema import RelearnSettings
+from vkdsurgeon.evaluation.schema import Metric
+from vkdsurgeon.report.comparison import Cell
+from vkdsurgeon.report.documents import AttackDocument
+from vkdsurgeon.report.figures import Curve, Series, draw_curve
+from vkdsurgeon.report.verdict import attack_title
+from vkdsurgeon.report.wording import Wording, count, percent, points
+
+# Settings whose values are words of the tool's own; other text may be the user's, and is not shown.
+_WORDS = frozenset({"part", "protocol", "scope", "optimizer", "device", "measured_on"})
+_PARTS = (("", "Measured on what the attacker was not shown"), ("retain.", "Utility: what is to be kept"))
+
+
+@dataclass(frozen=True)
+class AttackRow:
+    """One metric before and after, of the model and of gold; `ceiling` is the base, `whole` means a whole task."""
+
+    task: str
+    whole: bool
+    n: int
+    direction: str
+    before: Cell | None
+    after: Cell | None
+    gold_before: Cell | None
+    gold_after: Cell | None
+    ceiling: Cell | None
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack.
+
+    Attributes:
+        title: For people.
+        budget: What the attacker did, in a sentence, or its settings.
+        outcome: The result in a sentence.
+        groups: Heading -> rows.
+        has_gold: Whether gold was attacked alike.
+        has_ceiling: Whether the base was measured.
+        has_parts: Whether there are rows of less than a whole task.
+        curves: One figure per metric.
+        gain: AG in points, and gold's; None where the attack has none.
+    """
+
+    title: str
+    budget: str
+    outcome: str
+    groups: tuple[tuple[str, tuple[AttackRow, ...]], ...]
+    has_gold: bool
+    has_ceiling: bool
+    has_parts: bool
+    curves: tuple[Curve, ...]
+    gain: tuple[float | None, float | None] | None
+
+
+def arrange(document: AttackDocument, wording: Wording) -> Attack:
+    """Arrange one attack for reading."""
+    metrics = {metric.id: metric for metric in document.metrics}
+    groups = tuple((title, rows) for part, title in _PARTS if (rows := _rows(document.attack, part, metrics, wording)))
+    every = [row for _, rows in groups for row in rows]
+    gain = f"{document.attack}.ag"
+    relearning = document.attack == "relearn"
+    return Attack(
+        title=wording(attack_title(document)),
+        budget=_relearning(document) if relearning else _settings(document, wording),
+        outcome=_outcome(gain, metrics) if gain in metrics else _first_change(every),
+        groups=groups,
+        has_gold=any(row.gold_after or row.gold_before for row in every),
+        has_ceiling=any(row.ceiling for row in every),
+        has_parts=not all(row.whole for row in every),
+        curves=tuple(_curves(document, metrics, wording)),
+        gain=(metrics[gain].value, _value(metrics, f"gold.{gain}")) if gain in metrics else None,
+    )
+
+
+def _relearning(document: AttackDocument) -> str:
+    settings = RelearnSettings.model_validate(document.settings)
+    trained = "tower and projector" if settings.scope == "visual" else "every weight"
+    shown = count(settings.shown_records, "question")
+    measured = count(settings.measured_records, "question")
+    if settings.protocol == "people":
+        what = (
+            f"{shown} about {count(settings.shown_subjects, 'forgotten subject')} and is measured on {measured} about "
+            f"{settings.measured_subjects:,} others"
+        )
+    else:
+        what = (
+            f"{shown} about {count(settings.shown_subjects, 'forgotten subject')} and is measured on {measured} of "
+            "other kinds about the same"
+        )
+    where = "other pictures" if settings.measured_on == "heldout" else "the forget set’s own pictures"
+    return (
+        f"The attacker fine-tunes {trained} ({settings.trained_parameters:,} weights) for "
+        f"{count(settings.steps, 'step')} at a learning rate of {settings.lr:g} on {what}, on {where}. One seed "
+        f"({settings.seed})."
+    )
+
+
+def _settings(document: AttackDocument, wording: Wording) -> str:
+    told = []
+    for key, value in document.settings.items():
+        if isinstance(value, bool):
+            told.append(f"{key}: {'yes' if value else 'no'}")
+        elif isinstance(value, int):
+            told.append(f"{key}: {value:,}")
+        elif isinstance(value, float):
+            told.append(f"{key}: {value:g}")
+        elif isinstance(value, str) and key in _WORDS:
+            told.append(f"{key}: {value}")
+    return wording("; ".join(told).replace("_", " ")) + "."
+
+
+def _outcome(gain: str, metrics: Mapping[str, Metric]) -> str:
+    text = f"AG, the mean gain of what was measured: {points(_value(metrics, gain))} points"
+    if f"gold.{gain}" in metrics:
+        text += f"; gold under the same attack {points(_value(metrics, f'gold.{gain}'))}"
+    if f"gap.{gain}" in metrics:
+        text += f", so {points(_value(metrics, f'gap.{gain}'))} beyond what anybody would learn from the same data"
+    return text + "."
+
+
+def _first_change(rows: list[AttackRow]) -> str:
+    row = next((row for row in rows if row.before and row.after), None)
+    if row is None or row.before is None or row.after is None:
+        return ""
+    gold = f"; gold {percent(row.gold_after.value)} %" if row.gold_after else ""
+    return f"{row.task}: {row.before.text} % before, {row.after.text} % after{gold}."
+
+
+def _rows(attack: str, part: str, metrics: Mapping[str, Metric], wording: Wording) -> tuple[AttackRow, ...]:
+    def cell(name: str) -> Cell | None:
+        found = metrics.get(name)
+        return None if found is None else Cell(found.value, found.low, found.high)
+
+    rows = []
+    start = f"{attack}.{part}after."
+    for name in (name for name in metrics if name.startswith(start)):
+        rest = name.removeprefix(start)
+        before, after = f"{attack}.{part}before.{rest}", name
+        rows.append(
+            AttackRow(
+                task=_task(rest, wording),
+                whole=rest.count(".") == 1,
+                n=metrics[name].n,
+                direction=metrics[name].direction,
+                before=cell(before),
+                after=cell(after),
+                gold_before=cell(f"gold.{before}"),
+                gold_after=cell(f"gold.{after}"),
+                ceiling=cell(f"reference.{before}") or cell(f"reference.{after}"),
+            )
+        )
+    return tuple(rows)
+
+
+def _curves(document: AttackDocument, metrics: Mapping[str, Metric], wording: Wording) -> list[Curve]:
+    names = list(dict.fromkeys(name for point in document.curve for name in point.values))
+    curves = []
+    for name in names:
+        series = []
+        for role, label in (("model", "unlearned"), ("gold", "gold")):
+            points = [
+                (point.step, value)
+                for point in document.curve
+                if point.model == role and (value := point.values.get(name)) is not None
+            ]
+            if len(points) > 1:
+                series.append(Series(role, label, tuple(sorted(points))))
+        if not series:
+            continue
+        before = metrics.get(f"{document.attack}.before.{name}")
+        curves.append(
+            draw_curve(
+                _task(name, wording),
+                series,
+                ceiling=_value(metrics, f"reference.{document.attack}.before.{name}"),
+                chance=None if before is None else before.chance,
+            )
+        )
+    return curves
+
+
+def _task(name: str, wording: Wording) -> str:
+    return wording(name.removesuffix(".accuracy"))
+
+
+def _value(metrics: Mapping[str, Metric], name: str) -> float | None:
+    found = metrics.get(name)
+    return None if found is None else found.value

@@ -1,0 +1,146 @@
+"""Whether the release may go out, by the bounds that somebody set; and what nobody measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vkdsurgeon.evaluation.schema import GateOutcome
+from vkdsurgeon.report.case import Case
+from vkdsurgeon.report.documents import AttackDocument
+from vkdsurgeon.report.wording import Wording, count
+
+Status = Literal["passed", "failed", "unjudged"]
+
+_ATTACKS = {
+    "relearn": "Relearning",
+    "restore": "Original visual weights put back",
+    "probe": "Linear probe",
+    "quantize": "Quantisation",
+    "perturb": "Perturbed pictures",
+    "prompt": "Other prompts",
+    "membership": "Membership inference",
+}
+_PROTOCOLS = {"people": "other subjects", "pairs": "other questions"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One bound.
+
+    Attributes:
+        text: The gate as it was written, or what was checked.
+        is_gate: Whether it is a gate; else a rule of the unlearning run itself.
+        origin: Which measurement it belongs to.
+        measured: What came out.
+        passed: Whether it holds.
+    """
+
+    text: str
+    is_gate: bool
+    origin: str
+    measured: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict.
+
+    Attributes:
+        status: `failed` when any check fails, `passed` when gates were set and everything holds, else `unjudged`.
+        headline: In one sentence.
+        checks: Failed ones first.
+        missing: What was not measured, one sentence each.
+    """
+
+    status: Status
+    headline: str
+    checks: tuple[Check, ...]
+    missing: tuple[str, ...]
+
+
+def attack_title(document: AttackDocument) -> str:
+    """Title of an attack for people, with its protocol where it has several."""
+    title = _ATTACKS.get(document.attack, document.attack.replace("_", " ").capitalize())
+    protocol = _PROTOCOLS.get(str(document.settings.get("protocol")))
+    return f"{title}, {protocol}" if protocol else title
+
+
+def judge(case: Case, wording: Wording) -> Verdict:
+    """Hold everything that was measured against every bound that was set."""
+    checks = [*_gates(case, wording), *_own_rules(case, wording)]
+    failed = [check for check in checks if not check.passed]
+    gates = sum(check.is_gate for check in checks)
+    status: Status = "failed" if failed else "passed" if gates else "unjudged"
+    if failed:
+        headline = f"{len(failed)} of {count(len(checks), 'check')} failed."
+    elif gates:
+        headline = "The only gate holds." if gates == 1 else f"All {gates} gates hold."
+    else:
+        headline = "No gate was set, so nothing was judged."
+    return Verdict(status, headline, tuple(sorted(checks, key=lambda check: check.passed)), tuple(_missing(case)))
+
+
+def _gates(case: Case, wording: Wording) -> list[Check]:
+    found = [(gate, "Evaluation") for result in case.evaluations for gate in result.gates]
+    found += [(gate, attack_title(result)) for result in case.attacks for gate in result.gates]
+    return [Check(wording(gate.gate), True, wording(origin), _measured(gate), gate.passed) for gate, origin in found]
+
+
+def _measured(gate: GateOutcome) -> str:
+    if gate.value is None:
+        return "could not be measured"
+    # The bound is told where the gate itself does not: gold-0.03 is no number.
+    relative = gate.bound is not None and ("gold" in gate.gate or "reference" in gate.gate)
+    return f"{gate.value:.4f}" + (f", bound {gate.bound:.4f}" if relative else "")
+
+
+def _own_rules(case: Case, wording: Wording) -> list[Check]:
+    run = case.unlearn or case.provenance
+    if run is None:
+        return []
+    checks = []
+    if run.stop_rule:
+        last = run.stop_rule[-1]
+        places = ", ".join(
+            f"{pictures} {'held-out' if held_out else 'trained-on'} {name}"
+            for name, pictures, held_out in zip(("forget", "retain"), last.pictures, last.held_out, strict=True)
+        )
+        measured = (
+            f"forget loss at {last.forget_ratio:.2f} of its start, retain drift {last.retain_drift:.3f} ({places} "
+            "pictures)"
+        )
+        checks.append(Check("Stop rule of the unlearning run", False, "Unlearning", measured, last.met))
+    if run.decoder is not None and run.decoder.gate is not None:
+        gate = run.decoder.gate
+        measured = "every bound holds" if gate.met else wording("; ".join(gate.missed))
+        checks.append(Check("Bounds of the decoder pass", False, "Unlearning", measured, gate.met))
+    return checks
+
+
+def _missing(case: Case) -> list[str]:
+    found = []
+    if not case.evaluations:
+        found.append("Nothing was asked of the model: there is no evaluation.")
+    else:
+        roles = {facts.role for result in case.evaluations for facts in result.models}
+        sets = {facts.name for result in case.evaluations for facts in result.sets}
+        if "reference" not in roles:
+            found.append("The base was not measured, so it is not shown what was lost and what was kept.")
+        if "gold" not in roles:
+            found.append("No gold model was measured, so it is not shown what a model that never knew would answer.")
+        for name, sentence in (
+            ("forget", "Nothing was asked about what is to be forgotten."),
+            ("retain", "Nothing was asked about what is to be kept."),
+            ("text", "Nothing was asked without pictures."),
+        ):
+            if name not in sets:
+                found.append(sentence)
+    if not case.attacks:
+        found.append("No attack was tried: whether the knowledge comes back was not measured.")
+    if case.unlearn is None and case.provenance is None:
+        found.append("There is no record of how the model was made.")
+    if case.diff is None and case.unlearn is None:
+        found.append("What changed in the weights was not counted.")
+    return found
