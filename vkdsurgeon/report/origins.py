@@ -116,6 +116,8 @@ def _versions(case: Case, wording: Wording) -> tuple[Fact, ...]:
 
 
 def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_plain(each)}" for key, each in value.items())
     if isinstance(value, list):
