@@ -8,6 +8,8 @@ import torch
 from vkdsurgeon_cli.main import run
 
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
+from vkdsurgeon.checkpoint.digest import weights_digest
+from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.visual import load_visual_stack
 
 QUICK = ["--steps", "20", "--forget-batch", "8", "--retain-batch", "8", "--forget-ratio", "5", "--retain-drift", "5"]
@@ -38,7 +40,26 @@ def test_the_main_job(llava: Path, sets: dict[str, Path], tmp_path: Path, capsys
     assert difference.language_identical
     assert result["written"]["elements_changed"] == sum(result["written"]["by_tensor"].values())
     assert result["written"]["elements_changed"] <= result["selected_elements"]
+    assert sum(layer["selected"] for layer in result["layers"]) == result["selected_elements"]
+    weights = result["plan"]["tower_parameters"] + result["plan"]["projector_parameters"]
+    assert sum(layer["elements"] for layer in result["layers"]) == weights
+    assert {"layer.0", "model.multi_modal_projector"} <= {layer["layer"] for layer in result["layers"]}
     load_visual_stack(out, device="cpu")
+
+
+def test_documents_about_the_same_weights_know_each_other(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "patched"
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", out, "--json") == 0
+    written = json.loads(capsys.readouterr().out)["written"]["weights_digest"]
+    assert run(["diff", str(llava), str(out), "--json"]) == 0
+    difference = json.loads(capsys.readouterr().out)
+    record = json.loads((out / "vkdsurgeon.json").read_text())
+    inventory = take_inventory(out)
+    assert written == weights_digest(out, inventory.shards)
+    assert written == record["weights_digest"] == difference["patched_weights_digest"]
+    assert difference["base_weights_digest"] == weights_digest(llava, inventory.shards) != written
 
 
 def test_provenance_never_tells_who(llava: Path, sets: dict[str, Path], tmp_path: Path):

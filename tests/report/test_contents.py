@@ -196,6 +196,13 @@ def test_nobody_is_named_unless_asked_for(tmp_path: Path, name: str, task: str):
     assert PLACE not in asked, "paths are of no use to a reader, and may name somebody"
 
 
+def test_subjects_that_are_numbers_are_not_told_either(tmp_path: Path):
+    subjects = [{"set": "forget", "subject": "4711", "n": 5, "values": {"forget.vqa.accuracy": 0.2}}]
+    text = render(tmp_path, {"eval": evaluation(subjects=subjects)})
+    assert "4711" not in text
+    assert "subject 1" in text
+
+
 def test_asking_for_examples_that_are_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     render(tmp_path, everything(), "report.html", "--include-examples")
     assert "no document holds examples" in capsys.readouterr().err
