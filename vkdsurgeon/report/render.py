@@ -81,6 +81,7 @@ def _html(page: Page) -> str:
             generator=GENERATOR,
             place=place,
             percent=percent,
+            pieces=_pieces,
             dict=dict,
         )
     )
@@ -111,6 +112,11 @@ def _escaped(value: object) -> object:
 
 def _with_backslash(match: re.Match[str]) -> str:
     return "\\" + match.group(0)
+
+
+def _pieces(gate: str) -> list[str]:
+    """Where a gate may be broken on a narrow screen: after a dot or an operator."""
+    return re.findall(r"[^.<>=]*[.<>=]+|[^.<>=]+", gate)
 
 
 def _without_blank_lines(text: str) -> str:
