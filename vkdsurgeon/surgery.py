@@ -23,12 +23,13 @@ from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.saliency import SaliencyMask, gradient_scores, random_scores, ratio_scores, select, sensitivity
 from vkdsurgeon.stop import Verdict, judge
 from vkdsurgeon.teacher import Teacher, visual_digest
-from vkdsurgeon.teacher_quality import TeacherQuality, doubts, examine, sample_pictures, told_of_operations
+from vkdsurgeon.teacher_quality import TeacherQuality, doubts, examine, sample_pictures, told_of_gap, told_of_operations
 from vkdsurgeon.unlearn import Lesson, Step, make_optimizer, pass_over, train
 from vkdsurgeon.visual import ImageBatch, VisualStack, load_visual_stack
 from vkdsurgeon.visual.layers import PROJECTOR
 
 _MOST_PROBED = 512
+_COMPARED = 4
 
 
 @dataclass(frozen=True)
@@ -321,8 +322,11 @@ def _examine_teachers(
         if teacher is None:
             continue
         other = teacher.load()
-        teacher.check(other, stack, pictures[0], tuple(layers))
+        gap = teacher.compare(
+            other, stack, sample_pictures(pictures)[:_COMPARED], sorted(layers, key=stack.layers.index)
+        )
         digests[role] = visual_digest(other)
+        found += told_of_gap(gap, teacher.option)
         found += told_of_operations(other.inventory, f"the checkpoint of {teacher.option}")
         # A reference that cannot tell the forget pictures' subjects apart is what one would wish for.
         if role == "retain":

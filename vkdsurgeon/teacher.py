@@ -53,14 +53,20 @@ class Teacher:
         stack = self.load()
         return teacher_features(stack, PictureSet(stack, pictures, 0), layers, micro_batch, budget_bytes)
 
-    def check(self, teacher: VisualStack, student: VisualStack, picture: Picture, layers: Sequence[str]) -> None:
-        """Refuse a teacher whose features do not lie where the student's do.
+    def compare(
+        self, teacher: VisualStack, student: VisualStack, pictures: Sequence[Picture], layers: Sequence[str]
+    ) -> float:
+        """How far a teacher's features lie from the student's; refuses one whose features cannot be compared.
 
         Args:
             teacher: From `load`.
             student: The given checkpoint.
-            picture: One picture to compare them on.
+            pictures: A few pictures to compare them on.
             layers: The layers that it is to teach.
+
+        Returns:
+            Squared difference over the student's power at the last of the layers, mean over the pictures. Unrelated
+            features of equal power and no mean are at 2.
 
         Raises:
             UserError: A layer is missing, or features differ in shape.
@@ -73,21 +79,24 @@ class Teacher:
                 value=", ".join(teacher.layers),
                 expected=f"a {student.split.model_type} checkpoint with the same tower",
             )
-        shapes = []
-        for stack in (student, teacher):
-            with torch.no_grad():
-                _, batch = next(iter(PictureSet(stack, [picture], 0).batches([0], 1)))
-                shapes.append({name: list(one.shape[1:]) for name, one in stack.features(batch, layers).items()})
+        stores = [
+            teacher_features(stack, PictureSet(stack, pictures, 0), layers, 1, 1 << 30) for stack in (student, teacher)
+        ]
         for layer in layers:
-            own, other = (shape[layer] for shape in shapes)
-            if own != other:
-                raise UserError(
-                    f"the teacher's features at {layer!r} have another shape (tokens, width) than the checkpoint's",
-                    where=f"{self.option} {self.model}",
-                    value=other,
-                    expected=str(own),
-                    remedy="give a checkpoint of the same architecture, with the same image processor",
-                )
+            for own, other in zip(stores[0].all(layer), stores[1].all(layer), strict=True):
+                if own.shape != other.shape:
+                    raise UserError(
+                        f"the teacher's features at {layer!r} have another shape (tokens, width) than the checkpoint's",
+                        where=f"{self.option} {self.model}",
+                        value=list(other.shape),
+                        expected=str(list(own.shape)),
+                        remedy="give a checkpoint of the same architecture, with the same image processor",
+                    )
+        gaps = [
+            (own.float() - other.float()).square().mean() / own.float().square().mean().clamp_min(1e-12)
+            for own, other in zip(stores[0].all(layers[-1]), stores[1].all(layers[-1]), strict=True)
+        ]
+        return float(torch.stack(gaps).mean())
 
 
 def visual_digest(stack: VisualStack) -> str:

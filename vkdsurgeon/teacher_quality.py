@@ -1,4 +1,8 @@
-"""Is the teacher fit to teach? Its past, and what its features tell apart."""
+"""Is the teacher fit to teach? Its past, and what its features tell apart.
+
+The bounds are low on purpose: they catch a collapsed teacher, not a noisy one. Random features tell pictures and
+subjects apart as well, so damage that keeps their spread shows only beside the original's figures (docs/method.md).
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,9 @@ from vkdsurgeon.visual import VisualStack
 from vkdsurgeon.visual.layers import PROJECTOR
 
 _SUBJECTS, _VIEWS = 8, 4
-_LEAST_VARIATION = 1e-3
-_LEAST_SEPARATION = 0.1
+_LEAST_VARIATION = 5e-3
+_LEAST_SEPARATION = 0.01
+_MOST_GAP = 1.0
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,15 @@ class TeacherQuality:
         pictures: Size of the sample.
         variation: Variance over pictures of each token's features, over the features' mean square. Near zero the
             teacher sees the same in every picture.
-        token_variation: Variance over the tokens within pictures, likewise. Near zero all tokens are alike.
+        token_variation: Variance over the tokens within pictures, likewise; None where a picture is one token. Near
+            zero all tokens are alike.
         separation: Variance between subjects over variance within subjects, the former freed of what the latter adds
             to means of few pictures; None where fewer than two subjects have two pictures each.
     """
 
     pictures: int
     variation: float
-    token_variation: float
+    token_variation: float | None
     separation: float | None
 
 
@@ -86,19 +92,25 @@ def measure_features(features: Sequence[Tensor], subjects: Sequence[str]) -> Tea
     """
     per_token = len({value.shape[0] for value in features}) == 1
     values = [value.float() if per_token else value.float().mean(dim=0, keepdim=True) for value in features]
-    power = _mean([value.square().mean() for value in values])
     middle = sum(values[1:], values[0].clone()) / len(values)
-    tokens = _mean([(value.float() - value.float().mean(dim=0)).square().mean() for value in features])
+    several = [value.float() for value in features if value.shape[0] > 1]
     return TeacherQuality(
         pictures=len(values),
-        variation=_mean([(value - middle).square().mean() for value in values]) / max(power, 1e-12),
-        token_variation=tokens / max(_mean([value.float().square().mean() for value in features]), 1e-12),
+        variation=_share(
+            [(value - middle).square().mean() for value in values], [value.square().mean() for value in values]
+        ),
+        token_variation=_share(
+            [(value - value.mean(dim=0)).square().mean() for value in several],
+            [value.square().mean() for value in several],
+        )
+        if several
+        else None,
         separation=_separation(values, subjects),
     )
 
 
-def _mean(values: Sequence[Tensor]) -> float:
-    return float(torch.stack(list(values)).mean())
+def _share(parts: Sequence[Tensor], wholes: Sequence[Tensor]) -> float:
+    return float(torch.stack(list(parts)).sum()) / max(float(torch.stack(list(wholes)).sum()), 1e-12)
 
 
 def _separation(values: Sequence[Tensor], subjects: Sequence[str]) -> float | None:
@@ -129,7 +141,7 @@ def doubts(quality: TeacherQuality, whose: str) -> list[str]:
             f"{whose} hardly differ between pictures (variance {quality.variation:.1e} of their power): the teacher "
             "looks collapsed, and there is little to forget or to keep"
         )
-    if quality.token_variation < _LEAST_VARIATION:
+    if quality.token_variation is not None and quality.token_variation < _LEAST_VARIATION:
         found.append(
             f"{whose} hardly differ between the tokens of a picture (variance {quality.token_variation:.1e} of their "
             "power): the teacher looks collapsed"
@@ -156,6 +168,21 @@ def earlier_operations(inventory: Inventory) -> list[str]:
         if isinstance(record, dict) and str(record.get("schema", "")).rpartition("/")[0] == SCHEMA.rpartition("/")[0]:
             names.append(file.path)
     return names
+
+
+def told_of_gap(gap: float, option: str) -> list[str]:
+    """A warning where another teacher lives in another feature space than the language model reads.
+
+    Args:
+        gap: From `Teacher.compare`.
+        option: What the teacher was given with.
+    """
+    if gap <= _MOST_GAP:
+        return []
+    return [
+        f"the features of {option} differ from the checkpoint's by {gap:.2f} of their power: the language model was "
+        "never trained to read such features; a teacher should be of the checkpoint's own lineage"
+    ]
 
 
 def told_of_operations(inventory: Inventory, what: str) -> list[str]:

@@ -164,11 +164,12 @@ def _told(verdict: Verdict) -> str:
 
 
 def _taught(quality: TeacherQuality) -> str:
-    apart = "not told" if quality.separation is None else f"{quality.separation:.2f}"
-    return (
-        f"on {quality.pictures} pictures: variance between subjects over within {apart}, over pictures "
-        f"{quality.variation:.3f} and over tokens {quality.token_variation:.3f} of the power"
-    )
+    told = [f"variance over pictures {quality.variation:.3f} of the power"]
+    if quality.token_variation is not None:
+        told.append(f"over tokens {quality.token_variation:.3f}")
+    if quality.separation is not None:
+        told.append(f"between subjects {quality.separation:.3f} of that within")
+    return f"{', '.join(told)} ({quality.pictures} pictures)"
 
 
 def _table(result: UnlearnResult) -> Table:
