@@ -5,14 +5,28 @@ from typing import get_args
 
 import pytest
 import torch
-from vkdsurgeon_kernels import DISTANCES, feature_distillation
+from vkdsurgeon_kernels import DISTANCES, feature_distillation, target_power
 
-from vkdsurgeon.objectives.distances import STRUCTURAL, attention, cka, feature_loss, relational, repulsion
+from vkdsurgeon.objectives.distances import STRUCTURAL, FeatureLoss, attention, cka, feature_loss, relational, repulsion
 from vkdsurgeon.recipe import Distance, RetainDistance
 
 
 def _features(size: int = 5, tokens: int = 4, width: int = 6, seed: int = 0) -> torch.Tensor:
     return torch.randn(size, tokens, width, generator=torch.Generator().manual_seed(seed))
+
+
+def _loss(weights: dict[str, float], student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return _of_one_layer(feature_loss(weights), student, target)
+
+
+def _of_one_layer(loss: FeatureLoss, student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return loss(
+        [student],
+        [target],
+        layer_weights=[1.0],
+        sample_weights=torch.ones(len(student)),
+        target_power=[target_power(target)],
+    )
 
 
 def _rotation(width: int = 6) -> torch.Tensor:
@@ -27,7 +41,10 @@ def test_every_distance_of_the_recipe_is_registered():
 @pytest.mark.parametrize("name", get_args(RetainDistance))
 def test_a_student_like_its_teacher_is_at_distance_zero_with_a_gradient_away_from_it(name: str):
     student, target = _features().requires_grad_(), _features(seed=1)
-    loss = feature_loss({name: 1.0})
+
+    def loss(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return _loss({name: 1.0}, student, target)
+
     same = loss(target, target)
     assert same.shape == (5,)
     torch.testing.assert_close(same, torch.zeros(5), rtol=0, atol=1e-5)
@@ -84,7 +101,7 @@ def test_cka_and_relational_do_not_see_rotation_or_scale_but_nmse_does(scale: fl
     assert float(cka(moved, target).abs().max()) < 1e-4
     if scale == 1.0:
         assert float(relational(moved, target).max()) < 1e-6
-        assert float(feature_loss({"nmse": 1.0})(moved, target).min()) > 0.1
+        assert float(_loss({"nmse": 1.0}, moved, target).min()) > 0.1
 
 
 def test_attention_compares_where_the_energy_lies():
@@ -100,17 +117,32 @@ def test_attention_compares_where_the_energy_lies():
 def test_a_sum_weighs_its_terms_and_one_kernel_distance_is_the_kernel():
     student, target = _features(), _features(seed=1)
     expected = 0.5 * feature_distillation(student, target, distance="nmse") + 2 * attention(student, target)
-    torch.testing.assert_close(feature_loss({"nmse": 0.5, "attention": 2.0})(student, target), expected)
+    torch.testing.assert_close(_loss({"nmse": 0.5, "attention": 2.0}, student, target), expected)
     assert torch.equal(
-        feature_loss({"cosine": 1.0})(student, target), feature_distillation(student, target, distance="cosine")
+        _loss({"cosine": 1.0}, student, target), feature_distillation(student, target, distance="cosine")
     )
+
+
+@pytest.mark.parametrize("weights", [{"nmse": 1.0}, {"cka": 1.0}, {"nmse": 0.5, "attention": 3.0}])
+def test_layers_and_pictures_are_weighed(weights: dict[str, float]):
+    students, targets = ([_features(seed=seed), _features(width=3, seed=seed)] for seed in (0, 1))
+    samples = torch.tensor([1.0, 0.0, 2.0, 0.5, 3.0])
+    found = feature_loss(weights)(
+        students,
+        targets,
+        layer_weights=[0.25, 4.0],
+        sample_weights=samples,
+        target_power=[target_power(target) for target in targets],
+    )
+    each = [_loss(weights, student, target) for student, target in zip(students, targets, strict=True)]
+    torch.testing.assert_close(found, samples * (0.25 * each[0] + 4 * each[1]))
 
 
 def test_repulsion_stops_at_its_margin():
     target = torch.tensor([[[1.0, 0.0]]])
     slanted = torch.tensor([[[1.0, 1.0]]])
-    assert repulsion(0.0)(slanted, target).item() == pytest.approx(0.5**0.5)
-    assert repulsion(0.8)(slanted, target).item() == 0
+    assert _of_one_layer(repulsion(0.0), slanted, target).item() == pytest.approx(0.5**0.5)
+    assert _of_one_layer(repulsion(0.8), slanted, target).item() == 0
 
 
 @pytest.mark.parametrize("weights", [{}, {"manhattan": 1.0}])

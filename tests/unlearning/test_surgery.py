@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 import torch
+from vkdsurgeon_kernels import target_power
 
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
@@ -144,7 +145,9 @@ def test_every_retention_distance_holds_what_it_measures(llava: Path, sets: dict
         before = teacher_features(prepared.stack, prepared.keep, ("projector",), 64, 1 << 30).all("projector")
         operate(prepared, lambda *_: None)
         after = teacher_features(prepared.stack, prepared.keep, ("projector",), 64, 1 << 30).all("projector")
-        left[weight] = float(feature_loss({distance: 1.0})(torch.stack(after), torch.stack(before)).mean())
+        student, target = torch.stack(after), torch.stack(before)
+        settings = {"layer_weights": [1.0], "sample_weights": torch.ones(48), "target_power": [target_power(target)]}
+        left[weight] = float(feature_loss({distance: 1.0})([student], [target], **settings).mean())
     assert left[50.0] < 0.7 * left[1e-6]
 
 

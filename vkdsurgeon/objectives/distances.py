@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from vkdsurgeon_kernels import DISTANCES, feature_distillation
 
-Distance = Callable[[Tensor, Tensor], Tensor]
+LayerDistance = Callable[[Tensor, Tensor], Tensor]
 """Student and target features [B, N, D] of one layer -> distance of each picture, [B]."""
 
 
@@ -124,7 +124,7 @@ def repulsion(margin: float) -> FeatureLoss:
     return _over_layers([(1.0, hinge)])
 
 
-STRUCTURAL: dict[str, Distance] = {"relational": relational, "cka": cka, "attention": attention}
+STRUCTURAL: dict[str, LayerDistance] = {"relational": relational, "cka": cka, "attention": attention}
 """Distances of structure by name."""
 
 
@@ -154,7 +154,7 @@ def feature_loss(weights: Mapping[str, float]) -> FeatureLoss:
     return both
 
 
-def _over_layers(terms: Sequence[tuple[float, Distance]]) -> FeatureLoss:
+def _over_layers(terms: Sequence[tuple[float, LayerDistance]]) -> FeatureLoss:
     def loss(
         students: Sequence[Tensor],
         targets: Sequence[Tensor],
