@@ -71,20 +71,20 @@ def run(case: Case, place: Path, seed: int) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, in the order of `CASES`; a case without a row says so."""
     found = {(row["choice"], row["name"]): row for row in rows}
-    shown = ("choice", "value", "name", "forget VQA", "general", "retain VQA", "forget ratio", "drift", "seconds")
+    shown = ("choice", "value", "name", "attributes", "general", "retain VQA", "forget ratio", "drift")
     lines = [f"| {' | '.join(shown)} |", "|" + "-|" * len(shown)]
     for case in CASES:
         row = found.get((case.choice, case.name))
         if row is None:
-            lines.append(f"| {case.choice} | {case.name} | not measured | | | | | | |")
+            lines.append(f"| {case.choice} | {case.name} | not measured | | | | | |")
             continue
-        percents = [
-            f"{100 * row[key]['unlearned']:.1f}"
-            for key in ("forget.vqa.name", "forget.vqa", "forget.general", "retain.vqa")
-        ]
+        measured = [row[key]["unlearned"] for key in ("forget.vqa.name", "forget.attributes.no_coincidence")]
+        measured += [row[key]["unlearned"] for key in ("forget.general", "retain.vqa")]
         met = "" if row["stop_rule_met"] else " (not met)"
-        told = [f"{row['forget_ratio']:.3f}{met}", f"{row['retain_drift']:.3f}", f"{row['unlearn_seconds']:.0f}"]
-        lines.append(f"| {' | '.join([case.choice, case.name, *percents, *told])} |")
+        told = [f"{row['forget_ratio']:.3f}{met}", f"{row['retain_drift']:.3f}"]
+        lines.append(
+            f"| {' | '.join([case.choice, case.name, *(f'{100 * share:.1f}' for share in measured), *told])} |"
+        )
     return "\n".join(lines)
 
 

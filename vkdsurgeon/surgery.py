@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,21 +14,20 @@ from torch.nn import Parameter
 from vkdsurgeon_kernels import restrict_weight_gradients
 
 from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
+from vkdsurgeon.depth import limit_depth
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.examination import examine_teachers
 from vkdsurgeon.features import PictureSet
 from vkdsurgeon.lessons import make_lessons, unknown_layers
+from vkdsurgeon.masking import choose_mask
 from vkdsurgeon.plan import Memory, Plan, estimate_memory, warnings_for
 from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.saliency import SaliencyMask, gradient_scores, random_scores, ratio_scores, select, sensitivity
+from vkdsurgeon.saliency import SaliencyMask
 from vkdsurgeon.stop import Verdict, judge
-from vkdsurgeon.teacher import Teacher, visual_digest
-from vkdsurgeon.teacher_quality import TeacherQuality, doubts, examine, sample_pictures, told_of_gap, told_of_operations
+from vkdsurgeon.teacher import Teacher
 from vkdsurgeon.unlearn import Lesson, Step, make_optimizer, pass_over, train
-from vkdsurgeon.visual import ImageBatch, VisualStack, load_visual_stack
+from vkdsurgeon.visual import VisualStack, load_visual_stack
 from vkdsurgeon.visual.layers import PROJECTOR
-
-_MOST_PROBED = 512
-_COMPARED = 4
 
 
 @dataclass(frozen=True)
@@ -118,8 +116,14 @@ def prepare(job: Job) -> Prepared:
     stack = load_visual_stack(job.model, device=job.device, dtype=job.dtype, tower=job.tower, projector=job.projector)
     for key, layer in unknown_layers(job.recipe, stack.layers):
         raise UserError("no such layer", where=f"recipe key {key!r}", value=layer, expected=", ".join(stack.layers))
-    _check_forget_teacher(job)
-    choice = _limit_depth(stack, job.recipe.depth)
+    if (job.forget_teacher is None) == (job.recipe.forget_target == "reference"):
+        raise UserError(
+            "forget target 'reference' and a reference model go together",
+            where="recipe key 'forget_target' and --forget-teacher",
+            value=f"{job.recipe.forget_target}, {job.forget_teacher or 'no reference model'}",
+            expected="both or neither",
+        )
+    choice = limit_depth(stack, job.recipe.depth)
     job = replace(job, recipe=_with_all_outputs(job.recipe.fitted(len(job.forget)), stack))
     cache = int(job.recipe.cache_gib * (1 << 30))
     forget = PictureSet(stack, job.forget, cache // 2)
@@ -131,7 +135,9 @@ def prepare(job: Job) -> Prepared:
     total = sum(parameter.numel() for parameter in parameters.values())
     selected = round(job.recipe.density * sum(parameter.numel() for parameter in choice.values()))
     memory, shape = _first_pass(stack, forget, keep, job.recipe, selected)
-    quality, doubted, teachers = _examine_teachers(job, stack, forget, keep)
+    quality, doubted, teachers = examine_teachers(
+        stack, forget, keep, job.recipe, {role: job.teacher(role) for role in ("forget", "retain")}
+    )
     plan = Plan(
         model_type=stack.split.model_type,
         device=str(job.device),
@@ -191,7 +197,7 @@ def operate(prepared: Prepared, listen: Callable[[str, Step | Verdict | None], N
     clock.lap("teacher")
 
     listen("saliency", None)
-    mask = _saliency_mask(prepared, lessons, generator)
+    mask = choose_mask(stack, lessons, recipe, generator)
     frozen = _frozen_fingerprint(parameters, mask)
     clock.lap("saliency")
 
@@ -223,37 +229,6 @@ def operate(prepared: Prepared, listen: Callable[[str, Step | Verdict | None], N
     return Outcome(changes, mask, tuple(verdicts), last[0], targets.stand_ins, clock.laps)
 
 
-def _saliency_mask(prepared: Prepared, lessons: Sequence[Lesson], generator: torch.Generator) -> SaliencyMask:
-    stack, recipe, (forget, retain) = prepared.stack, prepared.job.recipe, lessons
-    parameters = {name: value for name, value in stack.visual_parameters().items() if value.requires_grad}
-    # The Fisher information is a mean over pictures, and squares do not add up within a batch.
-    size = 1 if recipe.saliency == "fisher" else recipe.forget_batch
-    passes = (
-        partial(pass_over, stack, forget, part, recipe, learn=True) for part in _parts(len(forget.pictures), size)
-    )
-    scores = gradient_scores(parameters, passes, squared=recipe.saliency == "fisher")
-    if recipe.saliency == "ratio":
-        scores = ratio_scores(scores, gradient_scores(parameters, _sensitivities(stack, retain, recipe, generator)))
-    if recipe.saliency == "random":
-        scores = random_scores(parameters, scores, generator)
-    return select(parameters, scores, recipe.density, recipe.granularity, stack.layer_of)
-
-
-def _sensitivities(
-    stack: VisualStack, retain: Lesson, recipe: Recipe, generator: torch.Generator
-) -> Iterator[Callable[[], None]]:
-    def look(batch: ImageBatch) -> None:
-        sensitivity(stack.features(batch, tuple(retain.layers)), retain.layers, generator).backward()
-
-    step = max(1, -(-len(retain.pictures) // _MOST_PROBED))
-    for _, batch in retain.pictures.batches(range(0, len(retain.pictures), step), recipe.micro_batch):
-        yield partial(look, batch)
-
-
-def _parts(count: int, size: int) -> list[list[int]]:
-    return [list(range(start, min(start + size, count))) for start in range(0, count, size)]
-
-
 def _look(stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, start: float) -> Verdict:
     forget, retain = (pass_over(stack, lesson, lesson.held_out, recipe) for lesson in lessons)
     held_out = (lessons[0].held_out is not lessons[0].train, lessons[1].held_out is not lessons[1].train)
@@ -270,69 +245,6 @@ def _with_all_outputs(recipe: Recipe, stack: VisualStack) -> Recipe:
 
     kept = None if recipe.retain_layers is None else complete(recipe.retain_layers)
     return recipe.model_copy(update={"layers": complete(recipe.layers), "retain_layers": kept})
-
-
-def _limit_depth(stack: VisualStack, depth: int | str) -> Mapping[str, Parameter]:
-    """The parameters that the mask may choose from; all others stop asking for gradients."""
-    if depth == "all":
-        return stack.visual_parameters()
-    try:
-        choice = stack.late_parameters(0 if depth == "projector" else int(depth))
-    except ValueError as error:
-        raise UserError(
-            f"the tower is not that deep: {error}",
-            where="recipe key 'depth'",
-            value=depth,
-            expected="all, projector, or a number of layers; see `inspect`",
-        ) from None
-    if not choice:
-        raise UserError(
-            "no projector is known in this checkpoint", where="recipe key 'depth'", value=depth, expected="depth all"
-        )
-    for name, parameter in stack.visual_parameters().items():
-        parameter.requires_grad_(name in choice)
-    return choice
-
-
-def _check_forget_teacher(job: Job) -> None:
-    if (job.forget_teacher is None) == (job.recipe.forget_target == "reference"):
-        raise UserError(
-            "forget target 'reference' and a reference model go together",
-            where="recipe key 'forget_target' and --forget-teacher",
-            value=f"{job.recipe.forget_target}, {job.forget_teacher or 'no reference model'}",
-            expected="both or neither",
-        )
-
-
-def _examine_teachers(
-    job: Job, stack: VisualStack, forget: PictureSet, keep: PictureSet
-) -> tuple[TeacherQuality, list[str], dict[str, str]]:
-    """The given model's quality as a teacher, doubts about all teachers, and digests of the others."""
-    recipe = job.recipe
-    budget = int(recipe.cache_gib * (1 << 30)) // 2
-    sample = [*sample_pictures(forget.pictures), *sample_pictures(keep.pictures)]
-    quality = examine(stack, sample, recipe.micro_batch, budget)
-    found = [*told_of_operations(stack.inventory, "this checkpoint"), *doubts(quality, "the checkpoint's features")]
-    digests = {}
-    for role, pictures, layers in (
-        ("forget", forget.pictures, recipe.layers),
-        ("retain", keep.pictures, {**recipe.layers, **recipe.retention_layers}),
-    ):
-        teacher = job.teacher(role)
-        if teacher is None:
-            continue
-        other = teacher.load()
-        gap = teacher.compare(
-            other, stack, sample_pictures(pictures)[:_COMPARED], sorted(layers, key=stack.layers.index)
-        )
-        digests[role] = visual_digest(other)
-        found += told_of_gap(gap, teacher.option)
-        found += told_of_operations(other.inventory, f"the checkpoint of {teacher.option}")
-        # A reference that cannot tell the forget pictures' subjects apart is what one would wish for.
-        if role == "retain":
-            judged = examine(other, sample_pictures(pictures), recipe.micro_batch, budget)
-            found += doubts(judged, f"the features of {teacher.option}")
-    return quality, found, digests
 
 
 def _first_pass(

@@ -20,12 +20,12 @@ def test_the_table_shows_what_was_measured_and_owns_up_to_the_rest():
     row = {
         "choice": "saliency",
         "name": "fisher",
-        **dict.fromkeys(("forget.vqa", "forget.vqa.name", "forget.general", "retain.vqa"), accuracy),
+        **dict.fromkeys(("forget.vqa.name", "forget.general", "retain.vqa"), accuracy),
+        "forget.attributes.no_coincidence": {"base": 1.0, "unlearned": 0.25, "gold": 0.1},
         "forget_ratio": 0.3,
         "retain_drift": 0.02,
         "stop_rule_met": False,
-        "unlearn_seconds": 61.4,
     }
     lines = table([row]).splitlines()
-    assert "| saliency | fisher | 12.5 | 12.5 | 12.5 | 12.5 | 0.300 (not met) | 0.020 | 61 |" in lines
+    assert "| saliency | fisher | 12.5 | 25.0 | 12.5 | 12.5 | 0.300 (not met) | 0.020 |" in lines
     assert sum("not measured" in line for line in lines) == len(CASES) - 1
