@@ -8,7 +8,6 @@ model does read, so on their own they keep little.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -141,17 +140,15 @@ def feature_loss(weights: Mapping[str, float]) -> FeatureLoss:
     if unknown or not weights:
         raise ValueError(f"unknown distance {unknown or dict(weights)}; known: {', '.join((*DISTANCES, *STRUCTURAL))}")
     by_token = {name: weight for name, weight in weights.items() if name in DISTANCES}
-    kernel = partial(feature_distillation, distance=by_token)
     structure = _over_layers([(weight, STRUCTURAL[name]) for name, weight in weights.items() if name in STRUCTURAL])
-    if len(by_token) == len(weights):
-        return kernel
     if not by_token:
         return structure
 
-    def both(students: Sequence[Tensor], targets: Sequence[Tensor], **settings: Any) -> Tensor:
-        return kernel(students, targets, **settings) + structure(students, targets, **settings)
+    def loss(students: Sequence[Tensor], targets: Sequence[Tensor], **settings: Any) -> Tensor:
+        values = feature_distillation(students, targets, distance=by_token, **settings)
+        return values if len(by_token) == len(weights) else values + structure(students, targets, **settings)
 
-    return both
+    return loss
 
 
 def _over_layers(terms: Sequence[tuple[float, LayerDistance]]) -> FeatureLoss:
