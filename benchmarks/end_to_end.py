@@ -42,10 +42,10 @@ from vkdsurgeon_kernels.bitmask import BitMask
 from benchmarks.provenance import RESULTS, keep, provenance
 from tests.conftest import draw_subject
 from tests.families import _sized as image_processor
-from vkdsurgeon import unlearn
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.features import FeatureStore, PictureSet
+from vkdsurgeon.objectives import distances
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.saliency import random_scores, select
 from vkdsurgeon.surgery import Job, Prepared, prepare
@@ -181,7 +181,8 @@ class Ours:
                 features = targets_of(self.stack.features(images, (LAYER,))[LAYER])
             for index, value in zip(indices, features, strict=True):
                 store.put(LAYER, index, value)
-        return Lesson(name, pictures, store, everything, everything, weight, batch)
+        loss = distances.feature_loss({self.recipe.distance: 1.0})
+        return Lesson(name, pictures, store, self.recipe.layers, loss, everything, everything, weight, batch)
 
     def steps(self, count: int, watch: Stopwatch) -> None:
         """Take some steps."""
@@ -206,9 +207,9 @@ class Ours:
                 yield found
 
         original = PictureSet.batches
-        loss = watch.timed("loss", unlearn.feature_distillation)
+        loss = watch.timed("loss", distances.feature_distillation)
         changed.enter_context(_replaced(PictureSet, "batches", batches))
-        changed.enter_context(_replaced(unlearn, "feature_distillation", loss))
+        changed.enter_context(_replaced(distances, "feature_distillation", loss))
         for owner, name, stage in (
             (self.stack, "features", "forward"),
             (FeatureStore, "get", "teacher"),

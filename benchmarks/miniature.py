@@ -32,7 +32,9 @@ from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.surgery import Job, Outcome, operate, prepare
 
 
-def measure(place: Path, recipe: Recipe, seed: int, *, retain: bool) -> dict[str, Any]:
+def measure(
+    place: Path, recipe: Recipe, seed: int, *, retain: bool, forget_teacher: Path | None = None
+) -> dict[str, Any]:
     """Unlearn with one seed and measure against base and gold.
 
     Args:
@@ -40,6 +42,7 @@ def measure(place: Path, recipe: Recipe, seed: int, *, retain: bool) -> dict[str
         recipe: The settings.
         seed: The seed.
         retain: Use the retain set; without it the built-in strangers.
+        forget_teacher: Reference model of forget target `reference`.
 
     Returns:
         One row of results; accuracies in [0, 1].
@@ -50,7 +53,7 @@ def measure(place: Path, recipe: Recipe, seed: int, *, retain: bool) -> dict[str
     keep = pictures_of(read_records(records / f"{role}.jsonl", role=role), role=role)
     started = time.monotonic()
     sets = (keep, []) if retain else ([], keep)
-    prepared = prepare(Job(base, forget, *sets, recipe, seed=seed))
+    prepared = prepare(Job(base, forget, *sets, recipe, seed=seed, forget_teacher=forget_teacher))
     outcome = operate(prepared, lambda *_: None)
     seconds = time.monotonic() - started
     out = place / f"unlearned-{seed}"
@@ -108,7 +111,7 @@ def _without_coincidences(result: EvalResult, outcome: Outcome) -> dict[str, flo
     def counts(example: Example) -> bool:
         if example.set != "forget" or not example.task.startswith("vqa.") or example.task == "vqa.name":
             return False
-        drawn = outcome.stand_ins[str(example.subject)]
+        drawn = outcome.stand_ins.get(str(example.subject), ())
         return all(facts.get((other, example.task)) != example.answer for other in drawn)
 
     shares = {}

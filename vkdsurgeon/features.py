@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.errors import SurgeryError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from vkdsurgeon.visual import ImageBatch, PreparedImage, VisualStack
 
 
@@ -27,10 +29,19 @@ class PictureSet:
         stack: The tower and projector, whose image processor prepares the pictures.
         pictures: The pictures.
         cache_bytes: Most bytes of prepared pictures to keep; beyond that they are decoded again each time.
+        alter: What every picture goes through before it is prepared.
     """
 
-    def __init__(self, stack: VisualStack, pictures: Sequence[Picture], cache_bytes: int) -> None:
+    def __init__(
+        self,
+        stack: VisualStack,
+        pictures: Sequence[Picture],
+        cache_bytes: int,
+        *,
+        alter: Callable[[Image.Image, Picture], Image.Image] | None = None,
+    ) -> None:
         self._stack = stack
+        self._alter = alter
         self.pictures = tuple(pictures)
         self.subjects = tuple(picture.subject for picture in pictures)
         self._cache: dict[int, PreparedImage] = {}
@@ -44,7 +55,8 @@ class PictureSet:
         if index in self._cache:
             return self._cache[index]
         picture = self.pictures[index]
-        image = self._stack.prepare(open_image(picture.path, where=picture.source))
+        opened = open_image(picture.path, where=picture.source)
+        image = self._stack.prepare(opened if self._alter is None else self._alter(opened, picture))
         size = sum(value.nbytes for value in image.inputs.values())
         if size <= self._budget:
             self._budget -= size

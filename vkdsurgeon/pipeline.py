@@ -69,6 +69,8 @@ class Request:
     dtype: torch.dtype
     tower: str | None = None
     projector: Sequence[str] | None = None
+    forget_teacher: Path | None = None
+    retain_teacher: Path | None = None
 
 
 def run(request: Request, listener: Listener) -> UnlearnResult:
@@ -149,6 +151,8 @@ def _job(request: Request, scratch: Path, listener: Listener) -> Job:
         dtype=request.dtype,
         tower=request.tower,
         projector=request.projector,
+        forget_teacher=request.forget_teacher,
+        retain_teacher=request.retain_teacher,
     )
 
 
@@ -183,7 +187,9 @@ def _facts(prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
             for name, pictures in sets.items()
         },
         "salt": salt.hex(),
-        "visual_elements": outcome.mask.total,
+        "teacher": asdict(plan.teacher),
+        "other_teachers": plan.other_teachers,
+        "visual_elements": plan.tower_parameters + plan.projector_parameters,
         "selected_elements": outcome.mask.count,
         "layers": [
             asdict(share)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vkdsurgeon.features import PictureSet
 from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.teacher_quality import TeacherQuality
 from vkdsurgeon.visual import VisualStack
 
 _MIB = 1 << 20
@@ -44,7 +45,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of one run."""
+    """The plan of one run.
+
+    `other_teachers` holds the digest of the visual tensors of every other teacher, by what it teaches.
+    """
 
     model_type: str
     device: str
@@ -61,6 +65,8 @@ class Plan:
     generic_pictures: int
     steps: int
     memory: Memory
+    teacher: TeacherQuality
+    other_teachers: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,7 +86,8 @@ def estimate_memory(
         The estimate, and the shape [N, D] of that picture's features at the last of the recipe's layers.
     """
     parameters = list(stack.visual_parameters().values())
-    elements = sum(parameter.numel() for parameter in parameters)
+    moving = [parameter for parameter in parameters if parameter.requires_grad]
+    elements = sum(parameter.numel() for parameter in moving)
     width = sum(parameter.nbytes for parameter in parameters)
     _, batch = next(iter(forget.batches([0], 1)))
     saved: dict[int, int] = {}
@@ -93,7 +100,7 @@ def estimate_memory(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        features = stack.features(batch, tuple(recipe.layers))
+        features = stack.features(batch, tuple({**recipe.layers, **recipe.retention_layers}))
     per_picture = sum(values.nbytes for values in features.values())
     shape = tuple(features[next(reversed(features))].shape[1:])
     pictures = len(forget) + len(keep)
@@ -104,7 +111,7 @@ def estimate_memory(
     cache = recipe.cache_gib * 1024
     memory = Memory(
         weights=width / _MIB,
-        gradients=width / _MIB,
+        gradients=sum(parameter.nbytes for parameter in moving) / _MIB,
         saliency_scores=elements * 4 / _MIB,
         mask=elements / 8 / _MIB,
         # Two moments and the packed gradient, float32; on a CPU also the list of positions.

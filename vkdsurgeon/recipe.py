@@ -6,15 +6,21 @@ One pydantic model is the YAML file, the command-line flags and what is saved wi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vkdsurgeon.errors import UserError
 
+Distance = Literal["nmse", "mse", "cosine", "smooth_l1"]
+RetainDistance = Literal[Distance, "relational", "cka", "attention"]
+ForgetTarget = Literal["nobody", "swap", "farthest", "mean", "rmu", "repel", "blank", "blur", "noise", "reference"]
+Saliency = Literal["forget_gradient", "ratio", "fisher", "random"]
+
 _FEWEST_STEPS = 200
 _PASSES = 4
+_RETAIN_DISTANCES = get_args(RetainDistance)
 
 
 class Recipe(BaseModel):
@@ -49,10 +55,33 @@ class Recipe(BaseModel):
         description="Tapped layers and their weight in both losses, as LAYER=WEIGHT[,LAYER=WEIGHT...]; `projector` "
         "stands for every output that the language model reads; see `inspect` for the names.",
     )
-    distance: Literal["nmse", "mse", "cosine", "smooth_l1"] = Field(
+    distance: Distance = Field(
         "nmse", description="Distance between student and target features: nmse, mse, cosine or smooth_l1."
     )
+    retain_layers: dict[str, float] | None = Field(
+        None, description="Layers and weights of the retention loss, where they differ from `layers`; the same form."
+    )
+    retain_distance: dict[str, float] | None = Field(
+        None,
+        description="Distances of the retention loss and their coefficients, as NAME[=WEIGHT][,NAME...], where they "
+        "differ from `distance`: nmse, mse, cosine, smooth_l1, relational, cka, attention. The last three compare "
+        "structure, leave rotations or scale free, and are meant to stand beside one of the others.",
+    )
     retain_weight: float = Field(2.0, ge=0, description="Weight lambda of retention distillation.")
+    forget_target: ForgetTarget = Field(
+        "nobody",
+        description="What the student is to see on forget pictures: nobody; swap or farthest, one retain identity; "
+        "mean, of the retain identities; rmu, a random direction; repel, anything but the teacher's features; blank, "
+        "blur or noise, the teacher's features of such pictures; reference, those of --forget-teacher.",
+    )
+    repel_margin: float = Field(
+        0.0, ge=-1, lt=1, description="Target repel: cosine to the teacher's features below which nothing pushes."
+    )
+    steering: float = Field(
+        1.0, gt=0, description="Target rmu: length of the random direction over the mean length of a token's features."
+    )
+    blur: float = Field(0.1, gt=0, le=1, description="Target blur: standard deviation over the shorter side.")
+    noise: float = Field(0.5, gt=0, description="Target noise: standard deviation, where white is 1.")
     alpha: float = Field(1.3, description="How far a subject's mean is moved towards nobody.")
     beta: float = Field(1.0, description="How much of a picture's deviation from its subject's mean is kept.")
     view_share: float = Field(
@@ -60,14 +89,23 @@ class Recipe(BaseModel):
     )
     stand_ins: int = Field(2, ge=1, description="Number k of far retain identities that nobody is mixed from.")
     far_share: float = Field(1 / 3, gt=0, le=1, description="Share of the retain identities that counts as far.")
-    density: float = Field(0.25, gt=0, le=1, description="Share of the visual weights the saliency mask lets move.")
+    depth: int | str = Field(
+        "all",
+        description="Which weights the mask may choose from: all; a number K, the projector and the last K layers "
+        "whose features reach it; projector.",
+    )
+    density: float = Field(
+        0.25, gt=0, le=1, description="Share of the visual weights within `depth` that the saliency mask lets move."
+    )
     granularity: Literal["element", "row", "tensor", "layer"] = Field(
         "element",
         description="What the saliency mask selects as a whole: element, row, tensor or layer. Units larger than an "
         "element are ranked by their mean score and bring the density as near as whole units can.",
     )
-    saliency: Literal["forget_gradient", "random"] = Field(
-        "forget_gradient", description="What ranks the weights: forget_gradient, or random, the control."
+    saliency: Saliency = Field(
+        "forget_gradient",
+        description="What ranks the weights: forget_gradient; ratio, that over the sensitivity of retained features; "
+        "fisher, squared gradients by picture; random, the control.",
     )
     validation_share: float = Field(
         0.125, ge=0, lt=0.5, description="Share of the pictures held out for the stop rule."
@@ -81,12 +119,45 @@ class Recipe(BaseModel):
         8.0, gt=0, description="Most GiB of memory for teacher features and decoded pictures each."
     )
 
-    @field_validator("layers")
+    @field_validator("retain_distance", mode="before")
     @classmethod
-    def _layers_weigh_something(cls, layers: dict[str, float]) -> dict[str, float]:
-        if not layers or any(not 0 < weight < float("inf") for weight in layers.values()):
-            raise ValueError("needs at least one layer, each with a positive weight")
-        return layers
+    def _one_name_is_enough(cls, value: Any) -> Any:
+        return {value: 1.0} if isinstance(value, str) else value
+
+    @field_validator("layers", "retain_layers", "retain_distance")
+    @classmethod
+    def _each_weighs_something(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
+        if weights is not None and not (weights and all(0 < weight < float("inf") for weight in weights.values())):
+            raise ValueError("needs at least one entry, each with a positive weight")
+        return weights
+
+    @field_validator("retain_distance")
+    @classmethod
+    def _distances_are_known(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
+        unknown = [name for name in weights or {} if name not in _RETAIN_DISTANCES]
+        if unknown:
+            raise ValueError(f"unknown distance {unknown[0]!r}; known: {', '.join(_RETAIN_DISTANCES)}")
+        return weights
+
+    @field_validator("depth", mode="before")
+    @classmethod
+    def _depth_is_known(cls, depth: Any) -> Any:
+        if isinstance(depth, str) and depth.isdecimal():
+            # As a flag hands it over.
+            depth = int(depth)
+        if depth in ("all", "projector") or (type(depth) is int and depth >= 1):
+            return depth
+        raise ValueError("neither 'all', 'projector' nor a number of layers from 1 up")
+
+    @property
+    def retention_layers(self) -> dict[str, float]:
+        """Layers and weights of the retention loss."""
+        return self.layers if self.retain_layers is None else self.retain_layers
+
+    @property
+    def retention_distance(self) -> dict[str, float]:
+        """Distances of the retention loss and their coefficients."""
+        return {self.distance: 1.0} if self.retain_distance is None else self.retain_distance
 
     @property
     def planned_steps(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from vkdsurgeon_kernels import BitMask, accumulate_scores, select_top_fraction
+from vkdsurgeon_kernels import BitMask, accumulate_scores, combine_scores, select_top_fraction
 
 from vkdsurgeon.errors import UserError
 
@@ -19,7 +19,7 @@ class SaliencyMask:
 
     Attributes:
         selected: Parameter name -> mask of its shape, parameters with no selected element left out.
-        total: Elements of all visual parameters together.
+        total: Elements of all visual parameters that were to choose from.
     """
 
     selected: dict[str, BitMask]
@@ -32,7 +32,7 @@ class SaliencyMask:
 
     @property
     def density(self) -> float:
-        """Share of the visual weights that may move."""
+        """Share of the weights to choose from that may move."""
         return self.count / max(self.total, 1)
 
 
@@ -70,12 +70,16 @@ def layer_shares(
     return tuple(shares.values())
 
 
-def gradient_scores(parameters: Mapping[str, Parameter], passes: Iterable[Callable[[], object]]) -> dict[str, Tensor]:
+def gradient_scores(
+    parameters: Mapping[str, Parameter], passes: Iterable[Callable[[], object]], *, squared: bool = False
+) -> dict[str, Tensor]:
     """|gradient| of a loss, summed over batches in float32 (the rule of SalUn, arXiv 2310.12508, per element).
 
     Args:
         parameters: The visual parameters by name.
         passes: One callable per batch that leaves the gradient of the batch's loss in the parameters.
+        squared: Sum gradient squared instead: with one picture per pass the diagonal of the empirical Fisher
+            information, which elastic weight consolidation (arXiv 1612.00796) and MMUnlearner (arXiv 2502.11051) use.
 
     Returns:
         A float32 score per parameter that had a gradient at all.
@@ -88,9 +92,51 @@ def gradient_scores(parameters: Mapping[str, Parameter], passes: Iterable[Callab
                 continue
             if name not in scores:
                 scores[name] = torch.zeros_like(parameter, dtype=torch.float32)
-            accumulate_scores(scores[name], parameter.grad)
+            accumulate_scores(scores[name], parameter.grad, squared=squared)
             parameter.grad = None
     return scores
+
+
+def ratio_scores(forget: Mapping[str, Tensor], retain: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What forgetting pulls on over what retention needs: f / (f + r), which orders as f / r does.
+
+    Selective synaptic dampening (arXiv 2308.07707) and MMUnlearner (arXiv 2502.11051) rank by such a ratio.
+
+    Args:
+        forget: Scores of the forget set.
+        retain: Scores of the retain set, such as sums of |gradient| of `sensitivity`; a parameter without is needed by
+            none of it.
+    """
+    return {
+        name: combine_scores(score, retain.get(name, torch.zeros_like(score)), "ratio")
+        for name, score in forget.items()
+    }
+
+
+def sensitivity(features: Mapping[str, Tensor], layers: Mapping[str, float], generator: torch.Generator) -> Tensor:
+    """A stand-in for the retention loss, whose own gradient is exactly zero at the teacher's weights.
+
+        sum over layers of v_l <r_l, h_l> / (sqrt(N D) rms(h_l)),    r standard normal
+
+    The expected square of its gradient is the squared norm of a row of the Jacobian: how far retained features move
+    per unit of a weight, in any direction. One projection a pass keeps that at the cost of one backward pass (the
+    estimator of Hutchinson, 1989, for the trace of J'J).
+
+    Args:
+        features: Layer -> student features [B, N, D].
+        layers: Layers and their weights.
+        generator: Source of r; on the CPU.
+
+    Returns:
+        A scalar to take the gradient of.
+    """
+    terms = []
+    for layer, weight in layers.items():
+        values = features[layer].float()
+        direction = torch.randn(values.shape, generator=generator).to(values.device)
+        size = values.detach().square().mean(dim=(1, 2), keepdim=True).clamp_min(1e-24).sqrt()
+        terms.append(weight * (direction * values / size).sum() / values[0].numel() ** 0.5)
+    return torch.stack(terms).sum()
 
 
 def random_scores(
@@ -107,10 +153,10 @@ def select(
     granularity: str = "element",
     layer_of: Callable[[str], str] = str,
 ) -> SaliencyMask:
-    """Select the highest scores, globally over all visual weights.
+    """Select the highest scores, globally over all weights to choose from.
 
     Args:
-        parameters: The visual parameters by name; their elements are what density is a share of.
+        parameters: The visual parameters to choose from, by name; their elements are what density is a share of.
         scores: Scores by parameter name; a parameter without a score or with score zero throughout is never selected.
         density: Share of all elements to select. Where fewer elements have a positive score, all of those.
         granularity: What is selected as a whole: `element`, `row`, `tensor` or `layer`. Units larger than an element
@@ -129,7 +175,7 @@ def select(
             "the saliency mask selects nothing",
             value=density,
             expected=f"a density that selects at least one of {total} visual weights, and a forget loss with gradient",
-            remedy="raise --density, or check that the forget pictures differ from nobody at the chosen layers",
+            remedy="raise --density, or check that the forget pictures differ from their targets at the chosen layers",
         )
     considered = sum(scores[name].numel() for name in names)
     masks = select_top_fraction(

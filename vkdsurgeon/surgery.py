@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,14 +14,17 @@ from torch.nn import Parameter
 from vkdsurgeon_kernels import restrict_weight_gradients
 
 from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
+from vkdsurgeon.depth import limit_depth
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.features import FeatureStore, PictureSet, teacher_features
-from vkdsurgeon.objectives.targets import centroids, draw_stand_ins, nobody
-from vkdsurgeon.objectives.views import ViewDirections
+from vkdsurgeon.examination import examine_teachers
+from vkdsurgeon.features import PictureSet
+from vkdsurgeon.lessons import make_lessons, unknown_layers
+from vkdsurgeon.masking import choose_mask
 from vkdsurgeon.plan import Memory, Plan, estimate_memory, warnings_for
 from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.saliency import SaliencyMask, gradient_scores, random_scores, select
-from vkdsurgeon.stop import Verdict, judge, split_validation
+from vkdsurgeon.saliency import SaliencyMask
+from vkdsurgeon.stop import Verdict, judge
+from vkdsurgeon.teacher import Teacher
 from vkdsurgeon.unlearn import Lesson, Step, make_optimizer, pass_over, train
 from vkdsurgeon.visual import VisualStack, load_visual_stack
 from vkdsurgeon.visual.layers import PROJECTOR
@@ -43,6 +45,8 @@ class Job:
         dtype: What the tower's weights are held in; float32 or bfloat16.
         tower: Module path of the tower, where the split rule gets it wrong.
         projector: Module paths of the projector, likewise.
+        forget_teacher: Checkpoint whose features on the forget pictures are the targets (forget target `reference`).
+        retain_teacher: Checkpoint whose features on kept pictures are kept, instead of the model's own.
     """
 
     model: Path
@@ -55,6 +59,15 @@ class Job:
     dtype: torch.dtype = torch.float32
     tower: str | None = None
     projector: Sequence[str] | None = None
+    forget_teacher: Path | None = None
+    retain_teacher: Path | None = None
+
+    def teacher(self, role: str) -> Teacher | None:
+        """The other model that teaches `forget` or `retain`, if there is one."""
+        model = self.forget_teacher if role == "forget" else self.retain_teacher
+        if model is None:
+            return None
+        return Teacher(f"--{role}-teacher", model, self.device, self.dtype, self.tower, self.projector)
 
 
 @dataclass(frozen=True)
@@ -101,11 +114,16 @@ def prepare(job: Job) -> Prepared:
         raise UserError("neither retain nor generic pictures", expected="at least one set to keep")
     check_disjoint(job.forget, [*job.retain, *job.generic])
     stack = load_visual_stack(job.model, device=job.device, dtype=job.dtype, tower=job.tower, projector=job.projector)
-    unknown = [layer for layer in job.recipe.layers if layer not in stack.layers]
-    if unknown:
+    for key, layer in unknown_layers(job.recipe, stack.layers):
+        raise UserError("no such layer", where=f"recipe key {key!r}", value=layer, expected=", ".join(stack.layers))
+    if (job.forget_teacher is None) == (job.recipe.forget_target == "reference"):
         raise UserError(
-            "no such layer", where="recipe key 'layers'", value=unknown[0], expected=", ".join(stack.layers)
+            "forget target 'reference' and a reference model go together",
+            where="recipe key 'forget_target' and --forget-teacher",
+            value=f"{job.recipe.forget_target}, {job.forget_teacher or 'no reference model'}",
+            expected="both or neither",
         )
+    choice = limit_depth(stack, job.recipe.depth)
     job = replace(job, recipe=_with_all_outputs(job.recipe.fitted(len(job.forget)), stack))
     cache = int(job.recipe.cache_gib * (1 << 30))
     forget = PictureSet(stack, job.forget, cache // 2)
@@ -115,8 +133,11 @@ def prepare(job: Job) -> Prepared:
     parameters = stack.visual_parameters()
     tower = sum(parameters[name].numel() for name in placement.tower_parameters if name in parameters)
     total = sum(parameter.numel() for parameter in parameters.values())
-    selected = round(job.recipe.density * total)
+    selected = round(job.recipe.density * sum(parameter.numel() for parameter in choice.values()))
     memory, shape = _first_pass(stack, forget, keep, job.recipe, selected)
+    quality, doubted, teachers = examine_teachers(
+        stack, forget, keep, job.recipe, {role: job.teacher(role) for role in ("forget", "retain")}
+    )
     plan = Plan(
         model_type=stack.split.model_type,
         device=str(job.device),
@@ -133,12 +154,15 @@ def prepare(job: Job) -> Prepared:
         generic_pictures=len(job.generic),
         steps=job.recipe.planned_steps,
         memory=memory,
+        teacher=quality,
+        other_teachers=teachers,
         warnings=(
             *stack.inventory.warnings,
             *stack.split.warnings,
             *warnings_for(job.recipe, stack.layers),
             *_told_of_sampling(len(kept), len(job.retain) + len(job.generic)),
             *_told_of_both(job),
+            *doubted,
         ),
     )
     return Prepared(job, stack, forget, keep, plan)
@@ -161,11 +185,19 @@ def operate(prepared: Prepared, listen: Callable[[str, Step | Verdict | None], N
     parameters = stack.visual_parameters()
 
     listen("teacher", None)
-    lessons, stand_ins = _lessons(prepared, generator)
+    lessons, targets = make_lessons(
+        stack,
+        prepared.forget,
+        prepared.keep,
+        recipe,
+        generator,
+        forget_teacher=job.teacher("forget"),
+        retain_teacher=job.teacher("retain"),
+    )
     clock.lap("teacher")
 
     listen("saliency", None)
-    mask = _saliency_mask(prepared, lessons[0], generator)
+    mask = choose_mask(stack, lessons, recipe, generator)
     frozen = _frozen_fingerprint(parameters, mask)
     clock.lap("saliency")
 
@@ -194,52 +226,7 @@ def operate(prepared: Prepared, listen: Callable[[str, Step | Verdict | None], N
         raise SurgeryError("a frozen weight changed during training; nothing was written. This is a bug, please report")
     changes = stack.to_disk({name: parameters[name].detach() for name in mask.selected})
     clock.lap("conversion")
-    return Outcome(changes, mask, tuple(verdicts), last[0], stand_ins, clock.laps)
-
-
-def _lessons(prepared: Prepared, generator: torch.Generator) -> tuple[list[Lesson], dict[str, tuple[str, ...]]]:
-    stack, recipe = prepared.stack, prepared.job.recipe
-    layers = tuple(recipe.layers)
-    budget = int(recipe.cache_gib * (1 << 30)) // 2
-    teacher = teacher_features(stack, prepared.forget, layers, recipe.micro_batch, budget)
-    kept = teacher_features(stack, prepared.keep, layers, recipe.micro_batch, budget)
-    targets = FeatureStore(budget)
-    stand_ins: dict[str, tuple[str, ...]] = {}
-    # From the last layer back: who stands in is decided once, where the language model reads.
-    for layer in reversed(layers):
-        own, others = teacher.all(layer), kept.all(layer)
-        per_token = len({value.shape[0] for value in (*own, *others)}) == 1
-        means = centroids(own, prepared.forget.subjects, per_token=per_token)
-        identities = centroids(others, prepared.keep.subjects, per_token=per_token)
-        stand_ins = stand_ins or draw_stand_ins(
-            means, identities, count=recipe.stand_ins, far_share=recipe.far_share, generator=generator
-        )
-        views = ViewDirections(others, prepared.keep.subjects, identities, recipe.view_share)
-        strangers = {
-            name: nobody(mean, identities, stand_ins[name], recipe.alpha, views) for name, mean in means.items()
-        }
-        for index, (subject, value) in enumerate(zip(prepared.forget.subjects, own, strict=True)):
-            targets.put(layer, index, strangers[subject].target(value, recipe.beta))
-    lessons = []
-    for name, pictures, store, weight, batch in (
-        ("forget", prepared.forget, targets, 1.0, recipe.forget_batch),
-        ("retain", prepared.keep, kept, recipe.retain_weight, recipe.retain_batch),
-    ):
-        train_on, held_out = split_validation(pictures.subjects, recipe.validation_share)
-        lessons.append(Lesson(name, pictures, store, train_on, held_out or train_on, weight, batch))
-    return lessons, stand_ins
-
-
-def _saliency_mask(prepared: Prepared, forget: Lesson, generator: torch.Generator) -> SaliencyMask:
-    stack, recipe = prepared.stack, prepared.job.recipe
-    parameters = stack.visual_parameters()
-    order = list(range(len(forget.pictures)))
-    batches = [order[start : start + recipe.forget_batch] for start in range(0, len(order), recipe.forget_batch)]
-    passes = (partial(pass_over, stack, forget, part, recipe, learn=True) for part in batches)
-    scores = gradient_scores(parameters, passes)
-    if recipe.saliency == "random":
-        scores = random_scores(parameters, scores, generator)
-    return select(parameters, scores, recipe.density, recipe.granularity, stack.layer_of)
+    return Outcome(changes, mask, tuple(verdicts), last[0], targets.stand_ins, clock.laps)
 
 
 def _look(stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, start: float) -> Verdict:
@@ -250,12 +237,14 @@ def _look(stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, start: 
 
 def _with_all_outputs(recipe: Recipe, stack: VisualStack) -> Recipe:
     # A tower that feeds several depths to the language model leaks the person through any that is not taught.
-    if PROJECTOR not in recipe.layers:
-        return recipe
-    weight = recipe.layers[PROJECTOR]
-    depths = {name: weight for name in stack.outputs if name not in recipe.layers}
-    ordered = sorted((recipe.layers | depths).items(), key=lambda item: stack.layers.index(item[0]))
-    return recipe.model_copy(update={"layers": dict(ordered)})
+    def complete(layers: dict[str, float]) -> dict[str, float]:
+        if PROJECTOR not in layers:
+            return layers
+        depths = {name: layers[PROJECTOR] for name in stack.outputs if name not in layers}
+        return dict(sorted((layers | depths).items(), key=lambda item: stack.layers.index(item[0])))
+
+    kept = None if recipe.retain_layers is None else complete(recipe.retain_layers)
+    return recipe.model_copy(update={"layers": complete(recipe.layers), "retain_layers": kept})
 
 
 def _first_pass(

@@ -1,6 +1,6 @@
 """The unlearning loop: a student is distilled towards its targets, one lesson for forgetting and one for retention.
 
-    L = sum_l w_l d(h_l(x), T_l(x)), x forgotten  +  lambda sum_l w_l d(h_l(x), t_l(x)), x kept
+    L = sum_l w_l d(h_l(x), T_l(x)), x forgotten  +  lambda sum_l v_l d'(h_l(x), t_l(x)), x kept
 
 after Visual Knowledge Distillation (arXiv 2512.11325; the forget term is this project's reconstruction, see
 docs/method.md). The teacher is the checkpoint as given; its features were computed once and are the targets here.
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from vkdsurgeon_kernels import MaskedAdamW, feature_distillation
+from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.features import FeatureStore, PictureSet
+from vkdsurgeon.objectives.distances import FeatureLoss
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.saliency import SaliencyMask
 from vkdsurgeon.step_size import unit_step
@@ -32,7 +33,9 @@ class Lesson:
     Attributes:
         name: `forget` or `retain`.
         pictures: The pictures.
-        targets: Their target features at the recipe's layers.
+        targets: Their target features at `layers` and at the recipe's layers.
+        layers: Layers and their weights in the loss.
+        loss: From student and target features at `layers` to a number per picture.
         train: Indices to train on.
         held_out: Indices for the stop rule; the training pictures where nothing could be held out.
         weight: Weight in the loss.
@@ -42,6 +45,8 @@ class Lesson:
     name: str
     pictures: PictureSet
     targets: FeatureStore
+    layers: Mapping[str, float]
+    loss: FeatureLoss
     train: list[int]
     held_out: list[int]
     weight: float
@@ -129,37 +134,36 @@ def pass_over(
         stack: The student.
         lesson: Where the pictures and their targets come from.
         indices: Which pictures.
-        recipe: Layers, distance and the most pictures at once.
+        recipe: The layers that are compared, and the most pictures at once.
         learn: Leave the gradient of the lesson's weighted loss in the parameters.
 
     Returns:
-        Means over the pictures: the loss, the cosine similarity to the target, the normalised squared error.
+        Means over the pictures: the loss at the lesson's layers; the cosine similarity to the target and the normalised
+        squared error at the recipe's layers, whatever the lesson looks at.
     """
     measure = Measure(pictures=len(indices))
     learn = learn and lesson.weight > 0
     weight = lesson.weight if learn else 1.0
-    layers = tuple(recipe.layers)
+    watched, taught = tuple(recipe.layers), tuple(lesson.layers)
     for part, batch in lesson.pictures.batches(indices, recipe.micro_batch):
         with torch.set_grad_enabled(learn):
-            features = stack.features(batch, layers)
-            students = [features[layer] for layer in layers]
-            device = students[0].device
-            targets = [lesson.targets.get(layer, part, device) for layer in layers]
+            features = stack.features(batch, tuple(dict.fromkeys((*watched, *taught))))
+            device = features[watched[0]].device
+            targets = {layer: lesson.targets.get(layer, part, device) for layer in features}
             # All weights go into the loss itself: its gradient is made in the forward pass, and one that has to be
             # scaled in backward would be read and written once more.
-            loss = feature_distillation(
-                students,
-                targets,
-                distance=recipe.distance,
-                layer_weights=list(recipe.layers.values()),
+            loss = lesson.loss(
+                [features[layer] for layer in taught],
+                [targets[layer] for layer in taught],
+                layer_weights=list(lesson.layers.values()),
                 sample_weights=torch.full((len(part),), weight / len(indices), device=device),
-                target_power=[lesson.targets.powers(layer, part, device) for layer in layers],
+                target_power=[lesson.targets.powers(layer, part, device) for layer in taught],
             ).sum()
         if learn:
             loss.backward()
         measure.loss += float(loss.detach()) / weight
-        for student, target in zip(students, targets, strict=True):
-            _compare(measure, student.detach(), target, 1 / (len(indices) * len(layers)))
+        for layer in watched:
+            _compare(measure, features[layer].detach(), targets[layer], 1 / (len(indices) * len(watched)))
     return measure
 
 

@@ -13,6 +13,8 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.recipe import Recipe
 
 _NUMBERS: dict[Any, type] = {int: int, float: float, int | None: int}
+_WEIGHTS = {"layers", "retain_layers", "retain_distance"}
+_NO_DEFAULT = {"steps": "derived", "retain_layers": "as layers", "retain_distance": "as distance"}
 _PANEL = "Recipe (each is also a key of --recipe)"
 
 
@@ -31,7 +33,7 @@ def with_recipe_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         flag = "--" + key.replace("_", "-")
         default = field.get_default(call_default_factory=True)
         shown = ",".join(f"{layer}={weight:g}" for layer, weight in default.items()) if key == "layers" else default
-        shown = f"{shown:.3g}" if isinstance(shown, float) else "derived" if shown is None else shown
+        shown = f"{shown:.3g}" if isinstance(shown, float) else _NO_DEFAULT[key] if shown is None else shown
         option = typer.Option(flag, help=f"{field.description} [default: {shown}]", rich_help_panel=_PANEL)
         kind: Any = _NUMBERS.get(field.annotation, str)
         parameters.append(
@@ -44,8 +46,8 @@ def with_recipe_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(**arguments: Any) -> Any:
         given = {key: arguments.pop(key) for key in Recipe.model_fields}
         overrides = {key: value for key, value in given.items() if value is not None}
-        if "layers" in overrides:
-            overrides["layers"] = _weights(str(overrides["layers"]))
+        for key in _WEIGHTS & overrides.keys():
+            overrides[key] = _weights(str(overrides[key]), "--" + key.replace("_", "-"))
         return command(**arguments, overrides=overrides)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -53,14 +55,12 @@ def with_recipe_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _weights(text: str) -> dict[str, float]:
+def _weights(text: str, flag: str) -> dict[str, float]:
     weights = {}
     for item in text.split(","):
         layer, _, weight = item.partition("=")
         try:
             weights[layer.strip()] = float(weight) if weight else 1.0
         except ValueError:
-            raise UserError(
-                "not a weight", where="--layers", value=item, expected="LAYER=WEIGHT[,LAYER=WEIGHT...]"
-            ) from None
+            raise UserError("not a weight", where=flag, value=item, expected="NAME=WEIGHT[,NAME=WEIGHT...]") from None
     return weights

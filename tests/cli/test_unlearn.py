@@ -7,6 +7,7 @@ import pytest
 import torch
 from vkdsurgeon_cli.main import run
 
+from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
@@ -73,10 +74,13 @@ def test_provenance_never_tells_who(llava: Path, sets: dict[str, Path], tmp_path
     assert str(sets["forget"].parent) not in text
 
 
-def test_a_patched_checkpoint_can_be_operated_on_again(llava: Path, sets: dict[str, Path], tmp_path: Path):
+def test_a_patched_checkpoint_can_be_operated_on_again_and_is_told(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     first, second = tmp_path / "first", tmp_path / "second"
     assert unlearn(llava, sets, "--retain", sets["retain"], "-o", first) == 0
     assert unlearn(first, sets, "--retain", sets["retain"], "-o", second) == 0
+    assert "was unlearned before (vkdsurgeon.json)" in capsys.readouterr().err
     assert (second / "vkdsurgeon.2.json").exists()
     assert (second / "vkdsurgeon.json").read_bytes() == (first / "vkdsurgeon.json").read_bytes()
 
@@ -85,6 +89,29 @@ def test_equal_runs_give_equal_bytes(llava: Path, sets: dict[str, Path], tmp_pat
     for name in ("one", "two"):
         assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / name, "--seed", 5) == 0
     assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_other_teachers_are_flags_and_leave_no_path(llava: Path, sets: dict[str, Path], tmp_path: Path):
+    other = build_checkpoint("llava", tmp_path / "ignorant", dtype=torch.bfloat16, seed=7)
+    out = tmp_path / "patched"
+    words = ("--retain", sets["retain"], "--forget-teacher", other, "--retain-teacher", llava, "-o", out)
+    assert unlearn(llava, sets, *words) == 0
+    text = (out / "vkdsurgeon.json").read_text()
+    record = json.loads(text)
+    assert record["recipe"]["forget_target"] == "reference"
+    assert set(record["other_teachers"]) == {"forget", "retain"}
+    assert record["teacher"]["separation"] > 1
+    assert "ignorant" not in text
+    assert unlearn(llava, sets, *words[:-1], tmp_path / "no", "--forget-target", "swap") == 2
+
+
+def test_strategies_are_flags(llava: Path, sets: dict[str, Path], tmp_path: Path):
+    out = tmp_path / "patched"
+    words = ("--forget-target", "swap", "--saliency", "fisher", "--depth", "1", "--retain-distance", "nmse,cka=0.5")
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", out, *words) == 0
+    recipe = json.loads((out / "vkdsurgeon.json").read_text())["recipe"]
+    assert (recipe["forget_target"], recipe["saliency"], recipe["depth"]) == ("swap", "fisher", 1)
+    assert recipe["retain_distance"] == {"nmse": 1.0, "cka": 0.5}
 
 
 def test_a_dry_run_plans_and_writes_nothing(

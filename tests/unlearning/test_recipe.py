@@ -35,6 +35,14 @@ def test_the_effective_recipe_reads_back(tmp_path: Path):
         ("layers: {}", "recipe key 'layers'"),
         ("layers: {projector: -1}", "recipe key 'layers'"),
         ("distance: manhattan", "recipe key 'distance'"),
+        ("forget_target: everybody", "recipe key 'forget_target'.*'nobody', 'swap'"),
+        ("saliency: tarot", "recipe key 'saliency'.*'fisher'"),
+        ("retain_distance: manhattan", "recipe key 'retain_distance'.*known: nmse.*relational, cka, attention"),
+        ("retain_distance: {nmse: 0}", "recipe key 'retain_distance'.*positive weight"),
+        ("retain_layers: {}", "recipe key 'retain_layers'"),
+        ("depth: 0", "recipe key 'depth'.*'all', 'projector'"),
+        ("depth: half", "recipe key 'depth'.*'all', 'projector'"),
+        ("depth: true", "recipe key 'depth'"),
         ("[1, 2]", "not a mapping"),
         ("steps: [", "not YAML"),
     ],
@@ -45,6 +53,23 @@ def test_wrong_recipes_are_refused_by_key(tmp_path: Path, text: str, message: st
     with pytest.raises(UserError, match=message) as caught:
         load_recipe(file, {})
     assert str(file) in str(caught.value)
+
+
+def test_retention_is_as_forgetting_unless_said_otherwise(tmp_path: Path):
+    recipe = Recipe(layers={"layer.1": 2.0}, distance="cosine")
+    assert (recipe.retention_layers, recipe.retention_distance) == ({"layer.1": 2.0}, {"cosine": 1.0})
+    file = tmp_path / "recipe.yaml"
+    file.write_text("retain_distance: smooth_l1\nretain_layers: {projector: 1}\n")
+    assert load_recipe(file, {}).retention_distance == {"smooth_l1": 1.0}
+    assert load_recipe(file, {"retain_distance": {"nmse": 1.0, "cka": 0.5}}).retention_distance["cka"] == 0.5
+    assert load_recipe(file, {}).retention_layers == {"projector": 1.0}
+
+
+def test_depth_is_a_word_or_a_number_in_a_file_and_as_a_flag(tmp_path: Path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("depth: 3\n")
+    assert load_recipe(file, {}).depth == load_recipe(None, {"depth": "3"}).depth == 3
+    assert load_recipe(file, {"depth": "projector"}).depth == "projector"
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path):
@@ -61,7 +86,12 @@ def test_every_key_is_a_flag():
     flagged = with_recipe_flags(command)
     assert set(inspect.signature(flagged).parameters) == set(Recipe.model_fields)
     given = dict.fromkeys(Recipe.model_fields) | {"layers": "layer.1=0.5,projector", "density": 0.5}
-    assert flagged(**given) == {"layers": {"layer.1": 0.5, "projector": 1.0}, "density": 0.5}
+    given |= {"retain_distance": "nmse,cka=0.5"}
+    assert flagged(**given) == {
+        "layers": {"layer.1": 0.5, "projector": 1.0},
+        "density": 0.5,
+        "retain_distance": {"nmse": 1.0, "cka": 0.5},
+    }
 
 
 def test_the_defaults_are_yaml_scalars():

@@ -1,16 +1,21 @@
 """The operation on real (tiny) checkpoints: what moves, what stays, what it refuses."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from vkdsurgeon_kernels import target_power
 
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.features import teacher_features
+from vkdsurgeon.objectives.distances import feature_loss
+from vkdsurgeon.recipe import ForgetTarget, Recipe, RetainDistance
+from vkdsurgeon.saliency import SaliencyMask
 from vkdsurgeon.surgery import Job, Outcome, operate, prepare
 from vkdsurgeon.unlearn import Step
 
@@ -109,6 +114,106 @@ def test_several_layers_can_be_taught(llava: Path, sets: dict[str, Path]):
     recipe = QUICK.model_copy(update={"layers": {"layer.0": 0.5, "projector": 1.0}})
     outcome, _ = run(llava, sets, recipe)
     assert outcome.verdicts[0].forget_ratio < 0.8
+
+
+@pytest.mark.parametrize("target", [name for name in get_args(ForgetTarget) if name not in ("nobody", "reference")])
+def test_every_forget_target_is_approached(llava: Path, sets: dict[str, Path], target: str):
+    recipe = QUICK.model_copy(update={"forget_target": target})
+    outcome, steps = run(llava, sets, recipe)
+    assert outcome.verdicts[0].forget_ratio < 0.9
+    assert steps[-1].forget_loss < steps[0].forget_loss
+    nobody, _ = run(llava, sets, QUICK.model_copy(update={"steps": 3}))
+    other, _ = run(llava, sets, recipe.model_copy(update={"steps": 3}))
+    shared = nobody.changes.keys() & other.changes.keys()
+    assert any(not torch.equal(nobody.changes[name], other.changes[name]) for name in shared)
+
+
+@pytest.mark.parametrize("target", ["swap", "rmu", "blur"])
+def test_targets_reach_every_layer_that_is_taught(llava: Path, sets: dict[str, Path], target: str):
+    recipe = QUICK.model_copy(update={"layers": {"layer.0": 0.5, "projector": 1.0}, "forget_target": target})
+    outcome, _ = run(llava, sets, recipe)
+    assert outcome.verdicts[0].forget_ratio < 0.9
+
+
+@pytest.mark.parametrize("distance", get_args(RetainDistance))
+def test_every_retention_distance_holds_what_it_measures(llava: Path, sets: dict[str, Path], distance: str):
+    """A strong term of the distance itself keeps it smaller than a vanishing one does."""
+    left = {}
+    for weight in (1e-6, 50.0):
+        recipe = QUICK.model_copy(update={"retain_distance": {distance: 1.0}, "retain_weight": weight, "steps": 15})
+        prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+        before = teacher_features(prepared.stack, prepared.keep, ("projector",), 64, 1 << 30).all("projector")
+        operate(prepared, lambda *_: None)
+        after = teacher_features(prepared.stack, prepared.keep, ("projector",), 64, 1 << 30).all("projector")
+        student, target = torch.stack(after), torch.stack(before)
+        settings = {"layer_weights": [1.0], "sample_weights": torch.ones(48), "target_power": [target_power(target)]}
+        left[weight] = float(feature_loss({distance: 1.0})([student], [target], **settings).mean())
+    assert left[50.0] < 0.7 * left[1e-6]
+
+
+def test_retention_can_look_elsewhere_and_the_stop_rule_looks_where_it_did(llava: Path, sets: dict[str, Path]):
+    recipe = QUICK.model_copy(update={"retain_layers": {"layer.0": 1.0}})
+    elsewhere, _ = run(llava, sets, recipe)
+    plain, _ = run(llava, sets)
+    assert elsewhere.verdicts[0].retain_drift > 2 * plain.verdicts[0].retain_drift, "the projector is not held"
+    with pytest.raises(UserError, match="recipe key 'retain_layers'"):
+        run(llava, sets, QUICK.model_copy(update={"retain_layers": {"layer.9": 1.0}}))
+
+
+def test_retention_covers_every_output_too(tmp_path: Path, sets: dict[str, Path]):
+    model = build_checkpoint("qwen3_vl", tmp_path / "model")
+    recipe = QUICK.model_copy(update={"retain_layers": {"layer.0": 1.0, "projector": 3.0}})
+    prepared = prepare(Job(model, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+    kept = prepared.job.recipe.retain_layers
+    assert kept == {"layer.0": 1.0, "deepstack.0": 3.0, "deepstack.1": 3.0, "projector": 3.0}
+
+
+@pytest.mark.parametrize("saliency", ["ratio", "fisher", "random"])
+def test_masks_differ_by_rule_and_have_the_same_size(llava: Path, sets: dict[str, Path], saliency: str):
+    recipe = QUICK.model_copy(update={"steps": 1, "density": 0.1})
+    plain, chosen, again = (
+        run(llava, sets, recipe.model_copy(update={"saliency": name}))[0].mask
+        for name in ("forget_gradient", saliency, saliency)
+    )
+    assert plain.count == chosen.count == again.count
+
+    def shared(left: SaliencyMask, right: SaliencyMask) -> int:
+        both = left.selected.keys() & right.selected.keys()
+        return sum(int((left.selected[name].to_bool() & right.selected[name].to_bool()).sum()) for name in both)
+
+    assert shared(chosen, again) == plain.count, "one seed, one mask"
+    assert shared(plain, chosen) < 0.95 * plain.count
+
+
+@pytest.mark.parametrize(
+    ("depth", "moving"),
+    [(1, ("layers.1.", "multi_modal_projector", "post_layernorm")), ("projector", ("multi_modal_projector",))],
+)
+def test_depth_counts_from_the_feature_layer(
+    llava: Path, sets: dict[str, Path], depth: int | str, moving: tuple[str, ...]
+):
+    recipe = QUICK.model_copy(update={"depth": depth, "density": 0.5})
+    outcome, _ = run(llava, sets, recipe)
+    assert all(any(part in name for part in moving) for name in outcome.changes)
+    assert any(moving[0] in name for name in outcome.changes)
+    assert outcome.mask.density == pytest.approx(0.5, abs=0.01), "a share of what depth leaves"
+    assert outcome.verdicts[0].forget_ratio < 0.9
+
+
+def test_all_layers_are_as_deep_as_depth_goes(llava: Path, sets: dict[str, Path]):
+    """The tower has three layers, of which two reach the projector."""
+    outcome, _ = run(llava, sets, QUICK.model_copy(update={"depth": 2, "steps": 2}))
+    assert any("layers.0." in name for name in outcome.changes)
+    assert not any("embed" in name for name in outcome.changes)
+    with pytest.raises(UserError, match="3 layers of a tower with 2"):
+        run(llava, sets, QUICK.model_copy(update={"depth": 3}))
+
+
+def test_a_projector_inside_the_tower_counts_as_one(tmp_path: Path, sets: dict[str, Path]):
+    model = build_checkpoint("qwen2_vl", tmp_path / "model")
+    outcome, _ = run(model, sets, QUICK.model_copy(update={"depth": "projector"}))
+    assert outcome.changes
+    assert all("merger" in name for name in outcome.changes)
 
 
 def test_a_micro_batch_changes_memory_not_the_result(llava: Path, sets: dict[str, Path]):

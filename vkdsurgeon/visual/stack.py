@@ -81,6 +81,35 @@ class VisualStack(nn.Module):
         places = self._taps | {path: path for path in self.split.placement.projector}
         return next((layer for layer, path in places.items() if f"{parameter}.".startswith(f"{path}.")), "tower")
 
+    def late_parameters(self, count: int) -> dict[str, nn.Parameter]:
+        """The projector and the last layers of the tower whose features reach it.
+
+        Args:
+            count: How many layers. LLaVA and its kin read features of a chosen layer; it is the last, whatever the
+                tower has behind it. With 0 the projector alone: its parameters, or where it lies in the tower all that
+                follows the layers there.
+
+        Returns:
+            As `visual_parameters`.
+
+        Raises:
+            ValueError: The tower has fewer layers.
+        """
+        if count > len(self._taps):
+            raise ValueError(f"{count} layers of a tower with {len(self._taps)} that reach the projector")
+        parameters = self.visual_parameters()
+        last = list(self._taps.values())[len(self._taps) - count :]
+        wanted = {name for name in parameters if any(name.startswith(f"{path}.") for path in last)}
+        wanted |= set(self.split.placement.projector_parameters)
+        if count or not self.split.placement.projector_parameters:
+            wanted |= self._behind_layers(list(parameters))
+        return {name: value for name, value in parameters.items() if name in wanted}
+
+    def _behind_layers(self, names: list[str]) -> set[str]:
+        lists = tuple(path.rpartition(".")[0] + "." for path in self._taps.values())
+        inside = [position for position, name in enumerate(names) if name.startswith(lists)]
+        return set(names[inside[-1] + 1 :]) if inside else set()
+
     def prepare(self, image: Image.Image) -> PreparedImage:
         """Run the checkpoint's image processor on one image; the tensors stay on the CPU.
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.plan import Plan
     from vkdsurgeon.result import UnlearnResult
     from vkdsurgeon.stop import Verdict
+    from vkdsurgeon.teacher_quality import TeacherQuality
     from vkdsurgeon.unlearn import Step
 
 
@@ -39,6 +40,22 @@ def unlearn(
     generic: Annotated[
         Path | None,
         typer.Option("--generic", help="Pictures of others, for retention beside or instead of --retain."),
+    ] = None,
+    forget_teacher: Annotated[
+        Path | None,
+        typer.Option(
+            "--forget-teacher",
+            help="Checkpoint of the same architecture that does not know the subjects: its features on the forget "
+            "pictures are the targets. Implies --forget-target reference.",
+        ),
+    ] = None,
+    retain_teacher: Annotated[
+        Path | None,
+        typer.Option(
+            "--retain-teacher",
+            help="Checkpoint of the same architecture whose features on kept pictures are kept, where MODEL's own are "
+            "degraded.",
+        ),
     ] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe as YAML; flags win over it.")] = None,
     dry_run: Annotated[
@@ -68,6 +85,8 @@ def unlearn(
     output = Output(as_json, progress)
     if out is None and not dry_run:
         raise UserError("no output named", where="-o", expected="a directory that does not exist yet, or --dry-run")
+    if forget_teacher is not None:
+        overrides.setdefault("forget_target", "reference")
     request = Request(
         model=model,
         forget=forget,
@@ -80,6 +99,8 @@ def unlearn(
         dtype=resolve_dtype(dtype),
         tower=tower,
         projector=projector,
+        forget_teacher=forget_teacher,
+        retain_teacher=retain_teacher,
     )
     listener = _Listener(output)
     result = run(request, listener)
@@ -142,6 +163,15 @@ def _told(verdict: Verdict) -> str:
     )
 
 
+def _taught(quality: TeacherQuality) -> str:
+    told = [f"variance over pictures {quality.variation:.3f} of the power"]
+    if quality.token_variation is not None:
+        told.append(f"over tokens {quality.token_variation:.3f}")
+    if quality.separation is not None:
+        told.append(f"between subjects {quality.separation:.3f} of that within")
+    return f"{', '.join(told)} ({quality.pictures} pictures)"
+
+
 def _table(result: UnlearnResult) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in _rows(result):
@@ -156,6 +186,7 @@ def _rows(result: UnlearnResult) -> list[tuple[str, str]]:
         ("visual weights", f"{plan.tower_parameters:,} tower + {plan.projector_parameters:,} projector"),
         ("may move", f"{plan.selected_parameters:,}"),
         ("pictures", f"{plan.forget_pictures} forget, {plan.retain_pictures} retain, {plan.generic_pictures} generic"),
+        ("teacher", _taught(plan.teacher)),
         ("steps", plan.steps),
         ("memory, estimated", f"{plan.memory.total:,.0f} MiB on {plan.device}"),
     ]

@@ -1,0 +1,206 @@
+"""Teachers: what speaks against the given one, and others in its place."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import write_set
+from tests.families import build_checkpoint
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.data.pictures import Picture, pictures_of
+from vkdsurgeon.data.read import read_records
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.features import PictureSet, teacher_features
+from vkdsurgeon.lessons import make_lessons
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.surgery import Job, Outcome, Prepared, operate, prepare
+from vkdsurgeon.teacher_quality import (
+    TeacherQuality,
+    doubts,
+    earlier_operations,
+    examine,
+    measure_features,
+    sample_pictures,
+)
+from vkdsurgeon.visual import load_visual_stack
+
+QUICK = Recipe(steps=20, forget_batch=8, retain_batch=16, forget_ratio=10.0, retain_drift=10.0, extensions=0)
+
+
+def pictures(sets: dict[str, Path], role: str) -> list[Picture]:
+    return pictures_of(read_records(sets[role], role=role), role=role)
+
+
+def prepared(model: Path, sets: dict[str, Path], recipe: Recipe = QUICK, **others: Path) -> Prepared:
+    return prepare(Job(model, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe, **others))
+
+
+def run(model: Path, sets: dict[str, Path], recipe: Recipe = QUICK, **others: Path) -> Outcome:
+    return operate(prepared(model, sets, recipe, **others), lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same architecture as `llava` with other random weights."""
+    return build_checkpoint("llava", tmp_path_factory.mktemp("models") / "other", dtype=torch.bfloat16, seed=7)
+
+
+def rewritten(model: Path, out: Path, change: float) -> Path:
+    """A copy whose patch embedding, all that a picture enters through, is multiplied."""
+    shutil.copytree(model, out)
+    for file in out.glob("*.safetensors"):
+        tensors = load_file(file)
+        for name in tensors:
+            if "patch_embedding" in name:
+                tensors[name] = tensors[name] * change
+        save_file(tensors, file, metadata={"format": "pt"})
+    return out
+
+
+def test_the_statistics_are_ratios_of_variances():
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(40, 1, 3, 16, generator=generator)
+    values = centres + 0.5 * torch.randn(40, 3, 3, 16, generator=generator)
+    subjects = [str(subject) for subject in range(40) for _ in range(3)]
+    quality = measure_features(list(values.flatten(0, 1)), subjects)
+    assert quality.separation == pytest.approx(1 / 0.25, rel=0.1)
+    assert quality.variation == pytest.approx(1, rel=0.05), "zero mean: all power is variance"
+    assert quality.token_variation == pytest.approx(2 / 3, rel=0.05), "a mean over three tokens is taken out"
+    assert doubts(quality, "the features") == []
+
+
+def test_separation_is_not_fooled_by_few_pictures_of_a_subject():
+    values = torch.randn(200, 2, 8, generator=torch.Generator().manual_seed(1))
+    quality = measure_features(list(values), [str(index // 2) for index in range(200)])
+    assert quality.separation is not None
+    assert quality.separation < 0.05
+
+
+def test_what_cannot_be_told_is_not_told():
+    values = [torch.randn(1, 8) for _ in range(4)]
+    quality = measure_features(values, ["a", "b", "c", "d"])
+    assert (quality.separation, quality.token_variation) == (None, None)
+    varied = measure_features([torch.randn(tokens, 8) for tokens in (2, 5, 3, 2)], ["a", "a", "b", "b"])
+    assert varied.separation is not None
+
+
+@pytest.mark.parametrize(
+    ("quality", "said"),
+    [
+        (TeacherQuality(8, 1e-6, 0.5, 1.0), "between pictures"),
+        (TeacherQuality(8, 0.5, 1e-6, 1.0), "between the tokens"),
+        (TeacherQuality(8, 0.5, 0.5, 0.0), "tell subjects apart"),
+    ],
+)
+def test_each_statistic_can_raise_doubts(quality: TeacherQuality, said: str):
+    (warning,) = doubts(quality, "its features")
+    assert said in warning
+
+
+def test_a_sample_prefers_subjects_with_several_pictures():
+    crowd = [Picture(Path(f"{n}.png"), str(n), str(n), "x") for n in range(20)]
+    known = [Picture(Path(f"k{n}.png"), "known", f"k{n}", "x") for n in range(9)]
+    sample = sample_pictures([*crowd, *known])
+    assert [picture.subject for picture in sample[:4]] == ["known"] * 4
+    assert len(sample) == 4 + 7
+
+
+def test_a_sound_teacher_is_not_doubted_and_its_figures_are_in_the_plan(llava: Path, sets: dict[str, Path]):
+    plan = prepared(llava, sets).plan
+    assert plan.teacher.pictures == 2 * 4 + 6 * 4
+    assert plan.as_dict()["teacher"]["separation"] > 1
+    assert not any("teacher" in warning for warning in plan.warnings)
+
+
+def test_a_collapsed_teacher_is_told(llava: Path, sets: dict[str, Path], tmp_path: Path):
+    plan = prepared(rewritten(llava, tmp_path / "blind", 1e-3), sets).plan
+    assert any("hardly differ between pictures" in warning for warning in plan.warnings)
+
+
+def test_features_that_are_not_finite_are_refused_before_training(llava: Path, sets: dict[str, Path], tmp_path: Path):
+    with pytest.raises(UserError, match=r"NaN or infinite on \d+ of \d+ pictures"):
+        prepared(rewritten(llava, tmp_path / "loud", 1e38), sets)
+
+
+def test_a_checkpoint_that_was_unlearned_before_says_so(llava: Path, sets: dict[str, Path], tmp_path: Path):
+    patched = tmp_path / "patched"
+    shutil.copytree(llava, patched)
+    (patched / "vkdsurgeon.json").write_text(json.dumps({"schema": "vkdsurgeon/provenance/1"}))
+    (patched / "vkdsurgeon.notes.json").write_text("[not json")
+    (patched / "vkdsurgeon.other.json").write_text(json.dumps({"schema": "somebody/else/1"}))
+    assert earlier_operations(take_inventory(patched)) == ["vkdsurgeon.json"]
+    assert any("unlearned before (vkdsurgeon.json)" in warning for warning in prepared(patched, sets).plan.warnings)
+    as_teacher = prepared(llava, sets, retain_teacher=patched).plan
+    assert any("checkpoint of --retain-teacher was unlearned" in warning for warning in as_teacher.warnings)
+
+
+def test_a_reference_model_is_imitated_on_forget_pictures(llava: Path, sets: dict[str, Path], other: Path):
+    recipe = QUICK.model_copy(update={"forget_target": "reference"})
+    ready = prepared(llava, sets, recipe, forget_teacher=other)
+    lessons, targets = make_lessons(
+        ready.stack,
+        ready.forget,
+        ready.keep,
+        ready.job.recipe,
+        torch.Generator(),
+        forget_teacher=ready.job.teacher("forget"),
+    )
+    stack = load_visual_stack(other, device="cpu")
+    expected = teacher_features(stack, PictureSet(stack, ready.forget.pictures, 0), ("projector",), 64, 1 << 30)
+    for mine, theirs in zip(lessons[0].targets.all("projector"), expected.all("projector"), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert targets.stand_ins == {}
+    assert operate(ready, lambda *_: None).verdicts[0].forget_ratio < 0.9
+    assert len(ready.plan.other_teachers["forget"]) == 64
+
+
+def test_another_retain_teacher_is_what_is_kept(llava: Path, sets: dict[str, Path], other: Path):
+    """Its features differ from the student's at first, and retention pulls the student over."""
+    drift = [
+        run(llava, sets, QUICK.model_copy(update={"steps": steps}), retain_teacher=other).verdicts[0].retain_drift
+        for steps in (1, 40)
+    ]
+    assert drift[0] > 0.3
+    assert drift[1] < 0.7 * drift[0]
+    itself = run(llava, sets, retain_teacher=llava)
+    plain = run(llava, sets)
+    assert all(torch.equal(plain.changes[name], itself.changes[name]) for name in plain.changes)
+
+
+@pytest.mark.parametrize("role", ["forget", "retain"])
+def test_a_teacher_of_another_shape_is_refused_by_its_option(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, role: str
+):
+    wrong = build_checkpoint("qwen3_vl", tmp_path / "qwen")
+    recipe = QUICK.model_copy(update={"forget_target": "reference"}) if role == "forget" else QUICK
+    with pytest.raises(UserError, match=rf"--{role}-teacher .*qwen: .*another shape"):
+        prepared(llava, sets, recipe, **{f"{role}_teacher": wrong})
+    with pytest.raises(UserError, match=rf"--{role}-teacher .*llava: .*no layer 'deepstack.0'"):
+        prepared(wrong, sets, recipe, **{f"{role}_teacher": llava})
+
+
+def test_a_teacher_of_another_lineage_is_told(llava: Path, sets: dict[str, Path], other: Path):
+    assert any("own lineage" in warning for warning in prepared(llava, sets, retain_teacher=other).plan.warnings)
+    assert not any("own lineage" in warning for warning in prepared(llava, sets, retain_teacher=llava).plan.warnings)
+
+
+@pytest.mark.parametrize(("target", "given"), [("reference", False), ("nobody", True)])
+def test_a_reference_target_and_a_reference_model_go_together(
+    llava: Path, sets: dict[str, Path], other: Path, target: str, given: bool
+):
+    recipe = QUICK.model_copy(update={"forget_target": target})
+    with pytest.raises(UserError, match="go together"):
+        prepared(llava, sets, recipe, **({"forget_teacher": other} if given else {}))
+
+
+def test_quality_is_measured_where_pictures_differ_in_shape(tmp_path: Path):
+    stack = load_visual_stack(build_checkpoint("qwen2_vl", tmp_path / "model"), device="cpu")
+    file = write_set(tmp_path, "some", range(3), views=2)
+    chosen = pictures_of(read_records(file, role="retain"), role="retain")
+    quality = examine(stack, chosen, 4, 1 << 30)
+    assert quality.pictures == 6
+    assert quality.separation is not None

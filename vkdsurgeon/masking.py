@@ -1,0 +1,60 @@
+"""From lessons to the saliency mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.saliency import SaliencyMask, gradient_scores, random_scores, ratio_scores, select, sensitivity
+from vkdsurgeon.unlearn import Lesson, pass_over
+from vkdsurgeon.visual import ImageBatch, VisualStack
+
+# The proxy estimates a mean over pictures; more of them cost a backward pass each and move it little.
+_MOST_PROBED = 512
+
+
+def choose_mask(
+    stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, generator: torch.Generator
+) -> SaliencyMask:
+    """Pass over the lessons once and select, by the recipe's rule, which elements may move.
+
+    Args:
+        stack: The student at the teacher's weights; parameters that ask for no gradient are not to choose from.
+        lessons: Forgetting and retention.
+        recipe: Rule, density, granularity.
+        generator: Source of random scores and projections.
+
+    Raises:
+        UserError: Nothing is selected.
+    """
+    forget, retain = lessons
+    parameters = {name: value for name, value in stack.visual_parameters().items() if value.requires_grad}
+    # The Fisher information is a mean over pictures, and squares do not add up within a batch.
+    size = 1 if recipe.saliency == "fisher" else recipe.forget_batch
+    passes = (
+        partial(pass_over, stack, forget, part, recipe, learn=True) for part in _parts(len(forget.pictures), size)
+    )
+    scores = gradient_scores(parameters, passes, squared=recipe.saliency == "fisher")
+    if recipe.saliency == "ratio":
+        scores = ratio_scores(scores, gradient_scores(parameters, _sensitivities(stack, retain, recipe, generator)))
+    if recipe.saliency == "random":
+        scores = random_scores(parameters, scores, generator)
+    return select(parameters, scores, recipe.density, recipe.granularity, stack.layer_of)
+
+
+def _sensitivities(
+    stack: VisualStack, retain: Lesson, recipe: Recipe, generator: torch.Generator
+) -> Iterator[Callable[[], None]]:
+    def look(batch: ImageBatch) -> None:
+        sensitivity(stack.features(batch, tuple(retain.layers)), retain.layers, generator).backward()
+
+    step = max(1, -(-len(retain.pictures) // _MOST_PROBED))
+    for _, batch in retain.pictures.batches(range(0, len(retain.pictures), step), recipe.micro_batch):
+        yield partial(look, batch)
+
+
+def _parts(count: int, size: int) -> list[list[int]]:
+    return [list(range(start, min(start + size, count))) for start in range(0, count, size)]
