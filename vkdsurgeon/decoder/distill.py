@@ -1,0 +1,153 @@
+"""The loop of the decoder pass: W is distilled towards its own former self, looking through other eyes.
+
+    L_W = KL( W(t(x), q) || W0(T(x), q) ) + a KL( W(T(x), q) || W0(T(x), q) )         x forgotten
+        + b KL( W(t(r), q) || W0(t(r), q) )  +  c KL( W(text) || W0(text) )           r kept
+
+t are the original features, T those of the unlearned tower and projector, W0 the original language model (this
+project's own method, docs/method.md). KL is a mean over the judged positions of a question and over questions, in nats.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from vkdsurgeon_kernels import MaskedAdamW
+
+from vkdsurgeon.decoder.asks import Ask, Deck
+from vkdsurgeon.decoder.teacher import Book, Card, Eyes
+from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.recipe import DecoderRecipe
+
+FORGET, RETAIN, TEXT = "forget", "retain", "text"
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the student is from the teacher.
+
+    Attributes:
+        kl: Mean KL divergence per judged position, nats.
+        agreement: Share of the questions that a greedy student would answer in the teacher's very tokens.
+        questions: How many were asked.
+    """
+
+    kl: float
+    agreement: float
+    questions: int
+
+
+@dataclass(frozen=True)
+class DecoderStep:
+    """What one step of the decoder pass saw, before the step; KL divergences in nats."""
+
+    step: int
+    steps: int
+    loss: float
+    forget_kl: float
+    nobody_kl: float
+    retain_kl: float
+    text_kl: float
+    seconds_left: float
+
+
+def distil(
+    book: Book, lesson: str, cards: Sequence[Card], *, eyes: Eyes = nullcontext, weight: float | None = None
+) -> Drift:
+    """Compare the student with the teacher on some questions.
+
+    Args:
+        book: The teacher's word; its model is the student by now.
+        lesson: The set that the cards belong to.
+        cards: The questions.
+        eyes: Context in which the student looks at pictures.
+        weight: Leave the gradient of the KL divergence times this in the parameters; None only measures.
+    """
+    total, same = 0.0, 0
+    with torch.set_grad_enabled(weight is not None), eyes():
+        for part, logits in book.passes(cards):
+            teacher = book.log_probabilities(lesson, part)
+            divergence = kl(logits.log_softmax(dim=2), teacher).mean(dim=1).sum() / len(cards)
+            if weight is not None:
+                (weight * divergence).backward()
+            total += float(divergence.detach())
+            answered = slice(-len(part[0].answer), None)
+            equal = logits[:, answered].argmax(dim=2) == torch.tensor(
+                [card.answer for card in part], device=logits.device
+            )
+            same += int(equal.all(dim=1).sum())
+    return Drift(total, same / max(len(cards), 1), len(cards))
+
+
+def kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL( student || teacher ) over the last dimension of log-probabilities; gradients flow to the student."""
+    return (student.exp() * (student - teacher.clamp_min(-40.0))).sum(dim=-1)
+
+
+def train(
+    book: Book,
+    decks: dict[str, Deck],
+    student_eyes: Eyes,
+    optimizer: MaskedAdamW,
+    recipe: DecoderRecipe,
+    listen: Callable[[DecoderStep], None],
+) -> None:
+    """Run the schedule.
+
+    Args:
+        book: The teacher's word on every question of the decks.
+        decks: Questions by lesson: forget, retain, text.
+        student_eyes: Context in which W sees through the unlearned tower and projector.
+        optimizer: Holds the mask.
+        recipe: The settings.
+        listen: Hears of every step.
+
+    Raises:
+        SurgeryError: The loss is not finite.
+    """
+    started = time.monotonic()
+    for step in range(recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * _share_of_peak(step, recipe)
+        drawn = draw(book, decks, recipe)
+        forget = distil(book, FORGET, drawn[FORGET], weight=1.0)
+        nobody = distil(book, FORGET, drawn[FORGET], eyes=student_eyes, weight=recipe.nobody_weight)
+        retain = distil(book, RETAIN, drawn[RETAIN], weight=recipe.retain_weight)
+        text = distil(book, TEXT, drawn[TEXT], weight=recipe.text_weight)
+        loss = (
+            forget.kl
+            + recipe.nobody_weight * nobody.kl
+            + recipe.retain_weight * retain.kl
+            + recipe.text_weight * text.kl
+        )
+        if not loss < float("inf"):
+            raise SurgeryError(
+                f"the decoder pass diverged at step {step + 1} (loss {loss}); nothing was written. "
+                "Try a lower --decoder-lr"
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        pace = (time.monotonic() - started) / (step + 1)
+        left = pace * (recipe.steps - step - 1)
+        listen(DecoderStep(step + 1, recipe.steps, loss, forget.kl, nobody.kl, retain.kl, text.kl, left))
+
+
+def draw(book: Book, decks: dict[str, Deck], recipe: DecoderRecipe) -> dict[str, list[Card]]:
+    """The questions of one step."""
+    sizes = {FORGET: recipe.forget_batch, RETAIN: recipe.retain_batch, TEXT: recipe.text_batch}
+    return {lesson: book.cards(lesson, deck.draw(sizes[lesson])) for lesson, deck in decks.items()}
+
+
+def affordable(deck: Deck, batch: int, steps: int) -> list[Ask]:
+    """The questions that so many steps can draw, so that the teacher answers no others; the deck is used up."""
+    return list(dict.fromkeys(ask for _ in range(steps) for ask in deck.draw(batch)))
+
+
+def _share_of_peak(step: int, recipe: DecoderRecipe) -> float:
+    warm = (step + 1) / (recipe.warmup + 1) if step < recipe.warmup else 1.0
+    left = (recipe.steps - step) / max(recipe.decay * recipe.steps, 1.0)
+    return min(warm, left, 1.0)
