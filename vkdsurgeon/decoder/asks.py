@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,9 @@ QUESTIONS = (
     "What is in the background?",
     "Which colours do you see?",
 )
+
+# Neighbours in a deck that share a forward pass.
+_HAND = 8
 
 
 @dataclass(frozen=True)
@@ -62,23 +65,35 @@ def asks_about(pictures: Sequence[Picture], records: Sequence[Record]) -> list[l
 class Deck:
     """Questions drawn without end, each once before any is drawn again.
 
-    Attributes:
+    They come in hands of a kind, because only questions of equal shape share a forward pass.
+
+    Args:
         asks: All of them.
+        kind_of: Equal for questions that can share a pass.
+        generator: Of the order.
     """
 
-    def __init__(self, asks: Sequence[Ask], generator: random.Random) -> None:
-        self.asks = list(asks)
+    def __init__(self, asks: Sequence[Ask], kind_of: Callable[[Ask], Hashable], generator: random.Random) -> None:
+        self.asks = tuple(asks)
+        self._kind_of = kind_of
         self._generator = generator
         self._left: list[Ask] = []
 
     def draw(self, count: int) -> list[Ask]:
-        """At most so many different questions."""
+        """At most so many questions, all different unless the deck ends among them."""
         drawn = []
         for _ in range(min(count, len(self.asks))):
-            if not self._left:
-                self._left = self._generator.sample(self.asks, len(self.asks))
+            self._left = self._left or self._shuffled()
             drawn.append(self._left.pop())
         return drawn
+
+    def _shuffled(self) -> list[Ask]:
+        kinds: dict[Hashable, list[Ask]] = {}
+        for ask in self._generator.sample(self.asks, len(self.asks)):
+            kinds.setdefault(self._kind_of(ask), []).append(ask)
+        hands = [kind[at : at + _HAND] for kind in kinds.values() for at in range(0, len(kind), _HAND)]
+        self._generator.shuffle(hands)
+        return [ask for hand in hands for ask in hand]
 
 
 class Prompter:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from vkdsurgeon_kernels import MaskedAdamW
 
-from vkdsurgeon.decoder.asks import Ask, Deck
+from vkdsurgeon.decoder.asks import Deck
 from vkdsurgeon.decoder.teacher import Book, Card, Eyes
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.recipe import DecoderRecipe
@@ -140,11 +140,6 @@ def draw(book: Book, decks: dict[str, Deck], recipe: DecoderRecipe) -> dict[str,
     """The questions of one step."""
     sizes = {FORGET: recipe.forget_batch, RETAIN: recipe.retain_batch, TEXT: recipe.text_batch}
     return {lesson: book.cards(lesson, deck.draw(sizes[lesson])) for lesson, deck in decks.items()}
-
-
-def affordable(deck: Deck, batch: int, steps: int) -> list[Ask]:
-    """The questions that so many steps can draw, so that the teacher answers no others; the deck is used up."""
-    return list(dict.fromkeys(ask for _ in range(steps) for ask in deck.draw(batch)))
 
 
 def _share_of_peak(step: int, recipe: DecoderRecipe) -> float:

@@ -16,7 +16,7 @@ from vkdsurgeon_kernels import MaskedAdamW
 from vkdsurgeon.checkpoint.inventory import read_tensor
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.decoder.asks import Ask, Deck, Prompter, asks_about
-from vkdsurgeon.decoder.distill import FORGET, RETAIN, TEXT, DecoderStep, affordable, distil, train
+from vkdsurgeon.decoder.distill import FORGET, RETAIN, TEXT, DecoderStep, distil, train
 from vkdsurgeon.decoder.eyes import through_eyes_of
 from vkdsurgeon.decoder.keepset import KeepSet
 from vkdsurgeon.decoder.plan import DecoderPlan, estimate_memory, held_in, recomputes
@@ -212,10 +212,12 @@ def _write_book(job: DecoderJob, book: Book, student_eyes: Eyes) -> _Drawn:
     judged: dict[str, list[Ask]] = {}
     for lesson, (trained, held_out) in job.asks.items():
         generator = random.Random(f"{seed} {lesson}")
-        drawn = affordable(Deck(trained, generator), sizes[lesson], recipe.steps)
-        decks[lesson] = Deck(drawn, generator)
+        # The teacher answers no more questions than the steps can draw.
+        drawn = generator.sample(trained, min(sizes[lesson] * recipe.steps, len(trained)))
         judged[lesson] = generator.sample(held_out, min(_JUDGED, len(held_out)))
         book.write(lesson, [*drawn, *judged[lesson]], student_eyes if lesson == FORGET else nullcontext)
+        kinds = {ask: book.kind(lesson, ask) for ask in drawn}
+        decks[lesson] = Deck(drawn, kinds.__getitem__, generator)
     scored = list(decks[FORGET].asks)
     return _Drawn(decks, random.Random(seed).sample(scored, min(_SCORED, len(scored))), judged)
 

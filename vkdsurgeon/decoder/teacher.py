@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -84,6 +84,10 @@ class Book:
     def cards(self, lesson: str, asks: Iterable[Ask]) -> list[Card]:
         """The cards of questions that were written down."""
         return [self._cards[lesson][ask] for ask in asks]
+
+    def kind(self, lesson: str, ask: Ask) -> Hashable:
+        """Equal for questions that share a forward pass."""
+        return self.prompter(ask).signature, len(self._cards[lesson][ask].answer)
 
     def passes(self, cards: Sequence[Card]) -> Iterable[tuple[list[Card], Tensor]]:
         """Run the model over questions and the teacher's answers to them, in batches that need no padding.
