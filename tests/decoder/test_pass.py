@@ -21,9 +21,10 @@ from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.decoder.keepset import KeepSet, read_keep_set
-from vkdsurgeon.decoder.operation import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder
+from vkdsurgeon.decoder.operation import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder, recompute
 from vkdsurgeon.decoder.weights import find_decoder_weights
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.evaluation.model import load_model
 from vkdsurgeon.recipe import DecoderRecipe, Recipe
 from vkdsurgeon.surgery import Job, operate, prepare
 from vkdsurgeon.visual import load_visual_stack
@@ -86,7 +87,9 @@ def test_only_selected_elements_of_w_differ(done: Done, facts: World) -> None:
         moved += int(changed.sum())
     assert moved > 0.5 * outcome.mask.count
     assert outcome.changes.keys() <= set(done.job.weights.on_disk.values())
-    assert not any(part in name for name in outcome.changes for part in ("embed", "norm", "lm_head", "vision", "projector"))
+    assert not any(
+        part in name for name in outcome.changes for part in ("embed", "norm", "lm_head", "vision", "projector")
+    )
 
 
 def test_equal_passes_give_equal_tensors(facts: World, done: Done) -> None:
@@ -106,6 +109,24 @@ def test_recomputed_activations_and_narrow_weights_work(facts: World) -> None:
         # float32 on disk was held in bfloat16: what was not trained keeps every bit all the same.
         assert torch.equal(new[~chosen.to("cpu")], disk[~chosen.to("cpu")])
         assert (new - disk).abs().max() < 0.02
+
+
+def test_recomputing_calls_each_layer_twice_for_the_same_gradients(facts: World) -> None:
+    gradients, calls = [], []
+    for saves in (False, True):
+        loaded = load_model(facts.base, device="cpu")
+        stack = load_visual_stack(facts.base, device="cpu")
+        weights = find_decoder_weights(stack.inventory, stack.split, "all")
+        if saves:
+            recompute(loaded, weights)
+        seen: list[int] = []
+        layer = loaded.model.get_submodule(weights.layers[0])
+        layer.self_attn.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        loaded.model(input_ids=torch.tensor([[7, 8, 9]]), use_cache=False).logits.square().sum().backward()
+        gradients.append(dict(loaded.model.named_parameters())[next(iter(weights.on_disk))].grad)
+        calls.append(len(seen))
+    assert calls == [1, 2]
+    assert torch.equal(*gradients)
 
 
 def test_a_diverging_pass_writes_nothing(facts: World) -> None:
@@ -150,6 +171,7 @@ def test_diff_tells_declared_from_undeclared(
     assert run(["diff", str(facts.base), str(out), "--only-declared"]) == 0
     assert "record of a decoder pass" in capsys.readouterr().out
     assert run(["diff", str(facts.base), str(out), "--only-visual"]) == 3
+    capsys.readouterr()
     tampered = Path(shutil.copytree(out, tmp_path / "tampered"))
     weights = load_file(tampered / "model.safetensors")
     name = next(name for name in weights if name.endswith("norm.weight"))
@@ -251,8 +273,6 @@ def test_packed_integer_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_sharded_narrow_checkpoints_are_patched_in_place(facts: World, done: Done, tmp_path: Path) -> None:
-    from vkdsurgeon.evaluation.model import load_model
-
     root = Path(shutil.copytree(facts.base, tmp_path / "model"))
     (root / "model.safetensors").unlink()
     model = load_model(facts.base, device="cpu", dtype="bfloat16").model

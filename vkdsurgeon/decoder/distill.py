@@ -1,7 +1,7 @@
 """The loop of the decoder pass: W is distilled towards its own former self, looking through other eyes.
 
-    L_W = KL( W(t(x), q) || W0(T(x), q) ) + a KL( W(T(x), q) || W0(T(x), q) )         x forgotten
-        + b KL( W(t(r), q) || W0(t(r), q) )  +  c KL( W(text) || W0(text) )           r kept
+    L_W = KL( W0(T(x), q) || W(t(x), q) ) + a KL( W0(T(x), q) || W(T(x), q) )         x forgotten
+        + b KL( W0(t(r), q) || W(t(r), q) )  +  c KL( W0(text) || W(text) )           r kept
 
 t are the original features, T those of the unlearned tower and projector, W0 the original language model (this
 project's own method, docs/method.md). KL is a mean over the judged positions of a question and over questions, in nats.
@@ -71,7 +71,7 @@ def distil(
     with torch.set_grad_enabled(weight is not None), eyes():
         for part, logits in book.passes(cards):
             teacher = book.log_probabilities(lesson, part)
-            divergence = kl(logits.log_softmax(dim=2), teacher).mean(dim=1).sum() / len(cards)
+            divergence = kl(teacher, logits.log_softmax(dim=2)).mean(dim=1).sum() / len(cards)
             if weight is not None:
                 (weight * divergence).backward()
             total += float(divergence.detach())
@@ -83,9 +83,14 @@ def distil(
     return Drift(total, same / max(len(cards), 1), len(cards))
 
 
-def kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL( student || teacher ) over the last dimension of log-probabilities; gradients flow to the student."""
-    return (student.exp() * (student - teacher.clamp_min(-40.0))).sum(dim=-1)
+def kl(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL( teacher || student ) over the last dimension of log-probabilities; gradients flow to the student.
+
+    In this direction a student that is sure of a forgotten name still gets a gradient where the teacher looks.
+    """
+    # A log-probability of minus infinity would make nothing times infinity.
+    teacher = teacher.clamp_min(-1e4)
+    return (teacher.exp() * (teacher - student)).sum(dim=-1)
 
 
 def train(

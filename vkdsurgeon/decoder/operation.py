@@ -151,7 +151,7 @@ def _operate(job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdic
     check_loaded(loaded.model, job.prepared.stack.inventory, weights)
     parameters = _unfreeze(loaded, weights)
     if job.plan.checkpointing:
-        _recompute(loaded, weights)
+        recompute(loaded, weights)
     clock.lap("decoder model")
 
     listen("decoder teacher", None)
@@ -272,11 +272,15 @@ def _unfreeze(loaded: LoadedModel, weights: DecoderWeights) -> dict[str, Paramet
     return eligible
 
 
-def _recompute(loaded: LoadedModel, weights: DecoderWeights) -> None:
-    loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+def recompute(loaded: LoadedModel, weights: DecoderWeights) -> None:
+    """Let decoder layers drop their activations in the forward pass and compute them again in the backward one."""
+    model = loaded.model
+    # The older name goes in transformers 6.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
     for path in weights.layers:
         # The layers ask this flag of their own; modules inside them stay in `eval` mode, without dropout.
-        loaded.model.get_submodule(path).training = True
+        model.get_submodule(path).training = True
 
 
 def _flat(asked: Sequence[Sequence[Ask]], indices: Sequence[int]) -> list[Ask]:
