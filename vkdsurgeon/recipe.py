@@ -26,9 +26,11 @@ class DecoderRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     steps: int = Field(120, ge=1, description="Optimizer steps.")
-    lr: float = Field(3e-4, gt=0, description="Peak step size of AdamW.")
-    warmup: int = Field(10, ge=0, description="Steps of linear warm-up.")
-    decay: float = Field(0.4, ge=0, le=1, description="Last share of the steps over which lr falls linearly to zero.")
+    step_size: float = Field(
+        0.15, gt=0, description="Peak step of AdamW relative to each weight, as the visual pass's step_size."
+    )
+    warmup: float = Field(0.1, ge=0, le=1, description="First share of the steps, of linear warm-up.")
+    decay: float = Field(0.4, ge=0, le=1, description="Last share of the steps, of linear decay to zero.")
     clip: float = Field(1.0, gt=0, description="Global norm that the selected gradient is clipped to.")
     density: float = Field(0.25, gt=0, le=1, description="Share of the eligible decoder weights that may move.")
     saliency: Literal["forget_gradient", "random"] = Field(
@@ -41,10 +43,21 @@ class DecoderRecipe(BaseModel):
     retain_batch: int = Field(32, ge=1, description="Questions about retain or generic pictures per step.")
     text_batch: int = Field(16, ge=1, description="Prompts of the text keep set per step.")
     micro_batch: int = Field(32, ge=1, description="Most sequences that pass the model at once (bounds memory).")
+    reach: float = Field(
+        0.5,
+        ge=0,
+        description="Half of the forget questions are asked of features T + u (t - T), u within 1 +- reach, instead of "
+        "the original features t.",
+    )
+    noise: float = Field(
+        0.3, ge=0, description="Noise on those features, relative to their RMS: what relearning finds lies around t."
+    )
     nobody_weight: float = Field(
         0.5, ge=0, description="Weight a of what W says on the unlearned features of forget pictures."
     )
-    retain_weight: float = Field(1.0, ge=0, description="Weight b of what W says on kept pictures.")
+    retain_weight: float = Field(
+        2.0, ge=0, description="Weight b of what W says on kept pictures, half of them seen by the unlearned tower."
+    )
     text_weight: float = Field(1.0, ge=0, description="Weight c of what W says on text.")
     answer_tokens: int = Field(8, ge=1, description="Most tokens of the teacher's greedy answer that are judged.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(

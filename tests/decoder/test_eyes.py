@@ -57,6 +57,25 @@ def test_own_eyes_change_nothing_and_anothers_change_only_vision(family: str, tm
     assert all(METHOD not in module.__dict__ for module in model.modules())
 
 
+@pytest.mark.parametrize("family", ["llava", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "smolvlm"])
+def test_eyes_can_be_blended_at_every_depth(family: str, tmp_path: Path) -> None:
+    mine, theirs = (build_checkpoint(family, tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    model = load(mine)
+    stack, their_stack = load_visual_stack(mine, device="cpu"), load_visual_stack(theirs, device="cpu")
+    inputs = inputs_of(stack, model)
+    with torch.no_grad():
+        plain = model(**inputs, use_cache=False).logits
+        with through_eyes_of(model, their_stack.model):
+            seen = model(**inputs, use_cache=False).logits
+        for share, expected in ((0.0, seen), (1.0, plain)):
+            with through_eyes_of(model, their_stack.model, lambda a, b, share=share: torch.lerp(a, b, share)):
+                torch.testing.assert_close(model(**inputs, use_cache=False).logits, expected)
+        with through_eyes_of(model, their_stack.model, lambda a, b: torch.lerp(a, b, 0.5)):
+            between = model(**inputs, use_cache=False).logits
+    assert not torch.equal(between, seen)
+    assert not torch.equal(between, plain)
+
+
 def test_the_borrowed_method_is_given_back_when_the_block_fails(llava: Path) -> None:
     model = load(llava)
     stack = load_visual_stack(llava, device="cpu")

@@ -29,10 +29,10 @@ from vkdsurgeon.recipe import DecoderRecipe, Recipe
 from vkdsurgeon.surgery import Job, operate, prepare
 from vkdsurgeon.visual import load_visual_stack
 
-DECODER = DecoderRecipe(steps=40, lr=2e-3, forget_batch=8, retain_batch=8, text_batch=4, answer_tokens=3)
+DECODER = DecoderRecipe(steps=40, step_size=0.3, forget_batch=8, retain_batch=8, text_batch=4, answer_tokens=3)
 VISUAL = Recipe(steps=40, forget_batch=8, retain_batch=16, extensions=0, stand_ins=1, decoder=DECODER)
 WORDS = ["--steps", "40", "--forget-batch", "8", "--retain-batch", "16", "--extensions", "0", "--stand-ins", "1",
-         "--forget-ratio", "9", "--retain-drift", "9", "--decoder-steps", "40", "--decoder-lr", "0.002",
+         "--forget-ratio", "9", "--retain-drift", "9", "--decoder-steps", "40", "--decoder-step-size", "0.3",
          "--decoder-forget-batch", "8", "--decoder-retain-batch", "8", "--decoder-text-batch", "4",
          "--decoder-answer-tokens", "3"]  # fmt: skip
 OPEN = ["--decoder-forget-ratio", "9", "--decoder-retain-kl", "9", "--decoder-text-kl", "9",
@@ -83,7 +83,7 @@ def test_only_selected_elements_of_w_differ(done: Done, facts: World) -> None:
     for name, chosen in outcome.mask.selected.items():
         disk_name = done.job.weights.on_disk[name]
         changed = outcome.changes[disk_name] != read_tensor(inventory, disk_name)
-        assert not (changed & ~chosen.to("cpu")).any()
+        assert not (changed & ~chosen.to_bool()).any()
         moved += int(changed.sum())
     assert moved > 0.5 * outcome.mask.count
     assert outcome.changes.keys() <= set(done.job.weights.on_disk.values())
@@ -107,7 +107,7 @@ def test_recomputed_activations_and_narrow_weights_work(facts: World) -> None:
         disk_name = done.job.weights.on_disk[name]
         disk, new = read_tensor(inventory, disk_name), done.outcome.changes[disk_name]
         # float32 on disk was held in bfloat16: what was not trained keeps every bit all the same.
-        assert torch.equal(new[~chosen.to("cpu")], disk[~chosen.to("cpu")])
+        assert torch.equal(new[~chosen.to_bool()], disk[~chosen.to_bool()])
         assert (new - disk).abs().max() < 0.02
 
 
@@ -131,7 +131,7 @@ def test_recomputing_calls_each_layer_twice_for_the_same_gradients(facts: World)
 
 def test_a_diverging_pass_writes_nothing(facts: World) -> None:
     with pytest.raises(SurgeryError, match="diverged"):
-        decoder_pass(facts.base, facts, DECODER.model_copy(update={"lr": 1e30, "clip": 1e30}))
+        decoder_pass(facts.base, facts, DECODER.model_copy(update={"step_size": 1e30}))
 
 
 @pytest.fixture(scope="module")
@@ -230,10 +230,10 @@ def test_an_unknown_key_of_the_section_is_refused_with_the_known_ones(tmp_path: 
     with pytest.raises(UserError, match=r"decoder\.densty") as caught:
         load_recipe(file, {})
     assert "text_agreement" in str(caught.value)
-    file.write_text("decoder:\n  density: 0.1\n  lr: 0.002\n")
-    recipe = load_recipe(file, {"decoder": {"lr": 0.5}}).decoder
+    file.write_text("decoder:\n  density: 0.1\n  step_size: 0.2\n")
+    recipe = load_recipe(file, {"decoder": {"step_size": 0.5}}).decoder
     assert recipe is not None
-    assert (recipe.density, recipe.lr) == (0.1, 0.5)
+    assert (recipe.density, recipe.step_size) == (0.1, 0.5)
 
 
 def test_a_dry_run_plans_the_pass(facts: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,10 +93,23 @@ def kl(teacher: Tensor, student: Tensor) -> Tensor:
     return (teacher.exp() * (teacher - student)).sum(dim=-1)
 
 
+@dataclass(frozen=True)
+class TrainingEyes:
+    """Contexts for the looks of training.
+
+    Attributes:
+        student: Through the unlearned tower and projector.
+        around: Somewhere on and beside the way from the unlearned to the original features.
+    """
+
+    student: Eyes
+    around: Eyes
+
+
 def train(
     book: Book,
     decks: dict[str, Deck],
-    student_eyes: Eyes,
+    eyes: TrainingEyes,
     optimizer: MaskedAdamW,
     recipe: DecoderRecipe,
     listen: Callable[[DecoderStep], None],
@@ -106,7 +119,7 @@ def train(
     Args:
         book: The teacher's word on every question of the decks.
         decks: Questions by lesson: forget, retain, text.
-        student_eyes: Context in which W sees through the unlearned tower and projector.
+        eyes: Contexts in which W sees otherwise than through its own tower and projector.
         optimizer: Holds the mask.
         recipe: The settings.
         listen: Hears of every step.
@@ -117,28 +130,33 @@ def train(
     started = time.monotonic()
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * _share_of_peak(step, recipe)
+            group["lr"] = recipe.step_size * group["unit_step"] * _share_of_peak(step, recipe)
         drawn = draw(book, decks, recipe)
-        forget = distil(book, FORGET, drawn[FORGET], weight=1.0)
-        nobody = distil(book, FORGET, drawn[FORGET], eyes=student_eyes, weight=recipe.nobody_weight)
-        retain = distil(book, RETAIN, drawn[RETAIN], weight=recipe.retain_weight)
+        first, second = _halves(drawn[FORGET])
+        forget = distil(book, FORGET, first, weight=0.5)
+        around = distil(book, FORGET, second, eyes=eyes.around, weight=0.5)
+        nobody = distil(book, FORGET, drawn[FORGET], eyes=eyes.student, weight=recipe.nobody_weight)
+        first, second = _halves(drawn[RETAIN])
+        retain = distil(book, RETAIN, first, weight=recipe.retain_weight / 2)
+        through = distil(book, RETAIN, second, eyes=eyes.student, weight=recipe.retain_weight / 2)
         text = distil(book, TEXT, drawn[TEXT], weight=recipe.text_weight)
+        forget_kl, retain_kl = (forget.kl + around.kl) / 2, (retain.kl + through.kl) / 2
         loss = (
-            forget.kl
+            forget_kl
             + recipe.nobody_weight * nobody.kl
-            + recipe.retain_weight * retain.kl
+            + recipe.retain_weight * retain_kl
             + recipe.text_weight * text.kl
         )
         if not loss < float("inf"):
             raise SurgeryError(
                 f"the decoder pass diverged at step {step + 1} (loss {loss}); nothing was written. "
-                "Try a lower --decoder-lr"
+                "Try a lower --decoder-step-size"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         pace = (time.monotonic() - started) / (step + 1)
         left = pace * (recipe.steps - step - 1)
-        listen(DecoderStep(step + 1, recipe.steps, loss, forget.kl, nobody.kl, retain.kl, text.kl, left))
+        listen(DecoderStep(step + 1, recipe.steps, loss, forget_kl, nobody.kl, retain_kl, text.kl, left))
 
 
 def draw(book: Book, decks: dict[str, Deck], recipe: DecoderRecipe) -> dict[str, list[Card]]:
@@ -147,7 +165,13 @@ def draw(book: Book, decks: dict[str, Deck], recipe: DecoderRecipe) -> dict[str,
     return {lesson: book.cards(lesson, deck.draw(sizes[lesson])) for lesson, deck in decks.items()}
 
 
+def _halves(cards: Sequence[Card]) -> tuple[Sequence[Card], Sequence[Card]]:
+    # A single question cannot be halved; both looks then ask it.
+    middle = (len(cards) + 1) // 2
+    return cards[:middle], cards[middle:] or cards
+
+
 def _share_of_peak(step: int, recipe: DecoderRecipe) -> float:
-    warm = (step + 1) / (recipe.warmup + 1) if step < recipe.warmup else 1.0
+    warm = (step + 1) / (recipe.warmup * recipe.steps + 1)
     left = (recipe.steps - step) / max(recipe.decay * recipe.steps, 1.0)
     return min(warm, left, 1.0)

@@ -16,7 +16,7 @@ from vkdsurgeon_kernels import MaskedAdamW
 from vkdsurgeon.checkpoint.inventory import read_tensor
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.decoder.asks import Ask, Deck, Prompter, asks_about
-from vkdsurgeon.decoder.distill import FORGET, RETAIN, TEXT, DecoderStep, distil, train
+from vkdsurgeon.decoder.distill import FORGET, RETAIN, TEXT, DecoderStep, TrainingEyes, distil, train
 from vkdsurgeon.decoder.eyes import through_eyes_of
 from vkdsurgeon.decoder.keepset import KeepSet
 from vkdsurgeon.decoder.plan import DecoderPlan, estimate_memory, held_in, recomputes
@@ -28,6 +28,7 @@ from vkdsurgeon.evaluation.model import LoadedModel, load_model, load_processor
 from vkdsurgeon.evaluation.prompts import Encoder
 from vkdsurgeon.recipe import DecoderRecipe
 from vkdsurgeon.saliency import SaliencyMask, gradient_scores, random_scores, select
+from vkdsurgeon.step_size import unit_step
 from vkdsurgeon.stop import split_validation
 from vkdsurgeon.surgery import Clock, Prepared
 
@@ -173,11 +174,12 @@ def _operate(job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdic
     clock.lap("decoder saliency")
 
     listen("decoder training", None)
-    moving = {parameters[name]: chosen for name, chosen in mask.selected.items()}
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in mask.selected)
+    moving = {parameters[name]: chosen for name, chosen in mask.selected.items()}
+    groups = [{"params": [parameter], "unit_step": unit_step(parameter)} for parameter in moving]
     # The decoder's gradients are packed as they arrive: dense ones of a 7B model would take another 13 GB.
-    optimizer = MaskedAdamW(list(moving), moving, lr=recipe.lr, max_norm=recipe.clip, during_backward="pack")
+    optimizer = MaskedAdamW(groups, moving, lr=0.0, max_norm=recipe.clip, during_backward="pack")
     before = {name: optimizer.selected_values(parameters[name]).to("cpu", copy=True) for name in mask.selected}
     last: list[DecoderStep] = []
 
@@ -185,7 +187,9 @@ def _operate(job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdic
         last[:] = [step]
         listen("decoder training", step)
 
-    train(book, drawn.decks, student_eyes, optimizer, recipe, heard)
+    around = _Around(recipe, visual.seed)
+    eyes = TrainingEyes(student_eyes, partial(student_eyes, blend=around))
+    train(book, drawn.decks, eyes, optimizer, recipe, heard)
     optimizer.detach_hooks()
     clock.lap("decoder training")
 
@@ -195,6 +199,19 @@ def _operate(job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdic
     listen("decoder gate", verdict)
     clock.lap("decoder gate")
     return DecoderOutcome(changes, mask, selected, verdict, last[0], clock.laps)
+
+
+class _Around:
+    """Features somewhere on the way from the unlearned to the original ones and a little beyond, with noise."""
+
+    def __init__(self, recipe: DecoderRecipe, seed: int) -> None:
+        self._reach, self._noise = recipe.reach, recipe.noise
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, unlearned: Tensor, original: Tensor) -> Tensor:
+        share = 1 + self._reach * (2 * float(torch.rand((), generator=self._generator)) - 1)
+        noise = torch.randn(original.shape, generator=self._generator).to(original)
+        return torch.lerp(unlearned, original, share) + self._noise * original.square().mean().sqrt() * noise
 
 
 @dataclass(frozen=True)
@@ -252,12 +269,12 @@ def _as_written(
     for name, chosen in mask.selected.items():
         disk_name = job.weights.on_disk[name]
         disk = read_tensor(inventory, disk_name)
-        where = chosen.to("cpu").reshape(-1)
+        where = chosen.to("cpu").to_bool().reshape(-1)
         moved = optimizer.selected_values(parameters[name]).cpu().double() - before[name].double()
         new = disk.reshape(-1).clone()
         new[where] = (disk.reshape(-1)[where].double() + moved).to(disk.dtype)
         changes[disk_name] = new.reshape(disk.shape)
-        selected[disk_name] = int(where.sum())
+        selected[disk_name] = chosen.count
         with torch.no_grad():
             parameters[name].copy_(changes[disk_name])
     return changes, selected

@@ -39,9 +39,9 @@ def decoder_facts(job: DecoderJob, outcome: DecoderOutcome, salt: bytes) -> dict
 
 
 def _mask_digest(outcome: DecoderOutcome) -> str:
-    """SHA-256 over the names of the masked parameters and their masks, a byte per element in row-major order."""
+    """SHA-256 over the names of the masked parameters and their masks, a bit per element (`BitMask.words`)."""
     hasher = hashlib.sha256()
     for name in sorted(outcome.mask.selected):
         hasher.update(name.encode() + b"\0")
-        hasher.update(raw_bytes(outcome.mask.selected[name]))
+        hasher.update(raw_bytes(outcome.mask.selected[name].words))
     return hasher.hexdigest()
