@@ -40,7 +40,7 @@ class DecoderRecipe(BaseModel):
         "all", description="Eligible matrices of the decoder layers: all, attention or mlp."
     )
     forget_batch: int = Field(16, ge=1, description="Questions about forget pictures per step.")
-    retain_batch: int = Field(32, ge=1, description="Questions about retain or generic pictures per step.")
+    retain_batch: int = Field(16, ge=1, description="Questions about retain or generic pictures per step.")
     text_batch: int = Field(16, ge=1, description="Prompts of the text keep set per step.")
     micro_batch: int = Field(32, ge=1, description="Most sequences that pass the model at once (bounds memory).")
     reach: float = Field(

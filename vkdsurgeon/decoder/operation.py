@@ -33,7 +33,7 @@ from vkdsurgeon.stop import split_validation
 from vkdsurgeon.surgery import Clock, Prepared
 
 # Questions about forget pictures that the mask is made from, and held-out questions that the gate asks at most.
-_SCORED, _JUDGED = 512, 512
+_SCORED, _JUDGED = 512, 256
 
 
 @dataclass(frozen=True)
