@@ -49,9 +49,10 @@ class DecoderRecipe(BaseModel):
         description="Half of the forget questions are asked of features T + u (t - T), u within 1 +- reach, instead of "
         "the original features t.",
     )
-    noise: float = Field(
-        0.3, ge=0, description="Noise on those features, relative to their RMS: what relearning finds lies around t."
+    seek_steps: int = Field(
+        2, ge=0, description="Steps from there towards features that W still reads as the original ones; 0 takes none."
     )
+    seek_size: float = Field(0.1, gt=0, description="Size of such a step, relative to the RMS of the features.")
     nobody_weight: float = Field(
         0.5, ge=0, description="Weight a of what W says on the unlearned features of forget pictures."
     )

@@ -20,8 +20,13 @@ from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.decoder.asks import Ask, Prompter
+from vkdsurgeon.decoder.distill import FORGET, ORIGINAL, kl
+from vkdsurgeon.decoder.eyes import through_eyes_of
 from vkdsurgeon.decoder.keepset import KeepSet, read_keep_set
 from vkdsurgeon.decoder.operation import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder, recompute
+from vkdsurgeon.decoder.seek import Seeker
+from vkdsurgeon.decoder.teacher import Book
 from vkdsurgeon.decoder.weights import find_decoder_weights
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.evaluation.model import load_model
@@ -109,6 +114,28 @@ def test_recomputed_activations_and_narrow_weights_work(facts: World) -> None:
         # float32 on disk was held in bfloat16: what was not trained keeps every bit all the same.
         assert torch.equal(new[~chosen.to_bool()], disk[~chosen.to_bool()])
         assert (new - disk).abs().max() < 0.02
+
+
+def test_seeking_comes_nearer_to_the_person_and_leaves_no_gradient(facts: World) -> None:
+    """The noisy features of another model stand for the unlearned ones; what is sought is what W says of its own."""
+    loaded = load_model(facts.base, device="cpu")
+    other = load_visual_stack(facts.gold, device="cpu")
+    book = Book(loaded, Prompter(loaded.encoder, 1 << 20), micro_batch=4, answer_tokens=3, budget_bytes=1 << 20)
+    asks = [Ask(str(record.question), record.image, "") for record in read_records(facts.forget, role="forget")[:8]]
+    found = []
+    for steps in (0, 4):
+        seeker = Seeker(reach=0.0, steps=steps, size=0.05, seed=0)
+        seeker._share = 0.0
+        book.write(FORGET, asks, lambda: through_eyes_of(loaded.model, other.model))
+        part, look = next(iter(book.batches(book.cards(FORGET, asks))))
+        book.note(ORIGINAL, part)
+        wanted = book.log_probabilities(ORIGINAL, part)
+        with through_eyes_of(loaded.model, other.model, seeker):
+            for _ in range(steps):
+                seeker.move(kl(wanted, look().log_softmax(dim=2)).sum())
+            found.append(float(kl(wanted, look().log_softmax(dim=2)).sum().detach()))
+    assert found[1] < 0.5 * found[0]
+    assert all(parameter.grad is None for parameter in loaded.model.parameters())
 
 
 def test_recomputing_calls_each_layer_twice_for_the_same_gradients(facts: World) -> None:

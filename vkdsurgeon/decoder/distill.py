@@ -19,11 +19,14 @@ from torch import Tensor
 from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.decoder.asks import Deck
+from vkdsurgeon.decoder.seek import Seeker
 from vkdsurgeon.decoder.teacher import Book, Card, Eyes
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.recipe import DecoderRecipe
 
 FORGET, RETAIN, TEXT = "forget", "retain", "text"
+# What W0 said of the original features of the forget pictures, along nobody's answers.
+ORIGINAL = "original"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,13 @@ class DecoderStep:
 
 
 def distil(
-    book: Book, lesson: str, cards: Sequence[Card], *, eyes: Eyes = nullcontext, weight: float | None = None
+    book: Book,
+    lesson: str,
+    cards: Sequence[Card],
+    *,
+    eyes: Eyes = nullcontext,
+    weight: float | None = None,
+    seeker: Seeker | None = None,
 ) -> Drift:
     """Compare the student with the teacher on some questions.
 
@@ -66,10 +75,14 @@ def distil(
         cards: The questions.
         eyes: Context in which the student looks at pictures.
         weight: Leave the gradient of the KL divergence times this in the parameters; None only measures.
+        seeker: The blend of `eyes`: first looks for features that are still read as the original ones were.
     """
     total, same = 0.0, 0
     with torch.set_grad_enabled(weight is not None), eyes():
-        for part, logits in book.passes(cards):
+        for part, look in book.batches(cards):
+            if seeker is not None:
+                _seek(book, part, look, seeker)
+            logits = look()
             teacher = book.log_probabilities(lesson, part)
             divergence = kl(teacher, logits.log_softmax(dim=2)).mean(dim=1).sum() / len(cards)
             if weight is not None:
@@ -81,6 +94,13 @@ def distil(
             )
             same += int(equal.all(dim=1).sum())
     return Drift(total, same / max(len(cards), 1), len(cards))
+
+
+def _seek(book: Book, part: Sequence[Card], look: Callable[[], Tensor], seeker: Seeker) -> None:
+    seeker.begin()
+    wanted = book.log_probabilities(ORIGINAL, part)
+    for _ in range(seeker.steps):
+        seeker.move(kl(wanted, look().log_softmax(dim=2)).sum())
 
 
 def kl(teacher: Tensor, student: Tensor) -> Tensor:
@@ -99,11 +119,13 @@ class TrainingEyes:
 
     Attributes:
         student: Through the unlearned tower and projector.
-        around: Somewhere on and beside the way from the unlearned to the original features.
+        around: Somewhere on and beside the way from the unlearned to the original features, as the seeker says.
+        seeker: The blend of `around`.
     """
 
     student: Eyes
     around: Eyes
+    seeker: Seeker
 
 
 def train(
@@ -134,7 +156,7 @@ def train(
         drawn = draw(book, decks, recipe)
         first, second = _halves(drawn[FORGET])
         forget = distil(book, FORGET, first, weight=0.5)
-        around = distil(book, FORGET, second, eyes=eyes.around, weight=0.5)
+        around = distil(book, FORGET, second, eyes=eyes.around, weight=0.5, seeker=eyes.seeker)
         nobody = distil(book, FORGET, drawn[FORGET], eyes=eyes.student, weight=recipe.nobody_weight)
         first, second = _halves(drawn[RETAIN])
         retain = distil(book, RETAIN, first, weight=recipe.retain_weight / 2)

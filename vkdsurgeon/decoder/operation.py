@@ -16,10 +16,11 @@ from vkdsurgeon_kernels import MaskedAdamW
 from vkdsurgeon.checkpoint.inventory import read_tensor
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.decoder.asks import Ask, Deck, Prompter, asks_about
-from vkdsurgeon.decoder.distill import FORGET, RETAIN, TEXT, DecoderStep, TrainingEyes, distil, train
+from vkdsurgeon.decoder.distill import FORGET, ORIGINAL, RETAIN, TEXT, DecoderStep, TrainingEyes, distil, train
 from vkdsurgeon.decoder.eyes import through_eyes_of
 from vkdsurgeon.decoder.keepset import KeepSet
 from vkdsurgeon.decoder.plan import DecoderPlan, estimate_memory, held_in, recomputes
+from vkdsurgeon.decoder.seek import Seeker
 from vkdsurgeon.decoder.teacher import Book, Eyes
 from vkdsurgeon.decoder.verdict import DecoderVerdict, judge
 from vkdsurgeon.decoder.weights import DecoderWeights, check_loaded, find_decoder_weights
@@ -187,8 +188,8 @@ def _operate(job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdic
         last[:] = [step]
         listen("decoder training", step)
 
-    around = _Around(recipe, visual.seed)
-    eyes = TrainingEyes(student_eyes, partial(student_eyes, blend=around))
+    seeker = Seeker(reach=recipe.reach, steps=recipe.seek_steps, size=recipe.seek_size, seed=visual.seed)
+    eyes = TrainingEyes(student_eyes, partial(student_eyes, blend=seeker), seeker)
     train(book, drawn.decks, eyes, optimizer, recipe, heard)
     optimizer.detach_hooks()
     clock.lap("decoder training")
@@ -199,19 +200,6 @@ def _operate(job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdic
     listen("decoder gate", verdict)
     clock.lap("decoder gate")
     return DecoderOutcome(changes, mask, selected, verdict, last[0], clock.laps)
-
-
-class _Around:
-    """Features somewhere on the way from the unlearned to the original ones and a little beyond, with noise."""
-
-    def __init__(self, recipe: DecoderRecipe, seed: int) -> None:
-        self._reach, self._noise = recipe.reach, recipe.noise
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, unlearned: Tensor, original: Tensor) -> Tensor:
-        share = 1 + self._reach * (2 * float(torch.rand((), generator=self._generator)) - 1)
-        noise = torch.randn(original.shape, generator=self._generator).to(original)
-        return torch.lerp(unlearned, original, share) + self._noise * original.square().mean().sqrt() * noise
 
 
 @dataclass(frozen=True)
@@ -236,6 +224,7 @@ def _write_book(job: DecoderJob, book: Book, student_eyes: Eyes) -> _Drawn:
         kinds = {ask: book.kind(lesson, ask) for ask in drawn}
         decks[lesson] = Deck(drawn, kinds.__getitem__, generator)
     scored = list(decks[FORGET].asks)
+    book.note(ORIGINAL, book.cards(FORGET, scored))
     return _Drawn(decks, random.Random(seed).sample(scored, min(_SCORED, len(scored))), judged)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -75,11 +76,15 @@ class Book:
                     answers = self._answers([prompt for _, prompt in batch])
                     for (ask, _), answer in zip(batch, answers, strict=True):
                         cards[ask] = Card(ask, answer, len(cards))
-                written = [cards[ask] for ask, _ in prompts]
-                for part, logits in self.passes(written):
-                    for card, row in zip(part, logits, strict=True):
-                        # Half precision: at a log-probability of -10 it is off by 0.4 %, at half the memory.
-                        self._store.put(lesson, card.index, row.log_softmax(dim=1).half())
+                self.note(lesson, [cards[ask] for ask, _ in prompts])
+
+    def note(self, lesson: str, cards: Sequence[Card]) -> None:
+        """Write down log-probabilities along answers that are known already, under the name of this or another set."""
+        with torch.no_grad():
+            for part, look in self.batches(cards):
+                for card, row in zip(part, look(), strict=True):
+                    # Half precision: at a log-probability of -10 it is off by 0.4 %, at half the memory.
+                    self._store.put(lesson, card.index, row.log_softmax(dim=1).half())
 
     def cards(self, lesson: str, asks: Iterable[Ask]) -> list[Card]:
         """The cards of questions that were written down."""
@@ -89,19 +94,20 @@ class Book:
         """Equal for questions that share a forward pass."""
         return self.prompter(ask).signature, len(self._cards[lesson][ask].answer)
 
-    def passes(self, cards: Sequence[Card]) -> Iterable[tuple[list[Card], Tensor]]:
-        """Run the model over questions and the teacher's answers to them, in batches that need no padding.
+    def batches(self, cards: Sequence[Card]) -> Iterable[tuple[list[Card], Callable[[], Tensor]]]:
+        """Questions and the teacher's answers to them, in batches that need no padding.
 
         Yields:
-            Cards, and float32 logits [B, n, vocabulary] at the judged positions; gradients where they are enabled.
+            Cards, and a pass of the model over them: float32 logits [B, n, vocabulary] at the judged positions, with
+            gradients where they are enabled.
         """
         items = [(card, self.prompter(card.ask)) for card in cards]
         for batch in batches_of(items, lambda item: (item[1].signature, len(item[0].answer)), self.micro_batch):
             part = [card for card, _ in batch]
-            yield part, last_logits(self.loaded, self._inputs(batch), _judged(batch[0][1], part[0]))
+            yield part, partial(last_logits, self.loaded, self._inputs(batch), _judged(batch[0][1], part[0]))
 
     def log_probabilities(self, lesson: str, cards: Sequence[Card]) -> Tensor:
-        """The teacher's, float32 [B, n, vocabulary], for cards of one batch of `passes`."""
+        """The teacher's, float32 [B, n, vocabulary], for cards of one batch of `batches`."""
         return self._store.get(lesson, [card.index for card in cards], self.loaded.device).float()
 
     def _inputs(self, batch: Sequence[tuple[Card, Prompt]]) -> Mapping[str, Tensor]:
