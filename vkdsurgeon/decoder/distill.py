@@ -1,10 +1,11 @@
 """The loop of the decoder pass: W is distilled towards its own former self, looking through other eyes.
 
-    L_W = KL( W0(T(x), q) || W(t(x), q) ) + a KL( W0(T(x), q) || W(T(x), q) )         x forgotten
-        + b KL( W0(t(r), q) || W(t(r), q) )  +  c KL( W0(text) || W(text) )           r kept
+    L_W = KL( W0(T(x), q) || W(f, q) ) + a KL( W0(T(x), q) || W(T(x), q) )         x forgotten
+        + b KL( W0(t(r), q) || W(g, q) )  +  c KL( W0(text) || W(text) )           r kept
 
-t are the original features, T those of the unlearned tower and projector, W0 the original language model (this
-project's own method, docs/method.md). KL is a mean over the judged positions of a question and over questions, in nats.
+t are the original features, T those of the unlearned tower and projector, W0 the original language model. Half of the
+forget questions are asked with f = t(x), half at features that `seek` found; kept ones by halves with g = t(r), T(r). A
+method of this project's own (docs/method.md). KL is a mean over judged positions and over questions, in nats.
 """
 
 from __future__ import annotations
