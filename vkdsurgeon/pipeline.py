@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +15,16 @@ from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import check_output
 from vkdsurgeon.checkpoint.provenance import FILE_NAME, provenance_record, set_digest
 from vkdsurgeon.checkpoint.stage import write_patched
-from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, pictures_of
+from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.decoder.distill import DecoderStep
+from vkdsurgeon.decoder.keepset import read_keep_set
+from vkdsurgeon.decoder.operation import DecoderJob, operate_decoder, prepare_decoder
+from vkdsurgeon.decoder.plan import DecoderPlan
+from vkdsurgeon.decoder.record import decoder_facts
+from vkdsurgeon.decoder.verdict import DecoderVerdict
+from vkdsurgeon.errors import UserError
 from vkdsurgeon.plan import Plan
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.result import UnlearnResult
@@ -50,13 +58,22 @@ class Listener(Protocol):
     def verdict(self, verdict: Verdict) -> None:
         """The stop rule looked."""
 
+    def decoder_planned(self, plan: DecoderPlan) -> None:
+        """The plan of the decoder pass is known; nothing was trained yet."""
+
+    def decoder_step(self, step: DecoderStep) -> None:
+        """A step of the decoder pass is done."""
+
+    def decoder_verdict(self, verdict: DecoderVerdict) -> None:
+        """The gate of the decoder pass was measured."""
+
     def warn(self, text: str) -> None:
         """Something the user should know."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """`vkdsurgeon unlearn` as asked for; `out` None is a dry run."""
+    """`vkdsurgeon unlearn` as asked for; `out` None is a dry run, `text` is the decoder pass's keep set."""
 
     model: Path
     forget: Path
@@ -67,6 +84,7 @@ class Request:
     seed: int
     device: torch.device
     dtype: torch.dtype
+    text: Path | None = None
     tower: str | None = None
     projector: Sequence[str] | None = None
     forget_teacher: Path | None = None
@@ -84,67 +102,106 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
         UserError: Wrong input; found before anything is trained wherever that is possible.
         SurgeryError: Training or writing failed; nothing half-written stays.
     """
+    if request.text is not None and request.recipe.decoder is None:
+        raise UserError(
+            "a text keep set without a decoder pass, which alone could change how text is read",
+            where="--text",
+            value=str(request.text),
+            remedy="give --decoder-pass too, or leave --text out",
+        )
     if request.out is not None:
         check_output(take_inventory(request.model), request.out)
     with tempfile.TemporaryDirectory(prefix="vkdsurgeon-generic-") as scratch:
-        prepared = prepare(_job(request, Path(scratch), listener))
+        sets = _read_sets(request, Path(scratch), listener)
+        prepared = prepare(_job(request, sets))
+        decoder = _prepare_decoder(request, prepared, sets)
         listener.planned(prepared.plan)
+        if decoder is not None:
+            listener.decoder_planned(decoder.plan)
+        planned = UnlearnResult(
+            prepared.plan, prepared.job.recipe, request.seed, decoder_plan=None if decoder is None else decoder.plan
+        )
         if request.out is None:
-            return UnlearnResult(prepared.plan, prepared.job.recipe, request.seed)
+            return planned
 
-        def heard(stage: str, event: Step | Verdict | None) -> None:
+        def heard(stage: str, event: Step | Verdict | DecoderStep | DecoderVerdict | None) -> None:
             if event is None:
                 listener.stage(stage)
             elif isinstance(event, Step):
                 listener.step(event)
-            else:
+            elif isinstance(event, Verdict):
                 listener.verdict(event)
+            elif isinstance(event, DecoderStep):
+                listener.decoder_step(event)
+            else:
+                listener.decoder_verdict(event)
 
         outcome = operate(prepared, heard)
-    facts = _facts(prepared, outcome)
+        decoded = None if decoder is None else operate_decoder(decoder, heard)
+    changes = {**outcome.changes, **({} if decoded is None else decoded.changes)}
+    facts = _facts(prepared, outcome, changes)
+    if decoder is not None and decoded is not None:
+        facts["decoder"] = decoder_facts(decoder, decoded, bytes.fromhex(facts["salt"]))
     listener.stage("writing")
     report = write_patched(
         prepared.stack.inventory,
-        outcome.changes,
+        changes,
         request.out,
         extra_files={
             _free_name(prepared): lambda digest: provenance_record({**facts, "weights_digest": digest}),
         },
     )
-    return UnlearnResult(
-        plan=prepared.plan,
-        recipe=prepared.job.recipe,
-        seed=request.seed,
+    return replace(
+        planned,
         out=request.out,
         selected_elements=outcome.mask.count,
         verdicts=outcome.verdicts,
+        decoder_selected_elements=0 if decoded is None else decoded.mask.count,
+        decoder_verdict=None if decoded is None else decoded.verdict,
         write=report,
-        seconds={**outcome.seconds, "writing": report.seconds},
+        seconds={**outcome.seconds, **({} if decoded is None else decoded.seconds), "writing": report.seconds},
         provenance=facts,
     )
 
 
-def _job(request: Request, scratch: Path, listener: Listener) -> Job:
-    forget = pictures_of(read_records(request.forget, role="forget"), role="forget")
-    retain: list[Picture] = []
-    generic: list[Picture] = []
-    if request.retain is not None:
-        retain = pictures_of(read_records(request.retain, role="retain"), role="retain")
+@dataclass(frozen=True)
+class _Sets:
+    forget: list[Record]
+    retain: list[Record]
+    generic: list[Record]
+
+
+def _read_sets(request: Request, scratch: Path, listener: Listener) -> _Sets:
+    forget = read_records(request.forget, role="forget")
+    retain = [] if request.retain is None else read_records(request.retain, role="retain")
+    generic: list[Record] = []
     if request.generic is not None:
-        generic = pictures_of(read_records(request.generic, role="generic"), role="generic")
+        generic = read_records(request.generic, role="generic")
     elif request.retain is None:
         from vkdsurgeon.personas import unpack_generic
 
-        generic = pictures_of(read_records(unpack_generic(scratch), role="generic"), role="generic")
-    if len(forget) > 1 and {picture.subject for picture in forget} == {NO_SUBJECT}:
+        generic = read_records(unpack_generic(scratch), role="generic")
+    subjects = {record.subject or NO_SUBJECT for record in forget if record.image is not None}
+    if len({record.image for record in forget}) > 1 and subjects == {NO_SUBJECT}:
         listener.warn(NO_SUBJECTS)
     if request.retain is None:
         listener.warn(NO_RETAIN_SET.format(what="built-in drawn strangers" if not request.generic else "--generic"))
+    return _Sets(forget, retain, generic)
+
+
+def _prepare_decoder(request: Request, prepared: Prepared, sets: _Sets) -> DecoderJob | None:
+    if prepared.job.recipe.decoder is None:
+        return None
+    text = read_keep_set(request.text, request.seed)
+    return prepare_decoder(prepared, sets.forget, [*sets.retain, *sets.generic], text)
+
+
+def _job(request: Request, sets: _Sets) -> Job:
     return Job(
         model=request.model,
-        forget=forget,
-        retain=retain,
-        generic=generic,
+        forget=pictures_of(sets.forget, role="forget"),
+        retain=pictures_of(sets.retain, role="retain") if sets.retain else [],
+        generic=pictures_of(sets.generic, role="generic") if sets.generic else [],
         recipe=request.recipe,
         seed=request.seed,
         device=request.device,
@@ -163,12 +220,12 @@ def _free_name(prepared: Prepared) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _facts(prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
+def _facts(prepared: Prepared, outcome: Outcome, changes: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     job, plan = prepared.job, prepared.plan
     # The salt differs from run to run with what was learnt, and is the same for equal runs.
     hasher = hashlib.sha256(str(job.seed).encode())
-    for name in sorted(outcome.changes):
-        hasher.update(raw_bytes(outcome.changes[name]))
+    for name in sorted(changes):
+        hasher.update(raw_bytes(changes[name]))
     salt = hasher.digest()[:16]
     sets = {"forget": job.forget, "retain": job.retain, "generic": job.generic}
     return {

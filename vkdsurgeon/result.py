@@ -8,6 +8,8 @@ from typing import Any
 
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.stage import WriteReport
+from vkdsurgeon.decoder.plan import DecoderPlan
+from vkdsurgeon.decoder.verdict import DecoderVerdict
 from vkdsurgeon.plan import Plan
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.stop import Verdict
@@ -26,6 +28,9 @@ class UnlearnResult:
         out: Where the patched checkpoint lies.
         selected_elements: Elements the mask let move.
         verdicts: The stop rule's verdicts, one per schedule.
+        decoder_plan: What was planned for the decoder pass; None without one.
+        decoder_selected_elements: Elements of W that its mask let move.
+        decoder_verdict: Its gate.
         write: What was written.
         seconds: Wall time per stage.
         provenance: What the record beside the weights says, salted digests of the sets and versions among it.
@@ -37,6 +42,9 @@ class UnlearnResult:
     out: Path | None = None
     selected_elements: int = 0
     verdicts: tuple[Verdict, ...] = ()
+    decoder_plan: DecoderPlan | None = None
+    decoder_selected_elements: int = 0
+    decoder_verdict: DecoderVerdict | None = None
     write: WriteReport | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -56,6 +64,17 @@ class UnlearnResult:
             "selected_elements": self.selected_elements or None,
             "layers": self.provenance.get("layers"),
             "stop_rule": [asdict(verdict) for verdict in self.verdicts],
+            "decoder": self._decoder(),
             "written": None if self.write is None else asdict(self.write),
             "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
+        }
+
+    def _decoder(self) -> dict[str, Any] | None:
+        if self.decoder_plan is None:
+            return None
+        verdict = self.decoder_verdict
+        return {
+            "plan": self.decoder_plan.as_dict(),
+            "selected_elements": self.decoder_selected_elements or None,
+            "gate": None if verdict is None else {**asdict(verdict), "met": verdict.met},
         }

@@ -181,7 +181,7 @@ def operate(prepared: Prepared, listen: Callable[[str, Step | Verdict | None], N
     """
     job, stack, recipe = prepared.job, prepared.stack, prepared.job.recipe
     generator = torch.Generator().manual_seed(job.seed)
-    clock = _Clock()
+    clock = Clock()
     parameters = stack.visual_parameters()
 
     listen("teacher", None)
@@ -310,12 +310,15 @@ def raw_bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-class _Clock:
+class Clock:
+    """Wall time per stage."""
+
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
         self._last = time.monotonic()
 
     def lap(self, name: str) -> None:
+        """A stage ended."""
         now = time.monotonic()
         self.laps[name] = now - self._last
         self._last = now

@@ -8,14 +8,17 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from pydantic.fields import FieldInfo
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.recipe import DecoderRecipe, Recipe
 
 _NUMBERS: dict[Any, type] = {int: int, float: float, int | None: int}
 _WEIGHTS = {"layers", "retain_layers", "retain_distance"}
 _NO_DEFAULT = {"steps": "derived", "retain_layers": "as layers", "retain_distance": "as distance"}
 _PANEL = "Recipe (each is also a key of --recipe)"
+_DECODER_PANEL = "Decoder pass (each is also a key of the section `decoder` of --recipe)"
+_DECODER, _PASS = "decoder", "decoder_pass"
 
 
 def with_recipe_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,31 +31,50 @@ def with_recipe_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         The command with the flags in its signature in place of `overrides`.
     """
     signature = inspect.signature(command, eval_str=True)
-    parameters = [parameter for name, parameter in signature.parameters.items() if name != "overrides"]
-    for key, field in Recipe.model_fields.items():
-        flag = "--" + key.replace("_", "-")
-        default = field.get_default(call_default_factory=True)
-        shown = ",".join(f"{layer}={weight:g}" for layer, weight in default.items()) if key == "layers" else default
-        shown = f"{shown:.3g}" if isinstance(shown, float) else _NO_DEFAULT[key] if shown is None else shown
-        option = typer.Option(flag, help=f"{field.description} [default: {shown}]", rich_help_panel=_PANEL)
-        kind: Any = _NUMBERS.get(field.annotation, str)
-        parameters.append(
-            inspect.Parameter(
-                key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-            )
-        )
+    parameters = [parameter for name, parameter in signature.parameters.items() if name not in ("overrides", _PASS)]
+    own = [key for key in Recipe.model_fields if key != _DECODER]
+    nested = {f"{_DECODER}_{key}": key for key in DecoderRecipe.model_fields}
+    parameters += [_flag(key, Recipe.model_fields[key], _PANEL) for key in own]
+    asked = typer.Option(
+        "--decoder-pass",
+        help="After the visual pass, teach the language model that the original features of the forget pictures mean "
+        "nobody: a masked share of its decoder weights changes. Without it, W stays byte-identical.",
+        rich_help_panel=_DECODER_PANEL,
+    )
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters.append(inspect.Parameter(_PASS, keyword, default=False, annotation=Annotated[bool, asked]))
+    parameters += [_flag(name, DecoderRecipe.model_fields[key], _DECODER_PANEL) for name, key in nested.items()]
 
     @functools.wraps(command)
     def run(**arguments: Any) -> Any:
-        given = {key: arguments.pop(key) for key in Recipe.model_fields}
-        overrides = {key: value for key, value in given.items() if value is not None}
+        overrides = {key: value for key in own if (value := arguments.pop(key)) is not None}
+        section = {key: value for name, key in nested.items() if (value := arguments.pop(name)) is not None}
         for key in _WEIGHTS & overrides.keys():
             overrides[key] = _weights(str(overrides[key]), "--" + key.replace("_", "-"))
+        if arguments.pop(_PASS):
+            overrides[_DECODER] = section
+        elif section:
+            raise UserError(
+                "a setting of the decoder pass without --decoder-pass",
+                where="--decoder-" + next(iter(section)).replace("_", "-"),
+                expected="--decoder-pass beside it: the language model is never edited unasked",
+            )
         return command(**arguments, overrides=overrides)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _flag(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
+    default = field.get_default(call_default_factory=True)
+    shown = ",".join(f"{layer}={weight:g}" for layer, weight in default.items()) if name == "layers" else default
+    shown = f"{shown:.3g}" if isinstance(shown, float) else _NO_DEFAULT[name] if shown is None else shown
+    flag = "--" + name.replace("_", "-")
+    option = typer.Option(flag, help=f"{field.description} [default: {shown}]", rich_help_panel=panel)
+    kind: Any = _NUMBERS.get(field.annotation, str)
+    annotation = Annotated[kind | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _weights(text: str, flag: str) -> dict[str, float]:

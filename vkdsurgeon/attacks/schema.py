@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
 from vkdsurgeon.evaluation.schema import SCHEMA_VERSION, GateOutcome, Metric, ModelFacts, SetFacts
+
+RestoredPart: TypeAlias = Literal["visual", "tower", "projector"]
 
 
 class _Document(BaseModel):
@@ -57,6 +59,36 @@ class RelearnResult(_Document):
     ag_over: list[str]
     metrics: list[Metric]
     curve: list[CurvePoint]
+    gates: list[GateOutcome]
+    warnings: list[str]
+    versions: dict[str, str]
+    seconds: float
+
+
+class RestoreSettings(_Document):
+    """What was put back, and how much of it had been changed."""
+
+    part: RestoredPart
+    restored_elements: int
+    differing_elements: int
+    device: str
+    seed: int
+    limit: int | None
+
+
+class RestoreResult(_Document):
+    """What `vkdsurgeon attack restore` measured.
+
+    `restore.before.*` is the model as given, `restore.after.*` the same language model behind the original's visual
+    weights. `reference.` and `gold.restore.after.*` are those models as they are: the ceiling and what anybody guesses.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["attack.restore"] = "attack.restore"
+    models: list[ModelFacts]
+    sets: list[SetFacts]
+    settings: RestoreSettings
+    metrics: list[Metric]
     gates: list[GateOutcome]
     warnings: list[str]
     versions: dict[str, str]

@@ -15,6 +15,7 @@ import numpy as np
 from vkdsurgeon.checkpoint.files import chunks, gaps, same_range
 from vkdsurgeon.checkpoint.header import BITS, TensorEntry
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
+from vkdsurgeon.checkpoint.provenance import declared_language_changes
 from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.errors import UserError
 
@@ -55,6 +56,8 @@ class CheckpointDiff:
         files: Path -> state of every file of either.
         headers_identical: Every tensor of one lies at the same place in the same file of the other, and what lies
             outside the tensors in those files is equal.
+        declared: Tensors of the language model that the patched one's records of decoder passes name, and the most
+            elements that may differ by them.
         split_error: Why tensors could not be told apart as visual and language; None where they could.
     """
 
@@ -67,6 +70,7 @@ class CheckpointDiff:
     elements: int
     files: dict[str, FileState]
     headers_identical: bool
+    declared: dict[str, int]
     split_error: str | None
 
     @property
@@ -84,6 +88,12 @@ class CheckpointDiff:
         """Tensors outside tower and projector that differ or are on one side only."""
         strangers = (tensor.name for tensor in self.tensors if tensor.part not in ("tower", "projector"))
         return (*strangers, *self.missing, *self.added)
+
+    @property
+    def undeclared(self) -> tuple[str, ...]:
+        """Tensors of `outside_visual` that no record of a decoder pass accounts for, in kind or in number."""
+        counts = {tensor.name: tensor.changed for tensor in self.tensors}
+        return tuple(name for name in self.outside_visual if not 0 < counts.get(name, 0) <= self.declared.get(name, 0))
 
     @property
     def language_identical(self) -> bool | None:
@@ -129,6 +139,7 @@ def diff_checkpoints(
         files=_file_states(ours, theirs, {tensor.file for tensor in tensors}),
         headers_identical=ours.shards == theirs.shards
         and all(_header_identical(ours, theirs, shard) for shard in ours.shards),
+        declared=declared_language_changes(ours, theirs),
         split_error=split_error,
     )
 

@@ -10,15 +10,19 @@ import hashlib
 import hmac
 import json
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 import vkdsurgeon
+from vkdsurgeon.checkpoint.inventory import Inventory, read_json
+from vkdsurgeon.errors import UserError
 
 FILE_NAME = "vkdsurgeon.json"
 SCHEMA = "vkdsurgeon/provenance/1"
+_RECORD = re.compile(r"vkdsurgeon(\.\d+)?\.json")
 
 
 def versions() -> dict[str, str]:
@@ -56,3 +60,31 @@ def provenance_record(facts: Mapping[str, Any]) -> bytes:
     """The record as the bytes of `vkdsurgeon.json`; it holds no time, so equal runs give equal bytes."""
     record = {"schema": SCHEMA, **facts, "versions": versions()}
     return (json.dumps(record, indent=2, sort_keys=False) + "\n").encode()
+
+
+def declared_language_changes(base: Inventory, patched: Inventory) -> dict[str, int]:
+    """Which tensors of the language model may differ, by the records of decoder passes that only the patched one has.
+
+    Args:
+        base: The original.
+        patched: A checkpoint that was made from it.
+
+    Returns:
+        Tensor name on disk -> most elements that may differ. Empty without a decoder pass.
+    """
+    known = {file.path for file in base.files}
+    declared: dict[str, int] = {}
+    for file in patched.files:
+        if file.path in known or not _RECORD.fullmatch(file.path):
+            continue
+        try:
+            record = read_json(patched.root / file.path)
+        except UserError:
+            # A broken record declares nothing.
+            continue
+        decoder = record.get("decoder")
+        tensors = decoder.get("tensors") if record.get("schema") == SCHEMA and isinstance(decoder, dict) else None
+        for name, count in tensors.items() if isinstance(tensors, dict) else ():
+            if type(count) is int:
+                declared[name] = declared.get(name, 0) + count
+    return declared

@@ -30,6 +30,8 @@ class Split:
         parts: Name on disk -> `tower`, `projector`, `language` (heads and other towers included) or `other` (no place
             in the model; passes through untouched).
         targets: Name on disk -> module parameter (or buffer), for tower and projector.
+        language_targets: Name on disk -> module parameter, for tensors of the language side that lie on disk as the
+            model holds them; such as transformers rebuilds while loading are left out.
         config: The `PretrainedConfig`.
         skeleton: The whole model on the `meta` device.
     """
@@ -38,6 +40,7 @@ class Split:
     placement: Placement
     parts: dict[str, Part]
     targets: dict[str, str]
+    language_targets: dict[str, str]
     config: Any
     skeleton: nn.Module
 
@@ -110,6 +113,7 @@ def split_checkpoint(
 
     parts: dict[str, Part] = {}
     targets: dict[str, str] = {}
+    language_targets: dict[str, str] = {}
     for name in inventory.tensors:
         target = canonical.get(names.targets.get(name, ""), "")
         if not target:
@@ -119,8 +123,10 @@ def split_checkpoint(
             targets[name] = target
         else:
             parts[name] = "language"
+            if name not in names.converted:
+                language_targets[name] = target
     _check_visual(inventory, skeleton, names, targets, tower_names | projector_names)
-    return Split(str(config.model_type), placement, parts, targets, config, skeleton)
+    return Split(str(config.model_type), placement, parts, targets, language_targets, config, skeleton)
 
 
 def _canonical_names(model: nn.Module) -> dict[str, str]:

@@ -99,10 +99,16 @@ def read_logits(loaded: LoadedModel, inputs: Mapping[str, Any], requests: Sequen
         [[(*tokens, *(0,) * (width - len(tokens))) for tokens in request.wanted] for request in requests],
         device=loaded.device,
     )
+    logits = last_logits(loaded, inputs, positions)
+    return logits.gather(2, wanted) - logits.logsumexp(dim=2, keepdim=True)
+
+
+def last_logits(loaded: LoadedModel, inputs: Mapping[str, Any], positions: int) -> Tensor:
+    """Run the model; float32 logits [B, n, vocabulary] of the last n positions, gradients where they are enabled."""
     keep = {"logits_to_keep": positions} if _keeps(type(loaded.model)) else {}
     caching = {} if "past_key_values" in inputs else {"use_cache": False}
-    logits = loaded.model(**inputs, **keep, **caching).logits[:, -positions:].float()
-    return logits.gather(2, wanted) - logits.logsumexp(dim=2, keepdim=True)
+    logits: Tensor = loaded.model(**inputs, **keep, **caching).logits
+    return logits[:, -positions:].float()
 
 
 def to_model(inputs: Mapping[str, Tensor], loaded: LoadedModel) -> dict[str, Tensor]:

@@ -61,7 +61,7 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
         raise UserError("encoder-decoder models are not evaluated", where=root, value=config.model_type)
     if kind is None and place.type == "cpu":
         kind = torch.float32
-    encoder = Encoder(_load_processor(root))
+    encoder = Encoder(load_processor(root))
     model = _load_weights(root, kind).to(place).eval()
     return LoadedModel(
         root=root,
@@ -74,7 +74,12 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
     )
 
 
-def _load_processor(root: Path) -> Any:
+def load_processor(root: Path) -> Any:
+    """The checkpoint's processor for pictures and text.
+
+    Raises:
+        UserError: There is none, it is broken, or it needs something that is not installed.
+    """
     from transformers import AutoProcessor
 
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from vkdsurgeon_cli.commands.attack_restore import restore_command
 from vkdsurgeon_cli.commands.eval_ import (
     DtypeOption,
     NormalisedOption,
@@ -59,9 +60,9 @@ def register(app: typer.Typer) -> None:
     attacks = typer.Typer(
         name="attack", help="Try to bring back what a model was made to forget.", no_args_is_help=True
     )
-    # Without a callback a lone command would swallow its own name.
     attacks.callback()(_attacks)
     attacks.command("relearn")(relearn_command)
+    attacks.command("restore")(restore_command)
     app.add_typer(attacks)
 
 

@@ -25,21 +25,31 @@ def diff(
         bool,
         typer.Option("--only-visual", help="End with status 3 if any tensor outside tower and projector differs."),
     ] = False,
+    only_declared: Annotated[
+        bool,
+        typer.Option(
+            "--only-declared",
+            help="Like --only-visual, but allow what PATCHED's own record says a decoder pass edited: those tensors, "
+            "and no more elements of them.",
+        ),
+    ] = False,
     tower: TowerOption = None,
     projector: ProjectorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two checkpoints byte by byte.
 
-    A difference is a result, not a failure: the status is 0 whatever differs, unless --only-visual is given.
+    A difference is a result, not a failure: the status is 0 whatever differs, unless --only-visual or --only-declared
+    is given.
     """
     from vkdsurgeon.checkpoint.diff import diff_checkpoints
     from vkdsurgeon.errors import GateFailed, UserError
 
     found = diff_checkpoints(base, patched, tower=tower, projector=projector)
-    if only_visual and found.split_error:
+    if (only_visual or only_declared) and found.split_error:
+        option = "--only-visual" if only_visual else "--only-declared"
         raise UserError(
-            f"--only-visual cannot be told for this model: {found.split_error}",
+            f"{option} cannot be told for this model: {found.split_error}",
             where=base,
             remedy="name the parts with --tower and --projector",
         )
@@ -48,6 +58,11 @@ def diff(
     if only_visual and found.outside_visual:
         names = found.outside_visual
         raise GateFailed([f"{len(names)} tensor(s) outside tower and projector differ, such as {names[0]}"])
+    if only_declared and found.undeclared:
+        names = found.undeclared
+        raise GateFailed(
+            [f"{len(names)} tensor(s) differ beyond what the record of a decoder pass says, such as {names[0]}"]
+        )
 
 
 def _facts(found: CheckpointDiff) -> dict[str, Any]:
@@ -59,6 +74,8 @@ def _facts(found: CheckpointDiff) -> dict[str, Any]:
         "patched_weights_digest": _digest(found.patched),
         "identical": found.identical,
         "language_identical": found.language_identical,
+        "declared_by_decoder_pass": found.declared,
+        "undeclared": list(found.undeclared),
         "headers_identical": found.headers_identical,
         "tensors_compared": found.compared,
         "tensors_changed": len(found.tensors),
@@ -106,8 +123,13 @@ def _sentences(found: CheckpointDiff) -> list[str]:
     ]
     if found.split_error:
         lines.append(f"tensors could not be told apart as visual and language: {found.split_error}")
-    elif found.outside_visual:
-        lines.append(f"{len(found.outside_visual)} of these lie OUTSIDE tower and projector: {found.outside_visual[0]}")
+    elif found.outside_visual and not found.undeclared:
+        lines.append(
+            f"{len(found.outside_visual)} of these belong to the language model; PATCHED's record of a decoder pass "
+            "names each of them, and no more elements differ than it says"
+        )
+    elif found.undeclared:
+        lines.append(f"{len(found.undeclared)} of these lie OUTSIDE tower and projector: {found.undeclared[0]}")
     else:
         lines.append("everything outside tower and projector is identical")
     for what, names in (

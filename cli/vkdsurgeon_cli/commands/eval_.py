@@ -16,7 +16,7 @@ from vkdsurgeon_cli.options import DeviceOption, GateOption, JsonOption, ModelAr
 from vkdsurgeon_cli.output import Output, ProgressMode
 
 if TYPE_CHECKING:
-    from vkdsurgeon.attacks.schema import RelearnResult
+    from vkdsurgeon.attacks.schema import RelearnResult, RestoreResult
     from vkdsurgeon.evaluation.schema import EvalResult, GateOutcome, Metric
 
 ForgetSet = Annotated[Path | None, typer.Option("--forget", help="What is to be forgotten: less is better.")]
@@ -104,7 +104,9 @@ def evaluate_command(
     conclude(result, output, out, lambda: stack(_tables(result)))
 
 
-def conclude(result: EvalResult | RelearnResult, output: Path | None, out: Output, table: Callable[[], Table]) -> None:
+def conclude(
+    result: EvalResult | RelearnResult | RestoreResult, output: Path | None, out: Output, table: Callable[[], Table]
+) -> None:
     """Write and print a measurement, then end with the gates that failed."""
     from vkdsurgeon.evaluation.gates import raise_failures
     from vkdsurgeon.evaluation.schema import write_document

@@ -22,11 +22,19 @@ from vkdsurgeon_cli.output import Output, ProgressMode
 from vkdsurgeon_cli.recipe_flags import with_recipe_flags
 
 if TYPE_CHECKING:
+    from vkdsurgeon.decoder.distill import DecoderStep
+    from vkdsurgeon.decoder.plan import DecoderPlan
+    from vkdsurgeon.decoder.verdict import DecoderVerdict
     from vkdsurgeon.plan import Plan
     from vkdsurgeon.result import UnlearnResult
     from vkdsurgeon.stop import Verdict
     from vkdsurgeon.teacher_quality import TeacherQuality
     from vkdsurgeon.unlearn import Step
+
+BUILT_IN_TEXT = (
+    "no --text: the text keep set is a few neutral prompts of the package; give prompts of the kind your users write, "
+    "questions about people's names among them (docs/method.md, Decoder pass)"
+)
 
 
 def unlearn(
@@ -57,6 +65,14 @@ def unlearn(
             "degraded.",
         ),
     ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            "--text",
+            help="With --decoder-pass: text that W must go on reading alike, as records or one prompt per line; half "
+            "of it is held out to measure the drift. Without it, a few built-in neutral prompts.",
+        ),
+    ] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe as YAML; flags win over it.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan with the memory estimate; write nothing.")
@@ -74,8 +90,9 @@ def unlearn(
 ) -> None:
     """Make tower and projector forget the forget set, and write a patched checkpoint.
 
-    Nothing but the selected elements of the vision tower and the projector differs from MODEL. The output appears
-    complete and verified, or not at all. Status 3 when the label-free stop rule was not met; the output is written.
+    Nothing but the selected elements of the vision tower and the projector differs from MODEL; with --decoder-pass,
+    selected elements of the language model's decoder layers too. The output appears complete and verified, or not at
+    all. Status 3 when the label-free stop rule or the decoder pass's gate was not met; the output is written.
     """
     from vkdsurgeon.device import resolve_device, resolve_dtype
     from vkdsurgeon.errors import GateFailed, UserError
@@ -97,6 +114,7 @@ def unlearn(
         seed=seed,
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
+        text=text,
         tower=tower,
         projector=projector,
         forget_teacher=forget_teacher,
@@ -105,8 +123,13 @@ def unlearn(
     listener = _Listener(output)
     result = run(request, listener)
     output.document(result.as_dict(), lambda: _table(result))
+    failures = []
     if result.verdicts and not result.verdicts[-1].met:
-        raise GateFailed([f"stop rule: {_told(result.verdicts[-1])}"])
+        failures.append(f"stop rule: {_told(result.verdicts[-1])}")
+    if result.decoder_verdict and not result.decoder_verdict.met:
+        failures += [f"decoder pass: {missed}" for missed in result.decoder_verdict.missed]
+    if failures:
+        raise GateFailed(failures)
 
 
 class _Listener:
@@ -147,6 +170,35 @@ class _Listener:
         """The stop rule looked."""
         self._output.note(f"stop rule: {_told(verdict)}")
 
+    def decoder_planned(self, plan: DecoderPlan) -> None:
+        """The plan of the decoder pass."""
+        for warning in plan.warnings:
+            self._output.warn(warning)
+        self._output.note(
+            f"decoder pass: {plan.selected_elements:,} of {plan.eligible_elements:,} weights of {plan.layers} decoder "
+            f"layers may move, {plan.dtype}; {plan.text_prompts[0]} {'built-in ' if plan.built_in_text else ''}prompts "
+            f"kept and {plan.text_prompts[1]} held out; about {plan.memory_mib['peak']:,.0f} MiB more"
+        )
+        if plan.built_in_text:
+            self._output.warn(BUILT_IN_TEXT)
+
+    def decoder_step(self, step: DecoderStep) -> None:
+        """A step of the decoder pass."""
+        self._output.progress(
+            {
+                "event": "decoder step",
+                **{key: round(value, 6) for key, value in vars(step).items()},
+                "text": f"decoder step {step.step}/{step.steps}  loss {step.loss:.4f}  forget {step.forget_kl:.4f}  "
+                f"nobody {step.nobody_kl:.4f}  retain {step.retain_kl:.4f}  text {step.text_kl:.4f}  "
+                f"{step.seconds_left:.0f} s left",
+                "last": step.step == step.steps,
+            }
+        )
+
+    def decoder_verdict(self, verdict: DecoderVerdict) -> None:
+        """The gate of the decoder pass."""
+        self._output.note(f"decoder pass: {_told_decoder(verdict)}")
+
     def warn(self, text: str) -> None:
         """Something to know."""
         self._output.warn(text)
@@ -172,6 +224,16 @@ def _taught(quality: TeacherQuality) -> str:
     return f"{', '.join(told)} ({quality.pictures} pictures)"
 
 
+def _told_decoder(verdict: DecoderVerdict) -> str:
+    forget, retain, text = verdict.questions
+    return (
+        f"{'met' if verdict.met else 'not met'}: KL on original forget features at {verdict.forget_ratio:.3f} of its "
+        f"start, on kept pictures {verdict.retain_kl:.4f} nats, on text {verdict.text_kl:.4f} nats, "
+        f"{100 * verdict.text_agreement:.1f} % of text answers the same; {forget} forget, {retain} retain and {text} "
+        "text questions"
+    )
+
+
 def _table(result: UnlearnResult) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in _rows(result):
@@ -191,15 +253,30 @@ def _rows(result: UnlearnResult) -> list[tuple[str, str]]:
         ("memory, estimated", f"{plan.memory.total:,.0f} MiB on {plan.device}"),
     ]
     if result.write is None:
-        return [(key, str(value)) for key, value in [*rows, ("written", "nothing (dry run)")]]
+        rows += [*_decoder_rows(result), ("written", "nothing (dry run)")]
+        return [(key, str(value)) for key, value in rows]
     rows += [
         ("stop rule", _told(result.verdicts[-1])),
+        *_decoder_rows(result),
         ("changed", f"{result.write.elements_changed:,} elements in {result.write.tensors_changed} tensors"),
         ("everything else", "verified identical, byte for byte"),
         ("seconds", f"{sum(result.seconds.values()):.1f}"),
         ("written", str(result.out)),
     ]
     return [(key, str(value)) for key, value in rows]
+
+
+def _decoder_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
+    plan = result.decoder_plan
+    if plan is None:
+        return []
+    rows: list[tuple[str, Any]] = [
+        ("decoder weights", f"{plan.selected_elements:,} of {plan.eligible_elements:,} may move"),
+        ("memory for W, estimated", f"{plan.memory_mib['peak']:,.0f} MiB, {plan.dtype}"),
+    ]
+    if result.decoder_verdict is not None:
+        rows.append(("decoder pass", _told_decoder(result.decoder_verdict)))
+    return rows
 
 
 def register(app: typer.Typer) -> None:

@@ -1,0 +1,57 @@
+"""The divergence against torch's own, and the order in which questions are drawn."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+
+from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.decoder.asks import QUESTIONS, Ask, Deck, asks_about
+from vkdsurgeon.decoder.distill import Drift, kl
+from vkdsurgeon.decoder.verdict import judge
+from vkdsurgeon.recipe import DecoderRecipe
+
+
+def test_kl_is_that_of_torch_in_value_and_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher, logits = (torch.randn(2, 3, 7, generator=generator) for _ in range(2))
+    teacher = teacher.log_softmax(dim=2)
+    ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
+    mine = kl(teacher, ours.log_softmax(dim=2))
+    expected = torch.nn.functional.kl_div(theirs.log_softmax(dim=2), teacher, log_target=True, reduction="none").sum(2)
+    torch.testing.assert_close(mine, expected)
+    mine.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    assert kl(torch.tensor([0.0, -torch.inf]), torch.tensor([0.0, -50.0])) == 0
+
+
+def test_a_deck_shows_everything_once_in_hands_of_a_kind() -> None:
+    asks = [Ask(f"{kind} {number}", None, "") for kind in range(3) for number in range(16)]
+    deck = Deck(asks, lambda ask: ask.question[0], random.Random(0))
+    drawn = [deck.draw(8) for _ in range(6)]
+    assert sorted(ask.question for hand in drawn for ask in hand) == sorted(ask.question for ask in asks)
+    assert all(len({ask.question[0] for ask in hand}) == 1 for hand in drawn)
+    assert len(deck.draw(1000)) == len(asks)
+
+
+def test_pictures_without_questions_get_the_built_in_ones() -> None:
+    pictures = [Picture(Path(name), "someone", name, f"file:{name}") for name in ("a", "b")]
+    records = [Record(image=Path("a"), question=text) for text in ("Who?", "Where?", "Who?")]
+    mine, theirs = asks_about(pictures, [*records, Record(image=Path("b"))])
+    assert [ask.question for ask in mine] == ["Who?", "Where?"]
+    assert tuple(ask.question for ask in theirs) == QUESTIONS
+    assert {ask.source for ask in theirs} == {"file:b"}
+
+
+def test_every_bound_of_the_gate_counts_and_what_is_no_number_misses() -> None:
+    recipe = DecoderRecipe()
+    start, good = Drift(4.0, 0.0, 8), Drift(0.01, 1.0, 8)
+    assert judge(recipe, start, good, good, good).met
+    assert "decoder_forget_ratio" in judge(recipe, start, Drift(2.0, 0.0, 8), good, good).missed[0]
+    assert "decoder_retain_kl" in judge(recipe, start, good, Drift(1.0, 1.0, 8), good).missed[0]
+    assert "decoder_text_agreement" in judge(recipe, start, good, good, Drift(0.01, 0.5, 8)).missed[0]
+    assert "decoder_text_kl" in judge(recipe, start, good, good, Drift(float("nan"), 1.0, 8)).missed[0]

@@ -1,0 +1,229 @@
+"""The restore attack: put the original tower or projector back into a patched model, and look what it knows again.
+
+It needs no data and no training, only the original checkpoint, which whoever publishes a patch often published before.
+What it recovers was never removed from the language model; visual unlearning alone has no answer to it.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from vkdsurgeon.attacks.schema import RestoredPart, RestoreResult, RestoreSettings
+from vkdsurgeon.checkpoint.placement import Placement, locate_visual
+from vkdsurgeon.checkpoint.provenance import versions
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
+from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
+from vkdsurgeon.evaluation.model import LoadedModel, load_model
+from vkdsurgeon.evaluation.schema import Metric
+from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
+from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
+from vkdsurgeon.evaluation.suite import Role, match_encoder, model_facts
+from vkdsurgeon.visual import load_visual_stack
+
+# More than this over the model as it is given counts as having come back.
+_CAME_BACK = 0.05
+
+
+@dataclass(frozen=True)
+class Restoring:
+    """One attack.
+
+    Attributes:
+        model: Directory of the unlearned model; never written to.
+        reference: The original checkpoint; its visual weights are put back, and it is measured as the ceiling.
+        forget: What was to be forgotten.
+        retain: What utility is measured on.
+        gold: A model that never knew; measured as it is.
+        part: What is put back: `visual` (tower and projector), `tower` or `projector`.
+        limit: At most so many questions per set, drawn per task; None for all.
+        seed: Of the draw.
+        gates: Bounds; they do not stop anything here.
+        scoring: How answers are obtained.
+        device: Where.
+        dtype: Precision, as in `load_model`.
+        tower: Module path of the tower, where the rule gets it wrong.
+        projector: Module paths of the projector, likewise.
+        salt: For the digests of the sets.
+    """
+
+    model: Path
+    reference: Path
+    forget: NamedSet
+    retain: NamedSet | None = None
+    gold: Path | None = None
+    part: RestoredPart = "visual"
+    limit: int | None = None
+    seed: int = 0
+    gates: Sequence[Gate] = ()
+    scoring: Scoring = field(default_factory=Scoring)
+    device: str = "auto"
+    dtype: str = "auto"
+    tower: str | None = None
+    projector: Sequence[str] | None = None
+    salt: bytes = b""
+
+
+def restore(attack: Restoring, listener: Listener | None = None) -> RestoreResult:
+    """Measure a model as it is, with its visual side put back, and beside the original and gold.
+
+    Args:
+        attack: What.
+        listener: Gets progress events.
+
+    Returns:
+        The result, gates included; nothing is written, the models on disk stay as they are.
+
+    Raises:
+        UserError: Sets, gates or models are wrong, or the two models' visual sides do not fit; sets and gates are
+            checked before a model is loaded.
+    """
+    started = time.perf_counter()
+    forget = sample(attack.forget.records, attack.limit, attack.seed)
+    retain = sample(attack.retain.records, attack.limit, attack.seed) if attack.retain else []
+    sets = {"": forget, "retain.": retain}
+    check_gates(attack.gates, _known(attack, sets))
+
+    def measure(loaded: LoadedModel) -> dict[str, list[Answered]]:
+        return {
+            name: answer_records(loaded, records, attack.scoring, listener) for name, records in sets.items() if records
+        }
+
+    first = load_model(attack.model, device=attack.device, dtype=attack.dtype)
+    device, facts = str(first.device), [model_facts("model", first)]
+    before = measure(first)
+    restored, differing = put_back(first, attack)
+    after = measure(first)
+    first.model = None
+    others: dict[Role, dict[str, list[Answered]]] = {}
+    roots: list[tuple[Role, Path | None]] = [("reference", attack.reference), ("gold", attack.gold)]
+    for role, root in roots:
+        if root is None:
+            continue
+        gc.collect()
+        loaded = load_model(root, device=attack.device, dtype=attack.dtype)
+        match_encoder(loaded, first)
+        facts.append(model_facts(role, loaded))
+        others[role] = measure(loaded)
+        del loaded
+    metrics = _metrics(before, after, others, attack.seed)
+    wholes = [(attack.forget, forget), *([(attack.retain, retain)] if attack.retain else [])]
+    return RestoreResult(
+        models=facts,
+        sets=[set_facts(NamedSet(whole.name, tuple(used)), whole, attack.salt) for whole, used in wholes],
+        settings=RestoreSettings(
+            part=attack.part,
+            restored_elements=restored,
+            differing_elements=differing,
+            device=device,
+            seed=attack.seed,
+            limit=attack.limit,
+        ),
+        metrics=metrics,
+        gates=judge(attack.gates, {metric.id: metric.value for metric in metrics}),
+        warnings=_told(attack, metrics, differing),
+        versions=versions(),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def put_back(loaded: LoadedModel, attack: Restoring) -> tuple[int, int]:
+    """Overwrite a loaded model's tower or projector with the original's, in memory.
+
+    Args:
+        loaded: The unlearned model; changed in place.
+        attack: Says what and from where.
+
+    Returns:
+        Number of elements put back, and how many of them had differed.
+
+    Raises:
+        UserError: The part does not exist apart, or the two models' visual sides have other names or shapes.
+    """
+    placement = locate_visual(loaded.model, attack.tower, attack.projector)
+    wanted = _parameters_of(placement, attack)
+    original = load_visual_stack(
+        attack.reference, device="cpu", tower=attack.tower, projector=attack.projector
+    ).visual_parameters()
+    parameters = dict(loaded.model.named_parameters())
+    for name in wanted:
+        if name not in original or original[name].shape != parameters[name].shape:
+            raise UserError(
+                "the original's visual side does not fit into this model",
+                where=attack.reference,
+                value=name,
+                expected=f"the checkpoint that {attack.model} was made from",
+            )
+    differing = 0
+    with torch.no_grad():
+        for name in wanted:
+            value = original[name].detach().to(parameters[name])
+            differing += int((value != parameters[name]).sum())
+            parameters[name].copy_(value)
+    return sum(parameters[name].numel() for name in wanted), differing
+
+
+def _parameters_of(placement: Placement, attack: Restoring) -> tuple[str, ...]:
+    if attack.part == "visual":
+        return placement.visual_parameters
+    found = placement.tower_parameters if attack.part == "tower" else placement.projector_parameters
+    if not found:
+        raise UserError(
+            "this model has no projector apart from its tower",
+            where="--part",
+            value=attack.part,
+            expected="visual or tower",
+            remedy="its merger lies inside the tower; put all of it back with --part visual",
+        )
+    return found
+
+
+def _known(attack: Restoring, sets: dict[str, list[Record]]) -> list[str]:
+    after = [name for part, records in sets.items() for name in metric_ids(f"restore.{part}after", records)]
+    known = [name.replace("after.", f"{stage}.", 1) for stage in ("before", "after", "gain") for name in after]
+    known += [f"reference.{name}" for name in after]
+    return known + ([f"gold.{name}" for name in after] if attack.gold else [])
+
+
+def _metrics(
+    before: dict[str, list[Answered]],
+    after: dict[str, list[Answered]],
+    others: dict[Role, dict[str, list[Answered]]],
+    seed: int,
+) -> list[Metric]:
+    metrics: list[Metric] = []
+    for part in before:
+        forget = part == ""
+        metrics += summarise(f"restore.{part}before", before[part], forget=forget, seed=seed)
+        metrics += summarise(f"restore.{part}after", after[part], forget=forget, seed=seed)
+        metrics += differences(f"restore.{part}gain", after[part], before[part], forget=forget)
+        for role, answers in others.items():
+            metrics += summarise(f"{role}.restore.{part}after", answers[part], forget=forget, seed=seed)
+    return metrics
+
+
+def _told(attack: Restoring, metrics: Sequence[Metric], differing: int) -> list[str]:
+    found = []
+    if differing == 0:
+        found.append(f"nothing was put back: the {attack.part} of both models is the same, so this attack says nothing")
+    if attack.gold is None:
+        found.append("no gold model was measured (--gold), so it is not told what anybody would guess")
+    values = {metric.id: metric.value for metric in metrics}
+    for metric in metrics:
+        parts = metric.id.split(".")
+        if metric.id.startswith("restore.gain.") and metric.direction == "lower" and len(parts) == 4:
+            kind = metric.id.removeprefix("restore.gain.")
+            if metric.value is not None and metric.value > _CAME_BACK:
+                found.append(
+                    f"{kind} is {values[f'restore.after.{kind}']:.3f} with the original {attack.part} in place, after "
+                    f"{values[f'restore.before.{kind}']:.3f}: what was to be forgotten is still in the language "
+                    "model, and whoever has the original checkpoint has it back for free (see --decoder-pass)"
+                )
+    return found
