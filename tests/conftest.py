@@ -13,6 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+# Without a GPU the Triton kernels run in Triton's interpreter. Triton looks when a kernel is decorated, its own
+# library's among them, so this stands before the first import of it.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Tiny tensors: a second thread only waits, and tests may run side by side.
 torch.set_num_threads(1)
 

@@ -1,13 +1,9 @@
-"""Without a GPU the Triton kernels run in Triton's interpreter, which reads this when a kernel is decorated."""
+"""Fixtures of the kernel tests."""
 
-import os
 import sys
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def _poisoned(allocate):

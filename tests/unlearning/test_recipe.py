@@ -7,7 +7,7 @@ import yaml
 from vkdsurgeon_cli.recipe_flags import with_recipe_flags
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.recipe import Recipe, dump_recipe, load_recipe
+from vkdsurgeon.recipe import DecoderRecipe, Recipe, dump_recipe, load_recipe
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path):
@@ -84,8 +84,10 @@ def test_every_key_is_a_flag():
         return overrides
 
     flagged = with_recipe_flags(command)
-    assert set(inspect.signature(flagged).parameters) == set(Recipe.model_fields)
-    given = dict.fromkeys(Recipe.model_fields) | {"layers": "layer.1=0.5,projector", "density": 0.5}
+    nested = {f"decoder_{key}" for key in DecoderRecipe.model_fields}
+    keys = (set(Recipe.model_fields) - {"decoder"}) | nested | {"decoder_pass"}
+    assert set(inspect.signature(flagged).parameters) == keys
+    given = dict.fromkeys(keys) | {"decoder_pass": False} | {"layers": "layer.1=0.5,projector", "density": 0.5}
     given |= {"retain_distance": "nmse,cka=0.5"}
     assert flagged(**given) == {
         "layers": {"layer.1": 0.5, "projector": 1.0},
