@@ -1,0 +1,20 @@
+"""Settings of the stop rule."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from vkdsurgeon.recipe.section import Section
+
+
+class Stopping(Section):
+    """When a run may end."""
+
+    validation_share: float = Field(
+        0.125, ge=0, lt=0.5, description="Share of the pictures held out for the stop rule."
+    )
+    forget_ratio: float = Field(0.18, gt=0, description="Stop rule: forget loss over its start on held-out pictures.")
+    retain_drift: float = Field(
+        0.06, gt=0, description="Stop rule: normalised squared retain error, held-out pictures."
+    )
+    extensions: int = Field(2, ge=0, description="How often half the steps are added where the stop rule is not met.")

@@ -1,0 +1,34 @@
+"""Settings of the loop: steps, their size, batches, memory."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from vkdsurgeon.recipe.section import Section
+
+
+class Training(Section):
+    """How long, how fast, how much at once."""
+
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="Optimizer steps before the stop rule looks for the first time; derived from the data when not "
+        "given: 4 passes over the forget pictures, at least 200.",
+    )
+    step_size: float = Field(
+        0.75,
+        gt=0,
+        description="Peak step of AdamW relative to each weight, the same at every tower width: an element of a "
+        "matrix moves by step_size * rms / sqrt(fan-in), of a gain or bias by 0.004 * step_size.",
+    )
+    warmup: float = Field(0.05, ge=0, le=1, description="First share of the steps, of linear warm-up.")
+    decay: float = Field(0.4, ge=0, le=1, description="Last share of the steps, of linear decay to zero.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the selected elements.")
+    clip: float = Field(1.0, gt=0, description="Global norm that the selected gradient is clipped to.")
+    forget_batch: int = Field(16, ge=1, description="Forget pictures per step.")
+    retain_batch: int = Field(32, ge=1, description="Retain or generic pictures per step.")
+    micro_batch: int = Field(64, ge=1, description="Most pictures that pass the tower at once (bounds memory).")
+    cache_gib: float = Field(
+        8.0, gt=0, description="Most GiB of memory for teacher features and decoded pictures each."
+    )

@@ -1,0 +1,41 @@
+"""The recipe as a whole: its sections with all their keys side by side."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from vkdsurgeon.recipe.decoder import DecoderRecipe
+from vkdsurgeon.recipe.mask import Mask
+from vkdsurgeon.recipe.retention import Retention
+from vkdsurgeon.recipe.stopping import Stopping
+from vkdsurgeon.recipe.training import Training
+
+_FEWEST_STEPS = 200
+_PASSES = 4
+
+
+# pydantic lists the keys of the last base first.
+class Recipe(Stopping, Mask, Retention, Training):
+    """Settings of one unlearning run; unknown keys are refused."""
+
+    decoder: DecoderRecipe | None = Field(
+        None, description="Settings of the decoder pass; without this section W stays byte-identical."
+    )
+
+    @property
+    def planned_steps(self) -> int:
+        """`steps` of a recipe that is fitted to its data."""
+        if self.steps is None:
+            raise ValueError("the recipe leaves its steps to the data; call fitted() first")
+        return self.steps
+
+    def fitted(self, forget_pictures: int) -> Recipe:
+        """The recipe with everything that was left to the data derived from it.
+
+        Args:
+            forget_pictures: Size of the forget set.
+        """
+        if self.steps is not None:
+            return self
+        per_pass = -(-forget_pictures // min(self.forget_batch, max(forget_pictures, 1)))
+        return self.model_copy(update={"steps": max(_FEWEST_STEPS, _PASSES * per_pass)})
