@@ -41,6 +41,7 @@ from vkdsurgeon.recipe import DecoderRecipe, Recipe
 from vkdsurgeon.surgery import Job, operate, prepare
 
 RESULTS = Path(__file__).parent / "results" / "decoder_pass.jsonl"
+MODELS = ("base", "gold", "visual", "decoder")
 STEPS, LR, BATCH = (15, 60), 3e-4, 32
 
 
@@ -98,8 +99,16 @@ class Laboratory:
         row["restore"] = _accuracy(loaded, self.heldout, "vqa", "vqa.name", "general")
         return row
 
-    def run(self, seed: int, densities: Sequence[float], settings: dict[str, Any], text: Path | None) -> Iterable[Any]:
-        """Unlearn with one seed; the visual pass alone first, then a decoder pass of each density behind it."""
+    def run(
+        self,
+        seed: int,
+        densities: Sequence[float],
+        settings: dict[str, Any],
+        text: Path | None,
+        *,
+        visual: bool,
+    ) -> Iterable[Any]:
+        """Unlearn with one seed: the visual pass alone if asked for, then a decoder pass of each density behind it."""
         sets = (pictures_of(self.forget, role="forget"), pictures_of(self.retain, role="retain"))
         recipe = Recipe(decoder=DecoderRecipe(**settings))
         prepared = prepare(Job(self.base, *sets, [], recipe, seed=seed))
@@ -109,7 +118,8 @@ class Laboratory:
             out = Path(scratch) / "visual"
             write_patched(prepared.stack.inventory, outcome.changes, out)
             seconds = round(time.monotonic() - started, 1)
-            yield {"model": "visual", "seed": seed, "seconds": seconds, **self.measure(out, seed)}
+            if visual:
+                yield {"model": "visual", "seed": seed, "seconds": seconds, **self.measure(out, seed)}
             for density in densities:
                 decoder = DecoderRecipe(**{**settings, "density": density})
                 job = replace(prepared.job, recipe=recipe.model_copy(update={"decoder": decoder}))
@@ -150,6 +160,7 @@ def main() -> None:
     parser.add_argument("--densities", type=float, nargs="+", default=[0.25])
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="Keys of the section `decoder`.")
     parser.add_argument("--built-in-text", action="store_true", help="No text records in the keep set.")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="What is measured.")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     settings = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in arguments.set)}
@@ -165,11 +176,14 @@ def main() -> None:
         place = Path(scratch) / "miniature"
         unpack(place)
         laboratory = Laboratory(place)
-        keep({"model": "base", **laboratory.measure(laboratory.base, 0, attacked=False)})
+        if "base" in arguments.models:
+            keep({"model": "base", **laboratory.measure(laboratory.base, 0, attacked=False)})
+        text = None if arguments.built_in_text else laboratory.records / "text.jsonl"
+        densities = arguments.densities if "decoder" in arguments.models else []
         for seed in arguments.seeds:
-            keep({"model": "gold", "seed": seed, **laboratory.measure(laboratory.gold, seed)})
-            text = None if arguments.built_in_text else laboratory.records / "text.jsonl"
-            for row in laboratory.run(seed, arguments.densities, settings, text):
+            if "gold" in arguments.models:
+                keep({"model": "gold", "seed": seed, **laboratory.measure(laboratory.gold, seed)})
+            for row in laboratory.run(seed, densities, settings, text, visual="visual" in arguments.models):
                 keep(row)
 
 

@@ -15,7 +15,7 @@ class DecoderRecipe(Section):
     The symbols are those of docs/method.md, section Decoder pass.
     """
 
-    steps: int = Field(200, ge=1, description="Optimizer steps.")
+    steps: int = Field(300, ge=1, description="Optimizer steps.")
     step_size: float = Field(
         0.15, gt=0, description="Peak step of AdamW relative to each weight, as the visual pass's step_size."
     )
@@ -47,7 +47,7 @@ class DecoderRecipe(Section):
         0.5, ge=0, description="Weight a of what W says on the unlearned features of forget pictures."
     )
     retain_weight: float = Field(
-        4.0, ge=0, description="Weight b of what W says on kept pictures, half of them seen by the unlearned tower."
+        8.0, ge=0, description="Weight b of what W says on kept pictures, half of them seen by the unlearned tower."
     )
     text_weight: float = Field(2.0, ge=0, description="Weight c of what W says on text.")
     answer_tokens: int = Field(8, ge=1, description="Most tokens of the teacher's greedy answer that are judged.")
