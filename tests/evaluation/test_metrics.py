@@ -27,9 +27,11 @@ from vkdsurgeon.evaluation.text import normalise, text_values
 from vkdsurgeon.evaluation.verdicts import warnings_for
 
 
-def choice(task: str, right: float, *, picture: bool = True, options: int = 4, said: str = "a") -> Answered:
+def choice(
+    task: str, right: float, *, picture: bool = True, options: int = 4, said: str = "a", view: int = 0
+) -> Answered:
     record = Record(
-        image=Path("/p.png") if picture else None,
+        image=Path(f"/p{view}.png") if picture else None,
         question="q",
         answer="a",
         options=tuple("abcdefgh"[:options]),
@@ -102,10 +104,10 @@ def test_a_wilson_interval_holds_the_share(values: list[float]) -> None:
 
 
 def test_differences_are_paired() -> None:
-    mine = [choice("vqa", float(i % 2)) for i in range(20)]
+    mine = [choice("vqa", float(i % 2), view=i) for i in range(20)]
     same = by_id(differences("delta.forget", mine, mine, forget=True))["delta.forget.vqa.accuracy"]
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
-    worse = [choice("vqa", 0.0) for _ in range(20)]
+    worse = [choice("vqa", 0.0, view=i) for i in range(20)]
     gap = by_id(differences("delta.forget", mine, worse, forget=True))["delta.forget.vqa.accuracy"]
     assert gap.value == 0.5
     assert gap.low is not None
