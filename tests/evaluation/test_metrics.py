@@ -175,7 +175,9 @@ def test_warnings_where_a_forget_metric_means_nothing() -> None:
         return warnings_for([NamedSet("forget", ())], metrics)
 
     assert warn(0.25, 0.9, 0.25) == []
-    assert "noise" in warn(0.25, 0.39, 0.37)[0]
+    assert "less than 5 points" in warn(0.25, 0.39, 0.37, n=10_000)[0]
+    assert "less than 5 points" in warn(0.25, 0.37, 0.39)[0]
+    assert "no more than noise" in warn(0.25, 0.45, 0.37)[0]
     assert "nothing to forget" in warn(0.25, 0.30, 0.05)[0]
     assert "below chance" in warn(0.02, 0.9, 0.25)[0]
     assert "rests on 12 records" in warn(0.25, 1.0, 0.0, n=12)[0]

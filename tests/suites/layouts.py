@@ -86,7 +86,7 @@ def _item(question: str, answer: str, options: Sequence[str]) -> dict[str, objec
     wrong = [option for option in options if option != answer][:3]
     place = len(question + answer) % 4
     texts = [*wrong[:place], answer, *wrong[place:]]
-    named: dict[str, str | None] = {letter: None for letter in "ABCD"}
+    named: dict[str, str | None] = dict.fromkeys("ABCD")
     named |= dict(zip("ABCD", texts, strict=False))
     return {"Question": question, "Options": named, "Correct_Answer": "ABCD"[texts.index(answer)]}
 

@@ -78,6 +78,8 @@ def known_metrics(sets: Sequence[NamedSet], *, reference: bool, gold: bool) -> l
     if reference:
         known += [f"{prefix}.{name}" for prefix in ("reference", "delta") for name in own]
         known += [name for chosen in sets for name in comparison_ids(chosen.name, chosen.records)]
+    if reference and gold:
+        known += [f"room.{name}" for name in own]
     if gold:
         known += [f"{prefix}.{name}" for prefix in ("gold", "gap") for name in own]
         known += [name for chosen in sets for name in quality_ids(chosen.name, chosen.records, forget=chosen.forget)]
@@ -228,6 +230,9 @@ def _metrics(sets: Sequence[NamedSet], answers: dict[Role, Answers], seed: int) 
                 metrics += differences(f"{prefix}.{named.name}", mine, theirs, forget=named.forget, seed=seed)
             if role == "gold" and role in answers:
                 metrics += forget_quality(named.name, mine, answers[role][named.name], forget=named.forget)
+        if "reference" in answers and "gold" in answers:
+            known, unknown = (answers[role][named.name] for role in ("reference", "gold"))
+            metrics += differences(f"room.{named.name}", known, unknown, forget=named.forget, seed=seed)
         if "reference" in answers:
             metrics += compare_answers(named.name, mine, answers["reference"][named.name])
     return metrics

@@ -37,6 +37,10 @@ SaltOption = Annotated[
 ]
 
 
+_MOST_COLUMNS = 8
+_ONE_PER_TASK = ("accuracy", "likelihood", "cloze", "exact", "rouge_l")
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("eval")(evaluate_command)
@@ -189,11 +193,11 @@ def _metric_table(metrics: Mapping[str, Metric], roles: Sequence[str]) -> Table:
     table.add_column("better")
     for metric in metrics.values():
         group, name = metric.id.rsplit(".", 1)
-        if metric.id.split(".", 1)[0] in ("reference", "gold", "delta", "gap") or name == "agreement":
+        if metric.id.split(".", 1)[0] in ("reference", "gold", "delta", "gap", "room") or name == "agreement":
             continue
         others = [metrics.get(f"{role}.{metric.id}") for role in roles[1:]]
         if "reference" in roles:
-            others.append(metrics.get(f"{group}.agreement"))
+            others.append(None if name in ("forget_quality", "ks") else metrics.get(f"{group}.agreement"))
         table.add_row(
             metric.id,
             percent(metric.value),
@@ -208,7 +212,9 @@ def _metric_table(metrics: Mapping[str, Metric], roles: Sequence[str]) -> Table:
 
 def _subject_table(result: EvalResult) -> Table:
     rows = [subject for subject in result.subjects if subject.set == "forget"]
-    columns = list(dict.fromkeys(name for row in rows for name in row.values))
+    names = dict.fromkeys(name for row in rows for name in row.values)
+    # A benchmark has a dozen metrics; a line that nobody can read shows none.
+    columns = [name for name in names if len(names) < _MOST_COLUMNS or name.endswith(_ONE_PER_TASK)]
     table = new_table("per subject of the forget set, percent")
     table.add_column("subject", no_wrap=True)
     for name in (*(column.removeprefix("forget.") for column in columns), "n"):
