@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from vkdsurgeon_cli.main import run
 from tests.report.documents import evaluation
 
 
-def write(folder: Path, number: int, share: float | None, *, weights: str | None = None, asked: int = 40) -> Path:
-    document = evaluation()
+def write(
+    folder: Path, number: int, share: float | None, *, weights: str | None = None, digest: str = "d" * 64
+) -> Path:
+    document = copy.deepcopy(evaluation())
     document["models"][0]["weights_digest"] = weights or f"{number:064}"
-    document["sets"][0]["asked"] = asked
+    document["sets"][0]["digest"] = digest
     for metric in document["metrics"]:
         metric["value"] = share
     path = folder / f"{number}.json"
@@ -49,7 +52,7 @@ def test_what_one_model_lacks_has_no_mean(tmp_path: Path, capsys: pytest.Capture
 
 def test_only_evaluations_that_were_made_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, twin = write(tmp_path, 0, 0.1), write(tmp_path, 1, 0.1, weights=f"{0:064}")
-    other = write(tmp_path, 2, 0.1, asked=41)
+    other = write(tmp_path, 2, 0.1, digest="e" * 64)
     for documents, message in (
         ([first], "one evaluation has no spread"),
         ([first, twin], "the same weights twice"),

@@ -70,14 +70,14 @@ def aggregate(results: Sequence[EvalResult], names: Sequence[object]) -> Aggrega
         if models[number] in models[:number]:
             first = names[models.index(models[number])]
             raise UserError("these are the same weights twice", where=names[number], value=f"as in {first}")
-        asked, of_first = ([(each.name, each.asked) for each in found.sets] for found in (result, results[0]))
+        asked, of_first = ([(each.name, each.digest) for each in found.sets] for found in (result, results[0]))
         ids, ids_of_first = ({metric.id for metric in found.metrics} for found in (result, results[0]))
         if asked != of_first or ids != ids_of_first:
             raise UserError(
                 "the evaluations were not made alike",
                 where=names[number],
                 value=asked if asked != of_first else sorted(ids ^ ids_of_first)[:5],
-                expected=f"sets and metrics as in {names[0]}",
+                expected=f"sets and metrics as in {names[0]}, with the same --salt, --seed and --limit",
             )
     tables = [{metric.id: metric for metric in result.metrics} for result in results]
     return AggregateResult(

@@ -105,7 +105,7 @@ def _answered(record: ProtocolRecord, said: str, means: Sequence[float]) -> Answ
 
 
 def _chosen(record: ProtocolRecord, said: str, means: Sequence[float]) -> Answered:
-    values = {"accuracy": float(said[:1].upper() == record.letters[record.right])}
+    values = {"accuracy": float(said[:1].upper() == record.letters[record.right].upper())}
     if not means:
         return Answered(record, values, said[:1].upper())
     broken = any(math.isnan(mean) for mean in means)
