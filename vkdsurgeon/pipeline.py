@@ -77,7 +77,8 @@ class Listener(Protocol):
 class Request:
     """`vkdsurgeon unlearn` as asked for; `out` None is a dry run, `text` is the decoder pass's keep set.
 
-    A `suite` brings the forget and the retain set in place of files."""
+    A `suite` brings the forget and the retain set in place of files.
+    """
 
     model: Path
     forget: Path | None
