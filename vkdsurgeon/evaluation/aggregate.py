@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.schema import Direction, EvalResult
 
+_DIFFERENCES = ("delta.", "gap.", "room.")
+
 
 class Spread(BaseModel):
     """One metric over several models.
@@ -19,7 +21,7 @@ class Spread(BaseModel):
         id: As in the evaluations.
         mean: Over the models; None where one of them could not be measured.
         deviation: Standard deviation over the models, with n - 1.
-        low: Lower end of the 95 % t interval of the mean.
+        low: Lower end of the 95 % t interval of the mean, cut off where the metric's values end.
         high: Upper end.
         values: Of each model, in the order given.
         n: Number of records in each.
@@ -96,13 +98,15 @@ def _spread(values: list[float | None], name: str, n: int, chance: float | None,
     whole = len(known) == len(values)
     mean = float(np.mean(known)) if whole else None
     deviation = float(np.std(known, ddof=1)) if whole else None
+    # Student's interval knows no bounds, shares do.
+    least = -1.0 if name.startswith(_DIFFERENCES) else 0.0
     half = None if deviation is None else float(t.ppf(0.975, len(values) - 1)) * deviation / len(values) ** 0.5
     return Spread(
         id=name,
         mean=mean,
         deviation=deviation,
-        low=None if mean is None or half is None else mean - half,
-        high=None if mean is None or half is None else mean + half,
+        low=None if mean is None or half is None else max(least, mean - half),
+        high=None if mean is None or half is None else min(1.0, mean + half),
         values=values,
         n=n,
         chance=chance,
