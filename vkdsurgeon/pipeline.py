@@ -30,6 +30,8 @@ from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.result import UnlearnResult
 from vkdsurgeon.saliency import layer_shares
 from vkdsurgeon.stop import Verdict
+from vkdsurgeon.suites.read import unlearning_sets
+from vkdsurgeon.suites.split import SuiteSplit
 from vkdsurgeon.surgery import Job, Outcome, Prepared, operate, prepare, raw_bytes
 from vkdsurgeon.unlearn import Step
 
@@ -73,10 +75,13 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """`vkdsurgeon unlearn` as asked for; `out` None is a dry run, `text` is the decoder pass's keep set."""
+    """`vkdsurgeon unlearn` as asked for; `out` None is a dry run, `text` is the decoder pass's keep set.
+
+    A `suite` brings the forget and the retain set in place of files.
+    """
 
     model: Path
-    forget: Path
+    forget: Path | None
     retain: Path | None
     generic: Path | None
     out: Path | None
@@ -85,6 +90,7 @@ class Request:
     device: torch.device
     dtype: torch.dtype
     text: Path | None = None
+    suite: SuiteSplit | None = None
     tower: str | None = None
     projector: Sequence[str] | None = None
     forget_teacher: Path | None = None
@@ -172,21 +178,27 @@ class _Sets:
 
 
 def _read_sets(request: Request, scratch: Path, listener: Listener) -> _Sets:
-    forget = read_records(request.forget, role="forget")
-    retain = [] if request.retain is None else read_records(request.retain, role="retain")
+    forget, retain = _read_own(request) if request.suite is None else unlearning_sets(request.suite, scratch)
     generic: list[Record] = []
     if request.generic is not None:
         generic = read_records(request.generic, role="generic")
-    elif request.retain is None:
+    elif not retain:
         from vkdsurgeon.personas import unpack_generic
 
         generic = read_records(unpack_generic(scratch), role="generic")
     subjects = {record.subject or NO_SUBJECT for record in forget if record.image is not None}
     if len({record.image for record in forget}) > 1 and subjects == {NO_SUBJECT}:
         listener.warn(NO_SUBJECTS)
-    if request.retain is None:
+    if not retain:
         listener.warn(NO_RETAIN_SET.format(what="built-in drawn strangers" if not request.generic else "--generic"))
     return _Sets(forget, retain, generic)
+
+
+def _read_own(request: Request) -> tuple[list[Record], list[Record]]:
+    if request.forget is None:
+        raise UserError("no forget set named", where="--forget")
+    retain = [] if request.retain is None else read_records(request.retain, role="retain")
+    return read_records(request.forget, role="forget"), retain
 
 
 def _prepare_decoder(request: Request, prepared: Prepared, sets: _Sets) -> DecoderJob | None:

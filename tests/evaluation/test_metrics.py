@@ -27,9 +27,11 @@ from vkdsurgeon.evaluation.text import normalise, text_values
 from vkdsurgeon.evaluation.verdicts import warnings_for
 
 
-def choice(task: str, right: float, *, picture: bool = True, options: int = 4, said: str = "a") -> Answered:
+def choice(
+    task: str, right: float, *, picture: bool = True, options: int = 4, said: str = "a", view: int = 0
+) -> Answered:
     record = Record(
-        image=Path("/p.png") if picture else None,
+        image=Path(f"/p{view}.png") if picture else None,
         question="q",
         answer="a",
         options=tuple("abcdefgh"[:options]),
@@ -102,10 +104,10 @@ def test_a_wilson_interval_holds_the_share(values: list[float]) -> None:
 
 
 def test_differences_are_paired() -> None:
-    mine = [choice("vqa", float(i % 2)) for i in range(20)]
+    mine = [choice("vqa", float(i % 2), view=i) for i in range(20)]
     same = by_id(differences("delta.forget", mine, mine, forget=True))["delta.forget.vqa.accuracy"]
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
-    worse = [choice("vqa", 0.0) for _ in range(20)]
+    worse = [choice("vqa", 0.0, view=i) for i in range(20)]
     gap = by_id(differences("delta.forget", mine, worse, forget=True))["delta.forget.vqa.accuracy"]
     assert gap.value == 0.5
     assert gap.low is not None
@@ -173,7 +175,9 @@ def test_warnings_where_a_forget_metric_means_nothing() -> None:
         return warnings_for([NamedSet("forget", ())], metrics)
 
     assert warn(0.25, 0.9, 0.25) == []
-    assert "noise" in warn(0.25, 0.39, 0.37)[0]
+    assert "less than 5 points" in warn(0.25, 0.39, 0.37, n=10_000)[0]
+    assert "less than 5 points" in warn(0.25, 0.37, 0.39)[0]
+    assert "no more than noise" in warn(0.25, 0.45, 0.37)[0]
     assert "nothing to forget" in warn(0.25, 0.30, 0.05)[0]
     assert "below chance" in warn(0.02, 0.9, 0.25)[0]
     assert "rests on 12 records" in warn(0.25, 1.0, 0.0, n=12)[0]

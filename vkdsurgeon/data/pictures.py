@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 
@@ -103,12 +104,37 @@ def records_digest(records: Iterable[Record], salt: bytes = b"") -> str:
     hasher = hmac.new(salt, digestmod=hashlib.sha256) if salt else hashlib.sha256()
     digests: dict[Path, str] = {}
     for record in records:
-        if record.image is not None and record.image not in digests:
-            digests[record.image] = file_digest(record.image, record.source)
-        picture = None if record.image is None else digests[record.image]
-        row = [picture, record.question, record.answer, list(record.options), record.subject, record.task]
+        row = [*asked_content(record, digests), record.subject, record.task, *protocol_content(record, digests)]
         hasher.update(json.dumps(row).encode() + b"\n")
     return hasher.hexdigest()
+
+
+def asked_content(record: Record, digests: dict[Path, str]) -> list[object]:
+    """Picture by content, question, answer and options of a record; `digests` remembers pictures between calls."""
+    return [_content(record.image, record.source, digests), record.question, record.answer, list(record.options)]
+
+
+def protocol_content(record: Record, digests: dict[Path, str]) -> list[object]:
+    """What else decides how a record of a benchmark is answered and scored; empty for others."""
+    if not isinstance(record, ProtocolRecord):
+        return []
+    shots = [[_content(shot.image, record.source, digests), shot.question, shot.answer] for shot in record.shots]
+    return [
+        record.protocol,
+        list(record.letters),
+        record.right,
+        record.paraphrase,
+        list(record.perturbed),
+        shots,
+    ]
+
+
+def _content(picture: Path | None, source: str, digests: dict[Path, str]) -> str | None:
+    if picture is None:
+        return None
+    if picture not in digests:
+        digests[picture] = file_digest(picture, source)
+    return digests[picture]
 
 
 def file_digest(path: Path, source: str) -> str:

@@ -7,13 +7,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.evaluation.bootstrap import clusters_of, paired_bootstrap
 from vkdsurgeon.evaluation.schema import Direction, Metric
 from vkdsurgeon.evaluation.score import Answered
 from vkdsurgeon.evaluation.text import TEXT_METRICS
 
 _Z = 1.959963984540054
 _RESAMPLES = 1000
+_BINARY = frozenset({"accuracy", "likelihood", "cloze", "exact", "contains"})
+_OF_OPTIONS = frozenset({"accuracy", "likelihood"})
 # On the forget set, too, these are to be kept: what is on a picture besides the subject, and what text says.
 _KEPT = frozenset({"general", "text"})
 
@@ -26,6 +30,8 @@ def groups_of(task: str) -> list[str]:
 
 def metric_names(record: Record) -> tuple[str, ...]:
     """The metrics that a record is measured by."""
+    if isinstance(record, ProtocolRecord):
+        return record.metric_names
     return ("accuracy",) if record.options else TEXT_METRICS
 
 
@@ -62,12 +68,13 @@ def summarise(set_name: str, answers: Sequence[Answered], *, forget: bool, seed:
         seed: Of the bootstrap.
 
     Returns:
-        Accuracies with Wilson intervals and ROUGE-L with bootstrap intervals, in the order of `metric_ids`.
+        Shares of right answers with Wilson intervals and other means with bootstrap intervals, in the order of
+        `metric_ids`.
     """
     metrics = []
     for group, name, chosen in _grouped(answers):
         values = np.array([answer.values[name] for answer in chosen])
-        low, high = bootstrap(values, seed) if name == "rouge_l" else wilson(values)
+        low, high = wilson(values) if name in _BINARY else bootstrap(values, seed)
         guesses = [1.0 / len(answer.record.options) for answer in chosen if answer.record.options]
         metrics.append(
             Metric(
@@ -77,38 +84,41 @@ def summarise(set_name: str, answers: Sequence[Answered], *, forget: bool, seed:
                 direction=direction(chosen, forget),
                 low=low,
                 high=high,
-                interval="bootstrap" if name == "rouge_l" else "wilson",
-                chance=float(np.mean(guesses)) if name == "accuracy" else None,
+                interval="wilson" if name in _BINARY else "bootstrap",
+                chance=float(np.mean(guesses)) if name in _OF_OPTIONS else None,
             )
         )
     return metrics
 
 
 def differences(
-    set_name: str, answers: Sequence[Answered], others: Sequence[Answered], *, forget: bool
+    set_name: str, answers: Sequence[Answered], others: Sequence[Answered], *, forget: bool, seed: int = 0
 ) -> list[Metric]:
-    """Model minus another model on the same records, with paired intervals.
+    """Model minus another model on the same records, with paired intervals over subjects or pictures.
 
     Args:
         set_name: First parts of the ids, such as `delta.forget`.
         answers: Answers of the model.
         others: Answers of the other model to the same records, in the same order.
         forget: Whether less is better.
+        seed: Of the bootstrap.
     """
     metrics = []
     for (group, name, mine), (_, _, theirs) in zip(_grouped(answers), _grouped(others), strict=True):
         gaps = np.array([a.values[name] - b.values[name] for a, b in zip(mine, theirs, strict=True)])
-        spread = _Z * float(gaps.std(ddof=1)) / math.sqrt(len(gaps)) if len(gaps) > 1 else math.nan
-        mean = float(gaps.mean())
+        clusters = clusters_of([answer.record for answer in mine])
+        low, high = paired_bootstrap(gaps, clusters, seed)
         metrics.append(
             Metric(
                 id=f"{set_name}.{group}.{name}",
-                value=finite(mean),
+                value=finite(float(gaps.mean())),
                 n=len(gaps),
                 direction=direction(mine, forget),
-                low=finite(mean - spread),
-                high=finite(mean + spread),
-                interval="paired normal",
+                low=low,
+                high=high,
+                interval="paired bootstrap",
+                unit=clusters.unit,
+                clusters=clusters.count,
             )
         )
     return metrics

@@ -72,6 +72,13 @@ class Encoder:
             return "chat template of the processor"
         return "chat template of the tokenizer" if getattr(self.tokenizer, "chat_template", None) else "plain"
 
+    @property
+    def picture_mark(self) -> str:
+        """What stands for a picture in the text of a prompt."""
+        return str(
+            getattr(self.processor, "image_token", None) or getattr(self.tokenizer, "image_token", None) or "<image>"
+        )
+
     def prompt(self, question: str, picture: Path | None, where: str) -> Prompt:
         """Encode one question.
 
@@ -130,7 +137,7 @@ class Encoder:
     def _wording(self, question: str, with_picture: bool, where: str) -> str:
         from jinja2 import TemplateError
 
-        mark = getattr(self.processor, "image_token", None) or getattr(self.tokenizer, "image_token", None) or "<image>"
+        mark = self.picture_mark
         if mark in question:
             raise UserError("a question holds the model's own mark for pictures", where=where, value=mark)
         parts: list[dict[str, str]] = [{"type": "image"}] if with_picture else []
@@ -150,21 +157,31 @@ class Encoder:
         return str(text)
 
     def _call(self, text: str, picture: Path | None, where: str) -> dict[str, Tensor]:
-        # A template that writes the start token itself must not get a second one.
-        start = self.tokenizer.bos_token
-        special = not (start and text.startswith(start))
         if picture is None:
-            encoded = self.tokenizer([text], return_tensors="pt", add_special_tokens=special)
-            return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+            return self.encode(text, [])
         if self._opened is None or self._opened[0] != picture:
             self._opened = picture, open_image(picture, where=where)
         try:
-            encoded = self.processor(
-                text=[text], images=[self._opened[1]], return_tensors="pt", add_special_tokens=special
-            )
+            return self.encode(text, [self._opened[1]])
         except (ValueError, TypeError) as error:
             raise UserError(f"the processor refuses the picture: {error}", where=where, value=picture) from error
+
+    def encode(self, text: str, pictures: list[Any]) -> dict[str, Tensor]:
+        """A text after the chat template, and its decoded pictures in their order, as model inputs of one row."""
+        # A template that writes the start token itself must not get a second one.
+        start = self.tokenizer.bos_token
+        special = not (start and text.startswith(start))
+        if not pictures:
+            encoded = self.tokenizer([text], return_tensors="pt", add_special_tokens=special)
+            return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        encoded = self.processor(text=[text], images=pictures, return_tensors="pt", add_special_tokens=special)
         return {name: value for name, value in encoded.items() if isinstance(value, Tensor)}
+
+
+def as_prompt(text: str, encoded: dict[str, Tensor]) -> Prompt:
+    """A prompt of what `Encoder.encode` gave."""
+    tokens, inputs = _split(encoded)
+    return Prompt(text, tokens, inputs, (tokens["input_ids"].shape[1], _key(inputs)))
 
 
 def collate(prompts: list[Prompt]) -> dict[str, Tensor]:

@@ -31,6 +31,8 @@ class Metric(_Document):
         high: Upper end of the 95 % confidence interval.
         interval: How the interval was made.
         chance: What guessing among the options would give; None without options.
+        unit: What was resampled as a whole for the interval, because what belongs to it is not independent.
+        clusters: How many of these there were.
     """
 
     id: str
@@ -39,8 +41,11 @@ class Metric(_Document):
     direction: Direction
     low: float | None = None
     high: float | None = None
-    interval: Literal["wilson", "bootstrap", "paired normal"] | None = None
+    # Earlier versions wrote "paired normal", over single questions.
+    interval: Literal["wilson", "bootstrap", "paired bootstrap", "paired normal"] | None = None
     chance: float | None = None
+    unit: Literal["subject", "picture", "question"] | None = None
+    clusters: int | None = None
 
 
 class SubjectResult(_Document):
@@ -86,7 +91,10 @@ class ModelFacts(_Document):
 
 
 class Settings(_Document):
-    """Everything that decides the numbers besides models and data."""
+    """Everything that decides the numbers besides models and data.
+
+    `suite` is the benchmark and its split; `few_shot` counts demonstrations before a question.
+    """
 
     device: str
     batch_size: int
@@ -95,6 +103,8 @@ class Settings(_Document):
     limit: int | None
     seed: int
     prompt_format: str
+    suite: str = "jsonl"
+    few_shot: int = 0
 
 
 class GateOutcome(_Document):

@@ -4,54 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.evaluation.batches import Request, batches_of, to_model, tokens_request
+from vkdsurgeon.evaluation.answered import Answered, Scoring
+from vkdsurgeon.evaluation.batches import Request, tokens_request
+from vkdsurgeon.evaluation.cache import ModelCache
+from vkdsurgeon.evaluation.generation import say
 from vkdsurgeon.evaluation.model import LoadedModel
-from vkdsurgeon.evaluation.prompts import Encoder, Prompt, collate
+from vkdsurgeon.evaluation.prompts import Encoder, Prompt
+from vkdsurgeon.evaluation.protocols import answer_protocols
 from vkdsurgeon.evaluation.sharing import read_log_probabilities
 from vkdsurgeon.evaluation.text import text_values
+
+__all__ = ["Answered", "Listener", "Scoring", "answer_records", "encode"]
 
 Listener = Callable[[Mapping[str, Any]], None]
 # Encoded pictures of so many batches are held at once.
 _BATCHES_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How answers are obtained.
-
-    Attributes:
-        batch_size: Sequences per forward pass.
-        length_normalised: Divide the log-likelihood of an option by its number of tokens.
-        max_new_tokens: Bound on a generated answer.
-    """
-
-    batch_size: int = 32
-    length_normalised: bool = False
-    max_new_tokens: int = 64
-
-
-@dataclass(frozen=True)
-class Answered:
-    """One record and what became of it.
-
-    Attributes:
-        record: What was asked.
-        values: Metric name -> value of this record: `accuracy` with options, else `exact`, `contains`, `rouge_l`.
-        said: The option chosen, or the text generated.
-        log_likelihoods: Natural logarithm per option, as compared; empty without options.
-    """
-
-    record: Record
-    values: dict[str, float]
-    said: str
-    log_likelihoods: tuple[float, ...] = field(default=())
 
 
 def answer_records(
@@ -59,17 +33,20 @@ def answer_records(
     records: Sequence[Record],
     scoring: Scoring,
     listener: Listener | None = None,
+    cache: ModelCache | None = None,
 ) -> list[Answered]:
     """Ask a model every question of a set.
 
-    Records with options are decided by the likelihood of the options given the prompt, the others by greedy generation.
-    Batches hold prompts of equal shape only, so nothing is padded and an answer does not depend on its neighbours.
+    Records with options are decided by the likelihood of the options given the prompt, the others by greedy generation,
+    records of a benchmark by its own protocol. Batches hold prompts of equal shape only, so nothing is padded and an
+    answer does not depend on its neighbours.
 
     Args:
         loaded: The model.
         records: Records with a question and an answer each.
         scoring: How.
         listener: Gets `{"event", "done", "total", "text"}` after every chunk.
+        cache: Chunks that it holds are not asked again; others are put into it.
 
     Returns:
         One answer per record, in the order of the records.
@@ -85,11 +62,14 @@ def answer_records(
         for start in range(0, len(order), chunk):
             part = order[start : start + chunk]
             loaded.encoder.drop_pictures()
-            prompts = {index: encode(loaded.encoder, records[index]) for index in part}
-            closed = {i: (records[i], prompts[i]) for i in part if records[i].options}
-            free = {i: (records[i], prompts[i]) for i in part if not records[i].options}
+            known = None if cache is None else cache.find([records[index] for index in part])
             try:
-                answers |= _choose(loaded, closed, scoring) | _generate(loaded, free, scoring)
+                if known is None:
+                    fresh = _answer(loaded, {index: records[index] for index in part}, scoring)
+                    known = [fresh[index] for index in part]
+                    if cache is not None:
+                        known = cache.keep(known)
+                answers |= zip(part, known, strict=True)
             except UserError:
                 raise
             except torch.OutOfMemoryError as error:
@@ -116,6 +96,15 @@ def encode(encoder: Encoder, record: Record) -> Prompt:
     """The prompt of a record that has a question."""
     assert record.question is not None
     return encoder.prompt(record.question, record.image, record.source)
+
+
+def _answer(loaded: LoadedModel, records: Mapping[int, Record], scoring: Scoring) -> dict[int, Answered]:
+    special = {i: record for i, record in records.items() if isinstance(record, ProtocolRecord)}
+    prompts = {i: encode(loaded.encoder, record) for i, record in records.items() if i not in special}
+    closed = {i: (records[i], prompt) for i, prompt in prompts.items() if records[i].options}
+    free = {i: (records[i], prompt) for i, prompt in prompts.items() if not records[i].options}
+    plain = _choose(loaded, closed, scoring) | _generate(loaded, free, scoring)
+    return plain | answer_protocols(loaded, special, scoring)
 
 
 def _choose(loaded: LoadedModel, asked: Mapping[int, tuple[Record, Prompt]], scoring: Scoring) -> dict[int, Answered]:
@@ -159,24 +148,10 @@ def _decide(record: Record, scores: tuple[float, ...]) -> Answered:
 
 
 def _generate(loaded: LoadedModel, asked: Mapping[int, tuple[Record, Prompt]], scoring: Scoring) -> dict[int, Answered]:
+    prompts = {index: prompt for index, (_, prompt) in asked.items()}
     answers: dict[int, Answered] = {}
-    items = [(index, record, prompt) for index, (record, prompt) in asked.items()]
-    for batch in batches_of(items, lambda item: item[2].signature, scoring.batch_size):
-        inputs = to_model(collate([prompt for _, _, prompt in batch]), loaded)
-        # Sampling settings of the checkpoint's generation config are switched off one by one.
-        output = loaded.model.generate(
-            **inputs,
-            max_new_tokens=scoring.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-        )
-        new = output[:, inputs["input_ids"].shape[1] :]
-        for (index, record, _), said in zip(
-            batch, loaded.encoder.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
-        ):
-            assert record.answer is not None
-            answers[index] = Answered(record, text_values(said, record.answer), said.strip())
+    for index, said in say(loaded, prompts, scoring.batch_size, scoring.max_new_tokens).items():
+        record = asked[index][0]
+        assert record.answer is not None
+        answers[index] = Answered(record, text_values(said, record.answer), said)
     return answers

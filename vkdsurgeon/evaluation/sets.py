@@ -17,20 +17,24 @@ from vkdsurgeon.evaluation.schema import SetFacts
 FORGET = "forget"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 # First parts of metric ids that already mean something.
-_TAKEN = frozenset({"reference", "gold", "delta", "gap", "relearn", "restore"})
+_TAKEN = frozenset({"reference", "gold", "delta", "gap", "room", "relearn", "restore"})
 
 
 @dataclass(frozen=True)
 class NamedSet:
-    """Records under the name that starts their metric ids; `forget` is the one where less is better."""
+    """Records under the name that starts their metric ids.
+
+    Less is better in the set `forget`, and where `held_out` says that a set shows the same subjects otherwise.
+    """
 
     name: str
     records: tuple[Record, ...]
+    held_out: bool = False
 
     @property
     def forget(self) -> bool:
         """Whether the set holds what is to be forgotten."""
-        return self.name == FORGET
+        return self.name == FORGET or self.held_out
 
 
 def read_set(name: str, path: Path) -> NamedSet:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.cache import AnswerCache
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
 from vkdsurgeon.evaluation.metrics import (
     compare_answers,
@@ -21,6 +22,7 @@ from vkdsurgeon.evaluation.metrics import (
     summarise,
 )
 from vkdsurgeon.evaluation.model import LoadedModel, load_model
+from vkdsurgeon.evaluation.quality import forget_quality, quality_ids
 from vkdsurgeon.evaluation.schema import EvalResult, Example, Metric, ModelFacts, Settings, SubjectResult
 from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
@@ -47,6 +49,9 @@ class Evaluation:
         seed: Of sampling and bootstrap.
         salt: For the digests of the sets.
         include_examples: Put names, questions and answers into the result.
+        cache: Directory of answers that were measured before; None for none.
+        suite: What the sets come from, for the result.
+        few_shot: Demonstrations before a question, for the result.
     """
 
     model: Path
@@ -61,6 +66,9 @@ class Evaluation:
     seed: int = 0
     salt: bytes = b""
     include_examples: bool = False
+    cache: Path | None = None
+    suite: str = "jsonl"
+    few_shot: int = 0
 
 
 def known_metrics(sets: Sequence[NamedSet], *, reference: bool, gold: bool) -> list[str]:
@@ -70,8 +78,11 @@ def known_metrics(sets: Sequence[NamedSet], *, reference: bool, gold: bool) -> l
     if reference:
         known += [f"{prefix}.{name}" for prefix in ("reference", "delta") for name in own]
         known += [name for chosen in sets for name in comparison_ids(chosen.name, chosen.records)]
+    if reference and gold:
+        known += [f"room.{name}" for name in own]
     if gold:
         known += [f"{prefix}.{name}" for prefix in ("gold", "gap") for name in own]
+        known += [name for chosen in sets for name in quality_ids(chosen.name, chosen.records, forget=chosen.forget)]
     return known
 
 
@@ -97,6 +108,7 @@ def evaluate(evaluation: Evaluation, listener: Listener | None = None) -> EvalRe
         roles["gold"] = evaluation.gold
     known = known_metrics(chosen, reference="reference" in roles, gold="gold" in roles)
     check_gates(evaluation.gates, known)
+    store = _open_cache(evaluation, listener)
 
     answers: dict[Role, Answers] = {}
     facts: list[ModelFacts] = []
@@ -107,9 +119,12 @@ def evaluate(evaluation: Evaluation, listener: Listener | None = None) -> EvalRe
         loaded = load_model(root, device=evaluation.device, dtype=evaluation.dtype)
         if first is not None:
             match_encoder(loaded, first)
+        cache = None if store is None else store.of(loaded, (first or loaded).root, evaluation.scoring)
         answers[role] = {
-            named.name: answer_records(loaded, named.records, evaluation.scoring, listener) for named in chosen
+            named.name: answer_records(loaded, named.records, evaluation.scoring, listener, cache) for named in chosen
         }
+        if cache is not None and listener:
+            listener({"event": "note", "text": cache.told(role)})
         facts.append(model_facts(role, loaded))
         # Only one model is in memory at a time; the first one's encoder stays for the others.
         first = first or replace(loaded, model=None)
@@ -129,6 +144,23 @@ def evaluate(evaluation: Evaluation, listener: Listener | None = None) -> EvalRe
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),
     )
+
+
+def _open_cache(evaluation: Evaluation, listener: Listener | None) -> AnswerCache | None:
+    if evaluation.cache is None:
+        return None
+    if evaluation.include_examples:
+        raise UserError(
+            "examples come from answers, and the cache keeps none of them",
+            where="--include-examples",
+            expected="--include-examples or --cache, not both",
+        )
+
+    def warn(text: str) -> None:
+        if listener:
+            listener({"event": "warning", "text": text})
+
+    return AnswerCache(evaluation.cache, warn)
 
 
 def match_encoder(loaded: LoadedModel, first: LoadedModel) -> None:
@@ -168,6 +200,8 @@ def settings_of(evaluation: Evaluation, loaded: LoadedModel) -> Settings:
         limit=evaluation.limit,
         seed=evaluation.seed,
         prompt_format=loaded.encoder.format,
+        suite=evaluation.suite,
+        few_shot=evaluation.few_shot,
     )
 
 
@@ -178,7 +212,7 @@ def _draw(evaluation: Evaluation) -> list[NamedSet]:
     if len(set(names)) != len(names):
         raise UserError("two sets have one name", where="--set", value=names)
     return [
-        NamedSet(named.name, tuple(sample(named.records, evaluation.limit, evaluation.seed)))
+        replace(named, records=tuple(sample(named.records, evaluation.limit, evaluation.seed)))
         for named in evaluation.sets
     ]
 
@@ -193,7 +227,12 @@ def _metrics(sets: Sequence[NamedSet], answers: dict[Role, Answers], seed: int) 
             if role in answers:
                 theirs = answers[role][named.name]
                 metrics += summarise(f"{role}.{named.name}", theirs, forget=named.forget, seed=seed)
-                metrics += differences(f"{prefix}.{named.name}", mine, theirs, forget=named.forget)
+                metrics += differences(f"{prefix}.{named.name}", mine, theirs, forget=named.forget, seed=seed)
+            if role == "gold" and role in answers:
+                metrics += forget_quality(named.name, mine, answers[role][named.name], forget=named.forget)
+        if "reference" in answers and "gold" in answers:
+            known, unknown = (answers[role][named.name] for role in ("reference", "gold"))
+            metrics += differences(f"room.{named.name}", known, unknown, forget=named.forget, seed=seed)
         if "reference" in answers:
             metrics += compare_answers(named.name, mine, answers["reference"][named.name])
     return metrics

@@ -33,8 +33,31 @@ def text_values(said: str, answer: str) -> dict[str, float]:
     }
 
 
+def generation_values(said: str, answer: str) -> dict[str, float]:
+    """Compare a generated sentence with the right one, as MLLMU-Bench and CLEAR do.
+
+    Returns:
+        `rouge1`, `rouge2`, `rouge_l`: F-measures with stemming; `rouge_l_recall`: recall of the same; `bleu`: sentence
+        BLEU over words parted by blanks, smoothed by method 1 of Chen and Cherry (2014). All from 0 to 1.
+    """
+    scores = _rouge().score(answer, said)
+    return {
+        "rouge1": float(scores["rouge1"].fmeasure),
+        "rouge2": float(scores["rouge2"].fmeasure),
+        "rouge_l": float(scores["rougeL"].fmeasure),
+        "rouge_l_recall": float(scores["rougeL"].recall),
+        "bleu": _bleu(said.split(), answer.split()),
+    }
+
+
+def _bleu(said: list[str], answer: list[str]) -> float:
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    return float(sentence_bleu([answer], said, smoothing_function=SmoothingFunction().method1)) if said else 0.0
+
+
 @functools.cache
 def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"], use_stemmer=True)
+    return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)

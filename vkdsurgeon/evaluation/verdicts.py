@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vkdsurgeon.evaluation.schema import Metric
 from vkdsurgeon.evaluation.sets import NamedSet
 
 _FEW = 30
+# Of a share. Base and gold closer than this leave no room to show anything in, however many records there are.
+_LITTLE_ROOM = 0.05
+_NO_MEAN_OF_RECORDS = ("forget_quality", "ks")
 
 
 def warnings_for(sets: Sequence[NamedSet], metrics: Sequence[Metric]) -> list[str]:
-    """Warn of forget numbers that mean little: too few records, no room between base and gold, or below chance.
+    """Warn of forget numbers that mean little: too few records, little room between base and gold, or below chance.
 
     Args:
         sets: The sets that were asked.
@@ -24,18 +27,23 @@ def warnings_for(sets: Sequence[NamedSet], metrics: Sequence[Metric]) -> list[st
         # Top-level groups only: their parts repeat the same story with fewer records.
         if parts[0] not in {named.name for named in sets} or len(parts) != 3 or metric.direction != "lower":
             continue
-        if metric.n < _FEW:
-            found.append(f"{metric.id} rests on {metric.n} records only; its interval is wide")
+        group, name = metric.id.rsplit(".", 1)
+        if name in _NO_MEAN_OF_RECORDS:
+            continue
+        few = f"{group} rests on {metric.n} records only; its intervals are wide"
+        if metric.n < _FEW and few not in found:
+            found.append(few)
         if metric.chance is not None and metric.high is not None and metric.high < metric.chance:
             found.append(
                 f"{metric.id} is below chance ({metric.chance:.3f}): the right answer is avoided, which tells that "
                 "it was unlearned"
             )
         base, gold = by_id.get(f"reference.{metric.id}"), by_id.get(f"gold.{metric.id}")
-        if base and gold and base.low is not None and gold.high is not None and base.low <= gold.high:
+        if base and gold and base.value is not None and gold.value is not None and not _apart(base, gold, by_id):
             found.append(
-                f"{metric.id}: reference ({base.value:.3f}) and gold ({gold.value:.3f}) lie within each other's "
-                "noise, so this metric cannot tell forgetting from never having known"
+                f"{metric.id}: reference ({base.value:.3f}) lies above gold ({gold.value:.3f}) by "
+                + (f"less than {100 * _LITTLE_ROOM:.0f} points" if _little(base, gold) else "no more than noise")
+                + ", so this metric cannot tell forgetting from never having known"
             )
         elif base and base.chance is not None and base.low is not None and base.low <= base.chance:
             found.append(
@@ -43,3 +51,17 @@ def warnings_for(sets: Sequence[NamedSet], metrics: Sequence[Metric]) -> list[st
                 "nothing to forget here"
             )
     return found
+
+
+def _apart(base: Metric, gold: Metric, by_id: Mapping[str, Metric]) -> bool:
+    """Whether there is something to forget: base above gold by more than noise, and by more than a trifle."""
+    if _little(base, gold):
+        return False
+    room = by_id.get("room." + base.id.removeprefix("reference."))
+    if room is not None and room.low is not None:
+        return room.low > 0
+    return base.low is None or gold.high is None or base.low > gold.high
+
+
+def _little(base: Metric, gold: Metric) -> bool:
+    return base.value is None or gold.value is None or base.value - gold.value < _LITTLE_ROOM

@@ -130,6 +130,9 @@ def _missing(case: Case) -> list[str]:
             found.append("The base was not measured, so it is not shown what was lost and what was kept.")
         if "gold" not in roles:
             found.append("No gold model was measured, so it is not shown what a model that never knew would answer.")
+        tasks = {metric.id.split(".")[1] for result in case.evaluations for metric in result.metrics}
+        # Benchmarks ask without pictures in every one of their sets.
+        sets |= {"text"} if tasks & {"qa", "gen", "cloze"} else set()
         for name, sentence in (
             ("forget", "Nothing was asked about what is to be forgotten."),
             ("retain", "Nothing was asked about what is to be kept."),

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import typer
 
-from vkdsurgeon_cli.commands import attack, demo, diff, doctor, eval_, inspect, personas, report, unlearn
+from vkdsurgeon_cli.commands import aggregate, attack, demo, diff, doctor, eval_, inspect, personas, report, unlearn
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     unlearn.register,
     eval_.register,
+    aggregate.register,
     attack.register,
     inspect.register,
     diff.register,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from vkdsurgeon_cli.options import DeviceOption, GateOption, JsonOption, ModelArgument, ProgressOption, SeedOption
 from vkdsurgeon_cli.output import Output, ProgressMode
+from vkdsurgeon_cli.suite_options import SplitOption, SuiteName, SuiteOption, SuiteRootOption, split_of
 
 if TYPE_CHECKING:
     from vkdsurgeon.attacks.schema import RelearnResult, RestoreResult
@@ -35,6 +37,10 @@ SaltOption = Annotated[
 ]
 
 
+_MOST_COLUMNS = 8
+_ONE_PER_TASK = ("accuracy", "likelihood", "cloze", "exact", "rouge_l")
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("eval")(evaluate_command)
@@ -46,6 +52,12 @@ def evaluate_command(
     retain: RetainSet = None,
     text: Annotated[Path | None, typer.Option("--text", help="Questions without pictures.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=FILE", help="A further set.")] = None,
+    suite: SuiteOption = SuiteName.jsonl,
+    suite_root: SuiteRootOption = None,
+    split: SplitOption = None,
+    few_shot: Annotated[
+        bool, typer.Option("--few-shot", help="Of a benchmark: put demonstrations on a kept person before questions.")
+    ] = False,
     reference: Annotated[Path | None, typer.Option("--reference", help="The model before unlearning.")] = None,
     gold: Annotated[
         Path | None, typer.Option("--gold", help="A model trained alike that never saw the forget set.")
@@ -54,6 +66,10 @@ def evaluate_command(
     output: OutputOption = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Ask at most so many questions per set, drawn per task.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="Directory of numbers measured before; what it holds is not asked again."),
     ] = None,
     include_examples: Annotated[
         bool, typer.Option("--include-examples", help="Put names, questions and answers into the result.")
@@ -73,34 +89,57 @@ def evaluate_command(
     Questions with options are decided by the likelihood of the options (sum of token log-probabilities); the others
     by greedy generation. Metrics are named SET.TASK.METRIC, such as forget.vqa.accuracy; with --reference and --gold
     also reference.*, delta.* (model minus reference), gold.*, gap.* (model minus gold) and SET.TASK.agreement.
+    With --suite the sets, questions and metrics are those of a benchmark.
     """
+    from vkdsurgeon.errors import UserError
     from vkdsurgeon.evaluation.gates import parse_gates
     from vkdsurgeon.evaluation.schema import check_writable
     from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.evaluation.sets import parse_set, read_set
     from vkdsurgeon.evaluation.suite import Evaluation, evaluate
 
+    benchmark = split_of(suite, suite_root, split, {"--forget": forget, "--retain": retain, "--text": text})
+    if few_shot and benchmark is None:
+        raise UserError("demonstrations belong to a benchmark", where="--few-shot", remedy="add --suite mllmu or clear")
     gates = parse_gates(gate or [])
     if output is not None:
         check_writable(output)
     named = [read_set(name, path) for name, path in (("forget", forget), ("retain", retain), ("text", text)) if path]
     named += [parse_set(each) for each in sets or []]
     out = Output(as_json, progress)
-    evaluation = Evaluation(
-        model=model,
-        sets=named,
-        reference=reference,
-        gold=gold,
-        gates=gates,
-        scoring=Scoring(batch_size, length_normalised, max_new_tokens),
-        device=device,
-        dtype=dtype,
-        limit=limit,
-        seed=seed,
-        salt=(salt or "").encode(),
-        include_examples=include_examples,
-    )
-    result = evaluate(evaluation, out.progress)
+    shots = 0
+
+    def hear(event: Mapping[str, Any]) -> None:
+        known = {"note": out.note, "warning": out.warn}.get(str(event.get("event")))
+        if known is None:
+            out.progress(event)
+        else:
+            known(str(event["text"]))
+
+    with tempfile.TemporaryDirectory(prefix="vkdsurgeon-") as scratch:
+        if benchmark is not None:
+            from vkdsurgeon.suites.read import evaluation_sets
+
+            found, shots = evaluation_sets(benchmark, Path(scratch), seed=seed, few_shot=few_shot, warn=out.warn)
+            named = [*found, *named]
+        evaluation = Evaluation(
+            model=model,
+            sets=named,
+            reference=reference,
+            gold=gold,
+            gates=gates,
+            scoring=Scoring(batch_size, length_normalised, max_new_tokens),
+            device=device,
+            dtype=dtype,
+            limit=limit,
+            seed=seed,
+            salt=(salt or "").encode(),
+            include_examples=include_examples,
+            cache=cache,
+            suite=suite.value if benchmark is None else f"{suite.value} {benchmark.split}",
+            few_shot=shots,
+        )
+        result = evaluate(evaluation, hear)
     conclude(result, output, out, lambda: stack(_tables(result)))
 
 
@@ -154,11 +193,11 @@ def _metric_table(metrics: Mapping[str, Metric], roles: Sequence[str]) -> Table:
     table.add_column("better")
     for metric in metrics.values():
         group, name = metric.id.rsplit(".", 1)
-        if metric.id.split(".", 1)[0] in ("reference", "gold", "delta", "gap") or name == "agreement":
+        if metric.id.split(".", 1)[0] in ("reference", "gold", "delta", "gap", "room") or name == "agreement":
             continue
         others = [metrics.get(f"{role}.{metric.id}") for role in roles[1:]]
         if "reference" in roles:
-            others.append(metrics.get(f"{group}.agreement"))
+            others.append(None if name in ("forget_quality", "ks") else metrics.get(f"{group}.agreement"))
         table.add_row(
             metric.id,
             percent(metric.value),
@@ -173,7 +212,9 @@ def _metric_table(metrics: Mapping[str, Metric], roles: Sequence[str]) -> Table:
 
 def _subject_table(result: EvalResult) -> Table:
     rows = [subject for subject in result.subjects if subject.set == "forget"]
-    columns = list(dict.fromkeys(name for row in rows for name in row.values))
+    names = dict.fromkeys(name for row in rows for name in row.values)
+    # A benchmark has a dozen metrics; a line that nobody can read shows none.
+    columns = [name for name in names if len(names) < _MOST_COLUMNS or name.endswith(_ONE_PER_TASK)]
     table = new_table("per subject of the forget set, percent")
     table.add_column("subject", no_wrap=True)
     for name in (*(column.removeprefix("forget.") for column in columns), "n"):

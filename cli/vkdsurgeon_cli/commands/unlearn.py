@@ -20,6 +20,7 @@ from vkdsurgeon_cli.options import (
 )
 from vkdsurgeon_cli.output import Output, ProgressMode
 from vkdsurgeon_cli.recipe_flags import with_recipe_flags
+from vkdsurgeon_cli.suite_options import SplitOption, SuiteName, SuiteOption, SuiteRootOption, split_of
 
 if TYPE_CHECKING:
     from vkdsurgeon.decoder.distill import DecoderStep
@@ -40,7 +41,9 @@ BUILT_IN_TEXT = (
 def unlearn(
     *,
     model: ModelArgument,
-    forget: Annotated[Path, typer.Option("--forget", help="What to forget: JSONL, JSON, or a folder of pictures.")],
+    forget: Annotated[
+        Path | None, typer.Option("--forget", help="What to forget: JSONL, JSON, or a folder of pictures.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The patched checkpoint: empty or not there yet.")
     ] = None,
@@ -73,6 +76,9 @@ def unlearn(
             "of it is held out to measure the drift. Without it, a few built-in neutral prompts.",
         ),
     ] = None,
+    suite: SuiteOption = SuiteName.jsonl,
+    suite_root: SuiteRootOption = None,
+    split: SplitOption = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe as YAML; flags win over it.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan with the memory estimate; write nothing.")
@@ -102,6 +108,9 @@ def unlearn(
     output = Output(as_json, progress)
     if out is None and not dry_run:
         raise UserError("no output named", where="-o", expected="a directory that does not exist yet, or --dry-run")
+    benchmark = split_of(suite, suite_root, split, {"--forget": forget, "--retain": retain})
+    if forget is None and benchmark is None:
+        raise UserError("no forget set named", where="--forget", expected="--forget FILE, or --suite with its split")
     if forget_teacher is not None:
         overrides.setdefault("forget_target", "reference")
     request = Request(
@@ -115,6 +124,7 @@ def unlearn(
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
         text=text,
+        suite=benchmark,
         tower=tower,
         projector=projector,
         forget_teacher=forget_teacher,

@@ -1,0 +1,228 @@
+"""Answers that were measured before, in a directory; an interrupted evaluation goes on where it was.
+
+An entry holds the numbers of one chunk of questions of one model. It is found by a keyed digest over everything that
+decides them: weights, configuration, tokenizer and processor; pictures, questions and answers; settings, device and
+versions. What anybody asked or said is not in it, nor in its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vkdsurgeon.checkpoint.provenance import versions
+from vkdsurgeon.data.pictures import asked_content, protocol_content
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.answered import Answered, Scoring
+from vkdsurgeon.evaluation.model import LoadedModel
+from vkdsurgeon.whole_file import write_whole
+
+# Raise it whenever a metric changes its meaning.
+_SCHEMA = "vkdsurgeon/answers/1"
+_SALT = "vkdsurgeon-cache.salt"
+_NO_PART_OF_THE_MODEL = frozenset({".safetensors", ".md", ".png", ".jpg", ".py", ".bin", ".gguf"})
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    values: dict[str, float]
+    said: str
+    log_likelihoods: list[float]
+    truth_ratio: float | None
+
+
+class _Chunk(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    schema_: str
+    key: str
+    answers: list[_Entry]
+
+
+class AnswerCache:
+    """A directory of answers.
+
+    Args:
+        root: The directory; made where missing.
+        warn: Gets a sentence about every entry that is passed over because it is damaged.
+
+    Raises:
+        UserError: The directory cannot be used, or holds something else.
+    """
+
+    def __init__(self, root: Path, warn: Callable[[str], None]) -> None:
+        self.root = root
+        self.warn = warn
+        self.salt = _salt_of(root)
+
+    def of(self, loaded: LoadedModel, encoder_root: Path, scoring: Scoring) -> ModelCache:
+        """The answers of one model.
+
+        Args:
+            loaded: The model.
+            encoder_root: Directory of the checkpoint whose processor makes its inputs.
+            scoring: How answers are obtained.
+        """
+        facts = [
+            _SCHEMA,
+            loaded.digest,
+            _small_files(loaded.root),
+            _small_files(encoder_root),
+            str(loaded.device),
+            torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else "",
+            str(loaded.dtype),
+            asdict(scoring),
+            {**versions(), **_more_versions()},
+        ]
+        return ModelCache(self, hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest())
+
+    def digest(self, text: str) -> str:
+        """Keyed digest, in hex."""
+        return hmac.new(self.salt, text.encode(), hashlib.sha256).hexdigest()
+
+
+class ModelCache:
+    """The part of an `AnswerCache` that belongs to one model under one set of settings."""
+
+    def __init__(self, store: AnswerCache, model: str) -> None:
+        self._store = store
+        self._model = model
+        self._pictures: dict[Path, str] = {}
+        self.reused = 0
+        self.asked = 0
+
+    def find(self, records: Sequence[Record]) -> list[Answered] | None:
+        """Answers to exactly these records in this order, or None."""
+        key = self._key(records)
+        entries = self._read(self._path(key), key, len(records))
+        if entries is None:
+            return None
+        self.reused += len(records)
+        return [
+            Answered(record, entry.values, entry.said, tuple(entry.log_likelihoods), entry.truth_ratio)
+            for record, entry in zip(records, entries, strict=True)
+        ]
+
+    def keep(self, answers: Sequence[Answered]) -> list[Answered]:
+        """Store answers.
+
+        Returns:
+            The same as a later `find` will give them: with digests in place of what was said.
+        """
+        kept = [replace(answer, said=self._store.digest(answer.said)) for answer in answers]
+        key = self._key([answer.record for answer in answers])
+        entries = [
+            {
+                "values": answer.values,
+                "said": answer.said,
+                "log_likelihoods": list(answer.log_likelihoods),
+                "truth_ratio": answer.truth_ratio,
+            }
+            for answer in kept
+        ]
+        content: dict[str, Any] = {"schema_": _SCHEMA, "key": key, "answers": entries}
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({"sha256": _checksum(content), "content": content}) + "\n")
+        self.asked += len(answers)
+        return kept
+
+    def told(self, role: str) -> str:
+        """One sentence about what was reused."""
+        return f"cache: {role}: {self.reused} answers reused, {self.asked} asked and kept"
+
+    def _key(self, records: Sequence[Record]) -> str:
+        rows = [[*asked_content(each, self._pictures), *protocol_content(each, self._pictures)] for each in records]
+        return self._store.digest(json.dumps([self._model, rows]))
+
+    def _path(self, key: str) -> Path:
+        return self._store.root / key[:2] / f"{key}.json"
+
+    def _read(self, path: Path, key: str, count: int) -> list[_Entry] | None:
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            content = document["content"]
+            chunk = _Chunk.model_validate(content)
+            if _checksum(content) == document["sha256"] and chunk.key == key and len(chunk.answers) == count:
+                return chunk.answers
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError):
+            pass
+        self._store.warn(f"cache: the entry {path.name[:12]} is damaged; its {count} questions are asked again")
+        return None
+
+
+def _salt_of(root: Path) -> bytes:
+    path = root / _SALT
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError("this is no directory", where=root, expected="a directory for --cache") from error
+    if not os.access(root, os.W_OK):
+        raise UserError("the directory of the cache is not writable", where=root)
+    if not any(root.iterdir()):
+        _make_salt(path)
+    try:
+        salt = bytes.fromhex(path.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        raise UserError(
+            "the directory holds other things and no cache",
+            where=root,
+            expected="a new or empty directory, or one that an earlier --cache made",
+        ) from None
+    except ValueError:
+        salt = b""
+    if len(salt) != 16:
+        raise UserError(
+            "the salt of the cache is damaged", where=path, remedy="delete the directory; everything is measured anew"
+        )
+    return salt
+
+
+def _make_salt(path: Path) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(16))
+    try:
+        # Unlike a rename, a link never replaces: of two evaluations that start at once, one salt wins.
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(temporary)
+
+
+def _checksum(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _small_files(root: Path) -> list[list[str]]:
+    """Digests of what lies beside the weights and decides answers: configuration, tokenizer, processor, templates."""
+    found = []
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if hidden or path.suffix in _NO_PART_OF_THE_MODEL or name.name.startswith("vkdsurgeon") or not path.is_file():
+            continue
+        found.append([name.as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()])
+    return found
+
+
+def _more_versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("tokenizers", "rouge-score", "nltk")}

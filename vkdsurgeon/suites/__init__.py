@@ -1,0 +1,1 @@
+"""Published benchmarks as they lie on disk, read into records."""
