@@ -17,7 +17,9 @@ from vkdsurgeon.evaluation.schema import SetFacts
 FORGET = "forget"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 # First parts of metric ids that already mean something.
-_TAKEN = frozenset({"reference", "gold", "delta", "gap", "relearn", "restore"})
+_TAKEN = frozenset(
+    {"reference", "gold", "delta", "gap", "relearn", "restore", "probe", "quantize", "perturb", "prompt", "membership"}
+)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from vkdsurgeon_cli.options import DeviceOption, GateOption, JsonOption, ModelAr
 from vkdsurgeon_cli.output import Output, ProgressMode
 
 if TYPE_CHECKING:
+    from vkdsurgeon.attacks.outcomes import AttackResult
     from vkdsurgeon.attacks.schema import RelearnResult, RestoreResult
     from vkdsurgeon.evaluation.schema import EvalResult, GateOutcome, Metric
 
@@ -105,7 +106,10 @@ def evaluate_command(
 
 
 def conclude(
-    result: EvalResult | RelearnResult | RestoreResult, output: Path | None, out: Output, table: Callable[[], Table]
+    result: EvalResult | RelearnResult | RestoreResult | AttackResult,
+    output: Path | None,
+    out: Output,
+    table: Callable[[], Table],
 ) -> None:
     """Write and print a measurement, then end with the gates that failed."""
     from vkdsurgeon.evaluation.gates import raise_failures
