@@ -78,8 +78,8 @@ def _told_of_return(attack: str, names: Sequence[str], metrics: Mapping[str, Met
                   if other is not None and other.value is not None]  # fmt: skip
         beside = f" ({', '.join(others)} under the same)" if others else ""
         found.append(
-            f"{rest} rises from {before.value:.3f} to {before.value + certain[most]:.3f} under {most}{beside}; it rises "
-            f"by more than {_MATTERS:g} under {len(certain)} of {len(names)} variations"
+            f"{rest} rises from {before.value:.3f} to {before.value + certain[most]:.3f} under {most}{beside}; it "
+            f"rises by more than {_MATTERS:g} under {len(certain)} of {len(names)} variations"
         )
     return found
 
@@ -93,9 +93,9 @@ def _told_of_cost(attack: str, names: Sequence[str], metrics: Mapping[str, Metri
         costly = []
         for name in names:
             after = metrics.get(f"{attack}.retain.{name}.{rest}")
-            if after and after.value is not None and before.value is not None:
-                if after.value < before.value - _MATTERS:
-                    costly.append(f"{name} ({after.value:.3f})")
+            values = [None if metric is None else metric.value for metric in (before, after)]
+            if values[0] is not None and values[1] is not None and values[1] < values[0] - _MATTERS:
+                costly.append(f"{name} ({values[1]:.3f})")
         if costly:
             found.append(
                 f"utility falls as well: retain {rest} is {before.value:.3f} as given, and lower under "

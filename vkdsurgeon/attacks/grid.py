@@ -68,7 +68,8 @@ def arrange_grid(attack: str, metrics: Sequence[Metric], *, whole: bool = True) 
         rows.setdefault(row)
         found.setdefault((utility, group), {})[row, role] = metric
     keys = sorted(found, key=lambda key: key[0])
-    columns, cells = [], {}
+    columns: list[Column] = []
+    cells: dict[tuple[str, int, str], Metric] = {}
     for position, key in enumerate(keys):
         members = found[key]
         roles = tuple(role for role in ROLES if any(role == each for _, each in members))

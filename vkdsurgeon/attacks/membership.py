@@ -27,7 +27,7 @@ from vkdsurgeon.evaluation.batches import answer_request
 from vkdsurgeon.evaluation.gates import check_gates, judge
 from vkdsurgeon.evaluation.metrics import metric_ids, summarise, to_forget
 from vkdsurgeon.evaluation.model import LoadedModel, load_model
-from vkdsurgeon.evaluation.schema import Metric
+from vkdsurgeon.evaluation.schema import Direction, Metric
 from vkdsurgeon.evaluation.score import Listener, answer_records, encode
 from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
 from vkdsurgeon.evaluation.sharing import read_log_probabilities
@@ -81,7 +81,7 @@ def membership(attack: Inferring, listener: Listener | None = None) -> Membershi
     retain = sample(attack.retain.records, attack.limit, attack.seed) if attack.retain else []
     check_gates(attack.gates, _known(attack, retain))
 
-    facts, metrics, device = [], [], ""
+    facts, metrics, device, longest = [], [], "", 0
     first: LoadedModel | None = None
     for role, root in attack.roles:
         if listener:
@@ -92,6 +92,7 @@ def membership(attack: Inferring, listener: Listener | None = None) -> Membershi
         facts.append(model_facts(role, loaded))
         start = "membership" if role == "model" else f"{role}.membership"
         inside, outside = (answer_likelihoods(loaded, each, attack.scoring.batch_size) for each in (members, outsiders))
+        longest = max(longest, *(len(each) for each in (*inside, *outside)))
         for score in SCORES:
             k = 100.0 if score == "loss" else attack.k_percent
             metrics += separation(
@@ -119,7 +120,10 @@ def membership(attack: Inferring, listener: Listener | None = None) -> Membershi
         ),
         metrics=metrics,
         gates=judge(attack.gates, {metric.id: metric.value for metric in metrics}),
-        warnings=_told(attack, metrics, members, outsiders),
+        warnings=[
+            *_told(attack, metrics, members, outsiders),
+            *(["every answer is a single token, so Min-K% is the loss"] if longest == 1 else []),
+        ],
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),
     )
@@ -207,7 +211,7 @@ def separation(
     return metrics
 
 
-def _direction(name: str) -> str:
+def _direction(name: str) -> Direction:
     # An AUC far below a half tells members as well as one far above it.
     return "none" if name == "auc" else "lower"
 

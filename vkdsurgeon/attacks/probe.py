@@ -345,12 +345,12 @@ def _told(attack: Probing, kinds: Sequence[str], layers: Sequence[str], metrics:
                 f"{kind} at {layers[-1]}: gold, which never saw these subjects, is read at {gold.value:.3f} (chance "
                 f"{gold.chance:.3f}): a probe finds any face apart, so only the gap to gold counts"
             )
-        if base is not None and gold is not None and base.low is not None and gold.high is not None:
-            if base.low <= gold.high:
-                found.append(
-                    f"{kind} at {layers[-1]}: reference ({base.value:.3f}) and gold ({gold.value:.3f}) lie within each "
-                    "other's noise, so this probe cannot tell forgetting from never having known"
-                )
+        low, high = base.low if base else None, gold.high if gold else None
+        if base and gold and low is not None and high is not None and low <= high:
+            found.append(
+                f"{kind} at {layers[-1]}: reference ({base.value:.3f}) and gold ({gold.value:.3f}) lie within each "
+                "other's noise, so this probe cannot tell forgetting from never having known"
+            )
         if kind == "reader" and own is not None and own.chance is not None and (own.low or 0.0) > own.chance:
             found.append(
                 f"a reader of the reference's features still names the forgotten at {layers[-1]}: {own.value:.3f}, "

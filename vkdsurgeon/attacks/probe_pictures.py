@@ -124,7 +124,7 @@ def build_gallery(
 
 
 def deal_folds(subjects: Sequence[str], folds: int, seed: int) -> list[int]:
-    """Deal every subject's pictures out to folds like cards, in an order drawn by the seed; a fold index per picture."""
+    """Deal every subject's pictures out to folds like cards, in a drawn order; gives the fold of each picture."""
     generator = random.Random(seed)
     by_subject: dict[str, list[int]] = {}
     for index, subject in enumerate(subjects):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -160,7 +161,7 @@ def formats_of(names: Sequence[str], group_size: int | None) -> list[Format]:
     return forms if group_size is None else [replace(form, group_size=group_size) for form in forms]
 
 
-def quantizable(model: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:
+def quantizable(model: nn.Module, names: Collection[str] | None) -> dict[str, torch.Tensor]:
     """The weights that quantisers commonly touch: of linear layers and convolutions.
 
     Norms, biases, embeddings and the output head (also where it is tied to the embeddings) are left out.
@@ -172,7 +173,7 @@ def quantizable(model: nn.Module, names: Collection[str] | None) -> dict[str, nn
     find_head = getattr(model, "get_output_embeddings", None)
     head = find_head() if find_head else None
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    found: dict[str, nn.Parameter] = {}
+    found: dict[str, torch.Tensor] = {}
     for path, module in model.named_modules():
         name = f"{path}.weight"
         if isinstance(module, kinds) and module is not head and (names is None or name in names):
@@ -199,6 +200,6 @@ def vanished(attack: Quantizing, forms: Sequence[Format]) -> list[float | None]:
     ]
 
 
-def _visual_weights(attack: Quantizing, root: object) -> dict[str, nn.Parameter]:
-    stack: VisualStack = load_visual_stack(root, device="cpu", tower=attack.tower, projector=attack.projector)  # type: ignore[arg-type]
+def _visual_weights(attack: Quantizing, root: Path) -> dict[str, torch.Tensor]:
+    stack: VisualStack = load_visual_stack(root, device="cpu", tower=attack.tower, projector=attack.projector)
     return quantizable(stack.model, set(stack.split.placement.visual_parameters))

@@ -216,8 +216,8 @@ def summary_rows(start: str, rows: Sequence[Sequence[Metric]]) -> list[Metric]:
 
     Returns:
         `{start}worst.{rest}`: the highest value where lower is better, else the lowest, with that row's interval (which
-        knows nothing of the choice); `{start}mean.{rest}`: the mean over the rows that have it. None where a row's value
-        is None.
+        knows nothing of the choice); `{start}mean.{rest}`: the mean over the rows that have it. None where a row's
+        value is None.
     """
     by_rest: dict[str, list[Metric]] = {}
     for metric in (metric for row in rows for metric in row):

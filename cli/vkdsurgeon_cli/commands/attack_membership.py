@@ -33,9 +33,7 @@ def membership_command(
     forget: Annotated[Path, typer.Option("--forget", help="The members: what the original was trained on.")],
     nonmembers: Annotated[
         Path,
-        typer.Option(
-            "--nonmembers", help="Like questions on pictures that no model was trained on, such as other views."
-        ),
+        typer.Option("--nonmembers", help="Like questions on pictures that no model was trained on, as other views."),
     ],
     retain: RetainOption = None,
     reference: ReferenceOption = None,
