@@ -35,7 +35,7 @@ from vkdsurgeon.evaluation.suite import match_encoder, model_facts
 
 SCORES = ("loss", "min_k")
 MEASURES = ("auc", "advantage", "tpr_at_fpr_5")
-_RESAMPLES = 300
+_RESAMPLES = 200
 _FALSE_ALARMS = 0.05
 _MATTERS = 0.05
 
@@ -172,25 +172,29 @@ def separation(
         outsider_origins: Likewise.
         seed: Of the bootstrap.
     """
-    from sklearn.metrics import roc_auc_score, roc_curve
+    import sklearn
+    from sklearn.metrics import auc, roc_curve
 
     def measure(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
         truth = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
-        scores = np.r_[inside, outside]
-        false_alarms, found, _ = roc_curve(truth, scores)
-        return float(roc_auc_score(truth, scores)), float(found[false_alarms <= _FALSE_ALARMS].max())
+        false_alarms, found, _ = roc_curve(truth, np.r_[inside, outside], drop_intermediate=False)
+        return float(auc(false_alarms, found)), float(found[false_alarms <= _FALSE_ALARMS].max())
 
     count = len(members) + len(outsiders)
     inside, outside = np.asarray(members, dtype=float), np.asarray(outsiders, dtype=float)
     if not (np.isfinite(inside).all() and np.isfinite(outside).all()):
         return [Metric(id=f"{start}.{name}", value=None, n=count, direction=_direction(name)) for name in MEASURES]
-    auc, hits = measure(inside, outside)
+    area, hits = measure(inside, outside)
     generator = np.random.default_rng(seed)
-    draws = np.array([
-        measure(_resampled(inside, member_origins, generator), _resampled(outside, outsider_origins, generator))
-        for _ in range(_RESAMPLES)
-    ])  # fmt: skip
-    values = {"auc": (auc, draws[:, 0]), "advantage": (abs(2 * auc - 1), np.abs(2 * draws[:, 0] - 1)),
+    # Checking hundreds of resamples of checked numbers would take most of the time.
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        draws = np.array(
+            [
+                measure(_resampled(inside, member_origins, generator), _resampled(outside, outsider_origins, generator))
+                for _ in range(_RESAMPLES)
+            ]
+        )
+    values = {"auc": (area, draws[:, 0]), "advantage": (abs(2 * area - 1), np.abs(2 * draws[:, 0] - 1)),
               "tpr_at_fpr_5": (hits, draws[:, 1])}  # fmt: skip
     chance = {"auc": 0.5, "tpr_at_fpr_5": _FALSE_ALARMS}
     metrics = []

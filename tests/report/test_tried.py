@@ -1,0 +1,87 @@
+"""Attacks that try many things, in the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vkdsurgeon_cli.main import run
+
+from tests.report.documents import gate, metric, relearning, write
+
+
+def attack(kind: str, metrics: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
+    """A document of one of the attacks."""
+    common = {key: value for key, value in relearning().items() if key not in ("curve", "ag_over", "settings")}
+    return {**common, "kind": f"attack.{kind}", "settings": settings, "metrics": metrics, "gates": []}
+
+
+def quantizing(**changes: Any) -> dict[str, Any]:
+    """A quantisation attack on the model, gold and the base."""
+    values = {"before": (0.05, 0.07, 0.9), "int8": (0.06, 0.08, 0.9), "int4": (0.4, 0.1, 0.85)}
+    metrics = []
+    for row, numbers in values.items():
+        for role, value in zip(("", "gold.", "reference."), numbers, strict=True):
+            metrics.append(metric(f"{role}quantize.{row}.vqa.accuracy", value, chance=0.25))
+            metrics.append(metric(f"{role}quantize.{row}.vqa.name.accuracy", value))
+        metrics.append(metric(f"quantize.retain.{row}.vqa.accuracy", 0.8, direction="higher"))
+    metrics.append(metric("quantize.gain.int4.vqa.accuracy", 0.35))
+    return {**attack("quantize", metrics, {"scope": "visual", "device": "cpu"}), **changes}
+
+
+def probing() -> dict[str, Any]:
+    """A probing attack."""
+    kinds = [("", "crowd.accuracy"), ("", "reader.accuracy"), ("gold.", "crowd.accuracy"), ("", "detect.auc")]
+    metrics = [
+        metric(f"{role}probe.{row}.{kind}", value, chance=0.5)
+        for row, value in (("layer-0", 0.6), ("projector", 0.3))
+        for role, kind in kinds
+    ]
+    return attack("probe", metrics, {"probe": "logistic", "pooling": "mean"})
+
+
+def report(folder: Path, name: str, **documents: Any) -> str:
+    assert run(["report", *map(str, write(folder, **documents)), "-o", str(folder / name)]) == 0
+    return (folder / name).read_text()
+
+
+def test_the_worst_case_is_told_first_and_every_row_after_it(tmp_path: Path):
+    card = report(tmp_path, "card.md", quantize=quantizing())
+    assert "vqa, highest over gold at int4: 40.0 %; 5.0 % as given; gold 10.0 %; base 85.0 %." in card
+    assert "| tried | vqa, chance 25.0 |" in card
+    assert "| as given | 5.0 (0.0–15.0); gold 7.0; base 90.0 |" in card
+    assert "| int4 | 40.0 (30.0–50.0); gold 10.0; base 85.0 |" in card
+    assert "**Utility: what is to be kept**" in card
+    assert "| int8 | 80.0 (70.0–90.0) |" in card
+    assert "gain" not in card
+    assert "vqa name" not in card, "parts of tasks are in the document"
+    assert "That was not measured here." not in card, "the limit on quantisation is for those who did not try"
+
+
+def test_a_reader_of_old_features_speaks_for_the_probe(tmp_path: Path):
+    card = report(tmp_path, "card.md", probe=probing())
+    assert "reader, at projector: 30.0 %." in card
+    assert "| layer-0 | 60.0 (50.0–70.0); gold 60.0 | 60.0 (50.0–70.0) | 60.0 (50.0–70.0) |" in card
+    assert "probe: logistic; pooling: mean." in card
+
+
+def test_before_and_after_attacks_stay_as_they_are(tmp_path: Path):
+    card = report(tmp_path, "card.md", relearn=relearning())
+    assert "unlearned, before → after" in card
+    assert "| tried |" not in card
+
+
+@pytest.mark.parametrize("name", ["report.html", "card.md"])
+def test_what_a_user_calls_a_row_is_text(tmp_path: Path, name: str):
+    rows = [metric(f"prompt.{row}.vqa.accuracy", 0.5) for row in ("before", "<img src=x>|")]
+    text = report(tmp_path, name, prompt=attack("prompt", rows, {"device": "cpu"}))
+    assert "<img src=x>" not in text
+
+
+def test_gates_of_such_attacks_reach_the_verdict(tmp_path: Path):
+    missed = [gate("quantize.int4.vqa.accuracy<=0.1", 0.4, 0.1, passed=False)]
+    page = report(tmp_path, "report.html", quantize=quantizing(gates=missed))
+    assert "Not passed." in page
+    assert "Quantisation" in page
+    assert page.count('class="scroll"') >= 2
