@@ -23,6 +23,7 @@ from vkdsurgeon.evaluation.gates import parse_gates
 from vkdsurgeon.evaluation.model import load_model
 from vkdsurgeon.evaluation.score import Scoring, encode
 from vkdsurgeon.evaluation.sets import read_set
+from vkdsurgeon.visual import load_visual_stack
 
 INT4, INT8, NF4 = (FORMATS[name] for name in ("int4", "int8", "nf4"))
 SHORT = Scoring(max_new_tokens=3)
@@ -94,29 +95,30 @@ def test_norms_biases_embeddings_and_the_head_are_left_alone(facts: World) -> No
 
 @pytest.fixture(scope="module")
 def hidden(facts: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A base whose projector lies on the int4 grid, and a model that moved off it by less than half a step."""
+    """A base whose visual weights lie on the int4 grid, and a model that moved off it by less than half a step."""
     folder = tmp_path_factory.mktemp("hidden")
     base, model = (Path(shutil.copytree(facts.base, folder / name)) for name in ("base", "model"))
     weights = load_file(base / "model.safetensors")
-    visual = locate_visual(load_model(base, device="cpu").model).visual_parameters
-    names = [name for name in visual if "layers" in name and name.endswith("weight") and "norm" not in name]
-    names += [name for name in visual if "projector" in name and name.endswith("weight")]
-    for name in names:
-        weights[name] = round_trip(weights[name], INT4)
-    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    stack = load_visual_stack(base, device="cpu")
+    gridded = {
+        name: round_trip(value, INT4)
+        for name, value in quantizable(stack.model, set(stack.visual_parameters())).items()
+    }
+    save_file({**weights, **stack.to_disk(gridded)}, base / "model.safetensors", metadata={"format": "pt"})
     # The direction in which the right names become less likely, so that a small step suffices.
     loaded = load_model(base, device="cpu")
     records = [record for record in read_set("forget", facts.heldout).records if record.task == "vqa.name"]
     requests = [answer_request(loaded.encoder, encode(loaded.encoder, each), str(each.answer)) for each in records]
     (-log_probabilities(loaded, requests).mean()).backward()
-    parameters = dict(loaded.model.named_parameters())
-    for name in names:
-        value, largest = weights[name], weights[name].abs().amax(dim=1, keepdim=True)
+    parameters, moved = dict(loaded.model.named_parameters()), {}
+    for name, value in gridded.items():
         gradient = parameters[name].grad
         if gradient is not None:
-            moved = value + 0.45 * largest / 7 * gradient.sign()
-            weights[name] = torch.where(value.abs() == largest, value, moved)
-    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+            largest = value.abs().flatten(1).amax(dim=1).reshape(-1, *[1] * (value.ndim - 1))
+            moved[name] = torch.where(value.abs() == largest, value, value + 0.45 * largest / 7 * gradient.sign())
+    save_file(
+        {**weights, **stack.to_disk({**gridded, **moved})}, model / "model.safetensors", metadata={"format": "pt"}
+    )
     return base, model
 
 
