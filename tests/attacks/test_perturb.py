@@ -152,7 +152,7 @@ def test_the_attack_sees_the_change_and_nothing_stays(facts: World) -> None:
             retain=read_set("retain", facts.retain),
             perturbations=perturbations_of(["brightness=0", "brightness=100"], 0),
             universal=Universal(steps=2, batch_size=8),
-            limit=32,
+            limit=24,
             scoring=SHORT,
             device="cpu",
             gates=parse_gates(["perturb.universal.vqa.accuracy<=1", "perturb.worst.vqa.accuracy<=gold"]),

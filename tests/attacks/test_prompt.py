@@ -134,7 +134,7 @@ def test_the_attack_asks_what_the_tokenizer_knows_and_tells_what_not(facts: Worl
             forget=read_set("forget", facts.heldout),
             retain=read_set("retain", facts.retain),
             templates=read_templates(own),
-            limit=24,
+            limit=16,
             scoring=SHORT,
             device="cpu",
             gates=parse_gates(["prompt.worst.vqa.accuracy<=gold+0.1", "prompt.side.general.accuracy<=1"]),

@@ -131,7 +131,7 @@ def test_what_a_step_hides_comes_back(facts: World, hidden: tuple[Path, Path]) -
             gold=facts.gold,
             forget=read_set("forget", facts.heldout),
             retain=read_set("retain", facts.retain),
-            limit=24,
+            limit=20,
             scoring=SHORT,
             device="cpu",
             gates=parse_gates(["quantize.int4.vqa.accuracy<=gold+0.5", "quantize.gain.int4.vqa.accuracy>=-1"]),

@@ -48,7 +48,7 @@ class Attack:
         has_parts: Whether there are rows of less than a whole task.
         curves: One figure per metric.
         gain: AG in points, and gold's; None where the attack has none.
-        tried: Tables of an attack that tries many things instead of one.
+        tried: Table of an attack that tries many things instead of one.
     """
 
     title: str
@@ -60,7 +60,7 @@ class Attack:
     has_parts: bool
     curves: tuple[Curve, ...]
     gain: tuple[float | None, float | None] | None
-    tried: tuple[TriedTable, ...] = ()
+    tried: TriedTable | None = None
 
 
 def arrange(document: AttackDocument, wording: Wording) -> Attack:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vkdsurgeon.attacks.grid import Column, Grid, arrange_grid
-from vkdsurgeon.evaluation.schema import Metric
+from vkdsurgeon.evaluation.schema import Direction, Metric
 from vkdsurgeon.report.comparison import Cell
 from vkdsurgeon.report.documents import AttackDocument
 from vkdsurgeon.report.wording import Wording, percent
 
-_TITLES = ("Measured on what was to be forgotten", "Utility: what is to be kept")
+_PARTS = ("forgotten", "kept")
 _ROWS = {"before": "as given", "worst": "worst of them", "mean": "mean of them"}
 _SUMMARIES = frozenset({"before", "worst", "mean"})
 _BESIDE = (("gold", "gold"), ("reference", "base"))
@@ -22,35 +22,38 @@ class TriedCell:
     """One number of the unlearned model, and the others' in words."""
 
     model: Cell | None
-    beside: tuple[str, ...]
+    beside: str
 
 
 @dataclass(frozen=True)
 class TriedTable:
-    """One part of an attack that tries many things.
+    """An attack that tries many things.
 
     Attributes:
-        title: What it was measured on.
-        heads: What was measured, with the direction that is better and what guessing would give, in words.
+        heads: What was measured, and what guessing would give, in words; between them which way is better.
         rows: What was tried, and a cell per head; None where it was not measured.
     """
 
-    title: str
-    heads: tuple[tuple[str, str, str], ...]
+    heads: tuple[tuple[str, Direction, str], ...]
     rows: tuple[tuple[str, tuple[TriedCell | None, ...]], ...]
 
 
-def tabulate(document: AttackDocument, wording: Wording) -> tuple[TriedTable, ...]:
-    """The tables of one attack; none where it measures before and after only."""
-    metrics = {metric.id: metric for metric in document.metrics}
-    if any(name.startswith(f"{document.attack}.after.") for name in metrics):
-        return ()
+def tabulate(document: AttackDocument, wording: Wording) -> TriedTable | None:
+    """The table of one attack, utility beside the rest; None where it measures before and after only."""
+    if any(metric.id.startswith(f"{document.attack}.after.") for metric in document.metrics):
+        return None
     grid = arrange_grid(document.attack, document.metrics)
-    return tuple(
-        table
-        for utility, title in enumerate(_TITLES)
-        if (table := _table(grid, bool(utility), title, wording)) is not None
+    if not grid.rows:
+        return None
+    heads: list[tuple[str, Direction, str]] = []
+    for column in grid.columns:
+        chance = "" if column.chance is None else f"chance {percent(column.chance)}"
+        heads.append((wording(f"{_PARTS[column.utility]}: {_group(column)}"), column.direction, chance))
+    rows = tuple(
+        (wording(_ROWS.get(row, row)), tuple(_cell(grid, row, position) for position in range(len(grid.columns))))
+        for row in grid.rows
     )
+    return TriedTable(tuple(heads), rows)
 
 
 def outcome(document: AttackDocument, wording: Wording) -> str:
@@ -84,30 +87,13 @@ def _excess(cells: Mapping[tuple[str, int, str], Metric], row: str, position: in
     return value - (gold.value if gold is not None and gold.value is not None else 0.0)
 
 
-def _table(grid: Grid, utility: bool, title: str, wording: Wording) -> TriedTable | None:
-    places = [position for position, column in enumerate(grid.columns) if column.utility == utility]
-    rows = []
-    for row in grid.rows:
-        cells = tuple(_cell(grid, row, position) for position in places)
-        if any(cells):
-            rows.append((wording(_ROWS.get(row, row)), cells))
-    if not rows:
-        return None
-    heads = []
-    for position in places:
-        column = grid.columns[position]
-        chance = "" if column.chance is None else f"chance {percent(column.chance)}"
-        heads.append((wording(_group(column)), column.direction, chance))
-    return TriedTable(title, tuple(heads), tuple(rows))
-
-
 def _cell(grid: Grid, row: str, position: int) -> TriedCell | None:
     found = {role: grid.cells.get((row, position, role)) for role in ("model", "gold", "reference")}
     mine = found["model"]
-    beside = tuple(f"{name} {percent(other.value)}" for role, name in _BESIDE if (other := found[role]) is not None)
-    if mine is None and not beside:
+    others = [f"{name} {percent(other.value)}" for role, name in _BESIDE if (other := found[role]) is not None]
+    if mine is None and not others:
         return None
-    return TriedCell(None if mine is None else Cell(mine.value, mine.low, mine.high), beside)
+    return TriedCell(None if mine is None else Cell(mine.value, mine.low, mine.high), ", ".join(others))
 
 
 def _group(column: Column) -> str:
