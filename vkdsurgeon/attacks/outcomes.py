@@ -81,7 +81,7 @@ class RoundTrip(_Document):
         scope_weights: How many the scope has.
         relative_error: Sum of squared changes of the model's quantised weights over their sum of squares.
         vanished: Of the visual weights that differ from the reference's, the share whose code is the reference's again;
-            None without a reference, or where nothing differs.
+            None without a reference of the same shapes, or where nothing differs.
     """
 
     format: str

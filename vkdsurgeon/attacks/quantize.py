@@ -176,7 +176,10 @@ def quantizable(model: nn.Module, names: Collection[str] | None) -> dict[str, to
     found: dict[str, torch.Tensor] = {}
     for path, module in model.named_modules():
         name = f"{path}.weight"
-        if isinstance(module, kinds) and module is not head and (names is None or name in names):
+        if not isinstance(module, kinds) or module is head or (names is not None and name not in names):
+            continue
+        # What is quantised already holds codes instead of numbers.
+        if module.weight.is_floating_point():
             found[name] = module.weight
     return found
 
@@ -185,11 +188,13 @@ def vanished(attack: Quantizing, forms: Sequence[Format]) -> list[float | None]:
     """Of the visual weights that unlearning changed, the share that each format makes the reference's again.
 
     Returns:
-        One share per format; None without a reference, or where nothing differs.
+        One share per format; None without a reference, where nothing differs, or where the two are built otherwise.
     """
     if attack.reference is None:
         return [None] * len(forms)
     mine, theirs = (_visual_weights(attack, root) for root in (attack.model, attack.reference))
+    if {name: value.shape for name, value in mine.items()} != {name: value.shape for name, value in theirs.items()}:
+        return [None] * len(forms)
     differing = {name: value != theirs[name] for name, value in mine.items()}
     total = sum(int(where.sum()) for where in differing.values())
     if not total:
