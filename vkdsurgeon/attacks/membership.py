@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -124,7 +125,7 @@ def membership(attack: Inferring, listener: Listener | None = None) -> Membershi
             *_told(attack, metrics, members, outsiders),
             *(["every answer is a single token, so Min-K% is the loss"] if longest == 1 else []),
         ],
-        versions=versions(),
+        versions={**versions(), "scikit-learn": version("scikit-learn")},
         seconds=round(time.perf_counter() - started, 3),
     )
 

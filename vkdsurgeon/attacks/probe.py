@@ -13,6 +13,7 @@ import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -206,7 +207,7 @@ def probe(attack: Probing, listener: Listener | None = None) -> ProbeResult:
         metrics=metrics,
         gates=judge(attack.gates, {metric.id: metric.value for metric in metrics}),
         warnings=[*told, *_told(attack, kinds, layers, metrics)],
-        versions=_versions(),
+        versions={**versions(), "scikit-learn": version("scikit-learn")},
         seconds=round(time.perf_counter() - started, 3),
     )
 
@@ -325,12 +326,6 @@ def _facts(role: Role, stack: VisualStack) -> ModelFacts:
         weights_digest=weights_digest(inventory.root, inventory.shards),
         dtype="float32",
     )
-
-
-def _versions() -> dict[str, str]:
-    import sklearn
-
-    return {**versions(), "scikit-learn": str(sklearn.__version__)}
 
 
 def _told(attack: Probing, kinds: Sequence[str], layers: Sequence[str], metrics: Sequence[Metric]) -> list[str]:

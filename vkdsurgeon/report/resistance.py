@@ -10,7 +10,7 @@ from vkdsurgeon.evaluation.schema import Metric
 from vkdsurgeon.report.comparison import Cell
 from vkdsurgeon.report.documents import AttackDocument
 from vkdsurgeon.report.figures import Curve, Series, draw_curve
-from vkdsurgeon.report.tried import TriedTable, outcome, tabulate
+from vkdsurgeon.report.tried import TriedTable, sum_up, tabulate
 from vkdsurgeon.report.verdict import attack_title
 from vkdsurgeon.report.wording import Wording, count, percent, points
 
@@ -76,7 +76,7 @@ def arrange(document: AttackDocument, wording: Wording) -> Attack:
         budget=_relearning(document) if relearning else _settings(document, wording),
         outcome=_outcome(gain, metrics)
         if gain in metrics
-        else outcome(document, wording)
+        else sum_up(document, wording)
         if tried
         else _first_change(every),
         groups=groups,

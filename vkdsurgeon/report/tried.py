@@ -56,7 +56,7 @@ def tabulate(document: AttackDocument, wording: Wording) -> TriedTable | None:
     return TriedTable(tuple(heads), rows)
 
 
-def outcome(document: AttackDocument, wording: Wording) -> str:
+def sum_up(document: AttackDocument, wording: Wording) -> str:
     """What an attack that tries many things amounts to, in a sentence: its last reader, or its worst case over gold."""
     grid = arrange_grid(document.attack, document.metrics)
     places = [
