@@ -129,6 +129,25 @@ def restoring() -> dict[str, Any]:
     }
 
 
+def attack(kind: str, metrics: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
+    """A document of one of the attacks."""
+    common = {key: value for key, value in relearning().items() if key not in ("curve", "ag_over", "settings")}
+    return {**common, "kind": f"attack.{kind}", "settings": settings, "metrics": metrics, "gates": []}
+
+
+def quantizing(**changes: Any) -> dict[str, Any]:
+    """A quantisation attack on the model, gold and the base."""
+    values = {"before": (0.05, 0.07, 0.9), "int8": (0.06, 0.08, 0.9), "int4": (0.4, 0.1, 0.85)}
+    metrics = []
+    for row, numbers in values.items():
+        for role, value in zip(("", "gold.", "reference."), numbers, strict=True):
+            metrics.append(metric(f"{role}quantize.{row}.vqa.accuracy", value, chance=0.25))
+            metrics.append(metric(f"{role}quantize.{row}.vqa.name.accuracy", value))
+        metrics.append(metric(f"quantize.retain.{row}.vqa.accuracy", 0.8, direction="higher"))
+    metrics.append(metric("quantize.gain.int4.vqa.accuracy", 0.35))
+    return {**attack("quantize", metrics, {"scope": "visual", "device": "cpu"}), **changes}
+
+
 def operation(**changes: Any) -> dict[str, Any]:
     """What the run and the record beside the weights both say."""
     return {

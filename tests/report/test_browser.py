@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from vkdsurgeon_cli.main import run
 
-from tests.report.documents import evaluation, everything, gate, write
+from tests.report.documents import evaluation, everything, gate, quantizing, write
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[dev]')")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
@@ -66,6 +66,7 @@ def page_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     gates = [gate(f"forget.{LONG}.accuracy<=0.10", 0.05, 0.10, passed=True)]
     documents["eval"] = evaluation(forget_task=LONG, gates=gates, warnings=[f"forget.{LONG}.accuracy is low"])
     documents["second"] = evaluation(seconds=9.0)
+    documents["quantize"] = quantizing()
     paths = write(folder, **documents)
     assert run(["report", *map(str, paths), "-o", str(folder / "report.html"), "--title", "A model of ours"]) == 0
     return (folder / "report.html").as_uri()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vkdsurgeon.data.images import open_image
@@ -64,6 +66,8 @@ class Encoder:
         self._tokens: dict[Hashable, dict[str, Tensor]] = {}
         self._continuations: dict[tuple[str, str], tuple[int, ...]] = {}
         self._opened: tuple[Path, Any] | None = None
+        self._alter: Callable[[Image.Image, Path], Image.Image] | None = None
+        self._beginning = ""
 
     @property
     def format(self) -> str:
@@ -122,9 +126,27 @@ class Encoder:
         self._pictures.clear()
         self._opened = None
 
+    @contextmanager
+    def altered(
+        self, *, picture: Callable[[Image.Image, Path], Image.Image] | None = None, beginning: str = ""
+    ) -> Iterator[None]:
+        """Encode otherwise for a while, as attacks on the input do.
+
+        Args:
+            picture: What every decoded picture (RGB) goes through before the processor sees it; gets its path too.
+            beginning: Words that the answer is made to begin with; what follows is the answer.
+        """
+        kept = self._alter, self._beginning
+        self.drop_pictures()
+        self._alter, self._beginning = picture, beginning
+        try:
+            yield
+        finally:
+            self.drop_pictures()
+            self._alter, self._beginning = kept
+
     def _continue(self, text: str, answer: str) -> tuple[int, ...]:
-        # `ASSISTANT:` is followed by a space in training data, a line break or a special token by nothing.
-        gap = " " if text[-1:].isalnum() or text[-1:] in ":.?" else ""
+        gap = _gap(text)
         start = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         whole = self.tokenizer(text + gap + answer, add_special_tokens=False)["input_ids"]
         if whole[: len(start)] == start and len(whole) > len(start):
@@ -154,13 +176,14 @@ class Encoder:
                 text = plain + "\n"
         except TemplateError as error:
             raise UserError(f"the chat template refuses the question: {error}", where=where) from error
-        return str(text)
+        return f"{text}{_gap(str(text))}{self._beginning}" if self._beginning else str(text)
 
     def _call(self, text: str, picture: Path | None, where: str) -> dict[str, Tensor]:
         if picture is None:
             return self.encode(text, [])
         if self._opened is None or self._opened[0] != picture:
-            self._opened = picture, open_image(picture, where=where)
+            opened = open_image(picture, where=where)
+            self._opened = picture, opened if self._alter is None else self._alter(opened, picture)
         try:
             return self.encode(text, [self._opened[1]])
         except (ValueError, TypeError) as error:
@@ -213,6 +236,11 @@ def append(inputs: dict[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
             more = (torch.ones_like(ids) if name == "attention_mask" else torch.zeros_like(ids)).to(inputs[name])
         longer[name] = torch.cat([inputs[name], more], dim=1)
     return longer
+
+
+def _gap(text: str) -> str:
+    # `ASSISTANT:` is followed by a space in training data, a line break or a special token by nothing.
+    return " " if text[-1:].isalnum() or text[-1:] in ":.,;!?" else ""
 
 
 def _split(encoded: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

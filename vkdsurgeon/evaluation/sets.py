@@ -17,7 +17,8 @@ from vkdsurgeon.evaluation.schema import SetFacts
 FORGET = "forget"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 # First parts of metric ids that already mean something.
-_TAKEN = frozenset({"reference", "gold", "delta", "gap", "room", "relearn", "restore"})
+_ATTACKS = {"relearn", "restore", "probe", "quantize", "perturb", "prompt", "membership"}
+_TAKEN = frozenset({"reference", "gold", "delta", "gap", "room"} | _ATTACKS)
 
 
 @dataclass(frozen=True)

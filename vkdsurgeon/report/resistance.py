@@ -10,11 +10,12 @@ from vkdsurgeon.evaluation.schema import Metric
 from vkdsurgeon.report.comparison import Cell
 from vkdsurgeon.report.documents import AttackDocument
 from vkdsurgeon.report.figures import Curve, Series, draw_curve
+from vkdsurgeon.report.tried import TriedTable, sum_up, tabulate
 from vkdsurgeon.report.verdict import attack_title
 from vkdsurgeon.report.wording import Wording, count, percent, points
 
 # Settings whose values are words of the tool's own; other text may be the user's, and is not shown.
-_WORDS = frozenset({"part", "protocol", "scope", "optimizer", "device", "measured_on"})
+_WORDS = frozenset({"part", "protocol", "scope", "optimizer", "device", "measured_on", "probe", "pooling", "tested_on"})
 _PARTS = (("", "Measured on what the attacker was not shown"), ("retain.", "Utility: what is to be kept"))
 
 
@@ -47,6 +48,7 @@ class Attack:
         has_parts: Whether there are rows of less than a whole task.
         curves: One figure per metric.
         gain: AG in points, and gold's; None where the attack has none.
+        tried: Table of an attack that tries many things instead of one.
     """
 
     title: str
@@ -58,6 +60,7 @@ class Attack:
     has_parts: bool
     curves: tuple[Curve, ...]
     gain: tuple[float | None, float | None] | None
+    tried: TriedTable | None = None
 
 
 def arrange(document: AttackDocument, wording: Wording) -> Attack:
@@ -67,16 +70,22 @@ def arrange(document: AttackDocument, wording: Wording) -> Attack:
     every = [row for _, rows in groups for row in rows]
     gain = f"{document.attack}.ag"
     relearning = document.attack == "relearn"
+    tried = tabulate(document, wording)
     return Attack(
         title=wording(attack_title(document)),
         budget=_relearning(document) if relearning else _settings(document, wording),
-        outcome=_outcome(gain, metrics) if gain in metrics else _first_change(every),
+        outcome=_outcome(gain, metrics)
+        if gain in metrics
+        else sum_up(document, wording)
+        if tried
+        else _first_change(every),
         groups=groups,
         has_gold=any(row.gold_after or row.gold_before for row in every),
         has_ceiling=any(row.ceiling for row in every),
         has_parts=not all(row.whole for row in every),
         curves=tuple(_curves(document, metrics, wording)),
         gain=(metrics[gain].value, _value(metrics, f"gold.{gain}")) if gain in metrics else None,
+        tried=tried,
     )
 
 

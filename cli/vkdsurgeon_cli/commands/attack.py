@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from vkdsurgeon_cli.commands.attack_membership import membership_command
+from vkdsurgeon_cli.commands.attack_perturb import perturb_command
+from vkdsurgeon_cli.commands.attack_probe import probe_command
+from vkdsurgeon_cli.commands.attack_prompt import prompt_command
+from vkdsurgeon_cli.commands.attack_quantize import quantize_command
 from vkdsurgeon_cli.commands.attack_restore import restore_command
 from vkdsurgeon_cli.commands.eval_ import (
     DtypeOption,
@@ -63,6 +68,11 @@ def register(app: typer.Typer) -> None:
     attacks.callback()(_attacks)
     attacks.command("relearn")(relearn_command)
     attacks.command("restore")(restore_command)
+    attacks.command("probe")(probe_command)
+    attacks.command("quantize")(quantize_command)
+    attacks.command("perturb")(perturb_command)
+    attacks.command("prompt")(prompt_command)
+    attacks.command("membership")(membership_command)
     app.add_typer(attacks)
 
 

@@ -18,6 +18,7 @@ from vkdsurgeon_cli.output import Output, ProgressMode
 from vkdsurgeon_cli.suite_options import SplitOption, SuiteName, SuiteOption, SuiteRootOption, split_of
 
 if TYPE_CHECKING:
+    from vkdsurgeon.attacks.outcomes import AttackResult
     from vkdsurgeon.attacks.schema import RelearnResult, RestoreResult
     from vkdsurgeon.evaluation.schema import EvalResult, GateOutcome, Metric
 
@@ -144,7 +145,10 @@ def evaluate_command(
 
 
 def conclude(
-    result: EvalResult | RelearnResult | RestoreResult, output: Path | None, out: Output, table: Callable[[], Table]
+    result: EvalResult | RelearnResult | RestoreResult | AttackResult,
+    output: Path | None,
+    out: Output,
+    table: Callable[[], Table],
 ) -> None:
     """Write and print a measurement, then end with the gates that failed."""
     from vkdsurgeon.evaluation.gates import raise_failures

@@ -1,0 +1,131 @@
+"""`vkdsurgeon attack perturb`: change the pictures and ask again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vkdsurgeon_cli.commands.attack_shared import (
+    GoldOption,
+    LimitOption,
+    ReferenceOption,
+    RetainOption,
+    attack_tables,
+)
+from vkdsurgeon_cli.commands.eval_ import (
+    BatchOption,
+    DtypeOption,
+    NormalisedOption,
+    OutputOption,
+    SaltOption,
+    TokensOption,
+    conclude,
+    stack,
+)
+from vkdsurgeon_cli.options import DeviceOption, JsonOption, ModelArgument, ProgressOption, SeedOption
+from vkdsurgeon_cli.output import Output, ProgressMode
+
+
+def perturb_command(
+    model: ModelArgument,
+    forget: Annotated[
+        Path, typer.Option("--forget", help="What was to be forgotten; a universal perturbation is trained on it.")
+    ],
+    heldout: Annotated[
+        Path | None, typer.Option("--heldout", help="Other views of the same subjects, to measure on.")
+    ] = None,
+    retain: RetainOption = None,
+    reference: ReferenceOption = None,
+    gold: GoldOption = None,
+    perturbation: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--perturbation",
+            metavar="KIND[=PERCENT]",
+            help="noise, blur, crop, occlusion, hflip, vflip, brightness or contrast, with a strength; more than once "
+            "for several. Otherwise all at two strengths each.",
+        ),
+    ] = None,
+    universal: Annotated[
+        bool,
+        typer.Option(
+            "--universal/--no-universal",
+            help="Also train one perturbation for all pictures, on every model that is attacked.",
+        ),
+    ] = False,
+    eps: Annotated[
+        float, typer.Option("--eps", help="Bound of the universal perturbation, in 1/255 of black to white.")
+    ] = 12.0,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of the universal perturbation.")] = 40,
+    step_size: Annotated[
+        float | None, typer.Option("--step-size", help="Of one step, in 1/255; otherwise 2.5 eps / steps.")
+    ] = None,
+    attack_batch: Annotated[
+        int, typer.Option("--attack-batch", min=1, help="Questions per step of the universal perturbation.")
+    ] = 32,
+    limit: LimitOption = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gate", help='A bound such as "perturb.worst.vqa.accuracy<=gold+0.05"; missing it ends with status 3.'
+        ),
+    ] = None,
+    output: OutputOption = None,
+    salt: SaltOption = None,
+    length_normalised: NormalisedOption = False,
+    max_new_tokens: TokensOption = 64,
+    batch_size: BatchOption = 32,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    progress: ProgressOption = ProgressMode.auto,
+) -> None:
+    """Ask about pictures with noise, blur, a window, a cover, flipped, darker or lighter; or with one trained pattern.
+
+    Strengths are percentages: of white for noise, of the shorter side for blur, of each side kept for crop, of the area
+    covered for occlusion, of the original for brightness and contrast. --universal trains one pattern of at most --eps
+    per pixel, through the model, that makes the right answers likely on the forget set (PGD), for gold its own; it
+    needs a processor that makes one picture-shaped tensor, as CLIP's and SigLIP's do.
+    """
+    from vkdsurgeon.attacks.perturb import Perturbing, perturb
+    from vkdsurgeon.attacks.picture_changes import perturbations_of
+    from vkdsurgeon.attacks.universal import Universal
+    from vkdsurgeon.errors import UserError
+    from vkdsurgeon.evaluation.gates import parse_gates
+    from vkdsurgeon.evaluation.schema import check_writable
+    from vkdsurgeon.evaluation.score import Scoring
+    from vkdsurgeon.evaluation.sets import read_set
+
+    for name, value in (("--eps", eps), ("--step-size", step_size)):
+        if value is not None and not 0.0 < value <= 255.0:
+            raise UserError("out of range", where=name, value=value, expected="above 0, at most 255")
+    gates = parse_gates(gate or [])
+    if output is not None:
+        check_writable(output)
+    out = Output(as_json, progress)
+    attack = Perturbing(
+        model=model,
+        forget=read_set("forget", forget),
+        heldout=read_set("heldout", heldout) if heldout else None,
+        retain=read_set("retain", retain) if retain else None,
+        reference=reference,
+        gold=gold,
+        perturbations=perturbations_of(perturbation or [], seed),
+        universal=Universal(eps, steps, step_size, attack_batch, seed) if universal else None,
+        limit=limit,
+        seed=seed,
+        gates=gates,
+        scoring=Scoring(batch_size, length_normalised, max_new_tokens),
+        device=device,
+        dtype=dtype,
+        salt=(salt or "").encode(),
+    )
+    result = perturb(attack, out.progress)
+    title = f"pictures changed, measured on the {result.settings.measured_on} set"
+    if result.settings.universal is not None:
+        told = result.settings.universal
+        title += f"; universal: {told.eps:g}/255, {told.steps} steps on {told.records} questions"
+    conclude(result, output, out, lambda: stack(attack_tables(result, title, first="pictures")))

@@ -1,0 +1,120 @@
+"""Members against non-members: the scores by hand, and likelihoods that are those of the evaluation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from vkdsurgeon_cli.main import run
+
+from tests.tiny_llava import World, world
+from vkdsurgeon.attacks.membership import Inferring, answer_likelihoods, membership, min_k, separation
+from vkdsurgeon.attacks.outcomes import MembershipResult
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.gates import parse_gates
+from vkdsurgeon.evaluation.model import load_model
+from vkdsurgeon.evaluation.score import Scoring, answer_records
+from vkdsurgeon.evaluation.sets import read_set
+
+SHORT = Scoring(max_new_tokens=3)
+
+
+@pytest.fixture(scope="module")
+def facts() -> World:
+    return world()
+
+
+def test_min_k_by_hand() -> None:
+    values = [-0.1, -3.0, -1.0, -0.2, -5.0, -0.3, -0.4, -0.5, -0.6, -0.7]
+    assert min_k(values, 20) == -4.0
+    assert min_k(values, 1) == -5.0
+    assert min_k(values, 100) == pytest.approx(-1.18)
+    assert min_k([-2.0], 20) == -2.0
+
+
+def measured(members: list[float], outsiders: list[float]) -> dict[str, float | None]:
+    found = separation("m", members, outsiders, range(len(members)), range(len(outsiders)), seed=0)
+    return {metric.id: metric.value for metric in found}
+
+
+def test_separation_by_hand() -> None:
+    assert measured([3.0, 2.0], [1.0, 0.0]) == {"m.auc": 1.0, "m.advantage": 1.0, "m.tpr_at_fpr_5": 1.0}
+    assert measured([0.0, 1.0], [2.0, 3.0]) == {"m.auc": 0.0, "m.advantage": 1.0, "m.tpr_at_fpr_5": 0.0}
+    assert measured([1.0, 1.0], [1.0, 1.0]) == {"m.auc": 0.5, "m.advantage": 0.0, "m.tpr_at_fpr_5": 0.0}
+    # 4 of 6 pairs are in the right order, one is a tie.
+    assert measured([3.0, 2.0], [2.0, 1.0, 2.5])["m.auc"] == pytest.approx(4.5 / 6)
+    assert measured([float("nan")], [1.0])["m.auc"] is None
+
+
+def test_whole_pictures_are_resampled() -> None:
+    scores = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    spread = []
+    for origins in ([0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 4, 5]):
+        auc = separation("m", scores, [0.5] * 6, origins, origins, seed=0)[0]
+        assert auc.low is not None
+        assert auc.high is not None
+        spread.append(auc.high - auc.low)
+    assert spread[0] > spread[1], "two pictures tell less than six"
+
+
+def test_likelihoods_are_those_that_options_are_chosen_by(facts: World) -> None:
+    loaded = load_model(facts.base, device="cpu")
+    records = [record for record in read_set("forget", facts.heldout).records if record.options]
+    answers = answer_records(loaded, records, SHORT)
+    likelihoods = answer_likelihoods(loaded, records, 4)
+    assert {len(each) for each in likelihoods} == {1, 2}
+    for answer, each in zip(answers, likelihoods, strict=True):
+        right = answer.record.options.index(str(answer.record.answer))
+        assert sum(each) == pytest.approx(answer.log_likelihoods[right], abs=1e-4)
+
+
+def test_the_attack(facts: World) -> None:
+    attack = Inferring(
+        model=facts.base,
+        gold=facts.gold,
+        forget=read_set("forget", facts.forget),
+        nonmembers=read_set("nonmembers", facts.heldout),
+        retain=read_set("retain", facts.retain),
+        limit=24,
+        scoring=SHORT,
+        device="cpu",
+        gates=parse_gates(["membership.loss.advantage<=gold+1", "gold.membership.min_k.auc<=1"]),
+    )
+    result = membership(attack)
+    values = {metric.id: metric.value for metric in result.metrics}
+    assert all(gate.passed for gate in result.gates)
+    assert values["membership.retain.before.vqa.name.accuracy"] > 0.8
+    for role in ("", "gold."):
+        auc = values[f"{role}membership.loss.auc"]
+        assert auc is not None
+        assert values[f"{role}membership.loss.advantage"] == pytest.approx(abs(2 * auc - 1))
+    assert values["membership.min_k.auc"] != values["membership.loss.auc"], "some answers have two tokens"
+    assert result.settings.members == 24
+    again = membership(replace(attack, gold=None, retain=None, gates=()))
+    assert [metric for metric in result.metrics if metric in again.metrics] == again.metrics, "the seed decides"
+
+
+def test_members_cannot_be_their_own_non_members(facts: World) -> None:
+    forget = read_set("forget", facts.forget)
+    with pytest.raises(UserError, match="is a member's"):
+        membership(Inferring(model=facts.base, forget=forget, nonmembers=read_set("nonmembers", facts.forget)))
+    with pytest.raises(UserError, match="no question that could tell"):
+        membership(Inferring(model=facts.base, forget=forget, nonmembers=read_set("nonmembers", facts.text)))
+
+
+def test_the_command(facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "membership.json"
+    words = ["attack", "membership", str(facts.base), "--forget", str(facts.forget), "--nonmembers", str(facts.heldout)]
+    words += ["--limit", "8", "--device", "cpu", "--max-new-tokens", "2"]
+    assert run([*words, "-o", str(out), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["kind"] == "attack.membership"
+    assert "no gold model" in printed.err
+    assert MembershipResult.model_validate_json(out.read_text()).settings.k_percent == 20.0
+    assert run([*words, "--gate", "membership.loss.auc<0"]) == 3
+    assert "min_k" in capsys.readouterr().out
+    assert run([*words, "--gate", "membership.loss.auc<50"]) == 2
+    assert run([*words, "--gate", "membership.zlib.auc<=0.5"]) == 2
+    assert run([*words, "--k", "0"]) == 2

@@ -1,0 +1,288 @@
+"""The membership attack: can it be told from its likelihoods what the model was trained on?
+
+Loss: arXiv 1709.01604. Min-K% Prob, the mean over the k % least likely tokens: arXiv 2310.16789, equation 1; here over
+the answer's tokens, given picture and question.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+from vkdsurgeon.attacks.doubts import told_of_missing
+from vkdsurgeon.attacks.outcomes import MembershipResult, MembershipSettings
+from vkdsurgeon.attacks.variation import BEFORE, Target
+from vkdsurgeon.checkpoint.provenance import versions
+from vkdsurgeon.data.pictures import file_digest
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.batches import answer_request
+from vkdsurgeon.evaluation.gates import check_gates, judge
+from vkdsurgeon.evaluation.metrics import metric_ids, summarise, to_forget
+from vkdsurgeon.evaluation.model import LoadedModel, load_model
+from vkdsurgeon.evaluation.schema import Direction, Metric
+from vkdsurgeon.evaluation.score import Listener, answer_records, encode
+from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
+from vkdsurgeon.evaluation.sharing import read_log_probabilities
+from vkdsurgeon.evaluation.suite import match_encoder, model_facts
+
+SCORES = ("loss", "min_k")
+MEASURES = ("auc", "advantage", "tpr_at_fpr_5")
+_RESAMPLES = 200
+_FALSE_ALARMS = 0.05
+_MATTERS = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inferring(Target):
+    """One attack; the members are the forget set's questions on pictures.
+
+    Attributes:
+        nonmembers: Like questions on pictures that no model was trained on, such as held-out views.
+        k_percent: Of the answer's tokens, for Min-K%.
+    """
+
+    nonmembers: NamedSet
+    k_percent: float = 20.0
+
+
+def membership(attack: Inferring, listener: Listener | None = None) -> MembershipResult:
+    """Measure how well members are told from non-members, for a model, its base and gold.
+
+    Args:
+        attack: What.
+        listener: Gets progress events.
+
+    Returns:
+        The result, gates included: `membership.loss.*` and `membership.min_k.*` with `auc` (0.5 is chance), `advantage`
+        (|2 auc - 1|, lower is better) and `tpr_at_fpr_5` (members found at 5 % false alarms, chance 5 %).
+
+    Raises:
+        UserError: Sets, gates or models are wrong; sets and gates are checked before a model is loaded.
+    """
+    started = time.perf_counter()
+    members = _drawn(attack, attack.forget)
+    tasks = {record.task for record in members}
+    outsiders = [record for record in _drawn(attack, attack.nonmembers) if record.task in tasks]
+    if not outsiders:
+        raise UserError(
+            "the non-members have no question of the members' kinds",
+            where="--nonmembers",
+            expected="the tasks " + ", ".join(sorted(tasks)),
+        )
+    _check_apart(members, outsiders)
+    retain = sample(attack.retain.records, attack.limit, attack.seed) if attack.retain else []
+    check_gates(attack.gates, _known(attack, retain))
+
+    facts, metrics, device, longest = [], [], "", 0
+    first: LoadedModel | None = None
+    for role, root in attack.roles:
+        if listener:
+            listener({"event": "model", "role": role, "text": f"loading {role}"})
+        loaded = load_model(root, device=attack.device, dtype=attack.dtype)
+        if first is not None:
+            match_encoder(loaded, first)
+        facts.append(model_facts(role, loaded))
+        start = "membership" if role == "model" else f"{role}.membership"
+        inside, outside = (answer_likelihoods(loaded, each, attack.scoring.batch_size) for each in (members, outsiders))
+        longest = max(longest, *(len(each) for each in (*inside, *outside)))
+        for score in SCORES:
+            k = 100.0 if score == "loss" else attack.k_percent
+            metrics += separation(
+                f"{start}.{score}",
+                [min_k(each, k) for each in inside],
+                [min_k(each, k) for each in outside],
+                [_origin(record) for record in members],
+                [_origin(record) for record in outsiders],
+                seed=attack.seed,
+            )
+        if retain:
+            answers = answer_records(loaded, retain, attack.scoring, listener)
+            metrics += summarise(f"{start}.retain.{BEFORE}", answers, forget=False, seed=attack.seed)
+        device = str(loaded.device)
+        first = first or replace(loaded, model=None)
+        del loaded
+        gc.collect()
+    used = [(attack.forget, members), (attack.nonmembers, outsiders)]
+    used += [(attack.retain, retain)] if attack.retain else []
+    return MembershipResult(
+        models=facts,
+        sets=[set_facts(NamedSet(whole.name, tuple(records)), whole, attack.salt) for whole, records in used],
+        settings=MembershipSettings(
+            **attack.asking(device), k_percent=attack.k_percent, members=len(members), nonmembers=len(outsiders)
+        ),
+        metrics=metrics,
+        gates=judge(attack.gates, {metric.id: metric.value for metric in metrics}),
+        warnings=[
+            *_told(attack, metrics, members, outsiders),
+            *(["every answer is a single token, so Min-K% is the loss"] if longest == 1 else []),
+        ],
+        versions={**versions(), "scikit-learn": version("scikit-learn")},
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def answer_likelihoods(loaded: LoadedModel, records: Sequence[Record], batch_size: int) -> list[tuple[float, ...]]:
+    """Log-probability (nats) of every token of each record's right answer, given picture and question."""
+    found: dict[int, tuple[float, ...]] = {}
+    order = sorted(range(len(records)), key=lambda index: (str(records[index].image), index))
+    with torch.inference_mode():
+        for start in range(0, len(order), 16 * batch_size):
+            part = order[start : start + 16 * batch_size]
+            loaded.encoder.drop_pictures()
+            requests = [
+                answer_request(loaded.encoder, encode(loaded.encoder, records[index]), str(records[index].answer))
+                for index in part
+            ]
+            read = read_log_probabilities(loaded, requests, batch_size)
+            found |= {index: tuple(values[:, 0].tolist()) for index, values in zip(part, read, strict=True)}
+    loaded.encoder.drop_pictures()
+    return [found[index] for index in range(len(records))]
+
+
+def min_k(values: Sequence[float], k_percent: float) -> float:
+    """Mean of the k % smallest log-probabilities, at least one; 100 % is minus the loss."""
+    count = max(1, math.floor(len(values) * k_percent / 100.0))
+    return sum(sorted(values)[:count]) / count
+
+
+def separation(
+    start: str,
+    members: Sequence[float],
+    outsiders: Sequence[float],
+    member_origins: Sequence[Hashable],
+    outsider_origins: Sequence[Hashable],
+    *,
+    seed: int,
+) -> list[Metric]:
+    """How well a score tells members from others.
+
+    Args:
+        start: What the ids begin with.
+        members: Scores of members; higher means member.
+        outsiders: Scores of the others.
+        member_origins: The picture of each; whole pictures are resampled, because questions on one belong together.
+        outsider_origins: Likewise.
+        seed: Of the bootstrap.
+    """
+    import sklearn
+    from sklearn.metrics import auc, roc_curve
+
+    def measure(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
+        truth = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
+        false_alarms, found, _ = roc_curve(truth, np.r_[inside, outside], drop_intermediate=False)
+        return float(auc(false_alarms, found)), float(found[false_alarms <= _FALSE_ALARMS].max())
+
+    count = len(members) + len(outsiders)
+    inside, outside = np.asarray(members, dtype=float), np.asarray(outsiders, dtype=float)
+    if not (np.isfinite(inside).all() and np.isfinite(outside).all()):
+        return [Metric(id=f"{start}.{name}", value=None, n=count, direction=_direction(name)) for name in MEASURES]
+    area, hits = measure(inside, outside)
+    generator = np.random.default_rng(seed)
+    # Checking hundreds of resamples of checked numbers would take most of the time.
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        draws = np.array(
+            [
+                measure(_resampled(inside, member_origins, generator), _resampled(outside, outsider_origins, generator))
+                for _ in range(_RESAMPLES)
+            ]
+        )
+    values = {"auc": (area, draws[:, 0]), "advantage": (abs(2 * area - 1), np.abs(2 * draws[:, 0] - 1)),
+              "tpr_at_fpr_5": (hits, draws[:, 1])}  # fmt: skip
+    chance = {"auc": 0.5, "tpr_at_fpr_5": _FALSE_ALARMS}
+    metrics = []
+    for name, (value, resampled) in values.items():
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        metrics.append(
+            Metric(
+                id=f"{start}.{name}",
+                value=value,
+                n=count,
+                direction=_direction(name),
+                low=float(low),
+                high=float(high),
+                interval="bootstrap",
+                chance=chance.get(name),
+            )
+        )
+    return metrics
+
+
+def _direction(name: str) -> Direction:
+    # An AUC far below a half tells members as well as one far above it.
+    return "none" if name == "auc" else "lower"
+
+
+def _resampled(scores: np.ndarray, origins: Sequence[Hashable], generator: np.random.Generator) -> np.ndarray:
+    groups: dict[Hashable, list[int]] = {}
+    for index, origin in enumerate(origins):
+        groups.setdefault(origin, []).append(index)
+    members = list(groups.values())
+    drawn = generator.integers(0, len(members), len(members))
+    return scores[[index for group in drawn for index in members[group]]]
+
+
+def _drawn(attack: Inferring, chosen: NamedSet) -> list[Record]:
+    records = [record for record in chosen.records if to_forget(record)]
+    if not records:
+        raise UserError(
+            f"the {chosen.name} set holds no question that could tell members",
+            expected="questions about pictures in tasks other than general.* and text.*",
+        )
+    return sample(records, attack.limit, attack.seed)
+
+
+def _check_apart(members: Sequence[Record], outsiders: Sequence[Record]) -> None:
+    known = {file_digest(record.image, record.source) for record in members if record.image is not None}
+    for record in outsiders:
+        if record.image is not None and file_digest(record.image, record.source) in known:
+            raise UserError(
+                "a picture of the non-members is a member's",
+                where=record.source,
+                expected="pictures that no model was trained on",
+            )
+
+
+def _origin(record: Record) -> Hashable:
+    return record.image
+
+
+def _known(attack: Inferring, retain: Sequence[Record]) -> list[str]:
+    own = [f"membership.{score}.{name}" for score in SCORES for name in MEASURES]
+    own += metric_ids(f"membership.retain.{BEFORE}", retain)
+    return [*own, *(f"{role}.{name}" for role, _ in attack.roles if role != "model" for name in own)]
+
+
+def _told(
+    attack: Inferring, metrics: Sequence[Metric], members: Sequence[Record], outsiders: Sequence[Record]
+) -> list[str]:
+    found = told_of_missing(has_retain=attack.retain is not None, has_gold=attack.gold is not None)
+    by_id = {metric.id: metric for metric in metrics}
+    shares = [{task: count / len(part) for task, count in Counter(r.task for r in part).items()}
+              for part in (members, outsiders)]  # fmt: skip
+    if any(abs(shares[0][task] - shares[1].get(task, 0.0)) > 0.1 for task in shares[0]):
+        found.append(
+            "members and non-members ask different mixes of tasks, so their likelihoods may differ for that alone; "
+            "read the gap to gold"
+        )
+    own, base, gold = (by_id.get(f"{role}membership.loss.auc") for role in ("", "reference.", "gold."))
+    if base and base.low is not None and base.high is not None and base.low <= 0.5 <= base.high:
+        found.append(
+            f"the reference itself does not tell members apart (AUC {base.value:.3f}): there is nothing to hide here"
+        )
+    if gold and gold.low is not None and gold.high is not None and not gold.low <= 0.5 <= gold.high:
+        found.append(
+            f"gold, which saw neither, tells the two sets apart (AUC {gold.value:.3f}): they differ by themselves; "
+            "hold the model against gold, not against 0.5"
+        )
+    if own and own.high is not None and own.high < 0.5 - _MATTERS:
+        found.append(f"members are less likely than non-members (AUC {own.value:.3f}): being unlearned tells them, too")
+    return found

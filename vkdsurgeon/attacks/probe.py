@@ -1,0 +1,356 @@
+"""The probing attack: can a linear reader still say from the features who is to be seen?
+
+Linear probes: arXiv 1610.01644. Feature mode: the language model is not loaded.
+
+A probe finds any face apart, also in a model that never saw it: features of faces differ. So a high accuracy alone says
+nothing; the gap to gold under the same probe does, and the *reader*: trained on the base's features and shown the
+model's, it says whether what used to read the person there still does.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from vkdsurgeon.attacks.doubts import told_of_missing
+from vkdsurgeon.attacks.linear_reader import LinearReader
+from vkdsurgeon.attacks.outcomes import Pooling, ProbeKind, ProbeResult, ProbeSettings
+from vkdsurgeon.attacks.probe_metrics import FORGET_KINDS, gaps, measured_metrics, row_of
+from vkdsurgeon.attacks.probe_pictures import Gallery, build_gallery, layer_features
+from vkdsurgeon.checkpoint.digest import weights_digest
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.provenance import versions
+from vkdsurgeon.checkpoint.split import split_checkpoint
+from vkdsurgeon.data.pictures import Picture, pictures_of
+from vkdsurgeon.device import resolve_device
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
+from vkdsurgeon.evaluation.schema import Metric, ModelFacts
+from vkdsurgeon.evaluation.score import Listener
+from vkdsurgeon.evaluation.sets import NamedSet, set_facts
+from vkdsurgeon.evaluation.suite import Role
+from vkdsurgeon.visual import VisualStack, load_visual_stack
+from vkdsurgeon.visual.layers import find_layers, outputs_of
+
+FORGET, OTHERS = "forget", "others"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probing:
+    """One attack.
+
+    Attributes:
+        model: Directory of the unlearned model; never written to.
+        forget: Pictures of what was to be forgotten, with subjects.
+        retain: Pictures of others, with subjects.
+        heldout: Other views of the forget subjects to test on.
+        retain_heldout: Other views of the retain subjects to test on.
+        reference: The model before unlearning; probed alike, and the reader is trained on its features.
+        gold: A model that never knew; probed alike.
+        layers: Tapped layers; None for all.
+        probe: Which reader.
+        regularisation: Strength of its L2 penalty.
+        pooling: What a reader gets of a picture's tokens.
+        folds: Into which views are dealt without `heldout`.
+        limit: At most about so many retain pictures; None for all.
+        batch_size: Pictures per forward pass.
+        seed: Of draw and folds.
+        gates: Bounds; they do not stop anything here.
+        device: Where.
+        tower: Module path of the tower, where the rule gets it wrong.
+        projector: Module paths of the projector, likewise.
+        salt: For the digests of the sets.
+    """
+
+    model: Path
+    forget: NamedSet
+    retain: NamedSet | None = None
+    heldout: NamedSet | None = None
+    retain_heldout: NamedSet | None = None
+    reference: Path | None = None
+    gold: Path | None = None
+    layers: Sequence[str] | None = None
+    probe: ProbeKind = "logistic"
+    regularisation: float = 1.0
+    pooling: Pooling = "mean"
+    folds: int = 4
+    limit: int | None = None
+    batch_size: int = 32
+    seed: int = 0
+    gates: Sequence[Gate] = ()
+    device: str = "auto"
+    tower: str | None = None
+    projector: Sequence[str] | None = None
+    salt: bytes = b""
+
+    @property
+    def roles(self) -> list[tuple[Role, Path]]:
+        """What is to be probed; the reference first, because the reader is trained on it."""
+        roles: list[tuple[Role, Path | None]] = [
+            ("reference", self.reference),
+            ("model", self.model),
+            ("gold", self.gold),
+        ]
+        return [(role, root) for role, root in roles if root is not None]
+
+
+@dataclass
+class Read:
+    """What the readers of one layer said of one model.
+
+    Attributes:
+        right: Kind (`identity`, `crowd`, `reader`) -> picture -> whether it was named rightly.
+        areas: Per split, the area under the curve of forget against others.
+    """
+
+    right: dict[str, dict[int, bool]]
+    areas: list[float]
+
+
+def probe(attack: Probing, listener: Listener | None = None) -> ProbeResult:
+    """Probe a model's features, and those of its base and gold alike.
+
+    Args:
+        attack: What.
+        listener: Gets progress events.
+
+    Returns:
+        The result, gates included. Per layer: `identity`, the forget subjects among themselves; `crowd`, among all
+        subjects; `detect.auc`, forget against retain; `reader`, `crowd` (or `identity`) by a reader of the reference's
+        features; for retain pictures `crowd` and `reader` as utility.
+
+    Raises:
+        UserError: Sets, layers, gates or models are wrong, or features cannot be compared; all that can be is checked
+            before a tower is loaded.
+    """
+    started = time.perf_counter()
+    sets = {
+        name: chosen
+        for name, chosen in (
+            ("forget", attack.forget),
+            ("retain", attack.retain),
+            ("heldout", attack.heldout),
+            ("retain-heldout", attack.retain_heldout),
+        )
+        if chosen is not None
+    }
+    pictures: dict[str, list[Picture]] = {name: pictures_of(each.records, role=name) for name, each in sets.items()}
+    if attack.retain_heldout and not (attack.retain and attack.heldout):
+        raise UserError("held-out retain views need --retain and --heldout", where="--retain-heldout")
+    gallery, told = build_gallery(
+        pictures["forget"],
+        pictures.get("retain", []),
+        pictures.get("heldout", []),
+        pictures.get("retain-heldout", []),
+        folds=attack.folds,
+        limit=attack.limit,
+        seed=attack.seed,
+    )
+    kinds = _kinds(attack, gallery)
+    layers = _layers(attack)
+    check_gates(attack.gates, _known(attack, kinds, layers))
+
+    facts: dict[Role, ModelFacts] = {}
+    found: dict[Role, dict[str, Read]] = {}
+    readers: dict[tuple[str, int], LinearReader] = {}
+    stuck = 0
+    device = resolve_device(attack.device)
+    for role, root in attack.roles:
+        if listener:
+            listener({"event": "model", "role": role, "text": f"probing {role}"})
+        stack = load_visual_stack(root, device=device, tower=attack.tower, projector=attack.projector)
+        _check_layers(stack, layers, root)
+        facts[role] = _facts(role, stack)
+        features = layer_features(stack, gallery, layers, attack.pooling, attack.batch_size, listener)
+        del stack
+        gc.collect()
+        found[role] = {}
+        for layer, values in features.items():
+            found[role][layer], missed = _read(attack, gallery, kinds, values, layer, role, readers)
+            stuck += missed
+            if listener:
+                listener({"event": "probe", "model": role, "layer": layer, "text": f"{role}: probed {layer}"})
+    metrics: list[Metric] = []
+    order: tuple[Role, ...] = ("model", "reference", "gold")
+    for role in order:
+        if role in found:
+            metrics += measured_metrics("" if role == "model" else f"{role}.", found[role], gallery, kinds)
+    if "gold" in found:
+        metrics += gaps(found["model"], found["gold"], gallery, kinds)
+    if stuck:
+        told.append(f"{stuck} probes did not converge; raise --regularisation")
+    counted = [sum(1 for mine in gallery.forget if mine == part) for part in (True, False)]
+    return ProbeResult(
+        models=[facts[role] for role in order if role in facts],
+        sets=[set_facts(chosen, chosen, attack.salt) for chosen in sets.values()],
+        settings=ProbeSettings(
+            probe=attack.probe,
+            regularisation=attack.regularisation,
+            pooling=attack.pooling,
+            layers=list(layers),
+            splits=len(gallery.splits),
+            tested_on="heldout" if attack.heldout else "folds",
+            forget_subjects=len(gallery.people(forget=True)),
+            forget_pictures=counted[0],
+            retain_subjects=len(gallery.people(forget=False)),
+            retain_pictures=counted[1],
+            limit=attack.limit,
+            device=str(device),
+            seed=attack.seed,
+        ),
+        metrics=metrics,
+        gates=judge(attack.gates, {metric.id: metric.value for metric in metrics}),
+        warnings=[*told, *_told(attack, kinds, layers, metrics)],
+        versions={**versions(), "scikit-learn": version("scikit-learn")},
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def _kinds(attack: Probing, gallery: Gallery) -> tuple[str, ...]:
+    mine, others = gallery.people(forget=True), gallery.people(forget=False)
+    found = ["identity"] if len(mine) > 1 else []
+    found += ["crowd"] if len(others) > 1 else []
+    found += ["detect"] if others else []
+    if not found:
+        raise UserError(
+            "there is nobody to tell the one subject of the forget set from",
+            expected="two or more subjects, or --retain",
+        )
+    if attack.reference and found != ["detect"]:
+        found.append("reader")
+    return tuple(found)
+
+
+def _layers(attack: Probing) -> tuple[str, ...]:
+    """The layers to probe, known from config and shard headers alone."""
+    split = split_checkpoint(take_inventory(attack.model), tower=attack.tower, projector=attack.projector)
+    every = (*(f"layer.{index}" for index in range(len(find_layers(split)))), *outputs_of(split))
+    unknown = [layer for layer in attack.layers or () if layer not in every]
+    if unknown:
+        raise UserError("no such layer", where="--layer", value=unknown[0], expected="one of " + ", ".join(every))
+    return tuple(layer for layer in every if attack.layers is None or layer in attack.layers)
+
+
+def _check_layers(stack: VisualStack, layers: Sequence[str], root: Path) -> None:
+    absent = [layer for layer in layers if layer not in stack.layers]
+    if absent:
+        raise UserError(
+            "this model cannot be compared: it has no such layer",
+            where=root,
+            value=absent[0],
+            expected="a checkpoint of the same architecture",
+        )
+
+
+def _read(
+    attack: Probing,
+    gallery: Gallery,
+    kinds: Sequence[str],
+    features: np.ndarray,
+    layer: str,
+    role: Role,
+    readers: dict[tuple[str, int], LinearReader],
+) -> tuple[Read, int]:
+    from sklearn.metrics import roc_auc_score
+
+    found = Read({}, [])
+    stuck = 0
+
+    def train(indices: Sequence[int], labels: Sequence[str], *, balanced: bool = False) -> LinearReader:
+        nonlocal stuck
+        made = LinearReader(attack.probe, attack.regularisation, balanced=balanced)
+        made.fit(features[list(indices)], [labels[index] for index in indices])
+        stuck += not made.converged
+        return made
+
+    def name(kind: str, reader: LinearReader, indices: Sequence[int]) -> None:
+        said = reader.read(features[list(indices)])
+        answers = found.right.setdefault(kind, {})
+        answers |= {index: gallery.subjects[index] == who for index, who in zip(indices, said, strict=True)}
+
+    sides = [FORGET if mine else OTHERS for mine in gallery.forget]
+    for number, (shown, tested) in enumerate(gallery.splits):
+        mine = [index for index in shown if gallery.forget[index]]
+        asked = [index for index in tested if gallery.forget[index]]
+        if "identity" in kinds:
+            by_themselves = train(mine, gallery.subjects)
+            name("identity", by_themselves, asked)
+        if "crowd" in kinds:
+            among_all = train(shown, gallery.subjects)
+            name("crowd", among_all, tested)
+        if "reader" in kinds:
+            if role == "reference":
+                readers[layer, number] = among_all if "crowd" in kinds else by_themselves
+            reader = readers[layer, number]
+            if reader.width != features.shape[1]:
+                raise UserError(
+                    f"the {role}'s features at {layer} have another width than the reference's",
+                    value=features.shape[1],
+                    expected=str(reader.width),
+                )
+            name("reader", reader, tested if "crowd" in kinds else asked)
+        if "detect" in kinds:
+            # Sorted, "forget" comes before "others", so a high score means others.
+            scores = train(shown, sides, balanced=True).score(features[list(tested)])
+            truth = [gallery.forget[index] for index in tested]
+            if 0 < sum(truth) < len(truth):
+                found.areas.append(float(roc_auc_score(truth, -scores)))
+    return found, stuck
+
+
+def _known(attack: Probing, kinds: Sequence[str], layers: Sequence[str]) -> list[str]:
+    own = []
+    for layer in layers:
+        row = row_of(layer)
+        own += [f"probe.{row}.{kind}.accuracy" for kind in kinds if kind in FORGET_KINDS]
+        own += [f"probe.{row}.detect.auc"] if "detect" in kinds else []
+        own += [
+            f"probe.retain.{row}.{kind}.accuracy" for kind in ("crowd", "reader") if "crowd" in kinds and kind in kinds
+        ]
+    known = list(own)
+    known += [f"{role}.{name}" for role, _ in attack.roles if role != "model" for name in own]
+    return known + ([f"gap.{name}" for name in own] if attack.gold else [])
+
+
+def _facts(role: Role, stack: VisualStack) -> ModelFacts:
+    inventory = stack.inventory
+    return ModelFacts(
+        role=role,
+        model_type=stack.split.model_type,
+        weights_digest=weights_digest(inventory.root, inventory.shards),
+        dtype="float32",
+    )
+
+
+def _told(attack: Probing, kinds: Sequence[str], layers: Sequence[str], metrics: Sequence[Metric]) -> list[str]:
+    found = told_of_missing(has_retain=attack.retain is not None, has_gold=attack.gold is not None)
+    by_id: Mapping[str, Metric] = {metric.id: metric for metric in metrics}
+    last = row_of(layers[-1])
+    for kind in (kind for kind in kinds if kind in FORGET_KINDS):
+        name = f"probe.{last}.{kind}.accuracy"
+        own, base, gold = (by_id.get(f"{role}{name}") for role in ("", "reference.", "gold."))
+        if kind != "reader" and gold is not None and gold.chance is not None and (gold.low or 0.0) > gold.chance:
+            found.append(
+                f"{kind} at {layers[-1]}: gold, which never saw these subjects, is read at {gold.value:.3f} (chance "
+                f"{gold.chance:.3f}): a probe finds any face apart, so only the gap to gold counts"
+            )
+        low, high = base.low if base else None, gold.high if gold else None
+        if base and gold and low is not None and high is not None and low <= high:
+            found.append(
+                f"{kind} at {layers[-1]}: reference ({base.value:.3f}) and gold ({gold.value:.3f}) lie within each "
+                "other's noise, so this probe cannot tell forgetting from never having known"
+            )
+        if kind == "reader" and own is not None and own.chance is not None and (own.low or 0.0) > own.chance:
+            found.append(
+                f"a reader of the reference's features still names the forgotten at {layers[-1]}: {own.value:.3f}, "
+                f"chance {own.chance:.3f}"
+            )
+    if attack.reference is None:
+        found.append("no reference was given (--reference), so no reader of the old features was tried")
+    return found

@@ -1,0 +1,220 @@
+"""Which pictures a probe is trained and tested on, and their features."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vkdsurgeon.attacks.outcomes import Pooling
+from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.score import Listener
+from vkdsurgeon.features import PictureSet
+from vkdsurgeon.visual import VisualStack
+
+_CACHE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Labelled pictures and how they are split.
+
+    Attributes:
+        pictures: All of them, those to be forgotten first.
+        subjects: Label of each.
+        forget: Whether each is to be forgotten.
+        splits: Pairs of indices to train and to test on; every picture is tested at most once, on a reader that never
+            saw it.
+    """
+
+    pictures: tuple[Picture, ...]
+    subjects: tuple[str, ...]
+    forget: tuple[bool, ...]
+    splits: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+
+    def people(self, *, forget: bool) -> list[str]:
+        """Distinct subjects of one part."""
+        chosen = (name for name, mine in zip(self.subjects, self.forget, strict=True) if mine == forget)
+        return list(dict.fromkeys(chosen))
+
+
+def build_gallery(
+    forget: Sequence[Picture],
+    retain: Sequence[Picture],
+    heldout: Sequence[Picture],
+    retain_heldout: Sequence[Picture],
+    *,
+    folds: int,
+    limit: int | None,
+    seed: int,
+) -> tuple[Gallery, list[str]]:
+    """Put pictures together and split them by views.
+
+    Args:
+        forget: Pictures of the subjects to be forgotten.
+        retain: Pictures of others; may be empty.
+        heldout: Other views of the forget subjects to test on; without any, views are dealt into folds.
+        retain_heldout: Other views of the retain subjects; without any (and with `heldout`) a part of their views is
+            tested on.
+        folds: Number of folds.
+        limit: At most about so many retain pictures to train and fold on: whole subjects are drawn.
+        seed: Of draw and folds.
+
+    Returns:
+        The gallery, and warnings about what was left out.
+
+    Raises:
+        UserError: A picture stands in two sets, or a forget subject has a single view and there are no held-out ones.
+    """
+    told = []
+    _check_apart({"forget": forget, "retain": retain, "heldout": heldout, "retain-heldout": retain_heldout})
+    named = {picture.subject for picture in forget}
+    if any(picture.subject in named for picture in (*retain, *retain_heldout)):
+        told.append("retain pictures of subjects that are to be forgotten were left out")
+        retain, retain_heldout = (
+            [picture for picture in part if picture.subject not in named] for part in (retain, retain_heldout)
+        )
+    if heldout and any(picture.subject not in named for picture in heldout):
+        told.append("held-out pictures of subjects that the forget set does not have were left out")
+        heldout = [picture for picture in heldout if picture.subject in named]
+    views = Counter(picture.subject for picture in forget)
+    if not heldout and min(views.values()) < 2:
+        raise UserError(
+            "a subject to be forgotten has a single picture, so no probe can be tested on another view of it",
+            where=next(picture.source for picture in forget if views[picture.subject] == 1),
+            expected="two or more pictures per subject, or --heldout",
+        )
+    known = _draw_subjects(_with_views(retain, 2 if not retain_heldout else 1), limit, seed)
+    people = {picture.subject for picture in known}
+    if len(people) < len({picture.subject for picture in retain}):
+        told.append(f"{len(people)} of {len({picture.subject for picture in retain})} retain subjects took part")
+    others = [picture for picture in retain_heldout if picture.subject in people]
+    pictures = [*forget, *heldout, *known, *others]
+    marks = [*[True] * (len(forget) + len(heldout)), *[False] * (len(known) + len(others))]
+    subjects = [picture.subject for picture in pictures]
+    if heldout:
+        tested = set(range(len(forget), len(forget) + len(heldout)))
+        first = len(forget) + len(heldout)
+        tested |= set(range(first + len(known), len(pictures)))
+        if known and not others:
+            dealt = deal_folds(subjects[first:], folds, seed)
+            tested |= {first + index for index, fold in enumerate(dealt) if fold == 0}
+        splits = [([index for index in range(len(pictures)) if index not in tested], sorted(tested))]
+    else:
+        folds = min(folds, min(views.values()))
+        dealt = deal_folds(subjects, folds, seed)
+        splits = [
+            (
+                [index for index, own in enumerate(dealt) if own != fold],
+                [index for index, own in enumerate(dealt) if own == fold],
+            )
+            for fold in range(folds)
+        ]
+    return (
+        Gallery(
+            tuple(pictures), tuple(subjects), tuple(marks), tuple((tuple(left), tuple(right)) for left, right in splits)
+        ),
+        told,
+    )
+
+
+def deal_folds(subjects: Sequence[str], folds: int, seed: int) -> list[int]:
+    """Deal every subject's pictures out to folds like cards, in a drawn order; gives the fold of each picture."""
+    generator = random.Random(seed)
+    by_subject: dict[str, list[int]] = {}
+    for index, subject in enumerate(subjects):
+        by_subject.setdefault(subject, []).append(index)
+    dealt = [0] * len(subjects)
+    for members in by_subject.values():
+        generator.shuffle(members)
+        for turn, index in enumerate(members):
+            dealt[index] = turn % folds
+    return dealt
+
+
+def layer_features(
+    stack: VisualStack,
+    gallery: Gallery,
+    layers: Sequence[str],
+    pooling: Pooling,
+    batch_size: int,
+    listener: Listener | None = None,
+) -> dict[str, np.ndarray]:
+    """Features of every picture at every layer, as a reader takes them.
+
+    Args:
+        stack: Tower and projector.
+        gallery: The pictures.
+        layers: Some of the stack's.
+        pooling: `mean` over tokens, or all `tokens` one after the other.
+        batch_size: Most pictures per forward pass.
+        listener: Gets progress events.
+
+    Returns:
+        Layer -> float64 [n, D], or [n, N * D] of all tokens.
+
+    Raises:
+        UserError: A feature is NaN or infinite; or all tokens are wanted and their number differs between pictures.
+    """
+    chosen = PictureSet(stack, gallery.pictures, _CACHE_BYTES)
+    rows: dict[str, dict[int, np.ndarray]] = {layer: {} for layer in layers}
+    done = 0
+    with torch.no_grad():
+        for indices, batch in chosen.batches(range(len(chosen)), batch_size):
+            for layer, values in stack.features(batch, layers).items():
+                pooled = values.mean(dim=1) if pooling == "mean" else values.flatten(1)
+                rows[layer] |= zip(indices, pooled.double().cpu().numpy(), strict=True)
+            done += len(indices)
+            if listener:
+                text = f"features of {done} of {len(chosen)} pictures"
+                listener({"event": "features", "done": done, "total": len(chosen), "text": text})
+    if any(len({row.shape for row in found.values()}) > 1 for found in rows.values()):
+        raise UserError(
+            "pictures have different numbers of tokens",
+            where="--pooling",
+            value=pooling,
+            remedy="use --pooling mean",
+        )
+    features = {layer: np.stack([found[index] for index in range(len(chosen))]) for layer, found in rows.items()}
+    broken = [layer for layer, values in features.items() if not np.isfinite(values).all()]
+    if broken:
+        raise UserError("features are NaN or infinite", where=stack.inventory.root, value=broken[0])
+    return features
+
+
+def _with_views(pictures: Sequence[Picture], least: int) -> list[Picture]:
+    views = Counter(picture.subject for picture in pictures)
+    return [picture for picture in pictures if views[picture.subject] >= least]
+
+
+def _draw_subjects(pictures: Sequence[Picture], limit: int | None, seed: int) -> list[Picture]:
+    if limit is None or len(pictures) <= limit:
+        return list(pictures)
+    views = Counter(picture.subject for picture in pictures)
+    order = sorted(views)
+    random.Random(seed).shuffle(order)
+    drawn: set[str] = set()
+    room = limit
+    for subject in order:
+        if views[subject] <= room or len(drawn) < 2:
+            drawn.add(subject)
+            room -= views[subject]
+    return [picture for picture in pictures if picture.subject in drawn]
+
+
+def _check_apart(parts: dict[str, Iterable[Picture]]) -> None:
+    known: dict[str, tuple[str, Picture]] = {}
+    for name, pictures in parts.items():
+        for picture in pictures:
+            other, first = known.setdefault(picture.digest, (name, picture))
+            if other != name:
+                raise UserError(
+                    f"a picture is in the {other} and in the {name} set",
+                    where=picture.source,
+                    expected=f"different pictures; the same bytes are at {first.source}",
+                )

@@ -1,0 +1,255 @@
+"""The same questions asked under variations: the loop that attacks on weights, pictures and prompts share."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vkdsurgeon.attacks.doubts import told_of_variations
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.evaluation.gates import Gate, check_gates
+from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
+from vkdsurgeon.evaluation.model import LoadedModel, load_model
+from vkdsurgeon.evaluation.schema import Metric, ModelFacts, SetFacts
+from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
+from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
+from vkdsurgeon.evaluation.suite import Role, match_encoder, model_facts
+
+BEFORE, WORST, MEAN, GAIN = "before", "worst", "mean", "gain"
+# Rows of metric ids that no variation may be called.
+RESERVED = frozenset({BEFORE, WORST, MEAN, GAIN, "after", "retain"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is attacked and measured.
+
+    Attributes:
+        model: Directory of the unlearned model; never written to.
+        forget: Questions on what was to be forgotten.
+        retain: What utility is measured on.
+        reference: The model before unlearning; attacked alike, as the ceiling.
+        gold: A model that never knew; attacked alike.
+        limit: At most so many questions per set, drawn per task; None for all.
+        seed: Of the draw and of everything random.
+        gates: Bounds; they do not stop anything here.
+        scoring: How answers are obtained.
+        device: Where.
+        dtype: Precision, as in `load_model`.
+        tower: Module path of the tower, where the rule gets it wrong.
+        projector: Module paths of the projector, likewise.
+        salt: For the digests of the sets.
+    """
+
+    model: Path
+    forget: NamedSet
+    retain: NamedSet | None = None
+    reference: Path | None = None
+    gold: Path | None = None
+    limit: int | None = None
+    seed: int = 0
+    gates: Sequence[Gate] = ()
+    scoring: Scoring = field(default_factory=Scoring)
+    device: str = "auto"
+    dtype: str = "auto"
+    tower: str | None = None
+    projector: Sequence[str] | None = None
+    salt: bytes = b""
+
+    @property
+    def roles(self) -> list[tuple[Role, Path]]:
+        """What is to be measured, the model first."""
+        roles: list[tuple[Role, Path | None]] = [
+            ("model", self.model),
+            ("reference", self.reference),
+            ("gold", self.gold),
+        ]
+        return [(role, root) for role, root in roles if root is not None]
+
+    def asking(self, device: str) -> dict[str, Any]:
+        """The settings that every document of an attack on answers tells."""
+        return {
+            "device": device,
+            "seed": self.seed,
+            "limit": self.limit,
+            "batch_size": self.scoring.batch_size,
+            "length_normalised": self.scoring.length_normalised,
+            "max_new_tokens": self.scoring.max_new_tokens,
+        }
+
+
+class Variation:
+    """One way to ask again; this one changes nothing.
+
+    Attributes:
+        name: The row of its metric ids.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def concerns(self, record: Record) -> bool:
+        """Whether a record is asked under this variation."""
+        return True
+
+    def reword(self, record: Record) -> Record:
+        """The record as it is asked."""
+        return record
+
+    def applied(self, loaded: LoadedModel, role: Role) -> AbstractContextManager[None]:
+        """A context in which the model, or what it is given, is altered; left as it was afterwards."""
+        return nullcontext()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What all models answered under all variations, as parts of a document."""
+
+    models: list[ModelFacts]
+    sets: list[SetFacts]
+    metrics: list[Metric]
+    warnings: list[str]
+    device: str
+
+
+def measure_variations(
+    target: Target, attack: str, variations: Sequence[Variation], listener: Listener | None = None
+) -> Measured:
+    """Ask every model every question, as it is and under every variation.
+
+    Args:
+        target: What.
+        attack: First part of the metric ids.
+        variations: How; distinct names.
+        listener: Gets progress events.
+
+    Returns:
+        Metrics `ATTACK.[retain.]ROW.GROUP.METRIC` for rows `before`, every variation and, with several, `worst` (the
+        highest of what is to be forgotten, the lowest of what is to be kept) and `mean`; `ATTACK.gain.ROW...` is the
+        model's paired change on the forget set; `reference.` and `gold.` are the other models under the same.
+
+    Raises:
+        UserError: Sets, gates or models are wrong; sets and gates are checked before a model is loaded.
+    """
+    forget = sample(target.forget.records, target.limit, target.seed)
+    retain = sample(target.retain.records, target.limit, target.seed) if target.retain else []
+    parts = {name: records for name, records in (("", forget), ("retain.", retain)) if records}
+    check_gates(target.gates, _known(target, attack, variations, parts))
+
+    facts: list[ModelFacts] = []
+    metrics: list[Metric] = []
+    first: LoadedModel | None = None
+    for role, root in target.roles:
+        if listener:
+            listener({"event": "model", "role": role, "text": f"loading {role}"})
+        loaded = load_model(root, device=target.device, dtype=target.dtype)
+        if first is not None:
+            match_encoder(loaded, first)
+        facts.append(model_facts(role, loaded))
+        metrics += _measure(target, attack, variations, parts, loaded, role, listener)
+        first = first or replace(loaded, model=None)
+        # One model in memory at a time.
+        del loaded
+        gc.collect()
+    assert first is not None
+    used = [(target.forget, forget), *([(target.retain, retain)] if target.retain else [])]
+    return Measured(
+        models=facts,
+        sets=[set_facts(NamedSet(whole.name, tuple(records)), whole, target.salt) for whole, records in used],
+        metrics=metrics,
+        warnings=told_of_variations(
+            attack,
+            [variation.name for variation in variations],
+            metrics,
+            has_retain=target.retain is not None,
+            has_gold=target.gold is not None,
+        ),
+        device=str(first.device),
+    )
+
+
+def _measure(
+    target: Target,
+    attack: str,
+    variations: Sequence[Variation],
+    parts: dict[str, list[Record]],
+    loaded: LoadedModel,
+    role: Role,
+    listener: Listener | None,
+) -> list[Metric]:
+    start = attack if role == "model" else f"{role}.{attack}"
+    before = {part: answer_records(loaded, records, target.scoring, listener) for part, records in parts.items()}
+    metrics: list[Metric] = []
+    for part, answers in before.items():
+        metrics += summarise(f"{start}.{part}{BEFORE}", answers, forget=not part, seed=target.seed)
+    rows: dict[str, list[list[Metric]]] = {part: [] for part in parts}
+    for variation in variations:
+        with variation.applied(loaded, role):
+            for part, records in parts.items():
+                concerned = [index for index, record in enumerate(records) if variation.concerns(record)]
+                if not concerned:
+                    continue
+                asked = [variation.reword(records[index]) for index in concerned]
+                after = answer_records(loaded, asked, target.scoring, listener)
+                rows[part].append(
+                    summarise(f"{start}.{part}{variation.name}", after, forget=not part, seed=target.seed)
+                )
+                if role == "model" and not part:
+                    given: list[Answered] = [before[part][index] for index in concerned]
+                    metrics += differences(f"{start}.{GAIN}.{variation.name}", after, given, forget=True)
+    for part, found in rows.items():
+        metrics += [metric for row in found for metric in row]
+        metrics += summary_rows(f"{start}.{part}", found) if len(variations) > 1 else []
+    return metrics
+
+
+def summary_rows(start: str, rows: Sequence[Sequence[Metric]]) -> list[Metric]:
+    """The worst of several rows, and their mean.
+
+    Args:
+        start: What every id begins with, up to the row, with a dot.
+        rows: Metrics of one row each, with ids `{start}{row}.{rest}`.
+
+    Returns:
+        `{start}worst.{rest}`: the highest value where lower is better, else the lowest, with that row's interval (which
+        knows nothing of the choice); `{start}mean.{rest}`: the mean over the rows that have it. None where a row's
+        value is None.
+    """
+    by_rest: dict[str, list[Metric]] = {}
+    for metric in (metric for row in rows for metric in row):
+        by_rest.setdefault(metric.id.removeprefix(start).split(".", 1)[1], []).append(metric)
+    found = []
+    for rest, members in by_rest.items():
+        values = [metric.value for metric in members if metric.value is not None]
+        whole = len(values) == len(members)
+        pick = max if members[0].direction == "lower" else min
+        worst = pick(members, key=lambda metric: metric.value or 0.0)
+        found.append(worst.model_copy(update={"id": f"{start}{WORST}.{rest}", "value": worst.value if whole else None}))
+        found.append(
+            Metric(
+                id=f"{start}{MEAN}.{rest}",
+                value=sum(values) / len(values) if whole else None,
+                n=max(metric.n for metric in members),
+                direction=members[0].direction,
+                chance=members[0].chance,
+            )
+        )
+    return found
+
+
+def _known(target: Target, attack: str, variations: Sequence[Variation], parts: dict[str, list[Record]]) -> list[str]:
+    common: list[str] = []
+    gains: list[str] = []
+    for part, records in parts.items():
+        common += metric_ids(f"{attack}.{part}{BEFORE}", records)
+        for variation in variations:
+            concerned = [record for record in records if variation.concerns(record)]
+            rows = [variation.name, *((WORST, MEAN) if len(variations) > 1 else ())]
+            common += [name for row in rows for name in metric_ids(f"{attack}.{part}{row}", concerned)]
+            gains += [] if part else metric_ids(f"{attack}.{GAIN}.{variation.name}", concerned)
+    others = [f"{role}.{name}" for role, _ in target.roles if role != "model" for name in common]
+    return list(dict.fromkeys(common + gains + others))
