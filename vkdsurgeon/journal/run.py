@@ -1,0 +1,88 @@
+"""The journal of one `vkdsurgeon unlearn`, from the question whether there is one to the answer what becomes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from vkdsurgeon.errors import Diverged, UserError
+from vkdsurgeon.journal.journal import Journal
+
+
+class Asked(Protocol):
+    """The part of a request that a journal needs."""
+
+    @property
+    def model(self) -> Path:
+        """The checkpoint."""
+
+    @property
+    def out(self) -> Path | None:
+        """The output."""
+
+    @property
+    def journal(self) -> Path | None:
+        """The journal, if named."""
+
+    @property
+    def resume(self) -> bool:
+        """Go on where there is something to go on with."""
+
+    @property
+    def checkpoint_minutes(self) -> float:
+        """Least time between saves."""
+
+
+class Teller(Protocol):
+    """Who hears of it."""
+
+    def note(self, text: str) -> None:
+        """How the run goes."""
+
+    def warn(self, text: str) -> None:
+        """Something to know."""
+
+
+def journal_of(asked: Asked) -> Path:
+    """Where a run's journal lies: `OUT.journal` beside the output, unless it is named."""
+    if asked.journal is not None:
+        return asked.journal
+    assert asked.out is not None
+    place = asked.out.resolve()
+    return place.parent / f"{place.name}.journal"
+
+
+@contextmanager
+def journalled(asked: Asked, teller: Teller) -> Iterator[Journal]:
+    """The journal of a run, which says how to go on when the run ends early.
+
+    Raises:
+        UserError: See `Journal`; or the time between saves is none.
+    """
+    minutes = asked.checkpoint_minutes
+    if not (minutes >= 0 and math.isfinite(minutes)):
+        raise UserError("not a time", where="--checkpoint-minutes", value=minutes, expected="minutes, 0 or more")
+    path = journal_of(asked)
+    assert asked.out is not None
+    apart = {"model": asked.model, "output": asked.out}
+    journal = Journal(path, resume=asked.resume, apart_from=apart, minutes=minutes, warn=teller.warn)
+    if asked.resume:
+        teller.note(f"resuming from {path}" if journal.resumed else f"no journal at {path}: a new run starts")
+    try:
+        yield journal
+    except Diverged:
+        journal.discard()
+        raise
+    except UserError:
+        # What is wrong has to be put right first, and a journal that does not belong here is no help.
+        raise
+    except BaseException:
+        if journal.saved:
+            teller.note(f"the state of the run is in {path}: the same command with --resume goes on from there")
+        raise
+    finally:
+        journal.close()
+
