@@ -85,4 +85,3 @@ def journalled(asked: Asked, teller: Teller) -> Iterator[Journal]:
         raise
     finally:
         journal.close()
-
