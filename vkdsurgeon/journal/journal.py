@@ -118,7 +118,11 @@ class Journal:
                 remedy="give --resume to go on from there, or remove the directory to start afresh",
             )
         self._folder.lock()
-        self._document = self._folder.read()
+        try:
+            self._document = self._folder.read()
+        except BaseException:
+            self._folder.close()
+            raise
         self.resumed = True
 
     @property
