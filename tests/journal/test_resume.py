@@ -15,6 +15,7 @@ import torch
 import vkdsurgeon.journal.files
 from tests.journal.runs import DECODER, RECIPE, Ear, Place, asked, files, go, journal, stop
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.journal.files import Folder
 
 BOTH = RECIPE.model_copy(update={"decoder": DECODER})
 
@@ -132,16 +133,35 @@ def test_a_full_disk_is_told_once_and_stops_nothing(
     stop(asked(here, tmp_path / "out"), "step 6")
     # The mask and two states went onto the disk.
     assert journal(tmp_path / "out")["passes"]["visual"]["facts"]["step"] == 2
-    assert not list(tmp_path.glob("out.journal/*.part"))
+    assert sorted(os.listdir(tmp_path / "out.journal")) == [
+        "journal.json",
+        "visual-mask-0.safetensors",
+        "visual-state-0.2.safetensors",
+    ]
     go(asked(here, tmp_path / "out", resume=True), ear)
     assert len(ear.warnings) == 1
     assert "No space left on device" in ear.warnings[0]
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
+def test_a_disk_that_is_full_from_the_start_leaves_no_journal(
+    here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Folder, document: Any) -> None:
+        (self.path / "journal.json.part").write_text("{")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Folder, "commit", full)
+    ear = Ear()
+    result = go(asked(here, tmp_path / "out"), ear)
+    assert len(ear.warnings) == 1
+    assert result.journal is None
+    assert os.listdir(tmp_path) == ["out"]
+
+
 def test_a_slow_disk_is_not_written_to_all_the_time(here: Place, tmp_path: Path) -> None:
     """Once a minute is more often than this run lasts, so only the verdicts are saved."""
-    seen: list[int] = []
+    seen: list[bool] = []
 
     class Watching(Ear):
         def step(self, step: object) -> None:

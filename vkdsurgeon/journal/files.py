@@ -177,8 +177,12 @@ class Folder:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+        self.tidy(document)
+
+    def tidy(self, document: Mapping[str, Any]) -> None:
+        """Remove the files of tensors that a document does not name, such as those of a save that failed."""
         named = {DOCUMENT, *(entry["file"] for entry in _entries(document))}
-        for name in os.listdir(self.path):
+        for name in os.listdir(self.path) if self.path.is_dir() else ():
             if name not in named and _OURS.fullmatch(name):
                 (self.path / name).unlink(missing_ok=True)
 

@@ -193,6 +193,8 @@ class Journal:
                     "works again it can be resumed from its last saved state only, if there is one"
                 )
             self._warned = True
+            with suppress(OSError):
+                self._folder.tidy(self._document) if self.saved else self._folder.remove()
             return False
         finally:
             self._last = time.monotonic()
