@@ -123,8 +123,9 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
         )
     if request.out is None:
         return _run(request, listener, None)
-    check_output(take_inventory(request.model), request.out)
-    with journalled(request, listener) as journal:
+    inventory = take_inventory(request.model)
+    check_output(inventory, request.out)
+    with journalled(request, inventory.size, listener) as journal:
         return _run(request, listener, journal)
 
 

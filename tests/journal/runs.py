@@ -43,9 +43,13 @@ class Place:
 
 @functools.cache
 def place(folder: Path) -> Place:
-    """Build the model once."""
+    """Build the model once, and write a few pictures of each person with two questions each."""
     folder.mkdir(exist_ok=True)
-    return Place(model=build(folder / "model"), **write_records(folder))
+    found = Place(model=build(folder / "model"), **write_records(folder))
+    for path in (found.forget, found.retain):
+        rows = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(row for number, row in enumerate(rows) if number % 16 < 8 and number % 4 in (0, 3)))
+    return found
 
 
 @dataclass

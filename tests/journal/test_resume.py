@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 
 import vkdsurgeon.journal.files
 from tests.journal.runs import DECODER, RECIPE, Ear, Place, asked, files, go, journal, stop
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.output import SLACK_BYTES
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.journal.files import Folder
 
@@ -22,7 +25,7 @@ BOTH = RECIPE.model_copy(update={"decoder": DECODER})
 
 @pytest.mark.parametrize(
     "at",
-    ["step 1", "step 6", "verdict 1", "step 11", "decoder step 3", "writing 1"],
+    ["step 6", "verdict 1", "step 11", "decoder step 3", "writing 1"],
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(here: Place, whole: dict[str, bytes], tmp_path: Path, at: str) -> None:
     request = asked(here, tmp_path / "out", BOTH)
@@ -156,6 +159,18 @@ def test_a_disk_that_is_full_from_the_start_leaves_no_journal(
     result = go(asked(here, tmp_path / "out"), ear)
     assert len(ear.warnings) == 1
     assert result.journal is None
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_the_room_for_the_output_is_left_alone(here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for the output, and for half a state more."""
+    inventory = take_inventory(here.model)
+    free = inventory.size + SLACK_BYTES + 10_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2 * free, free, free))  # type: ignore[attr-defined]
+    ear = Ear()
+    go(asked(here, tmp_path / "out"), ear)
+    assert len(ear.warnings) == 1
+    assert "the room that the output needs" in ear.warnings[0]
     assert os.listdir(tmp_path) == ["out"]
 
 

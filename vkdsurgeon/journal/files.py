@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,13 @@ class Folder:
     """The directory of a journal.
 
     Args:
-        path: The directory; made by the first `commit`.
+        path: The directory; made when something is written.
+        reserve: Bytes of its disk that it must leave free, for whoever needs them more.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reserve: int = 0) -> None:
         self.path = path
+        self._reserve = reserve
         self._lock: int | None = None
 
     @property
@@ -144,10 +147,13 @@ class Folder:
             What the document says of it.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: It cannot be written, or would take what the disk is to keep free.
             safetensors.SafetensorError: Likewise.
         """
         self._make()
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        if self._reserve and shutil.disk_usage(self.path).free - size < self._reserve:
+            raise OSError(errno.ENOSPC, f"{size} bytes would take the room that the output needs", str(self.path))
         path, part = self.path / f"{name}.safetensors", self.path / f"{name}.safetensors{_PART}"
         try:
             save_file(dict(tensors), part)

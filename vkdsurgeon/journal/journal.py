@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import Parameter
@@ -74,6 +75,8 @@ class Kept:
         """
         try:
             yield
+        except torch.OutOfMemoryError:
+            raise
         except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
             raise damaged(self.where, f"{type(error).__name__}: {error}") from error
 
@@ -86,6 +89,7 @@ class Journal:
         resume: Go on from what is there; where there is nothing, the run starts.
         apart_from: Directories that it must not be in, by what they are.
         minutes: Least time between saves; 0 saves after every step.
+        reserve: Bytes of its disk that it must leave free.
         warn: Hears once that nothing could be saved.
 
     Raises:
@@ -99,10 +103,11 @@ class Journal:
         resume: bool,
         apart_from: Mapping[str, Path],
         minutes: float,
+        reserve: int = 0,
         warn: Callable[[str], None],
     ) -> None:
         self.path = path
-        self._folder = Folder(path)
+        self._folder = Folder(path, reserve)
         self._folder.check(apart_from)
         self._seconds, self._warn, self._warned = 60 * minutes, warn, False
         self._last, self._cost = time.monotonic(), 0.0

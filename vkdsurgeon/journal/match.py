@@ -37,11 +37,15 @@ def check_match(kept: Mapping[str, Any], found: Mapping[str, Any], where: Path) 
         if before == now:
             continue
         what = _TOLD.get(key, key)
-        shown = isinstance(now, (int, str)) and key in ("seed", "dtype", "device")
-        if isinstance(before, dict) and isinstance(now, dict):
-            part = next(name for name in dict.fromkeys((*now, *before)) if before.get(name) != now.get(name))
-            before, now, shown = before.get(part), now.get(part), key != "teachers"
-            what += f": {part}"
+        shown = key in ("seed", "dtype", "device", "recipe", "versions")
+        parts = []
+        while isinstance(before, dict) and isinstance(now, dict):
+            names = dict.fromkeys((*now, *before))
+            parts.append(next(name for name in names if before.get(name) != now.get(name)))
+            before, now = before.get(parts[-1]), now.get(parts[-1])
+        if parts:
+            what += f": {'.'.join(parts)}"
+        shown = shown and not isinstance(before, dict) and not isinstance(now, dict)
         raise UserError(
             f"the journal belongs to another run; what differs is {what}",
             where=where,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from vkdsurgeon.checkpoint.output import SLACK_BYTES
 from vkdsurgeon.errors import Diverged, UserError
 from vkdsurgeon.journal.journal import Journal
 
@@ -56,8 +57,13 @@ def journal_of(asked: Asked) -> Path:
 
 
 @contextmanager
-def journalled(asked: Asked, teller: Teller) -> Iterator[Journal]:
+def journalled(asked: Asked, room: int, teller: Teller) -> Iterator[Journal]:
     """The journal of a run, which says how to go on when the run ends early.
+
+    Args:
+        asked: The run.
+        room: Bytes that its output will take.
+        teller: Hears of it.
 
     Raises:
         UserError: See `Journal`; or the time between saves is none.
@@ -68,7 +74,16 @@ def journalled(asked: Asked, teller: Teller) -> Iterator[Journal]:
     path = journal_of(asked)
     assert asked.out is not None
     apart = {"model": asked.model, "output": asked.out}
-    journal = Journal(path, resume=asked.resume, apart_from=apart, minutes=minutes, warn=teller.warn)
+    beside = _same_disk(path.resolve().parent, asked.out.resolve().parent)
+    journal = Journal(
+        path,
+        resume=asked.resume,
+        apart_from=apart,
+        minutes=minutes,
+        # Room was looked for before the work; the journal must not be what takes it.
+        reserve=room + SLACK_BYTES if beside else 0,
+        warn=teller.warn,
+    )
     if asked.resume:
         teller.note(f"resuming from {path}" if journal.resumed else f"no journal at {path}: a new run starts")
     try:
@@ -85,3 +100,7 @@ def journalled(asked: Asked, teller: Teller) -> Iterator[Journal]:
         raise
     finally:
         journal.close()
+
+
+def _same_disk(left: Path, right: Path) -> bool:
+    return left.is_dir() and right.is_dir() and left.stat().st_dev == right.stat().st_dev

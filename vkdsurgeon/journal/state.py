@@ -36,7 +36,7 @@ class Trainee:
     def values(self) -> dict[str, Tensor]:
         """The selected elements of each parameter, [K] in the parameter's dtype on the CPU, row-major."""
         return {
-            name: self.parameters[name].detach().reshape(-1)[chosen.indices().long()].to("cpu", copy=True)
+            name: self.parameters[name].detach().reshape(-1)[chosen.indices().long()].cpu()
             for name, chosen in self.mask.selected.items()
         }
 
