@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from vkdsurgeon.journal.journal import Kept, Snapshot
 from vkdsurgeon.journal.state import Trainee, generator_numbers, set_generator
+from vkdsurgeon.journal.trees import put_together, taken_apart
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.stop import Choice, Verdict, choose, judge
 from vkdsurgeon.unlearn import Lesson, Order, Step
 
 VISUAL = "visual"
+_COMPANION = "companion "
+
+
+class Companion(Protocol):
+    """Something that takes part in every step and carries something of its own from one to the next."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it carries, for `journal.trees`."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with it."""
 
 
 @dataclass
@@ -27,6 +39,7 @@ class Course:
         lessons: Forgetting and retention.
         generator: Source of the order of the pictures.
         recipe: The settings.
+        companion: What else a step depends on.
         verdicts: The stop rule's, one per finished schedule.
         step: Steps done of the schedule that was begun; 0 between schedules.
         last: The last step.
@@ -39,6 +52,7 @@ class Course:
     lessons: Sequence[Lesson]
     generator: torch.Generator
     recipe: Recipe
+    companion: Companion | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     step: int = 0
     last: Step | None = None
@@ -94,8 +108,10 @@ class Course:
 
     def snapshot(self) -> Snapshot:
         """All of it, for the journal."""
+        carried, aside = taken_apart(None if self.companion is None else self.companion.state_dict(), _COMPANION)
         facts = {
             **self.trainee.facts(),
+            "companion": carried,
             "generator": generator_numbers(self.generator),
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "step": self.step,
@@ -105,6 +121,8 @@ class Course:
             "written": None if self.choice is None else asdict(self.choice),
         }
         files = self.trainee.files(f"{len(self.verdicts)}.{self.step}")
+        stamp, make = files["state"]
+        files["state"] = stamp, lambda: make() | aside
         if self.best is not None:
             index, values = self.best
             files["best"] = (str(index), lambda: values)
@@ -118,7 +136,11 @@ class Course:
         """
         facts = kept.facts
         with kept.intact():
-            self.trainee.load(kept.tensors["state"](), facts)
+            tensors = kept.tensors["state"]()
+            self.trainee.load(tensors, facts)
+            if self.companion is not None:
+                device = next(iter(self.trainee.parameters.values())).device
+                self.companion.load_state_dict(put_together(facts["companion"], tensors, device))
             set_generator(self.generator, facts["generator"])
             self.verdicts = [self._again(verdict) for verdict in facts["verdicts"]]
             self.step, self.last = facts["step"], None if facts["last"] is None else Step(**facts["last"])
