@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.journal.runs import RECIPE, Ear, Place, asked, files, go, journal, stop
+from tests.journal.runs import DECODER, RECIPE, Ear, Place, asked, files, go, journal, stop
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.stop import Verdict, choose, judge
 
@@ -87,6 +87,19 @@ def test_a_larger_budget_goes_on_from_the_last_state(here: Place, tmp_path: Path
     go(asked(here, tmp_path / "out", large, resume=True, journal=first.journal), ear)
     assert ear.events.count("step") == 8
     assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_a_decoder_pass_is_made_anew_for_another_student(here: Place, whole: dict[str, bytes], tmp_path: Path) -> None:
+    """Its mask and states bear other names than those of the pass that the smaller budget ended with."""
+    small, large = (RECIPE.model_copy(update={"extensions": number, "decoder": DECODER}) for number in (0, 1))
+    place = go(asked(here, tmp_path / "first", small)).journal
+    request = asked(here, tmp_path / "out", large, resume=True, journal=place)
+    ear = stop(request, "decoder step 3")
+    assert ear.events.count("step") == 4
+    ear = Ear()
+    go(request, ear)
+    assert ear.events.count("decoder step") == 2
+    assert files(tmp_path / "out") == whole
 
 
 def test_other_bounds_judge_what_is_there(here: Place, tmp_path: Path) -> None:

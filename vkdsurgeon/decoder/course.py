@@ -59,7 +59,9 @@ class DecoderCourse:
             "step": self.step,
             "last": asdict(self.last),
         }
-        return Snapshot(facts, self.trainee.files(str(self.step)))
+        # Another student's pass may lie in the journal, and its files must not be taken for those of this one.
+        stamp = str(int(self.student[:12], 16))
+        return Snapshot(facts, self.trainee.files(f"{stamp}.{self.step}", stamp))
 
     def restore(self, kept: Kept) -> None:
         """Stand where a journal left off. The trainee has the checkpoint's weights and a fresh optimizer.

@@ -64,13 +64,14 @@ class Trainee:
         }
         return {"total": self.mask.total, "selected": list(self.mask.selected), "optimizer": numbers}
 
-    def files(self, stamp: str) -> Files:
+    def files(self, stamp: str, mask_stamp: str = "0") -> Files:
         """Its files for a snapshot.
 
         Args:
-            stamp: Equal for equal weights.
+            stamp: Digits and dots, equal for equal weights alone.
+            mask_stamp: The same for the mask.
         """
-        return {"mask": ("0", lambda: mask_tensors(self.mask)), "state": (stamp, self.tensors)}
+        return {"mask": (mask_stamp, lambda: mask_tensors(self.mask)), "state": (stamp, self.tensors)}
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Become what `tensors` and `facts` were taken from, bit by bit.
