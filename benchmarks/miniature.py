@@ -94,9 +94,9 @@ def measure(
         "language_tensors_identical": difference.language_identical,
         "selected_elements": outcome.mask.count,
         "elements_changed": report.elements_changed,
-        "forget_ratio": round(outcome.verdicts[-1].forget_ratio, 4),
-        "retain_drift": round(outcome.verdicts[-1].retain_drift, 4),
-        "stop_rule_met": outcome.verdicts[-1].met,
+        "forget_ratio": round(outcome.verdict.forget_ratio, 4),
+        "retain_drift": round(outcome.verdict.retain_drift, 4),
+        "stop_rule_met": outcome.verdict.met,
     }
     return row
 

@@ -67,8 +67,8 @@ def trajectory(model: Path, records: Path, recipe: Recipe) -> dict[str, Any]:
             for step in steps
             if step.step in _SHOWN
         },
-        "held_out_forget_ratio": round(outcome.verdicts[-1].forget_ratio, 4),
-        "held_out_drift": round(outcome.verdicts[-1].retain_drift, 4),
+        "held_out_forget_ratio": round(outcome.verdict.forget_ratio, 4),
+        "held_out_drift": round(outcome.verdict.retain_drift, 4),
         "seconds": round(time.monotonic() - started, 1),
     }
 

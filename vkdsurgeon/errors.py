@@ -56,6 +56,10 @@ class SurgeryError(RuntimeError):
     """Something the user did not cause failed (disk full, verification); status 1, nothing half-written stays."""
 
 
+class Diverged(SurgeryError):
+    """The loss is not finite. The same run would end there again, so there is nothing to resume."""
+
+
 class GateFailed(Exception):
     """A measured value missed its gate; the result was written first. Status 3.
 

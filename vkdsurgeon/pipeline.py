@@ -25,6 +25,9 @@ from vkdsurgeon.decoder.plan import DecoderPlan
 from vkdsurgeon.decoder.record import decoder_facts
 from vkdsurgeon.decoder.verdict import DecoderVerdict
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.journal.inputs import inputs_of
+from vkdsurgeon.journal.journal import Journal
+from vkdsurgeon.journal.run import journalled
 from vkdsurgeon.plan import Plan
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.result import UnlearnResult
@@ -69,15 +72,19 @@ class Listener(Protocol):
     def decoder_verdict(self, verdict: DecoderVerdict) -> None:
         """The gate of the decoder pass was measured."""
 
+    def note(self, text: str) -> None:
+        """How the run goes, where that is no stage of it."""
+
     def warn(self, text: str) -> None:
         """Something the user should know."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """`vkdsurgeon unlearn` as asked for; `out` None is a dry run, `text` is the decoder pass's keep set.
+    """`vkdsurgeon unlearn` as asked for.
 
-    A `suite` brings the forget and the retain set in place of files.
+    `out` None is a dry run, `text` the decoder pass's keep set, `journal` None a directory beside the output. A `suite`
+    brings the forget and the retain set in place of files.
     """
 
     model: Path
@@ -95,10 +102,13 @@ class Request:
     projector: Sequence[str] | None = None
     forget_teacher: Path | None = None
     retain_teacher: Path | None = None
+    journal: Path | None = None
+    resume: bool = False
+    checkpoint_minutes: float = 1.0
 
 
 def run(request: Request, listener: Listener) -> UnlearnResult:
-    """Do what was asked, or raise and leave nothing behind.
+    """Do what was asked, or raise and leave nothing behind but, where training had begun, the journal to resume from.
 
     Args:
         request: What to do.
@@ -115,8 +125,15 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
             value=str(request.text),
             remedy="give --decoder-pass too, or leave --text out",
         )
-    if request.out is not None:
-        check_output(take_inventory(request.model), request.out)
+    if request.out is None:
+        return _run(request, listener, None)
+    inventory = take_inventory(request.model)
+    check_output(inventory, request.out)
+    with journalled(request, inventory.size, listener) as journal:
+        return _run(request, listener, journal)
+
+
+def _run(request: Request, listener: Listener, journal: Journal | None) -> UnlearnResult:
     with tempfile.TemporaryDirectory(prefix="vkdsurgeon-generic-") as scratch:
         sets = _read_sets(request, Path(scratch), listener)
         prepared = prepare(_job(request, sets))
@@ -129,6 +146,8 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
         )
         if request.out is None:
             return planned
+        if journal is not None:
+            journal.match(inputs_of(prepared, decoder, journal.salt))
 
         def heard(stage: str, event: Step | Verdict | DecoderStep | DecoderVerdict | None) -> None:
             if event is None:
@@ -142,8 +161,8 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
             else:
                 listener.decoder_verdict(event)
 
-        outcome = operate(prepared, heard)
-        decoded = None if decoder is None else operate_decoder(decoder, heard)
+        outcome = operate(prepared, heard, journal)
+        decoded = None if decoder is None else operate_decoder(decoder, heard, journal)
     changes = {**outcome.changes, **({} if decoded is None else decoded.changes)}
     facts = _facts(prepared, outcome, changes)
     if decoder is not None and decoded is not None:
@@ -157,11 +176,15 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
             _free_name(prepared): lambda digest: provenance_record({**facts, "weights_digest": digest}),
         },
     )
+    if journal is not None and outcome.verdict.met:
+        journal.discard()
     return replace(
         planned,
         out=request.out,
         selected_elements=outcome.mask.count,
         verdicts=outcome.verdicts,
+        choice=outcome.choice,
+        journal=None if journal is None or not journal.saved else journal.path,
         decoder_selected_elements=0 if decoded is None else decoded.mask.count,
         decoder_verdict=None if decoded is None else decoded.verdict,
         write=report,
@@ -266,4 +289,5 @@ def _facts(prepared: Prepared, outcome: Outcome, changes: Mapping[str, torch.Ten
         ],
         "tensors_with_selected_elements": sorted(outcome.changes),
         "stop_rule": [asdict(verdict) for verdict in outcome.verdicts],
+        "stop_rule_written": asdict(outcome.choice),
     }

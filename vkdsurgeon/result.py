@@ -12,7 +12,7 @@ from vkdsurgeon.decoder.plan import DecoderPlan
 from vkdsurgeon.decoder.verdict import DecoderVerdict
 from vkdsurgeon.plan import Plan
 from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.stop import Verdict
+from vkdsurgeon.stop import Choice, Verdict
 
 SCHEMA = "vkdsurgeon/unlearn/1"
 
@@ -28,6 +28,8 @@ class UnlearnResult:
         out: Where the patched checkpoint lies.
         selected_elements: Elements the mask let move.
         verdicts: The stop rule's verdicts, one per schedule.
+        choice: The verdict that the written weights belong to; None after a dry run.
+        journal: Where the run can be gone on with; None where it is done.
         decoder_plan: What was planned for the decoder pass; None without one.
         decoder_selected_elements: Elements of W that its mask let move.
         decoder_verdict: Its gate.
@@ -42,12 +44,19 @@ class UnlearnResult:
     out: Path | None = None
     selected_elements: int = 0
     verdicts: tuple[Verdict, ...] = ()
+    choice: Choice | None = None
+    journal: Path | None = None
     decoder_plan: DecoderPlan | None = None
     decoder_selected_elements: int = 0
     decoder_verdict: DecoderVerdict | None = None
     write: WriteReport | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The stop rule's verdict on what is written."""
+        return None if self.choice is None else self.verdicts[self.choice.index]
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -64,6 +73,8 @@ class UnlearnResult:
             "selected_elements": self.selected_elements or None,
             "layers": self.provenance.get("layers"),
             "stop_rule": [asdict(verdict) for verdict in self.verdicts],
+            "stop_rule_written": None if self.choice is None else asdict(self.choice),
+            "journal": None if self.journal is None else str(self.journal),
             "decoder": self._decoder(),
             "written": None if self.write is None else asdict(self.write),
             "seconds": {key: round(value, 3) for key, value in self.seconds.items()},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vkdsurgeon.recipe import Recipe
@@ -27,12 +29,58 @@ class Verdict:
     held_out: tuple[bool, bool]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which of a run's verdicts its weights belong to.
+
+    Attributes:
+        index: Into the verdicts, from 0.
+        reason: The rule that chose it.
+    """
+
+    index: int
+    reason: str
+
+
 def judge(
     recipe: Recipe, forget_ratio: float, retain_drift: float, pictures: tuple[int, int], held_out: tuple[bool, bool]
 ) -> Verdict:
     """Apply the recipe's bounds. Only ever call it after the decay: retention dips early and recovers late."""
     met = forget_ratio <= recipe.forget_ratio and retain_drift <= recipe.retain_drift
     return Verdict(forget_ratio, retain_drift, met, pictures, held_out)
+
+
+def choose(recipe: Recipe, verdicts: Sequence[Verdict], among: Iterable[int]) -> Choice:
+    """The best verdict, without labels: what a run writes when its budget ends before the stop rule is met.
+
+    A verdict that meets the stop rule; else, of those whose retain drift is within its bound, the one with the lowest
+    forget ratio; else the one with the lowest weighted excess, that is max(0, ratio / bound - 1) + max(0, drift / bound
+    - 1). The earlier of equals. Adding a verdict never makes another of the former ones the best, so that it is enough
+    to keep the best state so far.
+
+    Args:
+        recipe: The bounds.
+        verdicts: All of them.
+        among: Indices of those to choose from; at least one.
+    """
+    met, within, nearest = (
+        "the stop rule was met",
+        "not met: the lowest forget ratio among the verdicts within the bound of the retain drift",
+        "not met, and no verdict within the bound of the retain drift: the lowest weighted excess over both bounds",
+    )
+
+    def rank(index: int) -> tuple[int, float, int]:
+        verdict = verdicts[index]
+        ratio, drift = verdict.forget_ratio, verdict.retain_drift
+        if verdict.met:
+            return 0, 0.0, index
+        if drift <= recipe.retain_drift and math.isfinite(ratio):
+            return 1, ratio, index
+        excess = max(0.0, ratio / recipe.forget_ratio - 1) + max(0.0, drift / recipe.retain_drift - 1)
+        return 2, excess if math.isfinite(ratio + drift) else math.inf, index
+
+    best = min(among, key=rank)
+    return Choice(best, (met, within, nearest)[rank(best)[0]])
 
 
 def split_validation(subjects: tuple[str, ...], share: float) -> tuple[list[int], list[int]]:

@@ -13,17 +13,20 @@ from torch import Tensor
 from torch.nn import Parameter
 from vkdsurgeon_kernels import restrict_weight_gradients
 
+from vkdsurgeon.course import VISUAL, Course
 from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.depth import limit_depth
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.examination import examine_teachers
 from vkdsurgeon.features import PictureSet
+from vkdsurgeon.journal.journal import Journal, Keeper
+from vkdsurgeon.journal.state import Trainee
 from vkdsurgeon.lessons import make_lessons, unknown_layers
 from vkdsurgeon.masking import choose_mask
 from vkdsurgeon.plan import Memory, Plan, estimate_memory, warnings_for
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.saliency import SaliencyMask
-from vkdsurgeon.stop import Verdict, judge
+from vkdsurgeon.stop import Choice, Verdict, judge
 from vkdsurgeon.teacher import Teacher
 from vkdsurgeon.unlearn import Lesson, Step, make_optimizer, pass_over, train
 from vkdsurgeon.visual import VisualStack, load_visual_stack
@@ -89,6 +92,7 @@ class Outcome:
         changes: Disk name -> new tensor in the dtype on disk, of every tensor with a selected element.
         mask: The saliency mask.
         verdicts: The stop rule's verdicts, one per finished schedule.
+        choice: The verdict that the changes belong to.
         last: The last step.
         stand_ins: Forgotten subject -> the identities its nobody was mixed from. Names: never write them out.
         seconds: Wall time per stage.
@@ -97,9 +101,15 @@ class Outcome:
     changes: dict[str, Tensor]
     mask: SaliencyMask
     verdicts: tuple[Verdict, ...]
+    choice: Choice
     last: Step
     stand_ins: dict[str, tuple[str, ...]]
     seconds: dict[str, float]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The stop rule's verdict on what is written."""
+        return self.verdicts[self.choice.index]
 
 
 def prepare(job: Job) -> Prepared:
@@ -168,16 +178,21 @@ def prepare(job: Job) -> Prepared:
     return Prepared(job, stack, forget, keep, plan)
 
 
-def operate(prepared: Prepared, listen: Callable[[str, Step | Verdict | None], None]) -> Outcome:
-    """Make the student forget. Changes the loaded stack only; no file is touched.
+def operate(
+    prepared: Prepared, listen: Callable[[str, Step | Verdict | None], None], journal: Journal | None = None
+) -> Outcome:
+    """Make the student forget. Changes the loaded stack only; no file is touched but the journal's.
 
     Args:
         prepared: From `prepare`.
         listen: Hears the name of each stage as it starts, every step and every verdict.
+        journal: Where training is saved, and gone on with. Whatever came before it is computed again: teachers,
+            targets and draws follow from the checkpoint, the sets, the recipe and the seed.
 
     Raises:
         SurgeryError: The loss is not finite, or a frozen element changed.
-        UserError: The sets do not suffice for the recipe.
+        UserError: The sets do not suffice for the recipe, or the journal is damaged.
+        KeyboardInterrupt: Interrupted; with a journal at the end of a step, and saved.
     """
     job, stack, recipe = prepared.job, prepared.stack, prepared.job.recipe
     generator = torch.Generator().manual_seed(job.seed)
@@ -197,36 +212,52 @@ def operate(prepared: Prepared, listen: Callable[[str, Step | Verdict | None], N
     clock.lap("teacher")
 
     listen("saliency", None)
-    mask = choose_mask(stack, lessons, recipe, generator)
+    kept = None if journal is None else journal.kept(VISUAL)
+    mask = choose_mask(stack, lessons, recipe, generator) if kept is None else kept.mask(parameters)
     frozen = _frozen_fingerprint(parameters, mask)
     clock.lap("saliency")
 
     listen("training", None)
     optimizer = make_optimizer(parameters, mask, recipe)
     start = pass_over(stack, lessons[0], lessons[0].held_out, recipe).loss
-    verdicts: list[Verdict] = []
-    last: list[Step] = []
+    course = Course(Trainee(parameters, mask, optimizer), lessons, generator, recipe)
+    if kept is not None:
+        course.restore(kept)
 
     def heard(step: Step) -> None:
-        last[:] = [step]
+        course.stepped(step)
         listen("training", step)
+        keeper.step()
 
-    with restrict_weight_gradients(stack, optimizer):
-        for schedule in range(1 + recipe.extensions):
-            share = 1.0 if schedule == 0 else 0.5
-            steps, peak = max(int(recipe.planned_steps * share), 1), recipe.step_size * share
-            train(stack, lessons, optimizer, recipe, steps=steps, peak=peak, generator=generator, listen=heard)
-            verdicts.append(_look(stack, lessons, recipe, start))
-            listen("stop rule", verdicts[-1])
-            if verdicts[-1].met:
-                break
+    with restrict_weight_gradients(stack, optimizer), Keeper(journal, VISUAL, course.snapshot) as keeper:
+        while course.open:
+            course.begin()
+            steps, peak = course.schedule
+            train(
+                stack,
+                lessons,
+                optimizer,
+                recipe,
+                steps=steps,
+                peak=peak,
+                generator=generator,
+                listen=heard,
+                orders=course.orders,
+                done=course.step,
+            )
+            course.judged(_look(stack, lessons, recipe, start))
+            listen("stop rule", course.verdicts[-1])
+            keeper.save()
+    choice = course.settle()
     clock.lap("training")
 
     if _frozen_fingerprint(parameters, mask) != frozen:
         raise SurgeryError("a frozen weight changed during training; nothing was written. This is a bug, please report")
     changes = stack.to_disk({name: parameters[name].detach() for name in mask.selected})
     clock.lap("conversion")
-    return Outcome(changes, mask, tuple(verdicts), last[0], targets.stand_ins, clock.laps)
+    assert course.last is not None
+    verdicts = tuple(course.verdicts)
+    return Outcome(changes, mask, verdicts, choice, course.last, targets.stand_ins, clock.laps)
 
 
 def _look(stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, start: float) -> Verdict:

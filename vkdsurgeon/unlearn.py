@@ -9,7 +9,7 @@ docs/method.md). The teacher is the checkpoint as given; its features were compu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from vkdsurgeon_kernels import MaskedAdamW
 
-from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.errors import Diverged
 from vkdsurgeon.features import FeatureStore, PictureSet
 from vkdsurgeon.objectives.distances import FeatureLoss
 from vkdsurgeon.recipe import Recipe
@@ -67,6 +67,33 @@ class Step:
     seconds_left: float
 
 
+class Order:
+    """The indices that a lesson trains on, without end: each once, in random order, before any is drawn again.
+
+    Args:
+        indices: Indices of pictures.
+        generator: Source of the order; asked whenever all were drawn.
+        left: What is left of an order that was begun before.
+    """
+
+    def __init__(self, indices: Sequence[int], generator: torch.Generator, left: Sequence[int] = ()) -> None:
+        self._indices = indices
+        self._generator = generator
+        self.left = list(left)
+
+    def draw(self, count: int) -> list[int]:
+        """The next indices."""
+        drawn: list[int] = []
+        while len(drawn) < count:
+            if not self.left:
+                shuffled = torch.randperm(len(self._indices), generator=self._generator).tolist()
+                self.left = [self._indices[position] for position in shuffled]
+            taken = count - len(drawn)
+            drawn += self.left[:taken]
+            del self.left[:taken]
+        return drawn
+
+
 @dataclass
 class Measure:
     """Sums over pictures of one lesson."""
@@ -87,8 +114,10 @@ def train(
     peak: float,
     generator: torch.Generator,
     listen: Callable[[Step], None],
+    orders: Sequence[Order] | None = None,
+    done: int = 0,
 ) -> None:
-    """Run one full learning-rate schedule over the lessons.
+    """Run one full learning-rate schedule over the lessons, or the rest of one.
 
     Args:
         stack: The student; its selected weights are moved in place.
@@ -99,26 +128,28 @@ def train(
         peak: Peak step size, relative to each weight.
         generator: Source of the order of the pictures.
         listen: Hears of every step.
+        orders: The order of each lesson's pictures; fresh ones where there are none.
+        done: Steps of the schedule that were made before.
 
     Raises:
-        SurgeryError: The loss is not finite.
+        Diverged: The loss is not finite.
     """
-    orders = [_endless(lesson.train, generator) for lesson in lessons]
+    orders = orders or [Order(lesson.train, generator) for lesson in lessons]
     started, seen = time.monotonic(), 0
-    for step in range(steps):
+    for step in range(done, steps):
         for group in optimizer.param_groups:
             group["lr"] = peak * group["unit_step"] * _share_of_peak(step, steps, recipe)
         measures: dict[str, Measure] = {}
         for lesson, order in zip(lessons, orders, strict=True):
-            indices = [next(order) for _ in range(min(lesson.batch, len(lesson.train)))]
+            indices = order.draw(min(lesson.batch, len(lesson.train)))
             measures[lesson.name] = pass_over(stack, lesson, indices, recipe, learn=True)
         loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
         if not loss < float("inf"):
-            raise SurgeryError(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower step_size")
+            raise Diverged(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower step_size")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seen += sum(measure.pictures for measure in measures.values())
-        pace = (time.monotonic() - started) / (step + 1)
+        pace = (time.monotonic() - started) / (step + 1 - done)
         forget = measures["forget"]
         drift = measures["retain"].drift if "retain" in measures else float("nan")
         rate = seen / max(time.monotonic() - started, 1e-9)
@@ -195,9 +226,3 @@ def _share_of_peak(step: int, steps: int, recipe: Recipe) -> float:
     warm = (step + 1) / (recipe.warmup * steps + 1)
     left = (steps - step) / max(recipe.decay * steps, 1.0)
     return min(warm, left, 1.0)
-
-
-def _endless(indices: Sequence[int], generator: torch.Generator) -> Iterator[int]:
-    while True:
-        for position in torch.randperm(len(indices), generator=generator).tolist():
-            yield indices[position]

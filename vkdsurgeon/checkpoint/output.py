@@ -17,7 +17,7 @@ from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.errors import SurgeryError, UserError
 
 # Room for directories and block rounding, beyond the bytes of the files.
-_SLACK_BYTES = 1 << 20
+SLACK_BYTES = 1 << 20
 
 
 def check_output(inventory: Inventory, out: Path, extra_files: Iterable[str] = ()) -> None:
@@ -57,12 +57,12 @@ def check_output(inventory: Inventory, out: Path, extra_files: Iterable[str] = (
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError("no permission to write here", where=parent, remedy="choose a directory of your own")
     free = shutil.disk_usage(parent).free
-    if free < inventory.size + _SLACK_BYTES:
+    if free < inventory.size + SLACK_BYTES:
         raise UserError(
             "not enough room for a copy of the checkpoint",
             where=parent,
             value=f"{free} bytes free",
-            expected=f"{inventory.size + _SLACK_BYTES} bytes",
+            expected=f"{inventory.size + SLACK_BYTES} bytes",
             remedy="make room or choose another disk",
         )
     _check_extra(inventory, extra_files)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.record import Record
@@ -86,6 +87,17 @@ class Deck:
             self._left = self._left or self._shuffled()
             drawn.append(self._left.pop())
         return drawn
+
+    def position(self) -> dict[str, Any]:
+        """Where the deck stands, as JSON: numbers alone, no question."""
+        number = {ask: index for index, ask in enumerate(self.asks)}
+        return {"left": [number[ask] for ask in self._left], "generator": self._generator.getstate()}
+
+    def go_to(self, position: Mapping[str, Any]) -> None:
+        """Stand where a deck of the same questions stood."""
+        self._left = [self.asks[index] for index in position["left"]]
+        version, words, gauss = position["generator"]
+        self._generator.setstate((version, tuple(words), gauss))
 
     def _shuffled(self) -> list[Ask]:
         kinds: dict[Hashable, list[Ask]] = {}

@@ -22,7 +22,7 @@ from vkdsurgeon_kernels import MaskedAdamW
 from vkdsurgeon.decoder.asks import Deck
 from vkdsurgeon.decoder.seek import Seeker
 from vkdsurgeon.decoder.teacher import Book, Card, Eyes
-from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.errors import Diverged
 from vkdsurgeon.recipe import DecoderRecipe
 
 FORGET, RETAIN, TEXT = "forget", "retain", "text"
@@ -136,8 +136,9 @@ def train(
     optimizer: MaskedAdamW,
     recipe: DecoderRecipe,
     listen: Callable[[DecoderStep], None],
+    done: int = 0,
 ) -> None:
-    """Run the schedule.
+    """Run the schedule, or the rest of it.
 
     Args:
         book: The teacher's word on every question of the decks.
@@ -146,12 +147,13 @@ def train(
         optimizer: Holds the mask.
         recipe: The settings.
         listen: Hears of every step.
+        done: Steps that were made before.
 
     Raises:
-        SurgeryError: The loss is not finite.
+        Diverged: The loss is not finite.
     """
     started = time.monotonic()
-    for step in range(recipe.steps):
+    for step in range(done, recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.step_size * group["unit_step"] * _share_of_peak(step, recipe)
         drawn = draw(book, decks, recipe)
@@ -171,13 +173,13 @@ def train(
             + recipe.text_weight * text.kl
         )
         if not loss < float("inf"):
-            raise SurgeryError(
+            raise Diverged(
                 f"the decoder pass diverged at step {step + 1} (loss {loss}); nothing was written. "
                 "Try a lower --decoder-step-size"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        pace = (time.monotonic() - started) / (step + 1)
+        pace = (time.monotonic() - started) / (step + 1 - done)
         left = pace * (recipe.steps - step - 1)
         listen(DecoderStep(step + 1, recipe.steps, loss, forget_kl, nobody.kl, retain_kl, text.kl, left))
 

@@ -16,6 +16,7 @@ from vkdsurgeon_kernels import MaskedAdamW
 from vkdsurgeon.checkpoint.inventory import read_tensor
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.decoder.asks import Ask, Deck, Prompter, asks_about
+from vkdsurgeon.decoder.course import DECODER, DecoderCourse, kept_of
 from vkdsurgeon.decoder.distill import FORGET, ORIGINAL, RETAIN, TEXT, DecoderStep, TrainingEyes, distil, train
 from vkdsurgeon.decoder.eyes import through_eyes_of
 from vkdsurgeon.decoder.keepset import KeepSet
@@ -27,11 +28,14 @@ from vkdsurgeon.decoder.weights import DecoderWeights, check_loaded, find_decode
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.evaluation.model import LoadedModel, load_model, load_processor
 from vkdsurgeon.evaluation.prompts import Encoder
+from vkdsurgeon.journal.journal import Journal, Keeper
+from vkdsurgeon.journal.state import Trainee
 from vkdsurgeon.recipe import DecoderRecipe
 from vkdsurgeon.saliency import SaliencyMask, gradient_scores, random_scores, select
 from vkdsurgeon.step_size import unit_step
 from vkdsurgeon.stop import split_validation
 from vkdsurgeon.surgery import Clock, Prepared
+from vkdsurgeon.teacher import visual_digest
 
 # Questions about forget pictures that the mask is made from, and held-out questions that the gate asks at most.
 _SCORED, _JUDGED = 512, 256
@@ -124,20 +128,23 @@ def prepare_decoder(prepared: Prepared, forget: Sequence[Record], keep: Sequence
 
 
 def operate_decoder(
-    job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdict | None], None]
+    job: DecoderJob,
+    listen: Callable[[str, DecoderStep | DecoderVerdict | None], None],
+    journal: Journal | None = None,
 ) -> DecoderOutcome:
-    """Teach W what the visual pass made of the forget pictures. Loads the whole model; no file is touched.
+    """Teach W what the visual pass made of the forget pictures. Loads the whole model; no file but the journal's.
 
     Args:
         job: From `prepare_decoder`, after `operate` made the student of the visual pass.
         listen: Hears the name of each stage as it starts, every step and the verdict.
+        journal: Where training is saved, and gone on with.
 
     Raises:
-        UserError: The model cannot be loaded, or a question does not suit it.
+        UserError: The model cannot be loaded, a question does not suit it, or the journal is damaged.
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
     try:
-        return _operate(job, listen)
+        return _operate(job, listen, journal)
     except torch.OutOfMemoryError as error:
         raise SurgeryError(
             "the GPU has too little memory for the decoder pass; nothing was written. Use a smaller "
@@ -145,7 +152,9 @@ def operate_decoder(
         ) from error
 
 
-def _operate(job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdict | None], None]) -> DecoderOutcome:
+def _operate(
+    job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdict | None], None], journal: Journal | None
+) -> DecoderOutcome:
     visual, recipe, weights = job.prepared.job, job.recipe, job.weights
     clock = Clock()
     listen("language model", None)
@@ -171,7 +180,9 @@ def _operate(job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdic
     clock.lap("decoder teacher")
 
     listen("decoder saliency", None)
-    mask = _saliency_mask(job, book, drawn.scored, parameters)
+    student = visual_digest(job.prepared.stack)
+    kept = kept_of(journal, student)
+    mask = _saliency_mask(job, book, drawn.scored, parameters) if kept is None else kept.mask(parameters)
     clock.lap("decoder saliency")
 
     listen("decoder training", None)
@@ -182,15 +193,20 @@ def _operate(job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdic
     # The decoder's gradients are packed as they arrive: dense ones of a 7B model would take another 13 GB.
     optimizer = MaskedAdamW(groups, moving, lr=0.0, max_norm=recipe.clip, during_backward="pack")
     before = {name: optimizer.selected_values(parameters[name]).to("cpu", copy=True) for name in mask.selected}
-    last: list[DecoderStep] = []
-
-    def heard(step: DecoderStep) -> None:
-        last[:] = [step]
-        listen("decoder training", step)
-
     seeker = Seeker(reach=recipe.reach, steps=recipe.seek_steps, size=recipe.seek_size, seed=visual.seed)
     eyes = TrainingEyes(student_eyes, partial(student_eyes, blend=seeker), seeker)
-    train(book, drawn.decks, eyes, optimizer, recipe, heard)
+    course = DecoderCourse(Trainee(parameters, mask, optimizer), drawn.decks, seeker, student)
+    if kept is not None:
+        course.restore(kept)
+
+    def heard(step: DecoderStep) -> None:
+        course.stepped(step)
+        listen("decoder training", step)
+        keeper.step()
+
+    with Keeper(journal, DECODER, course.snapshot) as keeper:
+        train(book, drawn.decks, eyes, optimizer, recipe, heard, done=course.step)
+        keeper.save()
     optimizer.detach_hooks()
     clock.lap("decoder training")
 
@@ -199,7 +215,8 @@ def _operate(job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdic
     verdict = judge(recipe, start, found[FORGET], found[RETAIN], found[TEXT])
     listen("decoder gate", verdict)
     clock.lap("decoder gate")
-    return DecoderOutcome(changes, mask, selected, verdict, last[0], clock.laps)
+    assert course.last is not None
+    return DecoderOutcome(changes, mask, selected, verdict, course.last, clock.laps)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,15 @@ class Seeker:
         steps: Steps of the search; 0 stays at the start.
         size: Of a step, relative to the RMS of the original features.
         seed: Of the draws.
+
+    Attributes:
+        generator: Source of the draws; all that a seeker carries from one batch to the next.
     """
 
     def __init__(self, *, reach: float, steps: int, size: float, seed: int) -> None:
         self.steps = steps
         self._reach, self._size = reach, size
-        self._generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
         self._share = 1.0
         self._shifts: list[Tensor] = []
         self._scales: list[Tensor] = []
@@ -32,7 +35,7 @@ class Seeker:
 
     def begin(self) -> None:
         """Start anew, for a batch of pictures."""
-        self._share = 1 + self._reach * (2 * float(torch.rand((), generator=self._generator)) - 1)
+        self._share = 1 + self._reach * (2 * float(torch.rand((), generator=self.generator)) - 1)
         self._shifts.clear()
         self._scales.clear()
         self._looked = 0

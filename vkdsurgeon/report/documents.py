@@ -58,6 +58,13 @@ class StopRecord(_Outside):
     held_out: tuple[bool, bool]
 
 
+class WrittenState(_Outside):
+    """Which verdict the written weights belong to, by its place in the list."""
+
+    index: int = Field(ge=0)
+    reason: str
+
+
 class DecoderGate(_Outside):
     """Whether a decoder pass kept its bounds."""
 
@@ -104,6 +111,7 @@ class UnlearnDocument(_Outside):
     recipe: dict[str, Any]
     layers: list[LayerRecord]
     stop_rule: list[StopRecord]
+    stop_rule_written: WrittenState | None = None
     decoder: DecoderRecord | None = None
     written: WriteRecord
     seconds: dict[str, float]
@@ -124,6 +132,7 @@ class ProvenanceDocument(_Outside):
     salt: str
     layers: list[LayerRecord]
     stop_rule: list[StopRecord]
+    stop_rule_written: WrittenState | None = None
     decoder: DecoderRecord | None = None
     versions: dict[str, str]
 

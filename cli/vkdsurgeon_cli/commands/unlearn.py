@@ -90,6 +90,18 @@ def unlearn(
     ] = "float32",
     tower: TowerOption = None,
     projector: ProjectorOption = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option("--journal", help="Directory that the state of the run is saved in. [default: OUT.journal]"),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on from the journal of an earlier run; start where there is none."),
+    ] = False,
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option("--checkpoint-minutes", help="Least time between saves; 0 saves after every step."),
+    ] = 1.0,
     as_json: JsonOption = False,
     progress: ProgressOption = ProgressMode.auto,
     overrides: dict[str, object],
@@ -98,7 +110,8 @@ def unlearn(
 
     Nothing but the selected elements of the vision tower and the projector differs from MODEL; with --decoder-pass,
     selected elements of the language model's decoder layers too. The output appears complete and verified, or not at
-    all. Status 3 when the label-free stop rule or the decoder pass's gate was not met; the output is written.
+    all. Status 3 when the label-free stop rule or the decoder pass's gate was not met; the best state is written.
+    A run that is interrupted or killed goes on with --resume, to the same bytes (docs/journal.md).
     """
     from vkdsurgeon.device import resolve_device, resolve_dtype
     from vkdsurgeon.errors import GateFailed, UserError
@@ -129,13 +142,18 @@ def unlearn(
         projector=projector,
         forget_teacher=forget_teacher,
         retain_teacher=retain_teacher,
+        journal=journal,
+        resume=resume,
+        checkpoint_minutes=checkpoint_minutes,
     )
     listener = _Listener(output)
     result = run(request, listener)
     output.document(result.as_dict(), lambda: _table(result))
     failures = []
-    if result.verdicts and not result.verdicts[-1].met:
-        failures.append(f"stop rule: {_told(result.verdicts[-1])}")
+    if result.verdict and not result.verdict.met:
+        failures.append(f"stop rule: {_told(result.verdict)}")
+        if result.journal is not None:
+            output.note(_how_to_go_on(result))
     if result.decoder_verdict and not result.decoder_verdict.met:
         failures += [f"decoder pass: {missed}" for missed in result.decoder_verdict.missed]
     if failures:
@@ -209,6 +227,10 @@ class _Listener:
         """The gate of the decoder pass."""
         self._output.note(f"decoder pass: {_told_decoder(verdict)}")
 
+    def note(self, text: str) -> None:
+        """How the run goes."""
+        self._output.note(text)
+
     def warn(self, text: str) -> None:
         """Something to know."""
         self._output.warn(text)
@@ -266,7 +288,7 @@ def _rows(result: UnlearnResult) -> list[tuple[str, str]]:
         rows += [*_decoder_rows(result), ("written", "nothing (dry run)")]
         return [(key, str(value)) for key, value in rows]
     rows += [
-        ("stop rule", _told(result.verdicts[-1])),
+        *_stop_rows(result),
         *_decoder_rows(result),
         ("changed", f"{result.write.elements_changed:,} elements in {result.write.tensors_changed} tensors"),
         ("everything else", "verified identical, byte for byte"),
@@ -274,6 +296,23 @@ def _rows(result: UnlearnResult) -> list[tuple[str, str]]:
         ("written", str(result.out)),
     ]
     return [(key, str(value)) for key, value in rows]
+
+
+def _stop_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
+    if result.verdict is None or result.choice is None:
+        return []
+    rows: list[tuple[str, Any]] = [("stop rule", _told(result.verdict))]
+    if not result.verdict.met:
+        rows.append(("state", f"verdict {result.choice.index + 1} of {len(result.verdicts)}: {result.choice.reason}"))
+    return rows
+
+
+def _how_to_go_on(result: UnlearnResult) -> str:
+    return (
+        f"the last state is in {result.journal}: to train on from there, move {result.out} away and give the same "
+        f"command with --resume and more --extensions (this run had {result.recipe.extensions}) or other bounds "
+        "(--forget-ratio, --retain-drift); remove the journal if this output is good enough"
+    )
 
 
 def _decoder_rows(result: UnlearnResult) -> list[tuple[str, Any]]:

@@ -1,0 +1,235 @@
+"""A journal on disk: one JSON document and the safetensors files it names, replaced as a whole, never pickled.
+
+Files of tensors are written under new names, made durable, and only then named by the document, which replaces its
+predecessor in one step. So whatever moment the process ends at, the document names files that are whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vkdsurgeon.checkpoint.files import digest, sync
+from vkdsurgeon.errors import UserError
+
+DOCUMENT = "journal.json"
+SCHEMA = "vkdsurgeon/journal/1"
+_PART = ".part"
+_OURS = re.compile(r"(journal\.json|[a-z]+-[a-z]+-[0-9.]+\.safetensors)(\.part)?")
+
+
+class Folder:
+    """The directory of a journal.
+
+    Args:
+        path: The directory; made when something is written.
+        reserve: Bytes of its disk that it must leave free, for whoever needs them more.
+    """
+
+    def __init__(self, path: Path, reserve: int = 0) -> None:
+        self.path = path
+        self._reserve = reserve
+        self._lock: int | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a journal to read."""
+        return (self.path / DOCUMENT).exists()
+
+    def check(self, apart_from: Mapping[str, Path]) -> None:
+        """Refuse a place where a journal cannot be, or where something else is.
+
+        Args:
+            apart_from: Directories that a journal must not be in, by what they are.
+
+        Raises:
+            UserError: Not a directory, one of another kind, or no place to make it in.
+        """
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+            raise UserError("the journal is no directory", where=self.path, remedy="name another one with --journal")
+        if self.path.is_dir() and not self.exists and (foreign := self._foreign()):
+            raise UserError(
+                "this directory is no journal",
+                where=self.path,
+                value=foreign[0],
+                expected="a directory that is empty or not there, or the journal of a run",
+                remedy="name another one with --journal",
+            )
+        place = self.path.resolve()
+        for what, other in apart_from.items():
+            if place == other.resolve() or other.resolve() in place.parents:
+                raise UserError(f"the journal lies inside the {what}", where=self.path, remedy="name another directory")
+        if not place.parent.is_dir():
+            raise UserError("the journal's parent directory does not exist", where=place.parent, remedy="create it")
+        if not os.access(self.path if self.path.is_dir() else place.parent, os.W_OK | os.X_OK):
+            raise UserError("no permission to write the journal", where=self.path, remedy="choose another directory")
+
+    def lock(self) -> None:
+        """Keep other runs away until this process ends.
+
+        Raises:
+            UserError: Another run holds it.
+            OSError: The directory cannot be opened.
+        """
+        if self._lock is not None:
+            return
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                os.close(descriptor)
+                raise UserError(
+                    "another run is writing this journal",
+                    where=self.path,
+                    remedy="wait for it, or name another directory with --journal",
+                ) from None
+            # A file system without locks: better unlocked than no journal at all.
+        self._lock = descriptor
+
+    def read(self) -> dict[str, Any]:
+        """The document, after every file it names was compared with its digest.
+
+        Raises:
+            UserError: Anything is missing, altered or of another version.
+        """
+        path = self.path / DOCUMENT
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            schema = document["schema"]
+            if schema != SCHEMA:
+                raise UserError(
+                    "a journal of another version",
+                    where=path,
+                    value=schema,
+                    expected=SCHEMA,
+                    remedy="resume with the version that wrote it, or remove the directory and start afresh",
+                )
+            if document.pop("digest") != _digest_of(document):
+                raise damaged(path, "its digest does not fit its content")
+            for entry in _entries(document):
+                file = self.path / str(entry["file"])
+                if digest(file) != entry["digest"]:
+                    raise damaged(file, "its digest does not fit its content")
+        except OSError as error:
+            raise damaged(error.filename or path, error.strerror or "it cannot be read") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise damaged(path, f"{type(error).__name__}: {error}") from error
+        assert isinstance(document, dict)
+        return document
+
+    def tensors(self, entry: Mapping[str, str]) -> dict[str, Tensor]:
+        """The tensors of a file that the document names, on the CPU."""
+        found: dict[str, Tensor] = load_file(self.path / entry["file"])
+        return found
+
+    def write(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        """Write a file of tensors, which nobody reads before a document names it.
+
+        Args:
+            name: Its name without an ending, `pass-role-number`.
+            tensors: On the CPU.
+
+        Returns:
+            What the document says of it.
+
+        Raises:
+            OSError: It cannot be written, or would take what the disk is to keep free.
+            safetensors.SafetensorError: Likewise.
+        """
+        self._make()
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        if self._reserve and shutil.disk_usage(self.path).free - size < self._reserve:
+            raise OSError(errno.ENOSPC, f"{size} bytes would take the room that the output needs", str(self.path))
+        path, part = self.path / f"{name}.safetensors", self.path / f"{name}.safetensors{_PART}"
+        try:
+            save_file(dict(tensors), part)
+            sync(part)
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        return {"file": path.name, "digest": digest(path)}
+
+    def commit(self, document: Mapping[str, Any]) -> None:
+        """Replace the document, durably, and remove the files that it no longer names.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        self._make()
+        path, part = self.path / DOCUMENT, self.path / (DOCUMENT + _PART)
+        body = {"schema": SCHEMA, **document}
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                json.dump({**body, "digest": _digest_of(body)}, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+            sync(self.path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        self.tidy(document)
+
+    def tidy(self, document: Mapping[str, Any]) -> None:
+        """Remove the files of tensors that a document does not name, such as those of a save that failed."""
+        named = {DOCUMENT, *(entry["file"] for entry in _entries(document))}
+        for name in os.listdir(self.path) if self.path.is_dir() else ():
+            if name not in named and _OURS.fullmatch(name):
+                (self.path / name).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the journal, and its directory where nothing else lies in it."""
+        if not self.path.is_dir() or self.path.is_symlink():
+            return
+        # The document goes first: what is left without it is no journal.
+        ours = sorted((name for name in os.listdir(self.path) if _OURS.fullmatch(name)), key=lambda n: n != DOCUMENT)
+        for name in ours:
+            (self.path / name).unlink(missing_ok=True)
+        if not os.listdir(self.path):
+            self.path.rmdir()
+
+    def close(self) -> None:
+        """Let other runs have it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _make(self) -> None:
+        # Weights that are still unlearning are nobody else's business.
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        self.lock()
+
+    def _foreign(self) -> list[str]:
+        return sorted(name for name in os.listdir(self.path) if not _OURS.fullmatch(name))
+
+
+def damaged(where: object, how: str) -> UserError:
+    """The error for a journal that cannot be read back."""
+    return UserError(
+        f"the journal is damaged: {how}",
+        where=where,
+        remedy="remove the journal and start afresh; the checkpoint was not touched",
+    )
+
+
+def _entries(document: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [entry for kept in document["passes"].values() for entry in kept["files"].values()]
+
+
+def _digest_of(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
