@@ -39,7 +39,7 @@ class Metric(_Document):
     direction: Direction
     low: float | None = None
     high: float | None = None
-    interval: Literal["wilson", "bootstrap", "paired normal"] | None = None
+    interval: Literal["wilson", "bootstrap", "paired normal", "hierarchical bootstrap"] | None = None
     chance: float | None = None
 
 
