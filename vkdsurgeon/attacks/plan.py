@@ -81,36 +81,44 @@ class RelearnPlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    attack: Literal["relearn"] = Field("relearn", description="Which attack the settings are of.")
+    attack: Literal["relearn"] = Field(default="relearn", description="Which attack the settings are of.")
     protocol: Annotated[tuple[RelearnProtocol, ...], _several(str)] = Field(
-        ("people",), min_length=1, description="What the attacker trains on: people, pairs, views, benign, unrelated."
+        default=("people",),
+        min_length=1,
+        description="What the attacker trains on: people, pairs, views, benign, unrelated.",
     )
     fraction: Annotated[tuple[Share, ...], _several(_number)] = Field(
-        (0.5,), min_length=1, description="Share of it that the attacker gets, from 0 (one) to 1 (all)."
+        default=(0.5,), min_length=1, description="Share of it that the attacker gets, from 0 (one) to 1 (all)."
     )
     scope: Annotated[tuple[RelearnScope, ...], _several(str)] = Field(
-        ("visual",), min_length=1, description="What the attacker trains: visual, llm (LoRA), llm_full, all."
+        default=("visual",), min_length=1, description="What the attacker trains: visual, llm (LoRA), llm_full, all."
     )
-    steps: Count = Field(15, description="Optimiser steps.")
+    steps: Count = Field(default=15, description="Optimiser steps.")
     lr: Annotated[tuple[Rate, ...], _several(_number)] = Field(
-        (3e-4,), min_length=1, description="Peak learning rate of AdamW, above 0, at most 1; decays linearly to zero."
+        default=(3e-4,),
+        min_length=1,
+        description="Peak learning rate of AdamW, above 0, at most 1; decays linearly to zero.",
     )
-    batch_size: Count = Field(32, description="Records per step.")
-    rank: Count = Field(8, description="Rank of the LoRA matrices of scope llm.")
+    batch_size: Count = Field(default=32, description="Records per step.")
+    rank: Count = Field(default=8, description="Rank of the LoRA matrices of scope llm.")
     seeds: Annotated[tuple[Seed, ...], _several(_whole_number)] = Field(
-        (0,), min_length=1, description="Seeds of split, order and LoRA; every attack is run once per seed."
+        default=(0,), min_length=1, description="Seeds of split, order and LoRA; every attack is run once per seed."
     )
-    curve_every: Count | None = Field(None, description="Measure after every so many steps.")
+    curve_every: Count | None = Field(default=None, description="Measure after every so many steps.")
     curve_steps: Annotated[tuple[Count, ...], _several(_whole_number)] | None = Field(
-        None, description="Measure after these steps."
+        default=None, description="Measure after these steps."
     )
     recover: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.5, description="Share of the knowledge above chance that counts as recovered."
+        default=0.5, description="Share of the knowledge above chance that counts as recovered."
     )
-    limit: Count | None = Field(500, description="At most so many questions on utility.")
-    length_normalised: bool = Field(False, description="Divide an option's log-likelihood by its number of tokens.")
-    max_new_tokens: Count = Field(64, description="Bound on a generated answer.")
-    dtype: Literal["float32", "bfloat16", "auto"] = Field("float32", description="Precision of weights and updates.")
+    limit: Count | None = Field(default=500, description="At most so many questions on utility.")
+    length_normalised: bool = Field(
+        default=False, description="Divide an option's log-likelihood by its number of tokens."
+    )
+    max_new_tokens: Count = Field(default=64, description="Bound on a generated answer.")
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32", description="Precision of weights and updates."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vkdsurgeon.attacks.adapters import require_peft
@@ -56,7 +56,7 @@ class Relearning:
     unrelated: NamedSet | None = None
     reference: Path | None = None
     gold: Path | None = None
-    plan: RelearnPlan = RelearnPlan()
+    plan: RelearnPlan = field(default_factory=RelearnPlan)
     gates: Sequence[Gate] = ()
     batch_size: int = 32
     device: str = "auto"

@@ -65,9 +65,11 @@ def _overview(attacks: Sequence[_Attack]) -> Table:
         f"what came back, AG in points with 95 % intervals, {first.steps} steps{seeds}; utility in percent"
     )
     gold = any(f"gold.{AG}" in attack.metrics for attack in attacks)
+    first_share = next((each.share for attack in attacks for each in attack.recovery), 0.5)
     for column in ("attack", "scope", "lr"):
         table.add_column(column, no_wrap=True)
-    for column in ("AG", *(("gold AG", "beyond gold") if gold else ()), "steps to recover", "utility"):
+    back = f"{100 * first_share:g} % back at step" + (" / gold" if gold else "")
+    for column in ("AG", *(("gold AG", "beyond gold") if gold else ()), back, "utility"):
         table.add_column(column, justify="right", no_wrap=True)
     for attack in attacks:
         settings = attack.settings
@@ -95,8 +97,8 @@ def _steps(found: Sequence[Recovery]) -> str:
     told = []
     for each in found:
         middle = statistics.median(each.within + 1 if step is None else step for step in each.steps)
-        told.append(f"never within {each.within}" if middle > each.within else f"{middle:g}")
-    return ", gold ".join(told) or "n/a"
+        told.append("never" if middle > each.within else f"{middle:g}")
+    return " / ".join(told) or "n/a"
 
 
 def _utility(attack: _Attack) -> str:
