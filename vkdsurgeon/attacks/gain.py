@@ -16,6 +16,8 @@ from vkdsurgeon.evaluation.score import Answered
 
 _RESAMPLES = 1000
 _BLOCK = 4_000_000
+# A level of 0.6 is reached by a score of 0.6, whatever sums gave either.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def recovery(
         of="perfect" if full is None else "reference",
         level=float(np.mean(levels)),
         steps=[
-            next((step for step, score in sorted(curve.items()) if score >= level), None)
+            next((step for step, score in sorted(curve.items()) if score >= level - _ROUNDING), None)
             for curve, level in zip(curves, levels, strict=True)
         ],
         within=within,

@@ -103,6 +103,13 @@ def gather_material(
     views = (*forget.records, *(heldout.records if heldout else ()))
     for protocol, records in data.items():
         _refuse_forgotten(protocol, records, views)
+        if "visual" in plan.scope and all(record.image is None for record in records):
+            raise UserError(
+                f"the data of protocol {protocol} has no picture, so it teaches tower and projector nothing",
+                where="--scope",
+                value="visual",
+                expected="records with pictures, or another scope",
+            )
     splits: dict[tuple[str, float, int], Split] = {}
     for protocol in plan.protocol:
         for fraction in plan.fraction:

@@ -138,6 +138,9 @@ class RelearnPlan(BaseModel):
             raise ValueError("curve_every and curve_steps exclude each other")
         if self.curve_steps and max(self.curve_steps) > self.steps:
             raise ValueError(f"curve_steps has step {max(self.curve_steps)}, the attack has {self.steps}")
+        ids = [case.id for case in self.cases]
+        if len(set(ids)) != len(ids):
+            raise ValueError("two fractions or two step sizes differ by less than their names can tell")
         return self
 
     @property

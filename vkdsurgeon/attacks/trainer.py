@@ -135,7 +135,9 @@ def _backward(loaded: LoadedModel, records: Sequence[Record]) -> float:
     # One backward pass per shape: sums add up to the mean over all tokens of the step.
     for batch in batches_of(requests, lambda request: request.signature, len(requests)):
         loss = -log_probabilities(loaded, batch).sum() / tokens
-        loss.backward()
+        # A question without a picture teaches a vision tower nothing.
+        if loss.requires_grad:
+            loss.backward()
         total += float(loss.detach())
     return total
 
