@@ -29,6 +29,13 @@ def require_peft() -> None:
         ) from error
 
 
+def adapter_versions() -> dict[str, str]:
+    """The version of the library that adds the matrices."""
+    import peft
+
+    return {"peft": peft.__version__}
+
+
 @contextmanager
 def adapted(
     loaded: LoadedModel, rank: int, seed: int, tower: str | None = None, projector: Sequence[str] | None = None

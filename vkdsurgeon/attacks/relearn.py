@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vkdsurgeon.attacks.adapters import require_peft
+from vkdsurgeon.attacks.adapters import adapter_versions, require_peft
 from vkdsurgeon.attacks.findings import CaseFindings, Conduct, find, known_ids
 from vkdsurgeon.attacks.material import Material, Utility, gather_material
 from vkdsurgeon.attacks.plan import Case, RelearnPlan
@@ -247,7 +247,7 @@ def _result(
         plan_digest=plan.digest,
         gates=judge(attack.gates, aliases),
         warnings=list(dict.fromkeys(warnings)),
-        versions=versions(),
+        versions=versions() | adapter_versions() if "llm" in plan.scope else versions(),
         seconds=round(time.perf_counter() - started, 3),
     )
 
