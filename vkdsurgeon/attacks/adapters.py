@@ -67,7 +67,7 @@ def adapted(
     ]
     if not layers:
         raise UserError("the language model has no linear layer for LoRA", where=loaded.root, remedy="--scope llm_full")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([loaded.device] if loaded.device.type == "cuda" else []):
         torch.manual_seed(seed)
         wrapped = LoraModel(loaded.model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers), "attack")
     try:
