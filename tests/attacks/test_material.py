@@ -112,7 +112,7 @@ def test_other_data_with_somebody_forgotten_is_refused(folder: Path, protocol: s
     picture.write_bytes((folder / ("7-0.png" if kind == "subject" else "1-3.png")).read_bytes())
     subject = "p1" if kind == "subject" else "somebody"
     record = Record(image=picture, question="q", answer="a", subject=subject, task="vqa.name")
-    with pytest.raises(UserError, match="shows somebody who was to be forgotten"):
+    with pytest.raises(UserError, match="is about somebody who was to be forgotten"):
         gather(folder, protocol=protocol, **{protocol: NamedSet(protocol, (record,))})
 
 

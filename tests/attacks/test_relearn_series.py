@@ -9,6 +9,7 @@ import pytest
 import torch
 from vkdsurgeon_cli.main import run
 
+from tests.report.documents import relearning
 from tests.tiny_llava import World, world
 from vkdsurgeon.attacks.plan import RelearnPlan
 from vkdsurgeon.attacks.relearn import Relearning, relearn
@@ -126,6 +127,10 @@ def test_every_combination_is_one_attack_with_its_own_ids(series: RelearnResult)
     assert [gate.passed for gate in series.gates] == [True, False, True]
     assert isinstance(series.settings, RelearnPlan)
     assert RelearnResult.model_validate_json(series.model_dump_json()) == series
+
+
+def test_documents_of_before_are_still_read() -> None:
+    assert RelearnResult.model_validate(relearning()).settings.lr == relearning()["settings"]["lr"]
 
 
 def test_cases_of_one_split_start_from_the_same_answers(series: RelearnResult) -> None:

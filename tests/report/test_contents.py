@@ -110,6 +110,22 @@ def test_every_attack_of_a_series_is_told_with_its_interval_and_its_utility(tmp_
     assert page.count("<figcaption>vqa, percent correct</figcaption>") == 2
 
 
+@pytest.mark.parametrize(
+    ("settings", "title", "budget"),
+    [
+        ({"fraction": 0.25}, "Relearning, other subjects, 25 %", "about 2 others, on other pictures"),
+        ({"fraction": 1.0}, "Relearning, other views, 100 %", "of the same kinds about the same, on other pictures"),
+        ({"protocol": "views"}, "Relearning, other views", "of the same kinds about the same"),
+        ({"protocol": "unrelated", "scope": "all"}, "unrelated data, every weight", "nothing of the forget set"),
+        ({"scope": "llm_full", "lr": 1e-3}, "the language model, learning rate 0.001", "fine-tunes the language model"),
+    ],
+)
+def test_an_attack_is_named_by_what_it_does(tmp_path: Path, settings: dict[str, Any], title: str, budget: str):
+    card = render(tmp_path, {"a": relearning(settings=relearning()["settings"] | settings)}, "named.md")
+    assert any(line.startswith("### ") and line.endswith(title) for line in card.splitlines())
+    assert budget in card
+
+
 def test_an_attack_without_utility_says_so(tmp_path: Path):
     kept = [each for each in relearning()["metrics"] if ".retain." not in each["id"]]
     assert "Utility beside it was not measured." in render(tmp_path, {"a": relearning(metrics=kept)}, "bare.md")

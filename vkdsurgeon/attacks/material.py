@@ -154,11 +154,11 @@ def _refuse_unused(benign: NamedSet | None, unrelated: NamedSet | None, plan: Re
 def _refuse_forgotten(protocol: str, records: Sequence[Record], views: Sequence[Record]) -> None:
     targets = [record for record in views if to_forget(record)]
     subjects = {record.subject for record in targets} - {None}
-    about = next((record for record in records if record.image is not None and record.subject in subjects), None)
+    about = next((record for record in records if record.subject in subjects), None)
     about = about or shares_pictures(targets, records)
     if about is not None:
         raise UserError(
-            f"the data of protocol {protocol} shows somebody who was to be forgotten",
+            f"the data of protocol {protocol} is about somebody who was to be forgotten",
             where=about.source,
             expected="nothing of the forget set",
             remedy="leave these records out; protocols people, pairs and views are for training on the forget set",

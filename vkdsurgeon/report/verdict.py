@@ -75,6 +75,8 @@ def attack_title(document: AttackDocument) -> str:
     told = [_PROTOCOLS.get(str(settings.get("protocol")))]
     if document.attack == "relearn" and not document.cases:
         share, rate = settings["fraction"], settings["lr"]
+        if share == 1.0 and settings["protocol"] in ("people", "pairs"):
+            told = [_PROTOCOLS["views"]]
         told.append(f"{100 * share:g} %" if share != _USUAL_SHARE else None)
         told.append(_SCOPES.get(str(settings["scope"])))
         told.append(f"learning rate {rate:g}" if rate != _USUAL_RATE else None)
