@@ -138,6 +138,7 @@ def test_the_level_follows_chance_and_the_reference() -> None:
     assert perfect is not None
     assert (perfect.level, perfect.of) == (pytest.approx(0.6), "perfect")
     assert recovery("model", CURVES[:1], [0.2], [0.2], share=0.5, within=10) is None
+    assert recovery("model", [{0: 0.1, 5: math.nan}], [0.2], [1.0], share=0.5, within=10) is None
 
 
 def test_what_was_never_forgotten_is_back_at_step_0() -> None:

@@ -64,28 +64,28 @@ def test_an_attack_that_is_interrupted_leaves_the_model_as_it_was(facts: World) 
 
 
 def test_lora_trains_pairs_of_matrices_on_the_language_model_alone(facts: World) -> None:
-    loaded = load_model(facts.base, device="cpu")
+    loaded = load_model(facts.gold, device="cpu")
     visual = set(locate_visual(loaded.model).visual_parameters)
-    records = read_records(facts.text, role="text")
+    records = read_records(facts.forget, role="forget")[:8]
     own = {name: value.detach().clone() for name, value in loaded.model.named_parameters()}
-    losses = {}
     with attacking(loaded, "llm", rank=3, seed=5) as matrices:
         names = [name for name, value in loaded.model.named_parameters() if value.requires_grad]
         assert len(names) == len(matrices) == 2 * 2 * 7
         assert {value.shape.numel() for value in matrices} <= {3 * 64, 3 * 128}
         assert all("lora_" in name and name not in visual and "lm_head" not in name for name in names)
-        losses["llm"] = list(fine_tune(loaded, matrices, records, steps=8, lr=1e-2, batch_size=8, seed=0))
+        losses = list(fine_tune(loaded, matrices, records, steps=8, lr=1e-2, batch_size=8, seed=0))
         layers = {name.replace(".base_layer", ""): value for name, value in loaded.model.named_parameters()}
         assert all(torch.equal(layers[name], value) for name, value in own.items())
+        assert losses[-1] < 0.5 * losses[0]
         first = [matrix.detach().clone() for matrix in matrices]
     with attacking(loaded, "llm", rank=3, seed=5) as matrices:
         again = list(fine_tune(loaded, matrices, records, steps=8, lr=1e-2, batch_size=8, seed=0))
-        assert again == losses["llm"]
+        assert again == losses
         assert all(torch.equal(a, b) for a, b in zip(first, matrices, strict=True))
     with attacking(loaded, "all", rank=3, seed=5) as parameters:
         untouched = next(fine_tune(loaded, parameters, records, steps=1, lr=1e-2, batch_size=8, seed=0))
     # The second matrix of every pair starts at zero: the first step sees the model as it is.
-    assert losses["llm"][0] == pytest.approx(untouched, rel=1e-4)
+    assert losses[0] == pytest.approx(untouched, rel=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -198,10 +198,13 @@ def recovery(
         within: Steps of the attack.
 
     Returns:
-        None where the reference itself does not lie above chance, so that there is nothing to recover.
+        None where the reference itself does not lie above chance, so that there is nothing to recover, or where an
+        answer could not be measured.
     """
     tops = [1.0] * len(curves) if full is None else list(full)
     if any(not top > chance for top, chance in zip(tops, chances, strict=True)):
+        return None
+    if not all(math.isfinite(score) for curve in curves for score in curve.values()):
         return None
     levels = [chance + share * (top - chance) for top, chance in zip(tops, chances, strict=True)]
     return Recovery(
