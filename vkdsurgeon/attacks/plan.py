@@ -220,26 +220,37 @@ def make_plan(path: Path | None, overrides: dict[str, object]) -> RelearnPlan:
         ) from None
 
 
-def save_plan(plan: RelearnPlan, path: Path) -> None:
-    """Write the settings for `make_plan`: JSON where the name ends so, else YAML.
+def check_saving(plan: RelearnPlan, path: Path) -> None:
+    """Refuse, before hours of work, a place where `save_plan` must not or cannot write.
 
     Raises:
         UserError: Something else than the same settings is there already, or no file can be written.
     """
-    settings = plan.model_dump(mode="json")
-    text = (
-        json.dumps(settings, indent=2) + "\n" if path.suffix == ".json" else yaml.safe_dump(settings, sort_keys=False)
-    )
     check_folder(path)
-    if path.exists():
-        if path.is_file() and path.read_bytes() == text.encode():
-            return
+    if path.exists() and not (path.is_file() and path.read_bytes() == _written(plan, path).encode()):
         raise UserError(
             "the protocol file is there already, with other content",
             where=path,
             remedy="name another file, or remove it: nothing is overwritten unasked",
         )
-    write_whole(path, text)
+
+
+def save_plan(plan: RelearnPlan, path: Path) -> None:
+    """Write the settings for `make_plan`: JSON where the name ends so, else YAML.
+
+    Raises:
+        UserError: See `check_saving`.
+    """
+    check_saving(plan, path)
+    if not path.exists():
+        write_whole(path, _written(plan, path))
+
+
+def _written(plan: RelearnPlan, path: Path) -> str:
+    settings = plan.model_dump(mode="json")
+    return (
+        json.dumps(settings, indent=2) + "\n" if path.suffix == ".json" else yaml.safe_dump(settings, sort_keys=False)
+    )
 
 
 def _plain(text: str) -> str:

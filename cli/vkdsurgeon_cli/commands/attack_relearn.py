@@ -147,7 +147,7 @@ def relearn_command(
     measured part. It depends on protocol, scope and budget, so they are always printed with it, and utility beside it.
     Lists give one attack per combination, in one document, with ids such as relearn.pairs.50.ag.
     """
-    from vkdsurgeon.attacks.plan import make_plan, save_plan
+    from vkdsurgeon.attacks.plan import check_saving, make_plan, save_plan
     from vkdsurgeon.attacks.relearn import Relearning, relearn
     from vkdsurgeon.errors import UserError
     from vkdsurgeon.evaluation.gates import parse_gates
@@ -177,6 +177,8 @@ def relearn_command(
     gates = parse_gates(gate or [])
     if output is not None:
         check_writable(output)
+    if save_protocol is not None:
+        check_saving(plan, save_protocol)
     out = Output(as_json, progress)
 
     def named(name: str, path: Path | None) -> NamedSet | None:
@@ -198,7 +200,7 @@ def relearn_command(
         projector=projector,
         salt=(salt or "").encode(),
     )
+    result = relearn(attack, out.progress)
     if save_protocol is not None:
         save_plan(plan, save_protocol)
-    result = relearn(attack, out.progress)
     conclude(result, output, out, lambda: stack(tables(result)))
