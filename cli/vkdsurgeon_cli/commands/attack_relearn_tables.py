@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 AG = "relearn.ag"
 STAGES = ("before", "after")
 _UTILITY = ("retain", "utility")
+_VARIED: dict[str, Callable[[RelearnSettings], str]] = {
+    "scope": lambda settings: f"{settings.scope}, rank {settings.rank}" if settings.rank else settings.scope,
+    "lr": lambda settings: f"{settings.lr:g}",
+}
 
 
 @dataclass(frozen=True)
@@ -60,25 +64,26 @@ def _attacks(result: RelearnResult) -> list[_Attack]:
 
 def _overview(attacks: Sequence[_Attack]) -> Table:
     first = attacks[0].settings
-    seeds = f", {len(first.seeds)} seeds" if len(first.seeds) > 1 else ""
-    table = new_table(
-        f"what came back, AG in points with 95 % intervals, {first.steps} steps{seeds}; utility in percent"
-    )
     gold = any(f"gold.{AG}" in attack.metrics for attack in attacks)
-    first_share = next((each.share for attack in attacks for each in attack.recovery), 0.5)
-    for column in ("attack", "scope", "lr"):
+    # What is the same for all stands above the table.
+    varied = [name for name, of in _VARIED.items() if len({of(attack.settings) for attack in attacks}) > 1]
+    same = [f"{name} {of(first)}" for name, of in _VARIED.items() if name not in varied]
+    seeds = f", {len(first.seeds)} seeds" if len(first.seeds) > 1 else ""
+    title = ", ".join(["what came back", *same, f"{first.steps} steps{seeds}"])
+    table = new_table(f"{title}\nAG in points with 95 % intervals; utility in percent, before -> after")
+    for column in ("attack", *varied):
         table.add_column(column, no_wrap=True)
-    back = f"{100 * first_share:g} % back at step" + (" / gold" if gold else "")
+    share = next((each.share for attack in attacks for each in attack.recovery), 0.5)
+    back = f"{100 * share:g} % back at step" + (" / gold" if gold else "")
     for column in ("AG", *(("gold AG", "beyond gold") if gold else ()), back, "utility"):
         table.add_column(column, justify="right", no_wrap=True)
     for attack in attacks:
         settings = attack.settings
+        gains = [attack.metrics.get(name) for name in (AG, *((f"gold.{AG}", f"gap.{AG}") if gold else ()))]
         table.add_row(
             f"{settings.protocol} {100 * settings.fraction:g} %",
-            f"{settings.scope} r{settings.rank}" if settings.rank else settings.scope,
-            f"{settings.lr:g}",
-            _gain(attack.metrics.get(AG)),
-            *((_gain(attack.metrics.get(f"gold.{AG}")), _gain(attack.metrics.get(f"gap.{AG}"))) if gold else ()),
+            *(_VARIED[name](settings) for name in varied),
+            *map(_gain, gains),
             _steps(attack.recovery),
             _utility(attack),
         )
