@@ -177,6 +177,17 @@ def test_wrong_input_is_refused_before_the_model_is_loaded(
     assert message in capsys.readouterr().err
 
 
+def test_an_attack_that_learns_nothing_is_no_evidence(facts: World) -> None:
+    forget = read_set("forget", facts.forget)
+
+    def attacked(lr: float) -> RelearnResult:
+        plan = RelearnPlan(protocol="people", steps=8, lr=lr, curve_steps=8, max_new_tokens=3)
+        return relearn(Relearning(facts.gold, forget, plan=plan, device="cpu"))
+
+    assert any("hardly learned" in text for text in attacked(1e-7).warnings)
+    assert not any("hardly learned" in text for text in attacked(1e-3).warnings)
+
+
 def test_text_beside_pictures_is_passed_over_by_the_visual_scope(facts: World) -> None:
     loaded = load_model(facts.base, device="cpu")
     pictures, text = read_records(facts.forget, role="forget")[:1], read_records(facts.text, role="text")[:3]

@@ -45,6 +45,7 @@ class Conduct:
         utility_after: The same after it.
         trained: Number of trained parameters.
         losses: Measured step -> training loss; None at step 0.
+        trained_on: The training loss of every step.
         scores: Measured step -> what the measured questions gave.
         after: Answers after the last measured step.
     """
@@ -56,6 +57,7 @@ class Conduct:
     utility_after: Sequence[Answered] = ()
     trained: int = 0
     losses: dict[int, float | None] = field(default_factory=dict)
+    trained_on: list[float] = field(default_factory=list)
     scores: dict[int, Scores] = field(default_factory=dict)
     after: Sequence[Answered] = ()
 
@@ -81,6 +83,7 @@ class CaseFindings:
         seeds: AG per seed.
         room: Reference minus gold on the measured questions: value and interval, as shares; None without both.
         floor: What guessing reaches on the measured questions.
+        learned: The attacker's own loss at the first and the last step, means over the seeds, in nats per token.
     """
 
     metrics: list[Metric]
@@ -90,6 +93,7 @@ class CaseFindings:
     seeds: list[SeedOutcome]
     room: tuple[float | None, float | None, float | None] | None
     floor: float
+    learned: tuple[float, float]
 
 
 def find(
@@ -153,6 +157,10 @@ def find(
         ],
         room=_room(reference, gold, seed),
         floor=float(np.mean(chances)),
+        learned=(
+            float(np.mean([conduct.trained_on[0] for conduct in mine])),
+            float(np.mean([conduct.trained_on[-1] for conduct in mine])),
+        ),
     )
 
 

@@ -194,6 +194,7 @@ def _one_seed(
                 text = f"{role}: attack {case.id}, seed {seed}, step {step} of {plan.steps}"
                 facts = {"model": role, "case": case.id, "seed": seed, "step": step, "loss": loss}
                 listener({"event": "attack", **facts, "text": text})
+            conduct.trained_on.append(loss)
             if step in plan.measured_steps:
                 conduct.measured(step, loss, asked.fresh(split.measured))
         conduct.utility_after = asked.fresh(utility.records)

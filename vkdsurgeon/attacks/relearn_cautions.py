@@ -13,6 +13,9 @@ from vkdsurgeon.evaluation.schema import Metric
 _UTILITY_LOSS = 0.05
 # Below this, what the reference knows beyond gold is no room for anything to come back.
 _ROOM = 0.05
+# An attacker whose loss stays above this share of where it began has not learned what it was shown; a loss below
+# `_KNOWN` nats per token has nothing to learn from.
+_UNLEARNED, _KNOWN = 0.8, 0.1
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def cautions(found: CaseFindings, utility: Utility, *, gold: bool, heldout: bool
         common.append("no gold model was attacked (--gold), so AG includes what anybody would learn from the same data")
     if not heldout:
         common.append("measured on the forget set's own pictures; give --heldout for other views")
-    return Cautions(tuple(common), (*_room(found), *_cost(found.metrics, utility)))
+    return Cautions(tuple(common), (*_room(found), *_effort(found), *_cost(found.metrics, utility)))
 
 
 def _room(found: CaseFindings) -> list[str]:
@@ -67,6 +70,16 @@ def _room(found: CaseFindings) -> list[str]:
         if base and base.chance is not None and base.low is not None and base.low <= base.chance:
             told.append(f"{base.id} is not clearly above chance ({base.chance:.3f}): there was nothing to forget")
     return told
+
+
+def _effort(found: CaseFindings) -> list[str]:
+    first, last = found.learned
+    if first > _KNOWN and last > _UNLEARNED * first:
+        return [
+            f"the attacker hardly learned what it was shown (loss {first:.2f} at the first step, {last:.2f} at the "
+            "last), so this AG says nothing; give it more steps or a larger --lr"
+        ]
+    return []
 
 
 def _cost(metrics: Sequence[Metric], utility: Utility) -> list[str]:
