@@ -216,7 +216,10 @@ def make_plan(path: Path | None, overrides: dict[str, object]) -> RelearnPlan:
             raise UserError(f"the settings contradict each other: {what}", where=place) from None
         field = RelearnPlan.model_fields.get(key)
         raise UserError(
-            f"{key}: {what}", where=place, value=first["input"], expected=field.description if field else None
+            what if key in overrides else f"{key}: {what}",
+            where=place,
+            value=first["input"],
+            expected=field.description if field else None,
         ) from None
 
 
