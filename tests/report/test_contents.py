@@ -101,7 +101,7 @@ def test_every_attack_of_a_series_is_told_with_its_interval_and_its_utility(tmp_
     assert "### Relearning, trained on what is to be kept" in card
     assert "+40.0 points (95 % interval +35.0 to +46.0); gold under the same attack +3.0" in card
     assert "LoRA matrices on the language model of rank 8" in card
-    assert "50 % of what the base knows above chance was back at step 11, in gold never within 15 steps." in card
+    assert "When 50 % of what the base knows above chance was back: at step 11; gold never within 15 steps." in card
     assert "Means over 2 seeds (0, 1)" in card
     assert card.count("Utility: what is to be kept") == 2
     assert "| **failed** | relearn.pairs.50.llm.ag\\<=5 | Relearning | 40.0000 |" in card

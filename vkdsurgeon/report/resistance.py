@@ -132,12 +132,12 @@ def _recovery(document: AttackDocument) -> str:
     for found in document.recovery:
         middle = statistics.median(found.within + 1 if step is None else step for step in found.steps)
         when = f"never within {count(found.within, 'step')}" if middle > found.within else f"at step {middle:g}"
-        told.append(f"{'in gold ' if found.model == 'gold' else ''}{when}")
+        told.append(f"{'gold ' if found.model == 'gold' else ''}{when}")
     if not told:
         return ""
     first = document.recovery[0]
     whole = "the base knows" if first.of == "reference" else "there is to know"
-    return f"{100 * first.share:g} % of what {whole} above chance was back {', '.join(told)}."
+    return f"When {100 * first.share:g} % of what {whole} above chance was back: {'; '.join(told)}."
 
 
 def _settings(document: AttackDocument, wording: Wording) -> str:
