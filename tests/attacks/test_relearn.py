@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import World, world
+from vkdsurgeon.attacks.plan import RelearnPlan
 from vkdsurgeon.attacks.relearn import Relearning, relearn
 from vkdsurgeon.attacks.schema import RelearnResult
 from vkdsurgeon.attacks.trainer import fine_tune, trainable
@@ -21,10 +22,7 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.evaluation.gates import parse_gates
 from vkdsurgeon.evaluation.model import load_model
-from vkdsurgeon.evaluation.score import Scoring
 from vkdsurgeon.evaluation.sets import read_set
-
-SHORT = Scoring(max_new_tokens=3)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +56,7 @@ def test_hidden_knowledge_returns_and_absent_knowledge_does_not(facts: World, hi
             retain=read_set("retain", facts.retain),
             reference=facts.base,
             gold=facts.gold,
-            protocol="pairs",
-            steps=20,
-            lr=1e-3,
-            scoring=SHORT,
+            plan=RelearnPlan(protocol="pairs", steps=20, lr=1e-3, max_new_tokens=3),
             device="cpu",
             gates=parse_gates(["relearn.ag<=5", "gap.relearn.ag>0"]),
         )
@@ -85,9 +80,21 @@ def test_hidden_knowledge_returns_and_absent_knowledge_does_not(facts: World, hi
     assert result.curve[0].loss is None
     assert result.curve[2].values["vqa.accuracy"] == values["relearn.after.vqa.accuracy"]
     assert result.settings.measured_on == "heldout"
+    metrics = {metric.id: metric for metric in result.metrics}
+    for name in ("relearn.ag", "gap.relearn.ag"):
+        metric = metrics[name]
+        assert metric.low < metric.value < metric.high
+        assert metric.interval == "bootstrap"
+    back = {each.model: each for each in result.recovery}
+    assert back["model"].steps == [10]
+    assert back["gold"].steps == [None]
+    assert values["relearn.steps_to_recover"] == 10
+    assert values["gold.relearn.steps_to_recover"] == 21
+    assert result.plan_digest == result.plan.digest
+    assert not [text for text in result.warnings if "nothing" in text]
 
 
-@pytest.mark.parametrize("scope", ["visual", "all"])
+@pytest.mark.parametrize("scope", ["visual", "llm_full", "all"])
 def test_only_the_scope_is_trained(facts: World, scope: str) -> None:
     loaded = load_model(facts.base, device="cpu")
     visual = set(locate_visual(loaded.model).visual_parameters)
@@ -103,7 +110,8 @@ def test_only_the_scope_is_trained(facts: World, scope: str) -> None:
         assert len(chosen) == len(visual)
     else:
         assert moved - visual
-        assert len(chosen) == len(before)
+        assert len(chosen) == len(before) - (len(visual) if scope == "llm_full" else 0)
+        assert bool(moved & visual) == (scope == "all")
     assert not loaded.model.training
 
 
@@ -167,3 +175,23 @@ def test_wrong_input_is_refused_before_the_model_is_loaded(
     words = [word.replace("TEXT", str(facts.text)).replace("ONE", str(one)) for word in more]
     assert run(["attack", "relearn", "/no/such/model", "--forget", str(facts.forget), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_attack_that_learns_nothing_is_no_evidence(facts: World) -> None:
+    forget = read_set("forget", facts.forget)
+
+    def attacked(lr: float) -> RelearnResult:
+        plan = RelearnPlan(protocol="people", steps=8, lr=lr, curve_steps=8, max_new_tokens=3)
+        return relearn(Relearning(facts.gold, forget, plan=plan, device="cpu"))
+
+    assert any("hardly learned" in text for text in attacked(1e-7).warnings)
+    assert not any("hardly learned" in text for text in attacked(1e-3).warnings)
+
+
+def test_text_beside_pictures_is_passed_over_by_the_visual_scope(facts: World) -> None:
+    loaded = load_model(facts.base, device="cpu")
+    pictures, text = read_records(facts.forget, role="forget")[:1], read_records(facts.text, role="text")[:3]
+    losses = list(
+        fine_tune(loaded, trainable(loaded, "visual"), [*pictures, *text], steps=8, lr=1e-4, batch_size=1, seed=0)
+    )
+    assert len(losses) == 8

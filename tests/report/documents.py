@@ -117,6 +117,39 @@ def relearning(**changes: Any) -> dict[str, Any]:
     }
 
 
+def relearning_series(**changes: Any) -> dict[str, Any]:
+    """Two relearning attacks in one document, over two seeds, against gold."""
+    alone = relearning()
+    cases, metrics = [], []
+    for protocol, scope, gain in (("pairs", "llm", 40.0), ("benign", "visual", 12.0)):
+        name = f"{protocol}.50.{scope}"
+        settings = alone["settings"] | {"protocol": protocol, "scope": scope, "seeds": [0, 1]}
+        settings["rank"] = 8 if scope == "llm" else None
+        case = {"id": name, "settings": settings, "ag_over": ["vqa.accuracy"], "curve": alone["curve"]}
+        back = [("model", [7, 15]), ("gold", [None, None])]
+        case["recovery"] = [
+            {"model": model, "share": 0.5, "of": "reference", "level": 0.6, "steps": steps, "within": 15}
+            for model, steps in back
+        ]
+        case["seeds"] = [
+            {"seed": seed, "ag": gain, "gold_ag": 3.0, "shown_records": 10, "measured_records": 11} for seed in (0, 1)
+        ]
+        cases.append(case)
+        ends = {"low": gain - 5, "high": gain + 6, "interval": "hierarchical bootstrap"}
+        for each in alone["metrics"]:
+            own = each["id"].replace("relearn.", f"relearn.{name}.", 1)
+            metrics.append({**each, "id": own, **({"value": gain, **ends} if each["id"] == "relearn.ag" else {})})
+    return {
+        **{key: value for key, value in alone.items() if key not in ("curve", "ag_over")},
+        "settings": {"attack": "relearn", "protocol": ["pairs", "benign"], "scope": ["llm", "visual"], "seeds": [0, 1]},
+        "cases": cases,
+        "metrics": metrics,
+        "plan_digest": "9" * 64,
+        "gates": [gate("relearn.pairs.50.llm.ag<=5", 40.0, 5.0, passed=False)],
+        **changes,
+    }
+
+
 def restoring() -> dict[str, Any]:
     """An attack of another kind, with other settings and without a curve."""
     values = [("restore.before", 0.05), ("restore.after", 0.88), ("gold.restore.after", 0.07)]

@@ -21,6 +21,7 @@ from tests.report.documents import (
     metric,
     operation,
     relearning,
+    relearning_series,
     unlearning,
     write,
 )
@@ -92,6 +93,43 @@ def test_limits_follow_what_was_done(tmp_path: Path):
     assert "It was measured" in render(tmp_path, everything(), "attacked.md")
     edited = render(tmp_path, {"run": unlearning(decoder={"selected_elements": 5})}, "edited.md")
     assert "Only the visual route is closed." not in edited
+
+
+def test_every_attack_of_a_series_is_told_with_its_interval_and_its_utility(tmp_path: Path):
+    card = render(tmp_path, {"series": relearning_series()}, "series.md")
+    assert "### Relearning, other questions, LoRA on the language model" in card
+    assert "### Relearning, trained on what is to be kept" in card
+    assert "+40.0 points (95 % interval +35.0 to +46.0); gold under the same attack +3.0" in card
+    assert "LoRA matrices on the language model of rank 8" in card
+    assert "When 50 % of what the base knows above chance was back: at step 11; gold never within 15 steps." in card
+    assert "Means over 2 seeds (0, 1)" in card
+    assert card.count("Utility: what is to be kept") == 2
+    assert "| **failed** | relearn.pairs.50.llm.ag\\<=5 | Relearning | 40.0000 |" in card
+    assert "9" * 64 in card
+    page = render(tmp_path, {"series": relearning_series()}, "series.html")
+    assert page.count("<figcaption>vqa, percent correct</figcaption>") == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "title", "budget"),
+    [
+        ({"fraction": 0.25}, "Relearning, other subjects, 25 %", "about 2 others, on other pictures"),
+        ({"fraction": 1.0}, "Relearning, other views, 100 %", "of the same kinds about the same, on other pictures"),
+        ({"protocol": "views"}, "Relearning, other views", "of the same kinds about the same"),
+        ({"protocol": "unrelated", "scope": "all"}, "unrelated data, every weight", "nothing of the forget set"),
+        ({"scope": "llm_full", "lr": 1e-3}, "the language model, learning rate 0.001", "fine-tunes the language model"),
+    ],
+)
+def test_an_attack_is_named_by_what_it_does(tmp_path: Path, settings: dict[str, Any], title: str, budget: str):
+    card = render(tmp_path, {"a": relearning(settings=relearning()["settings"] | settings)}, "named.md")
+    assert any(line.startswith("### ") and line.endswith(title) for line in card.splitlines())
+    assert budget in card
+
+
+def test_an_attack_without_utility_says_so(tmp_path: Path):
+    kept = [each for each in relearning()["metrics"] if ".retain." not in each["id"]]
+    assert "Utility beside it was not measured." in render(tmp_path, {"a": relearning(metrics=kept)}, "bare.md")
+    assert "Utility beside it was not measured." not in render(tmp_path, {"a": relearning()}, "with.md")
 
 
 def hostile_documents() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from vkdsurgeon.attacks.plan import RelearnPlan, RelearnProtocol, RelearnScope
 from vkdsurgeon.evaluation.schema import SCHEMA_VERSION, GateOutcome, Metric, ModelFacts, SetFacts
 
 RestoredPart: TypeAlias = Literal["visual", "tower", "projector"]
@@ -16,16 +17,18 @@ class _Document(BaseModel):
 
 
 class RelearnSettings(_Document):
-    """The attacker's recipe; AG means nothing without it."""
+    """The attacker's recipe; AG means nothing without it. Numbers of records are those of the first seed."""
 
-    protocol: Literal["people", "pairs"]
-    scope: Literal["visual", "all"]
+    protocol: RelearnProtocol
+    scope: RelearnScope
     fraction: float
     steps: int
     lr: float
     batch_size: int
     optimizer: str = "AdamW, no weight decay, gradient norm clipped at 1, linear decay to zero"
     seed: int
+    seeds: list[int] = []
+    rank: int | None = None
     limit: int | None
     device: str
     trained_parameters: int
@@ -37,7 +40,7 @@ class RelearnSettings(_Document):
 
 
 class CurvePoint(_Document):
-    """The measured part after so many steps."""
+    """The measured part after so many steps; the mean over the seeds where there are several."""
 
     model: str
     step: int
@@ -45,20 +48,67 @@ class CurvePoint(_Document):
     values: dict[str, float | None]
 
 
+class Recovery(_Document):
+    """How soon the knowledge was back.
+
+    Attributes:
+        model: `model` or `gold`.
+        share: What counts as back: chance plus this share of what `full` has above chance.
+        of: What `full` is: the reference on the same questions, or every answer right.
+        level: The score that had to be reached, the mean over the metrics in `ag_over`, from 0 to 1.
+        steps: Per seed the first measured step at that level; None where it was never reached.
+        within: Steps of the attack.
+    """
+
+    model: str
+    share: float
+    of: Literal["reference", "perfect"]
+    level: float
+    steps: list[int | None]
+    within: int
+
+
+class SeedOutcome(_Document):
+    """One seed of an attack: gains in points, and what was shown and measured."""
+
+    seed: int
+    ag: float | None
+    gold_ag: float | None
+    shown_records: int
+    measured_records: int
+
+
+class RelearnCase(_Document):
+    """One of several attacks in a document; its metrics stand under `relearn.ID.` instead of `relearn.`."""
+
+    id: str
+    settings: RelearnSettings
+    ag_over: list[str]
+    curve: list[CurvePoint]
+    recovery: list[Recovery]
+    seeds: list[SeedOutcome]
+
+
 class RelearnResult(_Document):
     """What `vkdsurgeon attack relearn` measured.
 
-    `relearn.ag` is in points (0 to 100): the mean of after minus before over the metrics in `ag_over`.
+    `relearn.ag` is in points (0 to 100): the mean of after minus before over the metrics in `ag_over`. With several
+    attacks, each is one of `cases`, and `settings` are those of all of them.
     """
 
     schema_version: int = SCHEMA_VERSION
     kind: Literal["attack.relearn"] = "attack.relearn"
     models: list[ModelFacts]
     sets: list[SetFacts]
-    settings: RelearnSettings
-    ag_over: list[str]
+    settings: RelearnSettings | RelearnPlan
+    ag_over: list[str] = []
     metrics: list[Metric]
-    curve: list[CurvePoint]
+    curve: list[CurvePoint] = []
+    recovery: list[Recovery] = []
+    seeds: list[SeedOutcome] = []
+    cases: list[RelearnCase] = []
+    plan: RelearnPlan | None = None
+    plan_digest: str | None = None
     gates: list[GateOutcome]
     warnings: list[str]
     versions: dict[str, str]

@@ -5,18 +5,24 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TypeVar
 
+from vkdsurgeon.attacks.plan import RelearnProtocol
+from vkdsurgeon.data.pictures import file_digest
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.metrics import to_forget
+from vkdsurgeon.evaluation.sets import sample
 
-Protocol = Literal["people", "pairs"]
+Item = TypeVar("Item")
+# The attacker has other data than the forget set.
+_OUTSIDE = ("benign", "unrelated")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Two parts of what was to be forgotten that share no person, or no kind of question about a person.
+    """Two parts that share no person, no kind of question about a person, or no picture, as the protocol says.
 
     Attributes:
         shown: Records the attacker trains on.
@@ -31,9 +37,10 @@ def split_records(
     forget: Sequence[Record],
     heldout: Sequence[Record] | None,
     *,
-    protocol: Protocol,
+    protocol: RelearnProtocol,
     fraction: float,
     seed: int,
+    data: Sequence[Record] | None = None,
 ) -> Split:
     """Divide a forget set for a relearning attack.
 
@@ -42,12 +49,16 @@ def split_records(
             `general` nor `text` tasks do.
         heldout: Other views of the same subjects; where given, the measured part is taken from them.
         protocol: `people`: some subjects are shown and the others measured. `pairs`: of every subject some kinds of
-            question (tasks) are shown and the others measured.
-        fraction: Share of subjects, or of each subject's tasks, that is shown; rounded, at least one, not all.
+            question (tasks) are shown and the others measured. `views`: of every subject some pictures are shown with
+            all their questions, and the same questions are measured on others. `benign`, `unrelated`: `data` is
+            shown, nothing of the forget set.
+        fraction: Share of subjects, of each subject's tasks or pictures, or of `data`, that is shown; rounded, at least
+            one, and not all unless it is exactly 1. With 1 everything is shown and the held-out views are measured.
         seed: Of the draw.
+        data: What the attacker has under `benign` and `unrelated`.
 
     Raises:
-        UserError: Too few subjects or tasks to divide, or nothing is left to measure on.
+        UserError: Too few subjects, tasks or pictures to divide, or nothing is left to measure on.
     """
     targets = [record for record in forget if to_forget(record)]
     if not targets:
@@ -55,18 +66,79 @@ def split_records(
             "the forget set holds nothing that an attack could bring back",
             expected="questions about pictures in tasks other than general.* and text.*",
         )
+    known = {_key(record) for record in targets}
+    pool = targets if heldout is None else [record for record in heldout if to_forget(record)]
+    if protocol in _OUTSIDE:
+        assert data
+        return Split(tuple(sample(data, max(1, round(fraction * len(data))), seed)), _measured(pool, known))
+    if fraction == 1.0 and heldout is None:
+        raise UserError(
+            "when all of the forget set is shown, nothing of it is left to measure on",
+            where="--fraction",
+            value=1,
+            expected="--heldout, other views of the same subjects",
+            remedy="give --heldout, or a fraction below 1",
+        )
+    if fraction == 1.0:
+        return Split(tuple(targets), _measured(pool, known))
+    if protocol == "views":
+        seen = _views(targets, fraction, seed, all_may_be_shown=heldout is not None)
+        measured = pool if heldout is not None else [record for record in targets if record.image not in seen]
+        return Split(tuple(record for record in targets if record.image in seen), _measured(measured, known))
     shown = _people(targets, fraction, seed) if protocol == "people" else _pairs(targets, fraction, seed)
     chosen = tuple(record for record in targets if _key(record) in shown)
-    pool = targets if heldout is None else [record for record in heldout if to_forget(record)]
-    known = {_key(record) for record in targets}
-    measured = tuple(record for record in pool if _key(record) in known - shown)
+    return Split(chosen, _measured(pool, known - shown))
+
+
+def shares_pictures(shown: Sequence[Record], measured: Sequence[Record]) -> Record | None:
+    """The first measured record whose picture was shown as well, told by its bytes; None where there is none.
+
+    Raises:
+        UserError: A picture cannot be read.
+    """
+    digests: dict[Path, str] = {}
+
+    def digest(record: Record) -> str | None:
+        if record.image is None:
+            return None
+        if record.image not in digests:
+            digests[record.image] = file_digest(record.image, record.source)
+        return digests[record.image]
+
+    seen = {digest(record) for record in shown} - {None}
+    return next((record for record in measured if digest(record) in seen), None)
+
+
+def divide_by_picture(records: Sequence[Record], seed: int) -> tuple[list[Record], list[Record]]:
+    """Divide a set into halves that share no picture (no record, where it has no picture).
+
+    Args:
+        records: At least two pictures or records without one.
+        seed: Of the draw.
+
+    Raises:
+        UserError: There is nothing to divide.
+    """
+    owners = [record.image or index for index, record in enumerate(records)]
+    distinct = list(dict.fromkeys(owners))
+    if len(distinct) < 2:
+        raise UserError("one picture alone cannot be divided between attacker and utility", where="--retain")
+    first = set(random.Random(seed).sample(distinct, len(distinct) // 2))
+    halves: tuple[list[Record], list[Record]] = ([], [])
+    for owner, record in zip(owners, records, strict=True):
+        halves[owner not in first].append(record)
+    return halves
+
+
+def _measured(pool: Sequence[Record], keys: set[tuple[str, str]]) -> tuple[Record, ...]:
+    measured = tuple(record for record in pool if _key(record) in keys)
     if not measured:
         raise UserError(
             "the held-out set has no question of the measured part",
             where="--heldout",
             expected="other views of the forget set's subjects, under the same subjects and tasks",
         )
-    return Split(chosen, measured)
+    return measured
 
 
 def _key(record: Record) -> tuple[str, str]:
@@ -108,6 +180,28 @@ def _pairs(targets: Sequence[Record], fraction: float, seed: int) -> set[tuple[s
     return shown
 
 
-def _draw(items: Sequence[str], fraction: float, generator: random.Random) -> list[str]:
-    count = min(max(1, round(fraction * len(items))), len(items) - 1)
+def _views(targets: Sequence[Record], fraction: float, seed: int, *, all_may_be_shown: bool) -> set[Path | None]:
+    views: dict[str, dict[Path, None]] = {}
+    for record in targets:
+        assert record.image is not None
+        views.setdefault(record.subject or "", {})[record.image] = None
+    generator = random.Random(seed)
+    # A subject's only picture is shown where others are held out, and measured otherwise.
+    drawn = [
+        _draw(sorted(pictures), fraction, generator, most=len(pictures) if all_may_be_shown else len(pictures) - 1)
+        for _, pictures in sorted(views.items())
+        if all_may_be_shown or len(pictures) > 1
+    ]
+    if not drawn:
+        raise UserError(
+            "relearning some views and measuring others needs at least two pictures of one subject",
+            where="--protocol",
+            value="views",
+            remedy="give --heldout, other views to measure on",
+        )
+    return {picture for pictures in drawn for picture in pictures}
+
+
+def _draw(items: Sequence[Item], fraction: float, generator: random.Random, most: int | None = None) -> list[Item]:
+    count = min(max(1, round(fraction * len(items))), len(items) - 1 if most is None else most)
     return generator.sample(items, count)

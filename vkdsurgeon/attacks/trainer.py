@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from vkdsurgeon.attacks.adapters import adapted
+from vkdsurgeon.attacks.plan import RelearnScope
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import SurgeryError
@@ -17,24 +19,64 @@ from vkdsurgeon.evaluation.batches import answer_request, batches_of, log_probab
 from vkdsurgeon.evaluation.model import LoadedModel
 from vkdsurgeon.evaluation.score import encode
 
-Scope = Literal["visual", "all"]
+
+@contextmanager
+def attacking(
+    loaded: LoadedModel,
+    scope: RelearnScope,
+    *,
+    rank: int,
+    seed: int,
+    tower: str | None = None,
+    projector: Sequence[str] | None = None,
+) -> Iterator[list[nn.Parameter]]:
+    """Let an attacker train a part of a model, and put every weight back, bit for bit, when the attack is over.
+
+    Args:
+        loaded: The model; `requires_grad` of its parameters is set.
+        scope: `llm` trains LoRA matrices; the others as in `trainable`.
+        rank: Of the LoRA matrices.
+        seed: Of the LoRA matrices.
+        tower: Module path of the tower, where the rule gets it wrong.
+        projector: Module paths of the projector, likewise.
+
+    Yields:
+        What may be trained. A copy of it is held in the CPU's memory meanwhile, except for LoRA, which leaves the
+        model's own weights alone.
+    """
+    if scope == "llm":
+        with adapted(loaded, rank, seed, tower, projector) as matrices:
+            yield matrices
+        return
+    parameters = trainable(loaded, scope, tower, projector)
+    originals = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
+    try:
+        yield parameters
+    finally:
+        with torch.no_grad():
+            for parameter, original in zip(parameters, originals, strict=True):
+                parameter.grad = None
+                parameter.copy_(original)
 
 
 def trainable(
-    loaded: LoadedModel, scope: Scope, tower: str | None = None, projector: Sequence[str] | None = None
+    loaded: LoadedModel, scope: RelearnScope, tower: str | None = None, projector: Sequence[str] | None = None
 ) -> list[nn.Parameter]:
     """Freeze everything but what the attacker may touch.
 
     Args:
         loaded: The model; `requires_grad` of its parameters is set.
-        scope: `visual` is tower and projector.
+        scope: `visual` is tower and projector, `llm_full` everything else, `all` both.
         tower: Module path of the tower, where the rule gets it wrong.
         projector: Module paths of the projector, likewise.
     """
-    names = set(locate_visual(loaded.model, tower, projector).visual_parameters) if scope == "visual" else None
+    names = {name for name, _ in loaded.model.named_parameters()}
+    if scope != "all":
+        placement = locate_visual(loaded.model, tower, projector)
+        names = set(placement.visual_parameters if scope == "visual" else placement.language_parameters)
     chosen = []
     for name, parameter in loaded.model.named_parameters():
-        parameter.requires_grad_(names is None or name in names)
+        parameter.requires_grad_(name in names)
         if parameter.requires_grad:
             chosen.append(parameter)
     return chosen
@@ -93,7 +135,9 @@ def _backward(loaded: LoadedModel, records: Sequence[Record]) -> float:
     # One backward pass per shape: sums add up to the mean over all tokens of the step.
     for batch in batches_of(requests, lambda request: request.signature, len(requests)):
         loss = -log_probabilities(loaded, batch).sum() / tokens
-        loss.backward()
+        # A question without a picture teaches a vision tower nothing.
+        if loss.requires_grad:
+            loss.backward()
         total += float(loss.detach())
     return total
 

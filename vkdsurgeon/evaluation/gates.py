@@ -59,8 +59,8 @@ def parse_gates(texts: Sequence[str]) -> list[Gate]:
     return [_parse(text) for text in texts]
 
 
-# Everything else is a share, or a difference of shares.
-_IN_POINTS = ("relearn.ag",)
+# Points, and steps of an attack; everything else is a share, or a difference of shares.
+_NO_SHARES = (".ag", ".steps_to_recover")
 
 
 def check_gates(gates: Sequence[Gate], known: Collection[str]) -> None:
@@ -70,13 +70,13 @@ def check_gates(gates: Sequence[Gate], known: Collection[str]) -> None:
         UserError: With the ids there are, or because a share is bounded by a percentage.
     """
     for gate in gates:
-        if not gate.metric.endswith(_IN_POINTS) and abs(gate.number) > 1:
+        if not gate.metric.endswith(_NO_SHARES) and abs(gate.number) > 1:
             raise UserError(
                 "the bound of a share is not a percentage",
                 where=f"--gate {gate.text!r}",
                 value=gate.number,
                 expected="a share from 0 to 1, such as 0.10 for 10 %",
-                remedy=f"write {gate.number / 100:g}; only relearn.ag is counted in points",
+                remedy=f"write {gate.number / 100:g}; only AG (relearn.ag) is counted in points",
             )
         for needed in gate.needs:
             if needed in known:

@@ -42,7 +42,9 @@ class Metric(_Document):
     low: float | None = None
     high: float | None = None
     # Earlier versions wrote "paired normal", over single questions.
-    interval: Literal["wilson", "bootstrap", "paired bootstrap", "paired normal"] | None = None
+    interval: Literal["wilson", "bootstrap", "paired bootstrap", "paired normal", "hierarchical bootstrap"] | None = (
+        None
+    )
     chance: float | None = None
     unit: Literal["subject", "picture", "question"] | None = None
     clusters: int | None = None

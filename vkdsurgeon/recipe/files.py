@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.plain_yaml import read_mapping
 from vkdsurgeon.recipe.decoder import DecoderRecipe
 from vkdsurgeon.recipe.whole import Recipe
 
@@ -26,17 +27,7 @@ def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
     where = "recipe"
     if path is not None:
         where = str(path)
-        try:
-            loaded = _parse(path.read_text(encoding="utf-8"), path)
-        except OSError as error:
-            raise UserError(f"cannot read the recipe: {error.strerror}", where=path) from error
-        except UserError:
-            raise
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise UserError("the recipe is not YAML", where=path, value=" ".join(str(error).split())) from error
-        if loaded is not None and not isinstance(loaded, dict):
-            raise UserError("the recipe is not a mapping", where=path, value=loaded, expected="lines of `key: value`")
-        settings.update(loaded or {})
+        settings.update(read_mapping(path, "recipe"))
     section = settings.get("decoder")
     if isinstance(section, dict) and isinstance(overrides.get("decoder"), dict):
         overrides = {**overrides, "decoder": section | overrides["decoder"]}  # type: ignore[operator]
@@ -61,21 +52,6 @@ def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
             value=first["input"],
             expected=fields[own].description if own in fields else None,
         ) from None
-
-
-def _parse(text: str, path: Path) -> object:
-    # An alias can make a short file unfold without end; a recipe needs none. Of two equal keys one would vanish.
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-        raise UserError("a recipe has no use for YAML aliases", where=path, remedy="write the value out")
-    node = yaml.compose(text)
-    if isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UserError(f"the recipe has key {key!r} twice", where=path, remedy="keep one of them")
-        if any(not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str" for key, _ in node.value):
-            raise UserError("a key of the recipe is no word", where=path, expected="lines of `key: value`")
-    return yaml.safe_load(text)
 
 
 def dump_recipe(recipe: Recipe) -> str:

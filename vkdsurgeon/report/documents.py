@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vkdsurgeon.attacks.schema import CurvePoint, RelearnSettings
+from vkdsurgeon.attacks.schema import CurvePoint, Recovery, RelearnCase, RelearnSettings
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.schema import (
     SCHEMA_VERSION,
@@ -174,6 +174,9 @@ class AttackDocument(_Outside):
     settings: dict[str, Any]
     metrics: list[Metric]
     curve: list[CurvePoint] = []
+    recovery: list[Recovery] = []
+    cases: list[RelearnCase] = []
+    plan_digest: str | None = None
     gates: list[GateOutcome]
     warnings: list[str]
     versions: dict[str, str]
@@ -181,7 +184,7 @@ class AttackDocument(_Outside):
 
     @model_validator(mode="after")
     def _relearning_says_how(self) -> AttackDocument:
-        if self.attack == "relearn":
+        if self.attack == "relearn" and not self.cases:
             RelearnSettings.model_validate(self.settings)
         return self
 
@@ -189,6 +192,29 @@ class AttackDocument(_Outside):
     def attack(self) -> str:
         """Name of the attack, which starts its metric ids."""
         return self.kind.removeprefix("attack.")
+
+    @property
+    def parts(self) -> list[AttackDocument]:
+        """The attacks that the document tells of, each as if it were told alone."""
+        if not self.cases:
+            return [self]
+        parts = []
+        for case in self.cases:
+            own, plain = f"{self.attack}.{case.id}.", f"{self.attack}."
+            metrics = [
+                metric.model_copy(update={"id": metric.id.replace(own, plain, 1)})
+                for metric in self.metrics
+                if metric.id.startswith(own) or metric.id.partition(".")[2].startswith(own)
+            ]
+            alone = {
+                "settings": case.settings.model_dump(),
+                "metrics": metrics,
+                "curve": case.curve,
+                "recovery": case.recovery,
+                "cases": [],
+            }
+            parts.append(self.model_copy(update=alone))
+        return parts
 
 
 Document: TypeAlias = EvalResult | AttackDocument | UnlearnDocument | ProvenanceDocument | DiffDocument

@@ -100,8 +100,9 @@ def _measurements(case: Case, wording: Wording) -> tuple[Fact, ...]:
         facts += [Fact(wording(f"set {each.name}"), each.digest, True) for each in result.sets]
     for attack in case.attacks:
         precision = ", ".join(sorted({facts.dtype for facts in attack.models}))
-        told = f"{attack.settings.get('device', 'device not told')}, {precision}"
+        told = f"{attack.parts[0].settings.get('device', 'device not told')}, {precision}"
         facts.append(Fact(wording(attack_title(attack).lower()), wording(f"{told}; {attack.seconds:,.0f} s")))
+        facts += [Fact("protocol of this attack", attack.plan_digest, True)] if attack.plan_digest else []
     return tuple(facts)
 
 

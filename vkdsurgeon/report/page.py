@@ -81,7 +81,7 @@ def compose(case: Case, *, title: str = TITLE, include_examples: bool = False) -
     """
     wording = Wording(None if include_examples else names_in(case.evaluations))
     comparisons = tuple(compare(result, wording, by_name=include_examples) for result in case.evaluations)
-    attacks = tuple(arrange(document, wording) for document in case.attacks)
+    attacks = tuple(arrange(part, wording) for document in case.attacks for part in document.parts)
     return Page(
         title=wording(title),
         subtitle=_subtitle(case, wording),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,17 @@ from vkdsurgeon.report.wording import Wording, count, percent, points
 
 # Settings whose values are words of the tool's own; other text may be the user's, and is not shown.
 _WORDS = frozenset({"part", "protocol", "scope", "optimizer", "device", "measured_on", "probe", "pooling", "tested_on"})
-_PARTS = (("", "Measured on what the attacker was not shown"), ("retain.", "Utility: what is to be kept"))
+_PARTS = (
+    ("", "Measured on what the attacker was not shown"),
+    ("retain.", "Utility: what is to be kept"),
+    ("utility.", "Utility: other questions about the same pictures, and text"),
+)
+_TRAINED = {
+    "visual": "tower and projector",
+    "llm": "LoRA matrices on the language model",
+    "llm_full": "the language model",
+    "all": "every weight",
+}
 
 
 @dataclass(frozen=True)
@@ -71,14 +82,17 @@ def arrange(document: AttackDocument, wording: Wording) -> Attack:
     gain = f"{document.attack}.ag"
     relearning = document.attack == "relearn"
     tried = tabulate(document, wording)
+    if gain in metrics:
+        outcome = _outcome(gain, metrics)
+    else:
+        outcome = sum_up(document, wording) if tried else _first_change(every)
+    told = [outcome, *filter(None, [_recovery(document)])]
+    if not any(name.startswith((f"{document.attack}.retain.", f"{document.attack}.utility.")) for name in metrics):
+        told.append("Utility beside it was not measured.")
     return Attack(
         title=wording(attack_title(document)),
         budget=_relearning(document) if relearning else _settings(document, wording),
-        outcome=_outcome(gain, metrics)
-        if gain in metrics
-        else sum_up(document, wording)
-        if tried
-        else _first_change(every),
+        outcome=" ".join(told),
         groups=groups,
         has_gold=any(row.gold_after or row.gold_before for row in every),
         has_ceiling=any(row.ceiling for row in every),
@@ -91,25 +105,47 @@ def arrange(document: AttackDocument, wording: Wording) -> Attack:
 
 def _relearning(document: AttackDocument) -> str:
     settings = RelearnSettings.model_validate(document.settings)
-    trained = "tower and projector" if settings.scope == "visual" else "every weight"
     shown = count(settings.shown_records, "question")
+    subjects = count(settings.shown_subjects, "forgotten subject")
     measured = count(settings.measured_records, "question")
-    if settings.protocol == "people":
-        what = (
-            f"{shown} about {count(settings.shown_subjects, 'forgotten subject')} and is measured on {measured} about "
-            f"{settings.measured_subjects:,} others"
-        )
+    held_out = settings.measured_on == "heldout"
+    where = "on other pictures" if held_out else "on the forget set’s own pictures"
+    if settings.protocol in ("benign", "unrelated"):
+        data = "about what is to be kept" if settings.protocol == "benign" else "of other data"
+        what = f"{shown} {data}, nothing of the forget set, and is measured on {measured} about forgotten subjects"
+    elif settings.protocol == "views" or settings.fraction == 1.0:
+        what = f"{shown} about {subjects} and is measured on {measured} of the same kinds about the same"
+        where = "on other pictures" if held_out else "on other pictures of the forget set"
+    elif settings.protocol == "people":
+        what = f"{shown} about {subjects} and is measured on {measured} about {settings.measured_subjects:,} others"
     else:
-        what = (
-            f"{shown} about {count(settings.shown_subjects, 'forgotten subject')} and is measured on {measured} of "
-            "other kinds about the same"
-        )
-    where = "other pictures" if settings.measured_on == "heldout" else "the forget set’s own pictures"
+        what = f"{shown} about {subjects} and is measured on {measured} of other kinds about the same"
+    rank = f" of rank {settings.rank}" if settings.rank else ""
     return (
-        f"The attacker fine-tunes {trained} ({settings.trained_parameters:,} weights) for "
-        f"{count(settings.steps, 'step')} at a learning rate of {settings.lr:g} on {what}, on {where}. One seed "
-        f"({settings.seed})."
+        f"The attacker fine-tunes {_TRAINED[settings.scope]}{rank} ({settings.trained_parameters:,} weights) for "
+        f"{count(settings.steps, 'step')} at a learning rate of {settings.lr:g} on {what}, {where}. "
+        + _seeds(settings.seeds or [settings.seed])
     )
+
+
+def _seeds(seeds: list[int]) -> str:
+    if len(seeds) == 1:
+        return f"One seed ({seeds[0]})."
+    told = ", ".join(map(str, seeds))
+    return f"Means over {len(seeds)} seeds ({told}), with intervals over seeds and questions; numbers of the first."
+
+
+def _recovery(document: AttackDocument) -> str:
+    told = []
+    for found in document.recovery:
+        middle = statistics.median(found.within + 1 if step is None else step for step in found.steps)
+        when = f"never within {count(found.within, 'step')}" if middle > found.within else f"at step {middle:g}"
+        told.append(f"{'gold ' if found.model == 'gold' else ''}{when}")
+    if not told:
+        return ""
+    first = document.recovery[0]
+    whole = "the base knows" if first.of == "reference" else "there is to know"
+    return f"When {100 * first.share:g} % of what {whole} above chance was back: {'; '.join(told)}."
 
 
 def _settings(document: AttackDocument, wording: Wording) -> str:
@@ -127,11 +163,16 @@ def _settings(document: AttackDocument, wording: Wording) -> str:
 
 
 def _outcome(gain: str, metrics: Mapping[str, Metric]) -> str:
-    text = f"AG, the mean gain of what was measured: {points(_value(metrics, gain))} points"
+    def told(name: str, unit: str = "") -> str:
+        found = metrics[name]
+        ends = f" (95 % interval {points(found.low)} to {points(found.high)})" if found.low is not None else ""
+        return points(found.value) + unit + ends
+
+    text = f"AG, the mean gain of what was measured: {told(gain, ' points')}"
     if f"gold.{gain}" in metrics:
-        text += f"; gold under the same attack {points(_value(metrics, f'gold.{gain}'))}"
+        text += f"; gold under the same attack {told(f'gold.{gain}')}"
     if f"gap.{gain}" in metrics:
-        text += f", so {points(_value(metrics, f'gap.{gain}'))} beyond what anybody would learn from the same data"
+        text += f", so {told(f'gap.{gain}')} beyond what anybody would learn from the same data"
     return text + "."
 
 

@@ -21,7 +21,15 @@ _ATTACKS = {
     "prompt": "Other prompts",
     "membership": "Membership inference",
 }
-_PROTOCOLS = {"people": "other subjects", "pairs": "other questions"}
+_PROTOCOLS = {
+    "people": "other subjects",
+    "pairs": "other questions",
+    "views": "other views",
+    "benign": "trained on what is to be kept",
+    "unrelated": "trained on unrelated data",
+}
+_SCOPES = {"llm": "LoRA on the language model", "llm_full": "the language model", "all": "every weight"}
+_USUAL_SHARE, _USUAL_RATE = 0.5, 3e-4
 
 
 @dataclass(frozen=True)
@@ -61,10 +69,18 @@ class Verdict:
 
 
 def attack_title(document: AttackDocument) -> str:
-    """Title of an attack for people, with its protocol where it has several."""
+    """Title of an attack for people, with its protocol and what is not usual about it."""
     title = _ATTACKS.get(document.attack, document.attack.replace("_", " ").capitalize())
-    protocol = _PROTOCOLS.get(str(document.settings.get("protocol")))
-    return f"{title}, {protocol}" if protocol else title
+    settings = document.settings
+    told = [_PROTOCOLS.get(str(settings.get("protocol")))]
+    if document.attack == "relearn" and not document.cases:
+        share, rate = settings["fraction"], settings["lr"]
+        if share == 1.0 and settings["protocol"] in ("people", "pairs"):
+            told = [_PROTOCOLS["views"]]
+        told.append(f"{100 * share:g} %" if share != _USUAL_SHARE else None)
+        told.append(_SCOPES.get(str(settings["scope"])))
+        told.append(f"learning rate {rate:g}" if rate != _USUAL_RATE else None)
+    return ", ".join([title, *(each for each in told if each)])
 
 
 def judge(case: Case, wording: Wording) -> Verdict:

@@ -1,0 +1,47 @@
+"""Settings files people write: a plain YAML (or JSON) mapping, without the parts of YAML that surprise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from vkdsurgeon.errors import UserError
+
+
+def read_mapping(path: Path, what: str) -> dict[str, object]:
+    """Read a file of settings.
+
+    Args:
+        path: YAML, of which JSON is a part; an empty file is an empty mapping.
+        what: What the file is, such as `recipe`, for messages.
+
+    Raises:
+        UserError: It cannot be read, is no YAML or no mapping, has an alias, a key twice, or a key that is no word.
+    """
+    try:
+        loaded = _parse(path.read_text(encoding="utf-8"), path, what)
+    except OSError as error:
+        raise UserError(f"cannot read the {what}: {error.strerror}", where=path) from error
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"the {what} is not YAML", where=path, value=" ".join(str(error).split())) from error
+    if loaded is not None and not isinstance(loaded, dict):
+        raise UserError(f"the {what} is not a mapping", where=path, value=loaded, expected="lines of `key: value`")
+    return loaded or {}
+
+
+def _parse(text: str, path: Path, what: str) -> object:
+    # An alias can make a short file unfold without end; settings need none. Of two equal keys one would vanish.
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+        raise UserError(f"a {what} has no use for YAML aliases", where=path, remedy="write the value out")
+    node = yaml.compose(text)
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise UserError(f"the {what} has key {key!r} twice", where=path, remedy="keep one of them")
+        if any(not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str" for key, _ in node.value):
+            raise UserError(f"a key of the {what} is no word", where=path, expected="lines of `key: value`")
+    return yaml.safe_load(text)
