@@ -25,9 +25,9 @@ from vkdsurgeon.evaluation.metrics import differences, summarise
 from vkdsurgeon.evaluation.score import Answered
 
 
-def answer(right: float, task: str = "vqa.name", options: int = 4) -> Answered:
+def answer(right: float, task: str = "vqa.name", options: int = 4, picture: int = 0) -> Answered:
     choices = tuple("abcdefgh"[:options])
-    record = Record(image=Path("/p.png"), question="q", answer="a", options=choices, task=task)
+    record = Record(image=Path(f"/{picture}.png"), question="q", answer="a", options=choices, task=task)
     return Answered(record, {"accuracy": float(right)}, "")
 
 
@@ -35,8 +35,8 @@ def free(values: dict[str, float]) -> Answered:
     return Answered(Record(image=Path("/p.png"), question="q", answer="a", task="vqa.say"), values, "")
 
 
-def answers(*rights: float) -> list[Answered]:
-    return [answer(right) for right in rights]
+def answers(*rights: float, per_picture: int = 1) -> list[Answered]:
+    return [answer(right, picture=index // per_picture) for index, right in enumerate(rights)]
 
 
 def test_a_score_is_the_mean_over_undivided_metrics() -> None:
@@ -54,6 +54,16 @@ def test_with_one_seed_the_interval_is_that_of_a_proportion() -> None:
     half = 1.96 * math.sqrt(0.4 * 0.6 / 200)
     assert low == pytest.approx(0.4 - half, abs=0.012)
     assert high == pytest.approx(0.4 + half, abs=0.012)
+
+
+def test_questions_about_one_picture_are_one_piece_of_evidence() -> None:
+    values = np.repeat([1.0] * 8 + [0.0] * 12, 10)
+    low, high = hierarchical_interval([scores_of(answers(*values, per_picture=10))], seed=0)
+    half = 1.96 * math.sqrt(0.4 * 0.6 / 20)
+    assert low == pytest.approx(0.4 - half, abs=0.04)
+    assert high == pytest.approx(0.4 + half, abs=0.04)
+    metric = gain_metric("relearn.ag", [scores_of(answers(*values, per_picture=10))], seed=0)
+    assert (metric.unit, metric.clusters) == ("picture", 20)
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:
@@ -79,6 +89,9 @@ def test_an_interval_holds_its_mean_and_follows_its_seed(seeds: list[list[float]
     tables = [scores_of(answers(*rights)) for rights in seeds]
     low, high = hierarchical_interval(tables, seed)
     mean = np.mean([np.mean(rights) for rights in seeds])
+    if len(seeds) == 1 and len(seeds[0]) == 1:
+        assert (low, high) == (None, None), "one answer tells nothing about others"
+        return
     assert low is not None
     assert high is not None
     assert 0.0 <= low <= mean + 1e-9

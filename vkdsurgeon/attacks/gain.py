@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vkdsurgeon.attacks.schema import Recovery
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.evaluation.bootstrap import Clusters, clusters_of
 from vkdsurgeon.evaluation.metrics import finite, groups_of
 from vkdsurgeon.evaluation.schema import Metric
 from vkdsurgeon.evaluation.score import Answered
@@ -28,11 +30,13 @@ class Scores:
         names: The metrics, M of them.
         values: float64 [R, M]; 0 where a question is not measured by a metric.
         member: bool [R, M]; whether it is.
+        clusters: Which questions hang together.
     """
 
     names: tuple[str, ...]
     values: np.ndarray
     member: np.ndarray
+    clusters: Clusters
 
     @property
     def means(self) -> np.ndarray:
@@ -42,7 +46,7 @@ class Scores:
 
     def minus(self, other: Scores) -> Scores:
         """The difference, question by question."""
-        return Scores(self.names, self.values - other.values, self.member)
+        return Scores(self.names, self.values - other.values, self.member, self.clusters)
 
 
 def scores_of(answers: Sequence[Answered]) -> Scores:
@@ -53,7 +57,8 @@ def scores_of(answers: Sequence[Answered]) -> Scores:
     ]
     names = tuple(dict.fromkeys(name for row in rows for name in row))
     values = np.array([[row.get(name, 0.0) for name in names] for row in rows])
-    return Scores(names, values, np.array([[name in row for name in names] for row in rows]))
+    member = np.array([[name in row for name in names] for row in rows])
+    return Scores(names, values, member, clusters_of([answer.record for answer in answers]))
 
 
 def mean_score(scores: Scores) -> float:
@@ -64,14 +69,17 @@ def mean_score(scores: Scores) -> float:
 def hierarchical_interval(seeds: Sequence[Scores], seed: int) -> tuple[float | None, float | None]:
     """95 % percentile bootstrap interval of the mean over seeds of `mean_score`.
 
-    Seeds are drawn with replacement, and within each draw of a seed its questions (Efron & Tibshirani, 1993, ch. 8);
-    with one seed only the questions are. All metrics of a question go together, so differences stay paired.
+    Seeds are drawn with replacement, and within each draw of a seed its clusters of questions (Efron & Tibshirani 1993,
+    ch. 8; `clusters_of`); with one seed only the clusters are. All metrics of a question go together, so differences
+    stay paired.
 
     Args:
         seeds: One `Scores` per seed.
         seed: Of the resampling.
     """
     if not all(math.isfinite(mean_score(scores)) for scores in seeds):
+        return None, None
+    if len(seeds) == 1 and seeds[0].clusters.count < 2:
         return None, None
     generator = np.random.default_rng(seed)
     choice = generator.integers(0, len(seeds), (_RESAMPLES, len(seeds)))
@@ -84,8 +92,12 @@ def hierarchical_interval(seeds: Sequence[Scores], seed: int) -> tuple[float | N
 
 
 def _resampled(scores: Scores, draws: int, generator: np.random.Generator) -> np.ndarray:
-    """`mean_score` of so many resamples of the questions, float64 [draws]."""
-    rows = len(scores.values)
+    """`mean_score` of so many resamples of the clusters, float64 [draws]."""
+    rows = scores.clusters.count
+    values, member = (
+        np.stack([np.bincount(scores.clusters.index, column, rows) for column in table.T], axis=1)
+        for table in (scores.values, scores.member.astype(np.float64))
+    )
     found = np.empty(draws)
     block = max(1, _BLOCK // rows)
     for start in range(0, draws, block):
@@ -93,7 +105,7 @@ def _resampled(scores: Scores, draws: int, generator: np.random.Generator) -> np
         weights = generator.multinomial(rows, np.full(rows, 1.0 / rows), size).astype(np.float64)
         with np.errstate(invalid="ignore"):
             # A resample may hold no question of a small metric: the others speak for it.
-            found[start : start + size] = np.nanmean((weights @ scores.values) / (weights @ scores.member), axis=1)
+            found[start : start + size] = np.nanmean((weights @ values) / (weights @ member), axis=1)
     return found
 
 
@@ -115,6 +127,8 @@ def gain_metric(name: str, seeds: Sequence[Scores], seed: int) -> Metric:
         low=None if low is None else 100.0 * low,
         high=None if high is None else 100.0 * high,
         interval=None if low is None else "bootstrap" if len(seeds) == 1 else "hierarchical bootstrap",
+        unit=None if low is None else seeds[0].clusters.unit,
+        clusters=None if low is None else seeds[0].clusters.count,
     )
 
 
@@ -139,22 +153,23 @@ def over_seeds(
     if len(seeds) == 1:
         return make(*seeds[0])
     pooled = make([a for mine, _ in seeds for a in mine], [b for _, other in seeds for b in other])
-    groups: dict[str, list[np.ndarray]] = {}
+    groups: dict[str, list[Scores]] = {}
     for mine, other in seeds:
-        found: dict[str, list[float]] = {}
+        found: dict[str, list[tuple[Record, float]]] = {}
         for index, answer in enumerate(mine):
             for group in groups_of(answer.record.task):
                 for name, share in answer.values.items():
                     less = other[index].values[name] if other else 0.0
-                    found.setdefault(f"{prefix}.{group}.{name}", []).append(share - less)
-        for name, values in found.items():
-            groups.setdefault(name, []).append(np.array(values))
+                    found.setdefault(f"{prefix}.{group}.{name}", []).append((answer.record, share - less))
+        for name, pairs in found.items():
+            column = np.array([[share] for _, share in pairs])
+            clusters = clusters_of([record for record, _ in pairs])
+            groups.setdefault(name, []).append(Scores(("",), column, np.ones(column.shape, bool), clusters))
     metrics = []
     for metric in pooled:
-        columns = groups[metric.id]
-        tables = [Scores(("",), column[:, None], np.ones((len(column), 1), bool)) for column in columns]
+        tables = groups[metric.id]
         low, high = hierarchical_interval(tables, seed)
-        value = finite(float(np.mean([column.mean() for column in columns])))
+        value = finite(float(np.mean([mean_score(table) for table in tables])))
         metrics.append(
             metric.model_copy(
                 update={
@@ -162,6 +177,8 @@ def over_seeds(
                     "low": low,
                     "high": high,
                     "interval": None if low is None else "hierarchical bootstrap",
+                    "unit": None if low is None else tables[0].clusters.unit,
+                    "clusters": None if low is None else tables[0].clusters.count,
                 }
             )
         )
