@@ -120,7 +120,7 @@ def unlearn(
         forget_teacher=forget_teacher,
         retain_teacher=retain_teacher,
     )
-    listener = _Listener(output)
+    listener = RunListener(output)
     result = run(request, listener)
     output.document(result.as_dict(), lambda: _table(result))
     failures = []
@@ -132,7 +132,7 @@ def unlearn(
         raise GateFailed(failures)
 
 
-class _Listener:
+class RunListener:
     """Turns what the pipeline tells into progress."""
 
     def __init__(self, output: Output) -> None:
