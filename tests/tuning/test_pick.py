@@ -69,14 +69,18 @@ def test_the_knee_is_near_the_best_of_all():
 
 
 def test_runs_that_met_the_stop_rule_go_first():
-    met, unmet = (Candidate(number, {**dict.fromkeys(OBJECTIVES, value), "stop_rule": rule}) for number, value, rule in
-                  ((0, 0.2, 1.0), (1, 0.1, 0.0)))
+    met, unmet = (
+        Candidate(number, {**dict.fromkeys(OBJECTIVES, value), "stop_rule": rule})
+        for number, value, rule in ((0, 0.2, 1.0), (1, 0.1, 0.0))
+    )
     assert parse_rule("min forget", rates=False).pick([met, unmet], {}).trial == 0
     assert parse_rule("min forget where stop_rule>=0", rates=False).pick([met, unmet], {}).trial == 1
     assert parse_rule("min forget where forget<0.2", rates=False).pick([met, unmet], {}).trial == 1
 
 
-@pytest.mark.parametrize("text", ["", "best", "min", "min forget where", "min forget if retain<1", "min forget where a"])
+@pytest.mark.parametrize(
+    "text", ["", "best", "min", "min forget where", "min forget if retain<1", "min forget where a"]
+)
 def test_other_sentences_are_refused(text: str):
     with pytest.raises(UserError, match="not a rule") as caught:
         parse_rule(text, rates=False)

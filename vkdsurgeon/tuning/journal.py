@@ -63,16 +63,26 @@ def opened(folder: Path, inputs: Mapping[str, Any]) -> Iterator[optuna.Study]:
     Raises:
         UserError: Another process is at work on it, its trials were made from other inputs, or it is broken.
     """
+    made = not folder.exists()
     folder.mkdir(exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         _lock(descriptor, folder)
-        study = _load(folder / FILE)
-        _check_inputs(study, inputs, folder)
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            # Its process died; without a reason it does not count, and what it was to try is tried again.
-            study.tell(trial.number, state=TrialState.FAIL)
-        yield study
+        fresh = not (folder / FILE).exists()
+        try:
+            study = _load(folder / FILE)
+            _check_inputs(study, inputs, folder)
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                # Its process died; without a reason it does not count, and what it was to try is tried again.
+                study.tell(trial.number, state=TrialState.FAIL)
+            yield study
+        except UserError:
+            # Wrong input leaves no directory behind that would refuse the right one.
+            if fresh:
+                (folder / FILE).unlink(missing_ok=True)
+                if made:
+                    folder.rmdir()
+            raise
     finally:
         os.close(descriptor)
 
