@@ -180,7 +180,8 @@ def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(
     resumed = tune(request(llava, sets, place, resume=True), heard)
     assert len(heard.attempts) == 2
     assert points(resumed) == points(straight)
-    assert resumed.front and resumed.untouched == straight.untouched
+    assert resumed.front
+    assert resumed.untouched == straight.untouched
 
 
 def test_a_budget_of_time_still_gives_a_result(llava: Path, sets: dict[str, Path], place: Path):

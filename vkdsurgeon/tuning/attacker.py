@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.features import FeatureStore, PictureSet
 from vkdsurgeon.objectives.distances import feature_loss
@@ -63,7 +64,8 @@ class Attacker:
             parameter.requires_grad_(True)
             parameter.grad = None
         groups = [{"params": [value], "lr": self.step_size * unit_step(value)} for value in parameters]
-        optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        # With float32 masters, or the small steps would be lost in a bfloat16 weight.
+        optimizer = MaskedAdamW(groups, {value: torch.ones_like(value, dtype=torch.bool) for value in parameters})
         generator = torch.Generator().manual_seed(seed)
         loss = feature_loss({self.loss: 1.0})
         order: list[int] = []

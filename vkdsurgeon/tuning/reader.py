@@ -56,7 +56,7 @@ class IdentityReader:
         self.views = ViewDirections(keep, list(keep_subjects), others, VIEW_SHARE)
         step = max(1, -(-len(others) // _MOST_OTHERS))
         chosen = [*own.values(), *list(others.values())[::step]]
-        moved = torch.stack([self.views.remove(value).flatten() for value in chosen])
+        moved = self.views.remove_each(torch.stack(chosen)).flatten(1)
         # |Q h|^2 is common to all subjects and drops out of the softmax, so what is left is linear in h.
         self._weights = 2 * moved
         self._bias = -moved.square().sum(dim=1)
@@ -76,10 +76,6 @@ class IdentityReader:
         chances = torch.softmax(self._scores(features) / self._tau, dim=1)
         return float(chances[torch.arange(len(self._labels)), self._labels].mean())
 
-    def _scores(self, features: Sequence[Tensor]) -> Tensor:
-        rows = [value.float() if self._per_token else value.float().mean(dim=0, keepdim=True) for value in features]
-        return torch.stack([self._weights @ row.flatten() + self._bias for row in rows])
-
     def view_drift(self, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> float | None:
         """How far the student moved along views, which are no identity: |(1 - Q)(h - t)|^2 / |t|^2, mean over pictures.
 
@@ -87,15 +83,17 @@ class IdentityReader:
         """
         if self.views.count == 0:
             return None
-        shares = []
-        for before, after in zip(teacher, student, strict=True):
-            t, h = before.float(), after.float()
-            if not self._per_token:
-                t, h = t.mean(dim=0, keepdim=True), h.mean(dim=0, keepdim=True)
-            moved = h - t
-            along = moved - self.views.remove(moved)
-            shares.append(along.square().sum() / t.square().sum().clamp_min(1e-12))
-        return float(torch.stack(shares).mean())
+        t, h = (torch.stack([self._row(value) for value in features]) for features in (teacher, student))
+        along = (h - t) - self.views.remove_each(h - t)
+        power = t.square().sum(dim=(1, 2)).clamp_min(1e-12)
+        return float((along.square().sum(dim=(1, 2)) / power).mean())
+
+    def _scores(self, features: Sequence[Tensor]) -> Tensor:
+        return torch.stack([self._weights @ self._row(value).flatten() + self._bias for value in features])
+
+    def _row(self, value: Tensor) -> Tensor:
+        """[N, D], or [1, D] where pictures differ in N."""
+        return value.float() if self._per_token else value.float().mean(dim=0, keepdim=True)
 
 
 def _temperature(scores: Tensor, labels: Tensor) -> float:

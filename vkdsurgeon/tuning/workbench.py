@@ -68,7 +68,9 @@ class Workbench:
         self.stack = self.prepared.stack
         self._attacker, self._examiner = attacker, examiner
         self._seed = sets.job.seed
-        self._original = {name: value.detach().clone() for name, value in self.stack.visual_parameters().items()}
+        self._original = {
+            name: value.detach().to("cpu", copy=True) for name, value in self.stack.visual_parameters().items()
+        }
         recipe = sets.job.recipe
         budget = int(recipe.cache_gib * (1 << 30)) // 4
         measured = (PictureSet(self.stack, sets.forget, budget), PictureSet(self.stack, sets.keep, budget))
