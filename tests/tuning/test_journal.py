@@ -29,9 +29,12 @@ def test_a_journal_that_cannot_be_read_is_told_and_kept(tmp_path: Path):
 
 
 def test_places_where_nothing_can_be_kept(tmp_path: Path):
+    model = tmp_path / "model"
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="no directory"):
-        check_folder(tmp_path / "file", resume=True)
+        check_folder(tmp_path / "file", True, model)
     with pytest.raises(UserError, match="parent"):
-        check_folder(tmp_path / "none" / "out", resume=True)
-    check_folder(tmp_path / "out", resume=True)
+        check_folder(tmp_path / "none" / "out", True, model)
+    with pytest.raises(UserError, match="inside the model"):
+        check_folder(model / "tuned", True, model)
+    check_folder(tmp_path / "out", True, model)

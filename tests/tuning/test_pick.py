@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.tuning.operation import _bounds
 from vkdsurgeon.tuning.pick import RULES, Candidate, parse_rule
 from vkdsurgeon.tuning.result import Attempt, dominates, pareto_front
 from vkdsurgeon.tuning.workbench import OBJECTIVES
@@ -93,3 +94,16 @@ def test_unknown_names_are_told_with_the_known_ones():
     with pytest.raises(UserError, match="--validation-forget"):
         parse_rule("min forget where retain_rate>=0.9", rates=False)
     assert parse_rule("min forget where retain_rate>=0.9", rates=True).conditions == (("retain_rate", ">=", 0.9),)
+
+
+def test_below_chance_is_no_better_than_chance():
+    start = Attempt(0, {}, Recipe(), {"forget": 0.01, "retain": 0.5, "robust": 0.9}, {"parts": {"kept_drift": 0.4}})
+    objectives = {"forget": {"chance": 0.05}, "retain": {}, "robust": {"chance": 0.05}}
+    assert _bounds(start, objectives) == {
+        "forget": 0.05,
+        "retain": 0.5,
+        "robust": 0.9,
+        "kept_drift": 0.4,
+        "seconds": 0.0,
+    }
+    assert _bounds(Attempt(0, {}, Recipe(), {}, {}, reason="out of memory"), objectives) == {}

@@ -20,11 +20,12 @@ def test_what_the_model_answers_decides(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "space.yaml").write_text(SPACE)
     words = ["tune", world.base, "--forget", world.forget, "--retain", world.retain, "--trials", 2]
     words += ["--recipe", tmp_path / "recipe.yaml", "--space", tmp_path / "space.yaml", "-o", tmp_path / "out"]
-    words += ["--validation-forget", world.heldout, "--validation-retain", world.retain]
+    words += ["--validation-forget", world.heldout, "--validation-retain", world.retain, "--limit", 40]
     words += ["--pick", "max retain_rate where forget<=default", "--json"]
     assert run([str(word) for word in words]) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out)
+    assert [each.get("records") for each in result["objectives"]] == [24, 40, None]
     kinds = [each["measured"] for each in result["objectives"]]
     assert kinds == ["validation records, with the language model"] * 2 + ["label-free"]
     untouched, (long, short) = result["untouched"], result["trials"]

@@ -23,12 +23,20 @@ FILE = "journal.jsonl"
 INPUTS, REASON = "inputs", "reason"
 
 
-def check_folder(folder: Path, resume: bool) -> None:
+def check_folder(folder: Path, resume: bool, model: Path) -> None:
     """Find out, before any work, whether trials can be kept here.
 
+    Args:
+        folder: The directory of journal and results.
+        resume: Whether trials that it holds are to be continued.
+        model: The checkpoint, which nothing is written into.
+
     Raises:
-        UserError: The directory has something in it that is not to be, or cannot be, continued; or cannot be made.
+        UserError: The directory has something in it that is not to be, or cannot be, continued; lies in the model; or
+            cannot be made.
     """
+    if model.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise UserError("the output lies inside the model", where=folder, remedy="name a directory outside it")
     if folder.exists() and not folder.is_dir():
         raise UserError("the output exists and is no directory", where=folder, remedy="name a directory")
     if folder.is_dir() and any(folder.iterdir()):

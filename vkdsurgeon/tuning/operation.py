@@ -84,7 +84,7 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
         SurgeryError: No trial came to a result.
     """
     started = time.monotonic()
-    check_folder(request.out, request.resume)
+    check_folder(request.out, request.resume, request.unlearn.model)
     starting_points(request.space, request.unlearn.recipe)
     if request.validation is not None:
         request.validation.check()
@@ -143,7 +143,7 @@ def _conclude(
     front = pareto_front(attempts)
     if not front:
         raise SurgeryError(f"none of {len(attempts)} trials came to a result; the first: {attempts[0].reason}")
-    default = attempts[0].candidate.values if attempts[0].reason is None else {}
+    default = _bounds(attempts[0], objectives)
     chosen = None if request.rule is None else request.rule.pick([each.candidate for each in front], default)
     return TuneResult(
         inputs=inputs,
@@ -157,6 +157,15 @@ def _conclude(
         warnings=tuple(warnings),
         seconds=time.monotonic() - started,
     )
+
+
+def _bounds(default: Attempt, objectives: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """What `default` means in a rule: the start recipe's values, but never less than what anybody would guess."""
+    if default.reason is not None:
+        return {}
+    # Below chance nothing is left to read, and less of it is no better.
+    floors = {name: float(facts.get("chance", 0.0)) for name, facts in objectives.items()}
+    return {name: max(value, floors.get(name, value)) for name, value in default.candidate.values.items()}
 
 
 def _attempt(trial: FrozenTrial, number: int, request: TuneRequest, derived: int) -> Attempt:

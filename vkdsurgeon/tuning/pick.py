@@ -66,7 +66,8 @@ class Rule:
 
         Args:
             front: The candidates.
-            default: Values of the recipe that the search started from; empty where it failed.
+            default: What `default` stands for by name: values of the recipe that the search started from, where they
+                are below chance the chance; empty where it failed.
         """
         fit = [member for member in front if all(_holds(member.values, each, default) for each in self.conditions)]
         met = [member for member in fit if member.values.get(STOP_RULE)]

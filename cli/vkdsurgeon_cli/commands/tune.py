@@ -75,6 +75,10 @@ def tune(
     validation_retain: Annotated[
         Path | None, typer.Option("--validation-retain", help="The same about what is to be kept.")
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Ask at most so many validation questions per set, drawn per task."),
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="Weights in memory: float32 or bfloat16.")] = "float32",
@@ -101,7 +105,7 @@ def tune(
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UserError("not a budget", where="--minutes", value=minutes, expected="a number above 0")
     output = Output(as_json, progress)
-    validation = _validation(validation_forget, validation_retain)
+    validation = _validation(validation_forget, validation_retain, limit, seed)
     request = TuneRequest(
         unlearn=Request(
             model=model,
@@ -134,12 +138,19 @@ def tune(
         raise GateFailed([f"--pick {result.rule!r}: none of {len(result.front)} members of the front satisfies it"])
 
 
-def _validation(forget: Path | None, retain: Path | None) -> ValidationRecords | None:
+def _validation(forget: Path | None, retain: Path | None, limit: int | None, seed: int) -> ValidationRecords | None:
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.sets import read_set
+    from vkdsurgeon.evaluation.sets import read_set, sample
     from vkdsurgeon.tuning.answers import ValidationRecords
 
     if forget is None and retain is None:
+        if limit is not None:
+            raise UserError(
+                "a bound on validation questions without any",
+                where="--limit",
+                value=limit,
+                expected="validation records",
+            )
         return None
     if forget is None or retain is None:
         raise UserError(
@@ -147,7 +158,8 @@ def _validation(forget: Path | None, retain: Path | None) -> ValidationRecords |
             where="--validation-forget" if forget is None else "--validation-retain",
             expected="both --validation-forget and --validation-retain, or neither",
         )
-    return ValidationRecords(read_set("forget", forget).records, read_set("retain", retain).records)
+    asked = (sample(read_set(*each).records, limit, seed) for each in (("forget", forget), ("retain", retain)))
+    return ValidationRecords(*map(tuple, asked))
 
 
 class _TrialListener(RunListener):
