@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -118,6 +118,15 @@ class FeatureStore:
         """The features [N, D] of every picture at a layer, in order of their indices."""
         rows = self._values[layer]
         return [rows[index] for index in sorted(rows)]
+
+
+class TeacherPass(Protocol):
+    """What `teacher_features` does, by whoever does it."""
+
+    def __call__(
+        self, stack: VisualStack, pictures: PictureSet, layers: Sequence[str], micro_batch: int, budget_bytes: int
+    ) -> FeatureStore:
+        """The features of every picture at every layer."""
 
 
 def teacher_features(

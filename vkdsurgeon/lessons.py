@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from vkdsurgeon.features import FeatureStore, PictureSet, teacher_features
+from vkdsurgeon.features import FeatureStore, PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.objectives.distances import feature_loss
 from vkdsurgeon.objectives.forget import FORGET_TARGETS, ForgetTargets, TargetContext
 from vkdsurgeon.recipe import Recipe
@@ -26,6 +26,7 @@ def make_lessons(
     *,
     forget_teacher: Teacher | None = None,
     retain_teacher: Teacher | None = None,
+    look: TeacherPass = teacher_features,
 ) -> tuple[list[Lesson], ForgetTargets]:
     """Run the teachers and make the forget and the retain lesson.
 
@@ -37,6 +38,7 @@ def make_lessons(
         generator: Source of the draws that targets make.
         forget_teacher: The reference model, for forget target `reference`.
         retain_teacher: Teacher of the kept pictures, and the space that identities are taken from.
+        look: Runs the own teacher over a set; one that remembers saves the passes of later runs on the same weights.
 
     Returns:
         The forget and the retain lesson, and what the forget targets are.
@@ -47,9 +49,9 @@ def make_lessons(
     budget = int(recipe.cache_gib * (1 << 30)) // 2
     layers = tuple(recipe.layers)
     watched = tuple({**recipe.layers, **recipe.retention_layers})
-    own = teacher_features(stack, forget, layers, recipe.micro_batch, budget)
+    own = look(stack, forget, layers, recipe.micro_batch, budget)
     if retain_teacher is None:
-        kept = teacher_features(stack, keep, watched, recipe.micro_batch, budget)
+        kept = look(stack, keep, watched, recipe.micro_batch, budget)
     else:
         kept = retain_teacher.features(keep.pictures, watched, recipe.micro_batch, budget)
     targets = FORGET_TARGETS[recipe.forget_target](

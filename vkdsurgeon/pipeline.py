@@ -193,6 +193,20 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
     )
 
 
+def assemble(request: Request, scratch: Path, listener: Listener) -> Job:
+    """The job that a request asks for, its sets read; nothing is loaded yet.
+
+    Args:
+        request: What to do.
+        scratch: Where built-in pictures are unpacked, if they are needed; must outlive the job.
+        listener: Hears doubts about the sets.
+
+    Raises:
+        UserError: A set is wrong.
+    """
+    return _job(request, _read_sets(request, scratch, listener))
+
+
 @dataclass(frozen=True)
 class _Sets:
     forget: list[Record]

@@ -18,7 +18,7 @@ from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.depth import limit_depth
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.examination import examine_teachers
-from vkdsurgeon.features import PictureSet
+from vkdsurgeon.features import PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.journal.journal import Journal, Keeper
 from vkdsurgeon.journal.state import Trainee
 from vkdsurgeon.lessons import make_lessons, unknown_layers
@@ -75,13 +75,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job whose model and pictures are loaded and whose cost is known; nothing was changed yet."""
+    """A job whose model and pictures are loaded and whose cost is known; nothing was changed yet.
+
+    `look` runs the own teacher over a set.
+    """
 
     job: Job
     stack: VisualStack
     forget: PictureSet
     keep: PictureSet
     plan: Plan
+    look: TeacherPass = teacher_features
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,24 @@ def prepare(job: Job) -> Prepared:
     return Prepared(job, stack, forget, keep, plan)
 
 
+def refit(prepared: Prepared, recipe: Recipe) -> Prepared:
+    """The same job under another recipe, on what is loaded already; the plan stays that of the first recipe.
+
+    Args:
+        prepared: From `prepare`, its stack at the weights of the checkpoint, all of them asking for gradients.
+        recipe: The other settings. The pictures stay those that the first recipe could afford.
+
+    Raises:
+        UserError: The recipe names a layer or a depth that the tower does not have.
+    """
+    stack = prepared.stack
+    for key, layer in unknown_layers(recipe, stack.layers):
+        raise UserError("no such layer", where=f"recipe key {key!r}", value=layer, expected=", ".join(stack.layers))
+    limit_depth(stack, recipe.depth)
+    recipe = _with_all_outputs(recipe.fitted(len(prepared.forget)), stack)
+    return replace(prepared, job=replace(prepared.job, recipe=recipe))
+
+
 def operate(
     prepared: Prepared, listen: Callable[[str, Step | Verdict | None], None], journal: Journal | None = None
 ) -> Outcome:
@@ -208,6 +230,7 @@ def operate(
         generator,
         forget_teacher=job.teacher("forget"),
         retain_teacher=job.teacher("retain"),
+        look=prepared.look,
     )
     clock.lap("teacher")
 

@@ -55,6 +55,17 @@ class ViewDirections:
         mixture = self._weights @ (self._weights.T @ along)
         return torch.stack([move[token] - self._deviations(token).T @ mixture for token in range(move.shape[0])])
 
+    def remove_each(self, moves: Tensor) -> Tensor:
+        """`remove` for many moves [B, N, D] (or [B, 1, D]) in one pass over the pictures; float32."""
+        if self.count == 0:
+            return moves
+        along = torch.zeros(len(self._pictures), len(moves))
+        for token in range(moves.shape[1]):
+            along += self._deviations(token) @ moves[:, token].T
+        mixture = self._weights @ (self._weights.T @ along)
+        kept = [moves[:, token] - mixture.T @ self._deviations(token) for token in range(moves.shape[1])]
+        return torch.stack(kept, dim=1)
+
     def _deviations(self, token: int) -> Tensor:
         rows = []
         for feature, mean in self._pictures:

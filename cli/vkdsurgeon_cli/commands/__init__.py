@@ -6,10 +6,23 @@ from collections.abc import Callable
 
 import typer
 
-from vkdsurgeon_cli.commands import aggregate, attack, demo, diff, doctor, eval_, inspect, personas, report, unlearn
+from vkdsurgeon_cli.commands import (
+    aggregate,
+    attack,
+    demo,
+    diff,
+    doctor,
+    eval_,
+    inspect,
+    personas,
+    report,
+    tune,
+    unlearn,
+)
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     unlearn.register,
+    tune.register,
     eval_.register,
     aggregate.register,
     attack.register,

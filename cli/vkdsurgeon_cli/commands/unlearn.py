@@ -146,7 +146,7 @@ def unlearn(
         resume=resume,
         checkpoint_minutes=checkpoint_minutes,
     )
-    listener = _Listener(output)
+    listener = RunListener(output)
     result = run(request, listener)
     output.document(result.as_dict(), lambda: _table(result))
     failures = []
@@ -160,7 +160,7 @@ def unlearn(
         raise GateFailed(failures)
 
 
-class _Listener:
+class RunListener:
     """Turns what the pipeline tells into progress."""
 
     def __init__(self, output: Output) -> None:

@@ -1,0 +1,109 @@
+"""Fronts, and what rules take from them."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.tuning.operation import _bounds
+from vkdsurgeon.tuning.pick import RULES, Candidate, parse_rule
+from vkdsurgeon.tuning.result import Attempt, dominates, pareto_front
+from vkdsurgeon.tuning.workbench import OBJECTIVES
+
+SHARES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])
+VALUES = st.fixed_dictionaries(dict.fromkeys(OBJECTIVES, SHARES))
+
+
+def attempts(values: list[dict[str, float]], **facts: Any) -> tuple[Attempt, ...]:
+    return tuple(Attempt(number, {}, Recipe(), each, facts) for number, each in enumerate(values))
+
+
+def candidates(*values: tuple[float, float, float], **more: float) -> list[Candidate]:
+    return [
+        Candidate(number, {**dict(zip(OBJECTIVES, each, strict=True)), **more}) for number, each in enumerate(values)
+    ]
+
+
+@given(st.lists(VALUES, min_size=1, max_size=12))
+def test_a_front_holds_what_nothing_dominates(values: list[dict[str, float]]):
+    tried = attempts(values)
+    front = [each.values for each in pareto_front(tried)]
+    assert front
+    assert not any(dominates(one, other) for one in front for other in front)
+    assert all(each in front or any(dominates(member, each) for member in front) for each in values)
+    assert len({tuple(each[name] for name in OBJECTIVES) for each in front}) == len(front)
+
+
+def test_failed_trials_are_on_no_front():
+    failed = Attempt(0, {}, Recipe(), {}, {}, reason="the loss became nan")
+    assert pareto_front((failed, *attempts([dict.fromkeys(OBJECTIVES, 1.0)]))) != ()
+    assert pareto_front((failed,)) == ()
+
+
+@given(st.lists(VALUES, min_size=1, max_size=12), st.sampled_from(["forget", "retain", "robust"]))
+def test_a_named_rule_is_always_satisfied_and_never_worse_than_the_start(values: list[dict[str, float]], name: str):
+    tried = attempts(values)
+    front = [each.candidate for each in pareto_front(tried)]
+    taken = parse_rule(name, rates=False).pick(front, values[0])
+    assert taken is not None
+    assert taken.values[name] <= values[0][name]
+    guarded = {"forget": ["retain"], "retain": ["forget"], "robust": ["forget", "retain"]}[name]
+    assert all(taken.values[other] <= values[0][other] for other in guarded)
+
+
+def test_a_rule_minimises_within_its_conditions():
+    front = candidates((0.0, 0.5, 0.9), (0.2, 0.02, 0.8), (0.3, 0.01, 0.1))
+    pick = parse_rule("min forget where retain<=0.02 and robust < 0.9", rates=False).pick
+    assert pick(front, {}).trial == 1
+    assert parse_rule("max robust where retain<=0.02", rates=False).pick(front, {}).trial == 1
+    assert parse_rule("min forget where retain<=0.001", rates=False).pick(front, {}) is None
+    assert parse_rule("min seconds", rates=False).pick(candidates((1, 1, 1), seconds=3.0), {}).trial == 0
+
+
+def test_the_knee_is_near_the_best_of_all():
+    front = candidates((0.0, 1.0, 1.0), (0.1, 0.1, 0.1), (1.0, 0.0, 0.0))
+    assert parse_rule("knee", rates=False).pick(front, {}).trial == 1
+    assert parse_rule("knee", rates=False).pick(candidates((0.5, 0.5, 0.5)), {}).trial == 0
+
+
+def test_runs_that_met_the_stop_rule_go_first():
+    met, unmet = (
+        Candidate(number, {**dict.fromkeys(OBJECTIVES, value), "stop_rule": rule})
+        for number, value, rule in ((0, 0.2, 1.0), (1, 0.1, 0.0))
+    )
+    assert parse_rule("min forget", rates=False).pick([met, unmet], {}).trial == 0
+    assert parse_rule("min forget where stop_rule>=0", rates=False).pick([met, unmet], {}).trial == 1
+    assert parse_rule("min forget where forget<0.2", rates=False).pick([met, unmet], {}).trial == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "best", "min", "min forget where", "min forget if retain<1", "min forget where a"]
+)
+def test_other_sentences_are_refused(text: str):
+    with pytest.raises(UserError, match="not a rule") as caught:
+        parse_rule(text, rates=False)
+    assert all(name in str(caught.value) for name in RULES)
+
+
+def test_unknown_names_are_told_with_the_known_ones():
+    with pytest.raises(UserError, match="did you mean retain"):
+        parse_rule("min forget where retian<=1", rates=False)
+    with pytest.raises(UserError, match="--validation-forget"):
+        parse_rule("min forget where retain_rate>=0.9", rates=False)
+    assert parse_rule("min forget where retain_rate>=0.9", rates=True).conditions == (("retain_rate", ">=", 0.9),)
+
+
+def test_below_chance_is_no_better_than_chance():
+    start = Attempt(0, {}, Recipe(), {"forget": 0.01, "retain": 0.5, "robust": 0.9}, {"parts": {"kept_drift": 0.4}})
+    objectives = {"forget": {"chance": 0.05}, "retain": {}, "robust": {"chance": 0.05}}
+    assert _bounds(start, objectives) == {
+        "forget": 0.05,
+        "retain": 0.5,
+        "robust": 0.9,
+        "kept_drift": 0.4,
+        "seconds": 0.0,
+    }
+    assert _bounds(Attempt(0, {}, Recipe(), {}, {}, reason="out of memory"), objectives) == {}

@@ -1,0 +1,114 @@
+"""Search spaces: what is accepted, what is refused, and which recipe a point stands for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.tuning.space import DEFAULT, Range, Space, is_integer, load_space, named, point_of, recipe_at
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    return path
+
+
+def points(space: Space) -> st.SearchStrategy[dict[str, Any]]:
+    drawn = {}
+    for key, dimension in space.search.items():
+        if not isinstance(dimension, Range):
+            drawn[key] = st.sampled_from([named(choice) for choice in dimension])
+        elif is_integer(key):
+            drawn[key] = st.integers(int(dimension.low), int(dimension.high))
+        else:
+            drawn[key] = st.floats(dimension.low, dimension.high)
+    return st.fixed_dictionaries(drawn)
+
+
+@given(point=points(DEFAULT), steps=st.integers(1, 100_000))
+def test_every_point_of_the_default_space_is_a_recipe(point: dict[str, Any], steps: int):
+    recipe = recipe_at(Recipe(), point, DEFAULT, steps)
+    assert recipe.saliency == point["saliency"].strip('"')
+    assert recipe.alpha == point["alpha"]
+    assert recipe.steps is None if point["steps"] == 1.0 else recipe.steps == max(round(point["steps"] * steps), 1)
+    assert recipe.validation_share == Recipe().validation_share
+
+
+def test_the_default_recipe_is_a_point_and_comes_back_as_it_is():
+    assert recipe_at(Recipe(), point_of(DEFAULT, Recipe(), {}), DEFAULT, 200) == Recipe()
+    given_steps = Recipe(steps=50)
+    assert recipe_at(given_steps, point_of(DEFAULT, given_steps, {}), DEFAULT, 50) == given_steps
+
+
+def test_a_file_restricts_and_extends(tmp_path: Path):
+    space = load_space(
+        written(
+            tmp_path,
+            "search:\n  alpha: fixed\n  density: {low: 0.2, high: 0.3}\n  stand_ins: {low: 1, high: 2}\n"
+            "  retain_distance: [null, {nmse: 1.0, cka: 0.5}]\n",
+        )
+    )
+    assert set(space.search) == set(DEFAULT.search) - {"alpha"} | {"retain_distance"}
+    assert space.search["density"] == Range(low=0.2, high=0.3)
+    assert space.start == DEFAULT.start
+    point = point_of(space, Recipe(), {"retain_distance": {"nmse": 1.0, "cka": 0.5}, "stand_ins": 1})
+    recipe = recipe_at(Recipe(), point, space, 200)
+    assert recipe.retain_distance == {"nmse": 1.0, "cka": 0.5}
+    assert recipe.stand_ins == 1
+
+
+def test_a_file_can_start_from_nothing(tmp_path: Path):
+    space = load_space(written(tmp_path, "extends: nothing\nsearch: {steps: [100, 200, null]}\nstart: [{steps: 100}]"))
+    assert set(space.search) == {"steps"}
+    assert recipe_at(Recipe(), point_of(space, Recipe(steps=200), {"steps": 100}), space, 200).steps == 100
+
+
+def test_points_to_start_from_go_with_their_choices(tmp_path: Path):
+    assert load_space(written(tmp_path, "search: {saliency: fixed}")).start == ()
+    assert load_space(written(tmp_path, "search: {saliency: [forget_gradient, fisher]}")).start == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("search: {alhpa: {low: 1, high: 2}}", "unknown key 'alhpa'"),
+        ("search: {forget_ratio: {low: 0.1, high: 2}}", "cannot be searched"),
+        ("search: {micro_batch: fixed}", "cannot be searched"),
+        ("search: {density: {low: 0.1, high: 2}}", "does not take this value"),
+        ("search: {saliency: [forget_gradient, magic]}", "does not take this value"),
+        ("search: {alpha: {low: 2, high: 1}}", "low is not below high"),
+        ("search: {alpha: {low: 0, high: 1, log: true}}", "starts above 0"),
+        ("search: {alpha: {low: 1, high: 2, steps: 3}}", "not a range"),
+        ("search: {stand_ins: {low: 1.5, high: 3}}", "whole numbers"),
+        ("search: {steps: {low: 0, high: 2}}", "positive"),
+        ("search: {alpha: 3}", "neither a range"),
+        ("search: {alpha: []}", "neither a range"),
+        ("search: {distance: [nmse, nmse]}", "neither a range"),
+        ("extends: nothing", "empty"),
+        ("extend: default", "not a search space"),
+        ("- alpha", "not a search space"),
+        ("search: {alpha: [", "not YAML"),
+        ("start: [{alpha: 9}]", "outside the search space"),
+        ("start: [{depth: 1}]", "not searched"),
+    ],
+)
+def test_what_is_wrong_is_refused(tmp_path: Path, text: str, told: str):
+    with pytest.raises(UserError, match=told):
+        load_space(written(tmp_path, text))
+
+
+def test_a_recipe_outside_the_space_is_refused(tmp_path: Path):
+    space = load_space(written(tmp_path, "search: {alpha: {low: 1.5, high: 2}}"))
+    with pytest.raises(UserError, match=r"'alpha'.*outside the search space"):
+        point_of(space, Recipe(), {})
+    point_of(space, Recipe(alpha=1.5), {})
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match="cannot read the search space"):
+        load_space(tmp_path / "none.yaml")

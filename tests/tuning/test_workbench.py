@@ -1,0 +1,107 @@
+"""Trials on a real tiny checkpoint: what they measure, and that nothing of them stays."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import write_set
+from tests.tuning.conftest import QUICK
+from vkdsurgeon.data.pictures import pictures_of
+from vkdsurgeon.data.read import read_records
+from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.surgery import Job, operate, prepare
+from vkdsurgeon.teacher import visual_digest
+from vkdsurgeon.tuning.attacker import Attacker
+from vkdsurgeon.tuning.sets import divide
+from vkdsurgeon.tuning.workbench import FORGET, RETAIN, ROBUST, Workbench
+from vkdsurgeon.visual import VisualStack, load_visual_stack
+
+STRONG = QUICK.model_copy(update={"steps": 40, "density": 0.5})
+
+
+class Snapshot:
+    """Looks at the weights that a trial left, in place of a model that answers."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def __call__(self, stack: VisualStack) -> tuple[float, float, dict[str, float]]:
+        self.weights = stack.to_disk(dict(stack.visual_parameters()))
+        return 0.5, 0.25, {"retain_rate": 0.75}
+
+
+def test_weights_come_back_bit_by_bit(job: Job, llava: Path):
+    bench = Workbench(divide(job), Attacker(steps=2))
+    original = visual_digest(load_visual_stack(llava, device="cpu"))
+    wanted = {name: value.requires_grad for name, value in bench.stack.visual_parameters().items()}
+    assert visual_digest(bench.stack) == original
+    before = bench.untouched()
+    bench.run(QUICK.model_copy(update={"depth": "projector"}), lambda *_: None)
+    assert visual_digest(bench.stack) == original
+    with pytest.raises(SurgeryError, match="loss became"):
+        bench.run(QUICK.model_copy(update={"step_size": 1e30}), lambda *_: None)
+    assert visual_digest(bench.stack) == original
+    assert bench.untouched() == before
+    assert {name: value.requires_grad for name, value in bench.stack.visual_parameters().items()} == wanted
+    assert all(value.grad is None for value in bench.stack.visual_parameters().values())
+
+
+def test_a_trial_does_what_unlearning_does_whatever_ran_before(job: Job):
+    seen = Snapshot()
+    sets = divide(job)
+    bench = Workbench(sets, Attacker(steps=1), seen)
+    first = bench.run(QUICK, lambda *_: None)
+    bench.run(STRONG, lambda *_: None)
+    again = bench.run(QUICK, lambda *_: None)
+    expected = operate(prepare(sets.job), lambda *_: None).changes
+    assert replace(again, seconds=first.seconds) == first
+    assert all(torch.equal(seen.weights[name], value) for name, value in expected.items())
+    assert (first.values[FORGET], first.values[RETAIN], first.parts["retain_rate"]) == (0.5, 0.25, 0.75)
+
+
+def test_objectives_tell_forgetting_from_nothing_and_attack_from_rest(job: Job):
+    bench = Workbench(divide(job), Attacker(steps=6, step_size=0.5))
+    untouched = bench.untouched()
+    assert untouched.values[FORGET] >= 0.9
+    assert untouched.values[RETAIN] == 0
+    forgotten = bench.run(STRONG, lambda *_: None)
+    assert forgotten.values[FORGET] < 0.5 * untouched.values[FORGET]
+    assert forgotten.values[RETAIN] > 0
+    assert forgotten.values[ROBUST] > forgotten.values[FORGET]
+    nothing = bench.run(STRONG.model_copy(update={"step_size": 1e-6}), lambda *_: None)
+    assert nothing.values[FORGET] == pytest.approx(untouched.values[FORGET], abs=0.01)
+    assert nothing.values[RETAIN] < 1e-3
+
+
+def test_the_teacher_is_asked_once_a_set(job: Job):
+    bench = Workbench(divide(job), Attacker(steps=1))
+    passes = bench.teacher.passes
+    bench.run(QUICK, lambda *_: None)
+    assert bench.teacher.passes == passes == 4
+    bench.run(QUICK.model_copy(update={"retain_layers": {"layer.0": 1.0, "projector": 1.0}}), lambda *_: None)
+    assert bench.teacher.passes == passes + 1, "a layer that was never looked at"
+
+
+def test_whole_subjects_are_held_out_where_there_are_many(job: Job, tmp_path: Path):
+    many = pictures_of(read_records(write_set(tmp_path, "many", range(30, 42), views=2), role="retain"), role="retain")
+    sets = divide(replace(job, retain=many))
+    trained = {picture.subject for picture in sets.job.retain}
+    assert sets.keep_held_out == "subjects"
+    assert {picture.subject for picture in sets.keep}.isdisjoint(trained)
+    assert len(trained) == 9
+    assert len(sets.keep) + len(sets.job.retain) == len(many)
+    assert sets.forget_held_out
+    assert len(sets.forget) == 4
+    assert {picture.digest for picture in sets.forget}.isdisjoint(picture.digest for picture in sets.job.forget)
+
+
+def test_without_pictures_to_spare_what_was_trained_on_is_measured_and_told(job: Job):
+    few = [picture for picture in job.forget if picture.path.stem.endswith(("-0", "-1"))]
+    sets = divide(replace(job, forget=few, retain=[], generic=job.retain[:6]))
+    assert not sets.forget_held_out
+    assert [*sets.forget] == few == [*sets.job.forget]
+    assert sets.keep_held_out == "pictures"
+    assert sets.job.retain == []
+    assert len(sets.job.generic) == 5

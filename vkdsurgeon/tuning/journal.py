@@ -1,0 +1,161 @@
+"""The trials on disk: appended as they happen, resumable after any end."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.tuning.workbench import OBJECTIVES
+
+FILE = "journal.jsonl"
+INPUTS, REASON = "inputs", "reason"
+
+
+def check_folder(folder: Path, resume: bool, model: Path) -> None:
+    """Find out, before any work, whether trials can be kept here.
+
+    Args:
+        folder: The directory of journal and results.
+        resume: Whether trials that it holds are to be continued.
+        model: The checkpoint, which nothing is written into.
+
+    Raises:
+        UserError: The directory has something in it that is not to be, or cannot be, continued; lies in the model; or
+            cannot be made.
+    """
+    if model.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise UserError("the output lies inside the model", where=folder, remedy="name a directory outside it")
+    if folder.exists() and not folder.is_dir():
+        raise UserError("the output exists and is no directory", where=folder, remedy="name a directory")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / FILE).is_file():
+            raise UserError(
+                "the output directory is not empty and holds no trials",
+                where=folder,
+                expected="a directory that is empty, not there, or from an earlier `tune`",
+            )
+        if not resume:
+            raise UserError(
+                "the output directory holds trials already",
+                where=folder,
+                expected="a directory that is empty or not there",
+                remedy="go on with --resume, or name another directory",
+            )
+    if not folder.is_dir() and not folder.absolute().parent.is_dir():
+        raise UserError("the output's parent directory does not exist", where=folder.absolute().parent)
+    place = folder if folder.is_dir() else folder.absolute().parent
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError("no permission to write here", where=place)
+
+
+@contextmanager
+def opened(folder: Path, inputs: Mapping[str, Any]) -> Iterator[optuna.Study]:
+    """The study of a directory, made where there is none, for this process alone.
+
+    Args:
+        folder: From `check_folder`.
+        inputs: What the trials depend on, by name; JSON values.
+
+    Raises:
+        UserError: Another process is at work on it, its trials were made from other inputs, or it is broken.
+    """
+    made = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        fresh = not (folder / FILE).exists()
+        try:
+            study = _load(folder / FILE)
+            _check_inputs(study, inputs, folder)
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                # Its process died; without a reason it does not count, and what it was to try is tried again.
+                study.tell(trial.number, state=TrialState.FAIL)
+            yield study
+        except UserError:
+            # Wrong input leaves no directory behind that would refuse the right one.
+            if fresh:
+                (folder / FILE).unlink(missing_ok=True)
+                if made:
+                    folder.rmdir()
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that came to an end by themselves, failed ones among them, in order."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+        if trial.state == TrialState.COMPLETE or REASON in trial.user_attrs
+    ]
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError("another `tune` is at work here", where=folder, remedy="wait for it to end") from None
+    except OSError:
+        # File systems without locks cannot tell; the journal has a lock of its own for each entry.
+        pass
+
+
+def _load(path: Path) -> optuna.Study:
+    optuna.logging.set_verbosity(logging.WARNING)
+    _cut_torn_line(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(path))),
+                study_name="tune",
+                directions=["minimize"] * len(OBJECTIVES),
+                load_if_exists=True,
+            )
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(
+            f"the journal of earlier trials cannot be read: {type(error).__name__}: {error}",
+            where=path,
+            remedy="name another directory to start anew",
+        ) from error
+
+
+def _cut_torn_line(path: Path) -> None:
+    # A process killed while it wrote leaves half an entry, which the next one would be glued to.
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole != len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+
+
+def _check_inputs(study: optuna.Study, inputs: Mapping[str, Any], folder: Path) -> None:
+    known = study.user_attrs.get(INPUTS)
+    if known is None:
+        study.set_user_attr(INPUTS, dict(inputs))
+        return
+    for name in {**known, **inputs}:
+        if known.get(name) != inputs.get(name):
+            raise UserError(
+                f"the trials in this directory were made with another {name}",
+                where=folder,
+                value=inputs.get(name),
+                expected=f"as before: {known.get(name)}",
+                remedy="give the same inputs to go on, or name another directory",
+            )

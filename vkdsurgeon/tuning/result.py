@@ -1,0 +1,138 @@
+"""What a search found, as a document; no picture, name or path of a set is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vkdsurgeon.checkpoint.provenance import versions
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.tuning.pick import Candidate
+from vkdsurgeon.tuning.space import Space
+from vkdsurgeon.tuning.workbench import OBJECTIVES
+
+SCHEMA = "vkdsurgeon/tune/1"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A finished trial.
+
+    Attributes:
+        number: Its place among the finished ones; 0 is the recipe that the search started from.
+        changes: What its recipe has other than that one; `steps` as a multiple of the derived number.
+        recipe: Its recipe.
+        values: Objective -> value; empty where it failed.
+        facts: Parts of the objectives, verdict of the stop rule, seconds, selected elements.
+        reason: Why it failed.
+    """
+
+    number: int
+    changes: dict[str, Any]
+    recipe: Recipe
+    values: dict[str, float]
+    facts: dict[str, Any]
+    reason: str | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """As rules look at it."""
+        parts = {**self.facts.get("parts", {}), "seconds": self.facts.get("seconds", 0.0)}
+        met = {"stop_rule": float(self.facts["stop_rule"]["met"])} if "stop_rule" in self.facts else {}
+        return Candidate(self.number, {**parts, **met, **self.values})
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the document."""
+        return {
+            "trial": self.number,
+            "state": "failed" if self.reason else "complete",
+            "reason": self.reason,
+            "changes": self.changes,
+            **self.values,
+            **self.facts,
+        }
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """The result of `vkdsurgeon tune`.
+
+    Attributes:
+        inputs: What the trials depend on: digests, seed, recipe, space, objectives.
+        objectives: Objective -> what it is, in words, with the number of pictures or records.
+        untouched: Objectives and parts of the model as it is given.
+        attempts: Finished trials in order.
+        front: Those that no other one beats in every objective, best forgetting first.
+        rule: What `--pick` said.
+        picked: The member that it took.
+        warnings: What to know.
+        seconds: Wall time of this run.
+    """
+
+    inputs: Mapping[str, Any]
+    space: Space
+    objectives: Mapping[str, Mapping[str, Any]]
+    untouched: Mapping[str, Any]
+    attempts: tuple[Attempt, ...]
+    front: tuple[Attempt, ...]
+    rule: str | None
+    picked: Attempt | None
+    warnings: tuple[str, ...]
+    seconds: float
+
+    @property
+    def default(self) -> Attempt:
+        """The recipe that the search started from."""
+        return self.attempts[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json` and `tune.json`."""
+        return {
+            "schema": SCHEMA,
+            "versions": {**versions(), "optuna": _optuna()},
+            "inputs": dict(self.inputs),
+            "objectives": [{"name": name, **self.objectives[name]} for name in OBJECTIVES],
+            "untouched": dict(self.untouched),
+            "default": self.default.as_dict(),
+            "front": [
+                {"file": front_file(rank), **attempt.as_dict()} for rank, attempt in enumerate(self.front, start=1)
+            ],
+            "pick": None if self.rule is None else self._pick(),
+            "trials": [attempt.as_dict() for attempt in self.attempts],
+            "warnings": list(self.warnings),
+            "seconds": round(self.seconds, 1),
+        }
+
+    def _pick(self) -> dict[str, Any]:
+        return {
+            "rule": self.rule,
+            "satisfied": self.picked is not None,
+            "trial": None if self.picked is None else self.picked.number,
+            "file": None if self.picked is None else "picked.yaml",
+        }
+
+
+def front_file(rank: int) -> str:
+    """Where a member's recipe lies, relative to the output."""
+    return f"front/{rank:02d}.yaml"
+
+
+def dominates(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether one is no worse in any objective and better in one."""
+    pairs = [(one[name], other[name]) for name in OBJECTIVES]
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def pareto_front(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+    """The attempts that none dominates, each point once, best forgetting first, then retention."""
+    alive = [attempt for attempt in attempts if attempt.reason is None]
+    best = [each for each in alive if not any(dominates(other.values, each.values) for other in alive)]
+    unique = {tuple(each.values[name] for name in OBJECTIVES): each for each in reversed(best)}
+    return tuple(unique[point] for point in sorted(unique))
+
+
+def _optuna() -> str:
+    import optuna
+
+    return str(optuna.__version__)
