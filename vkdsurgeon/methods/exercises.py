@@ -57,8 +57,12 @@ def material(forget: Sequence[Record], retain: Sequence[Record], text: Sequence[
             where=forget[0].source if forget else None,
             expected="questions about pictures in tasks other than general.* and text.*",
         )
-    sets = (tuple(map(_exercise, records)) for records in (targets, retain, text))
-    return Material(*sets, passed_over=len(forget) - len(targets))
+    return Material(
+        forget=tuple(map(_exercise, targets)),
+        retain=tuple(map(_exercise, retain)),
+        text=tuple(map(_exercise, text)),
+        passed_over=len(forget) - len(targets),
+    )
 
 
 def _require(records: Sequence[Record], role: str) -> None:

@@ -3,8 +3,8 @@
     L = (2 / b) E log( 1 + (p(y | x) / p_0(y | x))^b ) = -(2 / b) E log sigmoid( -b (log p - log p_0) )
 
 Source: Zhang et al., arXiv 2404.05868, equation 3; b -> 0 is gradient ascent. log p is that of the whole answer, the
-sum over its tokens; public code of multimodal benchmarks puts the mean over tokens in its place, which makes b depend on
-the length of the answer.
+sum over its tokens; public code of multimodal benchmarks puts the mean over tokens in its place, which makes b depend
+on the length of the answer.
 """
 
 from __future__ import annotations

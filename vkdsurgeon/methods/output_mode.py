@@ -4,8 +4,8 @@
              + lambda sum_l v_l d'( h_l(x; theta), t_l(x) )    x in the retain and generic sets
 
 l is NPO, refusal (idk), gradient ascent (ga) or uniform, each as in its own module; the retention term is that of
-feature mode. Tower and projector alone are trained, under the saliency mask of l; W is loaded, gives gradients, and gets none.
-NPO with VKD is this project's combination (docs/method.md).
+feature mode. Tower and projector alone are trained, under the saliency mask of l; W is loaded, gives gradients, and
+gets none. NPO with VKD is this project's combination (docs/method.md).
 """
 
 from __future__ import annotations
@@ -272,12 +272,11 @@ def _operate(prepared: OutputPrepared, listen: Callable[[str, MethodStep | None]
         indices = [next(order) for _ in range(min(lesson.batch, len(lesson.train)))]
         return pass_over(stack, lesson, indices, recipe, learn=weight is not None).loss
 
+    deck = Deck(drawn, kinds.__getitem__, random.Random(f"{job.seed} order"))
     parts = {
-        "forget": Part(
-            term, Deck(drawn, kinds.__getitem__, random.Random(f"{job.seed} order")), recipe.forget_batch, 1.0
-        ),
+        "forget": Part(term, deck, recipe.forget_batch, 1.0),
         # The lesson draws its own pictures and carries the weight.
-        "retain": Part(retain, Deck(drawn, kinds.__getitem__, random.Random(0)), 0, recipe.retain_weight),
+        "retain": Part(retain, deck, 0, recipe.retain_weight),
     }
     schedule = Schedule(recipe.planned_steps, recipe.step_size, True, recipe.warmup, recipe.decay)
     train(parts, optimizer, schedule, heard)
@@ -304,7 +303,7 @@ def share_visual(model: nn.Module, stack: VisualStack) -> None:
 
 
 def _term(scene: Scene, exercises: Sequence[Exercise], recipe: Recipe) -> Term:
-    settings = recipe.baseline or BaselineRecipe()
+    settings = recipe.baseline or BaselineRecipe.model_validate({})
     if recipe.output_loss == "npo":
         return preference(scene, exercises, settings.npo_beta)
     if recipe.output_loss == "idk":

@@ -139,7 +139,7 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
 
 
 def _baseline(request: MethodRequest, sets: _Sets, exercises: Material, listener: Listener) -> MethodResult:
-    recipe = request.recipe.baseline or BaselineRecipe()
+    recipe = request.recipe.baseline or BaselineRecipe.model_validate({})
     if request.generic is not None:
         raise UserError(
             "pictures without answers, which this method cannot retain",
@@ -214,8 +214,8 @@ def _output_mode(request: MethodRequest, sets: _Sets, exercises: Material, liste
     stack = prepared.visual.stack
     sizes = {name: value.numel() for name, value in stack.visual_parameters().items()}
     facts = _facts(request, sets, outcome.changes) | {
-        "method": f"visual knowledge distillation, output mode ({prepared.plan.output_loss} through the frozen language "
-        "model)",
+        "method": f"visual knowledge distillation, output mode ({prepared.plan.output_loss} through the frozen "
+        "language model)",
         "model_type": prepared.plan.model_type,
         "recipe": prepared.recipe.model_dump(),
         "selected_elements": outcome.mask.count,

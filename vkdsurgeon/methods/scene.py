@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 class Term(Protocol):
     """One summand of a method's loss."""
 
-    def __call__(self, exercises: Sequence[Exercise], weight: float | None = None) -> float:
+    def __call__(self, exercises: Sequence[Exercise], weight: float | None = None, /) -> float:
         """Its mean over exercises.
 
         Args:

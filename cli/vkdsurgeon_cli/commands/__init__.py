@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import typer
 
-from vkdsurgeon_cli.commands import attack, demo, diff, doctor, eval_, inspect, personas, report, unlearn
+from vkdsurgeon_cli.commands import attack, compare, demo, diff, doctor, eval_, inspect, personas, report, unlearn
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     unlearn.register,
     eval_.register,
     attack.register,
+    compare.register,
     inspect.register,
     diff.register,
     report.register,
