@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
 from vkdsurgeon.evaluation.schema import SetFacts, write_document
 from vkdsurgeon.evaluation.sets import NamedSet, read_set, set_facts
 from vkdsurgeon.evaluation.suite import Evaluation, evaluate
-from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.methods.names import BASELINES
+from vkdsurgeon.recipe import BaselineRecipe, Recipe
 from vkdsurgeon.whole_file import write_whole
 
 RESULT, TABLE = "comparison.json", "comparison.md"
@@ -241,6 +242,8 @@ def _contestant(case: _Case, each: Contestant, seed: int, listener: Listener) ->
         "weights": weights_digest(asked.model, take_inventory(asked.model).shards),
         "method": each.method,
         "recipe": recipe,
+        # Defaults decide as well, and may change between versions.
+        "effective": _effective(each, recipe),
         "reads_text": text is not None,
         "dtype": asked.dtype,
         "seed": seed,
@@ -385,6 +388,13 @@ def _recipe_of(each: Contestant, recipe: Recipe) -> dict[str, Any]:
         for key, value in each.overrides.items()
     }
     return Recipe.model_validate(settings | overrides).model_dump(exclude_unset=True)
+
+
+def _effective(each: Contestant, recipe: dict[str, Any]) -> dict[str, Any]:
+    if each.method in BASELINES:
+        settings = BaselineRecipe.model_validate(recipe.get("baseline") or {})
+        return {**asdict(BASELINES[each.method]), **settings.model_dump(exclude_none=True)}
+    return Recipe.model_validate(recipe).model_dump()
 
 
 def _scored(cells: Sequence[Cell], protocols: Sequence[str]) -> list[Cell]:

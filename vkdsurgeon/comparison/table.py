@@ -51,10 +51,10 @@ def caption(result: ComparisonResult) -> str:
     seeds = sorted({seed for row in result.rows for seed in row.seeds})
     return (
         f"Percent; AG in points. Forget measured on {result.measured_on['forget']}, retain on "
-        f"{result.measured_on['retain']}, at most {result.limit or 'all'} questions a set; seeds "
+        f"{result.measured_on['retain']}; at most {result.limit or 'all'} questions a set; seeds "
         f"{', '.join(map(str, seeds))}{' (mean, range)' if len(seeds) > 1 else ''}. AG: relearning "
-        f"{100 * attack.fraction:g} % for {attack.steps} steps at {attack.lr:g}, scope {attack.scope}; lower is better, "
-        "beside gold's. Score: (1 - |forget - gold's|) x min(1, retain / base's) x mean of (1 - max(0, AG - gold's) / "
+        f"{100 * attack.fraction:g} % for {attack.steps} steps at {attack.lr:g}, scope {attack.scope}; lower is better "
+        "(see gold's). Score: (1 - |forget - gold's|) x min(1, retain / base's) x mean of (1 - max(0, AG - gold's) / "
         "100). Seconds: one unlearning run. Peak MiB: on a CPU the largest resident set above that of the libraries, "
         "on a GPU the allocator's. TFLOPs: matrix multiplications of one training step times the number of steps."
     )

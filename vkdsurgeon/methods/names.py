@@ -51,16 +51,16 @@ class Facts:
     reads_text: bool = False
     trains: bool = True
     step_size: float = 0.3
-    steps: int = 100
+    steps: int = 50
 
 
 BASELINES: dict[str, Facts] = {
-    "ga": Facts("gradient ascent (arXiv 2401.06121)", Scope.llm, needs_retain=False, steps=30),
+    "ga": Facts("gradient ascent (arXiv 2401.06121)", Scope.llm, needs_retain=False, step_size=0.15, steps=20),
     "graddiff": Facts("gradient difference (arXiv 2203.12817)", Scope.llm),
     "klmin": Facts("gradient ascent with KL minimisation (arXiv 2401.06121)", Scope.llm),
     "npo": Facts("negative preference optimisation (arXiv 2404.05868)", Scope.llm),
     "idk": Facts("refusal tuning, I don't know (arXiv 2401.06121)", Scope.llm),
-    "rmu": Facts("representation misdirection (arXiv 2403.03218)", Scope.llm),
+    "rmu": Facts("representation misdirection (arXiv 2403.03218)", Scope.llm, step_size=1.0),
     "manu": Facts("modality-aware neuron pruning (arXiv 2502.15910)", Scope.all, reads_text=True, trains=False),
-    "mmunlearner": Facts("MMUnlearner (arXiv 2502.11051)", Scope.all, reads_text=True),
+    "mmunlearner": Facts("MMUnlearner (arXiv 2502.11051)", Scope.all, reads_text=True, step_size=1.0),
 }

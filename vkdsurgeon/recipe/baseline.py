@@ -53,12 +53,12 @@ class BaselineRecipe(Section):
     rmu_steering: float = Field(
         5.0, gt=0, description="RMU: length of the random direction over the mean length of the layer's activations."
     )
-    manu_fraction: float = Field(0.02, gt=0, lt=1, description="MANU: share of the MLP neurons that is pruned.")
+    manu_fraction: float = Field(0.05, gt=0, lt=1, description="MANU: share of the MLP neurons that is pruned.")
     mmunlearner_threshold: float = Field(
         1.0, gt=0, description="MMUnlearner: a weight may move where Fisher(forget) / Fisher(preserve) reaches this."
     )
     scored: int = Field(
-        256, ge=1, description="Most questions of each set that masks and neuron importance are computed from."
+        128, ge=1, description="Most questions of each set that masks and neuron importance are computed from."
     )
     checkpointing: Literal["auto", "on", "off"] = Field(
         "auto", description="Recompute activations of decoder layers to save memory: on, off, or auto: on a GPU."
