@@ -59,8 +59,8 @@ def parse_gates(texts: Sequence[str]) -> list[Gate]:
     return [_parse(text) for text in texts]
 
 
-# Everything else is a share, or a difference of shares.
-_IN_POINTS = ("relearn.ag",)
+# Points, seconds, sizes. Everything else is a share, or a difference of shares.
+_IN_POINTS = ("relearn.ag", ".seconds", ".peak_memory_mib", ".tera_flops")
 
 
 def check_gates(gates: Sequence[Gate], known: Collection[str]) -> None:

@@ -72,6 +72,12 @@ class DecoderRecord(_Outside):
     gate: DecoderGate | None = None
 
 
+class LanguageRecord(_Outside):
+    """What a method other than VKD was allowed to move of the language model."""
+
+    selected_elements: int
+
+
 class PlanRecord(_Outside):
     """The part of a plan that the report tells."""
 
@@ -125,6 +131,7 @@ class ProvenanceDocument(_Outside):
     layers: list[LayerRecord]
     stop_rule: list[StopRecord]
     decoder: DecoderRecord | None = None
+    language: LanguageRecord | None = None
     versions: dict[str, str]
 
 
