@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import Parameter
 
+from tests.families import FAMILIES, build_checkpoint
 from tests.methods.conftest import Stage
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.methods.manu import Moments, counted, neuron_scores, top_neurons
 from vkdsurgeon.methods.mmunlearner import fisher, fisher_mask
+from vkdsurgeon.methods.names import Scope
 from vkdsurgeon.methods.scene import cross_entropy
+from vkdsurgeon.methods.weights import find_weights, mlp_output
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_matrix_that_reads_the_neurons_is_found_in_every_family(family: str, tmp_path: Path) -> None:
+    split = split_checkpoint(take_inventory(build_checkpoint(family, tmp_path / "model")))
+    weights = find_weights(take_inventory(tmp_path / "model"), split, Scope.all)
+    assert weights.decoder is not None
+    for layer in (*weights.tower_layers, *weights.decoder.layers):
+        path = mlp_output(split.skeleton, layer)
+        matrix = split.skeleton.get_submodule(path).weight
+        assert matrix.shape[0] == 32, "it writes into the residual stream"
+        assert path.rpartition(".")[2] in ("down_proj", "fc2", "linear_fc2")
+        assert f"{path}.weight" in weights.on_disk
 
 
 def test_the_fisher_mask_is_a_ratio_and_zero_over_zero_is_frozen() -> None:

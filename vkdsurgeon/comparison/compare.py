@@ -268,6 +268,7 @@ def _contestant(case: _Case, each: Contestant, seed: int, listener: Listener) ->
         )
         if not asked.keep_models:
             shutil.rmtree(out)
+            _beside(out).unlink()
         return cell
 
     return _cached(case, each.name, seed, known, fill, listener)
@@ -283,7 +284,7 @@ def _unlearned(
     listener: Listener,
 ) -> dict[str, Any]:
     """Unlearn into a directory, or find it done by a run that was interrupted while it measured."""
-    asked, told = case.asked, out.with_name(f"{out.name}.json")
+    asked, told = case.asked, _beside(out)
     if out.is_dir() and told.is_file():
         done: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
         if done["weights_digest"] == weights_digest(out, take_inventory(out).shards):
@@ -319,6 +320,11 @@ def _unlearned(
     )
     write_whole(told, json.dumps(effort) + "\n")
     return effort
+
+
+def _beside(model: Path) -> Path:
+    """Where it is noted what a patched model took."""
+    return model.with_name(f"{model.name}.json")
 
 
 def _measure(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -235,12 +236,16 @@ def main() -> None:
     def tell(event: dict[str, Any]) -> None:
         print(json.dumps(event), file=lines, flush=True)
 
+    # A comparison that is cancelled cancels its worker, which then clears its staging directory away.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         tell({"event": "done", **asdict(perform(Errand(**json.load(sys.stdin)), tell))})
     except UserError as error:
         tell({"event": "error", "kind": "user", **error.as_dict()})
     except SurgeryError as error:
         tell({"event": "error", "kind": "surgery", "what": str(error)})
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

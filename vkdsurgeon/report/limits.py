@@ -62,8 +62,8 @@ _LANGUAGE_EDITED = (
     Limit(
         "The language model was trained as well.",
         "The method on record is not visual knowledge distillation: it edits the language model, and no rule holds "
-        "what that says in text, about the subjects or anything else. Text has to be measured. Whoever has the original "
-        "checkpoint has the old model.",
+        "what that says in text, about the subjects or anything else. Text has to be measured. Whoever has the "
+        "original checkpoint has the old model.",
     ),
 )
 
