@@ -22,7 +22,18 @@ from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.comparison.contestants import BASE, GOLD, Contestant
 from vkdsurgeon.comparison.errands import send
-from vkdsurgeon.comparison.headline import FLOPS, FORGET, MEMORY, SCORE, SECONDS, ag_of, headline, score, values_of
+from vkdsurgeon.comparison.headline import (
+    CPU_SECONDS,
+    FLOPS,
+    FORGET,
+    MEMORY,
+    SCORE,
+    SECONDS,
+    ag_of,
+    headline,
+    score,
+    values_of,
+)
 from vkdsurgeon.comparison.schema import AttackSettings, Cell, ComparisonResult, Row
 from vkdsurgeon.comparison.table import markdown
 from vkdsurgeon.comparison.worker import Errand
@@ -255,6 +266,7 @@ def _contestant(case: _Case, each: Contestant, seed: int, listener: Listener) ->
         values = _measure(case, out, seed, case.protocols, listener)
         values |= {
             SECONDS: effort["seconds"],
+            CPU_SECONDS: effort["cpu_seconds"],
             MEMORY: effort["peak_memory_mib"],
             FLOPS: None if effort["flops"] is None else effort["flops"] / 1e12,
         }
@@ -431,7 +443,7 @@ def _row(name: str, cells: Sequence[Cell], asked: Comparison) -> Row:
 
 
 def _known(case: _Case, names: Sequence[str]) -> list[str]:
-    columns = ["forget", "forget.name", "forget.general", "retain", "text", SCORE, SECONDS, MEMORY, FLOPS]
+    columns = ["forget", "forget.name", "forget.general", "retain", "text", SCORE, SECONDS, CPU_SECONDS, MEMORY, FLOPS]
     columns += [ag_of(protocol) for protocol in case.protocols]
     return [f"{name}.{column}" for name in names for column in columns]
 

@@ -8,7 +8,7 @@ from vkdsurgeon.comparison.schema import Cell
 from vkdsurgeon.evaluation.schema import Metric
 
 FORGET, NAME, GENERAL, RETAIN, TEXT = "forget", "forget.name", "forget.general", "retain", "text"
-SECONDS, MEMORY, FLOPS, SCORE = "seconds", "peak_memory_mib", "tera_flops", "score"
+SECONDS, CPU_SECONDS, MEMORY, FLOPS, SCORE = "seconds", "cpu_seconds", "peak_memory_mib", "tera_flops", "score"
 # The metric of closed questions first, then those of free answers.
 _ORDER = ("accuracy", "rouge_l")
 
@@ -79,6 +79,19 @@ def score(
 
 def values_of(cells: Sequence[Cell]) -> list[str]:
     """Every column that some cell has, in a fixed order."""
-    order = [FORGET, NAME, GENERAL, RETAIN, TEXT, ag_of("people"), ag_of("pairs"), SCORE, SECONDS, MEMORY, FLOPS]
+    order = [
+        FORGET,
+        NAME,
+        GENERAL,
+        RETAIN,
+        TEXT,
+        ag_of("people"),
+        ag_of("pairs"),
+        SCORE,
+        SECONDS,
+        CPU_SECONDS,
+        MEMORY,
+        FLOPS,
+    ]
     present = {name for cell in cells for name in cell.values}
     return [name for name in order if name in present]

@@ -21,7 +21,8 @@ class Cell(_Document):
         name: As in `--methods`, or `base` or `gold`.
         seed: Of unlearning and attacks.
         recipe: What was asked for; the method derives the rest.
-        values: Metric id -> value: shares, `relearn.ag` in points, `seconds`, `peak_memory_mib`, `tera_flops`.
+        values: Metric id -> value: shares, `relearn.ag` in points, `seconds`, `cpu_seconds`, `peak_memory_mib`,
+            `tera_flops`.
         steps: Optimizer steps; 0 without training.
         elements_changed: Elements that differ from the base.
         weights_digest: Of the weights that were measured.

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from vkdsurgeon.comparison.headline import FLOPS, FORGET, GENERAL, MEMORY, NAME, RETAIN, SCORE, SECONDS, TEXT, ag_of
+from vkdsurgeon.comparison.headline import (
+    CPU_SECONDS,
+    FLOPS,
+    FORGET,
+    GENERAL,
+    MEMORY,
+    NAME,
+    RETAIN,
+    SCORE,
+    SECONDS,
+    TEXT,
+    ag_of,
+)
 from vkdsurgeon.comparison.schema import ComparisonResult, Row
 
 HEADINGS = {
@@ -15,6 +27,7 @@ HEADINGS = {
     ag_of("pairs"): "AG pairs",
     SCORE: "score",
     SECONDS: "seconds",
+    CPU_SECONDS: "CPU s",
     MEMORY: "peak MiB",
     FLOPS: "TFLOPs",
 }
@@ -55,8 +68,9 @@ def caption(result: ComparisonResult) -> str:
         f"{', '.join(map(str, seeds))}{' (mean, range)' if len(seeds) > 1 else ''}. AG: relearning "
         f"{100 * attack.fraction:g} % for {attack.steps} steps at {attack.lr:g}, scope {attack.scope}; lower is better "
         "(see gold's). Score: (1 - |forget - gold's|) x min(1, retain / base's) x mean of (1 - max(0, AG - gold's) / "
-        "100). Seconds: one unlearning run. Peak MiB: on a CPU the largest resident set above that of the libraries, "
-        "on a GPU the allocator's. TFLOPs: matrix multiplications of one training step times the number of steps."
+        "100). Seconds: one unlearning run; CPU s: its processor time. Peak MiB: on a CPU the largest resident set above "
+        "that of the libraries, on a GPU the allocator's. TFLOPs: matrix multiplications of one training step times the "
+        "number of steps."
     )
 
 

@@ -55,6 +55,7 @@ class Effort:
 
     Attributes:
         seconds: Wall time of the run, from reading the sets to the verified output; imports not counted.
+        cpu_seconds: Processor time of all threads in the same while, which other work on the machine does not lengthen.
         peak_memory_mib: On a GPU, the most that torch's allocator held; on a CPU, the process's largest resident set
             minus what it was when all libraries were loaded.
         flops: Matrix multiplications of the training steps: those of the second step, forward and backward, by
@@ -67,6 +68,7 @@ class Effort:
     """
 
     seconds: float
+    cpu_seconds: float
     peak_memory_mib: float
     flops: float | None
     steps: int
@@ -174,7 +176,7 @@ def perform(errand: Errand, tell: Callable[[dict[str, Any]], None]) -> Effort:
         name: None if value is None else Path(value)
         for name, value in (("retain", errand.retain), ("text", errand.text))
     }
-    loaded, started = _resident(), time.perf_counter()
+    loaded, started, worked = _resident(), time.perf_counter(), time.process_time()
     common: dict[str, Any] = {
         "model": Path(errand.model),
         "forget": Path(errand.forget),
@@ -196,13 +198,14 @@ def perform(errand: Errand, tell: Callable[[dict[str, Any]], None]) -> Effort:
         written = result.write
         met = result.verdicts[-1].met and (result.decoder_verdict is None or result.decoder_verdict.met)
     assert written is not None
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / _MIB
     else:
         peak = max(_peak() - loaded, 0) / _MIB
     return Effort(
         seconds=round(seconds, 2),
+        cpu_seconds=round(cpu_seconds, 2),
         peak_memory_mib=round(peak, 1),
         flops=listener.flops,
         steps=sum(meter.steps for meter in listener.meters.values()),

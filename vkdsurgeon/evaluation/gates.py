@@ -60,7 +60,7 @@ def parse_gates(texts: Sequence[str]) -> list[Gate]:
 
 
 # Points, seconds, sizes. Everything else is a share, or a difference of shares.
-_IN_POINTS = ("relearn.ag", ".seconds", ".peak_memory_mib", ".tera_flops")
+_IN_POINTS = ("relearn.ag", ".seconds", ".cpu_seconds", ".peak_memory_mib", ".tera_flops")
 
 
 def check_gates(gates: Sequence[Gate], known: Collection[str]) -> None:
