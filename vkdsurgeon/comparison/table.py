@@ -68,9 +68,9 @@ def caption(result: ComparisonResult) -> str:
         f"{', '.join(map(str, seeds))}{' (mean, range)' if len(seeds) > 1 else ''}. AG: relearning "
         f"{100 * attack.fraction:g} % for {attack.steps} steps at {attack.lr:g}, scope {attack.scope}; lower is better "
         "(see gold's). Score: (1 - |forget - gold's|) x min(1, retain / base's) x mean of (1 - max(0, AG - gold's) / "
-        "100). Seconds: one unlearning run; CPU s: its processor time. Peak MiB: on a CPU the largest resident set above "
-        "that of the libraries, on a GPU the allocator's. TFLOPs: matrix multiplications of one training step times the "
-        "number of steps."
+        "100). Seconds: one unlearning run; CPU s: its processor time. Peak MiB: on a CPU the largest resident set "
+        "above that of the libraries, on a GPU the allocator's. TFLOPs: matrix products of one training step times "
+        "the number of steps."
     )
 
 
