@@ -54,6 +54,8 @@ def refuse_foreign_options(method: Method, recipe: Recipe, teachers: Mapping[str
     Raises:
         UserError: Naming the first such option.
     """
+    from vkdsurgeon.recipe import BaselineRecipe
+
     given = [name for name, value in teachers.items() if value is not None]
     if recipe.decoder is not None:
         given.append("--decoder-pass")
@@ -63,6 +65,16 @@ def refuse_foreign_options(method: Method, recipe: Recipe, teachers: Mapping[str
             where=given[0],
             value=f"--method {method.value}" + (f" --output-loss {recipe.output_loss}" if recipe.output_loss else ""),
             remedy="leave it out",
+        )
+    unread = sorted(recipe.model_fields_set - {"baseline"}) if method is not Method.vkd else []
+    if unread:
+        near = unread[0] in BaselineRecipe.model_fields
+        raise UserError(
+            "a key of VKD's recipe, which this method does not read",
+            where=f"recipe key {unread[0]!r}",
+            value=f"--method {method.value}",
+            expected="keys of the section `baseline` alone",
+            remedy=f"give it as --baseline {unread[0]}=VALUE" if near else "leave it out",
         )
 
 

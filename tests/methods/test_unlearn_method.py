@@ -157,6 +157,8 @@ def test_a_dry_run_plans_and_writes_nothing(facts: World, tmp_path: Path, capsys
         ("npo", ["--decoder-pass"], "only feature-mode VKD"),
         ("npo", ["--forget-teacher", "{gold}"], "only feature-mode VKD"),
         ("npo", ["--output-loss", "ga"], "belongs to VKD"),
+        ("npo", ["--steps", "3"], "give it as --baseline steps=VALUE"),
+        ("npo", ["--forget-target", "swap"], "does not read"),
         ("npo", ["--baseline", "stpes=3"], "unknown key 'baseline.stpes'"),
         ("npo", ["--baseline", "npo_beta=-1"], "baseline.npo_beta"),
         ("npo", ["--baseline", "steps"], "not a setting"),
