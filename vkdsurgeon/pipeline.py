@@ -13,7 +13,7 @@ import torch
 
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import check_output
-from vkdsurgeon.checkpoint.provenance import FILE_NAME, provenance_record, set_digest
+from vkdsurgeon.checkpoint.provenance import free_record_name, provenance_record, set_digest
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
 from vkdsurgeon.data.read import read_records
@@ -173,7 +173,9 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
         changes,
         request.out,
         extra_files={
-            _free_name(prepared): lambda digest: provenance_record({**facts, "weights_digest": digest}),
+            free_record_name(prepared.stack.inventory): lambda digest: provenance_record(
+                {**facts, "weights_digest": digest}
+            ),
         },
     )
     if journal is not None and outcome.verdict.met:
@@ -260,13 +262,6 @@ def _job(request: Request, sets: _Sets) -> Job:
         forget_teacher=request.forget_teacher,
         retain_teacher=request.retain_teacher,
     )
-
-
-def _free_name(prepared: Prepared) -> str:
-    """A checkpoint may be operated on more than once; every operation leaves a record of its own."""
-    taken = {file.path for file in prepared.stack.inventory.files}
-    names = (FILE_NAME, *(FILE_NAME.replace(".json", f".{number}.json") for number in range(2, 1000)))
-    return next(name for name in names if name not in taken)
 
 
 def _facts(prepared: Prepared, outcome: Outcome, changes: Mapping[str, torch.Tensor]) -> dict[str, Any]:

@@ -38,8 +38,8 @@ DONE, UNEXPECTED, USER_INPUT, GATE, INTERRUPTED = 0, 1, 2, 3, 130
 app = typer.Typer(
     name="vkdsurgeon",
     help="Make a multimodal LLM forget what someone or something looks like. Only the vision tower and the projector "
-    "are read, trained and written (with --decoder-pass selected weights of the language model too); everything else "
-    "in the checkpoint stays as it is, byte for byte.",
+    "are read, trained and written (with --decoder-pass or another --method selected weights of the language model "
+    "too); everything else in the checkpoint stays as it is, byte for byte.",
     epilog="Exit status: 0 done, 1 unexpected failure, 2 wrong input, 3 a gate or the stop rule was not met (the "
     "result is written), 130 interrupted.",
     no_args_is_help=True,

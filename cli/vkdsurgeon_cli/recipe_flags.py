@@ -19,6 +19,8 @@ _NO_DEFAULT = {"steps": "derived", "retain_layers": "as layers", "retain_distanc
 _PANEL = "Recipe (each is also a key of --recipe)"
 _DECODER_PANEL = "Decoder pass (each is also a key of the section `decoder` of --recipe)"
 _DECODER, _PASS = "decoder", "decoder_pass"
+# Sections without flags of their own: the other methods are set up in a recipe file.
+_UNFLAGGED = {_DECODER, "baseline"}
 
 
 def with_recipe_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,7 +34,7 @@ def with_recipe_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """
     signature = inspect.signature(command, eval_str=True)
     parameters = [parameter for name, parameter in signature.parameters.items() if name not in ("overrides", _PASS)]
-    own = [key for key in Recipe.model_fields if key != _DECODER]
+    own = [key for key in Recipe.model_fields if key not in _UNFLAGGED]
     nested = {f"{_DECODER}_{key}": key for key in DecoderRecipe.model_fields}
     parameters += [_flag(key, Recipe.model_fields[key], _PANEL) for key in own]
     asked = typer.Option(

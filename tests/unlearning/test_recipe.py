@@ -85,7 +85,8 @@ def test_every_key_is_a_flag():
 
     flagged = with_recipe_flags(command)
     nested = {f"decoder_{key}" for key in DecoderRecipe.model_fields}
-    keys = (set(Recipe.model_fields) - {"decoder"}) | nested | {"decoder_pass"}
+    # Keys of `baseline` share one flag, --baseline KEY=VALUE.
+    keys = (set(Recipe.model_fields) - {"decoder", "baseline"}) | nested | {"decoder_pass"}
     assert set(inspect.signature(flagged).parameters) == keys
     given = dict.fromkeys(keys) | {"decoder_pass": False} | {"layers": "layer.1=0.5,projector", "density": 0.5}
     given |= {"retain_distance": "nmse,cka=0.5"}
@@ -98,3 +99,21 @@ def test_every_key_is_a_flag():
 
 def test_the_defaults_are_yaml_scalars():
     assert yaml.safe_load(dump_recipe(Recipe())) == Recipe().model_dump()
+
+
+def test_output_mode_derives_its_own_defaults_and_leaves_what_is_given():
+    derived = Recipe(output_loss="npo").fitted(1000)
+    assert (derived.steps, derived.retain_weight) == (60, 10.0)
+    given = Recipe(output_loss="npo", steps=7, retain_weight=2.0).fitted(1000)
+    assert (given.steps, given.retain_weight) == (7, 2.0)
+    assert Recipe().fitted(16).retain_weight == 2.0
+
+
+def test_the_section_of_other_methods(tmp_path: Path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("baseline: {steps: 5, refusals: [No idea.]}\n")
+    baseline = load_recipe(file, {"baseline": {"npo_beta": 0.1}}).baseline
+    assert baseline is not None
+    assert (baseline.steps, baseline.refusals, baseline.npo_beta) == (5, ["No idea."], 0.1)
+    with pytest.raises(UserError, match=r"unknown key 'baseline\.npo'"):
+        load_recipe(file, {"baseline": {"npo": 1}})

@@ -91,7 +91,7 @@ class CheckpointDiff:
 
     @property
     def undeclared(self) -> tuple[str, ...]:
-        """Tensors of `outside_visual` that no record of a decoder pass accounts for, in kind or in number."""
+        """Tensors of `outside_visual` that no record accounts for, in kind or in number."""
         counts = {tensor.name: tensor.changed for tensor in self.tensors}
         return tuple(name for name in self.outside_visual if not 0 < counts.get(name, 0) <= self.declared.get(name, 0))
 

@@ -62,15 +62,23 @@ def provenance_record(facts: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=2, sort_keys=False) + "\n").encode()
 
 
+def free_record_name(inventory: Inventory) -> str:
+    """A checkpoint may be operated on more than once; every operation leaves a record of its own."""
+    taken = {file.path for file in inventory.files}
+    names = (FILE_NAME, *(FILE_NAME.replace(".json", f".{number}.json") for number in range(2, 1000)))
+    return next(name for name in names if name not in taken)
+
+
 def declared_language_changes(base: Inventory, patched: Inventory) -> dict[str, int]:
-    """Which tensors of the language model may differ, by the records of decoder passes that only the patched one has.
+    """Which tensors of the language model may differ, by the records of decoder passes and other methods that only the
+    patched one has.
 
     Args:
         base: The original.
         patched: A checkpoint that was made from it.
 
     Returns:
-        Tensor name on disk -> most elements that may differ. Empty without a decoder pass.
+        Tensor name on disk -> most elements that may differ. Empty where nothing edits the language model.
     """
     known = {file.path for file in base.files}
     declared: dict[str, int] = {}
@@ -82,9 +90,10 @@ def declared_language_changes(base: Inventory, patched: Inventory) -> dict[str, 
         except UserError:
             # A broken record declares nothing.
             continue
-        decoder = record.get("decoder")
-        tensors = decoder.get("tensors") if record.get("schema") == SCHEMA and isinstance(decoder, dict) else None
-        for name, count in tensors.items() if isinstance(tensors, dict) else ():
-            if type(count) is int:
-                declared[name] = declared.get(name, 0) + count
+        for part in ("decoder", "language"):
+            edits = record.get(part)
+            tensors = edits.get("tensors") if record.get("schema") == SCHEMA and isinstance(edits, dict) else None
+            for name, count in tensors.items() if isinstance(tensors, dict) else ():
+                if type(count) is int:
+                    declared[name] = declared.get(name, 0) + count
     return declared

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.record import Record
@@ -43,6 +43,9 @@ class Ask:
     source: str
 
 
+Item = TypeVar("Item", bound=Ask)
+
+
 def asks_about(pictures: Sequence[Picture], records: Sequence[Record]) -> list[list[Ask]]:
     """The questions about each picture.
 
@@ -63,7 +66,7 @@ def asks_about(pictures: Sequence[Picture], records: Sequence[Record]) -> list[l
     ]
 
 
-class Deck:
+class Deck(Generic[Item]):
     """Questions drawn without end, each once before any is drawn again.
 
     They come in hands of a kind, because only questions of equal shape share a forward pass.
@@ -74,13 +77,13 @@ class Deck:
         generator: Of the order.
     """
 
-    def __init__(self, asks: Sequence[Ask], kind_of: Callable[[Ask], Hashable], generator: random.Random) -> None:
+    def __init__(self, asks: Sequence[Item], kind_of: Callable[[Item], Hashable], generator: random.Random) -> None:
         self.asks = tuple(asks)
         self._kind_of = kind_of
         self._generator = generator
-        self._left: list[Ask] = []
+        self._left: list[Item] = []
 
-    def draw(self, count: int) -> list[Ask]:
+    def draw(self, count: int) -> list[Item]:
         """At most so many questions, all different unless the deck ends among them."""
         drawn = []
         for _ in range(min(count, len(self.asks))):
@@ -99,8 +102,8 @@ class Deck:
         version, words, gauss = position["generator"]
         self._generator.setstate((version, tuple(words), gauss))
 
-    def _shuffled(self) -> list[Ask]:
-        kinds: dict[Hashable, list[Ask]] = {}
+    def _shuffled(self) -> list[Item]:
+        kinds: dict[Hashable, list[Item]] = {}
         for ask in self._generator.sample(self.asks, len(self.asks)):
             kinds.setdefault(self._kind_of(ask), []).append(ask)
         hands = [kind[at : at + _HAND] for kind in kinds.values() for at in range(0, len(kind), _HAND)]

@@ -60,7 +60,7 @@ def parse_gates(texts: Sequence[str]) -> list[Gate]:
 
 
 # Points, and steps of an attack; everything else is a share, or a difference of shares.
-_NO_SHARES = (".ag", ".steps_to_recover")
+_NO_SHARES = (".ag", ".steps_to_recover", ".seconds", ".cpu_seconds", ".peak_memory_mib", ".tera_flops")
 
 
 def check_gates(gates: Sequence[Gate], known: Collection[str]) -> None:

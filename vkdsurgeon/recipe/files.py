@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.plain_yaml import read_mapping
+from vkdsurgeon.recipe.baseline import BaselineRecipe
 from vkdsurgeon.recipe.decoder import DecoderRecipe
 from vkdsurgeon.recipe.whole import Recipe
+
+_SECTIONS: dict[str, type[BaseModel]] = {"decoder": DecoderRecipe, "baseline": BaselineRecipe}
 
 
 def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
@@ -28,16 +31,18 @@ def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
     if path is not None:
         where = str(path)
         settings.update(read_mapping(path, "recipe"))
-    section = settings.get("decoder")
-    if isinstance(section, dict) and isinstance(overrides.get("decoder"), dict):
-        overrides = {**overrides, "decoder": section | overrides["decoder"]}  # type: ignore[operator]
+    for name in _SECTIONS:
+        section = settings.get(name)
+        if isinstance(section, dict) and isinstance(overrides.get(name), dict):
+            overrides = {**overrides, name: section | overrides[name]}  # type: ignore[operator]
     settings.update(overrides)
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        fields = (DecoderRecipe if first["loc"][:1] == ("decoder",) and len(first["loc"]) > 1 else Recipe).model_fields
+        inside = _SECTIONS.get(str(first["loc"][0])) if len(first["loc"]) > 1 else None
+        fields = (inside or Recipe).model_fields
         own = str(first["loc"][1] if fields is not Recipe.model_fields else (first["loc"] or ("",))[0])
         if first["type"] == "extra_forbidden":
             raise UserError(

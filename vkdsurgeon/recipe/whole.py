@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
+from vkdsurgeon.recipe.baseline import BaselineRecipe
 from vkdsurgeon.recipe.decoder import DecoderRecipe
 from vkdsurgeon.recipe.mask import Mask
 from vkdsurgeon.recipe.retention import Retention
@@ -12,6 +15,10 @@ from vkdsurgeon.recipe.training import Training
 
 _FEWEST_STEPS = 200
 _PASSES = 4
+# Output mode, unless the recipe says otherwise (docs/baselines.md).
+_OUTPUT_STEPS, _OUTPUT_RETAIN_WEIGHT = 60, 10.0
+
+OutputLoss = Literal["npo", "idk", "ga", "uniform"]
 
 
 # pydantic lists the keys of the last base first.
@@ -20,6 +27,15 @@ class Recipe(Stopping, Mask, Retention, Training):
 
     decoder: DecoderRecipe | None = Field(
         None, description="Settings of the decoder pass; without this section W stays byte-identical."
+    )
+
+    baseline: BaselineRecipe | None = Field(
+        None, description="Settings of another method (`unlearn --method`), and of output mode's NPO and IDK."
+    )
+    output_loss: OutputLoss | None = Field(
+        None,
+        description="Forget by a loss on what the frozen language model says, instead of by features: npo, idk, ga, or "
+        "uniform, any token alike. Needs questions and answers; steps are then 60 and retain_weight 10 if not given.",
     )
 
     @property
@@ -35,6 +51,15 @@ class Recipe(Stopping, Mask, Retention, Training):
         Args:
             forget_pictures: Size of the forget set.
         """
+        if self.output_loss is not None:
+            derived = {"steps": _OUTPUT_STEPS, "retain_weight": _OUTPUT_RETAIN_WEIGHT}
+            return self.model_copy(
+                update={
+                    key: value
+                    for key, value in derived.items()
+                    if key not in self.model_fields_set or getattr(self, key) is None
+                }
+            )
         if self.steps is not None:
             return self
         per_pass = -(-forget_pictures // min(self.forget_batch, max(forget_pictures, 1)))

@@ -68,11 +68,12 @@ def contradictions(case: Case) -> list[str]:
     """What the documents say that does not fit together."""
     found = []
     if case.diff is not None:
-        if case.diff.language_identical is False and not case.decoder_pass:
+        if case.diff.language_identical is False and not case.decoder_pass and not case.other_method:
             found.append("The language model differs from the base, and no decoder pass is on record.")
-        if case.diff.undeclared and case.decoder_pass:
+        if case.diff.undeclared and (case.decoder_pass or case.other_method):
             tensors = count(len(case.diff.undeclared), "tensor")
-            found.append(f"{tensors} outside tower and projector differ beyond what the decoder pass’s record says.")
+            whose = "decoder pass’s" if case.decoder_pass else "method’s"
+            found.append(f"{tensors} outside tower and projector differ beyond what the {whose} record says.")
         if case.unlearn is not None and case.diff.elements_changed != case.unlearn.written.elements_changed:
             found.append(
                 f"The run says it changed {case.unlearn.written.elements_changed:,} elements; "
@@ -91,7 +92,7 @@ def _sentences(case: Case) -> list[str]:
             f"{diff.elements_changed:,} of {diff.elements_compared:,} elements differ from the base, in "
             f"{diff.tensors_changed:,} of {count(diff.tensors_compared, 'tensor')}; every other element is identical."
         )
-        found += _outside(diff, case.decoder_pass)
+        found += _outside(diff, "decoder pass" if case.decoder_pass else "method" if case.other_method else None)
         if diff.tensors_missing or diff.tensors_added:
             missing, added = count(len(diff.tensors_missing), "tensor"), f"{len(diff.tensors_added):,}"
             found.append(f"{missing} of the base are missing, {added} were added.")
@@ -108,10 +109,13 @@ def _sentences(case: Case) -> list[str]:
         selected = run.decoder.selected_elements if run.decoder else None
         several = "Elements" if selected is None else count(selected, "element")
         found.append(f"{several} of the language model were allowed to move as well, by a decoder pass.")
+    if case.provenance is not None and case.provenance.language is not None:
+        several = count(case.provenance.language.selected_elements, "element")
+        found.append(f"{several} of the language model were allowed to move, by the method on record.")
     return found
 
 
-def _outside(diff: DiffDocument, decoder_pass: bool) -> list[str]:
+def _outside(diff: DiffDocument, declared_by: str | None) -> list[str]:
     if diff.language_identical is None:
         return ["Which of them belong to the language model could not be told for this architecture."]
     if diff.language_identical:
@@ -119,8 +123,8 @@ def _outside(diff: DiffDocument, decoder_pass: bool) -> list[str]:
             "Everything outside vision tower and projector is identical, byte for byte: text is read as before, "
             "because nothing that reads it changed."
         ]
-    if decoder_pass and diff.undeclared == []:
-        return ["What differs in the language model is what the record of the decoder pass names, and no more."]
+    if declared_by is not None and diff.undeclared == []:
+        return [f"What differs in the language model is what the record of the {declared_by} names, and no more."]
     return ["Tensors outside vision tower and projector differ."]
 
 

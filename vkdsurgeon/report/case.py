@@ -45,8 +45,13 @@ class Case:
 
     @property
     def decoder_pass(self) -> bool:
-        """Whether the language model was edited knowingly."""
+        """Whether a decoder pass edited the language model."""
         return any(each is not None and each.decoder is not None for each in (self.unlearn, self.provenance))
+
+    @property
+    def other_method(self) -> bool:
+        """Whether a method other than VKD edited the language model."""
+        return self.provenance is not None and self.provenance.language is not None
 
 
 def gather(sources: Sequence[Source]) -> Case:

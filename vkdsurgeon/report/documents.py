@@ -79,6 +79,12 @@ class DecoderRecord(_Outside):
     gate: DecoderGate | None = None
 
 
+class LanguageRecord(_Outside):
+    """What a method other than VKD was allowed to move of the language model."""
+
+    selected_elements: int
+
+
 class PlanRecord(_Outside):
     """The part of a plan that the report tells."""
 
@@ -134,6 +140,7 @@ class ProvenanceDocument(_Outside):
     stop_rule: list[StopRecord]
     stop_rule_written: WrittenState | None = None
     decoder: DecoderRecord | None = None
+    language: LanguageRecord | None = None
     versions: dict[str, str]
 
 

@@ -19,8 +19,8 @@ def limits_of(case: Case) -> tuple[Limit, ...]:
     """The limits that hold for this model."""
     tried = {attack.attack for attack in case.attacks}
     return (
-        _facts(case.decoder_pass),
-        _originals(case.decoder_pass, measured="restore" in tried),
+        *(_LANGUAGE_EDITED if case.other_method else (_facts(case.decoder_pass),)),
+        *(() if case.other_method else (_originals(case.decoder_pass, measured="restore" in tried),)),
         Limit(
             "Fine-tuning can bring it back.",
             "Whoever trains the model on pictures of the same subjects brings much of the knowledge back, quickly; on "
@@ -56,6 +56,16 @@ def limits_of(case: Case) -> tuple[Limit, ...]:
             "shows that the set was complete.",
         ),
     )
+
+
+_LANGUAGE_EDITED = (
+    Limit(
+        "The language model was trained as well.",
+        "The method on record is not visual knowledge distillation: it edits the language model, and no rule holds "
+        "what that says in text, about the subjects or anything else. Text has to be measured. Whoever has the "
+        "original checkpoint has the old model.",
+    ),
+)
 
 
 def _facts(decoder_pass: bool) -> Limit:

@@ -9,6 +9,7 @@ import typer
 from vkdsurgeon_cli.commands import (
     aggregate,
     attack,
+    compare,
     demo,
     diff,
     doctor,
@@ -26,6 +27,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     eval_.register,
     aggregate.register,
     attack.register,
+    compare.register,
     inspect.register,
     diff.register,
     report.register,

@@ -29,8 +29,8 @@ def diff(
         bool,
         typer.Option(
             "--only-declared",
-            help="Like --only-visual, but allow what PATCHED's own record says a decoder pass edited: those tensors, "
-            "and no more elements of them.",
+            help="Like --only-visual, but allow what PATCHED's own record says a decoder pass or another method "
+            "edited: those tensors, and no more elements of them.",
         ),
     ] = False,
     tower: TowerOption = None,
@@ -61,7 +61,7 @@ def diff(
     if only_declared and found.undeclared:
         names = found.undeclared
         raise GateFailed(
-            [f"{len(names)} tensor(s) differ beyond what the record of a decoder pass says, such as {names[0]}"]
+            [f"{len(names)} tensor(s) differ beyond what a decoder pass or method has on record, such as {names[0]}"]
         )
 
 
@@ -126,7 +126,7 @@ def _sentences(found: CheckpointDiff) -> list[str]:
     elif found.outside_visual and not found.undeclared:
         lines.append(
             f"{len(found.outside_visual)} of these belong to the language model; PATCHED's record of a decoder pass "
-            "names each of them, and no more elements differ than it says"
+            "or method names each of them, and no more elements differ than it says"
         )
     elif found.undeclared:
         lines.append(f"{len(found.undeclared)} of these lie OUTSIDE tower and projector: {found.undeclared[0]}")

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from vkdsurgeon.methods.names import Method, Scope
 from vkdsurgeon_cli.options import (
     DeviceOption,
     JsonOption,
@@ -18,6 +19,7 @@ from vkdsurgeon_cli.options import (
     SeedOption,
     TowerOption,
 )
+from vkdsurgeon_cli.other_methods import is_other_method, parse_settings, refuse_foreign_options, run_other_method
 from vkdsurgeon_cli.output import Output, ProgressMode
 from vkdsurgeon_cli.recipe_flags import with_recipe_flags
 from vkdsurgeon_cli.suite_options import SplitOption, SuiteName, SuiteOption, SuiteRootOption, split_of
@@ -73,8 +75,25 @@ def unlearn(
         typer.Option(
             "--text",
             help="With --decoder-pass: text that W must go on reading alike, as records or one prompt per line; half "
-            "of it is held out to measure the drift. Without it, a few built-in neutral prompts.",
+            "of it is held out to measure the drift. Without it, a few built-in neutral prompts. With --method "
+            "mmunlearner or manu: records of text that their masks spare.",
         ),
+    ] = None,
+    method: Annotated[
+        Method,
+        typer.Option(
+            "--method",
+            help="vkd, or another method on the same writer and masks (docs/baselines.md); those load the language "
+            "model and need questions and answers.",
+        ),
+    ] = Method.vkd,
+    scope: Annotated[
+        Scope | None,
+        typer.Option("--scope", help="Weights that a --method other than vkd may move. [default: as in its source]"),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option("--baseline", metavar="KEY=VALUE", help="A key of the recipe section `baseline`; repeatable."),
     ] = None,
     suite: SuiteOption = SuiteName.jsonl,
     suite_root: SuiteRootOption = None,
@@ -108,10 +127,11 @@ def unlearn(
 ) -> None:
     """Make tower and projector forget the forget set, and write a patched checkpoint.
 
-    Nothing but the selected elements of the vision tower and the projector differs from MODEL; with --decoder-pass,
-    selected elements of the language model's decoder layers too. The output appears complete and verified, or not at
-    all. Status 3 when the label-free stop rule or the decoder pass's gate was not met; the best state is written.
-    A run that is interrupted or killed goes on with --resume, to the same bytes (docs/journal.md).
+    Nothing but the selected elements of the vision tower and the projector differs from MODEL; with --decoder-pass and
+    most other methods, selected elements of the language model's decoder layers too. The output appears complete and
+    verified, or not at all. Status 3 when the label-free stop rule or the decoder pass's gate was not met; the output
+    is written. A run that is interrupted or killed goes on with --resume, to the same bytes (docs/journal.md). Other
+    methods and --output-loss have neither stop rule nor journal: measure them with `eval`.
     """
     from vkdsurgeon.device import resolve_device, resolve_dtype
     from vkdsurgeon.errors import GateFailed, UserError
@@ -126,13 +146,51 @@ def unlearn(
         raise UserError("no forget set named", where="--forget", expected="--forget FILE, or --suite with its split")
     if forget_teacher is not None:
         overrides.setdefault("forget_target", "reference")
+    if baseline:
+        overrides["baseline"] = parse_settings(baseline, "--baseline")
+    effective = load_recipe(recipe, overrides)
+    if is_other_method(method, scope, effective):
+        from vkdsurgeon.methods.run import MethodRequest
+
+        if forget is None or benchmark is not None:
+            raise UserError(
+                "a suite is read for feature-mode VKD alone",
+                where="--suite",
+                value=f"--method {method.value}",
+                expected="--forget and --retain records",
+            )
+        if resume:
+            raise UserError("only feature-mode VKD keeps a journal", where="--resume", value=f"--method {method.value}")
+        refuse_foreign_options(
+            method, effective, {"--forget-teacher": forget_teacher, "--retain-teacher": retain_teacher}
+        )
+        run_other_method(
+            MethodRequest(
+                model=model,
+                forget=forget,
+                retain=retain,
+                out=None if dry_run else out,
+                method=method.value,
+                recipe=effective,
+                seed=seed,
+                device=resolve_device(device),
+                dtype=resolve_dtype(dtype),
+                scope=scope,
+                text=text,
+                generic=generic,
+                tower=tower,
+                projector=projector,
+            ),
+            output,
+        )
+        return
     request = Request(
         model=model,
         forget=forget,
         retain=retain,
         generic=generic,
         out=None if dry_run else out,
-        recipe=load_recipe(recipe, overrides),
+        recipe=effective,
         seed=seed,
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),

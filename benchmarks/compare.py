@@ -1,0 +1,74 @@
+"""All methods on the built-in miniature, held-out views: the table of docs/baselines.md.
+
+    python -m benchmarks.compare OUT [--methods vkd,npo] [--seeds 0] [--record]
+
+OUT keeps finished cells, so an interrupted run goes on; `--record` writes one JSON line per cell to
+benchmarks/results/compare.jsonl, in place of earlier ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.provenance import RESULTS
+from vkdsurgeon.comparison.compare import Comparison, compare
+from vkdsurgeon.comparison.contestants import parse_names, parse_seeds
+from vkdsurgeon.comparison.schema import ComparisonResult
+from vkdsurgeon.comparison.table import markdown
+from vkdsurgeon.personas import unpack
+from vkdsurgeon.recipe import Recipe
+
+FILE = RESULTS / "compare.jsonl"
+
+
+def rows_of(result: ComparisonResult) -> list[dict[str, object]]:
+    """One row per cell, with what the whole comparison has in common."""
+    common = {
+        "device": result.device,
+        "threads": result.threads,
+        "limit": result.limit,
+        "attack": result.attack.model_dump(),
+        "versions": result.versions,
+    }
+    return [{**cell.model_dump(exclude={"key"}), **common} for cell in result.cells]
+
+
+def main() -> None:
+    """Run what is missing, print the table, and record the rows if asked."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--methods", default="all")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--record", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        place = unpack(Path(scratch) / "miniature")
+        result = compare(
+            Comparison(
+                model=place.base,
+                contestants=parse_names(arguments.methods),
+                forget=place.records / "forget.jsonl",
+                retain=place.records / "retain.jsonl",
+                out=arguments.out,
+                recipe=Recipe.model_validate({}),
+                gold=place.gold,
+                heldout=place.records / "forget_heldout.jsonl",
+                retain_heldout=place.records / "retain_heldout.jsonl",
+                text=place.records / "text.jsonl",
+                seeds=parse_seeds(arguments.seeds),
+                device=arguments.device,
+            ),
+            lambda event: print(event["text"], file=sys.stderr) if event["event"] == "cell" else None,
+        )
+    print(markdown(result))
+    if arguments.record:
+        FILE.write_text("".join(json.dumps(row) + "\n" for row in rows_of(result)))
+
+
+if __name__ == "__main__":
+    main()

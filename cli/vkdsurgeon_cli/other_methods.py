@@ -1,0 +1,181 @@
+"""`unlearn --method` and `--output-loss`: what the command does when it is not feature-mode VKD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.methods.names import Method, Scope
+from vkdsurgeon_cli.output import Output
+
+if TYPE_CHECKING:
+    from vkdsurgeon.methods.loop import MethodStep
+    from vkdsurgeon.methods.operation import MethodPlan
+    from vkdsurgeon.methods.output_mode import OutputPlan
+    from vkdsurgeon.methods.run import MethodRequest, MethodResult
+    from vkdsurgeon.recipe import Recipe
+
+
+def is_other_method(method: Method, scope: Scope | None, recipe: Recipe) -> bool:
+    """Whether a run is anything else than feature-mode VKD.
+
+    Raises:
+        UserError: A setting of other methods without one of them.
+    """
+    if method is not Method.vkd:
+        if recipe.output_loss is not None:
+            raise UserError(
+                "an output loss belongs to VKD",
+                where="--output-loss",
+                value=f"{recipe.output_loss} with --method {method.value}",
+                expected="--method vkd beside it",
+            )
+        return True
+    if recipe.output_loss is not None:
+        return True
+    if scope is not None or recipe.baseline is not None:
+        option = "--scope" if scope is not None else "--baseline (recipe section `baseline`)"
+        raise UserError(
+            "a setting of other methods without one of them",
+            where=option,
+            expected="--method other than vkd, or --output-loss",
+            remedy="VKD trains tower and projector; see --depth for how much of them",
+        )
+    return False
+
+
+def refuse_foreign_options(method: Method, recipe: Recipe, teachers: Mapping[str, object]) -> None:
+    """Refuse what only feature-mode VKD understands.
+
+    Raises:
+        UserError: Naming the first such option.
+    """
+    from vkdsurgeon.recipe import BaselineRecipe
+
+    given = [name for name, value in teachers.items() if value is not None]
+    if recipe.decoder is not None:
+        given.append("--decoder-pass")
+    if given:
+        raise UserError(
+            "only feature-mode VKD takes this option",
+            where=given[0],
+            value=f"--method {method.value}" + (f" --output-loss {recipe.output_loss}" if recipe.output_loss else ""),
+            remedy="leave it out",
+        )
+    unread = sorted(recipe.model_fields_set - {"baseline"}) if method is not Method.vkd else []
+    if unread:
+        near = unread[0] in BaselineRecipe.model_fields
+        raise UserError(
+            "a key of VKD's recipe, which this method does not read",
+            where=f"recipe key {unread[0]!r}",
+            value=f"--method {method.value}",
+            expected="keys of the section `baseline` alone",
+            remedy=f"give it as --baseline {unread[0]}=VALUE" if near else "leave it out",
+        )
+
+
+def parse_settings(pairs: Sequence[str], option: str) -> dict[str, object]:
+    """KEY=VALUE words as settings; values are YAML.
+
+    Raises:
+        UserError: A word is no such pair, or its value is not YAML.
+    """
+    import yaml
+
+    settings: dict[str, object] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise UserError("not a setting", where=option, value=pair, expected="KEY=VALUE")
+        try:
+            # YAML 1.1 takes 1e-4 for text.
+            settings[key.strip()] = _number(value) or yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError("not a value", where=option, value=pair, expected="a number or text, as YAML") from error
+    return settings
+
+
+def _number(text: str) -> float | None:
+    try:
+        return None if text.strip().lstrip("+-").isdecimal() else float(text)
+    except ValueError:
+        return None
+
+
+def run_other_method(request: MethodRequest, output: Output) -> None:
+    """Run and print."""
+    from vkdsurgeon.methods.run import run_method
+
+    result = run_method(request, MethodListener(output))
+    output.document(result.as_dict(), lambda: _table(result))
+
+
+class MethodListener:
+    """Turns what a run tells into progress."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def method_planned(self, plan: MethodPlan | OutputPlan) -> None:
+        """The plan, before anything is trained."""
+        for warning in plan.warnings:
+            self._output.warn(warning)
+        self._output.note(
+            f"{plan.model_type}: {plan.method}, {plan.forget_questions} questions to forget, {plan.elements:,} weights "
+            f"in scope {plan.scope}, {plan.steps} steps; about {plan.memory_mib['total']:,.0f} MiB on {plan.device}, "
+            "activations not counted"
+        )
+
+    def stage(self, name: str) -> None:
+        """A stage starts."""
+        self._output.progress({"event": "stage", "stage": name, "text": name})
+
+    def method_step(self, step: MethodStep) -> None:
+        """A training step."""
+        terms = "  ".join(f"{name} {value:.4f}" for name, value in step.terms.items())
+        self._output.progress(
+            {
+                "event": "step",
+                "step": step.step,
+                "steps": step.steps,
+                "loss": round(step.loss, 6),
+                **{name: round(value, 6) for name, value in step.terms.items()},
+                "seconds_left": round(step.seconds_left, 1),
+                "text": f"step {step.step}/{step.steps}  loss {step.loss:.4f}  {terms}  {step.seconds_left:.0f} s left",
+                "last": step.step == step.steps,
+            }
+        )
+
+
+def _table(result: MethodResult) -> Table:
+    plan = result.plan
+    rows: list[tuple[str, Any]] = [
+        ("method", result.provenance.get("method", result.method)),
+        ("model type", plan.model_type),
+        ("scope", f"{plan.scope}, {plan.elements:,} weights"),
+        ("forget questions", plan.forget_questions),
+        ("steps", plan.steps),
+        ("memory, estimated", f"{plan.memory_mib['total']:,.0f} MiB on {plan.device}, activations not counted"),
+    ]
+    if result.write is None:
+        rows.append(("written", "nothing (dry run)"))
+    else:
+        if result.last is not None:
+            terms = ", ".join(f"{name} {value:.4f}" for name, value in result.last.terms.items())
+            rows.append(("last step", f"loss {result.last.loss:.4f} ({terms})"))
+        rows += [(name.replace("_", " "), f"{value:.4f}") for name, value in result.measured.items()]
+        rows += [
+            ("might move", f"{result.selected_elements:,}"),
+            ("changed", f"{result.write.elements_changed:,} elements in {result.write.tensors_changed} tensors"),
+            ("everything else", "verified identical, byte for byte"),
+            ("seconds", f"{sum(result.seconds.values()):.1f}"),
+            ("written", result.out),
+        ]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in rows:
+        table.add_row(key, escape(str(value)))
+    return table

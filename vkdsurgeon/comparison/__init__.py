@@ -1,0 +1,1 @@
+"""Several unlearning methods on one case, in one table."""

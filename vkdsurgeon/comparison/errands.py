@@ -1,0 +1,71 @@
+"""Sends a worker off and brings back what it found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from vkdsurgeon.errors import SurgeryError, UserError
+
+if TYPE_CHECKING:
+    from vkdsurgeon.comparison.worker import Errand
+
+
+def send(errand: Errand, listen: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+    """Run an errand in a process of its own.
+
+    Args:
+        errand: What to do.
+        listen: Hears progress.
+
+    Returns:
+        The fields of `worker.Effort`.
+
+    Raises:
+        UserError: The run refused its input.
+        SurgeryError: It failed, or the process died.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vkdsurgeon.comparison.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+        encoding="utf-8",
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    last: dict[str, Any] = {}
+    try:
+        process.stdin.write(json.dumps(asdict(errand)))
+        process.stdin.close()
+        for line in process.stdout:
+            last = json.loads(line)
+            if last["event"] not in ("done", "error"):
+                listen(last)
+        status = process.wait()
+    finally:
+        # An interrupted comparison leaves no worker behind.
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    event, kind = last.pop("event", None), last.pop("kind", None)
+    if event == "done":
+        return last
+    if event == "error" and kind == "user":
+        raise UserError(
+            f"{errand.method}: {last['what']}",
+            where=last["where"],
+            value=last["value"],
+            expected=last["expected"],
+            remedy=last["remedy"],
+        )
+    raise SurgeryError(
+        f"{errand.method}: {last['what'] if event == 'error' else f'the run ended with status {status}, see above'}"
+    )
