@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vkdsurgeon.depth import limit_depth
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.examination import examine_teachers
 from vkdsurgeon.features import PictureSet
+from vkdsurgeon.hardening.hardener import prepare_hardening
 from vkdsurgeon.lessons import make_lessons, unknown_layers
 from vkdsurgeon.masking import choose_mask
 from vkdsurgeon.plan import Memory, Plan, estimate_memory, warnings_for
@@ -203,6 +205,7 @@ def operate(prepared: Prepared, listen: Callable[[str, Step | Verdict | None], N
 
     listen("training", None)
     optimizer = make_optimizer(parameters, mask, recipe)
+    harden = prepare_hardening(stack, lessons, optimizer, recipe, job.seed)
     start = pass_over(stack, lessons[0], lessons[0].held_out, recipe).loss
     verdicts: list[Verdict] = []
     last: list[Step] = []
@@ -211,11 +214,13 @@ def operate(prepared: Prepared, listen: Callable[[str, Step | Verdict | None], N
         last[:] = [step]
         listen("training", step)
 
-    with restrict_weight_gradients(stack, optimizer):
+    # A simulated attacker needs the gradients of all rows.
+    with restrict_weight_gradients(stack, optimizer) if harden is None else nullcontext():
         for schedule in range(1 + recipe.extensions):
             share = 1.0 if schedule == 0 else 0.5
             steps, peak = max(int(recipe.planned_steps * share), 1), recipe.step_size * share
-            train(stack, lessons, optimizer, recipe, steps=steps, peak=peak, generator=generator, listen=heard)
+            settings = {"steps": steps, "peak": peak, "generator": generator, "listen": heard, "harden": harden}
+            train(stack, lessons, optimizer, recipe, **settings)
             verdicts.append(_look(stack, lessons, recipe, start))
             listen("stop rule", verdicts[-1])
             if verdicts[-1].met:

@@ -87,6 +87,7 @@ def train(
     peak: float,
     generator: torch.Generator,
     listen: Callable[[Step], None],
+    harden: Callable[[int, Sequence[int]], None] | None = None,
 ) -> None:
     """Run one full learning-rate schedule over the lessons.
 
@@ -99,6 +100,7 @@ def train(
         peak: Peak step size, relative to each weight.
         generator: Source of the order of the pictures.
         listen: Hears of every step.
+        harden: Adds to the gradient of a step, given its number and its forget pictures.
 
     Raises:
         SurgeryError: The loss is not finite.
@@ -112,6 +114,8 @@ def train(
         for lesson, order in zip(lessons, orders, strict=True):
             indices = [next(order) for _ in range(min(lesson.batch, len(lesson.train)))]
             measures[lesson.name] = pass_over(stack, lesson, indices, recipe, learn=True)
+            if harden is not None and lesson.name == "forget":
+                harden(step, indices)
         loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
         if not loss < float("inf"):
             raise SurgeryError(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower step_size")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from vkdsurgeon.recipe.decoder import DecoderRecipe
+from vkdsurgeon.recipe.hardening import Hardening
 from vkdsurgeon.recipe.mask import Mask
 from vkdsurgeon.recipe.retention import Retention
 from vkdsurgeon.recipe.stopping import Stopping
@@ -15,7 +16,7 @@ _PASSES = 4
 
 
 # pydantic lists the keys of the last base first.
-class Recipe(Stopping, Mask, Retention, Training):
+class Recipe(Stopping, Hardening, Mask, Retention, Training):
     """Settings of one unlearning run; unknown keys are refused."""
 
     decoder: DecoderRecipe | None = Field(
