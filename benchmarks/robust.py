@@ -1,4 +1,4 @@
-"""How much of what was forgotten relearning brings back, by how forgetting was hardened: the table of docs/hardening.md.
+"""What relearning brings back, by how forgetting was hardened: the table of docs/hardening.md.
 
     python -m benchmarks.robust --name NAME [--set key=value ...] [--preset robust] [--seeds 0] [--final]
     python -m benchmarks.robust --table
@@ -153,6 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", help="What the setting is called in the table; base and gold are measured as such.")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="Recipe keys.")
+    parser.add_argument("--preset", help="The preset that --set lies over.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--final", action="store_true", help="More attacks, and all retain questions.")
     parser.add_argument("--out", type=Path, default=ROWS)
@@ -169,11 +170,16 @@ def main() -> None:
         unpack(place)
         laboratory = Laboratory(place)
         for seed in arguments.seeds:
-            row: dict[str, Any] = {"name": arguments.name, "seed": seed, "overrides": overrides}
+            row: dict[str, Any] = {
+                "name": arguments.name,
+                "seed": seed,
+                "preset": arguments.preset,
+                "overrides": overrides,
+            }
             if arguments.name in ("base", "gold"):
                 model = getattr(laboratory, arguments.name)
             else:
-                model, facts = laboratory.unlearn(load_recipe(None, overrides), seed)
+                model, facts = laboratory.unlearn(load_recipe(None, overrides, arguments.preset), seed)
                 row |= facts
             row |= laboratory.measure(model, seed, final=arguments.final)
             row |= {"final": arguments.final, **provenance.provenance(torch.device("cpu"))}

@@ -9,20 +9,22 @@ from pydantic import ValidationError
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.recipe.decoder import DecoderRecipe
+from vkdsurgeon.recipe.preset import preset_settings
 from vkdsurgeon.recipe.whole import Recipe
 
 
-def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
-    """Read a recipe file and lay the command line's settings over it.
+def load_recipe(path: Path | None, overrides: dict[str, object], preset: str | None = None) -> Recipe:
+    """Lay a recipe file over a preset, and the command line's settings over both.
 
     Args:
         path: YAML mapping; None for the defaults.
         overrides: Settings that win, by key.
+        preset: Name of a preset (`preset.preset_names`); None for the defaults.
 
     Raises:
-        UserError: The file cannot be read or parsed, has an unknown key, or a value is out of range.
+        UserError: There is no such preset, the file cannot be read or parsed, a key is unknown or a value out of range.
     """
-    settings: dict[str, object] = {}
+    settings: dict[str, object] = {} if preset is None else preset_settings(preset)
     where = "recipe"
     if path is not None:
         where = str(path)
@@ -36,11 +38,8 @@ def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
             raise UserError("the recipe is not YAML", where=path, value=" ".join(str(error).split())) from error
         if loaded is not None and not isinstance(loaded, dict):
             raise UserError("the recipe is not a mapping", where=path, value=loaded, expected="lines of `key: value`")
-        settings.update(loaded or {})
-    section = settings.get("decoder")
-    if isinstance(section, dict) and isinstance(overrides.get("decoder"), dict):
-        overrides = {**overrides, "decoder": section | overrides["decoder"]}  # type: ignore[operator]
-    settings.update(overrides)
+        settings = _over(settings, loaded or {})
+    settings = _over(settings, overrides)
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
@@ -61,6 +60,14 @@ def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
             value=first["input"],
             expected=fields[own].description if own in fields else None,
         ) from None
+
+
+def _over(below: dict[str, object], above: dict[str, object]) -> dict[str, object]:
+    """Settings over settings; the keys of the section `decoder` count one by one."""
+    lower, upper = below.get("decoder"), above.get("decoder")
+    if isinstance(lower, dict) and isinstance(upper, dict):
+        above = {**above, "decoder": lower | upper}
+    return below | above
 
 
 def _parse(text: str, path: Path) -> object:

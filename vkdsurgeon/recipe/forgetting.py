@@ -9,7 +9,9 @@ from pydantic import Field, field_validator
 from vkdsurgeon.recipe.section import Section, positive
 
 Distance = Literal["nmse", "mse", "cosine", "smooth_l1"]
-ForgetTarget = Literal["nobody", "swap", "farthest", "mean", "rmu", "repel", "blank", "blur", "noise", "reference"]
+ForgetTarget = Literal[
+    "nobody", "common", "swap", "farthest", "mean", "rmu", "repel", "blank", "blur", "noise", "reference"
+]
 
 
 class Forgetting(Section):
@@ -28,7 +30,7 @@ class Forgetting(Section):
     )
     forget_target: ForgetTarget = Field(
         "nobody",
-        description="What the student is to see on forget pictures: nobody; swap or farthest, one retain identity; "
+        description="What the student is to see on forget pictures: nobody; common, one nobody for all; swap or farthest, one retain identity; "
         "mean, of the retain identities; rmu, a random direction; repel, anything but the teacher's features; blank, "
         "blur or noise, the teacher's features of such pictures; reference, those of --forget-teacher.",
     )

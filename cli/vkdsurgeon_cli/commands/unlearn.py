@@ -73,6 +73,14 @@ def unlearn(
             "of it is held out to measure the drift. Without it, a few built-in neutral prompts.",
         ),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            help="A recipe that ships with the package: default, robust or decoder (docs/hardening.md); --recipe and "
+            "flags win over it.",
+        ),
+    ] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe as YAML; flags win over it.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan with the memory estimate; write nothing.")
@@ -110,7 +118,7 @@ def unlearn(
         retain=retain,
         generic=generic,
         out=None if dry_run else out,
-        recipe=load_recipe(recipe, overrides),
+        recipe=load_recipe(recipe, overrides, preset),
         seed=seed,
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
