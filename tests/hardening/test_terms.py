@@ -141,6 +141,25 @@ def test_an_attacker_with_a_horizon_goes_on_where_it_stood():
         assert not torch.allclose(again.weights["w"], reached[1], atol=1e-4), "beyond the horizon it starts afresh"
 
 
+def test_an_attacker_that_was_saved_goes_on_alike():
+    reached = []
+    for interrupted in (False, True):
+        hardener, *_ = linear_case(Recipe(tamper_weight=1.0, tamper_steps=2, tamper_horizon=6))
+        hardener(0, [0, 1])
+        if interrupted:
+            saved = hardener.state_dict()
+            hardener, *_ = linear_case(hardener.recipe)
+            hardener.load_state_dict(saved)
+        hardener.weights["w"].grad = None
+        hardener(1, [0, 1])
+        reached.append(hardener.weights["w"].grad)
+    assert torch.equal(*reached)
+    afresh, *_ = linear_case(Recipe(tamper_weight=1.0, tamper_steps=2, tamper_horizon=6))
+    afresh(1, [0, 1])
+    assert not torch.equal(afresh.weights["w"].grad, reached[0])
+    assert linear_case(Recipe(tamper_weight=1.0))[0].state_dict() == {}
+
+
 def test_the_attacker_comes_closer_to_the_teacher():
     hardener, student, teacher, _ = linear_case(Recipe(tamper_weight=1.0))
     before = nmse(student, student.weight, teacher, range(PICTURES))

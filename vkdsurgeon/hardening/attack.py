@@ -13,6 +13,7 @@ theta by the identity alone (first-order MAML, arXiv 1703.03400). Training again
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,6 +71,18 @@ class SimulatedAttacker:
         if self._horizon is not None:
             self._offsets = excursion.offsets
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where an attacker with a horizon stands; nothing without one."""
+        return (
+            {} if self._horizon is None else {"taken": self._taken, "offsets": self._offsets, "moments": self._moments}
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self._afresh()
+        if state:
+            self._taken, self._offsets, self._moments = state["taken"], dict(state["offsets"]), dict(state["moments"])
+
     def _afresh(self) -> None:
         self._taken = 0
         self._offsets: dict[str, Tensor] = {}
@@ -80,8 +93,7 @@ class SimulatedAttacker:
         if self._kind == "sign":
             return g.sign()
         first, second = self._moments.get(name) or (torch.zeros_like(g), torch.zeros_like(g))
-        first.lerp_(g, 1 - _BETAS[0])
-        second.lerp_(g * g, 1 - _BETAS[1])
+        first, second = first.lerp(g, 1 - _BETAS[0]), second.lerp(g * g, 1 - _BETAS[1])
         self._moments[name] = (first, second)
         mean, power = (value / (1 - beta**self._taken) for value, beta in zip((first, second), _BETAS, strict=True))
         return mean / (power.sqrt() + _EPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,6 +61,14 @@ class Hardener:
         """
         for term in self._terms:
             term(self, step, indices)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a step needs of the steps before it, beside the student's weights; tensors and numbers only."""
+        return self.attacker.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.attacker.load_state_dict(state)
 
     def learn(self, losses: Iterator[Tensor], name: str) -> None:
         """Leave the gradient of the losses' sum with the student's selected weights."""
