@@ -325,6 +325,17 @@ def test_after_tampering_less_comes_back(llava: Path, sets: dict[str, Path]):
     assert left[1.0] > 1.1 * left[0.0]
 
 
+def test_the_plan_counts_what_hardening_holds(llava: Path, sets: dict[str, Path]):
+    plain, hard = (
+        prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe)).plan.memory
+        for recipe in (QUICK, HARD)
+    )
+    assert plain.hardening == 0
+    # Two copies of the weights, offsets twice, two moments.
+    assert hard.hardening > 2 * plain.weights + 16 * plain.weights / 4
+    assert hard.total == pytest.approx(plain.total + hard.hardening)
+
+
 def test_gradients_leave_grad_alone():
     layer = nn.Linear(3, 2)
     found = gradients(iter([layer(torch.ones(1, 3)).sum(), layer.bias.sum()]), dict(layer.named_parameters()))
