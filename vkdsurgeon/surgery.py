@@ -219,8 +219,17 @@ def operate(prepared: Prepared, listen: Callable[[str, Step | Verdict | None], N
         for schedule in range(1 + recipe.extensions):
             share = 1.0 if schedule == 0 else 0.5
             steps, peak = max(int(recipe.planned_steps * share), 1), recipe.step_size * share
-            settings = {"steps": steps, "peak": peak, "generator": generator, "listen": heard, "harden": harden}
-            train(stack, lessons, optimizer, recipe, **settings)
+            train(
+                stack,
+                lessons,
+                optimizer,
+                recipe,
+                steps=steps,
+                peak=peak,
+                generator=generator,
+                listen=heard,
+                harden=harden,
+            )
             verdicts.append(_look(stack, lessons, recipe, start))
             listen("stop rule", verdicts[-1])
             if verdicts[-1].met:

@@ -48,7 +48,9 @@ class SimulatedAttacker:
     ) -> None:
         self._weights, self._units = weights, units
         self._size, self._kind, self._horizon = size, kind, horizon
-        self._afresh()
+        self._taken = 0
+        self._offsets: dict[str, Tensor] = {}
+        self._moments: dict[str, tuple[Tensor, Tensor]] = {}
 
     def attack(self, excursion: Excursion, losses: Callable[[], Iterator[Tensor]], steps: int) -> None:
         """Move the weights.
@@ -84,9 +86,7 @@ class SimulatedAttacker:
             self._taken, self._offsets, self._moments = state["taken"], dict(state["offsets"]), dict(state["moments"])
 
     def _afresh(self) -> None:
-        self._taken = 0
-        self._offsets: dict[str, Tensor] = {}
-        self._moments: dict[str, tuple[Tensor, Tensor]] = {}
+        self._taken, self._offsets, self._moments = 0, {}, {}
 
     def _direction(self, name: str, gradient: Tensor) -> Tensor:
         g = gradient.float()

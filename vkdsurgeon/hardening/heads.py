@@ -63,9 +63,10 @@ class IdentityHeads(nn.Module):
         self.register_buffer("middle", examples.mean(dim=0))
         self.register_buffer("scale", examples.std(dim=0, correction=0).clamp_min(1e-6))
         width, count = examples.shape[1], len(self.subjects)
-        linear = [_linear(width, count, generator)]
-        deep = [nn.Sequential(_linear(width, _HIDDEN, generator), nn.GELU(), _linear(_HIDDEN, count, generator))]
-        self.heads = nn.ModuleList({"linear": linear, "mlp": deep, "both": [*linear, *deep]}[kind])
+        linear = _linear(width, count, generator)
+        deep = nn.Sequential(_linear(width, _HIDDEN, generator), nn.GELU(), _linear(_HIDDEN, count, generator))
+        choice: dict[str, list[nn.Module]] = {"linear": [linear], "mlp": [deep], "both": [linear, deep]}
+        self.heads = nn.ModuleList(choice[kind])
         self._learn(self._normalised(examples), wanted, generator)
         self.requires_grad_(False)
         self.to(device)
