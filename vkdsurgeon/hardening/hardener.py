@@ -23,6 +23,9 @@ from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.unlearn import Lesson
 from vkdsurgeon.visual import VisualStack
 
+# Kept subjects are what forgotten ones are told apart from; more of them make heads slower and hardly better.
+_MOST_PICTURES = 1024
+
 Term = Callable[["Hardener", int, Sequence[int]], None]
 """(hardener, step, forget pictures of the step): adds to the gradient of the selected weights."""
 
@@ -159,11 +162,13 @@ def prepare_hardening(
     teacher = teacher_features(stack, forget.pictures, layers, recipe.micro_batch, budget)
     heads = None
     if recipe.identity_weight:
+        kept = retain.targets.all(layers[-1])
+        chosen = retain.train[:: max(1, -(-len(retain.train) // _MOST_PICTURES))]
         heads = IdentityHeads(
             teacher.all(layers[-1]),
             forget.pictures.subjects,
-            [retain.targets.all(layers[-1])[index] for index in retain.train],
-            [retain.pictures.subjects[index] for index in retain.train],
+            [kept[index] for index in chosen],
+            [retain.pictures.subjects[index] for index in chosen],
             layer=layers[-1],
             kind=recipe.identity_heads,
             margin=recipe.identity_margin,

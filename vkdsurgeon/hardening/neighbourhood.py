@@ -24,7 +24,7 @@ def add_noise(
 ) -> None:
     """theta + sigma u n, n standard normal: the loss smoothed over weights.
 
-    Randomised smoothing of weights as in arXiv 1609.04836 and 2003.02139, in units of each weight.
+    A one-sample estimate of the loss convolved with a Gaussian over weights (LPF-SGD, arXiv 2201.08025).
 
     Args:
         excursion: The excursion that the weights are on.
