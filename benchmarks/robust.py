@@ -110,7 +110,7 @@ class Laboratory:
                 steps=steps,
                 lr=lr,
                 seed=seed,
-                limit=LIMIT,
+                limit=LIMIT // 2,
                 scoring=SCORING,
                 device="cpu",
             )

@@ -69,6 +69,14 @@ def test_going_down_the_hinge_unreads_the_person_and_stops_at_the_margin():
     assert all((values.argmax(dim=1) != 0).all() for values in trained.read(features.detach()))
 
 
+def test_surprise_is_the_cross_entropy_of_the_right_subject():
+    trained = heads()
+    features = torch.stack(people()[VIEWS : VIEWS + 3])
+    own = torch.tensor([1, 1, 1])
+    expected = torch.stack([-values.log_softmax(dim=1)[range(3), own] for values in trained.read(features)]).mean(0)
+    assert torch.allclose(trained.surprise({"projector": features}, range(VIEWS, VIEWS + 3)), expected, atol=1e-6)
+
+
 def test_equal_seeds_give_equal_heads():
     first, again, other = (torch.cat([p.flatten() for p in heads(seed=seed).parameters()]) for seed in (0, 0, 1))
     assert torch.equal(first, again)

@@ -112,9 +112,9 @@ def test_every_so_many_steps_and_with_one_picture():
 
 def test_adams_attack_is_that_of_torch():
     hardener, student, teacher, _ = linear_case(Recipe(tamper_weight=1.0))
-    attacker = SimulatedAttacker(hardener.weights, {"w": 1.0}, size=0.01, kind="adam")
+    attacker = SimulatedAttacker(hardener.weights, {"w": 1.0}, [hardener.glance.relearn], size=0.01, kind="adam")
     with Excursion(hardener.weights) as excursion:
-        attacker.attack(excursion, lambda: hardener.glance.relearn([0, 1, 2]), 5)
+        attacker.attack(excursion, [0, 1, 2], 5)
         reached = student.weight.detach().clone()
     twin = student.weight.detach().clone().requires_grad_()
     adam = torch.optim.Adam([twin], lr=0.01)
@@ -129,15 +129,17 @@ def test_an_attacker_with_a_horizon_goes_on_where_it_stood():
     once, again = (linear_case(Recipe(tamper_weight=1.0))[0] for _ in range(2))
     reached = []
     for hardener, horizon, calls, steps in ((once, None, 1, 6), (again, 6, 3, 2)):
-        attacker = SimulatedAttacker(hardener.weights, hardener.units, size=0.1, kind="adam", horizon=horizon)
+        attacker = SimulatedAttacker(
+            hardener.weights, hardener.units, [hardener.glance.relearn], size=0.1, kind="adam", horizon=horizon
+        )
         for call in range(calls):
             with Excursion(hardener.weights) as excursion:
-                attacker.attack(excursion, lambda hardener=hardener: hardener.glance.relearn([0, 1]), steps)
+                attacker.attack(excursion, [0, 1], steps)
                 if call == calls - 1:
                     reached.append(hardener.weights["w"].detach().clone())
     assert torch.allclose(*reached, atol=1e-6)
     with Excursion(again.weights) as excursion:
-        attacker.attack(excursion, lambda: again.glance.relearn([0, 1]), 2)
+        attacker.attack(excursion, [0, 1], 2)
         assert not torch.allclose(again.weights["w"], reached[1], atol=1e-4), "beyond the horizon it starts afresh"
 
 
@@ -157,15 +159,33 @@ def test_an_attacker_that_was_saved_goes_on_alike():
     afresh, *_ = linear_case(Recipe(tamper_weight=1.0, tamper_steps=2, tamper_horizon=6))
     afresh(1, [0, 1])
     assert not torch.equal(afresh.weights["w"].grad, reached[0])
-    assert linear_case(Recipe(tamper_weight=1.0))[0].state_dict() == {}
+    assert linear_case(Recipe(tamper_weight=1.0))[0].state_dict() == {"begun": 0}
+
+
+def test_goals_take_turns_and_an_attack_keeps_its_own():
+    hardener, *_ = linear_case(Recipe(tamper_weight=1.0))
+    asked = []
+
+    def goal(name: str) -> Any:
+        def losses(indices: Sequence[int]) -> Iterator[Tensor]:
+            asked.append(name)
+            return hardener.glance.relearn(indices)
+
+        return losses
+
+    attacker = SimulatedAttacker(hardener.weights, hardener.units, [goal("a"), goal("b")], size=0.1, horizon=4)
+    for _ in range(6):
+        with Excursion(hardener.weights) as excursion:
+            attacker.attack(excursion, [0, 1], 2)
+    assert "".join(asked) == "aaaabbbbaaaa"
 
 
 def test_the_attacker_comes_closer_to_the_teacher():
     hardener, student, teacher, _ = linear_case(Recipe(tamper_weight=1.0))
     before = nmse(student, student.weight, teacher, range(PICTURES))
-    attacker = SimulatedAttacker(hardener.weights, hardener.units, size=0.1)
+    attacker = SimulatedAttacker(hardener.weights, hardener.units, [hardener.glance.relearn], size=0.1)
     with Excursion(hardener.weights) as excursion:
-        attacker.attack(excursion, lambda: hardener.glance.relearn(range(PICTURES)), 10)
+        attacker.attack(excursion, range(PICTURES), 10)
         assert nmse(student, student.weight, teacher, range(PICTURES)) < 0.8 * before
 
 
@@ -282,6 +302,7 @@ HARD = QUICK.model_copy(
         "tamper_weight": 1.0,
         "tamper_steps": 2,
         "tamper_horizon": 4,
+        "tamper_goal": "both",
         "identity_weight": 0.1,
         "weight_noise": 0.1,
         "sharpness": 0.1,
@@ -317,9 +338,9 @@ def test_after_tampering_less_comes_back(llava: Path, sets: dict[str, Path]):
         prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
         hardener = judge_of(prepared)
         operate(prepared, lambda *_: None)
-        attacker = SimulatedAttacker(hardener.weights, hardener.units, size=0.1)
+        attacker = SimulatedAttacker(hardener.weights, hardener.units, [hardener.glance.relearn], size=0.1)
         with Excursion(hardener.weights) as excursion:
-            attacker.attack(excursion, lambda hardener=hardener: hardener.glance.relearn(range(0, 16, 2)), 4)
+            attacker.attack(excursion, range(0, 16, 2), 4)
             with torch.no_grad():
                 left[weight] = sum(float(loss) for loss in hardener.glance.relearn(range(1, 16, 2)))
     assert left[1.0] > 1.1 * left[0.0]

@@ -5,14 +5,15 @@ First-order tamper resistance in feature space. With a(.) K steps of an attacker
     theta_a = theta - s sum_k u * direction( grad d(h(x; theta_k), t(x)) ),    x in the first half
 
 the gradient of the forget loss at theta_a on the other half is added to the student's own, as if theta_a depended on
-theta by the identity alone (first-order MAML, arXiv 1703.03400). Training against simulated fine-tuning is TAR's idea
+theta by the identity alone (first-order MAML, arXiv 1703.03400). An attacker may also be after the reading of identity
+heads (`heads`) instead of features, which many features satisfy. Training against simulated fine-tuning is TAR's idea
 (arXiv 2408.00761); done in feature space it needs neither labels nor the language model. u is each weight's unit step
 (`step_size`); direction is the sign, or Adam's (arXiv 1412.6980).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ from vkdsurgeon.hardening.excursion import Excursion, all_trainable
 from vkdsurgeon.hardening.glance import gradients
 from vkdsurgeon.recipe.hardening import Attacker
 
+Goal = Callable[[Sequence[int]], Iterator[Tensor]]
+"""Pictures -> terms of what an attacker minimises on them."""
+
 _BETAS, _EPS = (0.9, 0.999), 1e-12
 
 
@@ -32,6 +36,8 @@ class SimulatedAttacker:
     Args:
         weights: Parameters of tower and projector by name.
         units: Unit step of each.
+        goals: Each yields the terms of a loss, given pictures, at the weights as they are; attack after attack has the
+            next of them.
         size: Size of a step in those units.
         kind: `sign` or `adam`.
         horizon: After so many steps the attacker starts afresh; None is afresh at every call of `attack`.
@@ -41,52 +47,53 @@ class SimulatedAttacker:
         self,
         weights: Mapping[str, Parameter],
         units: Mapping[str, float],
+        goals: Sequence[Goal],
         *,
         size: float,
         kind: Attacker = "sign",
         horizon: int | None = None,
     ) -> None:
-        self._weights, self._units = weights, units
+        self._weights, self._units, self._goals = weights, units, goals
         self._size, self._kind, self._horizon = size, kind, horizon
         self._taken = 0
+        self._begun = 0
         self._offsets: dict[str, Tensor] = {}
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def attack(self, excursion: Excursion, losses: Callable[[], Iterator[Tensor]], steps: int) -> None:
+    def attack(self, excursion: Excursion, indices: Sequence[int], steps: int) -> None:
         """Move the weights.
 
         Args:
             excursion: The excursion that the weights are on; empty-handed.
-            losses: Yields the terms of the attacker's loss at the weights as they are.
+            indices: Pictures that the attacker has.
             steps: How many steps.
         """
-        if self._horizon is None or self._taken >= self._horizon:
-            self._afresh()
+        if self._begun == 0 or self._horizon is None or self._taken >= self._horizon:
+            self._taken, self._offsets, self._moments = 0, {}, {}
+            self._begun += 1
+        goal = self._goals[(self._begun - 1) % len(self._goals)]
         for name, offset in self._offsets.items():
             excursion.move(name, offset)
         for _ in range(steps):
             self._taken += 1
             with all_trainable(self._weights):
-                found = gradients(losses(), self._weights)
+                found = gradients(goal(indices), self._weights)
             for name, gradient in found.items():
                 excursion.move(name, self._direction(name, gradient) * (-self._size * self._units[name]))
         if self._horizon is not None:
             self._offsets = excursion.offsets
 
     def state_dict(self) -> dict[str, Any]:
-        """Where an attacker with a horizon stands; nothing without one."""
-        return (
-            {} if self._horizon is None else {"taken": self._taken, "offsets": self._offsets, "moments": self._moments}
-        )
+        """Where the attacker stands, as far as the next call depends on it."""
+        state: dict[str, Any] = {"begun": self._begun}
+        if self._horizon is not None:
+            state |= {"taken": self._taken, "offsets": self._offsets, "moments": self._moments}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
-        self._afresh()
-        if state:
-            self._taken, self._offsets, self._moments = state["taken"], dict(state["offsets"]), dict(state["moments"])
-
-    def _afresh(self) -> None:
-        self._taken, self._offsets, self._moments = 0, {}, {}
+        self._begun, self._taken = state["begun"], state.get("taken", 0)
+        self._offsets, self._moments = dict(state.get("offsets", {})), dict(state.get("moments", {}))
 
     def _direction(self, name: str, gradient: Tensor) -> Tensor:
         g = gradient.float()

@@ -54,6 +54,12 @@ class Glance:
         for part, features in self._passes(indices):
             yield self._distance(part, features, self.teacher, 1 / len(indices), plain=True)
 
+    def reread(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        """Yield, part by part, the loss of an attacker whom it suffices that the heads read the subjects again."""
+        assert self.heads is not None
+        for part, features in self._passes(indices):
+            yield self.heads.surprise(features, part).sum() / len(indices)
+
     def _passes(self, indices: Sequence[int]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         for part, batch in self.lesson.pictures.batches(indices, self.recipe.micro_batch):
             yield part, self.stack.features(batch, tuple(self.lesson.layers))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -47,6 +46,11 @@ class Hardener:
         self.attacker = SimulatedAttacker(
             weights,
             self.units,
+            {
+                "features": [glance.relearn],
+                "identity": [glance.reread],
+                "both": [glance.relearn, glance.reread],
+            }[self.recipe.tamper_goal],
             size=self.recipe.tamper_size,
             kind=self.recipe.tamper_optimizer,
             horizon=self.recipe.tamper_horizon,
@@ -94,7 +98,7 @@ def tampered(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
         return
     shown, judged = _halves(indices)
     with Excursion(hardener.weights) as excursion:
-        hardener.attacker.attack(excursion, partial(glance.relearn, shown), recipe.tamper_steps)
+        hardener.attacker.attack(excursion, shown, recipe.tamper_steps)
         hardener.learn(
             glance.forget(judged, recipe.tamper_weight, recipe.tamper_weight * recipe.identity_weight),
             "forget loss under the simulated attack",
@@ -161,7 +165,7 @@ def prepare_hardening(
     budget = int(recipe.cache_gib * (1 << 30)) // 2
     teacher = teacher_features(stack, forget.pictures, layers, recipe.micro_batch, budget)
     heads = None
-    if recipe.identity_weight:
+    if recipe.identity_weight or (recipe.tamper_weight and recipe.tamper_goal != "features"):
         kept = retain.targets.all(layers[-1])
         chosen = retain.train[:: max(1, -(-len(retain.train) // _MOST_PICTURES))]
         heads = IdentityHeads(

@@ -97,6 +97,13 @@ class IdentityHeads(nn.Module):
             hinges.append(nn.functional.softplus(odds + self.margin))
         return torch.stack(hinges).mean(dim=0)
 
+    def surprise(self, features: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
+        """Cross-entropy of the right subject, mean over the heads; arguments and result as of `hinge`."""
+        logits = self.read(features[self.layer])
+        own = self.labels[list(indices)].to(logits[0].device)
+        losses = [nn.functional.cross_entropy(values, own, reduction="none") for values in logits]
+        return torch.stack(losses).mean(dim=0)
+
     def _normalised(self, pooled: Tensor) -> Tensor:
         return (pooled - self.get_buffer("middle")) / self.get_buffer("scale")
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from vkdsurgeon.recipe.section import Section
 
 Attacker = Literal["sign", "adam"]
+AttackGoal = Literal["features", "identity", "both"]
 IdentityHeads = Literal["linear", "mlp", "both"]
 
 
@@ -33,8 +34,13 @@ class Hardening(Section):
     )
     tamper_every: int = Field(1, ge=1, description="Simulate an attack every so many steps.")
     tamper_optimizer: Attacker = Field("adam", description="How the simulated attacker steps: sign or adam.")
+    tamper_goal: AttackGoal = Field(
+        "features",
+        description="What the simulated attacker is after: features, the teacher's; identity, that identity heads read "
+        "the subject again; both, one attack after the other.",
+    )
     identity_weight: float = Field(
-        0.0, ge=0, description="Weight of the identity heads' hinge on forget pictures; 0 trains no heads."
+        0.0, ge=0, description="Weight of the identity heads' hinge on forget pictures; 0 leaves it out."
     )
     identity_heads: IdentityHeads = Field(
         "both", description="Frozen heads that read subjects off the teacher's features: linear, mlp or both."
