@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from vkdsurgeon.recipe.preset import preset_names
 from vkdsurgeon_cli.options import (
     DeviceOption,
     JsonOption,
@@ -77,7 +78,7 @@ def unlearn(
         str | None,
         typer.Option(
             "--preset",
-            help="A recipe that ships with the package: default, robust or decoder (docs/hardening.md); --recipe and "
+            help=f"A recipe that ships with the package (docs/hardening.md): {', '.join(preset_names())}. --recipe and "
             "flags win over it.",
         ),
     ] = None,
