@@ -10,7 +10,7 @@ from vkdsurgeon.recipe.section import Section, positive
 
 Distance = Literal["nmse", "mse", "cosine", "smooth_l1"]
 ForgetTarget = Literal[
-    "nobody", "common", "swap", "farthest", "mean", "rmu", "repel", "blank", "blur", "noise", "reference"
+    "nobody", "swap", "farthest", "common", "mean", "rmu", "repel", "blank", "blur", "noise", "reference"
 ]
 
 
