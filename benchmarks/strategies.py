@@ -39,7 +39,10 @@ class Case:
 
 CASES = (
     Case("default", "default"),
-    *(Case("forget_target", name, {"forget_target": name}) for name in ("swap", "farthest", "mean", "rmu", "repel")),
+    *(
+        Case("forget_target", name, {"forget_target": name})
+        for name in ("common", "swap", "farthest", "mean", "rmu", "repel")
+    ),
     *(Case("forget_target", name, {"forget_target": name}) for name in ("blank", "blur", "noise")),
     Case("forget_target", "reference (gold)", {"forget_target": "reference"}, teacher="gold"),
     *(Case("saliency", name, {"saliency": name}) for name in ("ratio", "fisher", "random")),

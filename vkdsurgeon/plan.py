@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vkdsurgeon.features import PictureSet
+from vkdsurgeon.hardening.memory import hardening_bytes
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.teacher_quality import TeacherQuality
 from vkdsurgeon.visual import VisualStack
@@ -29,6 +30,7 @@ class Memory:
     activations: float
     features: float
     pictures: float
+    hardening: float = 0.0
 
     @property
     def total(self) -> float:
@@ -40,6 +42,7 @@ class Memory:
             + self.activations
             + self.features
             + self.pictures
+            + self.hardening
         )
 
 
@@ -119,6 +122,7 @@ def estimate_memory(
         activations=sum(saved.values()) * at_once / _MIB,
         features=min(per_picture * pictures / _MIB, cache),
         pictures=min(prepared * pictures / _MIB, cache),
+        hardening=hardening_bytes(parameters, selected, recipe) / _MIB,
     )
     return memory, shape
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from vkdsurgeon.depth import limit_depth
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.examination import examine_teachers
 from vkdsurgeon.features import PictureSet, TeacherPass, teacher_features
+from vkdsurgeon.hardening.hardener import prepare_hardening
 from vkdsurgeon.journal.journal import Journal, Keeper
 from vkdsurgeon.journal.state import Trainee
 from vkdsurgeon.lessons import make_lessons, unknown_layers
@@ -242,8 +244,9 @@ def operate(
 
     listen("training", None)
     optimizer = make_optimizer(parameters, mask, recipe)
+    harden = prepare_hardening(stack, lessons, optimizer, recipe, job.seed)
     start = pass_over(stack, lessons[0], lessons[0].held_out, recipe).loss
-    course = Course(Trainee(parameters, mask, optimizer), lessons, generator, recipe)
+    course = Course(Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=harden)
     if kept is not None:
         course.restore(kept)
 
@@ -252,7 +255,9 @@ def operate(
         listen("training", step)
         keeper.step()
 
-    with restrict_weight_gradients(stack, optimizer), Keeper(journal, VISUAL, course.snapshot) as keeper:
+    # A simulated attacker needs the gradients of all rows.
+    restricted = restrict_weight_gradients(stack, optimizer) if harden is None else nullcontext()
+    with restricted, Keeper(journal, VISUAL, course.snapshot) as keeper:
         while course.open:
             course.begin()
             steps, peak = course.schedule
@@ -267,6 +272,7 @@ def operate(
                 listen=heard,
                 orders=course.orders,
                 done=course.step,
+                harden=harden,
             )
             course.judged(_look(stack, lessons, recipe, start))
             listen("stop rule", course.verdicts[-1])

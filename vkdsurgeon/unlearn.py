@@ -116,6 +116,7 @@ def train(
     listen: Callable[[Step], None],
     orders: Sequence[Order] | None = None,
     done: int = 0,
+    harden: Callable[[int, Sequence[int]], None] | None = None,
 ) -> None:
     """Run one full learning-rate schedule over the lessons, or the rest of one.
 
@@ -130,6 +131,7 @@ def train(
         listen: Hears of every step.
         orders: The order of each lesson's pictures; fresh ones where there are none.
         done: Steps of the schedule that were made before.
+        harden: Adds to the gradient of a step, given its number and its forget pictures.
 
     Raises:
         Diverged: The loss is not finite.
@@ -143,6 +145,8 @@ def train(
         for lesson, order in zip(lessons, orders, strict=True):
             indices = order.draw(min(lesson.batch, len(lesson.train)))
             measures[lesson.name] = pass_over(stack, lesson, indices, recipe, learn=True)
+            if harden is not None and lesson.name == "forget":
+                harden(step, indices)
         loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
         if not loss < float("inf"):
             raise Diverged(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower step_size")

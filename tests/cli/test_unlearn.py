@@ -11,6 +11,7 @@ from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.recipe.preset import preset_settings
 from vkdsurgeon.visual import load_visual_stack
 
 QUICK = ["--steps", "20", "--forget-batch", "8", "--retain-batch", "8", "--forget-ratio", "5", "--retain-drift", "5"]
@@ -217,3 +218,26 @@ def test_a_person_in_both_sets_is_told(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
 def test_a_device_that_is_not_there(llava: Path, sets: dict[str, Path], tmp_path: Path):
     assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "patched", "--device", "cuda") == 2
+
+
+def test_a_preset_is_laid_under_recipe_and_flags(llava: Path, sets: dict[str, Path], tmp_path: Path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("tamper_steps: 1\n")
+    out = tmp_path / "patched"
+    words = ("--retain", sets["retain"], "-o", out, "--preset", "robust", "--recipe", file, "--identity-margin", "1.5")
+    assert unlearn(llava, sets, *words, "--extensions", 0, "--steps", 3) == 0
+    recipe = json.loads((out / "vkdsurgeon.json").read_text())["recipe"]
+    preset = preset_settings("robust")
+    assert (recipe["steps"], recipe["tamper_steps"], recipe["identity_margin"]) == (3, 1, 1.5)
+    assert recipe["tamper_weight"] == preset["tamper_weight"] > 0
+    assert diff_checkpoints(llava, out).language_identical
+
+
+def test_an_unknown_preset_is_told_with_the_known_ones(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "no", "--preset", "sturdy") == 2
+    told = capsys.readouterr().err
+    assert "sturdy" in told
+    assert "decoder, default, robust" in told
+    assert not (tmp_path / "no").exists()

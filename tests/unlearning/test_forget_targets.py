@@ -90,6 +90,16 @@ def test_nobody_mixes_as_many_as_the_recipe_says():
     torch.testing.assert_close(made[:2], own[:2] + 0.5 * (nu - mean))
 
 
+def test_common_leaves_forgotten_subjects_indistinguishable():
+    targets, made, own, kept = _made("common", _context(stand_ins=3, far_share=1.0, alpha=5.0, beta=0.5))
+    assert targets.stand_ins["a"] == targets.stand_ins["b"]
+    drawn = [int(name.removeprefix("kept ")) for name in targets.stand_ins["a"]]
+    middle = _centres(kept).mean(dim=0)
+    nu = middle + 3**0.5 * (_centres(kept)[drawn].mean(dim=0) - middle)
+    for rows in (slice(0, 2), slice(2, 4)):
+        torch.testing.assert_close(made[rows], nu + 0.5 * (own[rows] - own[rows].mean(dim=0)))
+
+
 def test_rmu_is_one_direction_of_the_features_mean_length():
     _, made, own, _ = _made("rmu", _context(steering=2.0))
     assert torch.equal(made, made[0, 0].expand(4, 2, 4)), "every token of every picture"

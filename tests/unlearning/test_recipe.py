@@ -8,6 +8,7 @@ from vkdsurgeon_cli.recipe_flags import with_recipe_flags
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.recipe import DecoderRecipe, Recipe, dump_recipe, load_recipe
+from vkdsurgeon.recipe.preset import preset_names, preset_settings
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path):
@@ -40,6 +41,12 @@ def test_the_effective_recipe_reads_back(tmp_path: Path):
         ("retain_distance: manhattan", "recipe key 'retain_distance'.*known: nmse.*relational, cka, attention"),
         ("retain_distance: {nmse: 0}", "recipe key 'retain_distance'.*positive weight"),
         ("retain_layers: {}", "recipe key 'retain_layers'"),
+        ("tamper_steps: 0", "recipe key 'tamper_steps'"),
+        ("tamper_weight: -1", "recipe key 'tamper_weight'"),
+        ("tamper_optimizer: lion", "recipe key 'tamper_optimizer'.*'sign' or 'adam'"),
+        ("identity_heads: two", "recipe key 'identity_heads'.*'linear', 'mlp' or 'both'"),
+        ("null_space: 1.0", "recipe key 'null_space'"),
+        ("weight_noise: .nan", "recipe key 'weight_noise'"),
         ("depth: 0", "recipe key 'depth'.*'all', 'projector'"),
         ("depth: half", "recipe key 'depth'.*'all', 'projector'"),
         ("depth: true", "recipe key 'depth'"),
@@ -95,6 +102,30 @@ def test_every_key_is_a_flag():
         "density": 0.5,
         "retain_distance": {"nmse": 1.0, "cka": 0.5},
     }
+
+
+def test_presets_are_recipes_and_the_default_one_is_the_default():
+    assert preset_names() == ("decoder", "default", "robust")
+    assert load_recipe(None, {}, "default") == Recipe()
+    assert load_recipe(None, {}, "robust").tamper_weight > 0
+    assert load_recipe(None, {}, "robust").decoder is None, "W stays as it is"
+    assert load_recipe(None, {}, "decoder").decoder is not None
+
+
+def test_a_file_wins_over_the_preset_and_flags_over_both(tmp_path: Path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("steps: 7\ntamper_weight: 0.25\ndecoder: {steps: 5, density: 0.5}\n")
+    recipe = load_recipe(file, {"steps": 9, "decoder": {"density": 0.125}}, "robust")
+    assert (recipe.steps, recipe.tamper_weight) == (9, 0.25)
+    assert recipe.tamper_steps == preset_settings("robust")["tamper_steps"]
+    assert recipe.decoder is not None
+    assert (recipe.decoder.steps, recipe.decoder.density) == (5, 0.125)
+
+
+def test_an_unknown_preset_is_refused_with_the_known_names():
+    with pytest.raises(UserError, match="no such preset") as caught:
+        load_recipe(None, {}, "../../etc/passwd")
+    assert "one of decoder, default, robust" in str(caught.value)
 
 
 def test_the_defaults_are_yaml_scalars():

@@ -11,31 +11,29 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.plain_yaml import read_mapping
 from vkdsurgeon.recipe.baseline import BaselineRecipe
 from vkdsurgeon.recipe.decoder import DecoderRecipe
+from vkdsurgeon.recipe.preset import preset_settings
 from vkdsurgeon.recipe.whole import Recipe
 
 _SECTIONS: dict[str, type[BaseModel]] = {"decoder": DecoderRecipe, "baseline": BaselineRecipe}
 
 
-def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
-    """Read a recipe file and lay the command line's settings over it.
+def load_recipe(path: Path | None, overrides: dict[str, object], preset: str | None = None) -> Recipe:
+    """Lay a recipe file over a preset, and the command line's settings over both.
 
     Args:
         path: YAML mapping; None for the defaults.
         overrides: Settings that win, by key.
+        preset: Name of a preset (`preset.preset_names`); None for the defaults.
 
     Raises:
-        UserError: The file cannot be read or parsed, has an unknown key, or a value is out of range.
+        UserError: There is no such preset, the file cannot be read or parsed, a key is unknown or a value out of range.
     """
-    settings: dict[str, object] = {}
+    settings: dict[str, object] = {} if preset is None else preset_settings(preset)
     where = "recipe"
     if path is not None:
         where = str(path)
-        settings.update(read_mapping(path, "recipe"))
-    for name in _SECTIONS:
-        section = settings.get(name)
-        if isinstance(section, dict) and isinstance(overrides.get(name), dict):
-            overrides = {**overrides, name: section | overrides[name]}  # type: ignore[operator]
-    settings.update(overrides)
+        settings = _over(settings, read_mapping(path, "recipe"))
+    settings = _over(settings, overrides)
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
@@ -57,6 +55,16 @@ def load_recipe(path: Path | None, overrides: dict[str, object]) -> Recipe:
             value=first["input"],
             expected=fields[own].description if own in fields else None,
         ) from None
+
+
+def _over(below: dict[str, object], above: dict[str, object]) -> dict[str, object]:
+    """Settings over settings; the keys of a section count one by one."""
+    merged = below | above
+    for name in _SECTIONS:
+        lower, upper = below.get(name), above.get(name)
+        if isinstance(lower, dict) and isinstance(upper, dict):
+            merged[name] = lower | upper
+    return merged
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -9,7 +9,9 @@ from pydantic import Field, field_validator
 from vkdsurgeon.recipe.section import Section, positive
 
 Distance = Literal["nmse", "mse", "cosine", "smooth_l1"]
-ForgetTarget = Literal["nobody", "swap", "farthest", "mean", "rmu", "repel", "blank", "blur", "noise", "reference"]
+ForgetTarget = Literal[
+    "nobody", "swap", "farthest", "common", "mean", "rmu", "repel", "blank", "blur", "noise", "reference"
+]
 
 
 class Forgetting(Section):
@@ -28,9 +30,10 @@ class Forgetting(Section):
     )
     forget_target: ForgetTarget = Field(
         "nobody",
-        description="What the student is to see on forget pictures: nobody; swap or farthest, one retain identity; "
-        "mean, of the retain identities; rmu, a random direction; repel, anything but the teacher's features; blank, "
-        "blur or noise, the teacher's features of such pictures; reference, those of --forget-teacher.",
+        description="What the student is to see on forget pictures: nobody; common, one nobody for all subjects; swap "
+        "or farthest, one retain identity; mean, of the retain identities; rmu, a random direction; repel, anything "
+        "but the teacher's features; blank, blur or noise, the teacher's features of such pictures; reference, those "
+        "of --forget-teacher.",
     )
     alpha: float = Field(1.3, description="How far a subject's mean is moved towards nobody.")
     beta: float = Field(1.0, description="How much of a picture's deviation from its subject's mean is kept.")

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from vkdsurgeon.recipe.baseline import BaselineRecipe
 from vkdsurgeon.recipe.decoder import DecoderRecipe
+from vkdsurgeon.recipe.hardening import Hardening
 from vkdsurgeon.recipe.mask import Mask
 from vkdsurgeon.recipe.retention import Retention
 from vkdsurgeon.recipe.stopping import Stopping
@@ -22,7 +23,7 @@ OutputLoss = Literal["npo", "idk", "ga", "uniform"]
 
 
 # pydantic lists the keys of the last base first.
-class Recipe(Stopping, Mask, Retention, Training):
+class Recipe(Stopping, Hardening, Mask, Retention, Training):
     """Settings of one unlearning run; unknown keys are refused."""
 
     decoder: DecoderRecipe | None = Field(

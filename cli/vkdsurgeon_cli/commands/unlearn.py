@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vkdsurgeon.methods.names import Method, Scope
+from vkdsurgeon.recipe.preset import preset_names
 from vkdsurgeon_cli.options import (
     DeviceOption,
     JsonOption,
@@ -98,6 +99,14 @@ def unlearn(
     suite: SuiteOption = SuiteName.jsonl,
     suite_root: SuiteRootOption = None,
     split: SplitOption = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            help=f"A recipe that ships with the package (docs/hardening.md): {', '.join(preset_names())}. --recipe and "
+            "flags win over it.",
+        ),
+    ] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe as YAML; flags win over it.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan with the memory estimate; write nothing.")
@@ -148,7 +157,7 @@ def unlearn(
         overrides.setdefault("forget_target", "reference")
     if baseline:
         overrides["baseline"] = parse_settings(baseline, "--baseline")
-    effective = load_recipe(recipe, overrides)
+    effective = load_recipe(recipe, overrides, preset)
     if is_other_method(method, scope, effective):
         from vkdsurgeon.methods.run import MethodRequest
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from vkdsurgeon.objectives.forget.context import ForgetTargets, TargetContext
 from vkdsurgeon.objectives.forget.directions import repel, rmu
-from vkdsurgeon.objectives.forget.identities import farthest, mean, nobody, swap
+from vkdsurgeon.objectives.forget.identities import common, farthest, mean, nobody, swap
 from vkdsurgeon.objectives.forget.pictures import blank, blur, noise
 from vkdsurgeon.objectives.forget.reference import reference
 
@@ -14,6 +14,7 @@ __all__ = ["FORGET_TARGETS", "ForgetTargets", "TargetContext"]
 
 FORGET_TARGETS: dict[str, Callable[[TargetContext], ForgetTargets]] = {
     "nobody": nobody,
+    "common": common,
     "swap": swap,
     "farthest": farthest,
     "mean": mean,

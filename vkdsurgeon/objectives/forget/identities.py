@@ -32,6 +32,27 @@ def nobody(context: TargetContext) -> ForgetTargets:
     return _moved(context, draw, recipe.alpha)
 
 
+def common(context: TargetContext) -> ForgetTargets:
+    """One nobody for all forgotten subjects, so that what was forgotten can no longer be told apart.
+
+        T(x) = mu_p + Q (nu - mu_p) + beta (t(x) - mu_p)
+
+    with nu mixed from stand-ins that are far from the mean of the forgotten subjects; alpha is 1, which leaves nothing
+    of mu_p but its views. Where every subject has a nobody of its own, the way back is one shift per subject; here it
+    has to separate them first. At several `layers`, they are merged that deep. This project's own.
+    """
+    recipe = context.recipe
+
+    def draw(means: Mapping[str, Tensor], identities: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+        middle = {"": torch.stack(list(means.values())).mean(dim=0)}
+        drawn = targets.draw_stand_ins(
+            middle, identities, count=recipe.stand_ins, far_share=recipe.far_share, generator=context.generator
+        )
+        return dict.fromkeys(means, drawn[""])
+
+    return _moved(context, draw, 1.0)
+
+
 def swap(context: TargetContext) -> ForgetTargets:
     """One real kept identity q for each forgotten subject, drawn from the farthest share.
 

@@ -1,0 +1,365 @@
+"""What hardening adds to a step, by hand on a linear student and for bits on a real tiny one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.unlearning.test_surgery import QUICK, moved, pictures, run
+from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.features import FeatureStore, teacher_features
+from vkdsurgeon.hardening.attack import SimulatedAttacker
+from vkdsurgeon.hardening.excursion import Excursion, units_of
+from vkdsurgeon.hardening.glance import Glance, gradients
+from vkdsurgeon.hardening.hardener import TERMS, Hardener, prepare_hardening
+from vkdsurgeon.hardening.heads import IdentityHeads
+from vkdsurgeon.hardening.neighbourhood import add_noise, climb
+from vkdsurgeon.lessons import make_lessons
+from vkdsurgeon.masking import choose_mask
+from vkdsurgeon.objectives.distances import feature_loss
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.surgery import Job, Prepared, operate, prepare
+from vkdsurgeon.unlearn import Lesson, make_optimizer
+
+TOKENS, INPUTS, OUTPUTS, PICTURES = 3, 4, 2, 6
+
+
+class LinearStudent(nn.Module):
+    """h(x) = x W', on pictures that are their own tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(OUTPUTS, INPUTS, generator=generator))
+        self.rows = torch.randn(PICTURES, TOKENS, INPUTS, generator=generator)
+        self.device = torch.device("cpu")
+
+    def features(self, batch: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        return dict.fromkeys(layers, batch @ self.weight.T)
+
+    def batches(self, indices: Sequence[int], micro_batch: int) -> Iterator[tuple[list[int], Tensor]]:
+        for start in range(0, len(indices), micro_batch):
+            part = list(indices[start : start + micro_batch])
+            yield part, self.rows[part]
+
+
+def linear_case(recipe: Recipe, heads: IdentityHeads | None = None) -> tuple[Hardener, LinearStudent, Tensor, Tensor]:
+    """A hardener around a linear student; teacher and target features beside it."""
+    student = LinearStudent()
+    generator = torch.Generator().manual_seed(1)
+    teacher, target = (torch.randn(PICTURES, TOKENS, OUTPUTS, generator=generator) for _ in range(2))
+    stores = []
+    for values in (teacher, target):
+        store = FeatureStore(1 << 20)
+        for index, value in enumerate(values):
+            store.put("projector", index, value)
+        stores.append(store)
+    every = list(range(PICTURES))
+    view: Any = SimpleNamespace(batches=student.batches, subjects=tuple("abcabc"))
+    loss = feature_loss({"nmse": 1.0})
+    lesson = Lesson("forget", view, stores[1], {"projector": 1.0}, loss, every, every, 1.0, PICTURES)
+    stack: Any = student
+    terms = [term for key, term in TERMS.items() if getattr(recipe, key)]
+    hardener = Hardener(Glance(stack, lesson, recipe, stores[0], heads), {"w": student.weight}, terms, seed=0)
+    return hardener, student, teacher, target
+
+
+def nmse(student: LinearStudent, weight: Tensor, goal: Tensor, indices: Sequence[int]) -> Tensor:
+    found, wanted = student.rows[list(indices)] @ weight.T, goal[list(indices)]
+    return ((found - wanted).square().sum((1, 2)) / wanted.square().sum((1, 2))).mean()
+
+
+def slope(student: LinearStudent, weight: Tensor, goal: Tensor, indices: Sequence[int]) -> Tensor:
+    """Gradient of `nmse` written out: 2 / B sum_b (x W' - y)' x / |y|^2."""
+    total = torch.zeros_like(weight)
+    for index in indices:
+        row, wanted = student.rows[index], goal[index]
+        total += 2 / len(indices) * (row @ weight.T - wanted).T @ row / wanted.square().sum()
+    return total
+
+
+@pytest.mark.parametrize("micro_batch", [64, 2])
+def test_the_tamper_gradient_is_that_of_the_formula(micro_batch: int):
+    recipe = Recipe(
+        tamper_weight=0.5, tamper_steps=3, tamper_size=0.2, tamper_optimizer="sign", micro_batch=micro_batch
+    )
+    hardener, student, teacher, target = linear_case(recipe)
+    before = student.weight.detach().clone()
+    unit = float(before.square().mean().sqrt()) / INPUTS**0.5
+    attacked = before.clone()
+    for _ in range(3):
+        attacked -= 0.2 * unit * slope(student, attacked, teacher, (0, 1, 2)).sign()
+    hardener(0, list(range(PICTURES)))
+    assert torch.equal(student.weight.detach(), before), "the weights have their bits back"
+    assert student.weight.grad is not None
+    assert torch.allclose(student.weight.grad, 0.5 * slope(student, attacked, target, (3, 4, 5)), atol=1e-6)
+    assert not torch.allclose(student.weight.grad, 0.5 * slope(student, before, target, (3, 4, 5)), atol=1e-3)
+
+
+def test_every_so_many_steps_and_with_one_picture():
+    hardener, student, *_ = linear_case(Recipe(tamper_weight=1.0, tamper_every=3, tamper_steps=1))
+    hardener(1, [0, 1])
+    assert student.weight.grad is None
+    hardener(3, [0])
+    assert student.weight.grad is not None
+
+
+def test_adams_attack_is_that_of_torch():
+    hardener, student, teacher, _ = linear_case(Recipe(tamper_weight=1.0))
+    attacker = SimulatedAttacker(hardener.weights, {"w": 1.0}, [hardener.glance.relearn], size=0.01, kind="adam")
+    with Excursion(hardener.weights) as excursion:
+        attacker.attack(excursion, [0, 1, 2], 5)
+        reached = student.weight.detach().clone()
+    twin = student.weight.detach().clone().requires_grad_()
+    adam = torch.optim.Adam([twin], lr=0.01)
+    for _ in range(5):
+        adam.zero_grad()
+        nmse(student, twin, teacher, (0, 1, 2)).backward()
+        adam.step()
+    assert torch.allclose(reached, twin.detach(), atol=1e-5)
+
+
+def test_an_attacker_with_a_horizon_goes_on_where_it_stood():
+    once, again = (linear_case(Recipe(tamper_weight=1.0))[0] for _ in range(2))
+    reached = []
+    for hardener, horizon, calls, steps in ((once, None, 1, 6), (again, 6, 3, 2)):
+        attacker = SimulatedAttacker(
+            hardener.weights, hardener.units, [hardener.glance.relearn], size=0.1, kind="adam", horizon=horizon
+        )
+        for call in range(calls):
+            with Excursion(hardener.weights) as excursion:
+                attacker.attack(excursion, [0, 1], steps)
+                if call == calls - 1:
+                    reached.append(hardener.weights["w"].detach().clone())
+    assert torch.allclose(*reached, atol=1e-6)
+    with Excursion(again.weights) as excursion:
+        attacker.attack(excursion, [0, 1], 2)
+        assert not torch.allclose(again.weights["w"], reached[1], atol=1e-4), "beyond the horizon it starts afresh"
+
+
+def test_an_attacker_that_was_saved_goes_on_alike():
+    reached = []
+    for interrupted in (False, True):
+        hardener, *_ = linear_case(Recipe(tamper_weight=1.0, tamper_steps=2, tamper_horizon=6))
+        hardener(0, [0, 1])
+        if interrupted:
+            saved = hardener.state_dict()
+            hardener, *_ = linear_case(hardener.recipe)
+            hardener.load_state_dict(saved)
+        hardener.weights["w"].grad = None
+        hardener(1, [0, 1])
+        reached.append(hardener.weights["w"].grad)
+    assert torch.equal(*reached)
+    afresh, *_ = linear_case(Recipe(tamper_weight=1.0, tamper_steps=2, tamper_horizon=6))
+    afresh(1, [0, 1])
+    assert not torch.equal(afresh.weights["w"].grad, reached[0])
+    assert linear_case(Recipe(tamper_weight=1.0))[0].state_dict() == {"begun": 0}
+
+
+def test_goals_take_turns_and_an_attack_keeps_its_own():
+    hardener, *_ = linear_case(Recipe(tamper_weight=1.0))
+    asked = []
+
+    def goal(name: str) -> Any:
+        def losses(indices: Sequence[int]) -> Iterator[Tensor]:
+            asked.append(name)
+            return hardener.glance.relearn(indices)
+
+        return losses
+
+    attacker = SimulatedAttacker(hardener.weights, hardener.units, [goal("a"), goal("b")], size=0.1, horizon=4)
+    for _ in range(6):
+        with Excursion(hardener.weights) as excursion:
+            attacker.attack(excursion, [0, 1], 2)
+    assert "".join(asked) == "aaaabbbbaaaa"
+
+
+def test_the_attacker_comes_closer_to_the_teacher():
+    hardener, student, teacher, _ = linear_case(Recipe(tamper_weight=1.0))
+    before = nmse(student, student.weight, teacher, range(PICTURES))
+    attacker = SimulatedAttacker(hardener.weights, hardener.units, [hardener.glance.relearn], size=0.1)
+    with Excursion(hardener.weights) as excursion:
+        attacker.attack(excursion, range(PICTURES), 10)
+        assert nmse(student, student.weight, teacher, range(PICTURES)) < 0.8 * before
+
+
+def test_noise_and_ascent_have_the_size_they_were_asked_for():
+    generator = torch.Generator().manual_seed(0)
+    weights = {name: nn.Parameter(torch.randn(60, 40, generator=generator)) for name in "ab"}
+    units = units_of(weights)
+
+    def rms() -> float:
+        relative = [(weights[name].detach() - start[name]).flatten() / units[name] for name in weights]
+        return float(torch.cat(relative).square().mean().sqrt())
+
+    start = {name: value.detach().clone() for name, value in weights.items()}
+    with Excursion(weights) as excursion:
+        add_noise(excursion, weights, units, size=0.3, generator=generator)
+        assert rms() == pytest.approx(0.3, rel=0.05)
+    with Excursion(weights) as excursion:
+        slopes = {name: torch.randn(60, 40, generator=generator) for name in weights}
+        climb(excursion, slopes, units, size=0.3)
+        assert rms() == pytest.approx(0.3, rel=1e-4)
+        assert all((excursion.offsets[name] * slopes[name] >= 0).all() for name in weights)
+    assert all(torch.equal(weights[name].detach(), start[name]) for name in weights)
+
+
+def test_the_sharpness_gradient_is_taken_uphill():
+    hardener, student, _, target = linear_case(Recipe(sharpness=0.5))
+    every = list(range(PICTURES))
+    start, unit = student.weight.detach().clone(), hardener.units["w"]
+    gradient = slope(student, start, target, every)
+    up = start + 0.5 * unit * gradient * (gradient.numel() / gradient.square().sum()) ** 0.5
+    hardener(0, every)
+    assert student.weight.grad is not None
+    assert torch.allclose(student.weight.grad, slope(student, up, target, every), atol=1e-6)
+    assert nmse(student, up, target, every) > nmse(student, start, target, every)
+
+
+def test_noise_depends_on_seed_and_step_alone():
+    found = []
+    for seed, step in ((0, 1), (0, 1), (0, 2), (1, 1)):
+        hardener, student, *_ = linear_case(Recipe(weight_noise=0.5))
+        again = Hardener(hardener.glance, hardener.weights, [TERMS["weight_noise"]], seed)
+        again(step, [0, 1])
+        found.append(student.weight.grad)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[3])
+
+
+def test_a_loss_that_is_not_finite_ends_it():
+    hardener, student, *_ = linear_case(Recipe(weight_noise=0.5))
+    with torch.no_grad():
+        student.weight.fill_(float("nan"))
+    with pytest.raises(SurgeryError, match="weight noise became nan"):
+        hardener(0, [0])
+
+
+def test_bfloat16_adds_steps_up_that_it_could_not_hold():
+    weight = nn.Parameter(torch.ones(8, dtype=torch.bfloat16))
+    with Excursion({"w": weight}) as excursion:
+        for _ in range(100):
+            excursion.move("w", torch.full((8,), 1e-3))
+        assert torch.allclose(weight.detach().float(), torch.full((8,), 1.1), atol=1e-2)
+    assert torch.equal(weight.detach(), torch.ones(8, dtype=torch.bfloat16))
+
+
+def test_an_error_on_the_way_gives_the_bits_back():
+    weight = nn.Parameter(torch.tensor([1.0, float("nan"), -0.0]))
+    before = weight.detach().view(torch.int32).clone()
+
+    def stumble() -> None:
+        with Excursion({"w": weight}) as excursion:
+            excursion.move("w", torch.ones(3))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stumble()
+    assert torch.equal(weight.detach().view(torch.int32), before)
+
+
+@pytest.mark.parametrize("term", sorted(TERMS))
+@pytest.mark.parametrize("granularity", ["element", "row"])
+def test_terms_leave_every_bit_and_teach_selected_weights_only(
+    llava: Path, sets: dict[str, Path], term: str, granularity: str
+):
+    recipe = QUICK.model_copy(update={term: 0.5, "density": 0.2, "granularity": granularity, "tamper_steps": 2})
+    prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+    stack, recipe = prepared.stack, prepared.job.recipe
+    generator = torch.Generator().manual_seed(0)
+    lessons, _ = make_lessons(stack, prepared.forget, prepared.keep, recipe, generator)
+    mask = choose_mask(stack, lessons, recipe, generator)
+    weights = stack.visual_parameters()
+    optimizer = make_optimizer(weights, mask, recipe)
+    before = {name: value.detach().clone() for name, value in weights.items()}
+    asking = {name: value.requires_grad for name, value in weights.items()}
+    hardener = prepare_hardening(stack, lessons, optimizer, recipe, 0)
+    assert hardener is not None
+    hardener(0, lessons[0].train[:8])
+    assert all(torch.equal(weights[name].detach(), before[name]) for name in weights)
+    assert {name: value.requires_grad for name, value in weights.items()} == asking
+    assert all(value.grad is None for value in weights.values()), "what is not selected keeps no gradient"
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-2
+    optimizer.step()
+    changed = {name: weights[name].detach() != before[name] for name in weights}
+    assert any(bool(value.any()) for value in changed.values())
+    for name, value in changed.items():
+        chosen = mask.selected[name].to_bool() if name in mask.selected else torch.zeros_like(value)
+        assert not (value & ~chosen).any()
+
+
+HARD = QUICK.model_copy(
+    update={
+        "steps": 6,
+        "tamper_weight": 1.0,
+        "tamper_steps": 2,
+        "tamper_horizon": 4,
+        "tamper_goal": "both",
+        "identity_weight": 0.1,
+        "weight_noise": 0.1,
+        "sharpness": 0.1,
+        "null_space": 0.5,
+    }
+)
+
+
+def test_a_hardened_run_repeats_and_keeps_to_its_mask(llava: Path, sets: dict[str, Path]):
+    first, again = (run(llava, sets, HARD, seed=3)[0] for _ in range(2))
+    assert all(torch.equal(first.changes[name], again.changes[name]) for name in first.changes)
+    plain, _ = run(llava, sets, QUICK.model_copy(update={"steps": 6}), seed=3)
+    assert any(not torch.equal(first.changes[name], plain.changes[name]) for name in first.changes)
+    by_suffix = {name.removeprefix("model."): mask for name, mask in first.mask.selected.items()}
+    for name, mask in moved(llava, first).items():
+        assert not (mask & ~by_suffix[name.removeprefix("model.")].to_bool()).any()
+
+
+def judge_of(prepared: Prepared) -> Hardener:
+    """Holds the teacher's features, so it is to be made while the student still is the teacher."""
+    store = teacher_features(prepared.stack, prepared.forget, ("projector",), 64, 1 << 30)
+    loss = feature_loss({"nmse": 1.0})
+    lesson = Lesson("forget", prepared.forget, store, {"projector": 1.0}, loss, [], [], 1.0, 8)
+    glance = Glance(prepared.stack, lesson, prepared.job.recipe, store, None)
+    return Hardener(glance, prepared.stack.visual_parameters(), [], 0)
+
+
+def test_after_tampering_less_comes_back(llava: Path, sets: dict[str, Path]):
+    """A fresh attacker in feature space gets less far where training has met one."""
+    left = {}
+    for weight in (0.0, 1.0):
+        recipe = QUICK.model_copy(update={"tamper_weight": weight, "tamper_steps": 4, "density": 1.0, "steps": 40})
+        prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+        hardener = judge_of(prepared)
+        operate(prepared, lambda *_: None)
+        attacker = SimulatedAttacker(hardener.weights, hardener.units, [hardener.glance.relearn], size=0.1)
+        with Excursion(hardener.weights) as excursion:
+            attacker.attack(excursion, range(0, 16, 2), 4)
+            with torch.no_grad():
+                left[weight] = sum(float(loss) for loss in hardener.glance.relearn(range(1, 16, 2)))
+    assert left[1.0] > 1.1 * left[0.0]
+
+
+def test_the_plan_counts_what_hardening_holds(llava: Path, sets: dict[str, Path]):
+    plain, hard = (
+        prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe)).plan.memory
+        for recipe in (QUICK, HARD)
+    )
+    assert plain.hardening == 0
+    # Two copies of the weights, offsets twice, two moments.
+    assert hard.hardening > 2 * plain.weights + 16 * plain.weights / 4
+    assert hard.total == pytest.approx(plain.total + hard.hardening)
+
+
+def test_gradients_leave_grad_alone():
+    layer = nn.Linear(3, 2)
+    found = gradients(iter([layer(torch.ones(1, 3)).sum(), layer.bias.sum()]), dict(layer.named_parameters()))
+    assert torch.equal(found["weight"], torch.ones(2, 3))
+    assert torch.equal(found["bias"], 2 * torch.ones(2))
+    assert layer.weight.grad is None

@@ -1,0 +1,1 @@
+"""Forgetting that is harder to undo: simulated attacks, identity heads, flat minima, projected updates."""

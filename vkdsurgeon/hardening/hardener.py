@@ -1,0 +1,185 @@
+"""What a recipe's hardening adds to the gradient of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from vkdsurgeon_kernels import MaskedAdamW
+
+from vkdsurgeon.errors import Diverged
+from vkdsurgeon.features import teacher_features
+from vkdsurgeon.hardening.attack import SimulatedAttacker
+from vkdsurgeon.hardening.excursion import Excursion, units_of
+from vkdsurgeon.hardening.glance import Glance, gradients
+from vkdsurgeon.hardening.heads import IdentityHeads
+from vkdsurgeon.hardening.neighbourhood import add_noise, climb
+from vkdsurgeon.hardening.null_space import project_updates
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.unlearn import Lesson
+from vkdsurgeon.visual import VisualStack
+
+# Kept subjects are what forgotten ones are told apart from; more of them make heads slower and hardly better.
+_MOST_PICTURES = 1024
+
+Term = Callable[["Hardener", int, Sequence[int]], None]
+"""(hardener, step, forget pictures of the step): adds to the gradient of the selected weights."""
+
+
+class Hardener:
+    """Adds the gradients of the recipe's hardening terms to those that a step has gathered.
+
+    Args:
+        glance: The forget lesson.
+        weights: All parameters of tower and projector by name.
+        terms: Which terms.
+        seed: Of the draws; equal seeds and steps draw alike, whatever ran before.
+    """
+
+    def __init__(self, glance: Glance, weights: Mapping[str, Parameter], terms: Sequence[Term], seed: int) -> None:
+        self.glance, self.weights, self.recipe = glance, weights, glance.recipe
+        self.units = units_of(weights)
+        self._terms, self._seed = terms, seed
+        self.attacker = SimulatedAttacker(
+            weights,
+            self.units,
+            {
+                "features": [glance.relearn],
+                "identity": [glance.reread],
+                "both": [glance.relearn, glance.reread],
+            }[self.recipe.tamper_goal],
+            size=self.recipe.tamper_size,
+            kind=self.recipe.tamper_optimizer,
+            horizon=self.recipe.tamper_horizon,
+        )
+
+    def __call__(self, step: int, indices: Sequence[int]) -> None:
+        """Add the terms' gradients; every weight has its bits back afterwards.
+
+        Args:
+            step: Number of the step within its schedule.
+            indices: The step's forget pictures.
+
+        Raises:
+            Diverged: A term is not finite.
+        """
+        for term in self._terms:
+            term(self, step, indices)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a step needs of the steps before it, beside the student's weights; tensors and numbers only."""
+        return self.attacker.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.attacker.load_state_dict(state)
+
+    def learn(self, losses: Iterator[Tensor], name: str) -> None:
+        """Leave the gradient of the losses' sum with the student's selected weights."""
+        for loss in losses:
+            if not torch.isfinite(loss.detach()):
+                raise Diverged(f"the {name} became {float(loss.detach())}; nothing was written. Try a lower step_size")
+            loss.backward()
+
+    def generator(self, step: int) -> torch.Generator:
+        """Source of a step's draws."""
+        return torch.Generator().manual_seed((self._seed * 1_000_003 + step) % 2**63)
+
+
+def tampered(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
+    """Recipe key `tamper_weight`: see `attack`. A batch of one picture is both halves."""
+    recipe, glance = hardener.recipe, hardener.glance
+    if step % recipe.tamper_every:
+        return
+    shown, judged = _halves(indices)
+    with Excursion(hardener.weights) as excursion:
+        hardener.attacker.attack(excursion, shown, recipe.tamper_steps)
+        hardener.learn(
+            glance.forget(judged, recipe.tamper_weight, recipe.tamper_weight * recipe.identity_weight),
+            "forget loss under the simulated attack",
+        )
+
+
+def unread(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
+    """Recipe key `identity_weight`: the heads' hinge at the student's own weights, see `heads`."""
+    hardener.learn(hardener.glance.forget(indices, 0.0, hardener.recipe.identity_weight), "identity hinge")
+
+
+def noisy(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
+    """Recipe key `weight_noise`: the forget loss once more under noise, see `neighbourhood.add_noise`."""
+    with Excursion(hardener.weights) as excursion:
+        add_noise(
+            excursion,
+            hardener.weights,
+            hardener.units,
+            size=hardener.recipe.weight_noise,
+            generator=hardener.generator(step),
+        )
+        hardener.learn(hardener.glance.forget(indices, 1.0, 0.0), "forget loss under weight noise")
+
+
+def sharp(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
+    """Recipe key `sharpness`: the forget loss once more at its steepest ascent, see `neighbourhood.climb`."""
+    with Excursion(hardener.weights) as excursion:
+        steepest = gradients(hardener.glance.forget(indices, 1.0, 0.0), hardener.weights)
+        climb(excursion, steepest, hardener.units, size=hardener.recipe.sharpness)
+        hardener.learn(hardener.glance.forget(indices, 1.0, 0.0), "forget loss at its steepest ascent")
+
+
+TERMS: dict[str, Term] = {
+    "tamper_weight": tampered,
+    "identity_weight": unread,
+    "weight_noise": noisy,
+    "sharpness": sharp,
+}
+"""Recipe key that switches a term on -> term."""
+
+
+def prepare_hardening(
+    stack: VisualStack, lessons: Sequence[Lesson], optimizer: MaskedAdamW, recipe: Recipe, seed: int
+) -> Hardener | None:
+    """Train heads and learn subspaces, as far as the recipe asks for them.
+
+    Args:
+        stack: The student while it still is the teacher.
+        lessons: Forgetting and retention.
+        optimizer: Moves the student; gets a hook where updates are projected.
+        recipe: The settings.
+        seed: Of the draws.
+
+    Returns:
+        What adds to the gradients of a step; None where the recipe has no such term.
+    """
+    forget, retain = lessons
+    if recipe.null_space:
+        project_updates(stack, retain, optimizer, recipe)
+    terms = [term for key, term in TERMS.items() if getattr(recipe, key)]
+    if not terms:
+        return None
+    layers = tuple(forget.layers)
+    budget = int(recipe.cache_gib * (1 << 30)) // 2
+    teacher = teacher_features(stack, forget.pictures, layers, recipe.micro_batch, budget)
+    heads = None
+    if recipe.identity_weight or (recipe.tamper_weight and recipe.tamper_goal != "features"):
+        kept = retain.targets.all(layers[-1])
+        chosen = retain.train[:: max(1, -(-len(retain.train) // _MOST_PICTURES))]
+        heads = IdentityHeads(
+            teacher.all(layers[-1]),
+            forget.pictures.subjects,
+            [kept[index] for index in chosen],
+            [retain.pictures.subjects[index] for index in chosen],
+            layer=layers[-1],
+            kind=recipe.identity_heads,
+            margin=recipe.identity_margin,
+            generator=torch.Generator().manual_seed(seed),
+            device=stack.device,
+        )
+    return Hardener(Glance(stack, forget, recipe, teacher, heads), stack.visual_parameters(), terms, seed)
+
+
+def _halves(indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    middle = (len(indices) + 1) // 2
+    return indices[:middle], indices[middle:] or indices
