@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -17,6 +18,9 @@ from PIL import Image
 # library's among them, so this stands before the first import of it.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# A shell starts background jobs with interrupts ignored, and their children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tiny tensors: a second thread only waits, and tests may run side by side.
 torch.set_num_threads(1)

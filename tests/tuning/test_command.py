@@ -243,9 +243,12 @@ def test_ctrl_c_is_status_130_and_can_be_resumed(llava: Path, sets: dict[str, Pa
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     journal = place / "out" / "journal.jsonl"
     for _ in range(600):
-        if journal.is_file() and b'"state": 1' in journal.read_bytes():
+        if journal.is_file() and b'"state":1' in journal.read_bytes().replace(b" ", b""):
             break
+        assert process.poll() is None
         time.sleep(0.2)
+    else:
+        raise AssertionError("no trial was finished")
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 130
