@@ -14,6 +14,7 @@ from vkdsurgeon_kernels import target_power
 
 from vkdsurgeon.data.images import open_image
 from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.variants import varied
 from vkdsurgeon.errors import SurgeryError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class PictureSet:
             return self._cache[index]
         picture = self.pictures[index]
         opened = open_image(picture.path, where=picture.source)
+        opened = varied(opened, picture) if picture.variant else opened
         image = self._stack.prepare(opened if self._alter is None else self._alter(opened, picture))
         size = sum(value.nbytes for value in image.inputs.values())
         if size <= self._budget:

@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from vkdsurgeon.data.variants import variants
 from vkdsurgeon.features import FeatureStore, PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.objectives.distances import feature_loss
 from vkdsurgeon.objectives.forget import FORGET_TARGETS, ForgetTargets, TargetContext
@@ -47,6 +48,14 @@ def make_lessons(
         UserError: The sets do not suffice for the forget target, or a teacher cannot be loaded.
     """
     budget = int(recipe.cache_gib * (1 << 30)) // 2
+    parts = [split_validation(pictures.subjects, recipe.validation_share) for pictures in (forget, keep)]
+    originals = (len(forget), len(keep))
+    forget, keep = (
+        _with_copies(stack, pictures, trained, recipe, batch, budget)
+        for pictures, (trained, _), batch in zip(
+            (forget, keep), parts, (recipe.forget_batch, recipe.retain_batch), strict=True
+        )
+    )
     layers = tuple(recipe.layers)
     watched = tuple({**recipe.layers, **recipe.retention_layers})
     own = look(stack, forget, layers, recipe.micro_batch, budget)
@@ -61,6 +70,7 @@ def make_lessons(
             keep=kept,
             forget_subjects=forget.subjects,
             keep_subjects=keep.subjects,
+            originals=originals,
             generator=generator,
             altered=lambda alter: teacher_features(
                 stack, PictureSet(stack, forget.pictures, 0, alter=alter), layers, recipe.micro_batch, budget
@@ -92,9 +102,22 @@ def make_lessons(
             recipe.retain_batch,
         ),
     ):
-        train_on, held_out = split_validation(pictures.subjects, recipe.validation_share)
+        _, held_out = parts[len(lessons)]
+        aside = set(held_out)
+        train_on = [index for index in range(len(pictures)) if index not in aside]
         lessons.append(Lesson(name, pictures, store, places, loss, train_on, held_out or train_on, weight, batch))
     return lessons, targets
+
+
+def _with_copies(
+    stack: VisualStack, pictures: PictureSet, trained: Sequence[int], recipe: Recipe, batch: int, budget: int
+) -> PictureSet:
+    # No more than the steps can draw: each copy costs the teacher a pass.
+    affordable = batch * recipe.planned_steps // max(len(trained), 1) - 1
+    count = min(recipe.copies, max(affordable, 0))
+    if count == 0:
+        return pictures
+    return PictureSet(stack, [*pictures.pictures, *variants(pictures.pictures, trained, count)], budget)
 
 
 def unknown_layers(recipe: Recipe, known: Sequence[str]) -> list[tuple[str, str]]:

@@ -106,7 +106,7 @@ def estimate_memory(
         features = stack.features(batch, tuple({**recipe.layers, **recipe.retention_layers}))
     per_picture = sum(values.nbytes for values in features.values())
     shape = tuple(features[next(reversed(features))].shape[1:])
-    pictures = len(forget) + len(keep)
+    pictures = (1 + recipe.copies) * (len(forget) + len(keep))
     # The graph of `features` is still alive here, so no freed storage was counted twice.
     at_once = min(recipe.micro_batch, max(recipe.forget_batch, recipe.retain_batch), pictures)
     prepared = sum(value.nbytes for value in forget.prepared(0).inputs.values())

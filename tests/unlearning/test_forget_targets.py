@@ -38,6 +38,7 @@ def _context(reference: Callable[[], FeatureStore] | None = None, **settings: ob
         keep=_store(kept),
         forget_subjects=("a", "a", "b", "b"),
         keep_subjects=tuple(f"kept {subject}" for subject in range(6) for _ in range(2)),
+        originals=(4, 12),
         generator=torch.Generator().manual_seed(4),
         altered=lambda alter: pytest.fail("this target looks at no other pictures"),
         reference=reference,

@@ -13,6 +13,7 @@ from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.features import teacher_features
+from vkdsurgeon.lessons import make_lessons
 from vkdsurgeon.objectives.distances import feature_loss
 from vkdsurgeon.recipe import ForgetTarget, Recipe, RetainDistance
 from vkdsurgeon.saliency import SaliencyMask
@@ -55,6 +56,41 @@ def test_the_student_moves_towards_its_targets_and_keeps_the_rest(llava: Path, s
     assert steps[-1].similarity > steps[0].similarity
     assert set(outcome.stand_ins) == {"person 0", "person 1"}
     assert all(name.startswith("person 1") for drawn in outcome.stand_ins.values() for name in drawn)
+
+
+def test_copies_are_trained_on_and_never_held_out(llava: Path, sets: dict[str, Path]):
+    recipe = QUICK.model_copy(update={"copies": 2, "validation_share": 0.25})
+    prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+    plain = prepared.job.recipe.model_copy(update={"copies": 0})
+    made = [
+        make_lessons(prepared.stack, prepared.forget, prepared.keep, each, torch.Generator().manual_seed(0))
+        for each in (plain, prepared.job.recipe)
+    ]
+    for before, after in zip(made[0][0], made[1][0], strict=True):
+        assert after.held_out == before.held_out
+        assert len(after.train) == 3 * len(before.train)
+        held_out = {after.pictures.pictures[index].digest for index in after.held_out}
+        assert not held_out & {after.pictures.pictures[index].digest for index in after.train}
+        assert all(after.pictures.pictures[index].variant == 0 for index in after.held_out)
+        # Who somebody is, and where nobody lies, is read from the pictures as they are.
+        originals = list(range(len(before.pictures)))
+        for layer in before.layers:
+            left, right = (lesson.targets.get(layer, originals, torch.device("cpu")) for lesson in (before, after))
+            torch.testing.assert_close(left, right)
+
+
+def test_no_more_copies_are_made_than_the_steps_can_draw(llava: Path, sets: dict[str, Path]):
+    recipe = QUICK.model_copy(update={"copies": 50, "steps": 3})
+    prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+    lessons, _ = make_lessons(prepared.stack, prepared.forget, prepared.keep, prepared.job.recipe, torch.Generator())
+    for lesson in lessons:
+        assert len(lesson.train) <= max(3 * lesson.batch, len({p.digest for p in lesson.pictures.pictures}))
+
+
+def test_a_run_with_copies_repeats_itself(llava: Path, sets: dict[str, Path]):
+    recipe = QUICK.model_copy(update={"copies": 1, "steps": 4})
+    first, second = (run(llava, sets, recipe)[0].changes for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_only_selected_elements_move(llava: Path, sets: dict[str, Path]):

@@ -25,12 +25,14 @@ class Picture:
         subject: Who or what is on it; `subject` where the records do not say.
         digest: SHA-256 of the file's bytes, in hex.
         source: `file:line` of the first record that names it.
+        variant: 0 is the picture as it is, others are altered copies of it (`data.variants`).
     """
 
     path: Path
     subject: str
     digest: str
     source: str
+    variant: int = 0
 
 
 def pictures_of(records: Iterable[Record], *, role: str) -> list[Picture]:

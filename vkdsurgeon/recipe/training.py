@@ -28,6 +28,12 @@ class Training(Section):
     clip: float = Field(1.0, gt=0, description="Global norm that the selected gradient is clipped to.")
     forget_batch: int = Field(16, ge=1, description="Forget pictures per step.")
     retain_batch: int = Field(32, ge=1, description="Retain or generic pictures per step.")
+    copies: int = Field(
+        0,
+        ge=0,
+        description="Altered copies of every training picture (cut, lit otherwise), as far as the steps can draw "
+        "them; each costs the teacher a pass.",
+    )
     micro_batch: int = Field(64, ge=1, description="Most pictures that pass the tower at once (bounds memory).")
     cache_gib: float = Field(
         8.0, gt=0, description="Most GiB of memory for teacher features and decoded pictures each."

@@ -26,6 +26,7 @@ class TargetContext:
         keep: The retention teacher's features of the retain and generic pictures.
         forget_subjects: The subject of each forget picture.
         keep_subjects: The subject of each kept picture.
+        originals: How many of the forget and of the kept pictures are no altered copies; these stand first.
         generator: Source of draws.
         altered: Runs the teacher over the forget pictures after they went through a function of picture and file.
         reference: Runs the reference model of `--forget-teacher` over the forget pictures; None without one.
@@ -37,6 +38,7 @@ class TargetContext:
     keep: FeatureStore
     forget_subjects: tuple[str, ...]
     keep_subjects: tuple[str, ...]
+    originals: tuple[int, int]
     generator: torch.Generator
     altered: Callable[[Callable[[Image.Image, Picture], Image.Image]], FeatureStore]
     reference: Callable[[], FeatureStore] | None
@@ -44,12 +46,19 @@ class TargetContext:
 
     def identities(self, layer: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Centroids at a layer of the forgotten and of the kept subjects, [N, D], or [1, D] where N varies."""
-        own, others = self.forget.all(layer), self.keep.all(layer)
+        own, (others, subjects) = self.forget.all(layer)[: self.originals[0]], self.kept(layer)
         per_token = len({value.shape[0] for value in (*own, *others)}) == 1
         return (
-            centroids(own, self.forget_subjects, per_token=per_token),
-            centroids(others, self.keep_subjects, per_token=per_token),
+            centroids(own, self.forget_subjects[: self.originals[0]], per_token=per_token),
+            centroids(others, subjects, per_token=per_token),
         )
+
+    def kept(self, layer: str) -> tuple[list[Tensor], tuple[str, ...]]:
+        """Features at a layer and subjects of the kept pictures.
+
+        Without copies: what alteration does to a picture is no view of a subject, and identities are not made of it.
+        """
+        return self.keep.all(layer)[: self.originals[1]], self.keep_subjects[: self.originals[1]]
 
     def from_last(self) -> list[str]:
         """The recipe's layers from the last back: draws are made where the language model reads."""

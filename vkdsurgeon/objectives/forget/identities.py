@@ -106,7 +106,7 @@ def _moved(context: TargetContext, draw: _Draw, alpha: float) -> ForgetTargets:
     for layer in context.from_last():
         means, identities = context.identities(layer)
         stand_ins = stand_ins or draw(means, identities)
-        views = ViewDirections(context.keep.all(layer), context.keep_subjects, identities, recipe.view_share)
+        views = ViewDirections(*context.kept(layer), identities, recipe.view_share)
         moves = {name: targets.nobody(mean, identities, stand_ins[name], alpha, views) for name, mean in means.items()}
         for index, (subject, value) in enumerate(zip(context.forget_subjects, context.forget.all(layer), strict=True)):
             made.put(layer, index, moves[subject].target(value, recipe.beta))

@@ -1,0 +1,46 @@
+"""Altered copies of pictures: what is learnt on a dozen views of a subject has to hold on others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from vkdsurgeon.data.pictures import Picture
+
+_SMALLEST_WINDOW, _LIGHT = 0.92, (0.85, 1.15)
+
+
+def variants(pictures: Sequence[Picture], indices: Sequence[int], count: int) -> list[Picture]:
+    """Copies of some pictures.
+
+    Args:
+        pictures: The pictures.
+        indices: Which of them.
+        count: Copies of each.
+    """
+    return [replace(pictures[index], variant=number) for number in range(1, count + 1) for index in indices]
+
+
+def varied(image: Image.Image, picture: Picture) -> Image.Image:
+    """The picture (RGB) as its variant shows it, the same each time.
+
+    A window of 92 to 100 % of each side is scaled back to the picture's size, so that the layout of tokens stays, and
+    brightness, contrast and colour lie between 85 and 115 %: usual alterations (arXiv 2002.05709, appendix A), much
+    milder. Stronger ones (mirrored, turned by 10 degrees, windows from 80 %) were tried and could not be learnt.
+
+    Args:
+        image: The original, of any mode.
+        picture: Whose digest and variant decide.
+    """
+    generator = np.random.default_rng([int(picture.digest[:15], 16), picture.variant])
+    made = image.convert("RGB")
+    scale = generator.uniform(_SMALLEST_WINDOW, 1.0)
+    sides = [max(1, round(scale * side)) for side in made.size]
+    left, top = (int(generator.integers(0, whole - side + 1)) for whole, side in zip(made.size, sides, strict=True))
+    made = made.crop((left, top, left + sides[0], top + sides[1])).resize(image.size, Image.Resampling.BICUBIC)
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        made = enhance(made).enhance(float(generator.uniform(*_LIGHT)))
+    return made
