@@ -81,7 +81,7 @@ def make_lessons(
             empty=partial(FeatureStore, budget),
         )
     )
-    lessons = []
+    lessons: list[Lesson] = []
     for name, pictures, store, places, loss, weight, batch in (
         (
             "forget",
