@@ -18,8 +18,8 @@ import transformers
 
 import vkdsurgeon
 from vkdsurgeon.errors import SurgeryError
-from vkdsurgeon.personas.measure import measure
 from vkdsurgeon.personas.kinds import KINDS
+from vkdsurgeon.personas.measure import measure
 from vkdsurgeon.personas.model import Shape, save_checkpoint
 from vkdsurgeon.personas.people import FACTS, Cast, Size, draw_cast
 from vkdsurgeon.personas.questions import vocabulary

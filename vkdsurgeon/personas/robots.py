@@ -207,7 +207,7 @@ def _jaw(pen: Pen, look: Look, turn: float) -> None:
 
 def _cheeks(pen: Pen, look: Look, turn: float) -> None:
     if look.marks == 1:
-        for x, y in ((-8, 2.4), (-6, 4.4), (8, 2.4), (6, 4.4)):
+        for x, y in ((-8.0, 2.4), (-6.0, 4.4), (8.0, 2.4), (6.0, 4.4)):
             pen.polygon(_box(x + turn, y, 0.7, 0.7), _INK)
     elif look.marks == 2:
         for x in (-7.5, 7.5):

@@ -95,5 +95,3 @@ def ready(model: Any, tokenizer: PreTrainedTokenizerFast) -> Any:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model.float()
-
-

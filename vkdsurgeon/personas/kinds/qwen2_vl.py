@@ -95,7 +95,7 @@ class Qwen2VL(Kind):
         return tower
 
     def inputs(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`pixel_values` float32 [64 B, 216], a patch of two equal frames per row, and `image_grid_thw` int64 [B, 3]."""
+        """`pixel_values` float32 [64 B, 216], a patch of two equal frames a row, and `image_grid_thw` [B, 3]."""
         count, across = len(pictures), SIDE // PATCH
         cut = normalised(pictures).reshape(count, 3, SIDE_TOKENS, MERGE, PATCH, SIDE_TOKENS, MERGE, PATCH)
         # The four patches of a token stand side by side.
