@@ -120,6 +120,7 @@ def _train_tower(case: Case, scale: Scale, out: Path, tell: Tell) -> None:
         strangers=plan.tower_strangers,
         views=plan.tower_views,
         steps=plan.tower_steps,
+        batch=48,
         kind=KINDS[case.kind],
         style=STYLES[case.style],
         tell=_every("tower", plan.tower_steps, tell),
