@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from vkdsurgeon_cli.main import run as vkdsurgeon
 
 from benchmarks.study.__main__ import main
 from benchmarks.study.attacks import GRID, QUICK
@@ -73,14 +72,13 @@ def test_cases_of_one_world_share_their_base_and_what_is_there_stays(cases: Path
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_command_line_takes_every_kind(cases: Path, kind: str) -> None:
+def test_the_command_line_takes_every_kind(cases: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     place = place_of(Case(kind, "robots"), cases)
-    done = _vkdsurgeon("inspect", str(place.base), "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["model_type"] == kind
-    sets = ("--forget", str(place.records / "forget.jsonl"), "--retain", str(place.records / "retain.jsonl"))
-    done = _vkdsurgeon("unlearn", str(place.base), *sets, "--dry-run", "--json")
-    assert done.returncode == 0, done.stderr
+    assert vkdsurgeon(["inspect", str(place.base), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model_type"] == kind
+    sets = ["--forget", str(place.records / "forget.jsonl"), "--retain", str(place.records / "retain.jsonl")]
+    assert vkdsurgeon(["unlearn", str(place.base), *sets, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["forget_subjects"] == 2
 
 
 def test_a_row_holds_answers_attacks_and_what_unlearning_took(rows: Path) -> None:
@@ -129,7 +127,9 @@ def test_rows_that_are_there_are_skipped_and_missing_attacks_added(rows: Path) -
 
 
 def test_the_decoder_pass_is_restored(cases: Path) -> None:
-    decoder = StudyRecipe(what="", recipe={**SHORT.recipe, "decoder": {"steps": 2, "seek_steps": 1}})
+    decoder = StudyRecipe(
+        what="", recipe={**SHORT.recipe, "decoder": {"steps": 2, "seek_steps": 1, "answer_tokens": 1}}
+    )
     out = cases / "decoder.jsonl"
     run([place_of(Case("llava", "robots"), cases)], {"decoder": decoder}, [0], [], out=out)
     row = _rows(out)[-1]
@@ -263,7 +263,3 @@ def _made(case: str, recipe: str, name: float, retain: float) -> dict[str, Any]:
             "language_tensors_identical": True,
         }  # fmt: skip
     return row
-
-
-def _vkdsurgeon(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "vkdsurgeon_cli", *words], capture_output=True, text=True, check=False)
