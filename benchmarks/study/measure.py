@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,23 @@ from vkdsurgeon.decoder.keepset import read_keep_set
 from vkdsurgeon.decoder.operation import operate_decoder, prepare_decoder
 from vkdsurgeon.evaluation.metrics import groups_of
 from vkdsurgeon.evaluation.model import LoadedModel, load_model
+from vkdsurgeon.evaluation.prompts import Encoder
 from vkdsurgeon.evaluation.score import Answered, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, sample
 from vkdsurgeon.personas import unpack_generic
 from vkdsurgeon.surgery import Job, operate, prepare
+from vkdsurgeon.unlearn import Step
 
 # Held-out views of each retained person that are asked about, and how many such questions follow an attack.
 _RETAIN_VIEWS, _UTILITY = 3, 150
 _ATTRIBUTES = "vqa."
+
+
+class _Keeping(Encoder):
+    """Keeps every picture encoded: a case has few, and attacks show them over and over."""
+
+    def drop_pictures(self) -> None:
+        """Nothing is let go."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ class Laboratory:
             if record.task.startswith(_ATTRIBUTES)
         }
         utility = sample([record for record in self.kept if record.task.startswith("vqa")], _UTILITY, 0)
+        self._encoder: Encoder | None = None
         self.field = Battlefield(self.forget, self.heldout, self.retain, utility)
 
     def _read(self, name: str) -> list[Record]:
@@ -90,13 +100,16 @@ class Laboratory:
             sets = (pictures, []) if recipe.keep == "retain" else ([], pictures)
             started = time.monotonic()
             prepared = prepare(Job(self.place.base, forget, *sets, settings, seed=seed))
-            outcome = operate(prepared, lambda *_: None)
+            seen: list[Step] = []
+            outcome = operate(prepared, lambda _, event: seen.append(event) if isinstance(event, Step) else None)
             changes, last = dict(outcome.changes), outcome.verdicts[-1]
             facts: dict[str, Any] = {
                 "visual_seconds": round(time.monotonic() - started, 1),
-                "steps": outcome.last.steps,
+                "steps": len(seen),
                 "schedules": len(outcome.verdicts),
                 "forget_ratio": round(last.forget_ratio, 4),
+                # Of the pictures of a step; beside the ratio on held-out ones it tells what did not carry over.
+                "trained_ratio": round(seen[-1].forget_loss / seen[0].forget_loss, 4),
                 "retain_drift": round(last.retain_drift, 4),
                 "stop_rule_met": last.met,
                 "selected_elements": outcome.mask.count,
@@ -168,8 +181,10 @@ class Laboratory:
         return _shares(answer_records(loaded, self.heldout, SCORING), {"vqa.name": "name", "vqa": "vqa"})
 
     def load(self, root: Path) -> LoadedModel:
-        """A checkpoint in float32 on the CPU."""
-        return load_model(root, device="cpu", dtype="float32")
+        """A checkpoint in float32 on the CPU; all of a case share what was encoded for the first."""
+        loaded = load_model(root, device="cpu", dtype="float32")
+        self._encoder = self._encoder or _Keeping(loaded.encoder.processor)
+        return replace(loaded, encoder=self._encoder)
 
     def _attributes(self) -> dict[str, tuple[str, str]]:
         people = sorted({str(record.subject) for record in self.forget})

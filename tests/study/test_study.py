@@ -93,6 +93,7 @@ def test_a_row_holds_answers_attacks_and_what_unlearning_took(rows: Path) -> Non
         assert set(gold["attacks"]) == set(unlearned["attacks"]) == names
         facts = unlearned["unlearning"]
         assert facts["steps"] == 2
+        assert facts["trained_ratio"] > 0
         assert facts["language_tensors_identical"]
         assert unlearned["values"]["text_digest"] == base["values"]["text_digest"]
         assert gold["values"]["text_digest"] != base["values"]["text_digest"]
