@@ -111,7 +111,7 @@ def _attacks(cases: Sequence[Case]) -> str:
     rows = [row for case in cases for row in (case.gold, *case.recipes.values())]
     names = sorted({name for row in rows for name in row["attacks"]}, key=_order)
     restored = any("restore" in row for row in rows)
-    if not names:
+    if not names and not restored:
         return ""
     head = ("case", "seed", "recipe", *names, *(["original V + P put back: name"] if restored else []))
     lines = []
@@ -121,13 +121,17 @@ def _attacks(cases: Sequence[Case]) -> str:
             if restored:
                 cells.append(_number(100 * row["restore"]["name"]) if "restore" in row else "")
             lines.append([case.name, str(case.seed), recipe, *cells])
-    return "AG in points, and right answers before and after it in percent:\n\n" + _markdown(head, lines)
+    told = (
+        "AG in points; in brackets right answers before and after the attack, and of retained people after it, percent:"
+    )
+    return f"{told}\n\n{_markdown(head, lines)}"
 
 
 def _attack(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
-    return f"{found['ag']:+.1f} ({100 * found['before']:.0f} to {100 * found['after']:.0f})"
+    shares = [f"{100 * found[name]:.0f}" for name in ("before", "after", "retain_after")]
+    return f"{found['ag']:+.1f} ({shares[0]} to {shares[1]}, {shares[2]})"
 
 
 def _summary(cases: Sequence[Case]) -> str:

@@ -137,7 +137,7 @@ def test_the_decoder_pass_is_restored(cases: Path) -> None:
     assert set(row["restore"]) == {"name", "vqa"}
     assert not row["unlearning"]["language_tensors_identical"]
     assert row["unlearning"]["decoder_selected_elements"] > 0
-    assert "original V + P put back" not in tables(out)
+    assert "| original V + P put back: name |" in tables(out)
 
 
 def test_tables_show_every_case_and_which_bounds_hold(rows: Path) -> None:
@@ -253,7 +253,7 @@ def _made(case: str, recipe: str, name: float, retain: float) -> dict[str, Any]:
             "name": name, "general": 1.0, "retain": retain, "retain_general": 1.0, "text": 1.0, "text_digest": "x",
             "attribute_hits": hits,
         },
-        "attacks": {"people/15/0.0003": {"ag": 0.5, "before": 0.0, "after": 0.005}},
+        "attacks": {"people/15/0.0003": {"ag": 0.5, "before": 0.0, "after": 0.005, "retain_after": 0.9}},
         "device": {},
         "versions": {},
     }  # fmt: skip
