@@ -102,7 +102,7 @@ class Laboratory:
             prepared = prepare(Job(self.place.base, forget, *sets, settings, seed=seed))
             seen: list[Step] = []
             outcome = operate(prepared, lambda _, event: seen.append(event) if isinstance(event, Step) else None)
-            changes, last = dict(outcome.changes), outcome.verdicts[-1]
+            changes, last = dict(outcome.changes), outcome.verdict
             facts: dict[str, Any] = {
                 "visual_seconds": round(time.monotonic() - started, 1),
                 "steps": len(seen),
