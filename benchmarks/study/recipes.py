@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.recipe.preset import preset_settings
 
 # Rows of their own: measured, never unlearned.
 RESERVED = ("base", "gold")
@@ -26,12 +27,18 @@ class StudyRecipe(BaseModel):
         description="What retention is distilled on: the retain set; strangers drawn in the case's style; the "
         "strangers that ship with the package, as `unlearn` does without --retain and --generic.",
     )
-    recipe: dict[str, Any] = Field(default_factory=dict, description="Keys of the recipe that differ from the default.")
+    preset: str | None = Field(None, description="A preset of the package that `recipe` starts from.")
+    recipe: dict[str, Any] = Field(default_factory=dict, description="Keys of the recipe that differ from that.")
+
+    @property
+    def differences(self) -> dict[str, Any]:
+        """Keys that differ from the default recipe, those of the preset among them."""
+        return {**(preset_settings(self.preset) if self.preset else {}), **self.recipe}
 
     @property
     def settings(self) -> Recipe:
         """The recipe, validated."""
-        return Recipe.model_validate(self.recipe)
+        return Recipe.model_validate(self.differences)
 
 
 def load(file: Path) -> tuple[str, StudyRecipe]:
@@ -48,7 +55,9 @@ def load(file: Path) -> tuple[str, StudyRecipe]:
         recipe = StudyRecipe.model_validate(yaml.safe_load(text))
         _ = recipe.settings
     except (yaml.YAMLError, ValidationError) as error:
-        raise UserError(f"not a recipe of the study: {error}", where=file, expected="keys what, keep, recipe") from None
+        raise UserError(
+            f"not a recipe of the study: {error}", where=file, expected="what, keep, preset, recipe"
+        ) from None
     if file.stem in RESERVED:
         raise UserError("base and gold are measured beside every recipe", where=file, remedy="give it another name")
     return file.stem, recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,7 +49,7 @@ def run(
         wanted += [(name, seed, recipe, attacks) for seed in seeds for name, recipe in recipes.items()]
         laboratory: Laboratory | None = None
         for name, seed, recipe, asked in wanted:
-            settings = None if recipe is None else recipe.model_dump(exclude={"what"})
+            settings = None if recipe is None else {"keep": recipe.keep, "recipe": recipe.differences}
             old = _found(out, place.name, name, seed, settings)
             missing = [attack for attack in asked if attack.name not in (old or {}).get("attacks", {})]
             if old is not None and not missing:
@@ -80,9 +81,12 @@ def _found(out: Path, case: str, recipe: str, seed: int, settings: Any) -> dict[
 def _keep(out: Path, row: dict[str, Any]) -> None:
     # Several runs may fill one file.
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = os.open(out.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         provenance.keep(out, [row], IDENTITY)
+    finally:
+        os.close(folder)
 
 
 def _measure(

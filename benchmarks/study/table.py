@@ -53,7 +53,7 @@ def tables(file: Path) -> str:
 
 def _cases(rows: Sequence[Row]) -> list[Case]:
     found: list[Case] = []
-    for name in dict.fromkeys(row["case"] for row in rows):
+    for name in sorted({row["case"] for row in rows}):
         mine = [row for row in rows if row["case"] == name]
         base = next((row for row in mine if row["recipe"] == "base"), None)
         for seed in sorted({row["seed"] for row in mine if row["recipe"] != "base"}):

@@ -188,7 +188,8 @@ def test_attributes_leave_coincidences_out() -> None:
 def test_the_grid_is_complete_and_every_case_has_one_role(tmp_path: Path) -> None:
     names = [case.name for case in grid()]
     assert len(set(names)) == 3 * 2 * 3 * 3
-    assert {role_of(name) for name in names} == {"reporting"}
+    assert [role_of(name) for name in names].count("reporting") == 36
+    assert role_of("llava-avatars-b-2") == "tuning"
     assert role_of("shipped") == "tuning"
     roles = tmp_path / "roles.yaml"
     roles.write_text("tuning: ['llava-*']\nreporting: ['*']\n")
@@ -200,7 +201,8 @@ def test_the_grid_is_complete_and_every_case_has_one_role(tmp_path: Path) -> Non
 
 def test_the_recipes_of_the_study_are_recipes() -> None:
     found = dict(load(file) for file in sorted(RECIPES.glob("*.yaml")))
-    assert {"default", "random_mask", "no_retain", "decoder", "swap"} <= set(found)
+    assert {"default", "robust", "random_mask", "no_retain", "decoder", "swap"} <= set(found)
+    assert found["robust"].differences["tamper_steps"] == found["robust"].settings.tamper_steps > 0
     assert found["default"].recipe == {}
     assert found["random_mask"].settings.density == found["default"].settings.density
     assert found["no_retain"].keep == "built-in"
