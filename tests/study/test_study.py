@@ -128,9 +128,7 @@ def test_rows_that_are_there_are_skipped_and_missing_attacks_added(rows: Path) -
 
 
 def test_the_decoder_pass_is_restored(cases: Path) -> None:
-    decoder = StudyRecipe(
-        what="", recipe={**SHORT.recipe, "decoder": {"steps": 2, "seek_steps": 1, "answer_tokens": 1}}
-    )
+    decoder = StudyRecipe(what="", recipe={**SHORT.recipe, "decoder": {"steps": 2, "seek_steps": 1}})
     out = cases / "decoder.jsonl"
     run([place_of(Case("llava", "robots"), cases)], {"decoder": decoder}, [0], [], out=out)
     row = _rows(out)[-1]
