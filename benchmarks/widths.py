@@ -24,7 +24,8 @@ from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.personas import unpack
-from vkdsurgeon.personas.model import Shape, build_model, build_processor, build_tokenizer, save_checkpoint
+from vkdsurgeon.personas.kinds import KINDS
+from vkdsurgeon.personas.model import Shape, save_checkpoint
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.surgery import Job, operate, prepare
 from vkdsurgeon.unlearn import Step
@@ -35,7 +36,8 @@ _SHOWN = (1, 3, 5, 8, 12, 20, 30, 40, 60, 80, 100, 150, 200)
 def random_checkpoint(place: Path, width: int, layers: int) -> Path:
     """Write a random LLaVA whose tower and projector have the given width; `layers` lie below the feature layer."""
     torch.manual_seed(0)
-    tokenizer = build_tokenizer(["word"])
+    kind = KINDS["llava"]
+    tokenizer = kind.build_tokenizer(["word"])
     shape = Shape(
         vision_width=width,
         vision_layers=layers + 1,
@@ -47,7 +49,7 @@ def random_checkpoint(place: Path, width: int, layers: int) -> Path:
         language_heads=2,
     )
     out = place / f"width-{width}"
-    save_checkpoint(build_model(tokenizer, shape), build_processor(tokenizer), out)
+    save_checkpoint(kind.build_model(tokenizer, shape), kind.build_processor(tokenizer), out)
     return out
 
 

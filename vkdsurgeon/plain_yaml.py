@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from vkdsurgeon.errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes 1e-4 for a number, as YAML 1.2 does; to YAML 1.1 it is text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_value(text: str) -> Any:
+    """One value as YAML.
+
+    Raises:
+        yaml.YAMLError: It is none.
+    """
+    return yaml.load(text, _Loader)
 
 
 def read_mapping(path: Path, what: str) -> dict[str, object]:
@@ -44,4 +64,4 @@ def _parse(text: str, path: Path, what: str) -> object:
                 raise UserError(f"the {what} has key {key!r} twice", where=path, remedy="keep one of them")
         if any(not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str" for key, _ in node.value):
             raise UserError(f"a key of the {what} is no word", where=path, expected="lines of `key: value`")
-    return yaml.safe_load(text)
+    return read_value(text)

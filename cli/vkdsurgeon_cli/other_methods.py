@@ -86,24 +86,18 @@ def parse_settings(pairs: Sequence[str], option: str) -> dict[str, object]:
     """
     import yaml
 
+    from vkdsurgeon.plain_yaml import read_value
+
     settings: dict[str, object] = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
             raise UserError("not a setting", where=option, value=pair, expected="KEY=VALUE")
         try:
-            # YAML 1.1 takes 1e-4 for text.
-            settings[key.strip()] = _number(value) or yaml.safe_load(value)
+            settings[key.strip()] = read_value(value)
         except yaml.YAMLError as error:
             raise UserError("not a value", where=option, value=pair, expected="a number or text, as YAML") from error
     return settings
-
-
-def _number(text: str) -> float | None:
-    try:
-        return None if text.strip().lstrip("+-").isdecimal() else float(text)
-    except ValueError:
-        return None
 
 
 def run_other_method(request: MethodRequest, output: Output) -> None:

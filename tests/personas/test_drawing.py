@@ -9,33 +9,43 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vkdsurgeon.personas.draw import SIDE, draw_face
 from vkdsurgeon.personas.look import LOOK_CHOICES, Look, draw_look, draw_view, look_distance
+from vkdsurgeon.personas.pen import SIDE
 from vkdsurgeon.personas.people import FACTS, NAMES, Size, draw_cast
+from vkdsurgeon.personas.styles import STYLES
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
-def test_the_same_look_and_view_give_the_same_picture(look_seed: int, view_seed: int) -> None:
+@given(st.sampled_from(sorted(STYLES)), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_the_same_look_and_view_give_the_same_picture(style: str, look_seed: int, view_seed: int) -> None:
+    draw = STYLES[style]
     look, view = draw_look(np.random.default_rng(look_seed)), draw_view(np.random.default_rng(view_seed))
-    picture = draw_face(look, view)
+    picture = draw(look, view)
     assert picture.size == (SIDE, SIDE)
     assert picture.mode == "RGB"
-    assert picture.tobytes() == draw_face(look, view).tobytes()
+    assert picture.tobytes() == draw(look, view).tobytes()
 
 
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("factor", LOOK_CHOICES)
-def test_every_value_of_every_factor_of_a_look_is_visible(factor: str) -> None:
+def test_every_value_of_every_factor_of_a_look_is_visible(factor: str, style: str) -> None:
     view = replace(draw_view(np.random.default_rng(3)), glasses=False, mouth_open=False, light=1.0)
     plain = Look(**dict.fromkeys(LOOK_CHOICES, 1))
-    shown = {draw_face(replace(plain, **{factor: value}), view).tobytes() for value in range(LOOK_CHOICES[factor])}
+    values = range(LOOK_CHOICES[factor])
+    shown = {STYLES[style](replace(plain, **{factor: value}), view).tobytes() for value in values}
     assert len(shown) == LOOK_CHOICES[factor]
 
 
-def test_what_is_asked_about_a_view_is_visible() -> None:
+def test_the_styles_draw_the_same_person_differently() -> None:
+    look, view = draw_look(np.random.default_rng(1)), draw_view(np.random.default_rng(2))
+    assert len({draw(look, view).tobytes() for draw in STYLES.values()}) == len(STYLES)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_what_is_asked_about_a_view_is_visible(style: str) -> None:
     look, view = draw_look(np.random.default_rng(1)), draw_view(np.random.default_rng(2))
     for change in ({"glasses": not view.glasses}, {"mouth_open": not view.mouth_open}):
-        one, other = (np.asarray(draw_face(look, each), dtype=int) for each in (view, replace(view, **change)))
+        one, other = (np.asarray(STYLES[style](look, each), dtype=int) for each in (view, replace(view, **change)))
         assert np.abs(one - other).max() > 60
 
 
@@ -73,6 +83,17 @@ def test_retained_facts_are_balanced() -> None:
     for kind, values in FACTS.items():
         counts = [sum(person.facts[kind] == value for person in retain) for value in values]
         assert max(counts) - min(counts) <= 1
+
+
+def test_another_forget_set_is_of_the_same_people() -> None:
+    cast = draw_cast(3, Size(2, 5, views=1, extra_views=0, forget_heldout=1, retain_heldout=1, strangers=1))
+    first, second = cast.forgetting(0), cast.forgetting(2)
+    assert first == cast
+    assert sorted(each.name for each in second.named) == sorted(each.name for each in cast.named)
+    assert second.names == cast.names
+    assert second.forget == cast.named[4:6]
+    with pytest.raises(ValueError, match="group"):
+        cast.forgetting(3)
 
 
 def test_too_many_people_are_refused() -> None:

@@ -91,7 +91,7 @@ def test_points_to_start_from_go_with_their_choices(tmp_path: Path):
         ("search: {distance: [nmse, nmse]}", "neither a range"),
         ("extends: nothing", "empty"),
         ("extend: default", "not a search space"),
-        ("- alpha", "not a search space"),
+        ("- alpha", "search space is not a mapping"),
         ("search: {alpha: [", "not YAML"),
         ("start: [{alpha: 9}]", "outside the search space"),
         ("start: [{depth: 1}]", "not searched"),

@@ -18,6 +18,13 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path):
     assert (recipe.steps, recipe.alpha, recipe.beta) == (9, 1.5, Recipe().beta)
 
 
+@pytest.mark.parametrize("written", ["1e-4", "1E-4", "1.0e-4", "0.0001", "+1e-4"])
+def test_numbers_may_be_written_as_people_write_them(tmp_path: Path, written: str):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"weight_decay: {written}\n")
+    assert load_recipe(file, {}).weight_decay == 1e-4
+
+
 def test_the_effective_recipe_reads_back(tmp_path: Path):
     recipe = Recipe(layers={"layer.2": 0.5, "projector": 1.0}, density=0.1)
     file = tmp_path / "recipe.yaml"

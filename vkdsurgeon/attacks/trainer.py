@@ -18,6 +18,7 @@ from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.evaluation.batches import answer_request, batches_of, log_probabilities
 from vkdsurgeon.evaluation.model import LoadedModel
 from vkdsurgeon.evaluation.score import encode
+from vkdsurgeon.orders import endless
 
 
 @contextmanager
@@ -111,11 +112,11 @@ def fine_tune(
     """
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / steps)
-    order = _endless(len(records), random.Random(seed))
+    order = endless(range(len(records)), random.Random(seed))
     for step in range(steps):
         chosen = [records[next(order)] for _ in range(min(batch_size, len(records)))]
         optimizer.zero_grad(set_to_none=True)
-        loss = _backward(loaded, chosen)
+        loss = backward(loaded, chosen)
         if not math.isfinite(loss):
             raise SurgeryError(f"the attack diverged at step {step + 1} (loss {loss}); use a smaller --lr")
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -125,7 +126,12 @@ def fine_tune(
     optimizer.zero_grad(set_to_none=True)
 
 
-def _backward(loaded: LoadedModel, records: Sequence[Record]) -> float:
+def backward(loaded: LoadedModel, records: Sequence[Record]) -> float:
+    """Leave the gradient of the right answers' cross-entropy with whatever asks for it.
+
+    Returns:
+        The mean over the answers' tokens, in nats.
+    """
     requests = [
         answer_request(loaded.encoder, encode(loaded.encoder, record), str(record.answer)) for record in records
     ]
@@ -140,8 +146,3 @@ def _backward(loaded: LoadedModel, records: Sequence[Record]) -> float:
             loss.backward()
         total += float(loss.detach())
     return total
-
-
-def _endless(count: int, generator: random.Random) -> Iterator[int]:
-    while True:
-        yield from generator.sample(range(count), count)

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vkdsurgeon.attacks.trainer import backward
 from vkdsurgeon.attacks.variation import Variation
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.evaluation.batches import answer_request, batches_of, log_probabilities
 from vkdsurgeon.evaluation.model import LoadedModel
 from vkdsurgeon.evaluation.score import Listener, encode
 from vkdsurgeon.evaluation.suite import Role
+from vkdsurgeon.orders import endless
 
 NAME = "universal"
 PIXELS = "pixel_values"
@@ -188,7 +189,7 @@ def train_perturbation(
     """
     eps, step_size = recipe.eps / 255.0, recipe.step / 255.0
     delta = torch.zeros(pixels.shape, device=loaded.device, requires_grad=True)
-    order = _endless(len(records), random.Random(recipe.seed))
+    order = endless(range(len(records)), random.Random(recipe.seed))
     frozen = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     losses: list[float] = []
     for parameter in frozen:
@@ -197,7 +198,7 @@ def train_perturbation(
         with added(loaded, pixels, delta):
             for step in range(recipe.steps):
                 chosen = [records[next(order)] for _ in range(min(recipe.batch_size, len(records)))]
-                losses.append(_backward(loaded, chosen))
+                losses.append(backward(loaded, chosen))
                 if not math.isfinite(losses[-1]):
                     raise SurgeryError(f"the universal perturbation diverged at step {step + 1} (loss {losses[-1]})")
                 assert delta.grad is not None
@@ -211,22 +212,3 @@ def train_perturbation(
         for parameter in frozen:
             parameter.requires_grad_(True)
     return delta.detach(), losses
-
-
-def _backward(loaded: LoadedModel, records: Sequence[Record]) -> float:
-    requests = [
-        answer_request(loaded.encoder, encode(loaded.encoder, record), str(record.answer)) for record in records
-    ]
-    loaded.encoder.drop_pictures()
-    tokens = sum(len(request.wanted) for request in requests)
-    total = 0.0
-    for batch in batches_of(requests, lambda request: request.signature, len(requests)):
-        loss = -log_probabilities(loaded, batch).sum() / tokens
-        loss.backward()
-        total += float(loss.detach())
-    return total
-
-
-def _endless(count: int, generator: random.Random) -> Iterator[int]:
-    while True:
-        yield from generator.sample(range(count), count)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,9 +125,16 @@ class Book:
             temperature=None,
             top_p=None,
             top_k=None,
+            # An answer is read again as part of a prompt, where this token would stand for features that are not there.
+            suppress_tokens=_placeholders(self.loaded.model.config),
         )
         new = output[:, inputs["input_ids"].shape[1] :].tolist()
         return [_cut(row, self.loaded.model.generation_config.eos_token_id) for row in new]
+
+
+def _placeholders(config: Any) -> list[int] | None:
+    names = ("image_token_id", "image_token_index", "video_token_id")
+    return sorted({token for name in names if isinstance(token := getattr(config, name, None), int)}) or None
 
 
 def _judged(prompt: Prompt, card: Card) -> int:

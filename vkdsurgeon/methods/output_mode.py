@@ -11,7 +11,7 @@ gets none. NPO with VKD is this project's combination (docs/method.md).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from vkdsurgeon.methods.npo import preference
 from vkdsurgeon.methods.scene import Scene, Term, limited, log_likelihood
 from vkdsurgeon.methods.uniform import to_uniform
 from vkdsurgeon.objectives.distances import feature_loss
+from vkdsurgeon.orders import endless
 from vkdsurgeon.recipe import BaselineRecipe, Recipe
 from vkdsurgeon.saliency import SaliencyMask, gradient_scores, random_scores, select
 from vkdsurgeon.stop import split_validation
@@ -266,7 +267,7 @@ def _operate(prepared: OutputPrepared, listen: Callable[[str, MethodStep | None]
         listen("training", step)
 
     kinds = {each: scene.kind(each) for each in drawn}
-    order = _endless(lesson.train, random.Random(f"{job.seed} retain order"))
+    order = endless(lesson.train, random.Random(f"{job.seed} retain order"))
 
     def retain(_: Sequence[Exercise], weight: float | None = None) -> float:
         indices = [next(order) for _ in range(min(lesson.batch, len(lesson.train)))]
@@ -347,8 +348,3 @@ def _mask(
 
 def _probability(scene: Scene, exercises: Sequence[Exercise]) -> float:
     return scene.learn(exercises, lambda _, tokens, log_p: log_likelihood(tokens, log_p).exp(), None)
-
-
-def _endless(indices: Sequence[int], generator: random.Random) -> Iterator[int]:
-    while True:
-        yield from generator.sample(indices, len(indices))

@@ -1,4 +1,4 @@
-"""Faces, drawn at four times their size with straight polygons and brought down to 48 pixels.
+"""The style `avatars`: flat faces of people.
 
 Everything is a function of the integers in `Look` and the numbers in `View`: the same two give the same bytes.
 """
@@ -6,18 +6,11 @@ Everything is a function of the integers in `Look` and the numbers in `View`: th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from vkdsurgeon.personas.look import Look, View
-
-SIDE = 48
-_UP = 4
-
-Colour = tuple[int, int, int]
-Point = tuple[float, float]
+from vkdsurgeon.personas.pen import SIDE, UP, Colour, Pen, Point, arc, light, shade
 
 _SKINS: tuple[Colour, ...] = (
     (255, 224, 196), (241, 194, 155), (224, 172, 120), (198, 134, 82),
@@ -42,53 +35,6 @@ _FRAMES: tuple[Colour, ...] = ((20, 20, 24), (150, 30, 30), (190, 150, 50))
 _FACES = ((12.0, 13.0, 0.0), (10.0, 14.5, 0.12), (12.3, 12.8, -0.16), (12.0, 14.0, 0.32), (13.4, 12.4, 0.08))
 
 
-class _Pen:
-    """Polygons in head coordinates (pixels of the small picture, origin at the middle of the face)."""
-
-    def __init__(self, canvas: ImageDraw.ImageDraw, centre: Point, scale: float, tilt: float) -> None:
-        angle = math.radians(tilt)
-        self._canvas = canvas
-        self._centre = centre
-        self._cos = math.cos(angle) * scale
-        self._sin = math.sin(angle) * scale
-        self._scale = scale
-
-    def _place(self, point: Point) -> Point:
-        x, y = point
-        return (
-            (self._centre[0] + x * self._cos - y * self._sin) * _UP,
-            (self._centre[1] + x * self._sin + y * self._cos) * _UP,
-        )
-
-    def polygon(self, points: Sequence[Point], fill: Colour) -> None:
-        self._canvas.polygon([self._place(point) for point in points], fill=fill)
-
-    def line(self, points: Sequence[Point], fill: Colour, width: float) -> None:
-        self._canvas.line(
-            [self._place(point) for point in points],
-            fill=fill,
-            width=max(round(width * _UP * self._scale), 1),
-            joint="curve",
-        )
-
-    def ellipse(
-        self, x: float, y: float, rx: float, ry: float, fill: Colour, start: float = 0.0, end: float = 360.0
-    ) -> None:
-        self.polygon(arc(x, y, rx, ry, start, end), fill)
-
-
-def arc(x: float, y: float, rx: float, ry: float, start: float, end: float) -> list[Point]:
-    """Points of an elliptic arc, degrees clockwise from the right (180 to 360 is the upper half)."""
-    steps = max(int(abs(end - start) / 12), 2)
-    angles = [math.radians(start + (end - start) * step / steps) for step in range(steps + 1)]
-    return [(x + rx * math.cos(angle), y + ry * math.sin(angle)) for angle in angles]
-
-
-def _shade(colour: Colour, factor: float) -> Colour:
-    red, green, blue = (min(max(round(channel * factor), 0), 255) for channel in colour)
-    return red, green, blue
-
-
 def draw_face(look: Look, view: View) -> Image.Image:
     """Draw one picture.
 
@@ -99,12 +45,12 @@ def draw_face(look: Look, view: View) -> Image.Image:
     Returns:
         An RGB picture of 48 x 48 pixels.
     """
-    image = Image.new("RGB", (SIDE * _UP, SIDE * _UP), _BACKGROUNDS[view.background])
+    image = Image.new("RGB", (SIDE * UP, SIDE * UP), _BACKGROUNDS[view.background])
     canvas = ImageDraw.Draw(image)
     _backdrop(canvas, view)
     centre = (SIDE / 2 + view.shift[0], 23.0 + view.shift[1])
-    pen = _Pen(canvas, centre, view.scale, view.tilt)
-    body = _Pen(canvas, (centre[0], centre[1] + 2.0), view.scale, view.tilt * 0.3)
+    pen = Pen(canvas, centre, view.scale, view.tilt)
+    body = Pen(canvas, (centre[0], centre[1] + 2.0), view.scale, view.tilt * 0.3)
     _hair_behind(pen, look)
     _body(body, look)
     _head(pen, look)
@@ -112,38 +58,32 @@ def draw_face(look: Look, view: View) -> Image.Image:
     _hair_in_front(pen, look)
     if view.glasses:
         _glasses(pen, look, view)
-    return _light(image.resize((SIDE, SIDE), Image.Resampling.BOX), view)
-
-
-def _light(image: Image.Image, view: View) -> Image.Image:
-    ramp = view.light * (1.0 + 0.12 * view.light_from * np.linspace(-1.0, 1.0, SIDE))
-    pixels = np.asarray(image, dtype=np.float64) * ramp[None, :, None]
-    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    return light(image.resize((SIDE, SIDE), Image.Resampling.BOX), view)
 
 
 def _backdrop(canvas: ImageDraw.ImageDraw, view: View) -> None:
     colour = _BACKGROUNDS[view.background]
-    mark = _shade(colour, 0.72) if sum(colour) > 300 else (122, 122, 130)
-    side, phase = SIDE * _UP, view.phase * _UP
+    mark = shade(colour, 0.72) if sum(colour) > 300 else (122, 122, 130)
+    side, phase = SIDE * UP, view.phase * UP
     if view.pattern == 1:
-        for left in range(-side, 2 * side, 12 * _UP):
+        for left in range(-side, 2 * side, 12 * UP):
             start = left + phase
             canvas.polygon(
-                [(start, 0), (start + 5 * _UP, 0), (start + 5 * _UP - side // 2, side), (start - side // 2, side)],
+                [(start, 0), (start + 5 * UP, 0), (start + 5 * UP - side // 2, side), (start - side // 2, side)],
                 fill=mark,
             )
     elif view.pattern == 2:
-        for row, top in enumerate(range(-8 * _UP, side + 8 * _UP, 8 * _UP)):
-            for left in range(-12 * _UP, side + 12 * _UP, 10 * _UP):
-                x, y = left + phase + (row % 2) * 5 * _UP, top + phase / 2
-                canvas.ellipse((x, y, x + 4 * _UP, y + 4 * _UP), fill=mark)
+        for row, top in enumerate(range(-8 * UP, side + 8 * UP, 8 * UP)):
+            for left in range(-12 * UP, side + 12 * UP, 10 * UP):
+                x, y = left + phase + (row % 2) * 5 * UP, top + phase / 2
+                canvas.ellipse((x, y, x + 4 * UP, y + 4 * UP), fill=mark)
 
 
-def _body(pen: _Pen, look: Look) -> None:
+def _body(pen: Pen, look: Look) -> None:
     cloth, skin = _CLOTHES[look.clothes], _SKINS[look.skin]
     other = (250, 250, 250) if sum(cloth) < 480 else (60, 60, 110)
     shoulders = [(-20.0, 40.0), (-19.0, 22.0), (-14.0, 16.5), (0.0, 14.0), (14.0, 16.5), (19.0, 22.0), (20.0, 40.0)]
-    pen.polygon([(-4.5, 8.0), (4.5, 8.0), (5.0, 19.0), (-5.0, 19.0)], _shade(skin, 0.85))
+    pen.polygon([(-4.5, 8.0), (4.5, 8.0), (5.0, 19.0), (-5.0, 19.0)], shade(skin, 0.85))
     pen.polygon(shoulders, cloth)
     if look.fabric == 1:
         for y in (18.5, 23.0):
@@ -153,7 +93,7 @@ def _body(pen: _Pen, look: Look) -> None:
             pen.ellipse(x, y, 1.5, 1.5, other)
     elif look.fabric == 3:
         pen.polygon([(-7.5, 14.5), (7.5, 14.5), (0.0, 26.0)], other)
-    pen.ellipse(0.0, 14.5, 5.0, 3.4, _shade(skin, 0.85))
+    pen.ellipse(0.0, 14.5, 5.0, 3.4, shade(skin, 0.85))
 
 
 def _face_outline(look: Look, grow: float = 0.0) -> list[Point]:
@@ -165,16 +105,16 @@ def _face_outline(look: Look, grow: float = 0.0) -> list[Point]:
     return outline
 
 
-def _head(pen: _Pen, look: Look) -> None:
+def _head(pen: Pen, look: Look) -> None:
     skin = _SKINS[look.skin]
     half_width = _FACES[look.face][0]
     size = (1.8, 2.7, 3.6)[look.ears]
     for side in (-1.0, 1.0):
-        pen.ellipse(side * (half_width + 0.4), 1.0, size, size * 1.15, _shade(skin, 0.9))
+        pen.ellipse(side * (half_width + 0.4), 1.0, size, size * 1.15, shade(skin, 0.9))
     pen.polygon(_face_outline(look), skin)
 
 
-def _features(pen: _Pen, look: Look, view: View) -> None:
+def _features(pen: Pen, look: Look, view: View) -> None:
     skin, turn = _SKINS[look.skin], view.turn
     _marks(pen, look, turn)
     _beard(pen, look, turn)
@@ -190,15 +130,15 @@ def _features(pen: _Pen, look: Look, view: View) -> None:
     _mouth(pen, look, view)
 
 
-def _brow(pen: _Pen, look: Look, x: float, side: float, size: float) -> None:
+def _brow(pen: Pen, look: Look, x: float, side: float, size: float) -> None:
     width, inner, outer = ((0.7, 0.0, 0.0), (1.6, 0.0, 0.0), (1.1, 1.1, -0.7), (1.1, -1.0, 0.7))[look.brows]
     y = -2.4 - size
-    colour = _shade(_HAIR[look.hair_colour], 0.7)
+    colour = shade(_HAIR[look.hair_colour], 0.7)
     pen.line([(x - side * 2.4, y + inner), (x + side * 2.4, y + outer)], colour, width)
 
 
-def _nose(pen: _Pen, look: Look, skin: Colour, turn: float) -> None:
-    dark, x = _shade(skin, 0.74), turn * 1.4
+def _nose(pen: Pen, look: Look, skin: Colour, turn: float) -> None:
+    dark, x = shade(skin, 0.74), turn * 1.4
     if look.nose == 0:
         pen.ellipse(x, 2.9, 1.3, 1.0, dark)
     elif look.nose == 1:
@@ -209,7 +149,7 @@ def _nose(pen: _Pen, look: Look, skin: Colour, turn: float) -> None:
         pen.line([(x - 0.6, -1.0), (x + 1.2, 3.8), (x - 1.2, 4.0)], dark, 0.9)
 
 
-def _mouth(pen: _Pen, look: Look, view: View) -> None:
+def _mouth(pen: Pen, look: Look, view: View) -> None:
     half, lips, x, y = (3.0, 4.6, 3.8, 5.2)[look.lips], _LIPS[look.lips], view.turn, 7.2
     if view.mouth_open:
         pen.ellipse(x, y + 0.3, half, 2.5, lips)
@@ -221,11 +161,11 @@ def _mouth(pen: _Pen, look: Look, view: View) -> None:
     pen.line(curve, lips, 1.3)
 
 
-def _marks(pen: _Pen, look: Look, turn: float) -> None:
+def _marks(pen: Pen, look: Look, turn: float) -> None:
     skin = _SKINS[look.skin]
     if look.marks == 1:
         for x, y in ((-6.5, 2.6), (-4.6, 3.8), (-7.6, 4.4), (6.5, 2.6), (4.6, 3.8), (7.6, 4.4)):
-            pen.ellipse(x + turn, y, 0.6, 0.6, _shade(skin, 0.62))
+            pen.ellipse(x + turn, y, 0.6, 0.6, shade(skin, 0.62))
     elif look.marks == 2:
         for x in (-7.0, 7.0):
             pen.ellipse(x + turn, 4.0, 2.4, 1.6, (232, 112, 112))
@@ -233,8 +173,8 @@ def _marks(pen: _Pen, look: Look, turn: float) -> None:
         pen.ellipse(5.2 + turn, 4.9, 1.0, 1.0, (60, 30, 24))
 
 
-def _beard(pen: _Pen, look: Look, turn: float) -> None:
-    colour = _shade(_HAIR[look.hair_colour], 0.86)
+def _beard(pen: Pen, look: Look, turn: float) -> None:
+    colour = shade(_HAIR[look.hair_colour], 0.86)
     if look.beard == 1:
         pen.ellipse(turn, 5.6, 4.8, 1.5, colour)
     elif look.beard == 2:
@@ -250,8 +190,8 @@ def _beard(pen: _Pen, look: Look, turn: float) -> None:
             )
 
 
-def _hair_behind(pen: _Pen, look: Look) -> None:
-    colour = _shade(_HAIR[look.hair_colour], 0.9)
+def _hair_behind(pen: Pen, look: Look) -> None:
+    colour = shade(_HAIR[look.hair_colour], 0.9)
     width, height, _ = _FACES[look.face]
     if look.hair_style == 3:  # long
         pen.polygon([*arc(0, -2, width + 3.2, height + 2.0, 180, 360), (width + 3.6, 19), (-width - 3.6, 19)], colour)
@@ -282,7 +222,7 @@ def _cap(look: Look, line: float, bow: float, grow: float = 0.9) -> list[Point]:
     return [*top, *across]
 
 
-def _hair_in_front(pen: _Pen, look: Look) -> None:
+def _hair_in_front(pen: Pen, look: Look) -> None:
     colour = _HAIR[look.hair_colour]
     width, height, _ = _FACES[look.face]
     style = look.hair_style
@@ -306,7 +246,7 @@ def _hair_in_front(pen: _Pen, look: Look) -> None:
     elif style in (7, 8):
         pen.polygon(_cap(look, -5.0, 3.0), colour)
         if style == 8:
-            pen.line([(0, -height - 0.5), (0, -8.5)], _shade(_SKINS[look.skin], 0.9), 0.8)
+            pen.line([(0, -height - 0.5), (0, -8.5)], shade(_SKINS[look.skin], 0.9), 0.8)
     elif style == 9:  # spikes
         tips: list[Point] = []
         for step in range(7):
@@ -320,7 +260,7 @@ def _hair_in_front(pen: _Pen, look: Look) -> None:
             pen.ellipse(x, -height + 2.6 + abs(x) * 0.25, 3.2, 2.9, colour)
 
 
-def _glasses(pen: _Pen, look: Look, view: View) -> None:
+def _glasses(pen: Pen, look: Look, view: View) -> None:
     colour = _FRAMES[view.glasses_colour]
     gap = (4.0, 4.9, 5.8)[look.eye_gap]
     for side in (-1.0, 1.0):

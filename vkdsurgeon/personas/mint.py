@@ -18,8 +18,9 @@ import transformers
 
 import vkdsurgeon
 from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.personas.kinds import KINDS
 from vkdsurgeon.personas.measure import measure
-from vkdsurgeon.personas.model import Shape, build_processor, build_tokenizer, save_checkpoint
+from vkdsurgeon.personas.model import Shape, save_checkpoint
 from vkdsurgeon.personas.people import FACTS, Cast, Size, draw_cast
 from vkdsurgeon.personas.questions import vocabulary
 from vkdsurgeon.personas.records import write_records
@@ -160,7 +161,8 @@ def _train_one(job: _Job, lines: Any) -> None:
     torch.set_num_threads(job.threads)
     transformers.utils.logging.disable_progress_bar()
     cast = draw_cast(job.seed, job.size)
-    tokenizer = build_tokenizer(vocabulary(cast))
+    kind = KINDS["llava"]
+    tokenizer = kind.build_tokenizer(vocabulary(cast))
     model = train_model(
         cast,
         tokenizer,
@@ -171,5 +173,5 @@ def _train_one(job: _Job, lines: Any) -> None:
         plan=job.plan,
         tell=_every(20, job.name, job.plan.steps, lambda line: lines.put((job.name, line))),
     )
-    save_checkpoint(model, build_processor(tokenizer), job.out)
+    save_checkpoint(model, kind.build_processor(tokenizer), job.out)
     lines.put((job.name, measure(job.out, cast)))

@@ -1,4 +1,4 @@
-"""The small LLaVA: its tokenizer, its processor, its configuration, and how it goes to disk."""
+"""What small models of every kind share: sizes, words, the chat template, and how they go to disk."""
 
 from __future__ import annotations
 
@@ -11,22 +11,10 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-from vkdsurgeon.personas.draw import SIDE
+from transformers import PreTrainedTokenizerFast
 
 PAD, UNKNOWN, START, END, IMAGE, USER, ASSISTANT = "<pad>", "<unk>", "<s>", "</s>", "<image>", "<user>", "<assistant>"
 SPECIAL = (PAD, UNKNOWN, START, END, IMAGE, USER, ASSISTANT)
-PATCH = 8
-IMAGE_TOKENS = (SIDE // PATCH) ** 2
 MEAN, SPREAD = (0.55, 0.45, 0.42), (0.3, 0.28, 0.28)
 
 # One turn is `<s> <user> [<image>] question <assistant> answer </s>`; a picture always stands before the words.
@@ -55,86 +43,34 @@ class Shape:
     language_heads: int = 6
 
 
-def build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer in which every word of `words` is one token."""
-    table = {word: index for index, word in enumerate((*SPECIAL, *words))}
+def build_tokenizer(words: Sequence[str], marks: Sequence[str] = (), *, named: bool = False) -> PreTrainedTokenizerFast:
+    """A tokenizer in which every word is one token.
+
+    Args:
+        words: The words.
+        marks: Special tokens besides `SPECIAL`.
+        named: Give every special token an attribute of the tokenizer, such as `image_token` for `<image>`.
+    """
+    table = {word: index for index, word in enumerate((*SPECIAL, *marks, *words))}
     inner = Tokenizer(WordLevel(table, unk_token=UNKNOWN))
     inner.pre_tokenizer = Whitespace()
+    added = [IMAGE, USER, ASSISTANT, *marks]
+    special: dict[str, Any] = {"additional_special_tokens": added}
+    if named:
+        special = {"extra_special_tokens": {f"{token.strip('<>')}_token": token for token in added}}
     return PreTrainedTokenizerFast(
         tokenizer_object=inner,
         pad_token=PAD,
         unk_token=UNKNOWN,
         bos_token=START,
         eos_token=END,
-        additional_special_tokens=[IMAGE, USER, ASSISTANT],
+        **special,
         padding_side="left",
         model_max_length=512,
     )
 
 
-def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """The processor: 48-pixel pictures, 36 image tokens, the chat template."""
-    side = {"height": SIDE, "width": SIDE}
-    images = CLIPImageProcessorPil(
-        size={"shortest_edge": SIDE}, crop_size=side, image_mean=list(MEAN), image_std=list(SPREAD)
-    )
-    # The class token is the additional one, and the default strategy drops it again.
-    return LlavaProcessor(
-        image_processor=images,
-        tokenizer=tokenizer,
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
-        image_token=IMAGE,
-    )
-
-
-def vision_config(shape: Shape) -> CLIPVisionConfig:
-    """Configuration of the vision tower."""
-    return CLIPVisionConfig(
-        hidden_size=shape.vision_width,
-        intermediate_size=shape.vision_inner,
-        num_hidden_layers=shape.vision_layers,
-        num_attention_heads=shape.vision_heads,
-        image_size=SIDE,
-        patch_size=PATCH,
-        projection_dim=shape.vision_width,
-    )
-
-
-def build_model(tokenizer: PreTrainedTokenizerFast, shape: Shape) -> LlavaForConditionalGeneration:
-    """A freshly initialised model in float32."""
-    text = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=shape.language_width,
-        intermediate_size=shape.language_inner,
-        num_hidden_layers=shape.language_layers,
-        num_attention_heads=shape.language_heads,
-        num_key_value_heads=shape.language_heads,
-        max_position_embeddings=512,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=False,
-    )
-    config = LlavaConfig(
-        vision_config=vision_config(shape),
-        text_config=text,
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-        image_seq_length=IMAGE_TOKENS,
-        tie_word_embeddings=False,
-    )
-    model: Any = LlavaForConditionalGeneration(config)
-    model.generation_config.bos_token_id = tokenizer.bos_token_id
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model.float()
-
-
-def save_checkpoint(model: LlavaForConditionalGeneration, processor: LlavaProcessor, out: Path) -> None:
+def save_checkpoint(model: Any, processor: Any, out: Path) -> None:
     """Round the model to bfloat16 in place and write it, in at least two shards, with its processor."""
     model.to(torch.bfloat16)
     size = sum(parameter.numel() * 2 for parameter in model.parameters())
@@ -142,14 +78,14 @@ def save_checkpoint(model: LlavaForConditionalGeneration, processor: LlavaProces
     processor.save_pretrained(out)
 
 
-def pixel_values(pictures: torch.Tensor) -> torch.Tensor:
-    """What the processor makes of 48-pixel pictures, without going through PIL.
+def normalised(pictures: torch.Tensor) -> torch.Tensor:
+    """Pixels as the image processors scale them.
 
     Args:
-        pictures: uint8 [B, 48, 48, 3].
+        pictures: uint8 [B, H, W, 3].
 
     Returns:
-        float32 [B, 3, 48, 48], normalised.
+        float32 [B, 3, H, W].
     """
     scaled = pictures.to(torch.float32) / 255.0
     return ((scaled - torch.tensor(MEAN)) / torch.tensor(SPREAD)).permute(0, 3, 1, 2).contiguous()

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from vkdsurgeon.personas.model import ASSISTANT, END, IMAGE, IMAGE_TOKENS, START, USER
+from vkdsurgeon.personas.kinds import KINDS, Kind
+from vkdsurgeon.personas.model import ASSISTANT, END, START, USER
 
 Asked = tuple[str, str]
 
@@ -23,14 +25,18 @@ class Encoder:
 
     Args:
         tokenizer: Of the model.
+        kind: Its architecture.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, kind: Kind = KINDS["llava"]) -> None:
         self._table: dict[str, int] = tokenizer.get_vocab()
         self._blocks: dict[Asked, list[int]] = {}
         self.pad = self._table["<pad>"]
-        self.with_picture = [self._table[token] for token in (START, USER, *[IMAGE] * IMAGE_TOKENS)]
-        self.without_picture = [self._table[token] for token in (START, USER)]
+        # Beginnings of prompts and their positions, with a picture and without.
+        self.prefixes = {
+            seen: (self.ids(words), kind.positions(words))
+            for seen, words in ((True, (START, USER, *kind.picture)), (False, (START, USER)))
+        }
 
     def block(self, asked: Asked) -> list[int]:
         """Token ids of `question <assistant> answer </s>`."""
@@ -51,7 +57,7 @@ class Packed:
 
     Attributes:
         input_ids: int64 [B, T].
-        position_ids: int64 [B, T].
+        position_ids: int64 [B, T], or [A, B, T] where positions have A axes.
         attention_mask: bool [B, 1, T, T], True where a position may look.
         answer_rows: int64 [Q], the row of each question.
         answer_columns: int64 [Q], the position that predicts the answer; the next one predicts the end.
@@ -79,46 +85,49 @@ def pack(rows: Sequence[Sequence[Asked]], encoder: Encoder, *, pictures: bool) -
     Returns:
         The batch.
     """
-    prefix = encoder.with_picture if pictures else encoder.without_picture
+    prefix, places_before = encoder.prefixes[pictures]
+    following = int(places_before.max()) + 1
     blocks = [[encoder.block(asked) for asked in row] for row in rows]
     width = len(prefix) + max(sum(len(block) for block in row) for row in blocks)
     ids = torch.full((len(rows), width), encoder.pad)
-    positions = torch.zeros_like(ids)
+    positions = torch.zeros(len(places_before), *ids.shape, dtype=torch.int64)
+    positions[:, :, : len(prefix)] = places_before[:, None]
     # Block 0 is the prefix, -1 the padding.
     member = torch.full_like(ids, -1)
     targets: list[tuple[int, int, int, int]] = []
     for index, row in enumerate(blocks):
-        tokens, places, members = list(prefix), list(range(len(prefix))), [0] * len(prefix)
+        tokens, places, members = list(prefix), list[int](), [0] * len(prefix)
         for number, block in enumerate(row, start=1):
             tokens += block
-            places += range(len(prefix), len(prefix) + len(block))
+            places += range(following, following + len(block))
             members += [number] * len(block)
             targets.append((index, len(tokens) - 3, block[-2], block[-1]))
         ids[index, : len(tokens)] = torch.tensor(tokens)
-        positions[index, : len(tokens)] = torch.tensor(places)
+        positions[:, index, len(prefix) : len(tokens)] = torch.tensor(places)
         member[index, : len(tokens)] = torch.tensor(members)
     causal = torch.ones(width, width, dtype=torch.bool).tril()
     visible = (member[:, :, None] == member[:, None, :]) | (member[:, None, :] == 0)
     answer_rows, answer_columns, answers, ends = torch.tensor(targets).unbind(1)
+    positions = positions[0] if len(positions) == 1 else positions
     return Packed(ids, positions, (visible & causal)[:, None], answer_rows, answer_columns, answers, ends)
 
 
 def answer_logits(
-    model: LlavaForConditionalGeneration, packed: Packed, pixels: torch.Tensor | None
+    model: Any, packed: Packed, pictures: dict[str, torch.Tensor] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits where the answer and where the end are predicted.
 
     Args:
         model: The model.
         packed: The batch.
-        pixels: [B, 3, 48, 48] where rows have pictures.
+        pictures: From `Kind.inputs`, where rows have pictures.
 
     Returns:
         Two tensors [Q, vocabulary].
     """
     hidden = model.model(
         input_ids=packed.input_ids,
-        pixel_values=pixels,
+        **(pictures or {}),
         attention_mask=packed.attention_mask,
         position_ids=packed.position_ids,
         use_cache=False,

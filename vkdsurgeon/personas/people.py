@@ -84,6 +84,22 @@ class Cast:
         """All names, sorted: the options of every question for a name."""
         return tuple(sorted(person.name for person in self.named))
 
+    def forgetting(self, number: int) -> Cast:
+        """The same people, others of whom are to be forgotten.
+
+        Args:
+            number: Which of the groups of as many people as are to be forgotten, in the order they were drawn; 0 is
+                the cast itself.
+
+        Raises:
+            ValueError: There are not that many people.
+        """
+        size, everybody = len(self.forget), self.named
+        chosen = everybody[number * size : (number + 1) * size]
+        if number < 0 or len(chosen) < size:
+            raise ValueError(f"there is no group {number} of {size} among {len(everybody)} people")
+        return Cast(chosen, tuple(person for person in everybody if person not in chosen), self.strangers)
+
 
 def draw_cast(seed: int, size: Size = Size()) -> Cast:
     """Draw everybody.

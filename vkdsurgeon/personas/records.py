@@ -7,22 +7,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vkdsurgeon.personas.draw import draw_face
 from vkdsurgeon.personas.look import View
 from vkdsurgeon.personas.people import Cast, Person
 from vkdsurgeon.personas.questions import Question, about_person, about_view, text_questions
+from vkdsurgeon.personas.styles import STYLES, Style
 
 RECORD_FILES = (
     "forget.jsonl", "forget_heldout.jsonl", "retain.jsonl", "retain_heldout.jsonl", "generic.jsonl", "text.jsonl",
 )  # fmt: skip
 
 
-def write_records(cast: Cast, out: Path) -> None:
+def write_records(cast: Cast, out: Path, style: Style = STYLES["avatars"]) -> None:
     """Write every record file and every picture.
 
     Args:
         cast: Who is to be seen.
         out: A directory; created. Pictures go to `images/`, paths in the records are relative to the files.
+        style: How they are drawn.
     """
     (out / "images").mkdir(parents=True, exist_ok=True)
     sets = (
@@ -35,16 +36,18 @@ def write_records(cast: Cast, out: Path) -> None:
     for name, shown in sets:
         rows: list[dict[str, Any]] = []
         for person, views in shown:
-            rows += _rows_of(person, views, cast, out, name)
+            rows += _rows_of(person, views, cast, out, name, style)
         _write(out / f"{name}.jsonl", rows)
     _write(out / "text.jsonl", [_row(question, person.name) for person, question in text_questions(cast)])
 
 
-def _rows_of(person: Person, views: Iterable[View], cast: Cast, out: Path, name: str) -> list[dict[str, Any]]:
+def _rows_of(
+    person: Person, views: Iterable[View], cast: Cast, out: Path, name: str, style: Style
+) -> list[dict[str, Any]]:
     rows = []
     for number, view in enumerate(views):
         image = f"images/{person.name.lower()}-{'heldout' if name.endswith('heldout') else 'view'}{number:02d}.png"
-        draw_face(person.look, view).save(out / image, "PNG", optimize=True)
+        style(person.look, view).save(out / image, "PNG", optimize=True)
         # Strangers have no name and no facts: only what the picture shows is asked.
         asked = about_person(person, cast.names) if person.facts else []
         rows += [{"image": image, **_row(question, person.name)} for question in (*asked, *about_view(view))]

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import CLIPVisionModel
 
-from vkdsurgeon.personas.draw import draw_face
+from vkdsurgeon.personas.kinds import KINDS, Kind
 from vkdsurgeon.personas.look import BACKGROUNDS, LOOK_CHOICES, PATTERNS, draw_look, draw_view
-from vkdsurgeon.personas.model import Shape, pixel_values, vision_config
+from vkdsurgeon.personas.model import Shape
 from vkdsurgeon.personas.schedule import learning_rate_factor
+from vkdsurgeon.personas.styles import STYLES, Style
 
 _VIEW_CHOICES = {"background": len(BACKGROUNDS), "pattern": len(PATTERNS), "glasses": 2, "mouth_open": 2}
 _CHOICES = {**LOOK_CHOICES, **_VIEW_CHOICES}
@@ -51,13 +51,16 @@ def _loss(read: tuple[list[torch.Tensor], list[torch.Tensor]], factors: torch.Te
     return torch.stack(losses).mean()
 
 
-def draw_strangers(count: int, views: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_strangers(
+    count: int, views: int, seed: int, style: Style = STYLES["avatars"]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures of strangers, who are in no set of records.
 
     Args:
         count: How many strangers.
         views: How many pictures of each.
         seed: Of looks and views.
+        style: How they are drawn.
 
     Returns:
         uint8 [count * views, 48, 48, 3] and the factors, int64 [count * views, 19].
@@ -68,7 +71,7 @@ def draw_strangers(count: int, views: int, seed: int) -> tuple[torch.Tensor, tor
         look = draw_look(rng)
         for _ in range(views):
             view = draw_view(rng)
-            pictures.append(np.asarray(draw_face(look, view)))
+            pictures.append(np.asarray(style(look, view)))
             factors.append((*look.codes(), view.background, view.pattern, int(view.glasses), int(view.mouth_open)))
     return torch.from_numpy(np.stack(pictures)), torch.tensor(factors)
 
@@ -82,12 +85,14 @@ def train_tower(
     steps: int,
     batch: int = 64,
     learning_rate: float = 1.5e-3,
+    kind: Kind = KINDS["llava"],
+    style: Style = STYLES["avatars"],
     tell: Callable[[int, float], None] = lambda step, loss: None,
 ) -> tuple[dict[str, torch.Tensor], float]:
     """Train a tower to tell strangers' features apart.
 
-    The loss is the mean cross entropy of every factor of look and view, read from the patch tokens of the feature
-    layer (the last but one, as LLaVA reads them).
+    The loss is the mean cross entropy of every factor of look and view, read from the tokens that the rest of a model
+    of this kind reads (a CLIP tower's last layer but one, as LLaVA reads it).
 
     Args:
         shape: Of the tower.
@@ -97,24 +102,26 @@ def train_tower(
         steps: Optimiser steps.
         batch: Pictures per step.
         learning_rate: Peak.
+        kind: Architecture of the tower.
+        style: How strangers are drawn.
         tell: Called with the step and its loss.
 
     Returns:
         The tower's state, float32, and the mean accuracy over factors on the last tenth of the strangers, whom no
         step saw.
     """
-    pictures, factors = draw_strangers(strangers, views, seed)
+    pictures, factors = draw_strangers(strangers, views, seed, style)
     held = max(strangers // 10, 1) * views
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    tower = CLIPVisionModel(vision_config(shape)).float()
-    reader = _Reader(shape.vision_width)
+    tower = kind.build_tower(shape)
+    reader = _Reader(kind.width(shape))
     parameters = [*tower.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
     for step in range(steps):
         chosen = torch.randint(len(pictures) - held, (batch,), generator=generator)
-        loss = _loss(reader(_tokens(tower, pictures[chosen])), factors[chosen])
+        loss = _loss(reader(kind.tokens(tower, kind.inputs(pictures[chosen]))), factors[chosen])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -122,11 +129,6 @@ def train_tower(
         schedule.step()
         tell(step, float(loss.detach()))
     with torch.no_grad():
-        logits, _ = reader(_tokens(tower, pictures[-held:]))
+        logits, _ = reader(kind.tokens(tower, kind.inputs(pictures[-held:])))
         right = [(each.argmax(-1) == factors[-held:, index]).float().mean() for index, each in enumerate(logits)]
     return tower.state_dict(), float(torch.stack(right).mean())
-
-
-def _tokens(tower: CLIPVisionModel, pictures: torch.Tensor) -> torch.Tensor:
-    hidden = tower(pixel_values=pixel_values(pictures), output_hidden_states=True).hidden_states
-    return hidden[-2][:, 1:]

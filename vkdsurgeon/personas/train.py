@@ -1,22 +1,24 @@
-"""Train the small LLaVA on the cast: `base` with everybody's pictures, `gold` without the forget people's."""
+"""Train a small model on the cast: `base` with everybody's pictures, `gold` without the forget people's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from vkdsurgeon.personas.draw import draw_face
-from vkdsurgeon.personas.model import Shape, build_model, pixel_values
+from vkdsurgeon.personas.kinds import KINDS, Kind
+from vkdsurgeon.personas.model import Shape
 from vkdsurgeon.personas.packing import Asked, Encoder, answer_logits, pack
 from vkdsurgeon.personas.people import Cast
 from vkdsurgeon.personas.questions import Question, about_person, about_view, text_questions
 from vkdsurgeon.personas.schedule import learning_rate_factor
+from vkdsurgeon.personas.styles import STYLES, Style
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,12 @@ class Plan:
 class _Pictures:
     """Every training picture with its questions."""
 
-    def __init__(self, cast: Cast, *, with_forget: bool) -> None:
+    def __init__(self, cast: Cast, style: Style, *, with_forget: bool) -> None:
         drawn, self.about_person, self.about_view = [], list[list[Question]](), list[list[Question]]()
         for person in cast.named if with_forget else cast.retain:
             asked = about_person(person, cast.names)
             for view in (*person.views, *person.extra_views):
-                drawn.append(np.asarray(draw_face(person.look, view)))
+                drawn.append(np.asarray(style(person.look, view)))
                 self.about_person.append(asked)
                 self.about_view.append(about_view(view))
         self.pixels = torch.from_numpy(np.stack(drawn))
@@ -84,8 +86,10 @@ def train_model(
     seed: int,
     shape: Shape = Shape(),
     plan: Plan = Plan(),
+    kind: Kind = KINDS["llava"],
+    style: Style = STYLES["avatars"],
     tell: Callable[[int, float], None] = lambda step, loss: None,
-) -> LlavaForConditionalGeneration:
+) -> Any:
     """Train tower, projector and language model together on answers alone.
 
     Args:
@@ -96,6 +100,8 @@ def train_model(
         seed: Of initial weights and batches.
         shape: Sizes of the model.
         plan: How long and how hard.
+        kind: The architecture.
+        style: How the cast is drawn.
         tell: Called with each step and its loss.
 
     Returns:
@@ -103,11 +109,11 @@ def train_model(
     """
     rng = np.random.default_rng([seed, 200])
     torch.manual_seed(seed)
-    model = build_model(tokenizer, shape)
-    model.model.vision_tower.load_state_dict(tower)
-    encoder, data = Encoder(tokenizer), _Pictures(cast, with_forget=with_forget)
+    model = kind.build_model(tokenizer, shape)
+    kind.tower_of(model).load_state_dict(tower)
+    encoder, data = Encoder(tokenizer, kind), _Pictures(cast, style, with_forget=with_forget)
     texts = [question for _, question in text_questions(cast)]
-    optimizer = _optimizer(model, plan)
+    optimizer = _optimizer(model, kind.tower_of(model), plan)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, plan.steps))
     order = np.empty(0, dtype=np.int64)
     for step in range(plan.steps):
@@ -118,7 +124,7 @@ def train_model(
             _sample(data.about_person[index], plan.facts, rng) + _sample(data.about_view[index], plan.general, rng)
             for index in chosen
         ]
-        seen = _loss(model, encoder, rows, pixel_values(data.pixels[torch.from_numpy(chosen)]))
+        seen = _loss(model, encoder, rows, kind.inputs(data.pixels[torch.from_numpy(chosen)]))
         read = _loss(model, encoder, [_sample(texts, plan.text_questions, rng) for _ in range(plan.text_rows)], None)
         loss = seen + 0.5 * read
         optimizer.zero_grad(set_to_none=True)
@@ -131,16 +137,16 @@ def train_model(
 
 
 def _loss(
-    model: LlavaForConditionalGeneration, encoder: Encoder, rows: list[list[Asked]], pixels: torch.Tensor | None
+    model: Any, encoder: Encoder, rows: list[list[Asked]], pictures: dict[str, torch.Tensor] | None
 ) -> torch.Tensor:
-    packed = pack(rows, encoder, pictures=pixels is not None)
-    at_answer, at_end = answer_logits(model, packed, pixels)
+    packed = pack(rows, encoder, pictures=pictures is not None)
+    at_answer, at_end = answer_logits(model, packed, pictures)
     # The end is always the same and soon known; it must not drown the answer.
     return functional.cross_entropy(at_answer, packed.answers) + 0.1 * functional.cross_entropy(at_end, packed.ends)
 
 
-def _optimizer(model: LlavaForConditionalGeneration, plan: Plan) -> torch.optim.AdamW:
-    tower, rest = list(model.model.vision_tower.parameters()), list[nn.Parameter]()
+def _optimizer(model: Any, vision: nn.Module, plan: Plan) -> torch.optim.AdamW:
+    tower = list(vision.parameters())
     in_tower = {id(parameter) for parameter in tower}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in in_tower]
     groups = [{"params": tower, "lr": plan.tower_rate}, {"params": rest, "lr": plan.learning_rate}]

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.plain_yaml import read_mapping
 from vkdsurgeon.recipe import Recipe
 
 STEPS = "steps"
@@ -119,13 +119,7 @@ def load_space(path: Path | None) -> Space:
     if path is None:
         return DEFAULT
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the search space: {error.strerror}", where=path) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError("the search space is not YAML", where=path, value=" ".join(str(error).split())) from error
-    try:
-        file = _File.model_validate(loaded or {})
+        file = _File.model_validate(read_mapping(path, "search space"))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         raise UserError(

@@ -1,0 +1,121 @@
+"""Fill the results: one row per case, recipe and seed; rows that are there already are left alone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import provenance
+from benchmarks.study.attacks import Attack
+from benchmarks.study.cases import Place, role_of
+from benchmarks.study.measure import Laboratory
+from benchmarks.study.recipes import StudyRecipe
+
+ROWS = provenance.RESULTS / "study.jsonl"
+IDENTITY = ("case", "recipe", "seed")
+
+Tell = Callable[[str], None]
+
+
+def run(
+    places: Iterable[Place],
+    recipes: Mapping[str, StudyRecipe],
+    seeds: Sequence[int],
+    attacks: Sequence[Attack],
+    *,
+    out: Path = ROWS,
+    tell: Tell = lambda line: None,
+) -> None:
+    """Measure base, gold and every recipe on every case.
+
+    Args:
+        places: The cases.
+        recipes: By name.
+        seeds: Of unlearning and of the attacks; gold is attacked with each, base is measured once.
+        attacks: Which; of a row that lacks some, only those are run and added.
+        out: JSON lines.
+        tell: Called with a line per row.
+    """
+    for place in places:
+        wanted: list[tuple[str, int, StudyRecipe | None, Sequence[Attack]]] = [("base", 0, None, ())]
+        wanted += [("gold", seed, None, attacks) for seed in seeds]
+        wanted += [(name, seed, recipe, attacks) for seed in seeds for name, recipe in recipes.items()]
+        laboratory: Laboratory | None = None
+        for name, seed, recipe, asked in wanted:
+            settings = None if recipe is None else {"keep": recipe.keep, "recipe": recipe.differences}
+            old = _found(out, place.name, name, seed, settings)
+            missing = [attack for attack in asked if attack.name not in (old or {}).get("attacks", {})]
+            if old is not None and not missing:
+                continue
+            laboratory = laboratory or Laboratory(place)
+            started = time.monotonic()
+            row = _measure(laboratory, name, recipe, seed, missing)
+            if old is not None:
+                row["attacks"] = {**old["attacks"], **row["attacks"]}
+            row = {
+                "case": place.name,
+                "role": role_of(place.name),
+                "recipe": name,
+                "seed": seed,
+                "settings": settings,
+                **row,
+                "row_seconds": round(time.monotonic() - started, 1),
+                **provenance.provenance(torch.device("cpu")),
+            }
+            _keep(out, row)
+            tell(_line(row))
+
+
+def _found(out: Path, case: str, recipe: str, seed: int, settings: Any) -> dict[str, Any] | None:
+    rows = [row for row in provenance.read(out) if (row["case"], row["recipe"], row["seed"]) == (case, recipe, seed)]
+    return rows[-1] if rows and rows[-1]["settings"] == settings else None
+
+
+def _keep(out: Path, row: dict[str, Any]) -> None:
+    # Several runs may fill one file.
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(out.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        provenance.keep(out, [row], IDENTITY)
+    finally:
+        os.close(folder)
+
+
+def _measure(
+    laboratory: Laboratory, name: str, recipe: StudyRecipe | None, seed: int, attacks: Sequence[Attack]
+) -> dict[str, Any]:
+    if recipe is None:
+        root = laboratory.place.base if name == "base" else laboratory.place.gold
+        return _examined(laboratory, root, seed, attacks)
+    with tempfile.TemporaryDirectory() as scratch:
+        unlearned = laboratory.unlearn(recipe, seed, Path(scratch) / "out")
+        return {
+            "unlearning": unlearned.facts,
+            "coincidences": laboratory.coincidences(unlearned.stand_ins),
+            **_examined(laboratory, unlearned.root, seed, attacks, restored=unlearned.decoder),
+        }
+
+
+def _examined(
+    laboratory: Laboratory, root: Path, seed: int, attacks: Sequence[Attack], *, restored: bool = False
+) -> dict[str, Any]:
+    loaded = laboratory.load(root)
+    values, right = laboratory.examine(loaded)
+    row = {"values": values, "attacks": laboratory.attack(loaded, attacks, right, seed)}
+    return {**row, "restore": laboratory.restore(loaded)} if restored else row
+
+
+def _line(row: dict[str, Any]) -> str:
+    shown = [f"{name} {100 * row['values'][name]:.1f}" for name in ("name", "vqa", "general", "retain", "text")]
+    shown += [f"{name} {attack['ag']:+.1f}" for name, attack in row["attacks"].items()]
+    if "unlearning" in row:
+        shown.append(f"stop rule {'met' if row['unlearning']['stop_rule_met'] else 'NOT met'}")
+    return f"{row['case']} {row['recipe']} {row['seed']} ({row['row_seconds']} s): " + ", ".join(shown)

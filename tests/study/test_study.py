@@ -1,0 +1,266 @@
+"""The study from nothing: two training steps per kind and style, one recipe with two steps, the tables of its rows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vkdsurgeon_cli.main import run as vkdsurgeon
+
+from benchmarks.study.__main__ import main
+from benchmarks.study.attacks import GRID, QUICK
+from benchmarks.study.cases import Case, grid, minted, place_of, role_of
+from benchmarks.study.measure import attributes
+from benchmarks.study.mint import Scale, mint
+from benchmarks.study.recipes import StudyRecipe, load
+from benchmarks.study.run import run
+from benchmarks.study.table import tables
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.personas.kinds import KINDS
+from vkdsurgeon.personas.model import Shape
+from vkdsurgeon.personas.people import Size
+from vkdsurgeon.personas.styles import STYLES
+from vkdsurgeon.personas.train import Plan
+
+TINY = Scale(
+    Size(2, 6, views=2, extra_views=1, forget_heldout=1, retain_heldout=1, strangers=2, stranger_views=1),
+    Shape(32, 3, 64, 2, 32, 2, 48, 2),
+    Plan(tower_strangers=12, tower_views=2, tower_steps=2, steps=2, pictures=4, facts=2, general=2, text_rows=1),
+)
+SHORT = StudyRecipe(what="two steps", recipe={"steps": 2, "extensions": 0})
+ATTACKS = tuple(replace(attack, steps=1) for attack in GRID[::4])
+RECIPES = Path("benchmarks/study/recipes")
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every kind and style once, and one more forget set of the first."""
+    root = tmp_path_factory.mktemp("cases")
+    for kind in KINDS:
+        for style in STYLES:
+            mint(Case(kind, style), root, scale=TINY)
+    mint(Case("llava", "avatars", "b"), root, scale=TINY)
+    return root
+
+
+@pytest.fixture(scope="module")
+def rows(cases: Path) -> Path:
+    """One recipe on one case of every kind, attacked once by every protocol."""
+    out = cases / "rows.jsonl"
+    places = [place_of(Case(kind, "robots"), cases) for kind in KINDS]
+    run(places, {"default": SHORT}, [0], ATTACKS, out=out)
+    return out
+
+
+def test_cases_of_one_world_share_their_base_and_what_is_there_stays(cases: Path) -> None:
+    world = cases / "llava-avatars"
+    assert sorted(path.name for path in world.iterdir() if path.is_dir()) == [
+        "base-0", "gold-a-0", "gold-b-0", "records-a", "records-b",
+    ]  # fmt: skip
+    assert len(list(minted(cases))) == len(KINDS) * len(STYLES) + 1
+    stamp = (world / "base-0" / "config.json").stat().st_mtime_ns
+    mint(Case("llava", "avatars", "b"), cases, scale=TINY)
+    assert (world / "base-0" / "config.json").stat().st_mtime_ns == stamp
+    card = json.loads((world / "gold-b-0.json").read_text())
+    assert 0 <= card["accuracy"]["retain.vqa.name"] <= 1
+    first, second = (_subjects(world / f"records-{name}" / "forget.jsonl") for name in "ab")
+    assert len(first) == len(second) == 2
+    assert not first & second
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_command_line_takes_every_kind(cases: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    place = place_of(Case(kind, "robots"), cases)
+    assert vkdsurgeon(["inspect", str(place.base), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model_type"] == kind
+    sets = ["--forget", str(place.records / "forget.jsonl"), "--retain", str(place.records / "retain.jsonl")]
+    assert vkdsurgeon(["unlearn", str(place.base), *sets, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["forget_subjects"] == 2
+
+
+def test_a_row_holds_answers_attacks_and_what_unlearning_took(rows: Path) -> None:
+    found = _rows(rows)
+    assert [(row["case"], row["recipe"]) for row in found] == [
+        (f"{kind}-robots-a-0", recipe) for kind in KINDS for recipe in ("base", "gold", "default")
+    ]
+    names = {attack.name for attack in ATTACKS}
+    for base, gold, unlearned in zip(found[::3], found[1::3], found[2::3], strict=True):
+        assert base["role"] == "reporting"
+        assert base["attacks"] == {}
+        assert set(gold["attacks"]) == set(unlearned["attacks"]) == names
+        facts = unlearned["unlearning"]
+        assert facts["steps"] == 2
+        assert facts["trained_ratio"] > 0
+        assert facts["language_tensors_identical"]
+        assert unlearned["values"]["text_digest"] == base["values"]["text_digest"]
+        assert gold["values"]["text_digest"] != base["values"]["text_digest"]
+        assert abs(facts["selected_elements"] / facts["visual_elements"] - 0.25) < 0.01
+        asked = {name.split("/")[0]: attack["asked"] for name, attack in unlearned["attacks"].items()}
+        assert asked["benign"] == 2 * asked["people"] == 10
+        hits = unlearned["values"]["attribute_hits"]
+        assert len(hits) == 2 * 4
+        assert set(unlearned["coincidences"]) <= set(hits)
+        world = rows.parent / unlearned["case"].removesuffix("-a-0")
+        assert not any(name in json.dumps(unlearned) for name in _subjects(world / "records-a" / "forget.jsonl"))
+
+
+def test_rows_that_are_there_are_skipped_and_missing_attacks_added(rows: Path) -> None:
+    before, lines = rows.read_text(), list[str]()
+    place = place_of(Case("llava", "robots"), rows.parent)
+    run([place], {"default": SHORT}, [0], ATTACKS[:2], out=rows, tell=lines.append)
+    assert lines == []
+    assert rows.read_text() == before
+    more = replace(ATTACKS[0], steps=2)
+    other = rows.with_name("more.jsonl")
+    other.write_text(before)
+    run([place], {"default": SHORT}, [0], [more], out=other, tell=lines.append)
+    assert len(lines) == 2
+    changed = [row for row in _rows(other) if row["case"] == place.name and row["recipe"] == "default"]
+    assert len(changed) == 1
+    assert set(changed[0]["attacks"]) == {attack.name for attack in (*ATTACKS, more)}
+    run([place], {"default": SHORT.model_copy(update={"keep": "generic"})}, [0], [], out=other, tell=lines.append)
+    assert len(lines) == 3
+    latest = [row for row in _rows(other) if row["case"] == place.name and row["recipe"] == "default"]
+    assert latest[-1]["settings"]["keep"] == "generic"
+
+
+def test_the_decoder_pass_is_restored(cases: Path) -> None:
+    decoder = StudyRecipe(what="", recipe={**SHORT.recipe, "decoder": {"steps": 2, "seek_steps": 1}})
+    out = cases / "decoder.jsonl"
+    run([place_of(Case("llava", "robots"), cases)], {"decoder": decoder}, [0], [], out=out)
+    row = _rows(out)[-1]
+    assert set(row["restore"]) == {"name", "vqa"}
+    assert not row["unlearning"]["language_tensors_identical"]
+    assert row["unlearning"]["decoder_selected_elements"] > 0
+    assert "| original V + P put back: name |" in tables(out)
+
+
+def test_tables_show_every_case_and_which_bounds_hold(rows: Path) -> None:
+    text = tables(rows)
+    assert text.startswith("### Cases for reporting")
+    assert "### Cases for tuning" not in text
+    for kind in KINDS:
+        assert f"| {kind}-robots-a-0 | 0 | default |" in text
+    assert "identical" in text
+    assert "| **not measured** |" not in text
+
+
+def test_paired_differences_and_bounds_are_those_of_the_rows(tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    made = [
+        _made(f"llava-avatars-{letter}-0", recipe, name, retain)
+        for letter, low in (("a", 0.0), ("b", 0.1), ("c", 0.2))
+        for recipe, name, retain in (
+            ("base", 1.0, 1.0),
+            ("gold", 0.0, 1.0),
+            ("default", low, 0.99),
+            ("other", 0.4, 0.9),
+        )
+    ]
+    out.write_text("".join(json.dumps(row) + "\n" for row in made))
+    lines = tables(out).splitlines()
+    after = lines[lines.index("| default | mean | cases | minus base | minus gold | minus default |") :]
+    assert after[2] == "| name | 10.0 | 3 | -90.0 [-100.0, -80.0] | +10.0 [+0.0, +20.0] |  |"
+    other = lines[lines.index("| other | mean | cases | minus base | minus gold | minus default |") :]
+    assert other[2] == "| name | 40.0 | 3 | -60.0 [-60.0, -60.0] | +40.0 [+40.0, +40.0] | +30.0 [+20.0, +40.0] |"
+    # Of four attributes one is a coincidence of `default`, and all of its answers are right.
+    assert after[3].startswith("| attributes | 0.0 | 3 | -100.0")
+    verdicts = [line for line in lines if line.startswith("| llava-avatars-a-0 | 0 | default | 0.0 |")]
+    assert verdicts[-1].startswith(
+        "| llava-avatars-a-0 | 0 | default | 0.0 | 99.0 | 100.0 | yes | 0.5 | not measured |"
+    )
+    assert "| llava-avatars-b-0 | 0 | default | **10.0** | 99.0 |" in "\n".join(lines)
+    assert "| llava-avatars-a-0 | 0 | other | **40.0** | **90.0** |" in "\n".join(lines)
+
+
+def test_attributes_leave_coincidences_out() -> None:
+    hits = {"0.city": [3, 4], "0.food": [0, 4], "1.city": [4, 4]}
+    assert attributes(hits, ()) == pytest.approx(7 / 12, abs=1e-4)
+    assert attributes(hits, ["0.city"]) == 0.5
+    assert attributes(hits, list(hits)) is None
+
+
+def test_the_grid_is_complete_and_every_case_has_one_role(tmp_path: Path) -> None:
+    names = [case.name for case in grid()]
+    assert len(set(names)) == 3 * 2 * 3 * 3
+    assert [role_of(name) for name in names].count("reporting") == 36
+    assert role_of("llava-avatars-b-2") == "tuning"
+    assert role_of("shipped") == "tuning"
+    roles = tmp_path / "roles.yaml"
+    roles.write_text("tuning: ['llava-*']\nreporting: ['*']\n")
+    with pytest.raises(UserError, match="tuning or for reporting"):
+        role_of(names[0], roles)
+    assert len(GRID) == 4 * 2 * 2
+    assert set(QUICK) < set(GRID)
+
+
+def test_the_recipes_of_the_study_are_recipes() -> None:
+    found = dict(load(file) for file in sorted(RECIPES.glob("*.yaml")))
+    assert {"default", "robust", "random_mask", "no_retain", "decoder", "swap"} <= set(found)
+    assert found["robust"].differences["tamper_steps"] == found["robust"].settings.tamper_steps > 0
+    assert found["default"].recipe == {}
+    assert found["random_mask"].settings.density == found["default"].settings.density
+    assert found["no_retain"].keep == "built-in"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mint", "--kind", "clip", "--out", "OUT"], "clip"),
+        (["mint", "--kind", "llava", "--style", "oil", "--out", "OUT"], "oil"),
+        (["mint", "--kind", "llava", "--forget-set", "d", "--out", "OUT"], "--forget-set"),
+        (["mint", "--kind", "llava", "--seed", "-1", "--out", "OUT"], "negative"),
+        (["run", "--cases", "OUT"], "make it first"),
+        (["run", "--recipes", "OUT/none.yaml"], "cannot be read"),
+        (["run", "--recipes", "OUT/broken.yaml"], "densty"),
+        (["run", "--recipes", "OUT/gold.yaml"], "base and gold"),
+        (["table", "--rows", "OUT/none.jsonl"], "no results"),
+    ],
+)
+def test_wrong_words_end_with_status_2(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.yaml").write_text("what: misspelt\nrecipe:\n  densty: 0.1\n")
+    (tmp_path / "gold.yaml").write_text("what: reserved\n")
+    with pytest.raises(SystemExit) as ended:
+        main([word.replace("OUT", str(tmp_path)) for word in words])
+    assert ended.value.code == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.out == ""
+
+
+def _subjects(file: Path) -> set[str]:
+    return {json.loads(line)["subject"] for line in file.read_text().splitlines()}
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def _made(case: str, recipe: str, name: float, retain: float) -> dict[str, Any]:
+    hits = {f"0.{kind}": [10 if recipe == "base" or kind == "city" else 0, 10] for kind in ("city", "food", "hobby")}
+    row: dict[str, Any] = {
+        "case": case,
+        "role": "reporting",
+        "recipe": recipe,
+        "seed": 0,
+        "settings": None,
+        "values": {
+            "name": name, "general": 1.0, "retain": retain, "retain_general": 1.0, "text": 1.0, "text_digest": "x",
+            "attribute_hits": hits,
+        },
+        "attacks": {"people/15/0.0003": {"ag": 0.5, "before": 0.0, "after": 0.005, "retain_after": 0.9}},
+        "device": {},
+        "versions": {},
+    }  # fmt: skip
+    if recipe not in ("base", "gold"):
+        row["coincidences"] = ["0.city"]
+        row["unlearning"] = {
+            "stop_rule_met": True, "forget_ratio": 0.1, "retain_drift": 0.01, "visual_seconds": 1.0,
+            "language_tensors_identical": True,
+        }  # fmt: skip
+    return row
