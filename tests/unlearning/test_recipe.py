@@ -112,7 +112,7 @@ def test_every_key_is_a_flag():
 
 
 def test_presets_are_recipes_and_the_default_one_is_the_default():
-    assert preset_names() == ("decoder", "default", "robust")
+    assert preset_names() == ("decoder", "default", "robust", "thorough")
     assert load_recipe(None, {}, "default") == Recipe()
     assert load_recipe(None, {}, "robust").tamper_weight > 0
     assert load_recipe(None, {}, "robust").decoder is None, "W stays as it is"
