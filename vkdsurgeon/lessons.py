@@ -81,11 +81,13 @@ def make_lessons(
             empty=partial(FeatureStore, budget),
         )
     )
-    lessons: list[Lesson] = []
-    for name, pictures, store, places, loss, weight, batch in (
+    lessons = []
+    for name, pictures, own_pictures, (trained, held_out), store, places, loss, weight, batch in (
         (
             "forget",
             forget,
+            originals[0],
+            parts[0],
             targets.features,
             recipe.layers,
             targets.loss or feature_loss({recipe.distance: 1.0}),
@@ -95,6 +97,8 @@ def make_lessons(
         (
             "retain",
             keep,
+            originals[1],
+            parts[1],
             kept,
             recipe.retention_layers,
             feature_loss(recipe.retention_distance),
@@ -102,9 +106,7 @@ def make_lessons(
             recipe.retain_batch,
         ),
     ):
-        _, held_out = parts[len(lessons)]
-        aside = set(held_out)
-        train_on = [index for index in range(len(pictures)) if index not in aside]
+        train_on = [*trained, *range(own_pictures, len(pictures))]
         lessons.append(Lesson(name, pictures, store, places, loss, train_on, held_out or train_on, weight, batch))
     return lessons, targets
 

@@ -77,7 +77,7 @@ class MethodStep:
 
 def train(
     parts: Mapping[str, Part], optimizer: MaskedAdamW, schedule: Schedule, listen: Callable[[MethodStep], None]
-) -> None:
+) -> MethodStep:
     """Run the schedule.
 
     Args:
@@ -85,6 +85,9 @@ def train(
         optimizer: Holds the mask; its groups have `unit_step`.
         schedule: Steps and their size.
         listen: Hears of every step.
+
+    Returns:
+        The last step.
 
     Raises:
         SurgeryError: The loss is not finite.
@@ -104,4 +107,6 @@ def train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         pace = (time.monotonic() - started) / (step + 1)
-        listen(MethodStep(step + 1, schedule.steps, loss, terms, pace * (schedule.steps - step - 1)))
+        seen = MethodStep(step + 1, schedule.steps, loss, terms, pace * (schedule.steps - step - 1))
+        listen(seen)
+    return seen

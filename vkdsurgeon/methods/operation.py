@@ -266,18 +266,12 @@ def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
     recipe = job.recipe
     optimizer = optimizer_for(parameters, mask, weight_decay=recipe.weight_decay, clip=recipe.clip)
     movement = Movement(parameters, mask, optimizer)
-    last: list[MethodStep] = []
-
-    def heard(step: MethodStep) -> None:
-        last[:] = [step]
-        listen("training", step)
-
-    train(parts, optimizer, prepared.schedule, heard)
+    last = train(parts, optimizer, prepared.schedule, partial(listen, "training"))
     optimizer.detach_hooks()
     clock.lap("training")
     changes = movement.written(prepared.inventory, weights.on_disk)
     selected = {weights.on_disk[name]: chosen.count for name, chosen in mask.selected.items()}
-    return MethodOutcome(changes, mask, selected, last[0], clock.laps)
+    return MethodOutcome(changes, mask, selected, last, clock.laps)
 
 
 def _parts(

@@ -260,12 +260,6 @@ def _operate(prepared: OutputPrepared, listen: Callable[[str, MethodStep | None]
     listen("training", None)
     optimizer = optimizer_for(parameters, mask, weight_decay=recipe.weight_decay, clip=recipe.clip)
     movement = Movement(parameters, mask, optimizer)
-    last: list[MethodStep] = []
-
-    def heard(step: MethodStep) -> None:
-        last[:] = [step]
-        listen("training", step)
-
     kinds = {each: scene.kind(each) for each in drawn}
     order = endless(lesson.train, random.Random(f"{job.seed} retain order"))
 
@@ -280,7 +274,7 @@ def _operate(prepared: OutputPrepared, listen: Callable[[str, MethodStep | None]
         "retain": Part(retain, deck, 0, recipe.retain_weight),
     }
     schedule = Schedule(recipe.planned_steps, recipe.step_size, True, recipe.warmup, recipe.decay)
-    train(parts, optimizer, schedule, heard)
+    last = train(parts, optimizer, schedule, partial(listen, "training"))
     optimizer.detach_hooks()
     clock.lap("training")
 
@@ -291,7 +285,7 @@ def _operate(prepared: OutputPrepared, listen: Callable[[str, MethodStep | None]
         "retain_drift": pass_over(stack, lesson, lesson.held_out, recipe).drift,
     }
     clock.lap("measuring")
-    return OutputOutcome(changes, mask, last[0], measured, clock.laps)
+    return OutputOutcome(changes, mask, last, measured, clock.laps)
 
 
 def share_visual(model: nn.Module, stack: VisualStack) -> None:

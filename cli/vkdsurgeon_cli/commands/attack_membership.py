@@ -22,6 +22,8 @@ from vkdsurgeon_cli.commands.eval_ import (
     SaltOption,
     TokensOption,
     conclude,
+    gates_of,
+    set_if_given,
     stack,
 )
 from vkdsurgeon_cli.options import DeviceOption, JsonOption, ModelArgument, ProgressOption, SeedOption
@@ -67,22 +69,18 @@ def membership_command(
     """
     from vkdsurgeon.attacks.membership import Inferring, membership
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.gates import parse_gates
-    from vkdsurgeon.evaluation.schema import check_writable
     from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.evaluation.sets import read_set
 
     if not 0.0 < k <= 100.0:
         raise UserError("out of range", where="--k", value=k, expected="above 0, at most 100 percent")
-    gates = parse_gates(gate or [])
-    if output is not None:
-        check_writable(output)
+    gates = gates_of(gate, output)
     out = Output(as_json, progress)
     attack = Inferring(
         model=model,
         forget=read_set("forget", forget),
         nonmembers=read_set("nonmembers", nonmembers),
-        retain=read_set("retain", retain) if retain else None,
+        retain=set_if_given("retain", retain),
         reference=reference,
         gold=gold,
         k_percent=k,

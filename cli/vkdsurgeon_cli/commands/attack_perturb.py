@@ -22,6 +22,8 @@ from vkdsurgeon_cli.commands.eval_ import (
     SaltOption,
     TokensOption,
     conclude,
+    gates_of,
+    set_if_given,
     stack,
 )
 from vkdsurgeon_cli.options import DeviceOption, JsonOption, ModelArgument, ProgressOption, SeedOption
@@ -94,23 +96,19 @@ def perturb_command(
     from vkdsurgeon.attacks.picture_changes import perturbations_of
     from vkdsurgeon.attacks.universal import Universal
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.gates import parse_gates
-    from vkdsurgeon.evaluation.schema import check_writable
     from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.evaluation.sets import read_set
 
     for name, value in (("--eps", eps), ("--step-size", step_size)):
         if value is not None and not 0.0 < value <= 255.0:
             raise UserError("out of range", where=name, value=value, expected="above 0, at most 255")
-    gates = parse_gates(gate or [])
-    if output is not None:
-        check_writable(output)
+    gates = gates_of(gate, output)
     out = Output(as_json, progress)
     attack = Perturbing(
         model=model,
         forget=read_set("forget", forget),
-        heldout=read_set("heldout", heldout) if heldout else None,
-        retain=read_set("retain", retain) if retain else None,
+        heldout=set_if_given("heldout", heldout),
+        retain=set_if_given("retain", retain),
         reference=reference,
         gold=gold,
         perturbations=perturbations_of(perturbation or [], seed),

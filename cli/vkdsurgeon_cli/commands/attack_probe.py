@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vkdsurgeon_cli.commands.attack_shared import GoldOption, attack_tables
-from vkdsurgeon_cli.commands.eval_ import OutputOption, SaltOption, conclude, stack
+from vkdsurgeon_cli.commands.eval_ import OutputOption, SaltOption, conclude, gates_of, stack
 from vkdsurgeon_cli.options import (
     DeviceOption,
     JsonOption,
@@ -96,15 +96,11 @@ def probe_command(
     from vkdsurgeon.attacks.probe import probe as run_probe
     from vkdsurgeon.data.read import read_records
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.gates import parse_gates
-    from vkdsurgeon.evaluation.schema import check_writable
     from vkdsurgeon.evaluation.sets import NamedSet
 
     if not 0.0 < regularisation <= 1e9:
         raise UserError("out of range", where="--regularisation", value=regularisation, expected="above 0, at most 1e9")
-    gates = parse_gates(gate or [])
-    if output is not None:
-        check_writable(output)
+    gates = gates_of(gate, output)
 
     def read(name: str, path: Path | None) -> NamedSet | None:
         return None if path is None else NamedSet(name, tuple(read_records(path, role=name)))

@@ -23,6 +23,8 @@ from vkdsurgeon_cli.commands.eval_ import (
     SaltOption,
     TokensOption,
     conclude,
+    gates_of,
+    set_if_given,
     stack,
 )
 from vkdsurgeon_cli.options import DeviceOption, JsonOption, ModelArgument, ProgressOption, SeedOption
@@ -72,22 +74,18 @@ def prompt_command(
     from vkdsurgeon.attacks.prompt import Prompting, prompt
     from vkdsurgeon.attacks.templates import read_templates
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.gates import parse_gates
-    from vkdsurgeon.evaluation.schema import check_writable
     from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.evaluation.sets import read_set
 
     if not builtin and templates is None:
         raise UserError("there is nothing to ask", where="--no-builtin", remedy="give --templates")
-    gates = parse_gates(gate or [])
-    if output is not None:
-        check_writable(output)
+    gates = gates_of(gate, output)
     own = read_templates(templates) if templates else []
     out = Output(as_json, progress)
     attack = Prompting(
         model=model,
         forget=read_set("forget", forget),
-        retain=read_set("retain", retain) if retain else None,
+        retain=set_if_given("retain", retain),
         reference=reference,
         gold=gold,
         templates=own,

@@ -23,6 +23,8 @@ from vkdsurgeon_cli.commands.eval_ import (
     SaltOption,
     TokensOption,
     conclude,
+    gates_of,
+    set_if_given,
     stack,
 )
 from vkdsurgeon_cli.options import (
@@ -100,19 +102,15 @@ def quantize_command(
     visual weights falls back onto the original's code.
     """
     from vkdsurgeon.attacks.quantize import Quantizing, quantize
-    from vkdsurgeon.evaluation.gates import parse_gates
-    from vkdsurgeon.evaluation.schema import check_writable
     from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.evaluation.sets import read_set
 
-    gates = parse_gates(gate or [])
-    if output is not None:
-        check_writable(output)
+    gates = gates_of(gate, output)
     out = Output(as_json, progress)
     attack = Quantizing(
         model=model,
         forget=read_set("forget", forget),
-        retain=read_set("retain", retain) if retain else None,
+        retain=set_if_given("retain", retain),
         reference=reference,
         gold=gold,
         formats=[each.value for each in formats or (FormatName.int8, FormatName.int4)],

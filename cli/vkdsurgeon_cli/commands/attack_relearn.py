@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vkdsurgeon_cli.commands.attack_relearn_tables import tables
-from vkdsurgeon_cli.commands.eval_ import OutputOption, SaltOption, conclude, stack
+from vkdsurgeon_cli.commands.eval_ import OutputOption, SaltOption, conclude, gates_of, set_if_given, stack
 from vkdsurgeon_cli.options import (
     DeviceOption,
     JsonOption,
@@ -20,7 +20,7 @@ from vkdsurgeon_cli.options import (
 from vkdsurgeon_cli.output import Output, ProgressMode
 
 if TYPE_CHECKING:
-    from vkdsurgeon.evaluation.sets import NamedSet
+    pass
 
 _PANEL = "Attack (each is also a key of --protocol-file; lists with commas)"
 
@@ -150,8 +150,6 @@ def relearn_command(
     from vkdsurgeon.attacks.plan import check_saving, make_plan, save_plan
     from vkdsurgeon.attacks.relearn import Relearning, relearn
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.gates import parse_gates
-    from vkdsurgeon.evaluation.schema import check_writable
     from vkdsurgeon.evaluation.sets import read_set
 
     if seed is not None and seeds is not None:
@@ -174,23 +172,18 @@ def relearn_command(
         "dtype": dtype,
     }
     plan = make_plan(protocol_file, {key: value for key, value in given.items() if value is not None})
-    gates = parse_gates(gate or [])
-    if output is not None:
-        check_writable(output)
+    gates = gates_of(gate, output)
     if save_protocol is not None:
         check_saving(plan, save_protocol)
     out = Output(as_json, progress)
 
-    def named(name: str, path: Path | None) -> NamedSet | None:
-        return read_set(name, path) if path else None
-
     attack = Relearning(
         model=model,
         forget=read_set("forget", forget),
-        heldout=named("heldout", heldout),
-        retain=named("retain", retain),
-        benign=named("benign", benign_data),
-        unrelated=named("unrelated", attack_data),
+        heldout=set_if_given("heldout", heldout),
+        retain=set_if_given("retain", retain),
+        benign=set_if_given("benign", benign_data),
+        unrelated=set_if_given("unrelated", attack_data),
         reference=reference,
         gold=gold,
         plan=plan,

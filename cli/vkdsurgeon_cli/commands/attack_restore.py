@@ -18,8 +18,10 @@ from vkdsurgeon_cli.commands.eval_ import (
     TokensOption,
     conclude,
     gate_table,
+    gates_of,
     new_table,
     percent,
+    set_if_given,
     stack,
 )
 from vkdsurgeon_cli.options import (
@@ -83,20 +85,16 @@ def restore_command(
     everything back, because the language model still reads the original features; after --decoder-pass it should not.
     """
     from vkdsurgeon.attacks.restore import Restoring, restore
-    from vkdsurgeon.evaluation.gates import parse_gates
-    from vkdsurgeon.evaluation.schema import check_writable
     from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.evaluation.sets import read_set
 
-    gates = parse_gates(gate or [])
-    if output is not None:
-        check_writable(output)
+    gates = gates_of(gate, output)
     out = Output(as_json, progress)
     attack = Restoring(
         model=model,
         reference=reference,
         forget=read_set("forget", forget),
-        retain=read_set("retain", retain) if retain else None,
+        retain=set_if_given("retain", retain),
         gold=gold,
         part=part.value,
         limit=limit,

@@ -20,7 +20,9 @@ from vkdsurgeon_cli.suite_options import SplitOption, SuiteName, SuiteOption, Su
 if TYPE_CHECKING:
     from vkdsurgeon.attacks.outcomes import AttackResult
     from vkdsurgeon.attacks.schema import RelearnResult, RestoreResult
+    from vkdsurgeon.evaluation.gates import Gate
     from vkdsurgeon.evaluation.schema import EvalResult, GateOutcome, Metric
+    from vkdsurgeon.evaluation.sets import NamedSet
 
 ForgetSet = Annotated[Path | None, typer.Option("--forget", help="What is to be forgotten: less is better.")]
 RetainSet = Annotated[Path | None, typer.Option("--retain", help="What is to be kept.")]
@@ -93,8 +95,6 @@ def evaluate_command(
     With --suite the sets, questions and metrics are those of a benchmark.
     """
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.gates import parse_gates
-    from vkdsurgeon.evaluation.schema import check_writable
     from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.evaluation.sets import parse_set, read_set
     from vkdsurgeon.evaluation.suite import Evaluation, evaluate
@@ -102,9 +102,7 @@ def evaluate_command(
     benchmark = split_of(suite, suite_root, split, {"--forget": forget, "--retain": retain, "--text": text})
     if few_shot and benchmark is None:
         raise UserError("demonstrations belong to a benchmark", where="--few-shot", remedy="add --suite mllmu or clear")
-    gates = parse_gates(gate or [])
-    if output is not None:
-        check_writable(output)
+    gates = gates_of(gate, output)
     named = [read_set(name, path) for name, path in (("forget", forget), ("retain", retain), ("text", text)) if path]
     named += [parse_set(each) for each in sets or []]
     out = Output(as_json, progress)
@@ -142,6 +140,24 @@ def evaluate_command(
         )
         result = evaluate(evaluation, hear)
     conclude(result, output, out, lambda: stack(_tables(result)))
+
+
+def gates_of(gate: list[str] | None, output: Path | None) -> list[Gate]:
+    """The bounds of `--gate`; also refuses an `--output` that could not be written, before anything costs time."""
+    from vkdsurgeon.evaluation.gates import parse_gates
+    from vkdsurgeon.evaluation.schema import check_writable
+
+    gates = parse_gates(gate or [])
+    if output is not None:
+        check_writable(output)
+    return gates
+
+
+def set_if_given(name: str, path: Path | None) -> NamedSet | None:
+    """The set behind an option that may be left out."""
+    from vkdsurgeon.evaluation.sets import read_set
+
+    return None if path is None else read_set(name, path)
 
 
 def conclude(
