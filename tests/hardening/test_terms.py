@@ -102,6 +102,37 @@ def test_the_tamper_gradient_is_that_of_the_formula(micro_batch: int):
     assert not torch.allclose(student.weight.grad, 0.5 * slope(student, before, target, (3, 4, 5)), atol=1e-3)
 
 
+def test_an_attacker_of_subjects_is_judged_on_the_others_and_keeps_its_subjects_for_a_whole_attack():
+    hardener, *_ = linear_case(
+        Recipe(tamper_weight=1.0, tamper_steps=1, tamper_horizon=2, tamper_size=0.01, tamper_split="subjects")
+    )
+    subjects, every = "abcabc", list(range(PICTURES))
+    seen = []
+    for step in range(40):
+        shown, judged = hardener.sides(every)
+        assert sorted([*shown, *judged]) == every
+        assert not {subjects[index] for index in shown} & {subjects[index] for index in judged}
+        seen.append("".join(sorted({subjects[index] for index in judged})))
+        hardener(step, every)
+    assert seen[::2] == seen[1::2], "both calls of an attack have the same subjects"
+    assert set(seen) == {"a", "b", "c"}, "attacks take turns at random"
+    # Nobody to judge it on, in this step: pictures are halved.
+    assert hardener.sides([0, 3]) == ([0], [3])
+
+
+def test_the_tamper_gradient_of_a_split_by_subjects_is_that_of_the_formula():
+    recipe = Recipe(
+        tamper_weight=0.5, tamper_steps=1, tamper_size=0.2, tamper_optimizer="sign", tamper_split="subjects"
+    )
+    hardener, student, teacher, target = linear_case(recipe)
+    before = student.weight.detach().clone()
+    shown, judged = hardener.sides(range(PICTURES))
+    unit = float(before.square().mean().sqrt()) / INPUTS**0.5
+    attacked = before - 0.2 * unit * slope(student, before, teacher, shown).sign()
+    hardener(0, range(PICTURES))
+    assert torch.allclose(student.weight.grad, 0.5 * slope(student, attacked, target, judged), atol=1e-6)
+
+
 def test_every_so_many_steps_and_with_one_picture():
     hardener, student, *_ = linear_case(Recipe(tamper_weight=1.0, tamper_every=3, tamper_steps=1))
     hardener(1, [0, 1])

@@ -60,6 +60,15 @@ class SimulatedAttacker:
         self._offsets: dict[str, Tensor] = {}
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
 
+    @property
+    def number(self) -> int:
+        """Number, from 1, of the attack that the next call of `attack` goes on with or begins."""
+        return self._begun + int(self._afresh)
+
+    @property
+    def _afresh(self) -> bool:
+        return self._begun == 0 or self._horizon is None or self._taken >= self._horizon
+
     def attack(self, excursion: Excursion, indices: Sequence[int], steps: int) -> None:
         """Move the weights.
 
@@ -68,7 +77,7 @@ class SimulatedAttacker:
             indices: Pictures that the attacker has.
             steps: How many steps.
         """
-        if self._begun == 0 or self._horizon is None or self._taken >= self._horizon:
+        if self._afresh:
             self._taken, self._offsets, self._moments = 0, {}, {}
             self._begun += 1
         goal = self._goals[(self._begun - 1) % len(self._goals)]

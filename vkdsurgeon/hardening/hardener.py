@@ -84,6 +84,20 @@ class Hardener:
                 raise Diverged(f"the {name} became {float(loss.detach())}; nothing was written. Try a lower step_size")
             loss.backward()
 
+    def sides(self, indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+        """A step's forget pictures of the subjects whom the simulated attacker has, and of the others.
+
+        An attack that goes on from step to step keeps its subjects. Where one side has no picture in this step, the
+        pictures are halved instead.
+        """
+        subjects = self.glance.lesson.pictures.subjects
+        known = sorted(set(subjects), key=str)
+        order = torch.randperm(len(known), generator=self.generator(-self.attacker.number)).tolist()
+        attacked = {known[place] for place in order[: (len(known) + 1) // 2]}
+        shown = [index for index in indices if subjects[index] in attacked]
+        judged = [index for index in indices if subjects[index] not in attacked]
+        return (shown, judged) if shown and judged else _halves(indices)
+
     def generator(self, step: int) -> torch.Generator:
         """Source of a step's draws."""
         return torch.Generator().manual_seed((self._seed * 1_000_003 + step) % 2**63)
@@ -94,7 +108,7 @@ def tampered(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
     recipe, glance = hardener.recipe, hardener.glance
     if step % recipe.tamper_every:
         return
-    shown, judged = _halves(indices)
+    shown, judged = _halves(indices) if recipe.tamper_split == "pictures" else hardener.sides(indices)
     with Excursion(hardener.weights) as excursion:
         hardener.attacker.attack(excursion, shown, recipe.tamper_steps)
         hardener.learn(

@@ -10,6 +10,7 @@ from vkdsurgeon.recipe.section import Section
 
 Attacker = Literal["sign", "adam"]
 AttackGoal = Literal["features", "identity", "both"]
+AttackSplit = Literal["pictures", "subjects"]
 IdentityHeads = Literal["linear", "mlp", "both"]
 
 
@@ -38,6 +39,11 @@ class Hardening(Section):
         "features",
         description="What the simulated attacker is after: features, the teacher's; identity, that identity heads read "
         "the subject again; both, one attack after the other.",
+    )
+    tamper_split: AttackSplit = Field(
+        "pictures",
+        description="What the simulated attacker has half of: the pictures of a step, whoever is on them; subjects, "
+        "the pictures of half of the subjects, drawn anew for every attack.",
     )
     identity_weight: float = Field(
         0.0, ge=0, description="Weight of the identity heads' hinge on forget pictures; 0 leaves it out."
