@@ -1,10 +1,10 @@
-"""Every strategy of the recipe on the built-in miniature, all else as by default: the table of docs/method.md.
+"""Every strategy of the recipe on the built-in miniature, all else as in preset `quick`: the table of docs/method.md.
 
     python -m benchmarks.strategies [--only swap mean ...] [--seed 0] [--out benchmarks/results/strategies.jsonl]
     python -m benchmarks.strategies --table
 
-One JSON line per strategy. Settings were chosen on this same miniature and for the default alone, so a row says what a
-strategy does in the default's place, not what it could do with settings of its own.
+One JSON line per strategy. Settings were chosen on this same miniature and for `nobody` alone, so a row says what a
+strategy does in its place, not what it could do with settings of its own.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from benchmarks import provenance
 from benchmarks.miniature import measure
 from vkdsurgeon.personas import unpack
 from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.recipe.preset import preset_settings
 
 ROWS = provenance.RESULTS / "strategies.jsonl"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the study: what differs from the default."""
+    """One row of the study: what differs from the preset."""
 
     choice: str
     name: str
@@ -38,7 +39,7 @@ class Case:
 
 
 CASES = (
-    Case("default", "default"),
+    Case("quick", "quick"),
     *(
         Case("forget_target", name, {"forget_target": name})
         for name in ("common", "swap", "farthest", "mean", "rmu", "repel")
@@ -61,7 +62,8 @@ CASES = (
 def run(case: Case, place: Path, seed: int) -> dict[str, Any]:
     """Measure one case."""
     teacher = None if case.teacher is None else place / case.teacher
-    row = measure(place, Recipe.model_validate(case.overrides), seed, retain=True, forget_teacher=teacher)
+    recipe = Recipe.model_validate({**preset_settings("quick"), **case.overrides})
+    row = measure(place, recipe, seed, retain=True, forget_teacher=teacher)
     return {
         "choice": case.choice,
         "name": case.name,

@@ -27,6 +27,7 @@ from vkdsurgeon.personas import unpack
 from vkdsurgeon.personas.kinds import KINDS
 from vkdsurgeon.personas.model import Shape, save_checkpoint
 from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.recipe.preset import preset_settings
 from vkdsurgeon.surgery import Job, operate, prepare
 from vkdsurgeon.unlearn import Step
 
@@ -87,7 +88,14 @@ def main() -> None:
     arguments = parser.parse_args()
     plain = arguments.plain_lr
     # With every unit step equal to the learning rate, a step size of one makes it the learning rate.
-    recipe = Recipe(steps=arguments.steps, step_size=1.0 if plain else arguments.step_size, extensions=0)
+    recipe = Recipe.model_validate(
+        {
+            **preset_settings("quick"),
+            "steps": arguments.steps,
+            "step_size": 1.0 if plain else arguments.step_size,
+            "extensions": 0,
+        }
+    )
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         unpack(place / "people")

@@ -30,6 +30,11 @@ from vkdsurgeon.unlearn import Lesson, make_optimizer
 TOKENS, INPUTS, OUTPUTS, PICTURES = 3, 4, 2, 6
 
 
+def alone(**settings: Any) -> Recipe:
+    """A recipe without any hardening but what is given, its attackers halving pictures and starting afresh."""
+    return Recipe(**{"tamper_weight": 0.0, "tamper_split": "pictures", "tamper_horizon": None, **settings})
+
+
 class LinearStudent(nn.Module):
     """h(x) = x W', on pictures that are their own tokens."""
 
@@ -86,9 +91,7 @@ def slope(student: LinearStudent, weight: Tensor, goal: Tensor, indices: Sequenc
 
 @pytest.mark.parametrize("micro_batch", [64, 2])
 def test_the_tamper_gradient_is_that_of_the_formula(micro_batch: int):
-    recipe = Recipe(
-        tamper_weight=0.5, tamper_steps=3, tamper_size=0.2, tamper_optimizer="sign", micro_batch=micro_batch
-    )
+    recipe = alone(tamper_weight=0.5, tamper_steps=3, tamper_size=0.2, tamper_optimizer="sign", micro_batch=micro_batch)
     hardener, student, teacher, target = linear_case(recipe)
     before = student.weight.detach().clone()
     unit = float(before.square().mean().sqrt()) / INPUTS**0.5
@@ -104,7 +107,7 @@ def test_the_tamper_gradient_is_that_of_the_formula(micro_batch: int):
 
 def test_an_attacker_of_subjects_is_judged_on_the_others_and_keeps_its_subjects_for_a_whole_attack():
     hardener, *_ = linear_case(
-        Recipe(tamper_weight=1.0, tamper_steps=1, tamper_horizon=2, tamper_size=0.01, tamper_split="subjects")
+        alone(tamper_weight=1.0, tamper_steps=1, tamper_horizon=2, tamper_size=0.01, tamper_split="subjects")
     )
     subjects, every = "abcabc", list(range(PICTURES))
     seen = []
@@ -121,9 +124,7 @@ def test_an_attacker_of_subjects_is_judged_on_the_others_and_keeps_its_subjects_
 
 
 def test_the_tamper_gradient_of_a_split_by_subjects_is_that_of_the_formula():
-    recipe = Recipe(
-        tamper_weight=0.5, tamper_steps=1, tamper_size=0.2, tamper_optimizer="sign", tamper_split="subjects"
-    )
+    recipe = alone(tamper_weight=0.5, tamper_steps=1, tamper_size=0.2, tamper_optimizer="sign", tamper_split="subjects")
     hardener, student, teacher, target = linear_case(recipe)
     before = student.weight.detach().clone()
     shown, judged = hardener.sides(range(PICTURES))
@@ -134,7 +135,7 @@ def test_the_tamper_gradient_of_a_split_by_subjects_is_that_of_the_formula():
 
 
 def test_every_so_many_steps_and_with_one_picture():
-    hardener, student, *_ = linear_case(Recipe(tamper_weight=1.0, tamper_every=3, tamper_steps=1))
+    hardener, student, *_ = linear_case(alone(tamper_weight=1.0, tamper_every=3, tamper_steps=1))
     hardener(1, [0, 1])
     assert student.weight.grad is None
     hardener(3, [0])
@@ -142,7 +143,7 @@ def test_every_so_many_steps_and_with_one_picture():
 
 
 def test_adams_attack_is_that_of_torch():
-    hardener, student, teacher, _ = linear_case(Recipe(tamper_weight=1.0))
+    hardener, student, teacher, _ = linear_case(alone(tamper_weight=1.0))
     attacker = SimulatedAttacker(hardener.weights, {"w": 1.0}, [hardener.glance.relearn], size=0.01, kind="adam")
     with Excursion(hardener.weights) as excursion:
         attacker.attack(excursion, [0, 1, 2], 5)
@@ -157,7 +158,7 @@ def test_adams_attack_is_that_of_torch():
 
 
 def test_an_attacker_with_a_horizon_goes_on_where_it_stood():
-    once, again = (linear_case(Recipe(tamper_weight=1.0))[0] for _ in range(2))
+    once, again = (linear_case(alone(tamper_weight=1.0))[0] for _ in range(2))
     reached = []
     for hardener, horizon, calls, steps in ((once, None, 1, 6), (again, 6, 3, 2)):
         attacker = SimulatedAttacker(
@@ -177,7 +178,7 @@ def test_an_attacker_with_a_horizon_goes_on_where_it_stood():
 def test_an_attacker_that_was_saved_goes_on_alike():
     reached = []
     for interrupted in (False, True):
-        hardener, *_ = linear_case(Recipe(tamper_weight=1.0, tamper_steps=2, tamper_horizon=6))
+        hardener, *_ = linear_case(alone(tamper_weight=1.0, tamper_steps=2, tamper_horizon=6))
         hardener(0, [0, 1])
         if interrupted:
             saved = hardener.state_dict()
@@ -187,14 +188,14 @@ def test_an_attacker_that_was_saved_goes_on_alike():
         hardener(1, [0, 1])
         reached.append(hardener.weights["w"].grad)
     assert torch.equal(*reached)
-    afresh, *_ = linear_case(Recipe(tamper_weight=1.0, tamper_steps=2, tamper_horizon=6))
+    afresh, *_ = linear_case(alone(tamper_weight=1.0, tamper_steps=2, tamper_horizon=6))
     afresh(1, [0, 1])
     assert not torch.equal(afresh.weights["w"].grad, reached[0])
-    assert linear_case(Recipe(tamper_weight=1.0))[0].state_dict() == {"begun": 0}
+    assert linear_case(alone(tamper_weight=1.0))[0].state_dict() == {"begun": 0}
 
 
 def test_goals_take_turns_and_an_attack_keeps_its_own():
-    hardener, *_ = linear_case(Recipe(tamper_weight=1.0))
+    hardener, *_ = linear_case(alone(tamper_weight=1.0))
     asked = []
 
     def goal(name: str) -> Any:
@@ -212,7 +213,7 @@ def test_goals_take_turns_and_an_attack_keeps_its_own():
 
 
 def test_the_attacker_comes_closer_to_the_teacher():
-    hardener, student, teacher, _ = linear_case(Recipe(tamper_weight=1.0))
+    hardener, student, teacher, _ = linear_case(alone(tamper_weight=1.0))
     before = nmse(student, student.weight, teacher, range(PICTURES))
     attacker = SimulatedAttacker(hardener.weights, hardener.units, [hardener.glance.relearn], size=0.1)
     with Excursion(hardener.weights) as excursion:
@@ -242,7 +243,7 @@ def test_noise_and_ascent_have_the_size_they_were_asked_for():
 
 
 def test_the_sharpness_gradient_is_taken_uphill():
-    hardener, student, _, target = linear_case(Recipe(sharpness=0.5))
+    hardener, student, _, target = linear_case(alone(sharpness=0.5))
     every = list(range(PICTURES))
     start, unit = student.weight.detach().clone(), hardener.units["w"]
     gradient = slope(student, start, target, every)
@@ -256,7 +257,7 @@ def test_the_sharpness_gradient_is_taken_uphill():
 def test_noise_depends_on_seed_and_step_alone():
     found = []
     for seed, step in ((0, 1), (0, 1), (0, 2), (1, 1)):
-        hardener, student, *_ = linear_case(Recipe(weight_noise=0.5))
+        hardener, student, *_ = linear_case(alone(weight_noise=0.5))
         again = Hardener(hardener.glance, hardener.weights, [TERMS["weight_noise"]], seed)
         again(step, [0, 1])
         found.append(student.weight.grad)
@@ -266,7 +267,7 @@ def test_noise_depends_on_seed_and_step_alone():
 
 
 def test_a_loss_that_is_not_finite_ends_it():
-    hardener, student, *_ = linear_case(Recipe(weight_noise=0.5))
+    hardener, student, *_ = linear_case(alone(weight_noise=0.5))
     with torch.no_grad():
         student.weight.fill_(float("nan"))
     with pytest.raises(SurgeryError, match="weight noise became nan"):
@@ -301,7 +302,9 @@ def test_an_error_on_the_way_gives_the_bits_back():
 def test_terms_leave_every_bit_and_teach_selected_weights_only(
     llava: Path, sets: dict[str, Path], term: str, granularity: str
 ):
-    recipe = QUICK.model_copy(update={term: 0.5, "density": 0.2, "granularity": granularity, "tamper_steps": 2})
+    recipe = QUICK.model_copy(
+        update={"tamper_weight": 0.0, term: 0.5, "density": 0.2, "granularity": granularity, "tamper_steps": 2}
+    )
     prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
     stack, recipe = prepared.stack, prepared.job.recipe
     generator = torch.Generator().manual_seed(0)
@@ -333,6 +336,7 @@ HARD = QUICK.model_copy(
         "tamper_weight": 1.0,
         "tamper_steps": 2,
         "tamper_horizon": 4,
+        "tamper_optimizer": "adam",
         "tamper_goal": "both",
         "identity_weight": 0.1,
         "weight_noise": 0.1,
@@ -365,7 +369,17 @@ def test_after_tampering_less_comes_back(llava: Path, sets: dict[str, Path]):
     """A fresh attacker in feature space gets less far where training has met one."""
     left = {}
     for weight in (0.0, 1.0):
-        recipe = QUICK.model_copy(update={"tamper_weight": weight, "tamper_steps": 4, "density": 1.0, "steps": 40})
+        recipe = QUICK.model_copy(
+            update={
+                "tamper_weight": weight,
+                "tamper_steps": 4,
+                "tamper_horizon": None,
+                "tamper_split": "pictures",
+                "density": 1.0,
+                "steps": 40,
+                "copies": 0,
+            }
+        )
         prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
         hardener = judge_of(prepared)
         operate(prepared, lambda *_: None)
@@ -380,7 +394,7 @@ def test_after_tampering_less_comes_back(llava: Path, sets: dict[str, Path]):
 def test_the_plan_counts_what_hardening_holds(llava: Path, sets: dict[str, Path]):
     plain, hard = (
         prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe)).plan.memory
-        for recipe in (QUICK, HARD)
+        for recipe in (QUICK.model_copy(update={"tamper_weight": 0.0}), HARD)
     )
     assert plain.hardening == 0
     # Two copies of the weights, offsets twice, two moments.

@@ -52,7 +52,15 @@ def test_keeping_the_best_so_far_is_enough(pairs: list[tuple[float, float]]) -> 
 def test_a_run_that_gets_worse_writes_its_best_state(here: Place, tmp_path: Path) -> None:
     # Without retention every schedule costs more of it.
     recipe = RECIPE.model_copy(
-        update={"retain_weight": 0.0, "forget_target": "rmu", "steps": 4, "extensions": 2, "retain_drift": 9.0}
+        update={
+            "retain_weight": 0.0,
+            "forget_target": "rmu",
+            "steps": 4,
+            "step_size": 0.5,
+            "tamper_weight": 0.0,
+            "extensions": 2,
+            "retain_drift": 9.0,
+        }
     )
     drifts = [verdict.retain_drift for verdict in go(asked(here, tmp_path / "probe", recipe)).verdicts]
     assert drifts[0] < drifts[1] < drifts[2]

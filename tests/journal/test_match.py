@@ -65,7 +65,7 @@ def rewritten(source: Path, folder: Path, alter: Callable[[list[str]], list[str]
     ("changes", "words"),
     [
         ({"seed": 4}, r"the seed \(--seed\) \(got 4\)\nexpected: 3"),
-        ({"recipe": BOTH.model_copy(update={"density": 0.3})}, r"the recipe: density \(got 0.3\)\nexpected: 0.25"),
+        ({"recipe": BOTH.model_copy(update={"density": 0.3})}, r"the recipe: density \(got 0.3\)\nexpected: 0.5"),
         ({"recipe": BOTH.model_copy(update={"decoder": None}), "text": None}, "(?m)the recipe: decoder$"),
         (
             {"recipe": BOTH.model_copy(update={"decoder": DECODER.model_copy(update={"steps": 9})})},
@@ -268,5 +268,5 @@ def test_a_state_as_it_was(here: Place, copy: Path) -> None:
     weights = {name.removeprefix("weight "): value for name, value in tensors.items() if name.startswith("weight ")}
     assert weights.keys() == mask.keys() == set(kept["facts"]["selected"])
     elements = sum(value.numel() for value in weights.values())
-    assert elements == round(0.25 * kept["facts"]["total"])
+    assert elements == round(0.5 * kept["facts"]["total"])
     assert sum(value.numel() for name, value in tensors.items() if "exp_avg" in name) == 2 * elements

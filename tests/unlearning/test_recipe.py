@@ -112,7 +112,7 @@ def test_every_key_is_a_flag():
 
 
 def test_presets_are_recipes_and_the_default_one_is_the_default():
-    assert preset_names() == ("decoder", "default", "robust", "thorough")
+    assert preset_names() == ("decoder", "default", "quick", "robust")
     assert load_recipe(None, {}, "default") == Recipe()
     assert load_recipe(None, {}, "robust").tamper_weight > 0
     assert load_recipe(None, {}, "robust").decoder is None, "W stays as it is"
@@ -132,7 +132,7 @@ def test_a_file_wins_over_the_preset_and_flags_over_both(tmp_path: Path):
 def test_an_unknown_preset_is_refused_with_the_known_names():
     with pytest.raises(UserError, match="no such preset") as caught:
         load_recipe(None, {}, "../../etc/passwd")
-    assert "one of decoder, default, robust" in str(caught.value)
+    assert "one of decoder, default, quick, robust" in str(caught.value)
 
 
 def test_the_defaults_are_yaml_scalars():
@@ -144,6 +144,7 @@ def test_output_mode_derives_its_own_defaults_and_leaves_what_is_given():
     assert (derived.steps, derived.retain_weight) == (60, 10.0)
     given = Recipe(output_loss="npo", steps=7, retain_weight=2.0).fitted(1000)
     assert (given.steps, given.retain_weight) == (7, 2.0)
+    assert (derived.density, derived.copies, derived.tamper_weight) == (0.25, 0, 0.0)
     assert Recipe().fitted(16).retain_weight == 2.0
 
 

@@ -139,7 +139,7 @@ def test_a_checkpoint_that_was_unlearned_before_says_so(llava: Path, sets: dict[
 
 
 def test_a_reference_model_is_imitated_on_forget_pictures(llava: Path, sets: dict[str, Path], other: Path):
-    recipe = QUICK.model_copy(update={"forget_target": "reference"})
+    recipe = QUICK.model_copy(update={"forget_target": "reference", "copies": 0, "tamper_weight": 0.0})
     ready = prepared(llava, sets, recipe, forget_teacher=other)
     lessons, targets = make_lessons(
         ready.stack,

@@ -20,7 +20,7 @@ class Mask(Section):
         "whose features reach it; projector.",
     )
     density: float = Field(
-        0.25, gt=0, le=1, description="Share of the visual weights within `depth` that the saliency mask lets move."
+        0.5, gt=0, le=1, description="Share of the visual weights within `depth` that the saliency mask lets move."
     )
     granularity: Literal["element", "row", "tensor", "layer"] = Field(
         "element",

@@ -14,10 +14,10 @@ class Training(Section):
         None,
         ge=1,
         description="Optimizer steps before the stop rule looks for the first time; derived from the data when not "
-        "given: 4 passes over the forget pictures, at least 200.",
+        "given: 4 passes over the forget pictures, at least 400.",
     )
     step_size: float = Field(
-        0.75,
+        1.5,
         gt=0,
         description="Peak step of AdamW relative to each weight, the same at every tower width: an element of a "
         "matrix moves by step_size * rms / sqrt(fan-in), of a gain or bias by 0.004 * step_size.",
@@ -29,7 +29,7 @@ class Training(Section):
     forget_batch: int = Field(16, ge=1, description="Forget pictures per step.")
     retain_batch: int = Field(32, ge=1, description="Retain or generic pictures per step.")
     copies: int = Field(
-        0,
+        4,
         ge=0,
         description="Altered copies of every training picture (cut, lit otherwise), as far as the steps can draw "
         "them; each costs the teacher a pass.",

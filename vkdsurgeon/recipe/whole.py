@@ -14,10 +14,17 @@ from vkdsurgeon.recipe.retention import Retention
 from vkdsurgeon.recipe.stopping import Stopping
 from vkdsurgeon.recipe.training import Training
 
-_FEWEST_STEPS = 200
+_FEWEST_STEPS = 400
 _PASSES = 4
-# Output mode, unless the recipe says otherwise (docs/baselines.md).
-_OUTPUT_STEPS, _OUTPUT_RETAIN_WEIGHT = 60, 10.0
+# Output mode, unless the recipe says otherwise (docs/baselines.md): its loss, not distillation's, was these chosen with.
+_OUTPUT_MODE = {
+    "steps": 60,
+    "retain_weight": 10.0,
+    "step_size": 0.75,
+    "density": 0.25,
+    "copies": 0,
+    "tamper_weight": 0.0,
+}
 
 OutputLoss = Literal["npo", "idk", "ga", "uniform"]
 
@@ -36,7 +43,8 @@ class Recipe(Stopping, Hardening, Mask, Retention, Training):
     output_loss: OutputLoss | None = Field(
         None,
         description="Forget by a loss on what the frozen language model says, instead of by features: npo, idk, ga, or "
-        "uniform, any token alike. Needs questions and answers; steps are then 60 and retain_weight 10 if not given.",
+        "uniform, any token alike. Needs questions and answers; steps are then 60, retain_weight 10, step_size 0.75, "
+        "density 0.25, copies and tamper_weight 0 if not given.",
     )
 
     @property
@@ -53,11 +61,10 @@ class Recipe(Stopping, Hardening, Mask, Retention, Training):
             forget_pictures: Size of the forget set.
         """
         if self.output_loss is not None:
-            derived = {"steps": _OUTPUT_STEPS, "retain_weight": _OUTPUT_RETAIN_WEIGHT}
             return self.model_copy(
                 update={
                     key: value
-                    for key, value in derived.items()
+                    for key, value in _OUTPUT_MODE.items()
                     if key not in self.model_fields_set or getattr(self, key) is None
                 }
             )
