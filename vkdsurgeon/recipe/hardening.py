@@ -15,7 +15,7 @@ IdentityHeads = Literal["linear", "mlp", "both"]
 
 
 class Hardening(Section):
-    """Terms beside forgetting and retention; formulas in docs/hardening.md. By default there are simulated attacks alone.
+    """Terms beside forgetting and retention; formulas in docs/hardening.md. By default, simulated attacks alone.
 
     Sizes are relative to each weight, as `step_size` is.
     """

@@ -16,7 +16,7 @@ from vkdsurgeon.recipe.training import Training
 
 _FEWEST_STEPS = 400
 _PASSES = 4
-# Output mode, unless the recipe says otherwise (docs/baselines.md): its loss, not distillation's, was these chosen with.
+# Output mode, unless the recipe says otherwise (docs/baselines.md).
 _OUTPUT_MODE = {
     "steps": 60,
     "retain_weight": 10.0,
