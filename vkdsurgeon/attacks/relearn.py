@@ -18,6 +18,7 @@ from vkdsurgeon.attacks.split import Split
 from vkdsurgeon.attacks.trainer import attacking, fine_tune
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.errors import Diverged
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
 from vkdsurgeon.evaluation.model import LoadedModel, load_model
 from vkdsurgeon.evaluation.schema import Metric, ModelFacts
@@ -82,7 +83,7 @@ def relearn(attack: Relearning, listener: Listener | None = None) -> RelearnResu
 
     Raises:
         UserError: Sets, gates or models are wrong; sets and gates are checked before a model is loaded.
-        SurgeryError: The attack's training diverged.
+        SurgeryError: The GPU has too little memory.
     """
     started = time.perf_counter()
     plan, cases = attack.plan, attack.plan.cases
@@ -189,15 +190,20 @@ def _one_seed(
             batch_size=plan.batch_size,
             seed=seed,
         )
-        for step, loss in enumerate(losses, start=1):
-            if listener:
-                text = f"{role}: attack {case.id}, seed {seed}, step {step} of {plan.steps}"
-                facts = {"model": role, "case": case.id, "seed": seed, "step": step, "loss": loss}
-                listener({"event": "attack", **facts, "text": text})
-            conduct.trained_on.append(loss)
-            if step in plan.measured_steps:
-                conduct.measured(step, loss, asked.fresh(split.measured))
-        conduct.utility_after = asked.fresh(utility.records)
+        try:
+            for step, loss in enumerate(losses, start=1):
+                if listener:
+                    text = f"{role}: attack {case.id}, seed {seed}, step {step} of {plan.steps}"
+                    facts = {"model": role, "case": case.id, "seed": seed, "step": step, "loss": loss}
+                    listener({"event": "attack", **facts, "text": text})
+                conduct.trained_on.append(loss)
+                if step in plan.measured_steps:
+                    conduct.measured(step, loss, asked.fresh(split.measured))
+        except Diverged:
+            # Other attacks of the series, and gold, have their own numbers.
+            conduct.diverge(plan.measured_steps)
+        else:
+            conduct.utility_after = asked.fresh(utility.records)
     return conduct
 
 
@@ -231,6 +237,7 @@ def _result(
         curve=alone.curve if alone else [],
         recovery=alone.recovery if alone else [],
         seeds=alone.seeds if alone else [],
+        diverged=any("model" in found.diverged for found in findings),
         cases=[]
         if alone
         else [
@@ -241,6 +248,7 @@ def _result(
                 curve=found.curve,
                 recovery=found.recovery,
                 seeds=found.seeds,
+                diverged="model" in found.diverged,
             )
             for case, each, found in zip(cases, settings, findings, strict=True)
         ],
