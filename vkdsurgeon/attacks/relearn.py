@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from vkdsurgeon.attacks.adapters import adapter_versions, require_peft
 from vkdsurgeon.attacks.findings import CaseFindings, Conduct, find, known_ids
 from vkdsurgeon.attacks.material import Material, Utility, gather_material
@@ -18,7 +20,7 @@ from vkdsurgeon.attacks.split import Split
 from vkdsurgeon.attacks.trainer import attacking, fine_tune
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.errors import Diverged
+from vkdsurgeon.errors import Diverged, SurgeryError
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
 from vkdsurgeon.evaluation.model import LoadedModel, load_model
 from vkdsurgeon.evaluation.schema import Metric, ModelFacts
@@ -202,6 +204,11 @@ def _one_seed(
         except Diverged:
             # Other attacks of the series, and gold, have their own numbers.
             conduct.diverge(plan.measured_steps)
+        except torch.OutOfMemoryError as error:
+            raise SurgeryError(
+                f"the GPU has too little memory for an attacker who trains scope {case.scope} with {plan.batch_size} "
+                "records a step; attack with a narrower scope, or with fewer records"
+            ) from error
         else:
             conduct.utility_after = asked.fresh(utility.records)
     return conduct
