@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from benchmarks.attacks.battery import BATTERY
+
 Row: TypeAlias = dict[str, Any]
 # Of what is tried in many ways, the table shows the way that brings out most.
 _MANY = {"perturb": "perturb, worst of the plain changes", "prompt": "prompt, worst of the other wordings"}
@@ -24,10 +26,11 @@ def table(rows: Sequence[Row], seeds: Sequence[int]) -> str:
     for row in rows:
         if row["seed"] in seeds:
             found[_MANY.get(row["family"], row["what"])][row["method"]][row["seed"]][row["what"]] = row
+    families = {_MANY.get(row["family"], row["what"]): list(BATTERY).index(row["family"]) for row in rows}
     present = {method for by_method in found.values() for method in by_method}
     methods = [*(name for name in _FIRST if name in present), *sorted(present - set(_FIRST))]
     lines = [f"| attack | chance | {' | '.join(methods)} |", "|-" * (len(methods) + 2) + "|"]
-    for what, by_method in found.items():
+    for what, by_method in sorted(found.items(), key=lambda line: families[line[0]]):
         worst = {method: [_worst(list(tried.values())) for tried in by_method[method].values()] for method in by_method}
         chances = [row["chance"] for chosen in worst.values() for row in chosen if row["chance"] is not None]
         cells = [_cell(worst.get(method, [])) for method in methods]
