@@ -1,20 +1,20 @@
 """All methods on the built-in miniature, held-out views: the table of docs/baselines.md.
 
-    python -m benchmarks.compare OUT [--methods vkd,npo] [--seeds 0] [--record]
+    python -m benchmarks.compare OUT [--methods vkd,npo] [--seeds 0,1,2] [--attack-scope visual,all] [--record]
 
 OUT keeps finished cells, so an interrupted run goes on; `--record` writes one JSON line per cell to
-benchmarks/results/compare.jsonl, in place of earlier ones.
+benchmarks/results/compare.jsonl, in place of earlier lines about the same method, seed, versions and device.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.provenance import RESULTS
+from benchmarks import provenance
+from vkdsurgeon.comparison.attack import parse_scopes
 from vkdsurgeon.comparison.compare import Comparison, compare
 from vkdsurgeon.comparison.contestants import parse_names, parse_seeds
 from vkdsurgeon.comparison.schema import ComparisonResult
@@ -22,7 +22,7 @@ from vkdsurgeon.comparison.table import markdown
 from vkdsurgeon.personas import unpack
 from vkdsurgeon.recipe import Recipe
 
-FILE = RESULTS / "compare.jsonl"
+FILE = provenance.RESULTS / "compare.jsonl"
 
 
 def rows_of(result: ComparisonResult) -> list[dict[str, object]]:
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--methods", default="all")
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--attack-scope", default="visual,all")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
@@ -61,13 +62,14 @@ def main() -> None:
                 retain_heldout=place.records / "retain_heldout.jsonl",
                 text=place.records / "text.jsonl",
                 seeds=parse_seeds(arguments.seeds),
+                scopes=parse_scopes(arguments.attack_scope),
                 device=arguments.device,
             ),
             lambda event: print(event["text"], file=sys.stderr) if event["event"] == "cell" else None,
         )
     print(markdown(result))
     if arguments.record:
-        FILE.write_text("".join(json.dumps(row) + "\n" for row in rows_of(result)))
+        provenance.keep(FILE, rows_of(result), ["name", "seed"])
 
 
 if __name__ == "__main__":

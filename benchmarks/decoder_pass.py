@@ -95,7 +95,14 @@ class Laboratory:
         if root == self.gold:
             return row
         loaded.model.load_state_dict(weights)
-        put_back(loaded, Restoring(root, self.base, read_set("forget", self.records / "forget_heldout.jsonl")))
+        put_back(
+            loaded,
+            Restoring(
+                model=root,
+                reference=self.base,
+                forget=read_set("forget", self.records / "forget_heldout.jsonl"),
+            ),
+        )
         row["restore"] = _accuracy(loaded, self.heldout, "vqa", "vqa.name", "general")
         return row
 

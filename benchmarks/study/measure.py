@@ -177,7 +177,7 @@ class Laboratory:
     def restore(self, loaded: LoadedModel) -> dict[str, float]:
         """Shares of right answers with the original tower and projector put back; the model keeps them."""
         forget = NamedSet("forget", tuple(self.heldout))
-        put_back(loaded, Restoring(loaded.root, self.place.base, forget))
+        put_back(loaded, Restoring(model=loaded.root, reference=self.place.base, forget=forget))
         return _shares(answer_records(loaded, self.heldout, SCORING), {"vqa.name": "name", "vqa": "vqa"})
 
     def load(self, root: Path) -> LoadedModel:

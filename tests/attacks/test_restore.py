@@ -70,7 +70,9 @@ def test_each_part_is_put_back_alone(facts: World, blinded: Path) -> None:
     base = dict(load_model(facts.base, device="cpu").model.named_parameters())[name]
     for part, returns in (("tower", False), ("projector", True)):
         loaded = load_model(blinded, device="cpu")
-        put_back(loaded, Restoring(blinded, facts.base, read_set("forget", facts.heldout), part=part))
+        put_back(
+            loaded, Restoring(model=blinded, reference=facts.base, forget=read_set("forget", facts.heldout), part=part)
+        )
         assert torch.equal(dict(loaded.model.named_parameters())[name], base) == returns
 
 
@@ -95,4 +97,4 @@ def test_models_and_parts_that_do_not_fit_are_refused(facts: World, blinded: Pat
     loaded = load_model(blinded, device="cpu")
     other = build_checkpoint("llava", tmp_path / "llava")
     with pytest.raises(UserError, match="does not fit"):
-        put_back(loaded, Restoring(blinded, other, forget))
+        put_back(loaded, Restoring(model=blinded, reference=other, forget=forget))

@@ -9,9 +9,16 @@ import pytest
 from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import World
+from vkdsurgeon.checkpoint.diff import diff_checkpoints
+from vkdsurgeon.comparison.attack import parse_scopes
 from vkdsurgeon.comparison.contestants import parse_names, parse_seeds
 from vkdsurgeon.comparison.headline import score
+from vkdsurgeon.comparison.settings import recipe_of
+from vkdsurgeon.comparison.text_halves import divide_text, write_text
+from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.recipe.preset import preset_names, preset_settings
 
 QUICK = ["--baseline", "steps=3", "--baseline", "scored=6", "--baseline", "forget_batch=4", "--limit", "60",
          "--attack-steps", "2", "--device", "cpu"]  # fmt: skip
@@ -36,7 +43,7 @@ def test_base_gold_and_every_method_have_a_row(table: Path) -> None:
     result = json.loads((table / "comparison.json").read_text())
     rows = {row["name"]: row["values"] for row in result["rows"]}
     assert list(rows) == ["base", "gold", "ga"]
-    columns = "forget forget.name retain text people.relearn.ag pairs.relearn.ag score seconds cpu_seconds"
+    columns = "forget forget.name retain text people.relearn.ag pairs.all.relearn.ag score seconds cpu_seconds"
     assert {*columns.split(), "peak_memory_mib", "tera_flops"} <= rows["ga"].keys()
     assert rows["base"]["forget"] > 0.9 > 0.6 > rows["gold"]["forget"]
     assert rows["ga"]["seconds"] > 0
@@ -44,12 +51,20 @@ def test_base_gold_and_every_method_have_a_row(table: Path) -> None:
     assert rows["ga"]["tera_flops"] > 0
     assert "people.relearn.ag" not in rows["base"]
     gold, base, mine = rows["gold"], rows["base"], rows["ga"]
-    kept = [1 - max(0, mine[f"{p}.relearn.ag"] - gold[f"{p}.relearn.ag"]) / 100 for p in ("people", "pairs")]
+    kept = [
+        1 - max(0, *(mine[f"{p}.{s}.relearn.ag"] - gold[f"{p}.{s}.relearn.ag"] for s in ("visual", "all"))) / 100
+        for p in ("people", "pairs")
+    ]
+    assert mine["pairs.relearn.ag"] == max(mine["pairs.visual.relearn.ag"], mine["pairs.all.relearn.ag"])
     expected = (1 - abs(mine["forget"] - gold["forget"])) * min(1, mine["retain"] / base["retain"]) * sum(kept) / 2
     assert mine["score"] == pytest.approx(expected)
     text = (table / "comparison.md").read_text()
     assert text.startswith("| method | forget |")
+    assert " AG people visual | AG people all | AG pairs visual | AG pairs all | score |" in text
     assert "| ga | " in text
+    # Eight names and four homes to choose from, and what has no options does not count.
+    assert result["chance"]["forget"] == pytest.approx((1 / 8 + 1 / 4) / 2)
+    assert "| chance | 18.8 | 12.5 | 50.0 |" in text
     assert not list((table / "models").glob("ga-*/")), "models are not kept unasked"
     assert "Ann" not in (table / "comparison.json").read_text()
 
@@ -85,7 +100,8 @@ def test_gates_name_a_row_and_a_column(facts: World, table: Path, capsys: pytest
 
 def test_wrong_words_are_status_2(facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (("--methods", "ga,gaa"), ("--methods", "ga,ga"), ("--methods", ","), ("--methods", "ga", "--seeds",
-                  "0,x"), ("--methods", "ga", "--seeds", "1,1")):  # fmt: skip
+                  "0,x"), ("--methods", "ga", "--seeds", "1,1"), ("--methods", "ga", "--attack-scope", "eyes"),
+                  ("--methods", "vkd", "--preset", "robuster")):  # fmt: skip
         assert compare(facts, tmp_path / "o", *words) == 2
     assert not (tmp_path / "o").exists()
     (tmp_path / "mine").mkdir()
@@ -105,17 +121,97 @@ def test_a_method_that_refuses_its_recipe_is_told_by_name(
 
 
 def test_names_and_seeds() -> None:
-    assert [each.name for each in parse_names("all")][:3] == ["vkd", "vkd-npo", "ga"]
+    presets = [f"vkd-{name}" for name in preset_names() if name != "default"]
+    assert [each.name for each in parse_names("all")][: len(presets) + 3] == ["vkd", *presets, "vkd-npo", "ga"]
+    assert "vkd-robust" not in [each.name for each in parse_names("all", "robust")]
     assert parse_names("vkd-npo")[0].overrides == {"output_loss": "npo"}
+    assert parse_scopes("visual, llm_full") == ["visual", "llm_full"]
     assert parse_seeds(" 3, 1") == [3, 1]
     with pytest.raises(UserError, match="no such method"):
         parse_names("base")
 
 
+def test_a_preset_lies_under_the_recipe_and_reaches_only_whom_it_is_of() -> None:
+    robust = preset_settings("robust")
+    mine = Recipe.model_validate({"density": 0.7, "decoder": {"steps": 9}, "baseline": {"steps": 4}})
+    by_name, by_option = parse_names("vkd-robust")[0], parse_names("vkd", "robust")[0]
+    assert recipe_of(by_name, mine) == recipe_of(by_option, mine) == {**robust, "density": 0.7}
+    assert recipe_of(parse_names("vkd")[0], mine) == {"density": 0.7}
+    assert recipe_of(parse_names("vkd-decoder")[0], mine) == {"density": 0.7, "decoder": {"steps": 9}}
+    assert recipe_of(parse_names("vkd-npo", None)[0], mine)["baseline"] == {"steps": 4}
+    assert recipe_of(parse_names("ga")[0], mine) == {"baseline": {"steps": 4}}
+    assert [each.reads_text for each in parse_names("vkd,vkd-decoder,manu,ga")] == [False, True, True, False]
+    assert parse_names("vkd", "decoder")[0].reads_text
+    with pytest.raises(UserError, match="no such preset"):
+        parse_names("vkd", "robuster")
+    with pytest.raises(UserError, match="nobody would use"):
+        parse_names("ga", "robust")
+
+
+def test_no_text_question_is_both_given_and_measured(facts: World, tmp_path: Path) -> None:
+    records = read_records(facts.text, role="text")
+    given, measured = divide_text([*records, *records[:3]])
+    asked = [{record.question for record in half} for half in (given, measured)]
+    assert not asked[0] & asked[1]
+    assert asked[0] | asked[1] == {record.question for record in records}
+    # 3 questions about the forgotten and 5 about the kept.
+    assert [len(half) for half in asked] == [1 + 2, 2 + 3]
+    assert {record.task for record in given} == {record.task for record in measured}
+    again = read_records(write_text(given, tmp_path / "given.jsonl"), role="text")
+    assert [record.model_dump(exclude={"source"}) for record in again] == [
+        record.model_dump(exclude={"source"}) for record in given
+    ]
+
+
 def test_the_score_needs_gold_and_every_protocol() -> None:
-    base, gold = {"retain": 0.5}, {"forget": 0.1, "people.relearn.ag": 10.0}
-    mine = {"forget": 0.3, "retain": 0.4, "people.relearn.ag": 30.0}
-    assert score(mine, base, gold, ["people"]) == pytest.approx(0.8 * 0.8 * 0.8)
-    assert score({**mine, "people.relearn.ag": -5.0, "retain": 0.9}, base, gold, ["people"]) == pytest.approx(0.8)
-    assert score(mine, base, None, ["people"]) is None
-    assert score(mine, base, gold, ["people", "pairs"]) is None
+    base, gold = {"retain": 0.5}, {"forget": 0.1, "people.visual.relearn.ag": 10.0, "people.all.relearn.ag": 0.0}
+    mine = {"forget": 0.3, "retain": 0.4, "people.visual.relearn.ag": 30.0, "people.all.relearn.ag": 25.0}
+    assert score(mine, base, gold, ["people"], ["visual"]) == pytest.approx(0.8 * 0.8 * 0.8)
+    # Of the two, the attacker takes the one that brings more back beyond what it brings gold.
+    assert score(mine, base, gold, ["people"], ["visual", "all"]) == pytest.approx(0.8 * 0.8 * 0.75)
+    diverged = {**mine, "people.all.relearn.ag": None}
+    assert score(diverged, base, gold, ["people"], ["visual", "all"]) == pytest.approx(0.8 * 0.8 * 0.8)
+    assert score(diverged, base, gold, ["people"], ["all"]) is None
+    harmless = {**mine, "people.visual.relearn.ag": -5.0, "retain": 0.9}
+    assert score(harmless, base, gold, ["people"], ["visual"]) == pytest.approx(0.8)
+    assert score(mine, base, None, ["people"], ["visual"]) is None
+    assert score(mine, base, gold, ["people", "pairs"], ["visual"]) is None
+
+
+def test_the_decoder_pass_is_attacked_where_it_edited_and_never_asked_what_it_was_given(
+    facts: World, tmp_path: Path
+) -> None:
+    """Two seeds: the language model differs from the base, and rows show the spread."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("steps: 4\ndecoder: {steps: 3, seek_steps: 1}\n")
+    out = tmp_path / "out"
+    words = ("--methods", "vkd-decoder", "--recipe", recipe, "--seeds", "0,1", "--keep-models")
+    assert compare(facts, out, *words, "--attack-scope", "all") == 0
+    result = json.loads((out / "comparison.json").read_text())
+    assert [cell["name"] for cell in result["cells"]] == ["gold", "base", "vkd-decoder", "gold", "vkd-decoder"]
+    cells = [cell for cell in result["cells"] if cell["name"] == "vkd-decoder"]
+    assert all(cell["values"]["pairs.all.relearn.ag"] is not None for cell in cells)
+    assert all("pairs.visual.relearn.ag" not in cell["values"] for cell in cells)
+    assert all(cell["recipe"] == {"steps": 4, "decoder": {"steps": 3, "seek_steps": 1}} for cell in cells)
+    text = next(facts for facts in result["sets"] if facts["name"] == "text")
+    assert text["records"] == 5, "the half that no method is given"
+    models = [path.parent for path in (out / "models").glob("*/config.json")]
+    assert len(models) == 2
+    for model in models:
+        record = json.loads((model / "vkdsurgeon.json").read_text())
+        given = record["decoder"]["text"]
+        assert [given[key] for key in ("built_in", "prompts", "held_out")] == [False, 2, 1], "the other half, halved"
+        assert not diff_checkpoints(facts.base, model).language_identical
+    row = next(line for line in (out / "comparison.md").read_text().splitlines() if line.startswith("| vkd-decoder"))
+    assert " to " in row.split("|")[2]
+
+    # As a run that was interrupted leaves it: the journal of training, and nothing finished.
+    cell, note, journal = (next(path.glob("vkd-decoder-1-*" + end)) for path, end in (
+        (out / "cells", ".json"), (out / "models", ".json"), (out / "models", ".journal")))  # fmt: skip
+    before = json.loads(cell.read_text())["weights_digest"]
+    cell.unlink()
+    note.unlink()
+    assert compare(facts, out, *words[:-1], "--attack-scope", "all") == 0
+    assert json.loads(cell.read_text())["weights_digest"] == before
+    assert not journal.exists()
+    assert not list((out / "models").glob("vkd-decoder-1-*")), "models are not kept unasked, nor their journals"

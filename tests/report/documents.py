@@ -262,6 +262,79 @@ def difference(**changes: Any) -> dict[str, Any]:
     }
 
 
+def cell(name: str, digest: str, values: dict[str, float | None], *, seed: int = 0) -> dict[str, Any]:
+    """A method with one seed."""
+    return {
+        "key": "e" * 64,
+        "name": name,
+        "seed": seed,
+        "recipe": {},
+        "values": values,
+        "chance": {"forget": 0.25},
+        "diverged": ["people.all"] if values.get("people.all.relearn.ag", 0.0) is None else [],
+        "steps": 9,
+        "elements_changed": 9,
+        "weights_digest": digest,
+        "met": None,
+    }
+
+
+def comparing(**changes: Any) -> dict[str, Any]:
+    """What `compare` writes: VKD with two seeds, and a method whose attack diverged."""
+    visual, every = "people.visual.relearn.ag", "people.all.relearn.ag"
+    mine = {"retain": 0.8, visual: 20.0, every: 5.0, "people.relearn.ag": 20.0, "score": 0.7, "seconds": 60.0}
+    lost = {"retain": 0.4, visual: -4.0, every: None, "people.relearn.ag": -4.0, "score": 0.2, "seconds": 7.0}
+    known: dict[str, list[tuple[str, dict[str, float | None]]]] = {
+        "base": [(BASE, {"forget": 0.9, "retain": 0.8})],
+        "gold": [(GOLD, {"forget": 0.07, "retain": 0.8, visual: 3.0, every: 2.0})],
+        "vkd": [(MODEL, {"forget": 0.05, **mine}), ("f" * 64, {"forget": 0.15, **mine})],
+        "ga": [("9" * 64, {"forget": 0.5, **lost})],
+    }
+
+    def row(name: str) -> dict[str, Any]:
+        runs = [values for _, values in known[name]]
+        found = {key: [value for run in runs if (value := run[key]) is not None] for key in runs[0]}
+        means = {key: sum(values) / len(values) if values else None for key, values in found.items()}
+        ends = {
+            end: {key: pick(values) for key, values in found.items() if values}
+            for end, pick in (("low", min), ("high", max))
+        }
+        return {"name": name, "title": f"method {name}", "seeds": list(range(len(runs))), "values": means, **ends}
+
+    return {
+        "schema_version": 1,
+        "kind": "comparison",
+        "model_type": "llava",
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": 1,
+        "sets": evaluation()["sets"][:1],
+        "measured_on": {"forget": "held-out views", "retain": "the retain set itself"},
+        "limit": 800,
+        "attack": {
+            "protocols": ["people"],
+            "scopes": ["visual", "all"],
+            "fraction": 0.5,
+            "steps": 15,
+            "lr": 3e-4,
+            "batch_size": 32,
+            "rank": None,
+        },
+        "chance": {"forget": 0.25},
+        "rows": [row(name) for name in known],
+        "cells": [
+            cell(name, digest, values, seed=seed)
+            for name, runs in known.items()
+            for seed, (digest, values) in enumerate(runs)
+        ],
+        "gates": [],
+        "warnings": ["ga, seed 0: the attack people.all diverged"],
+        "versions": VERSIONS,
+        "seconds": 99.0,
+        **changes,
+    }
+
+
 def write(folder: Path, **documents: Any) -> list[Path]:
     """Write documents under their names."""
     paths = []
@@ -281,4 +354,5 @@ def everything() -> dict[str, dict[str, Any]]:
         "restore": restoring(),
         "diff": difference(),
         "record": provenance(),
+        "comparison": comparing(),
     }

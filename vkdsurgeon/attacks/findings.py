@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -48,6 +49,7 @@ class Conduct:
         trained_on: The training loss of every step.
         scores: Measured step -> what the measured questions gave.
         after: Answers after the last measured step.
+        diverged_at: The step at which the attacker's loss was no number; None where there was none.
     """
 
     seed: int
@@ -60,10 +62,20 @@ class Conduct:
     trained_on: list[float] = field(default_factory=list)
     scores: dict[int, Scores] = field(default_factory=dict)
     after: Sequence[Answered] = ()
+    diverged_at: int | None = None
 
     def measured(self, step: int, loss: float | None, answers: Sequence[Answered]) -> None:
         """Note the answers after a step."""
         self.losses[step], self.scores[step], self.after = loss, scores_of(answers), answers
+
+    def diverge(self, measured_steps: Sequence[int]) -> None:
+        """Give up after the last step that was taken: what was not measured by then is not a number."""
+        self.diverged_at = len(self.trained_on) + 1
+        nothing = [_unmeasured(answer) for answer in self.before]
+        for step in measured_steps:
+            if step >= self.diverged_at:
+                self.measured(step, None, nothing)
+        self.utility_after = [_unmeasured(answer) for answer in self.utility_before]
 
     @property
     def gain(self) -> Scores:
@@ -84,6 +96,7 @@ class CaseFindings:
         room: Reference minus gold on the measured questions: value and interval, as shares; None without both.
         floor: What guessing reaches on the measured questions.
         learned: The attacker's own loss at the first and the last step, means over the seeds, in nats per token.
+        diverged: Per role the steps at which a seed's attack diverged; empty where none did.
     """
 
     metrics: list[Metric]
@@ -94,6 +107,7 @@ class CaseFindings:
     room: tuple[float | None, float | None, float | None] | None
     floor: float
     learned: tuple[float, float]
+    diverged: dict[str, list[int]]
 
 
 def find(
@@ -152,15 +166,19 @@ def find(
                 gold_ag=None if other is None else _points(other),
                 shown_records=len(conduct.split.shown),
                 measured_records=len(conduct.split.measured),
+                diverged=conduct.diverged_at is not None,
+                gold_diverged=other is not None and other.diverged_at is not None,
             )
             for conduct, other in zip(mine, others, strict=True)
         ],
         room=_room(reference, gold, seed),
         floor=float(np.mean(chances)),
-        learned=(
-            float(np.mean([conduct.trained_on[0] for conduct in mine])),
-            float(np.mean([conduct.trained_on[-1] for conduct in mine])),
-        ),
+        learned=_learned(mine),
+        diverged={
+            role: steps
+            for role, conducts in (("model", mine), ("gold", gold or ()))
+            if (steps := [step for conduct in conducts if (step := conduct.diverged_at) is not None])
+        },
     )
 
 
@@ -228,6 +246,17 @@ def _curve(role: str, conducts: Sequence[Conduct]) -> list[CurvePoint]:
             )
         )
     return points
+
+
+def _learned(conducts: Sequence[Conduct]) -> tuple[float, float]:
+    if any(conduct.diverged_at is not None for conduct in conducts):
+        return math.nan, math.nan
+    first, last = zip(*((conduct.trained_on[0], conduct.trained_on[-1]) for conduct in conducts), strict=True)
+    return float(np.mean(first)), float(np.mean(last))
+
+
+def _unmeasured(answer: Answered) -> Answered:
+    return replace(answer, values=dict.fromkeys(answer.values, math.nan), said="", log_likelihoods=())
 
 
 def _points(conduct: Conduct) -> float | None:

@@ -60,7 +60,7 @@ def perturb(attack: Perturbing, listener: Listener | None = None) -> PerturbResu
 
     Raises:
         UserError: Sets, gates or models are wrong, or the architecture has no place for a universal perturbation.
-        SurgeryError: Training the universal perturbation diverged.
+        Diverged: Training the universal perturbation diverged.
     """
     started = time.perf_counter()
     variations: list[Variation] = [PerturbedPictures(each) for each in attack.perturbations]

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from vkdsurgeon.attacks.adapters import adapter_versions, require_peft
 from vkdsurgeon.attacks.findings import CaseFindings, Conduct, find, known_ids
 from vkdsurgeon.attacks.material import Material, Utility, gather_material
@@ -18,6 +20,7 @@ from vkdsurgeon.attacks.split import Split
 from vkdsurgeon.attacks.trainer import attacking, fine_tune
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.errors import Diverged, SurgeryError
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
 from vkdsurgeon.evaluation.model import LoadedModel, load_model
 from vkdsurgeon.evaluation.schema import Metric, ModelFacts
@@ -82,7 +85,7 @@ def relearn(attack: Relearning, listener: Listener | None = None) -> RelearnResu
 
     Raises:
         UserError: Sets, gates or models are wrong; sets and gates are checked before a model is loaded.
-        SurgeryError: The attack's training diverged.
+        SurgeryError: The GPU has too little memory.
     """
     started = time.perf_counter()
     plan, cases = attack.plan, attack.plan.cases
@@ -189,15 +192,25 @@ def _one_seed(
             batch_size=plan.batch_size,
             seed=seed,
         )
-        for step, loss in enumerate(losses, start=1):
-            if listener:
-                text = f"{role}: attack {case.id}, seed {seed}, step {step} of {plan.steps}"
-                facts = {"model": role, "case": case.id, "seed": seed, "step": step, "loss": loss}
-                listener({"event": "attack", **facts, "text": text})
-            conduct.trained_on.append(loss)
-            if step in plan.measured_steps:
-                conduct.measured(step, loss, asked.fresh(split.measured))
-        conduct.utility_after = asked.fresh(utility.records)
+        try:
+            for step, loss in enumerate(losses, start=1):
+                if listener:
+                    text = f"{role}: attack {case.id}, seed {seed}, step {step} of {plan.steps}"
+                    facts = {"model": role, "case": case.id, "seed": seed, "step": step, "loss": loss}
+                    listener({"event": "attack", **facts, "text": text})
+                conduct.trained_on.append(loss)
+                if step in plan.measured_steps:
+                    conduct.measured(step, loss, asked.fresh(split.measured))
+        except Diverged:
+            # Other attacks of the series, and gold, have their own numbers.
+            conduct.diverge(plan.measured_steps)
+        except torch.OutOfMemoryError as error:
+            raise SurgeryError(
+                f"the GPU has too little memory for an attacker who trains scope {case.scope} with {plan.batch_size} "
+                "records a step; attack with a narrower scope, or with fewer records"
+            ) from error
+        else:
+            conduct.utility_after = asked.fresh(utility.records)
     return conduct
 
 
@@ -231,6 +244,7 @@ def _result(
         curve=alone.curve if alone else [],
         recovery=alone.recovery if alone else [],
         seeds=alone.seeds if alone else [],
+        diverged=any("model" in found.diverged for found in findings),
         cases=[]
         if alone
         else [
@@ -241,6 +255,7 @@ def _result(
                 curve=found.curve,
                 recovery=found.recovery,
                 seeds=found.seeds,
+                diverged="model" in found.diverged,
             )
             for case, each, found in zip(cases, settings, findings, strict=True)
         ],

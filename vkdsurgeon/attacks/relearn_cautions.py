@@ -52,7 +52,21 @@ def cautions(found: CaseFindings, utility: Utility, *, gold: bool, heldout: bool
         common.append("no gold model was attacked (--gold), so AG includes what anybody would learn from the same data")
     if not heldout:
         common.append("measured on the forget set's own pictures; give --heldout for other views")
-    return Cautions(tuple(common), (*_room(found), *_effort(found), *_cost(found.metrics, utility)))
+    return Cautions(
+        tuple(common), (*_divergence(found), *_room(found), *_effort(found), *_cost(found.metrics, utility))
+    )
+
+
+def _divergence(found: CaseFindings) -> list[str]:
+    told = []
+    for role, steps in found.diverged.items():
+        where = ", ".join(str(step) for step in sorted(set(steps)))
+        told.append(
+            f"the attack on {'gold' if role == 'gold' else 'the model'} diverged at step {where}"
+            f"{f' with {len(steps)} of {len(found.seeds)} seeds' if len(found.seeds) > 1 else ''}: its AG is not a "
+            "number and says nothing about what could come back; use a smaller --lr"
+        )
+    return told
 
 
 def _room(found: CaseFindings) -> list[str]:

@@ -9,21 +9,22 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from vkdsurgeon.attacks.schema import RestoredPart, RestoreResult, RestoreSettings
+from vkdsurgeon.attacks.variation import Target
 from vkdsurgeon.checkpoint.placement import Placement, locate_visual
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
+from vkdsurgeon.evaluation.gates import check_gates, judge
 from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
 from vkdsurgeon.evaluation.model import LoadedModel, load_model
 from vkdsurgeon.evaluation.schema import Metric
-from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
+from vkdsurgeon.evaluation.score import Answered, Listener, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
 from vkdsurgeon.evaluation.suite import Role, match_encoder, model_facts
 from vkdsurgeon.visual import load_visual_stack
@@ -32,43 +33,17 @@ from vkdsurgeon.visual import load_visual_stack
 _CAME_BACK = 0.05
 
 
-@dataclass(frozen=True)
-class Restoring:
+@dataclass(frozen=True, kw_only=True)
+class Restoring(Target):
     """One attack.
 
     Attributes:
-        model: Directory of the unlearned model; never written to.
         reference: The original checkpoint; its visual weights are put back, and it is measured as the ceiling.
-        forget: What was to be forgotten.
-        retain: What utility is measured on.
-        gold: A model that never knew; measured as it is.
         part: What is put back: `visual` (tower and projector), `tower` or `projector`.
-        limit: At most so many questions per set, drawn per task; None for all.
-        seed: Of the draw.
-        gates: Bounds; they do not stop anything here.
-        scoring: How answers are obtained.
-        device: Where.
-        dtype: Precision, as in `load_model`.
-        tower: Module path of the tower, where the rule gets it wrong.
-        projector: Module paths of the projector, likewise.
-        salt: For the digests of the sets.
     """
 
-    model: Path
     reference: Path
-    forget: NamedSet
-    retain: NamedSet | None = None
-    gold: Path | None = None
     part: RestoredPart = "visual"
-    limit: int | None = None
-    seed: int = 0
-    gates: Sequence[Gate] = ()
-    scoring: Scoring = field(default_factory=Scoring)
-    device: str = "auto"
-    dtype: str = "auto"
-    tower: str | None = None
-    projector: Sequence[str] | None = None
-    salt: bytes = b""
 
 
 def restore(attack: Restoring, listener: Listener | None = None) -> RestoreResult:
@@ -103,10 +78,8 @@ def restore(attack: Restoring, listener: Listener | None = None) -> RestoreResul
     after = measure(first)
     first.model = None
     others: dict[Role, dict[str, list[Answered]]] = {}
-    roots: list[tuple[Role, Path | None]] = [("reference", attack.reference), ("gold", attack.gold)]
-    for role, root in roots:
-        if root is None:
-            continue
+    # Reference and gold are measured as they are.
+    for role, root in attack.roles[1:]:
         gc.collect()
         loaded = load_model(root, device=attack.device, dtype=attack.dtype)
         match_encoder(loaded, first)

@@ -69,13 +69,19 @@ class Recovery(_Document):
 
 
 class SeedOutcome(_Document):
-    """One seed of an attack: gains in points, and what was shown and measured."""
+    """One seed of an attack: gains in points, and what was shown and measured.
+
+    An attack whose loss was no number any more `diverged`: it brought back nothing that can be measured, so its gain is
+    None.
+    """
 
     seed: int
     ag: float | None
     gold_ag: float | None
     shown_records: int
     measured_records: int
+    diverged: bool = False
+    gold_diverged: bool = False
 
 
 class RelearnCase(_Document):
@@ -87,13 +93,15 @@ class RelearnCase(_Document):
     curve: list[CurvePoint]
     recovery: list[Recovery]
     seeds: list[SeedOutcome]
+    diverged: bool = False
 
 
 class RelearnResult(_Document):
     """What `vkdsurgeon attack relearn` measured.
 
     `relearn.ag` is in points (0 to 100): the mean of after minus before over the metrics in `ag_over`. With several
-    attacks, each is one of `cases`, and `settings` are those of all of them.
+    attacks, each is one of `cases`, and `settings` are those of all of them. An attack that `diverged` with some seed
+    has no AG; of a document with several attacks it says whether any did.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -107,6 +115,7 @@ class RelearnResult(_Document):
     recovery: list[Recovery] = []
     seeds: list[SeedOutcome] = []
     cases: list[RelearnCase] = []
+    diverged: bool = False
     plan: RelearnPlan | None = None
     plan_digest: str | None = None
     gates: list[GateOutcome]

@@ -14,7 +14,7 @@ from vkdsurgeon.attacks.adapters import adapted
 from vkdsurgeon.attacks.plan import RelearnScope
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.errors import Diverged
 from vkdsurgeon.evaluation.batches import answer_request, batches_of, log_probabilities
 from vkdsurgeon.evaluation.model import LoadedModel
 from vkdsurgeon.evaluation.score import encode
@@ -108,7 +108,7 @@ def fine_tune(
         Mean cross-entropy per answer token, in nats.
 
     Raises:
-        SurgeryError: The loss is no number any more.
+        Diverged: The loss is no number any more.
     """
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / steps)
@@ -118,7 +118,7 @@ def fine_tune(
         optimizer.zero_grad(set_to_none=True)
         loss = backward(loaded, chosen)
         if not math.isfinite(loss):
-            raise SurgeryError(f"the attack diverged at step {step + 1} (loss {loss}); use a smaller --lr")
+            raise Diverged(f"the attack diverged at step {step + 1} (loss {loss}); use a smaller --lr")
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()

@@ -18,7 +18,7 @@ from torch import Tensor
 from vkdsurgeon.attacks.trainer import backward
 from vkdsurgeon.attacks.variation import Variation
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.errors import Diverged, UserError
 from vkdsurgeon.evaluation.model import LoadedModel
 from vkdsurgeon.evaluation.score import Listener, encode
 from vkdsurgeon.evaluation.suite import Role
@@ -185,7 +185,7 @@ def train_perturbation(
         The perturbation, float32 [C, H, W], white is 1, and the loss (nats per answer token) before every step.
 
     Raises:
-        SurgeryError: The loss is no number.
+        Diverged: The loss is no number.
     """
     eps, step_size = recipe.eps / 255.0, recipe.step / 255.0
     delta = torch.zeros(pixels.shape, device=loaded.device, requires_grad=True)
@@ -200,7 +200,7 @@ def train_perturbation(
                 chosen = [records[next(order)] for _ in range(min(recipe.batch_size, len(records)))]
                 losses.append(backward(loaded, chosen))
                 if not math.isfinite(losses[-1]):
-                    raise SurgeryError(f"the universal perturbation diverged at step {step + 1} (loss {losses[-1]})")
+                    raise Diverged(f"the universal perturbation diverged at step {step + 1} (loss {losses[-1]})")
                 assert delta.grad is not None
                 with torch.no_grad():
                     delta.sub_(step_size * delta.grad.sign()).clamp_(-eps, eps)

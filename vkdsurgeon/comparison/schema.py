@@ -21,8 +21,10 @@ class Cell(_Document):
         name: As in `--methods`, or `base` or `gold`.
         seed: Of unlearning and attacks.
         recipe: What was asked for; the method derives the rest.
-        values: Metric id -> value: shares, `relearn.ag` in points, `seconds`, `cpu_seconds`, `peak_memory_mib`,
-            `tera_flops`.
+        values: Metric id -> value: shares, `PROTOCOL.SCOPE.relearn.ag` in points and `PROTOCOL.relearn.ag`, the largest
+            over the scopes, `score`, `seconds`, `cpu_seconds`, `peak_memory_mib`, `tera_flops`.
+        chance: Metric id -> what guessing among the options would give.
+        diverged: Attacks, as `PROTOCOL.SCOPE`, whose loss was no number any more; they have no AG.
         steps: Optimizer steps; 0 without training.
         elements_changed: Elements that differ from the base.
         weights_digest: Of the weights that were measured.
@@ -34,6 +36,8 @@ class Cell(_Document):
     seed: int
     recipe: dict[str, object]
     values: dict[str, float | None]
+    chance: dict[str, float]
+    diverged: list[str]
     steps: int
     elements_changed: int
     weights_digest: str
@@ -61,21 +65,23 @@ class Row(_Document):
 
 
 class AttackSettings(_Document):
-    """The relearning attacks behind AG."""
+    """The relearning attacks behind AG: every protocol with every scope; see `attacks.plan.RelearnPlan`."""
 
     protocols: list[str]
+    scopes: list[str]
     fraction: float
     steps: int
     lr: float
     batch_size: int
-    scope: str
+    rank: int | None
 
 
 class ComparisonResult(_Document):
     """What `vkdsurgeon compare` measured.
 
     `score` = (1 - |forget - gold's|) * min(1, retain / base's) * mean over the protocols of
-    (1 - max(0, AG - gold's) / 100); only with a gold model.
+    (1 - max(0, AG - gold's) / 100), of the scope where AG exceeds gold's most, since an attacker chooses; only with a
+    gold model. `chance` is what guessing among the options would give, by metric id.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -88,6 +94,7 @@ class ComparisonResult(_Document):
     measured_on: dict[str, str]
     limit: int | None
     attack: AttackSettings
+    chance: dict[str, float]
     rows: list[Row]
     cells: list[Cell]
     gates: list[GateOutcome]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from vkdsurgeon.comparison.headline import (
     CPU_SECONDS,
     FLOPS,
@@ -12,48 +14,66 @@ from vkdsurgeon.comparison.headline import (
     RETAIN,
     SCORE,
     SECONDS,
+    SHARES,
     TEXT,
-    ag_of,
+    attack_of,
+    ordered,
 )
 from vkdsurgeon.comparison.schema import ComparisonResult, Row
 
-HEADINGS = {
+CHANCE = "chance"
+_HEADINGS = {
     FORGET: "forget",
     NAME: "name",
     GENERAL: "general",
     RETAIN: "retain",
     TEXT: "text",
-    ag_of("people"): "AG people",
-    ag_of("pairs"): "AG pairs",
     SCORE: "score",
     SECONDS: "seconds",
     CPU_SECONDS: "CPU s",
     MEMORY: "peak MiB",
     FLOPS: "TFLOPs",
 }
-_SHARES = (FORGET, NAME, GENERAL, RETAIN, TEXT)
 
 
 def columns_of(result: ComparisonResult) -> list[str]:
-    """The columns that some row has."""
-    return [column for column in HEADINGS if any(column in row.values for row in result.rows)]
+    """The columns that some row has; AG by protocol and scope."""
+    columns = ordered(name for row in result.rows for name in row.values)
+    # The largest over the scopes is for gates: it stands in one of the columns already.
+    return [column for column in columns if (attack := attack_of(column)) is None or attack[1] is not None]
+
+
+def heading(column: str) -> str:
+    """What stands above a column."""
+    attack = attack_of(column)
+    return _HEADINGS[column] if attack is None else " ".join(filter(None, ("AG", *attack)))
+
+
+def lines_of(result: ComparisonResult) -> Iterator[tuple[str, list[str]]]:
+    """Name and cells of every line: the rows, and what guessing would give."""
+    columns = columns_of(result)
+    for row in result.rows:
+        yield row.name, [shown(row, column) for column in columns]
+    if result.chance:
+        yield CHANCE, [_number(result.chance[name], name) if name in result.chance else "" for name in columns]
 
 
 def shown(row: Row, column: str) -> str:
     """One number as people read it: shares in percent, AG in points; with the range over several seeds."""
     value = row.values.get(column)
     if value is None:
-        return ""
+        # The column is there, and this attack diverged with every seed.
+        return "n/a" if column in row.values else ""
     text = _number(value, column)
-    if len(row.seeds) > 1 and column in (*_SHARES, SCORE, ag_of("people"), ag_of("pairs")):
+    if len(row.seeds) > 1 and (column in (*SHARES, SCORE) or attack_of(column)):
         text += f" ({_number(row.low[column], column)} to {_number(row.high[column], column)})"
     return text
 
 
 def _number(value: float, column: str) -> str:
-    if column in _SHARES:
+    if column in SHARES:
         return f"{100 * value:.1f}"
-    if column.endswith("relearn.ag"):
+    if attack_of(column):
         return f"{value:+.1f}"
     return f"{value:.2f}" if column in (SCORE, FLOPS) else f"{value:.0f}"
 
@@ -62,23 +82,24 @@ def caption(result: ComparisonResult) -> str:
     """What the numbers are."""
     attack = result.attack
     seeds = sorted({seed for row in result.rows for seed in row.seeds})
+    measured = ", ".join(f"{name} on {part}" for name, part in result.measured_on.items())
     return (
-        f"Percent; AG in points. Forget measured on {result.measured_on['forget']}, retain on "
-        f"{result.measured_on['retain']}; at most {result.limit or 'all'} questions a set; seeds "
-        f"{', '.join(map(str, seeds))}{' (mean, range)' if len(seeds) > 1 else ''}. AG: relearning "
-        f"{100 * attack.fraction:g} % for {attack.steps} steps at {attack.lr:g}, scope {attack.scope}; lower is better "
-        "(see gold's). Score: (1 - |forget - gold's|) x min(1, retain / base's) x mean of (1 - max(0, AG - gold's) / "
-        "100). Seconds: one unlearning run; CPU s: its processor time. Peak MiB: on a CPU the largest resident set "
-        "above that of the libraries, on a GPU the allocator's. TFLOPs: matrix products of one training step times "
-        "the number of steps."
+        f"Percent; AG in points. Measured: {measured}; at most {result.limit or 'all'} questions a set; seeds "
+        f"{', '.join(map(str, seeds))}{' (mean, and smallest to largest)' if len(seeds) > 1 else ''}. AG: relearning "
+        f"{100 * attack.fraction:g} % for {attack.steps} steps at {attack.lr:g}, gold attacked alike with the same "
+        f"seeds; scope {' or '.join(attack.scopes)} is what the attacker trains; lower is better (see gold's). Score: "
+        "(1 - |forget - gold's|) x min(1, retain / base's) x mean over the protocols of (1 - max(0, AG - gold's) / "
+        "100), of the scope where that is worst. Chance: guessing among the options. Seconds: one unlearning run; CPU "
+        "s: its processor time. Peak MiB: on a CPU the largest resident set above that of the libraries, on a GPU the "
+        "allocator's. TFLOPs: matrix products of one training step times the number of steps."
     )
 
 
 def markdown(result: ComparisonResult) -> str:
     """The table with its caption and warnings."""
     columns = columns_of(result)
-    lines = [f"| method | {' | '.join(HEADINGS[column] for column in columns)} |", "|-" * (len(columns) + 1) + "|"]
-    lines += [f"| {row.name} | {' | '.join(shown(row, column) for column in columns)} |" for row in result.rows]
+    lines = [f"| method | {' | '.join(map(heading, columns))} |", "|-" * (len(columns) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in lines_of(result)]
     lines += ["", caption(result)]
     lines += ["", *(f"- Warning: {warning}" for warning in result.warnings)] if result.warnings else []
     return "\n".join(lines) + "\n"

@@ -10,6 +10,8 @@ from pathlib import Path
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
 
+# Fewer distinct prompts cannot be halved.
+FEWEST = 2
 BUILT_IN = (
     "What is the capital of France?",
     "Name three colours of the rainbow.",
@@ -74,7 +76,7 @@ def read_keep_set(path: Path | None, seed: int) -> KeepSet:
     """
     prompts = list(BUILT_IN) if path is None else _read(path)
     distinct = list(dict.fromkeys(prompts))
-    if len(distinct) < 2:
+    if len(distinct) < FEWEST:
         raise UserError(
             "the text keep set is too small to hold out a half of it",
             where=path,

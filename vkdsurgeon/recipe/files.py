@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -28,12 +30,24 @@ def load_recipe(path: Path | None, overrides: dict[str, object], preset: str | N
     Raises:
         UserError: There is no such preset, the file cannot be read or parsed, a key is unknown or a value out of range.
     """
-    settings: dict[str, object] = {} if preset is None else preset_settings(preset)
+    settings: dict[str, Any] = {} if preset is None else preset_settings(preset)
     where = "recipe"
     if path is not None:
         where = str(path)
-        settings = _over(settings, read_mapping(path, "recipe"))
-    settings = _over(settings, overrides)
+        settings = lay_over(settings, read_mapping(path, "recipe"))
+    return validated(lay_over(settings, overrides), where)
+
+
+def validated(settings: Mapping[str, object], where: str) -> Recipe:
+    """The recipe of settings.
+
+    Args:
+        settings: By recipe key.
+        where: Where they come from, for messages.
+
+    Raises:
+        UserError: A key is unknown or a value out of range.
+    """
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
@@ -57,9 +71,9 @@ def load_recipe(path: Path | None, overrides: dict[str, object], preset: str | N
         ) from None
 
 
-def _over(below: dict[str, object], above: dict[str, object]) -> dict[str, object]:
+def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Settings over settings; the keys of a section count one by one."""
-    merged = below | above
+    merged = {**below, **above}
     for name in _SECTIONS:
         lower, upper = below.get(name), above.get(name)
         if isinstance(lower, dict) and isinstance(upper, dict):

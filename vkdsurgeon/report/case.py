@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from vkdsurgeon.comparison.contestants import BASE, GOLD
+from vkdsurgeon.comparison.schema import ComparisonResult
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.schema import EvalResult
 from vkdsurgeon.report.documents import (
@@ -31,6 +33,7 @@ class Case:
         unlearn: The run that made it.
         provenance: The record beside its weights.
         diff: How it differs from the base.
+        comparison: How other methods do on the same case.
         weights: Role (`model`, `reference`, `gold`) -> digest of its weights.
         digests: Kind and SHA-256 of each document, in the order given.
     """
@@ -40,6 +43,7 @@ class Case:
     unlearn: UnlearnDocument | None
     provenance: ProvenanceDocument | None
     diff: DiffDocument | None
+    comparison: ComparisonResult | None
     weights: dict[str, str]
     digests: tuple[tuple[str, str], ...]
 
@@ -72,6 +76,7 @@ def gather(sources: Sequence[Source]) -> Case:
         unlearn=_single(distinct, UnlearnDocument),
         provenance=_single(distinct, ProvenanceDocument),
         diff=_single(distinct, DiffDocument),
+        comparison=_single(distinct, ComparisonResult),
         weights=_one_model(distinct),
         digests=tuple((_kind(source.document), source.digest) for source in distinct),
     )
@@ -81,6 +86,9 @@ def weights_of(document: Document) -> dict[str, str]:
     """Role -> digest of the weights that a document is about."""
     if isinstance(document, (EvalResult, AttackDocument)):
         return {facts.role: facts.weights_digest for facts in document.models}
+    if isinstance(document, ComparisonResult):
+        roles = {BASE: "reference", GOLD: "gold"}
+        return {roles[cell.name]: cell.weights_digest for cell in document.cells if cell.name in roles}
     if isinstance(document, UnlearnDocument):
         return {"model": document.written.weights_digest}
     if isinstance(document, DiffDocument):
@@ -120,6 +128,6 @@ def _single(sources: Iterable[Source], kind: type[Kind]) -> Kind | None:
 
 
 def _kind(document: Document) -> str:
-    if isinstance(document, (EvalResult, AttackDocument)):
+    if isinstance(document, (EvalResult, AttackDocument, ComparisonResult)):
         return document.kind
     return document.schema_.split("/")[1]

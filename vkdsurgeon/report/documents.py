@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vkdsurgeon.attacks.schema import CurvePoint, Recovery, RelearnCase, RelearnSettings
+from vkdsurgeon.comparison.schema import ComparisonResult
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.schema import (
     SCHEMA_VERSION,
@@ -183,6 +184,7 @@ class AttackDocument(_Outside):
     curve: list[CurvePoint] = []
     recovery: list[Recovery] = []
     cases: list[RelearnCase] = []
+    diverged: bool = False
     plan_digest: str | None = None
     gates: list[GateOutcome]
     warnings: list[str]
@@ -218,20 +220,27 @@ class AttackDocument(_Outside):
                 "metrics": metrics,
                 "curve": case.curve,
                 "recovery": case.recovery,
+                "diverged": case.diverged,
                 "cases": [],
             }
             parts.append(self.model_copy(update=alone))
         return parts
 
 
-Document: TypeAlias = EvalResult | AttackDocument | UnlearnDocument | ProvenanceDocument | DiffDocument
+Document: TypeAlias = (
+    EvalResult | AttackDocument | ComparisonResult | UnlearnDocument | ProvenanceDocument | DiffDocument
+)
 
 _BY_SCHEMA: dict[str, type[BaseModel]] = {
     "vkdsurgeon/unlearn/1": UnlearnDocument,
     "vkdsurgeon/provenance/1": ProvenanceDocument,
     "vkdsurgeon/diff/1": DiffDocument,
 }
-_EXPECTED = "what `unlearn --json`, `eval`, `attack` or `diff --json` wrote, or the vkdsurgeon.json of a patched model"
+_BY_KIND: dict[str, type[BaseModel]] = {"evaluation": EvalResult, "comparison": ComparisonResult}
+_EXPECTED = (
+    "what `unlearn --json`, `eval`, `attack`, `compare` or `diff --json` wrote, or the vkdsurgeon.json of a patched "
+    "model"
+)
 
 
 @dataclass(frozen=True)
@@ -294,7 +303,7 @@ def _kind_of(found: object, path: Path) -> type[BaseModel]:
                 raise UserError("a dry run has nothing to report", where=path, remedy="unlearn without --dry-run")
             return _BY_SCHEMA[schema]
         raise UserError("the report does not tell such a document", where=path, value=schema, expected=_EXPECTED)
-    if isinstance(kind, str) and (kind == "evaluation" or kind.startswith("attack.")):
+    if isinstance(kind, str) and (kind in _BY_KIND or kind.startswith("attack.")):
         if found.get("schema_version") != SCHEMA_VERSION:
             raise UserError(
                 "the document is of another version",
@@ -303,7 +312,7 @@ def _kind_of(found: object, path: Path) -> type[BaseModel]:
                 expected=f"schema_version {SCHEMA_VERSION}",
                 remedy="measure again with this version of vkdsurgeon",
             )
-        return EvalResult if kind == "evaluation" else AttackDocument
+        return _BY_KIND.get(kind, AttackDocument)
     raise UserError("not a document of vkdsurgeon", where=path, value=schema or kind, expected=_EXPECTED)
 
 

@@ -103,11 +103,15 @@ def _measurements(case: Case, wording: Wording) -> tuple[Fact, ...]:
         told = f"{attack.parts[0].settings.get('device', 'device not told')}, {precision}"
         facts.append(Fact(wording(attack_title(attack).lower()), wording(f"{told}; {attack.seconds:,.0f} s")))
         facts += [Fact("protocol of this attack", attack.plan_digest, True)] if attack.plan_digest else []
+    if case.comparison:
+        told = f"{case.comparison.device}, unlearned in {case.comparison.dtype}"
+        facts.append(Fact("comparison", wording(f"{told}; {case.comparison.seconds:,.0f} s")))
+        facts += [Fact(wording(f"set {each.name}"), each.digest, True) for each in case.comparison.sets]
     return tuple(facts)
 
 
 def _versions(case: Case, wording: Wording) -> tuple[Fact, ...]:
-    runs = (case.unlearn, case.provenance, *case.evaluations, *case.attacks)
+    runs = (case.unlearn, case.provenance, *case.evaluations, *case.attacks, case.comparison)
     found: dict[str, dict[str, None]] = {}
     for each in (run.versions for run in runs if run is not None):
         for name, version in each.items():

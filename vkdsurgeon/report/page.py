@@ -11,6 +11,7 @@ from vkdsurgeon.report.alteration import Alteration, contradictions, describe
 from vkdsurgeon.report.case import Case
 from vkdsurgeon.report.comparison import Comparison, Row, compare
 from vkdsurgeon.report.documents import AttackDocument
+from vkdsurgeon.report.field import Field, line_up
 from vkdsurgeon.report.limits import Limit, limits_of
 from vkdsurgeon.report.origins import Origins, trace
 from vkdsurgeon.report.resistance import Attack, arrange
@@ -63,6 +64,7 @@ class Page:
     cautions: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     attacks: tuple[Attack, ...]
+    field: Field | None
     alteration: Alteration | None
     examples: tuple[ExampleTable, ...]
     origins: Origins
@@ -90,6 +92,7 @@ def compose(case: Case, *, title: str = TITLE, include_examples: bool = False) -
         cautions=tuple(_cautions(case, wording)),
         comparisons=comparisons,
         attacks=attacks,
+        field=line_up(case, wording),
         alteration=describe(case, wording),
         examples=tuple(_examples(case.evaluations, wording)) if include_examples else (),
         origins=trace(case, wording),
@@ -103,7 +106,10 @@ def _subtitle(case: Case, wording: Wording) -> str:
     kinds = [facts.model_type for document in measured for facts in document.models]
     kinds += [case.provenance.model_type] if case.provenance else []
     kinds += [case.unlearn.plan.model_type] if case.unlearn else []
+    kinds += [case.comparison.model_type] if case.comparison else []
     kind = wording(kinds[0]) if kinds else "checkpoint"
+    if "model" not in case.weights:
+        return f"{kind}, methods compared"
     weights = f"{kind}, weights {short(case.weights['model'])}"
     return f"{weights}, unlearned with a decoder pass" if case.decoder_pass else weights
 
@@ -149,6 +155,7 @@ def _cautions(case: Case, wording: Wording) -> list[str]:
         found.append("The run had no retain set; it kept what generic pictures show, which costs a few points.")
     told = [("Evaluation", text) for result in case.evaluations for text in result.warnings]
     told += [(attack_title(result), text) for result in case.attacks for text in result.warnings]
+    told += [("Comparison", text) for text in (case.comparison.warnings if case.comparison else [])]
     found += [wording(f"{origin}: {text}.".replace("..", ".")) for origin, text in told]
     return list(dict.fromkeys(found))
 

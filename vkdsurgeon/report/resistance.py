@@ -82,7 +82,9 @@ def arrange(document: AttackDocument, wording: Wording) -> Attack:
     gain = f"{document.attack}.ag"
     relearning = document.attack == "relearn"
     tried = tabulate(document, wording)
-    if gain in metrics:
+    if document.diverged:
+        outcome = "The attack diverged: its loss was no number any more, so it does not tell what could come back."
+    elif gain in metrics:
         outcome = _outcome(gain, metrics)
     else:
         outcome = sum_up(document, wording) if tried else _first_change(every)

@@ -101,6 +101,7 @@ def judge(case: Case, wording: Wording) -> Verdict:
 def _gates(case: Case, wording: Wording) -> list[Check]:
     found = [(gate, "Evaluation") for result in case.evaluations for gate in result.gates]
     found += [(gate, attack_title(result)) for result in case.attacks for gate in result.gates]
+    found += [(gate, "Comparison") for gate in (case.comparison.gates if case.comparison else [])]
     return [Check(wording(gate.gate), True, wording(origin), _measured(gate), gate.passed) for gate, origin in found]
 
 
@@ -138,6 +139,8 @@ def _own_rules(case: Case, wording: Wording) -> list[Check]:
 
 
 def _missing(case: Case) -> list[str]:
+    if "model" not in case.weights:
+        return ["Methods are compared; no document is about one model that is to go out."]
     found = []
     if not case.evaluations:
         found.append("Nothing was asked of the model: there is no evaluation.")

@@ -7,40 +7,20 @@ from typing import Annotated
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_shared import (
-    GoldOption,
-    LimitOption,
-    ReferenceOption,
-    RetainOption,
-    attack_tables,
-)
-from vkdsurgeon_cli.commands.eval_ import (
-    BatchOption,
-    DtypeOption,
-    NormalisedOption,
-    OutputOption,
-    SaltOption,
-    TokensOption,
-    conclude,
-    gates_of,
-    set_if_given,
-    stack,
-)
-from vkdsurgeon_cli.options import DeviceOption, JsonOption, ModelArgument, ProgressOption, SeedOption
-from vkdsurgeon_cli.output import Output, ProgressMode
+from vkdsurgeon_cli.commands.attack_options import Shared, with_attack_options
+from vkdsurgeon_cli.commands.attack_shared import attack_tables
+from vkdsurgeon_cli.commands.eval_ import set_if_given
 
 
+@with_attack_options("perturb.worst.vqa.accuracy<=gold+0.05")
 def perturb_command(
-    model: ModelArgument,
+    *,
     forget: Annotated[
         Path, typer.Option("--forget", help="What was to be forgotten; a universal perturbation is trained on it.")
     ],
     heldout: Annotated[
         Path | None, typer.Option("--heldout", help="Other views of the same subjects, to measure on.")
     ] = None,
-    retain: RetainOption = None,
-    reference: ReferenceOption = None,
-    gold: GoldOption = None,
     perturbation: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,23 +47,7 @@ def perturb_command(
     attack_batch: Annotated[
         int, typer.Option("--attack-batch", min=1, help="Questions per step of the universal perturbation.")
     ] = 32,
-    limit: LimitOption = None,
-    gate: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--gate", help='A bound such as "perturb.worst.vqa.accuracy<=gold+0.05"; missing it ends with status 3.'
-        ),
-    ] = None,
-    output: OutputOption = None,
-    salt: SaltOption = None,
-    length_normalised: NormalisedOption = False,
-    max_new_tokens: TokensOption = 64,
-    batch_size: BatchOption = 32,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
-    progress: ProgressOption = ProgressMode.auto,
+    shared: Shared,
 ) -> None:
     """Ask about pictures with noise, blur, a window, a cover, flipped, darker or lighter; or with one trained pattern.
 
@@ -96,34 +60,21 @@ def perturb_command(
     from vkdsurgeon.attacks.picture_changes import perturbations_of
     from vkdsurgeon.attacks.universal import Universal
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.score import Scoring
-    from vkdsurgeon.evaluation.sets import read_set
 
     for name, value in (("--eps", eps), ("--step-size", step_size)):
         if value is not None and not 0.0 < value <= 255.0:
             raise UserError("out of range", where=name, value=value, expected="above 0, at most 255")
-    gates = gates_of(gate, output)
-    out = Output(as_json, progress)
+    target = shared.target(forget)
+    seed = target["seed"]
     attack = Perturbing(
-        model=model,
-        forget=read_set("forget", forget),
+        **target,
         heldout=set_if_given("heldout", heldout),
-        retain=set_if_given("retain", retain),
-        reference=reference,
-        gold=gold,
         perturbations=perturbations_of(perturbation or [], seed),
         universal=Universal(eps, steps, step_size, attack_batch, seed) if universal else None,
-        limit=limit,
-        seed=seed,
-        gates=gates,
-        scoring=Scoring(batch_size, length_normalised, max_new_tokens),
-        device=device,
-        dtype=dtype,
-        salt=(salt or "").encode(),
     )
-    result = perturb(attack, out.progress)
+    result = perturb(attack, shared.out.progress)
     title = f"pictures changed, measured on the {result.settings.measured_on} set"
     if result.settings.universal is not None:
         told = result.settings.universal
         title += f"; universal: {told.eps:g}/255, {told.steps} steps on {told.records} questions"
-    conclude(result, output, out, lambda: stack(attack_tables(result, title, first="pictures")))
+    shared.conclude(result, lambda: attack_tables(result, title, first="pictures"))

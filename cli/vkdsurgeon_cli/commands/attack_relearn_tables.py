@@ -32,6 +32,7 @@ class _Attack:
     metrics: Mapping[str, Metric]
     curve: Sequence[CurvePoint]
     recovery: Sequence[Recovery]
+    diverged: bool
 
     def value(self, name: str) -> float | None:
         found = self.metrics.get(name)
@@ -53,12 +54,12 @@ def _attacks(result: RelearnResult) -> list[_Attack]:
 
     if isinstance(result.settings, RelearnSettings):
         metrics = {metric.id: metric for metric in result.metrics}
-        return [_Attack(result.settings, metrics, result.curve, result.recovery)]
+        return [_Attack(result.settings, metrics, result.curve, result.recovery, result.diverged)]
     found = []
     for case in result.cases:
         own = f"relearn.{case.id}."
         metrics = {metric.id.replace(own, "relearn.", 1): metric for metric in result.metrics if own in metric.id}
-        found.append(_Attack(case.settings, metrics, case.curve, case.recovery))
+        found.append(_Attack(case.settings, metrics, case.curve, case.recovery, case.diverged))
     return found
 
 
@@ -83,7 +84,7 @@ def _overview(attacks: Sequence[_Attack]) -> Table:
         table.add_row(
             f"{settings.protocol} {100 * settings.fraction:g} %",
             *(_VARIED[name](settings) for name in varied),
-            *map(_gain, gains),
+            *(["diverged", *map(_gain, gains[1:])] if attack.diverged else map(_gain, gains)),
             _steps(attack.recovery),
             _utility(attack),
         )
@@ -117,7 +118,7 @@ def _utility(attack: _Attack) -> str:
         ]
         known = [value for value in values if value is not None]
         if not known or len(known) != len(values):
-            return "not measured"
+            return "diverged" if attack.diverged else "not measured"
         shares.append(percent(statistics.fmean(known)))
     return " -> ".join(shares)
 

@@ -16,15 +16,8 @@ if TYPE_CHECKING:
 ForgetOption = Annotated[
     Path, typer.Option("--forget", help="Questions on what was to be forgotten, best on held-out views.")
 ]
-RetainOption = Annotated[Path | None, typer.Option("--retain", help="What utility is measured on.")]
-ReferenceOption = Annotated[
-    Path | None, typer.Option("--reference", help="The model before unlearning; attacked alike, as the ceiling.")
-]
 GoldOption = Annotated[
     Path | None, typer.Option("--gold", help="A model that never saw the forget set; attacked alike.")
-]
-LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Ask at most so many questions per set, drawn per task.")
 ]
 
 _ROWS = {"before": "as given"}

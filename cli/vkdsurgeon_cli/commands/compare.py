@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from vkdsurgeon.recipe.preset import preset_names
 from vkdsurgeon_cli.commands.eval_ import gate_table, new_table, stack
 from vkdsurgeon_cli.options import (
     DeviceOption,
@@ -36,8 +37,9 @@ def compare_command(
         str,
         typer.Option(
             "--methods",
-            help="Comma-separated: vkd, vkd-npo, vkd-idk, vkd-ga, vkd-uniform (output mode), vkd-decoder, ga, "
-            "graddiff, klmin, npo, idk, rmu, manu, mmunlearner; or all.",
+            help=f"Comma-separated: vkd; VKD by a preset, {', '.join(f'vkd-{name}' for name in preset_names())}; VKD "
+            "in output mode, vkd-npo, vkd-idk, vkd-ga, vkd-uniform; ga, graddiff, klmin, npo, idk, rmu, manu, "
+            "mmunlearner; or all (of output mode vkd-npo alone).",
         ),
     ] = "all",
     gold: Annotated[Path | None, typer.Option("--gold", help="A model that never saw the forget set.")] = None,
@@ -49,9 +51,20 @@ def compare_command(
     ] = None,
     text: Annotated[
         Path | None,
-        typer.Option("--text", help="Questions without pictures: measured, and spared by masks that weigh text."),
+        typer.Option(
+            "--text",
+            help="Questions without pictures. One half is measured; the other half is given to methods that have a "
+            "use for text: the decoder pass as its keep set, mmunlearner and manu for their masks.",
+        ),
     ] = None,
     seeds: Annotated[str, typer.Option("--seeds", help="Comma-separated seeds; each method runs with each.")] = "0",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            help=f"What vkd itself stands for, as in unlearn: {', '.join(preset_names())}. --recipe wins over it.",
+        ),
+    ] = None,
     recipe: Annotated[
         Path | None, typer.Option("--recipe", help="Recipe as YAML: vkd's keys, sections `baseline` and `decoder`.")
     ] = None,
@@ -62,6 +75,14 @@ def compare_command(
     attack_steps: Annotated[
         int, typer.Option("--attack-steps", min=1, help="Steps of the relearning attacks behind AG.")
     ] = 15,
+    attack_scope: Annotated[
+        str,
+        typer.Option(
+            "--attack-scope",
+            help="What these attackers train, comma-separated: visual (tower and projector), llm (LoRA on the language "
+            "model), llm_full, all. Every protocol is run with each, and the score takes the worst.",
+        ),
+    ] = "visual,all",
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many questions per measured set.")] = 800,
     gate: GateOption = None,
     keep_models: Annotated[
@@ -79,11 +100,13 @@ def compare_command(
     """Run several unlearning methods on one case and print forgetting, utility, AG and cost side by side.
 
     Each method and seed is a cell: unlearned in a process of its own, evaluated, and attacked by relearning some people
-    (measured on the others) and some kinds of question (measured on the others). Finished cells are kept under a digest
-    of everything that decides them; an interrupted comparison goes on where it stopped. The base model always has a
-    row, gold has one where it is given. Gates name a row and a column, such as "vkd.forget<=0.10" or
-    "vkd.people.relearn.ag<=5". comparison.json and comparison.md in the output directory hold the result.
+    (measured on the others) and some kinds of question (measured on the others), with tower and projector and with
+    every weight. Finished cells are kept under a digest of everything that decides them; an interrupted comparison goes
+    on where it stopped. The base model always has a row, gold has one where it is given. Gates name a row and a column,
+    such as "vkd.forget<=0.10", "vkd.people.all.relearn.ag<=5", or "vkd.people.relearn.ag<=5" for the largest over the
+    scopes. comparison.json and comparison.md in the output directory hold the result.
     """
+    from vkdsurgeon.comparison.attack import parse_scopes
     from vkdsurgeon.comparison.compare import Comparison, compare
     from vkdsurgeon.comparison.contestants import parse_names, parse_seeds
     from vkdsurgeon.device import resolve_device, resolve_dtype
@@ -95,7 +118,7 @@ def compare_command(
     output = Output(as_json, progress)
     asked = Comparison(
         model=model,
-        contestants=parse_names(methods),
+        contestants=parse_names(methods, preset),
         forget=forget,
         retain=retain,
         out=out,
@@ -105,6 +128,7 @@ def compare_command(
         retain_heldout=retain_heldout,
         text=text,
         seeds=parse_seeds(seeds),
+        scopes=parse_scopes(attack_scope),
         attack_steps=attack_steps,
         limit=limit,
         gates=parse_gates(gate or []),
@@ -122,15 +146,14 @@ def compare_command(
 
 
 def _tables(result: ComparisonResult) -> list[Table]:
-    from vkdsurgeon.comparison.table import HEADINGS, caption, columns_of, shown
+    from vkdsurgeon.comparison.table import caption, columns_of, heading, lines_of
 
     table = new_table(f"{result.model_type} on {result.device}")
     table.add_column("method", no_wrap=True)
-    columns = columns_of(result)
-    for column in columns:
-        table.add_column(HEADINGS[column], justify="right")
-    for row in result.rows:
-        table.add_row(row.name, *(shown(row, column) for column in columns))
+    for column in columns_of(result):
+        table.add_column(heading(column), justify="right")
+    for name, cells in lines_of(result):
+        table.add_row(name, *cells)
     table.caption, table.caption_justify = caption(result), "left"
     return [table, gate_table(result.gates)] if result.gates else [table]
 

@@ -29,8 +29,8 @@ def report(
         list[Path],
         typer.Argument(
             metavar="DOCUMENTS...",
-            help="JSON documents about one model, in any mix: of unlearn --json, eval, attack, diff --json, and the "
-            "vkdsurgeon.json of a patched checkpoint.",
+            help="JSON documents about one model, in any mix: of unlearn --json, eval, attack, diff --json, the "
+            "comparison.json of compare, and the vkdsurgeon.json of a patched checkpoint.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page: report.html, or card.md for a model card.")],
