@@ -124,7 +124,7 @@ def test_a_file_wins_over_the_preset_and_flags_over_both(tmp_path: Path):
     file.write_text("steps: 7\ntamper_weight: 0.25\ndecoder: {steps: 5, density: 0.5}\n")
     recipe = load_recipe(file, {"steps": 9, "decoder": {"density": 0.125}}, "robust")
     assert (recipe.steps, recipe.tamper_weight) == (9, 0.25)
-    assert recipe.tamper_steps == preset_settings("robust")["tamper_steps"]
+    assert recipe.identity_weight == preset_settings("robust")["identity_weight"]
     assert recipe.decoder is not None
     assert (recipe.decoder.steps, recipe.decoder.density) == (5, 0.125)
 
