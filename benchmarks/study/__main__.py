@@ -45,6 +45,7 @@ def main(words: list[str] | None = None) -> None:
 
     printing = commands.add_parser("table", help="Print the tables of what was measured, as Markdown.")
     printing.add_argument("--rows", type=Path, default=ROWS)
+    printing.add_argument("--against", default="default", metavar="RECIPE", help="What other recipes are paired with.")
 
     arguments = parser.parse_args(words)
     try:
@@ -101,7 +102,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _table(arguments: argparse.Namespace) -> None:
-    print(tables(arguments.rows))
+    print(tables(arguments.rows, arguments.against))
 
 
 if __name__ == "__main__":

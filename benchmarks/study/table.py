@@ -33,8 +33,12 @@ class Case:
     recipes: Mapping[str, Row]
 
 
-def tables(file: Path) -> str:
+def tables(file: Path, against: str = "default") -> str:
     """Everything, as Markdown.
+
+    Args:
+        file: The rows.
+        against: The recipe that the others are paired with, beside base and gold.
 
     Raises:
         UserError: There are no rows.
@@ -47,7 +51,7 @@ def tables(file: Path) -> str:
     for role in ("reporting", "tuning"):
         cases = _cases([row for row in latest.values() if row["role"] == role])
         if cases:
-            parts += [f"### Cases for {role}", _each(cases), _attacks(cases), _summary(cases), _bounds(cases)]
+            parts += [f"### Cases for {role}", _each(cases), _attacks(cases), _summary(cases, against), _bounds(cases)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -134,7 +138,8 @@ def _attack(found: Mapping[str, Any] | None) -> str:
     return f"{found['ag']:+.1f} ({shares[0]} to {shares[1]}, {shares[2]})"
 
 
-def _summary(cases: Sequence[Case]) -> str:
+def _summary(cases: Sequence[Case], against: str) -> str:
+    compared = ("base", "gold", against)
     measures = ["name", "attributes", "general", "retain", "retain_general"]
     seen = {key for case in cases for row in case.recipes.values() for key in row["attacks"]}
     measures += sorted(seen, key=_order)
@@ -143,31 +148,28 @@ def _summary(cases: Sequence[Case]) -> str:
         having = [case for case in cases if name in case.recipes]
         lines = []
         for measure in measures:
-            gaps = [_gaps(case, name, measure) for case in having]
+            gaps = [_gaps(case, name, measure, against) for case in having]
             known = [(case, gap) for case, gap in zip(having, gaps, strict=True) if gap["own"] is not None]
             if not known:
                 continue
             own = [float(gap["own"] or 0.0) for _, gap in known]
             cells = [measure, f"{np.mean(own):.1f}", str(len({case.name for case, _ in known}))]
-            cells += [_interval([(case.name, gap[other]) for case, gap in known]) for other in _OTHERS]
+            cells += [_interval([(case.name, gap[other]) for case, gap in known]) for other in compared]
             lines.append(cells)
-        blocks.append(_markdown((name, "mean", "cases", *(f"minus {other}" for other in _OTHERS)), lines))
+        blocks.append(_markdown((name, "mean", "cases", *(f"minus {other}" for other in compared)), lines))
     return "\n\n".join(blocks)
 
 
-_OTHERS = ("base", "gold", "default")
-
-
-def _gaps(case: Case, recipe: str, measure: str) -> dict[str, Cell]:
+def _gaps(case: Case, recipe: str, measure: str, against: str) -> dict[str, Cell]:
     row = case.recipes[recipe]
     without = row.get("coincidences", ())
     own = measured(row, without).get(measure)
     others = {"base": measured(case.base, without), "gold": measured(case.gold, without)}
-    default = case.recipes.get("default")
-    if default is not None and recipe != "default":
-        others["default"] = measured(default, default.get("coincidences", ()))
+    rival = case.recipes.get(against)
+    if rival is not None and recipe != against:
+        others[against] = measured(rival, rival.get("coincidences", ()))
     gaps: dict[str, Cell] = {"own": own}
-    for other in _OTHERS:
+    for other in ("base", "gold", against):
         theirs = others.get(other, {}).get(measure)
         gaps[other] = None if own is None or theirs is None else own - theirs
     return gaps
