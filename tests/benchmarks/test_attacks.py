@@ -14,7 +14,8 @@ from benchmarks.attacks.table import table
 
 
 def row(method: str, what: str, value: float | None, **more: Any) -> dict[str, Any]:
-    common = {"method": method, "seed": 0, "family": what.split(" ")[0], "what": what, "value": value, "chance": 0.1}
+    family = next(name for name in BATTERY if name.startswith(what.split(" ")[0]))
+    common = {"method": method, "seed": 0, "family": family, "what": what, "value": value, "chance": 0.1}
     return {**common, "utility": 0.9, "diverged": False, **more}
 
 
@@ -38,6 +39,7 @@ def test_the_table_tells_the_worst_of_many_ways_and_what_diverged() -> None:
         row("vkd", "relearn pairs", 0.9, ag=90.0, seed=2),
     ]
     lines = table(rows, [0, 1]).splitlines()
+    assert [line.split(" ")[1] for line in lines[2:5]] == ["relearn", "restore", "prompt,"], "in the battery's order"
     assert lines[0] == "| attack | chance | gold | ga | vkd |"
     assert "| prompt, worst of the other wordings | 10.0 | 5.0 / 90.0 |  | 25.0 / 90.0 |" in lines
     assert "| restore visual | 10.0 | 40.0 / 90.0 | nothing to put back | 95.0 / 90.0 |" in lines

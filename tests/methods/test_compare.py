@@ -13,7 +13,10 @@ from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.comparison.attack import parse_scopes
 from vkdsurgeon.comparison.contestants import parse_names, parse_seeds
 from vkdsurgeon.comparison.headline import score
+from vkdsurgeon.comparison.rows import row
+from vkdsurgeon.comparison.schema import Cell
 from vkdsurgeon.comparison.settings import recipe_of
+from vkdsurgeon.comparison.table import shown
 from vkdsurgeon.comparison.text_halves import divide_text, write_text
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
@@ -181,37 +184,54 @@ def test_the_score_needs_gold_and_every_protocol() -> None:
 def test_the_decoder_pass_is_attacked_where_it_edited_and_never_asked_what_it_was_given(
     facts: World, tmp_path: Path
 ) -> None:
-    """Two seeds: the language model differs from the base, and rows show the spread."""
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("steps: 4\ndecoder: {steps: 3, seek_steps: 1}\n")
+    settings = {"steps": 4, "copies": 0, "tamper_weight": 0.0, "decoder": {"steps": 3, "seek_steps": 1}}
+    recipe.write_text(json.dumps(settings))
     out = tmp_path / "out"
-    words = ("--methods", "vkd-decoder", "--recipe", recipe, "--seeds", "0,1", "--keep-models")
-    assert compare(facts, out, *words, "--attack-scope", "all") == 0
+    words = ("--methods", "vkd-decoder", "--recipe", recipe, "--attack-scope", "all")
+    assert compare(facts, out, *words, "--keep-models") == 0
     result = json.loads((out / "comparison.json").read_text())
-    assert [cell["name"] for cell in result["cells"]] == ["gold", "base", "vkd-decoder", "gold", "vkd-decoder"]
-    cells = [cell for cell in result["cells"] if cell["name"] == "vkd-decoder"]
-    assert all(cell["values"]["pairs.all.relearn.ag"] is not None for cell in cells)
-    assert all("pairs.visual.relearn.ag" not in cell["values"] for cell in cells)
-    assert all(cell["recipe"] == {"steps": 4, "decoder": {"steps": 3, "seek_steps": 1}} for cell in cells)
+    found = next(cell for cell in result["cells"] if cell["name"] == "vkd-decoder")
+    assert found["values"]["pairs.all.relearn.ag"] is not None
+    assert "pairs.visual.relearn.ag" not in found["values"]
+    assert found["recipe"] == settings
     text = next(facts for facts in result["sets"] if facts["name"] == "text")
     assert text["records"] == 5, "the half that no method is given"
-    models = [path.parent for path in (out / "models").glob("*/config.json")]
-    assert len(models) == 2
-    for model in models:
-        record = json.loads((model / "vkdsurgeon.json").read_text())
-        given = record["decoder"]["text"]
-        assert [given[key] for key in ("built_in", "prompts", "held_out")] == [False, 2, 1], "the other half, halved"
-        assert not diff_checkpoints(facts.base, model).language_identical
-    row = next(line for line in (out / "comparison.md").read_text().splitlines() if line.startswith("| vkd-decoder"))
-    assert " to " in row.split("|")[2]
+    model = next((out / "models").glob("*/config.json")).parent
+    given = json.loads((model / "vkdsurgeon.json").read_text())["decoder"]["text"]
+    assert [given[key] for key in ("built_in", "prompts", "held_out")] == [False, 2, 1], "the other half, halved"
+    assert not diff_checkpoints(facts.base, model).language_identical
 
     # As a run that was interrupted leaves it: the journal of training, and nothing finished.
-    cell, note, journal = (next(path.glob("vkd-decoder-1-*" + end)) for path, end in (
-        (out / "cells", ".json"), (out / "models", ".json"), (out / "models", ".journal")))  # fmt: skip
-    before = json.loads(cell.read_text())["weights_digest"]
+    cell, note, journal = (
+        next((out / folder).glob("vkd-decoder-0-*" + end))
+        for folder, end in (("cells", ".json"), ("models", ".json"), ("models", ".journal"))
+    )
     cell.unlink()
     note.unlink()
-    assert compare(facts, out, *words[:-1], "--attack-scope", "all") == 0
-    assert json.loads(cell.read_text())["weights_digest"] == before
+    assert compare(facts, out, *words) == 0
+    assert json.loads(cell.read_text())["weights_digest"] == found["weights_digest"]
     assert not journal.exists()
-    assert not list((out / "models").glob("vkd-decoder-1-*")), "models are not kept unasked, nor their journals"
+    assert not list((out / "models").glob("vkd-decoder-0-*")), "models are not kept unasked, nor their journals"
+
+
+def test_a_row_is_the_mean_over_its_seeds_with_the_ends_and_each_seed_is_held_against_gold_with_the_same() -> None:
+    def cell(name: str, seed: int, forget: float, gain: float | None) -> Cell:
+        values = {"forget": forget, "retain": 0.5, "people.all.relearn.ag": gain}
+        return Cell(
+            key="", name=name, seed=seed, recipe={}, values=values, chance={}, diverged=[], steps=1,
+            elements_changed=1, weights_digest="", met=None,
+        )  # fmt: skip
+
+    cells = [cell("base", 0, 1.0, None), cell("gold", 0, 0.0, 10.0), cell("gold", 1, 0.0, 30.0)]
+    cells += [cell("ga", 0, 0.2, 30.0), cell("ga", 1, 0.4, 30.0)]
+    golds = {each.seed: each.values for each in cells if each.name == "gold"}
+    mine = [each for each in cells if each.name == "ga"]
+    scores = [score(each.values, cells[0].values, golds[each.seed], ["people"], ["all"]) for each in mine]
+    assert scores == [pytest.approx(0.8 * 0.8), pytest.approx(0.6)]
+    made = row("ga", mine, {"ga": "gradient ascent"})
+    assert made.seeds == [0, 1]
+    assert made.values["forget"] == pytest.approx(0.3)
+    assert (made.low["forget"], made.high["forget"]) == (0.2, 0.4)
+    assert shown(made, "forget") == "30.0 (20.0 to 40.0)"
+    assert shown(row("ga", [cell("ga", 0, 0.2, None)], {"ga": ""}), "people.all.relearn.ag") == "n/a"

@@ -16,7 +16,7 @@ from vkdsurgeon.comparison.attack import attack_settings
 from vkdsurgeon.comparison.case import Case, check_place, read_case
 from vkdsurgeon.comparison.contestants import BASE, GOLD
 from vkdsurgeon.comparison.fill import contestant_cell, reference_cell
-from vkdsurgeon.comparison.rows import known_values, row, scored, told
+from vkdsurgeon.comparison.rows import known_values, row, scored, titles_of, told
 from vkdsurgeon.comparison.schema import Cell, ComparisonResult
 from vkdsurgeon.comparison.settings import recipe_of
 from vkdsurgeon.comparison.table import markdown
@@ -53,7 +53,8 @@ def compare(asked: Comparison, listener: Listener) -> ComparisonResult:
         if "llm" in asked.scopes:
             require_peft()
         cells = scored(_cells(case, listener), case)
-    rows = [row(name, [cell for cell in cells if cell.name == name], asked) for name in names]
+    titles = titles_of(asked.contestants)
+    rows = [row(name, [cell for cell in cells if cell.name == name], titles) for name in names]
     result = ComparisonResult(
         model_type=str(read_config(asked.model).model_type),
         device=asked.device,

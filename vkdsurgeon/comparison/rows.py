@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from vkdsurgeon.comparison.asked import Comparison
 from vkdsurgeon.comparison.case import Case
-from vkdsurgeon.comparison.contestants import BASE, GOLD
+from vkdsurgeon.comparison.contestants import BASE, GOLD, Contestant
 from vkdsurgeon.comparison.headline import COSTS, FORGET, SCORE, SHARES, ag_of, ordered, score
 from vkdsurgeon.comparison.schema import Cell, Row
 
@@ -28,10 +27,14 @@ def scored(cells: Sequence[Cell], case: Case) -> list[Cell]:
     return [of(cell) for cell in cells]
 
 
-def row(name: str, cells: Sequence[Cell], asked: Comparison) -> Row:
+def titles_of(contestants: Sequence[Contestant]) -> dict[str, str]:
+    """What the rows are, for people."""
+    titles = {each.name: each.title for each in contestants}
+    return titles | {BASE: "the model as given", GOLD: "a model that never saw the forget set"}
+
+
+def row(name: str, cells: Sequence[Cell], titles: Mapping[str, str]) -> Row:
     """One line: means over the seeds, smallest and largest."""
-    titles = {each.name: each.title for each in asked.contestants}
-    titles |= {BASE: "the model as given", GOLD: "a model that never saw the forget set"}
     means: dict[str, float | None] = {}
     low: dict[str, float] = {}
     high: dict[str, float] = {}
