@@ -1,6 +1,6 @@
 """The default recipe on the built-in miniature, several seeds, held-out views: the figures of the README.
 
-    python benchmarks/miniature.py [--seeds 0 1 2] [--set key=value ...] [--no-retain] [--out results.jsonl]
+    python benchmarks/miniature.py [--seeds 0 1 2] [--preset quick] [--set key=value ...] [--no-retain] [--out FILE]
 
 One JSON line per seed. Attributes are also counted without the answers that a stand-in shares with the forgotten person
 by chance: those say nothing about what is left. Gold is counted on the same questions.
@@ -29,6 +29,7 @@ from vkdsurgeon.evaluation.sets import read_set
 from vkdsurgeon.evaluation.suite import Evaluation, evaluate
 from vkdsurgeon.personas import unpack
 from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.recipe.preset import preset_names, preset_settings
 from vkdsurgeon.surgery import Job, Outcome, operate, prepare
 
 
@@ -127,11 +128,15 @@ def main() -> None:
     """Run the seeds and print one JSON line each."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--preset", choices=preset_names())
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--no-retain", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    overrides = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in arguments.set)}
+    settings = {} if arguments.preset is None else preset_settings(arguments.preset)
+    overrides = settings | {
+        key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in arguments.set)
+    }
     recipe = Recipe.model_validate(overrides)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "miniature"

@@ -97,7 +97,7 @@ def test_a_row_holds_answers_attacks_and_what_unlearning_took(rows: Path) -> Non
         assert facts["language_tensors_identical"]
         assert unlearned["values"]["text_digest"] == base["values"]["text_digest"]
         assert gold["values"]["text_digest"] != base["values"]["text_digest"]
-        assert abs(facts["selected_elements"] / facts["visual_elements"] - 0.25) < 0.01
+        assert abs(facts["selected_elements"] / facts["visual_elements"] - 0.5) < 0.01
         asked = {name.split("/")[0]: attack["asked"] for name, attack in unlearned["attacks"].items()}
         assert asked["benign"] == 2 * asked["people"] == 10
         hits = unlearned["values"]["attribute_hits"]
@@ -200,7 +200,7 @@ def test_the_grid_is_complete_and_every_case_has_one_role(tmp_path: Path) -> Non
 def test_the_recipes_of_the_study_are_recipes() -> None:
     found = dict(load(file) for file in sorted(RECIPES.glob("*.yaml")))
     assert {"default", "robust", "random_mask", "no_retain", "decoder", "swap"} <= set(found)
-    assert found["robust"].differences["tamper_steps"] == found["robust"].settings.tamper_steps > 0
+    assert found["robust"].differences["identity_weight"] == found["robust"].settings.identity_weight > 0
     assert found["default"].recipe == {}
     assert found["random_mask"].settings.density == found["default"].settings.density
     assert found["no_retain"].keep == "built-in"

@@ -49,7 +49,7 @@ class DecoderRecipe(Section):
     retain_weight: float = Field(
         8.0, ge=0, description="Weight b of what W says on kept pictures, half of them seen by the unlearned tower."
     )
-    text_weight: float = Field(2.0, ge=0, description="Weight c of what W says on text.")
+    text_weight: float = Field(8.0, ge=0, description="Weight c of what W says on text.")
     answer_tokens: int = Field(8, ge=1, description="Most tokens of the teacher's greedy answer that are judged.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="What W is held in: float32, bfloat16, or auto: bfloat16 on a GPU where no weight is wider."
