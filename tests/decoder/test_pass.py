@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ from vkdsurgeon.decoder.distill import FORGET, ORIGINAL, kl
 from vkdsurgeon.decoder.eyes import through_eyes_of
 from vkdsurgeon.decoder.keepset import KeepSet, read_keep_set
 from vkdsurgeon.decoder.operation import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder, recompute
+from vkdsurgeon.decoder.plan import moments_kind
 from vkdsurgeon.decoder.seek import Seeker
 from vkdsurgeon.decoder.teacher import Book
 from vkdsurgeon.decoder.weights import find_decoder_weights
@@ -83,7 +84,7 @@ def test_w_unlearns_the_original_features_and_keeps_the_rest(done: Done) -> None
 def test_only_selected_elements_of_w_differ(done: Done, facts: World) -> None:
     inventory = take_inventory(facts.base)
     outcome = done.outcome
-    assert outcome.mask.count == round(0.25 * done.job.weights.elements) == sum(outcome.selected.values())
+    assert outcome.mask.count == round(0.5 * done.job.weights.elements) == sum(outcome.selected.values())
     moved = 0
     for name, chosen in outcome.mask.selected.items():
         disk_name = done.job.weights.on_disk[name]
@@ -267,9 +268,29 @@ def test_a_dry_run_plans_the_pass(facts: World, capsys: pytest.CaptureFixture[st
     words = ["unlearn", str(facts.base), "--forget", str(facts.forget), "--retain", str(facts.retain)]
     assert run([*words, "--decoder-pass", "--dry-run", "--json", *WORDS]) == 0
     plan = json.loads(capsys.readouterr().out)["decoder"]["plan"]
-    assert plan["selected_elements"] == round(0.25 * plan["eligible_elements"])
+    assert plan["selected_elements"] == round(0.5 * plan["eligible_elements"])
     assert plan["built_in_text"]
     assert plan["memory_mib"]["peak"] > plan["memory_mib"]["weights"] > 0
+    assert run([*words, "--decoder-pass", "--dry-run", "--json", *WORDS, "--decoder-moments", "int8"]) == 0
+    leaner = json.loads(capsys.readouterr().out)["decoder"]["plan"]["memory_mib"]
+    # Two moments of one byte each instead of four.
+    saved = plan["selected_elements"] * 6 / (1 << 20)
+    assert plan["memory_mib"]["optimizer"] - leaner["optimizer"] == pytest.approx(saved, abs=0.11)
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "kind"),
+    [
+        ("auto", torch.bfloat16, "int8"),
+        ("auto", torch.float32, "float32"),
+        ("float32", torch.bfloat16, "float32"),
+        ("int8", torch.float32, "int8"),
+    ],
+)
+def test_moments_are_narrow_where_the_language_model_is(
+    asked: Literal["auto", "float32", "int8"], dtype: torch.dtype, kind: str
+) -> None:
+    assert moments_kind(DecoderRecipe(moments=asked), dtype) == kind
 
 
 def test_a_quantised_language_model_is_refused_before_any_work(facts: World, tmp_path: Path) -> None:

@@ -90,6 +90,15 @@ def test_every_kind_of_state_is_saved(here: Place, llava: Path, tmp_path: Path, 
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
+def test_narrow_moments_of_the_decoder_pass_are_saved(here: Place, tmp_path: Path) -> None:
+    decoder = DECODER.model_copy(update={"moments": "int8", "dtype": "bfloat16"})
+    recipe = BOTH.model_copy(update={"steps": 2, "extensions": 0, "decoder": decoder})
+    go(asked(here, tmp_path / "whole", recipe))
+    stop(asked(here, tmp_path / "out", recipe), "decoder step 3")
+    go(asked(here, tmp_path / "out", recipe, resume=True))
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
 def test_resume_without_a_journal_starts_and_says_so(here: Place, tmp_path: Path) -> None:
     ear = Ear()
     go(asked(here, tmp_path / "out", resume=True), ear)

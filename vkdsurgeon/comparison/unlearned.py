@@ -77,7 +77,7 @@ def unlearn(
 def forget_model(out: Path) -> None:
     """Remove a patched model and what is noted of it."""
     _remove(out)
-    _beside(out).unlink()
+    _beside(out).unlink(missing_ok=True)
 
 
 def _remove(out: Path) -> None:

@@ -20,7 +20,7 @@ from vkdsurgeon.decoder.course import DECODER, DecoderCourse, kept_of
 from vkdsurgeon.decoder.distill import FORGET, ORIGINAL, RETAIN, TEXT, DecoderStep, TrainingEyes, distil, train
 from vkdsurgeon.decoder.eyes import through_eyes_of
 from vkdsurgeon.decoder.keepset import KeepSet
-from vkdsurgeon.decoder.plan import DecoderPlan, estimate_memory, held_in, recomputes
+from vkdsurgeon.decoder.plan import DecoderPlan, estimate_memory, held_in, moments_kind, recomputes
 from vkdsurgeon.decoder.seek import Seeker
 from vkdsurgeon.decoder.teacher import Book, Eyes
 from vkdsurgeon.decoder.verdict import DecoderVerdict, judge
@@ -191,7 +191,8 @@ def _operate(
     moving = {parameters[name]: chosen for name, chosen in mask.selected.items()}
     groups = [{"params": [parameter], "unit_step": unit_step(parameter)} for parameter in moving]
     # The decoder's gradients are packed as they arrive: dense ones of a 7B model would take another 13 GB.
-    optimizer = MaskedAdamW(groups, moving, lr=0.0, max_norm=recipe.clip, during_backward="pack")
+    moments = moments_kind(recipe, next(iter(moving)).dtype)
+    optimizer = MaskedAdamW(groups, moving, lr=0.0, max_norm=recipe.clip, during_backward="pack", moments=moments)
     before = {name: optimizer.selected_values(parameters[name]).to("cpu", copy=True) for name in mask.selected}
     seeker = Seeker(reach=recipe.reach, steps=recipe.seek_steps, size=recipe.seek_size, seed=visual.seed)
     eyes = TrainingEyes(student_eyes, partial(student_eyes, blend=seeker), seeker)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -60,6 +60,13 @@ def held_in(recipe: DecoderRecipe, weights: DecoderWeights, device: torch.device
     return torch.bfloat16 if device.type == "cuda" and weights.dtype.itemsize <= 2 else torch.float32
 
 
+def moments_kind(recipe: DecoderRecipe, dtype: torch.dtype) -> Literal["float32", "int8"]:
+    """How AdamW's moments are held beside a W of some dtype."""
+    if recipe.moments == "auto":
+        return "int8" if dtype.itemsize < 4 else "float32"
+    return recipe.moments
+
+
 def recomputes(recipe: DecoderRecipe, device: torch.device) -> bool:
     """Whether activations of decoder layers are recomputed."""
     return recipe.checkpointing == "on" or (recipe.checkpointing == "auto" and device.type == "cuda")
@@ -88,7 +95,7 @@ def estimate_memory(
         "dense_gradients_for_the_mask": weights.elements * width,
         "saliency_scores": weights.elements * 4,
         "mask": weights.elements / 8,
-        "optimizer": selected * (4 + 8 + (4 if width < 4 else 0)),
+        "optimizer": selected * (4 + (2 if moments_kind(recipe, dtype) == "int8" else 8) + (4 if width < 4 else 0)),
         "largest_gradient": largest * width,
         "activations": activations,
         "logits": logits,

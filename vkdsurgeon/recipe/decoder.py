@@ -22,7 +22,7 @@ class DecoderRecipe(Section):
     warmup: float = Field(0.1, ge=0, le=1, description="First share of the steps, of linear warm-up.")
     decay: float = Field(0.4, ge=0, le=1, description="Last share of the steps, of linear decay to zero.")
     clip: float = Field(1.0, gt=0, description="Global norm that the selected gradient is clipped to.")
-    density: float = Field(0.25, gt=0, le=1, description="Share of the eligible decoder weights that may move.")
+    density: float = Field(0.5, gt=0, le=1, description="Share of the eligible decoder weights that may move.")
     saliency: Literal["forget_gradient", "random"] = Field(
         "forget_gradient", description="What ranks the weights: forget_gradient, or random, the control."
     )
@@ -31,7 +31,7 @@ class DecoderRecipe(Section):
     )
     forget_batch: int = Field(16, ge=1, description="Questions about forget pictures per step.")
     retain_batch: int = Field(32, ge=1, description="Questions about retain or generic pictures per step.")
-    text_batch: int = Field(16, ge=1, description="Prompts of the text keep set per step.")
+    text_batch: int = Field(32, ge=1, description="Prompts of the text keep set per step.")
     micro_batch: int = Field(32, ge=1, description="Most sequences that pass the model at once (bounds memory).")
     reach: float = Field(
         0.5,
@@ -49,10 +49,15 @@ class DecoderRecipe(Section):
     retain_weight: float = Field(
         8.0, ge=0, description="Weight b of what W says on kept pictures, half of them seen by the unlearned tower."
     )
-    text_weight: float = Field(8.0, ge=0, description="Weight c of what W says on text.")
+    text_weight: float = Field(16.0, ge=0, description="Weight c of what W says on text.")
     answer_tokens: int = Field(8, ge=1, description="Most tokens of the teacher's greedy answer that are judged.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="What W is held in: float32, bfloat16, or auto: bfloat16 on a GPU where no weight is wider."
+    )
+    moments: Literal["auto", "float32", "int8"] = Field(
+        "auto",
+        description="Moments of AdamW: float32, int8 (2 bytes per selected weight instead of 8), or auto: int8 where W is "
+        "held in 16 bits.",
     )
     checkpointing: Literal["auto", "on", "off"] = Field(
         "auto", description="Recompute activations of decoder layers to save memory: on, off, or auto: on a GPU."
@@ -61,7 +66,7 @@ class DecoderRecipe(Section):
         0.25, gt=0, description="Gate: KL on original features of held-out forget pictures over its start."
     )
     retain_kl: float = Field(0.1, gt=0, description="Gate: KL on held-out kept pictures, nats per position.")
-    text_kl: float = Field(0.05, gt=0, description="Gate: KL on the held-out half of the text keep set, nats.")
+    text_kl: float = Field(0.1, gt=0, description="Gate: KL on the held-out half of the text keep set, nats.")
     text_agreement: float = Field(
         0.95, ge=0, le=1, description="Gate: share of held-out prompts answered in the very same tokens."
     )
