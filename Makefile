@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 THREADS ?= 2
+# Processes that share the tests, of which each takes one core; 0 for none but this one.
+WORKERS ?= 2
 
 .PHONY: demo test bench aot lint types install clean
 
@@ -13,7 +15,7 @@ demo: $(READY)
 	$(BIN)/vkdsurgeon demo
 
 test: $(READY) lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 bench: $(READY)
 	$(BIN)/python -m pytest -q -s benchmarks/kernels --benchmark-enable --record --bench-threads $(THREADS)

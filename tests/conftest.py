@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Tiny tensors: a second thread only waits, and tests run side by side. Read when torch is imported, and by the
+# processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -22,8 +26,18 @@ if not torch.cuda.is_available():
 # A shell starts background jobs with interrupts ignored, and their children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tiny tensors: a second thread only waits, and tests may run side by side.
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of every later collection of garbage, of which there are many."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """At its end the interpreter clears away what it can reach, and complains of the rest."""
+    gc.unfreeze()
 
 
 def draw_subject(subject: int, view: int, side: int = 32) -> Image.Image:

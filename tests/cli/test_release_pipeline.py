@@ -8,19 +8,27 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.tiny_llava import NAMES, world
+from tests.warm import warm_command
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "release_pipeline.sh"
 RECIPE = "{steps: 8, forget_batch: 8, retain_batch: 8, extensions: 0, forget_ratio: 100, retain_drift: 100}"
 
 
+@pytest.fixture(scope="module")
+def warm() -> Iterator[str]:
+    with warm_command() as command:
+        yield command
+
+
 def pipeline(*words: object, **settings: str) -> subprocess.CompletedProcess[str]:
-    command = f"{sys.executable} -m vkdsurgeon_cli"
-    environment = {**os.environ, "VKDSURGEON": command, "HF_HUB_OFFLINE": "1", **settings}
+    command = {"VKDSURGEON": f"{sys.executable} -m vkdsurgeon_cli", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, **command, **settings}
     return subprocess.run(
         ["bash", str(SCRIPT), *map(str, words)], env=environment, capture_output=True, text=True, check=False
     )
@@ -45,10 +53,11 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_everything_holds(records: Path, tmp_path: Path):
+def test_everything_holds(records: Path, warm: str, tmp_path: Path):
     out = tmp_path / "out"
     done = pipeline(
         *(world().base, records, out),
+        VKDSURGEON=warm,
         RECIPE=str(records / "recipe.yaml"),
         EVAL_GATES="text.text.identical==1",
         PROTOCOLS="people",
@@ -64,11 +73,12 @@ def test_everything_holds(records: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_missed_bound_ends_with_3_and_complete_evidence(records: Path, tmp_path: Path):
+def test_a_missed_bound_ends_with_3_and_complete_evidence(records: Path, warm: str, tmp_path: Path):
     out = tmp_path / "out"
     done = pipeline(
         *(world().base, records, out),
         GOLD=str(world().gold),
+        VKDSURGEON=warm,
         RECIPE=str(records / "recipe.yaml"),
         EVAL_GATES="forget.vqa.accuracy<0 retain.vqa.accuracy>=0",
         ATTACK_GATES="gap.relearn.ag<=100",
@@ -85,6 +95,7 @@ def test_a_missed_bound_ends_with_3_and_complete_evidence(records: Path, tmp_pat
 
 
 def test_wrong_input_ends_with_2_at_once(tmp_path: Path):
+    """By the command as it is installed; the others run the same one without its imports."""
     (tmp_path / "records").mkdir()
     done = pipeline(tmp_path / "no-model", tmp_path / "records", tmp_path / "out")
     assert done.returncode == 2

@@ -37,8 +37,8 @@ from vkdsurgeon.visual import load_visual_stack
 
 DECODER = DecoderRecipe(steps=40, step_size=0.3, forget_batch=8, retain_batch=8, text_batch=4, answer_tokens=3)
 VISUAL = Recipe(steps=40, forget_batch=8, retain_batch=16, extensions=0, stand_ins=1, decoder=DECODER)
-WORDS = ["--steps", "40", "--forget-batch", "8", "--retain-batch", "16", "--extensions", "0", "--stand-ins", "1",
-         "--forget-ratio", "9", "--retain-drift", "9", "--decoder-steps", "40", "--decoder-step-size", "0.3",
+WORDS = ["--steps", "12", "--forget-batch", "8", "--retain-batch", "16", "--extensions", "0", "--stand-ins", "1",
+         "--forget-ratio", "9", "--retain-drift", "9", "--decoder-steps", "12", "--decoder-step-size", "0.3",
          "--decoder-forget-batch", "8", "--decoder-retain-batch", "8", "--decoder-text-batch", "4",
          "--decoder-answer-tokens", "3"]  # fmt: skip
 OPEN = ["--decoder-forget-ratio", "9", "--decoder-retain-kl", "9", "--decoder-text-kl", "9",

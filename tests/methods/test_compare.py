@@ -23,7 +23,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.recipe.preset import preset_names, preset_settings
 
-QUICK = ["--baseline", "steps=3", "--baseline", "scored=6", "--baseline", "forget_batch=4", "--limit", "60",
+QUICK = ["--baseline", "steps=3", "--baseline", "scored=6", "--baseline", "forget_batch=4", "--limit", "24",
          "--attack-steps", "2", "--device", "cpu"]  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_known_cells_are_not_run_again_and_a_changed_input_is_never_served(
     assert {path.name: path.stat().st_mtime_ns for path in (table / "cells").iterdir()} == before
     broken = next(path for path in (table / "cells").iterdir() if path.name.startswith("gold"))
     broken.write_text("{}")
-    assert compare(facts, table, "--methods", "ga", "--limit", 40) == 0
+    assert compare(facts, table, "--methods", "ga", "--limit", 8) == 0
     names = [path.name.split("-")[0] for path in (table / "cells").iterdir()]
     assert names.count("ga") == names.count("base") == 2
     assert compare(facts, table, "--methods", "ga") == 0

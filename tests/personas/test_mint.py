@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
+from vkdsurgeon_cli.main import run
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.personas.draw import draw_face
@@ -89,24 +88,21 @@ def test_gold_never_sees_a_picture_of_the_forget_people() -> None:
     assert set(seen) == {person.look for person in cast.retain}
 
 
-def test_the_command_refuses_a_full_directory_with_status_2_and_unpacks_into_a_new_one(tmp_path: Path) -> None:
+def test_the_command_refuses_a_full_directory_with_status_2_and_unpacks_into_a_new_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     for command in ("unpack", "mint"):
-        done = _vkdsurgeon("personas", command, str(tmp_path / "full"))
-        assert done.returncode == 2
-        assert "not empty" in done.stderr
-        assert done.stdout == ""
-    done = _vkdsurgeon("personas", "unpack", str(tmp_path / "new"), "--json")
-    assert done.returncode == 0
-    assert Path(json.loads(done.stdout)["base"]).joinpath("config.json").is_file()
+        assert run(["personas", command, str(tmp_path / "full")]) == 2
+        told = capsys.readouterr()
+        assert "not empty" in told.err
+        assert told.out == ""
+    assert run(["personas", "unpack", str(tmp_path / "new"), "--json"]) == 0
+    assert Path(json.loads(capsys.readouterr().out)["base"]).joinpath("config.json").is_file()
 
 
 def _start() -> tuple[Cast, PreTrainedTokenizerFast, dict[str, torch.Tensor]]:
     cast = draw_cast(7, SIZE)
     tower, _ = train_tower(SHAPE, seed=7, strangers=12, views=2, steps=1, batch=8)
     return cast, build_tokenizer(vocabulary(cast)), tower
-
-
-def _vkdsurgeon(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "vkdsurgeon_cli", *words], capture_output=True, text=True, check=False)

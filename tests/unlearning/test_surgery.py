@@ -37,6 +37,12 @@ def run(llava: Path, sets: dict[str, Path], recipe: Recipe = QUICK, **changes: o
     return outcome, steps
 
 
+@pytest.fixture(scope="module")
+def plain(llava: Path, sets: dict[str, Path]) -> tuple[Outcome, list[Step]]:
+    """The quick recipe as it stands; read-only."""
+    return run(llava, sets)
+
+
 def originals(llava: Path, names: list[str]) -> dict[str, torch.Tensor]:
     inventory = take_inventory(llava)
     return {name: read_tensor(inventory, name) for name in names}
@@ -47,8 +53,8 @@ def moved(llava: Path, outcome: Outcome) -> dict[str, torch.Tensor]:
     return {name: outcome.changes[name] != before[name] for name in before}
 
 
-def test_the_student_moves_towards_its_targets_and_keeps_the_rest(llava: Path, sets: dict[str, Path]):
-    outcome, steps = run(llava, sets)
+def test_the_student_moves_towards_its_targets_and_keeps_the_rest(plain: tuple[Outcome, list[Step]]):
+    outcome, steps = plain
     assert [step.step for step in steps] == list(range(1, 31))
     assert outcome.verdicts[0].forget_ratio < 0.6
     assert outcome.verdicts[0].retain_drift < 0.1
@@ -132,8 +138,10 @@ def test_weights_without_a_gradient_are_never_written(llava: Path, sets: dict[st
     assert any("layers.1." in name for name in outcome.changes)
 
 
-def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(llava: Path, sets: dict[str, Path]):
-    first, again, other = (run(llava, sets, seed=seed)[0].changes for seed in (3, 3, 4))
+def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(
+    llava: Path, sets: dict[str, Path], plain: tuple[Outcome, list[Step]]
+):
+    first, again, other = plain[0].changes, *(run(llava, sets, seed=seed)[0].changes for seed in (0, 4))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first if name in other)
 
@@ -153,15 +161,15 @@ def test_several_layers_can_be_taught(llava: Path, sets: dict[str, Path]):
 
 
 @pytest.mark.parametrize("target", [name for name in get_args(ForgetTarget) if name not in ("nobody", "reference")])
-def test_every_forget_target_is_approached(llava: Path, sets: dict[str, Path], target: str):
-    recipe = QUICK.model_copy(update={"forget_target": target})
-    outcome, steps = run(llava, sets, recipe)
+def test_every_forget_target_is_approached(
+    llava: Path, sets: dict[str, Path], plain: tuple[Outcome, list[Step]], target: str
+):
+    outcome, steps = run(llava, sets, QUICK.model_copy(update={"forget_target": target}))
     assert outcome.verdicts[0].forget_ratio < 0.9
     assert steps[-1].forget_loss < steps[0].forget_loss
-    nobody, _ = run(llava, sets, QUICK.model_copy(update={"steps": 3}))
-    other, _ = run(llava, sets, recipe.model_copy(update={"steps": 3}))
-    shared = nobody.changes.keys() & other.changes.keys()
-    assert any(not torch.equal(nobody.changes[name], other.changes[name]) for name in shared)
+    nobody = plain[0].changes
+    shared = nobody.keys() & outcome.changes.keys()
+    assert any(not torch.equal(nobody[name], outcome.changes[name]) for name in shared)
 
 
 @pytest.mark.parametrize("target", ["swap", "rmu", "blur"])
@@ -187,11 +195,12 @@ def test_every_retention_distance_holds_what_it_measures(llava: Path, sets: dict
     assert left[50.0] < 0.7 * left[1e-6]
 
 
-def test_retention_can_look_elsewhere_and_the_stop_rule_looks_where_it_did(llava: Path, sets: dict[str, Path]):
+def test_retention_can_look_elsewhere_and_the_stop_rule_looks_where_it_did(
+    llava: Path, sets: dict[str, Path], plain: tuple[Outcome, list[Step]]
+):
     recipe = QUICK.model_copy(update={"retain_layers": {"layer.0": 1.0}})
     elsewhere, _ = run(llava, sets, recipe)
-    plain, _ = run(llava, sets)
-    assert elsewhere.verdicts[0].retain_drift > 2 * plain.verdicts[0].retain_drift, "the projector is not held"
+    assert elsewhere.verdicts[0].retain_drift > 2 * plain[0].verdicts[0].retain_drift, "the projector is not held"
     with pytest.raises(UserError, match="recipe key 'retain_layers'"):
         run(llava, sets, QUICK.model_copy(update={"retain_layers": {"layer.9": 1.0}}))
 
@@ -204,13 +213,19 @@ def test_retention_covers_every_output_too(tmp_path: Path, sets: dict[str, Path]
     assert kept == {"layer.0": 1.0, "deepstack.0": 3.0, "deepstack.1": 3.0, "projector": 3.0}
 
 
+@pytest.fixture(scope="module")
+def default_mask(llava: Path, sets: dict[str, Path]) -> SaliencyMask:
+    """A tenth by the default rule; read-only."""
+    return run(llava, sets, QUICK.model_copy(update={"steps": 1, "density": 0.1}))[0].mask
+
+
 @pytest.mark.parametrize("saliency", ["ratio", "fisher", "random"])
-def test_masks_differ_by_rule_and_have_the_same_size(llava: Path, sets: dict[str, Path], saliency: str):
-    recipe = QUICK.model_copy(update={"steps": 1, "density": 0.1})
-    plain, chosen, again = (
-        run(llava, sets, recipe.model_copy(update={"saliency": name}))[0].mask
-        for name in ("forget_gradient", saliency, saliency)
-    )
+def test_masks_differ_by_rule_and_have_the_same_size(
+    llava: Path, sets: dict[str, Path], default_mask: SaliencyMask, saliency: str
+):
+    recipe = QUICK.model_copy(update={"steps": 1, "density": 0.1, "saliency": saliency})
+    chosen, again = (run(llava, sets, recipe)[0].mask for _ in range(2))
+    plain = default_mask
     assert plain.count == chosen.count == again.count
 
     def shared(left: SaliencyMask, right: SaliencyMask) -> int:

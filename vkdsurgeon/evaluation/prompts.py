@@ -64,6 +64,7 @@ class Encoder:
         self._template = getattr(processor, "chat_template", None)
         self._pictures: dict[Path, tuple[dict[str, Tensor], Hashable]] = {}
         self._tokens: dict[Hashable, dict[str, Tensor]] = {}
+        self._wordings: dict[tuple[str, bool, str], str] = {}
         self._continuations: dict[tuple[str, str], tuple[int, ...]] = {}
         self._opened: tuple[Path, Any] | None = None
         self._alter: Callable[[Image.Image, Path], Image.Image] | None = None
@@ -157,6 +158,12 @@ class Encoder:
         return ids
 
     def _wording(self, question: str, with_picture: bool, where: str) -> str:
+        key = question, with_picture, self._beginning
+        if key not in self._wordings:
+            self._wordings[key] = self._worded(question, with_picture, where)
+        return self._wordings[key]
+
+    def _worded(self, question: str, with_picture: bool, where: str) -> str:
         from jinja2 import TemplateError
 
         mark = self.picture_mark

@@ -111,7 +111,8 @@ def _compute_buffers(split: Split) -> None:
         return any(path == prefix or path.startswith(prefix + ".") for prefix in visual)
 
     for path, module in model.named_modules():
-        if not is_visual(path):
+        # Parameters are read from disk; only what holds a buffer, or may set one of its children's, has work to do.
+        if not is_visual(path) or next(module.buffers(), None) is None:
             module._is_hf_initialized = True
             continue
         for name, buffer in module.named_buffers(recurse=False):

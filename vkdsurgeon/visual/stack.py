@@ -61,7 +61,12 @@ class VisualStack(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where tower and projector live."""
-        return next(iter(self.visual_parameters().values())).device
+        return self._home.device
+
+    @property
+    def _home(self) -> nn.Parameter:
+        # One look-up by name: a walk over all modules, the language model's among them, costs as much as a small batch.
+        return self.model.get_parameter(self.split.placement.visual_parameters[0])
 
     def visual_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters of tower and projector by their names in the module, in the model's order."""
@@ -159,7 +164,7 @@ class VisualStack(nn.Module):
 
     def _project(self, batch: ImageBatch) -> dict[str, Any]:
         """Run tower and projector; every output that the language model reads, as the family lays it out."""
-        home = next(iter(self.visual_parameters().values()))
+        home = self._home
         inputs = {
             name: value.to(home.dtype) if value.is_floating_point() else value
             for name, value in batch.to(home.device).inputs.items()
