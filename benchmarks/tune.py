@@ -1,9 +1,9 @@
-"""`vkdsurgeon tune` on the case that the default recipe serves worst, the miniature without a retain set: docs/tune.md.
+"""`vkdsurgeon tune` on a case that is served badly, the miniature without a retain set: docs/tune.md.
 
-    python -m benchmarks.tune --work DIR [--minutes 30] [--trials 40] [--pick retain] [--seed 0]
+    python -m benchmarks.tune --work DIR [--minutes 30] [--trials 40] [--pick retain] [--seed 0] [--preset quick]
     python -m benchmarks.tune --table
 
-The search sees neither the held-out views nor a single answer. Afterwards the default recipe and the picked one are run
+The search sees neither the held-out views nor a single answer. Afterwards the start recipe and the picked one are run
 on all pictures and measured on held-out views, one JSON line each. DIR keeps the trials: the same command goes on.
 """
 
@@ -22,7 +22,8 @@ from benchmarks import provenance
 from benchmarks.miniature import measure
 from vkdsurgeon.personas import unpack
 from vkdsurgeon.pipeline import Request
-from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.recipe import load_recipe
+from vkdsurgeon.recipe.preset import preset_names
 from vkdsurgeon.tuning.operation import TuneRequest, tune
 from vkdsurgeon.tuning.pick import parse_rule
 from vkdsurgeon.tuning.result import Attempt, TuneResult
@@ -52,7 +53,7 @@ def find(place: Path, work: Path, arguments: argparse.Namespace) -> TuneResult:
         retain=None,
         generic=None,
         out=None,
-        recipe=Recipe(),
+        recipe=load_recipe(None, {}, arguments.preset),
         seed=arguments.seed,
         device=torch.device("cpu"),
         dtype=torch.float32,
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--pick", default="retain")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--preset", choices=preset_names(), default="default", help="The recipe to start from.")
     parser.add_argument("--only", choices=("default", "picked"))
     parser.add_argument("--out", type=Path, default=ROWS)
     parser.add_argument("--table", action="store_true")

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.recipe import Recipe, load_recipe
+from vkdsurgeon.recipe.preset import preset_names
 from vkdsurgeon.tuning.space import DEFAULT, Range, Space, is_integer, load_space, named, point_of, recipe_at
 
 
@@ -45,16 +46,22 @@ def test_the_default_recipe_is_a_point_and_comes_back_as_it_is():
     assert recipe_at(given_steps, point_of(DEFAULT, given_steps, {}), DEFAULT, 50) == given_steps
 
 
+@pytest.mark.parametrize("preset", preset_names())
+def test_the_default_space_holds_every_preset(preset: str):
+    recipe = load_recipe(None, {}, preset)
+    assert recipe_at(recipe, point_of(DEFAULT, recipe, {}), DEFAULT, recipe.fitted(48).planned_steps) == recipe
+
+
 def test_a_file_restricts_and_extends(tmp_path: Path):
     space = load_space(
         written(
             tmp_path,
-            "search:\n  alpha: fixed\n  density: {low: 0.2, high: 0.3}\n  stand_ins: {low: 1, high: 2}\n"
+            "search:\n  alpha: fixed\n  density: {low: 0.2, high: 0.6}\n  stand_ins: {low: 1, high: 2}\n"
             "  retain_distance: [null, {nmse: 1.0, cka: 0.5}]\n",
         )
     )
     assert set(space.search) == set(DEFAULT.search) - {"alpha"} | {"retain_distance"}
-    assert space.search["density"] == Range(low=0.2, high=0.3)
+    assert space.search["density"] == Range(low=0.2, high=0.6)
     assert space.start == DEFAULT.start
     point = point_of(space, Recipe(), {"retain_distance": {"nmse": 1.0, "cka": 0.5}, "stand_ins": 1})
     recipe = recipe_at(Recipe(), point, space, 200)

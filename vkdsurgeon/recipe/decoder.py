@@ -56,7 +56,7 @@ class DecoderRecipe(Section):
     )
     moments: Literal["auto", "float32", "int8"] = Field(
         "auto",
-        description="Moments of AdamW: float32, int8 (2 bytes per selected weight instead of 8), or auto: int8 where W is "
+        description="Moments of AdamW: float32; int8, 2 bytes per selected weight, not 8; or auto: int8 where W is "
         "held in 16 bits.",
     )
     checkpointing: Literal["auto", "on", "off"] = Field(

@@ -91,9 +91,10 @@ DEFAULT = Space(
         "far_share": Range(low=0.1, high=1.0),
         "retain_weight": Range(low=0.5, high=16.0, log=True),
         "distance": ("nmse", "cosine", "smooth_l1"),
-        "density": Range(low=0.1, high=0.5),
+        "density": Range(low=0.1, high=1.0),
         "saliency": ("forget_gradient", "ratio", "fisher"),
-        "step_size": Range(low=0.25, high=1.5, log=True),
+        "step_size": Range(low=0.25, high=3.0, log=True),
+        "tamper_weight": Range(low=0.0, high=2.0),
         STEPS: Range(low=0.5, high=2.0, step=0.25),
     },
     # `ratio` was measured to keep more at the same forgetting (docs/method.md, Other choices).
