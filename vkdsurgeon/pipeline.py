@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from vkdsurgeon.decoder.plan import DecoderPlan
 from vkdsurgeon.decoder.record import decoder_facts
 from vkdsurgeon.decoder.verdict import DecoderVerdict
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.folders import scratch
 from vkdsurgeon.journal.inputs import inputs_of
 from vkdsurgeon.journal.journal import Journal
 from vkdsurgeon.journal.run import journalled
@@ -134,8 +134,8 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
 
 
 def _run(request: Request, listener: Listener, journal: Journal | None) -> UnlearnResult:
-    with tempfile.TemporaryDirectory(prefix="vkdsurgeon-generic-") as scratch:
-        sets = _read_sets(request, Path(scratch), listener)
+    with scratch() as folder:
+        sets = _read_sets(request, folder, listener)
         prepared = prepare(_job(request, sets))
         decoder = _prepare_decoder(request, prepared, sets)
         listener.planned(prepared.plan)
@@ -195,18 +195,18 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
     )
 
 
-def assemble(request: Request, scratch: Path, listener: Listener) -> Job:
+def assemble(request: Request, folder: Path, listener: Listener) -> Job:
     """The job that a request asks for, its sets read; nothing is loaded yet.
 
     Args:
         request: What to do.
-        scratch: Where built-in pictures are unpacked, if they are needed; must outlive the job.
+        folder: Where built-in pictures are unpacked, if they are needed; must outlive the job.
         listener: Hears doubts about the sets.
 
     Raises:
         UserError: A set is wrong.
     """
-    return _job(request, _read_sets(request, scratch, listener))
+    return _job(request, _read_sets(request, folder, listener))
 
 
 @dataclass(frozen=True)
@@ -216,15 +216,15 @@ class _Sets:
     generic: list[Record]
 
 
-def _read_sets(request: Request, scratch: Path, listener: Listener) -> _Sets:
-    forget, retain = _read_own(request) if request.suite is None else unlearning_sets(request.suite, scratch)
+def _read_sets(request: Request, folder: Path, listener: Listener) -> _Sets:
+    forget, retain = _read_own(request) if request.suite is None else unlearning_sets(request.suite, folder)
     generic: list[Record] = []
     if request.generic is not None:
         generic = read_records(request.generic, role="generic")
     elif not retain:
         from vkdsurgeon.personas import unpack_generic
 
-        generic = read_records(unpack_generic(scratch), role="generic")
+        generic = read_records(unpack_generic(folder), role="generic")
     subjects = {record.subject or NO_SUBJECT for record in forget if record.image is not None}
     if len({record.image for record in forget}) > 1 and subjects == {NO_SUBJECT}:
         listener.warn(NO_SUBJECTS)

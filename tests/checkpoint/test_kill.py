@@ -13,7 +13,7 @@ import pytest
 
 from tests.checkpoint.conftest import files_of, leftovers
 from tests.families import build_checkpoint
-from vkdsurgeon.checkpoint import output
+from vkdsurgeon import folders
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
 
@@ -45,7 +45,7 @@ def test_a_kill_leaves_no_output(single: Path, tmp_path: Path, where: str) -> No
         assert process.stdout.readline() == "reached\n"
         assert any(name.startswith(".out.staging-") for name in leftovers(tmp_path))
         # Another run for the same output must not take a living writer's directory away.
-        output._remove_abandoned(tmp_path, ".out.staging-")
+        folders._remove_abandoned(tmp_path, ".out.staging-")
         assert any(name.startswith(".out.staging-") for name in leftovers(tmp_path))
     finally:
         process.send_signal(signal.SIGKILL)

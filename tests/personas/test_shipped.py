@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.errors import UserError
+from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.personas import MiniaturePaths, read_card, unpack, unpack_generic
 from vkdsurgeon.personas.measure import measure
 from vkdsurgeon.personas.people import draw_cast
@@ -46,6 +47,20 @@ def test_a_directory_with_something_in_it_is_refused_and_left_alone(tmp_path: Pa
     with pytest.raises(UserError, match="not a directory"):
         unpack(tmp_path / "mine.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The largest shard does not fit, the files before it do.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(SurgeryError, match="nothing was left behind"):
+            unpack(tmp_path / "new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+    unpack(tmp_path / "new")
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "new" / "records").stat().st_mode
 
 
 def test_strangers_alone_can_be_unpacked_beside_other_files(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ import torch
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.files import CHUNK, copy_bytes, gaps, same_range, sync, write_at
 from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory, TensorEntry, take_inventory
-from vkdsurgeon.checkpoint.output import check_output, staged
+from vkdsurgeon.checkpoint.output import check_output
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.folders import staged
 
 # Changes closer together than this are written in one go.
 BLOCK = 64 << 10

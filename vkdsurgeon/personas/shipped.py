@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.folders import staged
 
 CARD = "card.json"
 SHIPPED = Path(__file__).parent / "miniature"
@@ -62,15 +63,21 @@ def unpack(out: Path) -> MiniaturePaths:
         Where the parts are.
 
     Raises:
-        UserError: `out` is a file or not empty.
+        UserError: `out` is a file or not empty, or cannot be made.
+        SurgeryError: The disk is full, or writing failed otherwise; nothing is left.
     """
     refuse_non_empty(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("base", "gold"):
-        shutil.copytree(SHIPPED / name, out / name, copy_function=shutil.copyfile)
-    shutil.copyfile(SHIPPED / CARD, out / CARD)
-    with zipfile.ZipFile(SHIPPED / "records.zip") as packed:
-        packed.extractall(out / "records")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with staged(out) as staging:
+        for name in ("base", "gold"):
+            (staging / name).mkdir()
+            for file in (SHIPPED / name).iterdir():
+                shutil.copyfile(file, staging / name / file.name)
+        shutil.copyfile(SHIPPED / CARD, staging / CARD)
+        with zipfile.ZipFile(SHIPPED / "records.zip") as packed:
+            packed.extractall(staging / "records")
+        # What is staged is its owner's alone; nothing in here is anybody's secret.
+        shutil.copymode(staging / "records", staging)
     return MiniaturePaths(out / "base", out / "gold", out / "records")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from optuna.trial import FrozenTrial
 from vkdsurgeon.checkpoint.provenance import set_digest
 from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of, records_digest
 from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.folders import scratch
 from vkdsurgeon.pipeline import Listener as SetListener
 from vkdsurgeon.pipeline import Request, assemble
 from vkdsurgeon.stop import Verdict
@@ -88,8 +88,8 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
     starting_points(request.space, request.unlearn.recipe)
     if request.validation is not None:
         request.validation.check()
-    with tempfile.TemporaryDirectory(prefix="vkdsurgeon-generic-") as scratch:
-        job = assemble(request.unlearn, Path(scratch), listener)
+    with scratch() as folder:
+        job = assemble(request.unlearn, folder, listener)
         check_disjoint(job.forget, [*job.retain, *job.generic])
         sets = divide(job)
         answers = _answers(request)

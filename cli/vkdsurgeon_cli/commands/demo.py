@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,12 +39,14 @@ def demo(
     The miniature is a small LLaVA that knows 64 fictitious drawn people; four of them are to be forgotten. Gold was
     trained the same way without their pictures.
     """
+    from vkdsurgeon.folders import scratch
+
     output = Output(as_json)
     if keep is not None:
         output.document(*_run(keep, seed, output))
         return
-    with tempfile.TemporaryDirectory(prefix="vkdsurgeon-demo-") as scratch:
-        output.document(*_run(Path(scratch) / "demo", seed, output))
+    with scratch() as folder:
+        output.document(*_run(folder / "demo", seed, output))
 
 
 def _run(place: Path, seed: int, output: Output) -> tuple[dict[str, Any], Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,6 +97,7 @@ def evaluate_command(
     from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.evaluation.sets import parse_set, read_set
     from vkdsurgeon.evaluation.suite import Evaluation, evaluate
+    from vkdsurgeon.folders import scratch
 
     benchmark = split_of(suite, suite_root, split, {"--forget": forget, "--retain": retain, "--text": text})
     if few_shot and benchmark is None:
@@ -115,11 +115,11 @@ def evaluate_command(
         else:
             known(str(event["text"]))
 
-    with tempfile.TemporaryDirectory(prefix="vkdsurgeon-") as scratch:
+    with scratch() as folder:
         if benchmark is not None:
             from vkdsurgeon.suites.read import evaluation_sets
 
-            found, shots = evaluation_sets(benchmark, Path(scratch), seed=seed, few_shot=few_shot, warn=out.warn)
+            found, shots = evaluation_sets(benchmark, folder, seed=seed, few_shot=few_shot, warn=out.warn)
             named = [*found, *named]
         evaluation = Evaluation(
             model=model,

@@ -1,0 +1,47 @@
+"""Decoded pictures of a benchmark are gone when the command is, and when it was killed with the next one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from vkdsurgeon_cli.main import run
+
+from vkdsurgeon.personas.shipped import MiniaturePaths
+
+KILLED_AT_THE_FIRST_PICTURE = """
+import os, signal, sys
+from vkdsurgeon.suites.pictures import PictureFolder
+from vkdsurgeon_cli.main import main
+
+honest = PictureFolder.keep
+
+def keep(*arguments, **options):
+    honest(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+PictureFolder.keep = keep
+main(sys.argv[1:])
+"""
+
+
+def test_pictures_of_a_killed_run_go_with_the_next_one(
+    miniature: MiniaturePaths, mllmu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["eval", str(miniature.base), "--suite", "mllmu", "--suite-root", str(mllmu), "--split", "forget_5"]
+    command = [sys.executable, "-c", KILLED_AT_THE_FIRST_PICTURE, *words]
+    done = subprocess.run(command, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    (left,) = tmp_path.iterdir()
+    assert len(list(left.iterdir())) == 1
+    assert left.stat().st_mode & 0o077 == 0, "nobody else may look"
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # Ends for another reason, after the benchmark was read and before a model is loaded.
+    assert run([*words, "--gate", "nonsense.accuracy<=0"]) == 2
+    assert list(tmp_path.iterdir()) == []
