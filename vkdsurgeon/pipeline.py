@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,8 +11,6 @@ import torch
 
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import check_output
-from vkdsurgeon.checkpoint.provenance import free_record_name, provenance_record, set_digest
-from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
@@ -30,12 +27,13 @@ from vkdsurgeon.journal.journal import Journal
 from vkdsurgeon.journal.run import journalled
 from vkdsurgeon.plan import Plan
 from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.record import salt_of, set_facts, write_recorded
 from vkdsurgeon.result import UnlearnResult
 from vkdsurgeon.saliency import layer_shares
 from vkdsurgeon.stop import Verdict
 from vkdsurgeon.suites.read import unlearning_sets
 from vkdsurgeon.suites.split import SuiteSplit
-from vkdsurgeon.surgery import Job, Outcome, Prepared, operate, prepare, raw_bytes
+from vkdsurgeon.surgery import Job, Outcome, Prepared, operate, prepare
 from vkdsurgeon.unlearn import Step
 
 NO_RETAIN_SET = (
@@ -142,7 +140,10 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
         if decoder is not None:
             listener.decoder_planned(decoder.plan)
         planned = UnlearnResult(
-            prepared.plan, prepared.job.recipe, request.seed, decoder_plan=None if decoder is None else decoder.plan
+            plan=prepared.plan,
+            recipe=prepared.job.recipe,
+            seed=request.seed,
+            decoder_plan=None if decoder is None else decoder.plan,
         )
         if request.out is None:
             return planned
@@ -168,16 +169,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
     if decoder is not None and decoded is not None:
         facts["decoder"] = decoder_facts(decoder, decoded, bytes.fromhex(facts["salt"]))
     listener.stage("writing")
-    report = write_patched(
-        prepared.stack.inventory,
-        changes,
-        request.out,
-        extra_files={
-            free_record_name(prepared.stack.inventory): lambda digest: provenance_record(
-                {**facts, "weights_digest": digest}
-            ),
-        },
-    )
+    report = write_recorded(prepared.stack.inventory, changes, request.out, facts)
     if journal is not None and outcome.verdict.met:
         journal.discard()
     return replace(
@@ -266,12 +258,8 @@ def _job(request: Request, sets: _Sets) -> Job:
 
 def _facts(prepared: Prepared, outcome: Outcome, changes: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     job, plan = prepared.job, prepared.plan
-    # The salt differs from run to run with what was learnt, and is the same for equal runs.
-    hasher = hashlib.sha256(str(job.seed).encode())
-    for name in sorted(changes):
-        hasher.update(raw_bytes(changes[name]))
-    salt = hasher.digest()[:16]
-    sets = {"forget": job.forget, "retain": job.retain, "generic": job.generic}
+    salt = salt_of(job.seed, changes)
+    sizes = {name: value.numel() for name, value in prepared.stack.visual_parameters().items()}
     return {
         "method": "visual knowledge distillation, feature mode (reconstruction of arXiv 2512.11325)",
         "model_type": plan.model_type,
@@ -279,23 +267,13 @@ def _facts(prepared: Prepared, outcome: Outcome, changes: Mapping[str, torch.Ten
         "seed": job.seed,
         "device": plan.device,
         "dtype": plan.dtype,
-        "sets": {
-            name: {
-                "pictures": len(pictures),
-                "subjects": len({picture.subject for picture in pictures}),
-                "digest": set_digest((picture.digest for picture in pictures), salt),
-            }
-            for name, pictures in sets.items()
-        },
+        "sets": set_facts({"forget": job.forget, "retain": job.retain, "generic": job.generic}, salt),
         "salt": salt.hex(),
         "teacher": asdict(plan.teacher),
         "other_teachers": plan.other_teachers,
         "visual_elements": plan.tower_parameters + plan.projector_parameters,
         "selected_elements": outcome.mask.count,
-        "layers": [
-            asdict(share)
-            for share in layer_shares(outcome.mask, prepared.stack.visual_parameters(), prepared.stack.layer_of)
-        ],
+        "layers": [asdict(share) for share in layer_shares(outcome.mask, sizes, prepared.stack.layer_of)],
         "tensors_with_selected_elements": sorted(outcome.changes),
         "stop_rule": [asdict(verdict) for verdict in outcome.verdicts],
         "stop_rule_written": asdict(outcome.choice),

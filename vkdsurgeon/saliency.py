@@ -52,21 +52,21 @@ class LayerShare:
 
 
 def layer_shares(
-    mask: SaliencyMask, parameters: Mapping[str, Parameter], layer_of: Callable[[str], str]
+    mask: SaliencyMask, sizes: Mapping[str, int], layer_of: Callable[[str], str]
 ) -> tuple[LayerShare, ...]:
     """Where a mask lies, layer by layer in the order of the parameters.
 
     Args:
         mask: The mask.
-        parameters: All visual parameters by name.
+        sizes: Parameter name -> elements, of all that could have been selected.
         layer_of: Parameter name -> name of its layer.
     """
     shares: dict[str, LayerShare] = {}
-    for name, parameter in parameters.items():
+    for name, elements in sizes.items():
         layer = layer_of(name)
         before = shares.get(layer, LayerShare(layer, 0, 0))
         selected = mask.selected[name].count if name in mask.selected else 0
-        shares[layer] = LayerShare(layer, before.elements + parameter.numel(), before.selected + selected)
+        shares[layer] = LayerShare(layer, before.elements + elements, before.selected + selected)
     return tuple(shares.values())
 
 

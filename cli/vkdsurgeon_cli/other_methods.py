@@ -13,9 +13,8 @@ from vkdsurgeon.methods.names import Method, Scope
 from vkdsurgeon_cli.output import Output
 
 if TYPE_CHECKING:
+    from vkdsurgeon.methods.job import ModelPlan
     from vkdsurgeon.methods.loop import MethodStep
-    from vkdsurgeon.methods.operation import MethodPlan
-    from vkdsurgeon.methods.output_mode import OutputPlan
     from vkdsurgeon.methods.run import MethodRequest, MethodResult
     from vkdsurgeon.recipe import Recipe
 
@@ -114,7 +113,7 @@ class MethodListener:
     def __init__(self, output: Output) -> None:
         self._output = output
 
-    def method_planned(self, plan: MethodPlan | OutputPlan) -> None:
+    def method_planned(self, plan: ModelPlan) -> None:
         """The plan, before anything is trained."""
         for warning in plan.warnings:
             self._output.warn(warning)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn import Parameter
 from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor
+from vkdsurgeon.methods.loop import MethodStep, Part, Schedule, train
 from vkdsurgeon.saliency import SaliencyMask
 from vkdsurgeon.step_size import unit_step
 
@@ -69,3 +70,37 @@ class Movement:
             new[where] = (disk.reshape(-1)[where].double() + moved).to(disk.dtype)
             changes[on_disk[name]] = new.reshape(disk.shape)
         return changes
+
+
+def train_masked(
+    parts: Mapping[str, Part],
+    parameters: Mapping[str, Parameter],
+    mask: SaliencyMask,
+    schedule: Schedule,
+    listen: Callable[[MethodStep], None],
+    *,
+    weight_decay: float,
+    clip: float,
+) -> tuple[Movement, MethodStep]:
+    """Run a schedule under a mask.
+
+    Args:
+        parts: Terms by name.
+        parameters: By name; those without a selected element stop asking for gradients.
+        mask: Which elements may move.
+        schedule: Steps and their size.
+        listen: Hears of every step.
+        weight_decay: Of the selected elements.
+        clip: Norm of their gradient at most.
+
+    Returns:
+        How far they moved, and the last step.
+
+    Raises:
+        SurgeryError: The loss is not finite.
+    """
+    optimizer = optimizer_for(parameters, mask, weight_decay=weight_decay, clip=clip)
+    movement = Movement(parameters, mask, optimizer)
+    last = train(parts, optimizer, schedule, listen)
+    optimizer.detach_hooks()
+    return movement, last

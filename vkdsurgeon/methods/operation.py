@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,20 +12,28 @@ from vkdsurgeon_kernels import BitMask
 
 from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
-from vkdsurgeon.decoder.asks import Deck
 from vkdsurgeon.decoder.operation import recompute
 from vkdsurgeon.decoder.weights import DecoderWeights, check_loaded
-from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.evaluation.model import load_model, load_processor
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.model import load_processor
 from vkdsurgeon.evaluation.prompts import Encoder
-from vkdsurgeon.methods.exercises import Exercise, Material
+from vkdsurgeon.methods.exercises import Material
 from vkdsurgeon.methods.ga import ascent
 from vkdsurgeon.methods.idk import refusal
+from vkdsurgeon.methods.job import (
+    Listener,
+    MethodOutcome,
+    ModelJob,
+    ModelPlan,
+    Operable,
+    load_scene,
+    told_of_memory,
+)
 from vkdsurgeon.methods.klmin import to_original
-from vkdsurgeon.methods.loop import MethodStep, Part, Schedule, train
+from vkdsurgeon.methods.loop import Part, Schedule
 from vkdsurgeon.methods.manu import counted, neuron_scores, top_neurons
 from vkdsurgeon.methods.mmunlearner import fisher, fisher_mask
-from vkdsurgeon.methods.moved import Movement, all_of, optimizer_for
+from vkdsurgeon.methods.moved import all_of, train_masked
 from vkdsurgeon.methods.names import BASELINES, Facts, Scope
 from vkdsurgeon.methods.npo import preference
 from vkdsurgeon.methods.rmu import Tap, misdirection, retention
@@ -42,33 +46,21 @@ from vkdsurgeon.surgery import Clock
 _MIB = 1 << 20
 
 
-@dataclass(frozen=True)
-class MethodJob:
+@dataclass(frozen=True, kw_only=True)
+class MethodJob(ModelJob):
     """What the user asked for.
 
     Attributes:
-        model: The checkpoint directory.
         method: One of `BASELINES`.
         material: The exercises.
         recipe: The settings.
         scope: What may move; None for what the method's source trains.
-        seed: Of all draws.
-        device: Where the model runs.
-        dtype: What its weights are held in.
-        tower: Module path of the tower, where the split rule gets it wrong.
-        projector: Module paths of the projector, likewise.
     """
 
-    model: Path
     method: str
     material: Material
     recipe: BaselineRecipe
     scope: Scope | None
-    seed: int
-    device: torch.device
-    dtype: torch.dtype
-    tower: str | None = None
-    projector: Sequence[str] | None = None
 
     @property
     def facts(self) -> Facts:
@@ -76,80 +68,29 @@ class MethodJob:
         return BASELINES[self.method]
 
 
-@dataclass(frozen=True)
-class MethodPlan:
-    """What is going to happen, and an estimate of its memory.
+@dataclass(frozen=True, kw_only=True)
+class MethodPlan(ModelPlan):
+    """What a baseline is going to do; `memory_mib` counts weights, and of elements that may move the gradient, two
+    moments, and float32 masters of narrower weights.
 
     Attributes:
-        method: Its name.
-        model_type: As in config.json.
-        scope: What may move.
-        device: Where.
-        dtype: What weights are held in.
-        forget_questions: Exercises to forget.
         retain_questions: Exercises to keep.
         text_questions: Exercises without pictures, for masks and importance alone.
-        elements: Weights in scope.
-        steps: Optimizer steps; 0 without training.
-        step_size: Peak step, relative to each weight; None where `lr` is given.
-        lr: Peak learning rate of all weights alike.
-        memory_mib: Estimate: weights, what the optimizer holds for elements that may move (gradient, two moments, and
-            float32 masters of narrower weights), without activations.
-        warnings: What the user should know.
+        lr: Peak learning rate of all weights alike, where it was given.
     """
 
-    method: str
-    model_type: str
-    scope: str
-    device: str
-    dtype: str
-    forget_questions: int
     retain_questions: int
     text_questions: int
-    elements: int
-    steps: int
-    step_size: float | None
     lr: float | None
-    memory_mib: dict[str, float]
-    warnings: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
-@dataclass(frozen=True)
-class MethodPrepared:
+@dataclass(frozen=True, kw_only=True)
+class MethodPrepared(Operable):
     """A job whose weights and cost are known; no tensor was read."""
 
     job: MethodJob
-    inventory: Inventory
-    split: Split
     weights: ScopedWeights
     schedule: Schedule
-    plan: MethodPlan
-
-
-@dataclass(frozen=True)
-class MethodOutcome:
-    """What a baseline did.
-
-    Attributes:
-        changes: Disk name -> new tensor in the dtype on disk, of every tensor with a selected element.
-        mask: By module parameter.
-        selected: Disk name -> number of selected elements.
-        last: The last step; None without training.
-        seconds: Wall time per stage.
-    """
-
-    changes: dict[str, Tensor]
-    mask: SaliencyMask
-    selected: dict[str, int]
-    last: MethodStep | None
-    seconds: dict[str, float]
-
-
-Listener = Callable[[str, MethodStep | None], None]
 
 
 def prepare_method(job: MethodJob) -> MethodPrepared:
@@ -211,7 +152,18 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
         memory_mib=_memory(job, inventory, elements),
         warnings=(*inventory.warnings, *split.warnings, *weights.warnings, *_told(job)),
     )
-    return MethodPrepared(job, inventory, split, weights, schedule, plan)
+    return MethodPrepared(
+        title=f"{job.method}: {facts.title}",
+        effective={"baseline": recipe.model_dump() | {"steps": plan.steps, "step_size": plan.step_size}},
+        inventory=inventory,
+        split=split,
+        on_disk=weights.on_disk,
+        layer_of=partial(_layer_of, split, weights),
+        job=job,
+        weights=weights,
+        schedule=schedule,
+        plan=plan,
+    )
 
 
 def operate_method(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
@@ -225,29 +177,23 @@ def operate_method(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
         UserError: The model cannot be loaded, or a question does not suit it.
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
-    try:
+    settings = "micro_batch or density (section `baseline` of the recipe)"
+    with told_of_memory(f"Use a smaller {settings}, --dtype bfloat16, or a smaller --scope"):
         return _operate(prepared, listen)
-    except torch.OutOfMemoryError as error:
-        raise SurgeryError(
-            "the GPU has too little memory; nothing was written. Use a smaller micro_batch or density (section "
-            "`baseline` of the recipe), --dtype bfloat16, or a smaller --scope"
-        ) from error
 
 
 def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
-    job, weights = prepared.job, prepared.weights
+    job, weights, recipe = prepared.job, prepared.weights, prepared.job.recipe
     clock = Clock()
     listen("language model", None)
-    loaded = load_model(job.model, device=str(job.device), dtype=prepared.plan.dtype)
-    scope = DecoderWeights((), weights.on_disk, prepared.plan.elements, job.dtype, ())
-    check_loaded(loaded.model, prepared.inventory, scope)
-    loaded.model.requires_grad_(False)
-    named = dict(loaded.model.named_parameters())
+    scene = load_scene(job, recipe.micro_batch, int(recipe.cache_gib * (1 << 30)))
+    model = scene.loaded.model
+    check_loaded(model, prepared.inventory, DecoderWeights((), weights.on_disk, prepared.plan.elements, job.dtype, ()))
+    named = dict(model.named_parameters())
     parameters: dict[str, Parameter] = {name: named[name] for name in weights.on_disk}
-    if job.recipe.checkpointing == "on" or (job.recipe.checkpointing == "auto" and job.device.type == "cuda"):
+    if recipe.checkpointing == "on" or (recipe.checkpointing == "auto" and job.device.type == "cuda"):
         layers = decoder_layers(prepared.inventory, prepared.split, weights)
-        recompute(loaded, DecoderWeights(layers, {}, 0, job.dtype, ()))
-    scene = Scene(loaded, job.recipe.micro_batch, int(job.recipe.cache_gib * (1 << 30)), job.seed)
+        recompute(scene.loaded, DecoderWeights(layers, {}, 0, job.dtype, ()))
     clock.lap("language model")
     if job.method == "manu":
         return _prune(prepared, scene, listen, clock)
@@ -263,15 +209,12 @@ def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
     clock.lap("mask")
 
     listen("training", None)
-    recipe = job.recipe
-    optimizer = optimizer_for(parameters, mask, weight_decay=recipe.weight_decay, clip=recipe.clip)
-    movement = Movement(parameters, mask, optimizer)
-    last = train(parts, optimizer, prepared.schedule, partial(listen, "training"))
-    optimizer.detach_hooks()
+    movement, last = train_masked(
+        parts, parameters, mask, prepared.schedule, partial(listen, "training"),
+        weight_decay=recipe.weight_decay, clip=recipe.clip,
+    )  # fmt: skip
     clock.lap("training")
-    changes = movement.written(prepared.inventory, weights.on_disk)
-    selected = {weights.on_disk[name]: chosen.count for name, chosen in mask.selected.items()}
-    return MethodOutcome(changes, mask, selected, last, clock.laps)
+    return MethodOutcome(movement.written(prepared.inventory, weights.on_disk), mask, last, clock.laps)
 
 
 def _parts(
@@ -299,15 +242,10 @@ def _parts(
         forgotten = ascent(scene)
     if held is None:
         held = to_original(scene, retain) if job.method == "klmin" else cross_entropy(scene)
-    parts = {"forget": Part(forgotten, _deck(scene, forget, "forget"), recipe.forget_batch, recipe.forget_weight)}
+    parts = {"forget": Part(forgotten, scene.deck(forget, "forget order"), recipe.forget_batch, recipe.forget_weight)}
     if job.method != "ga" and recipe.retain_weight > 0:
-        parts["retain"] = Part(held, _deck(scene, retain, "retain"), recipe.retain_batch, recipe.retain_weight)
+        parts["retain"] = Part(held, scene.deck(retain, "retain order"), recipe.retain_batch, recipe.retain_weight)
     return parts, parameters
-
-
-def _deck(scene: Scene, exercises: Sequence[Exercise], role: str) -> Deck[Exercise]:
-    kinds = {each: scene.kind(each) for each in exercises}
-    return Deck(exercises, kinds.__getitem__, random.Random(f"{scene.seed} {role} order"))
 
 
 def _mask(prepared: MethodPrepared, scene: Scene, parameters: dict[str, Parameter]) -> SaliencyMask:
@@ -361,9 +299,13 @@ def _prune(prepared: MethodPrepared, scene: Scene, listen: Listener, clock: Cloc
             selected[name] = BitMask.from_bool(columns)
             changes[weights.on_disk[name]] = disk.masked_fill(columns, 0)
     clock.lap("importance")
-    mask = SaliencyMask(selected, prepared.plan.elements)
-    counts = {weights.on_disk[name]: chosen.count for name, chosen in selected.items()}
-    return MethodOutcome(changes, mask, counts, None, clock.laps)
+    return MethodOutcome(changes, SaliencyMask(selected, prepared.plan.elements), None, clock.laps)
+
+
+def _layer_of(split: Split, weights: ScopedWeights, name: str) -> str:
+    paths = (*weights.tower_layers, *(weights.decoder.layers if weights.decoder else ()))
+    part = "tower" if name in split.placement.tower_parameters else "projector"
+    return next((path for path in paths if name.startswith(f"{path}.")), part)
 
 
 def _rmu_layers(

@@ -11,28 +11,33 @@ gets none. NPO with VKD is this project's combination (docs/method.md).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import Parameter
 
 from vkdsurgeon.data.pictures import Picture
-from vkdsurgeon.decoder.asks import Deck
 from vkdsurgeon.decoder.operation import recompute
 from vkdsurgeon.decoder.weights import find_decoder_weights
-from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.evaluation.model import load_model
+from vkdsurgeon.errors import UserError
 from vkdsurgeon.features import teacher_features
 from vkdsurgeon.methods.exercises import Exercise
 from vkdsurgeon.methods.ga import ascent
 from vkdsurgeon.methods.idk import refusal
-from vkdsurgeon.methods.loop import MethodStep, Part, Schedule, train
-from vkdsurgeon.methods.moved import Movement, optimizer_for
+from vkdsurgeon.methods.job import (
+    Listener,
+    MethodOutcome,
+    ModelJob,
+    ModelPlan,
+    Operable,
+    load_scene,
+    told_of_memory,
+)
+from vkdsurgeon.methods.loop import Part, Schedule
+from vkdsurgeon.methods.moved import train_masked
 from vkdsurgeon.methods.npo import preference
 from vkdsurgeon.methods.scene import Scene, Term, limited, log_likelihood
 from vkdsurgeon.methods.uniform import to_uniform
@@ -49,111 +54,51 @@ from vkdsurgeon.visual import VisualStack
 _SCORED, _MEASURED = 512, 256
 
 
-@dataclass(frozen=True)
-class OutputJob:
+@dataclass(frozen=True, kw_only=True)
+class OutputJob(ModelJob):
     """What the user asked for.
 
     Attributes:
-        model: The checkpoint directory.
         forget: Pictures to forget.
         retain: Pictures whose features are kept, retain and generic ones.
         exercises: Questions about the forget pictures, with the answers to be forgotten.
         recipe: The settings; `output_loss` is set.
-        seed: Of all draws.
-        device: Where the model runs.
-        dtype: What its weights are held in.
-        tower: Module path of the tower, where the split rule gets it wrong.
-        projector: Module paths of the projector, likewise.
     """
 
-    model: Path
     forget: Sequence[Picture]
     retain: Sequence[Picture]
     exercises: Sequence[Exercise]
     recipe: Recipe
-    seed: int
-    device: torch.device
-    dtype: torch.dtype
-    tower: str | None = None
-    projector: Sequence[str] | None = None
 
 
-@dataclass(frozen=True)
-class OutputPlan:
-    """What is going to happen.
+@dataclass(frozen=True, kw_only=True)
+class OutputPlan(ModelPlan):
+    """What output mode is going to do; `memory_mib` counts tower and projector in training, and W's weights.
 
     Attributes:
-        method: Always `vkd`.
         output_loss: The loss through W.
-        model_type: As in config.json.
-        scope: Always `visual`.
-        device: Where.
-        dtype: What weights are held in.
-        forget_questions: Exercises.
         retain_pictures: Pictures whose features are kept.
-        elements: Weights that the mask selects from.
-        selected_elements: How many of them may move.
-        steps: Optimizer steps.
-        step_size: Peak step, relative to each weight.
-        memory_mib: Estimate for tower and projector in training, and for W's weights; without W's activations.
-        warnings: What the user should know.
+        selected_elements: How many weights may move.
     """
 
-    method: str
     output_loss: str
-    model_type: str
-    scope: str
-    device: str
-    dtype: str
-    forget_questions: int
     retain_pictures: int
-    elements: int
     selected_elements: int
-    steps: int
-    step_size: float
-    memory_mib: dict[str, float]
-    warnings: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
-@dataclass(frozen=True)
-class OutputPrepared:
+@dataclass(frozen=True, kw_only=True)
+class OutputPrepared(Operable):
     """A job whose tower, pictures and cost are known; W was not read.
 
     Attributes:
         job: What was asked.
         recipe: The effective settings.
         visual: Tower and projector, and the pictures.
-        plan: What is going to happen.
     """
 
     job: OutputJob
     recipe: Recipe
     visual: Prepared
-    plan: OutputPlan
-
-
-@dataclass(frozen=True)
-class OutputOutcome:
-    """What a run did.
-
-    Attributes:
-        changes: Disk name -> new tensor in the dtype on disk, of every tensor with a selected element.
-        mask: By module parameter.
-        last: The last step.
-        measured: `forget_probability_before` and `_after`, the mean probability of the answers that were trained on;
-            `retain_drift`, the normalised squared error of kept pictures' features, held-out ones where there are any.
-        seconds: Wall time per stage.
-    """
-
-    changes: dict[str, Tensor]
-    mask: SaliencyMask
-    last: MethodStep
-    measured: dict[str, float]
-    seconds: dict[str, float]
 
 
 def prepare_output(job: OutputJob) -> OutputPrepared:
@@ -188,10 +133,10 @@ def prepare_output(job: OutputJob) -> OutputPrepared:
             projector=job.projector,
         )
     )
-    recipe, inventory = visual.job.recipe, visual.stack.inventory
-    language = sum(inventory.tensors[name].elements for name in visual.stack.split.language) * job.dtype.itemsize
+    recipe, stack = visual.job.recipe, visual.stack
+    language = sum(stack.inventory.tensors[name].elements for name in stack.split.language) * job.dtype.itemsize
     memory = {"visual": round(visual.plan.memory.total, 1), "language_model": round(language / (1 << 20), 1)}
-    choice = [value for value in visual.stack.visual_parameters().values() if value.requires_grad]
+    choice = [value for value in stack.visual_parameters().values() if value.requires_grad]
     plan = OutputPlan(
         method="vkd",
         output_loss=str(recipe.output_loss),
@@ -208,41 +153,51 @@ def prepare_output(job: OutputJob) -> OutputPrepared:
         memory_mib=memory | {"total": round(sum(memory.values()), 1)},
         warnings=visual.plan.warnings,
     )
-    return OutputPrepared(job, recipe, visual, plan)
+    on_disk = {target: name for name, target in stack.split.targets.items()}
+    return OutputPrepared(
+        title=f"visual knowledge distillation, output mode ({plan.output_loss} through the frozen language model)",
+        effective=recipe.model_dump(),
+        inventory=stack.inventory,
+        split=stack.split,
+        on_disk={name: on_disk[name] for name in stack.visual_parameters()},
+        layer_of=stack.layer_of,
+        job=job,
+        recipe=recipe,
+        visual=visual,
+        plan=plan,
+    )
 
 
-def operate_output(prepared: OutputPrepared, listen: Callable[[str, MethodStep | None], None]) -> OutputOutcome:
+def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     """Train tower and projector through the frozen language model. No file is touched.
 
     Args:
         prepared: From `prepare_output`.
         listen: Hears the name of each stage as it starts, and every step.
 
+    Returns:
+        What it did. `measured` holds `forget_probability_before` and `_after`, the mean probability of the answers that
+        were trained on, and `retain_drift`, the normalised squared error of the features of kept pictures, of held-out
+        ones where there are any.
+
     Raises:
         UserError: The model cannot be loaded, or a question does not suit it.
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
-    try:
+    with told_of_memory("Use a smaller --micro-batch or --density, or --dtype bfloat16"):
         return _operate(prepared, listen)
-    except torch.OutOfMemoryError as error:
-        raise SurgeryError(
-            "the GPU has too little memory; nothing was written. Use a smaller --micro-batch or --density, or "
-            "--dtype bfloat16"
-        ) from error
 
 
-def _operate(prepared: OutputPrepared, listen: Callable[[str, MethodStep | None], None]) -> OutputOutcome:
+def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     job, recipe, stack = prepared.job, prepared.recipe, prepared.visual.stack
     clock = Clock()
     listen("language model", None)
-    loaded = load_model(job.model, device=str(job.device), dtype=prepared.plan.dtype)
-    loaded.model.requires_grad_(False)
-    parameters = {name: value for name, value in stack.visual_parameters().items() if value.requires_grad}
-    share_visual(loaded.model, stack)
-    if job.device.type == "cuda":
-        recompute(loaded, find_decoder_weights(stack.inventory, stack.split, "all"))
     cache = int(recipe.cache_gib * (1 << 30)) // 2
-    scene = Scene(loaded, recipe.micro_batch, cache, job.seed)
+    scene = load_scene(job, recipe.micro_batch, cache)
+    parameters = {name: value for name, value in stack.visual_parameters().items() if value.requires_grad}
+    share_visual(scene.loaded.model, stack)
+    if job.device.type == "cuda":
+        recompute(scene.loaded, find_decoder_weights(stack.inventory, stack.split, "all"))
     clock.lap("language model")
 
     listen("teacher", None)
@@ -258,34 +213,33 @@ def _operate(prepared: OutputPrepared, listen: Callable[[str, MethodStep | None]
     clock.lap("saliency")
 
     listen("training", None)
-    optimizer = optimizer_for(parameters, mask, weight_decay=recipe.weight_decay, clip=recipe.clip)
-    movement = Movement(parameters, mask, optimizer)
-    kinds = {each: scene.kind(each) for each in drawn}
     order = endless(lesson.train, random.Random(f"{job.seed} retain order"))
 
     def retain(_: Sequence[Exercise], weight: float | None = None) -> float:
         indices = [next(order) for _ in range(min(lesson.batch, len(lesson.train)))]
         return pass_over(stack, lesson, indices, recipe, learn=weight is not None).loss
 
-    deck = Deck(drawn, kinds.__getitem__, random.Random(f"{job.seed} order"))
+    deck = scene.deck(drawn, "order")
     parts = {
         "forget": Part(term, deck, recipe.forget_batch, 1.0),
         # The lesson draws its own pictures and carries the weight.
         "retain": Part(retain, deck, 0, recipe.retain_weight),
     }
     schedule = Schedule(recipe.planned_steps, recipe.step_size, True, recipe.warmup, recipe.decay)
-    last = train(parts, optimizer, schedule, partial(listen, "training"))
-    optimizer.detach_hooks()
+    movement, last = train_masked(
+        parts, parameters, mask, schedule, partial(listen, "training"),
+        weight_decay=recipe.weight_decay, clip=recipe.clip,
+    )  # fmt: skip
     clock.lap("training")
 
-    changes = movement.written(stack.inventory, {target: name for name, target in stack.split.targets.items()})
+    changes = movement.written(stack.inventory, prepared.on_disk)
     measured = {
         "forget_probability_before": before,
         "forget_probability_after": _probability(scene, sample),
         "retain_drift": pass_over(stack, lesson, lesson.held_out, recipe).drift,
     }
     clock.lap("measuring")
-    return OutputOutcome(changes, mask, last, measured, clock.laps)
+    return MethodOutcome(changes, mask, last, clock.laps, measured)
 
 
 def share_visual(model: nn.Module, stack: VisualStack) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from vkdsurgeon.decoder.asks import Prompter
+from vkdsurgeon.decoder.asks import Deck, Prompter
 from vkdsurgeon.evaluation.batches import Request, answer_request, batches_of, collate_requests, last_logits
 from vkdsurgeon.evaluation.model import LoadedModel
 from vkdsurgeon.methods.exercises import Exercise
@@ -58,6 +58,16 @@ class Scene:
     def kind(self, exercise: Exercise) -> Hashable:
         """Equal for exercises that share a forward pass."""
         return self.request(exercise).signature
+
+    def deck(self, exercises: Sequence[Exercise], order: str) -> Deck[Exercise]:
+        """Exercises to draw from, those that share a forward pass together.
+
+        Args:
+            exercises: Which ones.
+            order: Names the order, which is the same for equal names.
+        """
+        kinds = {each: self.kind(each) for each in exercises}
+        return Deck(exercises, kinds.__getitem__, random.Random(f"{self.seed} {order}"))
 
     def logits(
         self, exercises: Sequence[Exercise], answers: Sequence[str] | None = None
