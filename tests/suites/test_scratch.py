@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from vkdsurgeon_cli.main import run
 
+from vkdsurgeon.folders import scratch
 from vkdsurgeon.personas.shipped import MiniaturePaths
 
 KILLED_AT_THE_FIRST_PICTURE = """
@@ -44,4 +45,14 @@ def test_pictures_of_a_killed_run_go_with_the_next_one(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     # Ends for another reason, after the benchmark was read and before a model is loaded.
     assert run([*words, "--gate", "nonsense.accuracy<=0"]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_living_owner_keeps_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch() as mine:
+        (mine / "picture").touch()
+        with scratch() as other:
+            assert other != mine
+        assert [path.name for path in mine.iterdir()] == ["picture"]
     assert list(tmp_path.iterdir()) == []
