@@ -1,34 +1,23 @@
-"""What is measured on one case: answers on held-out views and on text, attacks, and what unlearning took."""
+"""What is measured on one case: answers on held-out views and on text, attacks, and the original V and P put back."""
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.study.attacks import SCORING, Attack, Battlefield, strike
 from benchmarks.study.cases import Place
-from benchmarks.study.recipes import StudyRecipe
 from vkdsurgeon.attacks.restore import Restoring, put_back
-from vkdsurgeon.checkpoint.diff import diff_checkpoints
-from vkdsurgeon.checkpoint.stage import write_patched
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.decoder.keepset import read_keep_set
-from vkdsurgeon.decoder.operation import operate_decoder, prepare_decoder
 from vkdsurgeon.evaluation.metrics import groups_of
 from vkdsurgeon.evaluation.model import LoadedModel, load_model
 from vkdsurgeon.evaluation.prompts import Encoder
 from vkdsurgeon.evaluation.score import Answered, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, sample
-from vkdsurgeon.personas import unpack_generic
-from vkdsurgeon.surgery import Job, operate, prepare
-from vkdsurgeon.unlearn import Step
 
 # Held-out views of each retained person that are asked about, and how many such questions follow an attack.
 _RETAIN_VIEWS, _UTILITY = 3, 150
@@ -40,23 +29,6 @@ class _Keeping(Encoder):
 
     def drop_pictures(self) -> None:
         """Nothing is let go."""
-
-
-@dataclass(frozen=True)
-class Unlearned:
-    """What one recipe did to one case.
-
-    Attributes:
-        root: The patched checkpoint.
-        stand_ins: Forgotten person -> the people that their nobody was mixed from.
-        facts: For the row.
-        decoder: Whether the decoder pass ran.
-    """
-
-    root: Path
-    stand_ins: Mapping[str, Sequence[str]]
-    facts: dict[str, Any]
-    decoder: bool
 
 
 class Laboratory:
@@ -83,58 +55,6 @@ class Laboratory:
 
     def _read(self, name: str) -> list[Record]:
         return read_records(self.place.records / f"{name}.jsonl", role=name)
-
-    def unlearn(self, recipe: StudyRecipe, seed: int, out: Path) -> Unlearned:
-        """Do what `vkdsurgeon unlearn` does, and keep who the stand-ins were, which it never writes out.
-
-        Args:
-            recipe: The recipe.
-            seed: As `--seed`.
-            out: Where the patched checkpoint goes.
-        """
-        settings = recipe.settings
-        forget = pictures_of(self.forget, role="forget")
-        with tempfile.TemporaryDirectory() as scratch:
-            kept = self._kept(recipe, Path(scratch))
-            pictures = pictures_of(kept, role="retain")
-            sets = (pictures, []) if recipe.keep == "retain" else ([], pictures)
-            started = time.monotonic()
-            prepared = prepare(Job(self.place.base, forget, *sets, settings, seed=seed))
-            seen: list[Step] = []
-            outcome = operate(prepared, lambda _, event: seen.append(event) if isinstance(event, Step) else None)
-            changes, last = dict(outcome.changes), outcome.verdict
-            facts: dict[str, Any] = {
-                "visual_seconds": round(time.monotonic() - started, 1),
-                "steps": len(seen),
-                "schedules": len(outcome.verdicts),
-                "forget_ratio": round(last.forget_ratio, 4),
-                # Of the pictures of a step; beside the ratio on held-out ones it tells what did not carry over.
-                "trained_ratio": round(seen[-1].forget_loss / seen[0].forget_loss, 4),
-                "retain_drift": round(last.retain_drift, 4),
-                "stop_rule_met": last.met,
-                "selected_elements": outcome.mask.count,
-                "visual_elements": prepared.plan.tower_parameters + prepared.plan.projector_parameters,
-            }
-            if settings.decoder is not None:
-                started = time.monotonic()
-                text = read_keep_set(self.place.records / "text.jsonl", seed)
-                decoded = operate_decoder(prepare_decoder(prepared, self.forget, kept, text), lambda *_: None)
-                changes |= decoded.changes
-                facts |= {
-                    "decoder_seconds": round(time.monotonic() - started, 1),
-                    "decoder_gate": {**vars(decoded.verdict), "met": decoded.verdict.met},
-                    "decoder_selected_elements": decoded.mask.count,
-                }
-            write_patched(prepared.stack.inventory, changes, out)
-        facts["language_tensors_identical"] = diff_checkpoints(self.place.base, out).language_identical
-        return Unlearned(out, outcome.stand_ins, facts, settings.decoder is not None)
-
-    def _kept(self, recipe: StudyRecipe, scratch: Path) -> list[Record]:
-        if recipe.keep == "retain":
-            return self.retain
-        if recipe.keep == "generic":
-            return self._read("generic")
-        return read_records(unpack_generic(scratch), role="generic")
 
     def examine(self, loaded: LoadedModel) -> tuple[dict[str, Any], dict[Record, float]]:
         """Answers on held-out views and on text.

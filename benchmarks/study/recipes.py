@@ -1,4 +1,4 @@
-"""The study's recipes: what `vkdsurgeon unlearn` takes, and which pictures retention is distilled on."""
+"""The study's recipes: what `vkdsurgeon unlearn` takes, by which method, and which pictures retention is given."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.methods.names import Method
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.recipe.preset import preset_settings
 
@@ -22,6 +23,9 @@ class StudyRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     what: str = Field(description="One line for the table's notes.")
+    method: Method = Field(
+        Method.vkd, description="As `unlearn --method`; output mode is vkd with the key `output_loss` in `recipe`."
+    )
     keep: Literal["retain", "generic", "built-in"] = Field(
         "retain",
         description="What retention is distilled on: the retain set; strangers drawn in the case's style; the "
@@ -40,6 +44,36 @@ class StudyRecipe(BaseModel):
         """The recipe, validated."""
         return Recipe.model_validate(self.differences)
 
+    @property
+    def feature_mode(self) -> bool:
+        """Whether it forgets by features, without the language model."""
+        return self.method is Method.vkd and self.settings.output_loss is None
+
+    @property
+    def method_name(self) -> str:
+        """The method as a contestant of `compare`, presets apart."""
+        return "-".join(filter(None, (self.method.value, self.settings.output_loss)))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a row was measured with."""
+        # Rows of feature mode are older than the key.
+        method = {} if self.method is Method.vkd else {"method": self.method.value}
+        return {**method, "keep": self.keep, "recipe": self.differences}
+
+    @model_validator(mode="after")
+    def _the_method_reads_it(self) -> StudyRecipe:
+        if self.method is not Method.vkd:
+            if unread := sorted({*self.differences} - {"baseline"}):
+                raise ValueError(f"method {self.method.value} reads the section `baseline` alone, not {unread}")
+            if self.keep != "retain":
+                raise ValueError(f"method {self.method.value} keeps answers, which the retain set alone has")
+        elif not self.feature_mode and self.settings.decoder is not None:
+            raise ValueError("the decoder pass follows feature mode, not an output loss")
+        elif self.feature_mode and self.settings.baseline is not None:
+            raise ValueError("the section `baseline` is read by other methods and by output mode alone")
+        return self
+
 
 def load(file: Path) -> tuple[str, StudyRecipe]:
     """Read a recipe of the study; its name is the file's.
@@ -53,10 +87,9 @@ def load(file: Path) -> tuple[str, StudyRecipe]:
         raise UserError(f"the recipe cannot be read: {error.strerror}", where=file) from error
     try:
         recipe = StudyRecipe.model_validate(yaml.safe_load(text))
-        _ = recipe.settings
     except (yaml.YAMLError, ValidationError) as error:
         raise UserError(
-            f"not a recipe of the study: {error}", where=file, expected="what, keep, preset, recipe"
+            f"not a recipe of the study: {error}", where=file, expected="what, method, keep, preset, recipe"
         ) from None
     if file.stem in RESERVED:
         raise UserError("base and gold are measured beside every recipe", where=file, remedy="give it another name")

@@ -17,6 +17,7 @@ from benchmarks.study.attacks import Attack
 from benchmarks.study.cases import Place, role_of
 from benchmarks.study.measure import Laboratory
 from benchmarks.study.recipes import StudyRecipe
+from benchmarks.study.unlearning import unlearn
 
 ROWS = provenance.RESULTS / "study.jsonl"
 IDENTITY = ("case", "recipe", "seed")
@@ -49,7 +50,7 @@ def run(
         wanted += [(name, seed, recipe, attacks) for seed in seeds for name, recipe in recipes.items()]
         laboratory: Laboratory | None = None
         for name, seed, recipe, asked in wanted:
-            settings = None if recipe is None else {"keep": recipe.keep, "recipe": recipe.differences}
+            settings = None if recipe is None else recipe.identity
             old = _found(out, place.name, name, seed, settings)
             missing = [attack for attack in asked if attack.name not in (old or {}).get("attacks", {})]
             if old is not None and not missing:
@@ -96,11 +97,12 @@ def _measure(
         root = laboratory.place.base if name == "base" else laboratory.place.gold
         return _examined(laboratory, root, seed, attacks)
     with tempfile.TemporaryDirectory() as scratch:
-        unlearned = laboratory.unlearn(recipe, seed, Path(scratch) / "out")
+        unlearned = unlearn(laboratory.place, recipe, seed, Path(scratch) / "out")
+        facts = unlearned.facts
         return {
-            "unlearning": unlearned.facts,
+            "unlearning": facts,
             "coincidences": laboratory.coincidences(unlearned.stand_ins),
-            **_examined(laboratory, unlearned.root, seed, attacks, restored=unlearned.decoder),
+            **_examined(laboratory, unlearned.root, seed, attacks, restored=not facts["language_tensors_identical"]),
         }
 
 
@@ -116,6 +118,6 @@ def _examined(
 def _line(row: dict[str, Any]) -> str:
     shown = [f"{name} {100 * row['values'][name]:.1f}" for name in ("name", "vqa", "general", "retain", "text")]
     shown += [f"{name} {attack['ag']:+.1f}" for name, attack in row["attacks"].items()]
-    if "unlearning" in row:
+    if "stop_rule_met" in row.get("unlearning", {}):
         shown.append(f"stop rule {'met' if row['unlearning']['stop_rule_met'] else 'NOT met'}")
     return f"{row['case']} {row['recipe']} {row['seed']} ({row['row_seconds']} s): " + ", ".join(shown)

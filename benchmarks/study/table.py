@@ -84,6 +84,14 @@ def measured(row: Row, without: Sequence[str] = ()) -> dict[str, Cell]:
     return points | {name: attack["ag"] for name, attack in row["attacks"].items()}
 
 
+def seconds_of(row: Row) -> float:
+    """Wall seconds of all of unlearning."""
+    facts = row["unlearning"]
+    # Older rows tell of the two passes alone.
+    total = facts.get("seconds")
+    return float(facts["visual_seconds"] + facts.get("decoder_seconds", 0) if total is None else total)
+
+
 def identical(case: Case, row: Row) -> bool:
     """Whether the language model's tensors and all that it says to text are those of base."""
     same = row["values"]["text_digest"] == case.base["values"]["text_digest"]
@@ -103,9 +111,9 @@ def _each(cases: Sequence[Case]) -> str:
                 facts = row["unlearning"]
                 shares += f" ({_number(measured(case.gold, without)['attributes'])})"
                 text += ", identical" if identical(case, row) else ""
-                met = "" if facts["stop_rule_met"] else " **not met**"
-                seconds = facts["visual_seconds"] + facts.get("decoder_seconds", 0)
-                tail = [f"{facts['forget_ratio']:.3f}{met}", f"{facts['retain_drift']:.3f}", f"{seconds:.0f}"]
+                met = "" if facts.get("stop_rule_met", True) else " **not met**"
+                ratio, drift = (_number(facts.get(key), 3) for key in ("forget_ratio", "retain_drift"))
+                tail = [f"{ratio}{met}", drift, f"{seconds_of(row):.0f}"]
             known = [_number(points[measure]) for measure in ("general", "retain")]
             lines.append([case.name, str(case.seed), name, _number(points["name"]), shares, *known, text, *tail])
     return _markdown(head, lines)
@@ -227,8 +235,8 @@ def _order(name: str) -> tuple[int, int, float]:
     return ("pairs", "people", "benign", "all").index(protocol), int(steps), float(lr)
 
 
-def _number(value: Cell) -> str:
-    return "" if value is None else f"{value:.1f}"
+def _number(value: Cell, digits: int = 1) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -18,6 +18,12 @@ from benchmarks.study.mint import Scale, mint
 from benchmarks.study.recipes import StudyRecipe, load
 from benchmarks.study.run import run
 from benchmarks.study.table import tables
+from benchmarks.study.unlearning import unlearn
+from vkdsurgeon.checkpoint.digest import weights_digest
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.comparison.contestants import contestant
+from vkdsurgeon.comparison.text_halves import divide_text, write_text
+from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.personas.kinds import KINDS
 from vkdsurgeon.personas.model import Shape
@@ -97,7 +103,7 @@ def test_a_row_holds_answers_attacks_and_what_unlearning_took(rows: Path) -> Non
         assert facts["language_tensors_identical"]
         assert unlearned["values"]["text_digest"] == base["values"]["text_digest"]
         assert gold["values"]["text_digest"] != base["values"]["text_digest"]
-        assert abs(facts["selected_elements"] / facts["visual_elements"] - 0.5) < 0.01
+        assert abs(facts["selected_elements"] / facts["elements"] - 0.5) < 0.01
         asked = {name.split("/")[0]: attack["asked"] for name, attack in unlearned["attacks"].items()}
         assert asked["benign"] == 2 * asked["people"] == 10
         hits = unlearned["values"]["attribute_hits"]
@@ -136,6 +142,36 @@ def test_the_decoder_pass_is_restored(cases: Path) -> None:
     assert not row["unlearning"]["language_tensors_identical"]
     assert row["unlearning"]["decoder_selected_elements"] > 0
     assert "| original V + P put back: name |" in tables(out)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"method": "graddiff", "recipe": {"baseline": {"steps": 2}}}, "--method graddiff --baseline steps=2"),
+        ({"method": "manu"}, "--method manu --text TEXT"),
+        ({"recipe": {"output_loss": "npo", "steps": 2}}, "--output-loss npo --steps 2"),
+    ],
+)
+def test_another_method_and_output_mode_do_what_the_command_line_does(
+    cases: Path, tmp_path: Path, recipe: dict[str, Any], words: str
+) -> None:
+    place = place_of(Case("llava", "robots"), cases)
+    found = unlearn(place, StudyRecipe(what="", **recipe), 0, tmp_path / "study")
+    given, asked = divide_text(read_records(place.records / "text.jsonl", role="text"))
+    assert given
+    assert asked
+    words = words.replace("TEXT", str(write_text(given, tmp_path / "text.jsonl")))
+    sets = ["--forget", str(place.records / "forget.jsonl"), "--retain", str(place.records / "retain.jsonl")]
+    out = tmp_path / "out"
+    assert vkdsurgeon(["unlearn", str(place.base), *sets, "-o", str(out), *words.split()]) == 0
+    digests = {weights_digest(root, take_inventory(root).shards) for root in (place.base, found.root, out)}
+    assert len(digests) == 2
+    facts = found.facts
+    assert facts["steps"] == (0 if recipe.get("method") == "manu" else 2)
+    assert 0 < facts["changed_elements"] <= facts["selected_elements"] <= facts["elements"]
+    assert facts["language_tensors_identical"] == ("output_loss" in recipe.get("recipe", {}))
+    assert "stop_rule_met" not in facts
+    assert not found.stand_ins
 
 
 def test_tables_show_every_case_and_which_bounds_hold(rows: Path) -> None:
@@ -204,6 +240,27 @@ def test_the_recipes_of_the_study_are_recipes() -> None:
     assert found["default"].recipe == {}
     assert found["random_mask"].settings.density == found["default"].settings.density
     assert found["no_retain"].keep == "built-in"
+    for name in ("ga", "graddiff", "klmin", "npo", "manu", "mmunlearner"):
+        assert found[name].method_name == name
+        assert found[name].settings.baseline is None
+        assert found[name].identity == {"method": name, "keep": "retain", "recipe": {}}
+    assert found["npo_vkd"].settings.model_dump(exclude_unset=True) == contestant("vkd-npo").overrides
+    # Rows of feature mode that were measured before there were methods stay what they are.
+    assert found["default"].identity == {"keep": "retain", "recipe": {}}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"method": "npo", "recipe": {"steps": 2}}, "baseline"),
+        ({"method": "npo", "keep": "generic"}, "retain set"),
+        ({"recipe": {"baseline": {"steps": 2}}}, "output mode alone"),
+        ({"recipe": {"output_loss": "npo", "decoder": {}}}, "decoder pass"),
+    ],
+)
+def test_settings_that_nobody_would_read_are_refused(recipe: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StudyRecipe(what="", **recipe)
 
 
 @pytest.mark.parametrize(
