@@ -42,10 +42,13 @@ def main(words: list[str] | None = None) -> None:
     running.add_argument("--quick", action="store_true", help=", ".join(attack.name for attack in QUICK))
     running.add_argument("--attacks", nargs="*", metavar="PATTERN", help=", ".join(attack.name for attack in GRID))
     running.add_argument("--out", type=Path, default=ROWS)
+    running.add_argument("--keep", type=Path, metavar="DIR", help="Keep patched checkpoints there for later attacks.")
 
     printing = commands.add_parser("table", help="Print the tables of what was measured, as Markdown.")
     printing.add_argument("--rows", type=Path, default=ROWS)
     printing.add_argument("--against", default="default", metavar="RECIPE", help="What other recipes are paired with.")
+    printing.add_argument("--recipes", nargs="+", default=["*"], metavar="PATTERN", help="Names of recipes to show.")
+    printing.add_argument("--summary", action="store_true", help="One line per recipe, and how long they took.")
 
     arguments = parser.parse_args(words)
     try:
@@ -98,11 +101,11 @@ def _run(arguments: argparse.Namespace) -> None:
                 value=" ".join(arguments.attacks),
                 expected=", ".join(attack.name for attack in GRID),
             )
-    run(places, recipes, arguments.seeds, chosen, out=arguments.out, tell=_tell)
+    run(places, recipes, arguments.seeds, chosen, out=arguments.out, keep=arguments.keep, tell=_tell)
 
 
 def _table(arguments: argparse.Namespace) -> None:
-    print(tables(arguments.rows, arguments.against))
+    print(tables(arguments.rows, arguments.against, arguments.recipes, summary=arguments.summary))
 
 
 if __name__ == "__main__":

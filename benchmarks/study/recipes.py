@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.methods.names import Method
+from vkdsurgeon.methods.names import BASELINES, Method
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.recipe.preset import preset_settings
 
@@ -60,6 +61,16 @@ class StudyRecipe(BaseModel):
         # Rows of feature mode are older than the key.
         method = {} if self.method is Method.vkd else {"method": self.method.value}
         return {**method, "keep": self.keep, "recipe": self.differences}
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """The same with all defaults, as JSON has it."""
+        facts = BASELINES.get(self.method.value)
+        return {
+            **self.identity,
+            "recipe": self.settings.model_dump(mode="json"),
+            "method_defaults": None if facts is None else asdict(facts),
+        }
 
     @model_validator(mode="after")
     def _the_method_reads_it(self) -> StudyRecipe:

@@ -15,9 +15,9 @@ import torch
 from benchmarks import provenance
 from benchmarks.study.attacks import Attack
 from benchmarks.study.cases import Place, role_of
+from benchmarks.study.kept import unlearn_or_find
 from benchmarks.study.measure import Laboratory
 from benchmarks.study.recipes import StudyRecipe
-from benchmarks.study.unlearning import unlearn
 
 ROWS = provenance.RESULTS / "study.jsonl"
 IDENTITY = ("case", "recipe", "seed")
@@ -32,6 +32,7 @@ def run(
     attacks: Sequence[Attack],
     *,
     out: Path = ROWS,
+    keep: Path | None = None,
     tell: Tell = lambda line: None,
 ) -> None:
     """Measure base, gold and every recipe on every case.
@@ -42,6 +43,7 @@ def run(
         seeds: Of unlearning and of the attacks; gold is attacked with each, base is measured once.
         attacks: Which; of a row that lacks some, only those are run and added.
         out: JSON lines.
+        keep: Where patched checkpoints stay, so that attacks added later need no unlearning again; None to keep none.
         tell: Called with a line per row.
     """
     for place in places:
@@ -57,7 +59,7 @@ def run(
                 continue
             laboratory = laboratory or Laboratory(place)
             started = time.monotonic()
-            row = _measure(laboratory, name, recipe, seed, missing)
+            row = _measure(laboratory, name, recipe, seed, missing, keep)
             if old is not None:
                 row["attacks"] = {**old["attacks"], **row["attacks"]}
             row = {
@@ -91,19 +93,21 @@ def _keep(out: Path, row: dict[str, Any]) -> None:
 
 
 def _measure(
-    laboratory: Laboratory, name: str, recipe: StudyRecipe | None, seed: int, attacks: Sequence[Attack]
+    laboratory: Laboratory,
+    name: str,
+    recipe: StudyRecipe | None,
+    seed: int,
+    attacks: Sequence[Attack],
+    keep: Path | None,
 ) -> dict[str, Any]:
+    place = laboratory.place
     if recipe is None:
-        root = laboratory.place.base if name == "base" else laboratory.place.gold
-        return _examined(laboratory, root, seed, attacks)
+        return _examined(laboratory, place.base if name == "base" else place.gold, seed, attacks)
     with tempfile.TemporaryDirectory() as scratch:
-        unlearned = unlearn(laboratory.place, recipe, seed, Path(scratch) / "out")
-        facts = unlearned.facts
-        return {
-            "unlearning": facts,
-            "coincidences": laboratory.coincidences(unlearned.stand_ins),
-            **_examined(laboratory, unlearned.root, seed, attacks, restored=not facts["language_tensors_identical"]),
-        }
+        out = (keep or Path(scratch)) / f"{place.name}-{name}-{seed}"
+        done = unlearn_or_find(laboratory, recipe, seed, out)
+        edited = not done["unlearning"]["language_tensors_identical"]
+        return {**done, **_examined(laboratory, out, seed, attacks, restored=edited)}
 
 
 def _examined(

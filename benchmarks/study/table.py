@@ -1,101 +1,49 @@
-"""Tables of the results: every case, means with paired intervals over cases, and the bounds that were asked for."""
+"""Tables of the results: an overview, every case, means with paired intervals over cases, and which bounds hold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import provenance
-from benchmarks.study.measure import attributes
-from vkdsurgeon.errors import UserError
+from benchmarks.study.bounds import bounds_table
+from benchmarks.study.figures import (
+    Case,
+    Cell,
+    identical,
+    markdown,
+    measured,
+    number,
+    order,
+    read_cases,
+    seconds_of,
+)
+from benchmarks.study.overview import overview
 from vkdsurgeon.evaluation.metrics import bootstrap
 
-Row = dict[str, Any]
-Cell = float | None
-
 _SEED = 0
-# Attacks of the bounds: the tool's default budget, and four times as many steps.
-_PEOPLE, _BENIGN = ("people/15/0.0003", "people/60/0.0003"), ("benign/15/0.0003", "benign/60/0.0003")
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """All rows of one case and unlearning seed."""
-
-    name: str
-    seed: int
-    base: Row
-    gold: Row
-    recipes: Mapping[str, Row]
-
-
-def tables(file: Path, against: str = "default") -> str:
+def tables(file: Path, against: str = "default", recipes: Sequence[str] = ("*",), *, summary: bool = False) -> str:
     """Everything, as Markdown.
 
     Args:
         file: The rows.
         against: The recipe that the others are paired with, beside base and gold.
+        recipes: Patterns of the recipes to show.
+        summary: Show the overview alone.
 
     Raises:
-        UserError: There are no rows.
+        UserError: There are no rows, or none of such a recipe.
     """
-    rows = provenance.read(file)
-    if not rows:
-        raise UserError("there are no results", where=file, remedy="measure first: python -m benchmarks.study run")
-    latest = {(row["case"], row["recipe"], row["seed"]): row for row in rows}
     parts = []
-    for role in ("reporting", "tuning"):
-        cases = _cases([row for row in latest.values() if row["role"] == role])
-        if cases:
-            parts += [f"### Cases for {role}", _each(cases), _attacks(cases), _summary(cases, against), _bounds(cases)]
+    for role, cases in read_cases(file, recipes).items():
+        parts += [f"### Cases for {role}", overview(cases)]
+        if not summary:
+            parts += [_each(cases), _attacks(cases), _paired(cases, against), bounds_table(cases)]
     return "\n\n".join(part for part in parts if part)
-
-
-def _cases(rows: Sequence[Row]) -> list[Case]:
-    found: list[Case] = []
-    for name in sorted({row["case"] for row in rows}):
-        mine = [row for row in rows if row["case"] == name]
-        base = next((row for row in mine if row["recipe"] == "base"), None)
-        for seed in sorted({row["seed"] for row in mine if row["recipe"] != "base"}):
-            of_seed = {row["recipe"]: row for row in mine if row["seed"] == seed and row["recipe"] != "base"}
-            gold = of_seed.pop("gold", None)
-            if base is not None and gold is not None:
-                found.append(Case(name, seed, base, gold, of_seed))
-    return found
-
-
-def measured(row: Row, without: Sequence[str] = ()) -> dict[str, Cell]:
-    """Points of one row: answers, and AG per attack.
-
-    Args:
-        row: Of a recipe, of base or of gold.
-        without: Attributes that do not count, because a stand-in shares them with the forgotten person by chance.
-    """
-    values = row["values"]
-    points: dict[str, Cell] = {
-        name: 100 * values[name] for name in ("name", "general", "retain", "retain_general", "text")
-    }
-    share = attributes(values["attribute_hits"], without)
-    points["attributes"] = None if share is None else 100 * share
-    return points | {name: attack["ag"] for name, attack in row["attacks"].items()}
-
-
-def seconds_of(row: Row) -> float:
-    """Wall seconds of all of unlearning."""
-    facts = row["unlearning"]
-    # Older rows tell of the two passes alone.
-    total = facts.get("seconds")
-    return float(facts["visual_seconds"] + facts.get("decoder_seconds", 0) if total is None else total)
-
-
-def identical(case: Case, row: Row) -> bool:
-    """Whether the language model's tensors and all that it says to text are those of base."""
-    same = row["values"]["text_digest"] == case.base["values"]["text_digest"]
-    return bool(same and row["unlearning"]["language_tensors_identical"])
 
 
 def _each(cases: Sequence[Case]) -> str:
@@ -106,22 +54,22 @@ def _each(cases: Sequence[Case]) -> str:
         for name, row in (("base", case.base), ("gold", case.gold), *case.recipes.items()):
             without = row.get("coincidences", ())
             points = measured(row, without)
-            shares, text, tail = _number(points["attributes"]), _number(points["text"]), ["", "", ""]
+            shares, text, tail = number(points["attributes"]), number(points["text"]), ["", "", ""]
             if "unlearning" in row:
                 facts = row["unlearning"]
-                shares += f" ({_number(measured(case.gold, without)['attributes'])})"
+                shares += f" ({number(measured(case.gold, without)['attributes'])})"
                 text += ", identical" if identical(case, row) else ""
                 met = "" if facts.get("stop_rule_met", True) else " **not met**"
-                ratio, drift = (_number(facts.get(key), 3) for key in ("forget_ratio", "retain_drift"))
+                ratio, drift = (number(facts.get(key), 3) for key in ("forget_ratio", "retain_drift"))
                 tail = [f"{ratio}{met}", drift, f"{seconds_of(row):.0f}"]
-            known = [_number(points[measure]) for measure in ("general", "retain")]
-            lines.append([case.name, str(case.seed), name, _number(points["name"]), shares, *known, text, *tail])
-    return _markdown(head, lines)
+            known = [number(points[measure]) for measure in ("general", "retain")]
+            lines.append([case.name, str(case.seed), name, number(points["name"]), shares, *known, text, *tail])
+    return markdown(head, lines)
 
 
 def _attacks(cases: Sequence[Case]) -> str:
     rows = [row for case in cases for row in (case.gold, *case.recipes.values())]
-    names = sorted({name for row in rows for name in row["attacks"]}, key=_order)
+    names = sorted({name for row in rows for name in row["attacks"]}, key=order)
     restored = any("restore" in row for row in rows)
     if not names and not restored:
         return ""
@@ -131,12 +79,12 @@ def _attacks(cases: Sequence[Case]) -> str:
         for recipe, row in (("gold", case.gold), *case.recipes.items()):
             cells = [_attack(row["attacks"].get(name)) for name in names]
             if restored:
-                cells.append(_number(100 * row["restore"]["name"]) if "restore" in row else "")
+                cells.append(number(100 * row["restore"]["name"]) if "restore" in row else "")
             lines.append([case.name, str(case.seed), recipe, *cells])
     told = (
         "AG in points; in brackets right answers before and after the attack, and of retained people after it, percent:"
     )
-    return f"{told}\n\n{_markdown(head, lines)}"
+    return f"{told}\n\n{markdown(head, lines)}"
 
 
 def _attack(found: Mapping[str, Any] | None) -> str:
@@ -146,11 +94,11 @@ def _attack(found: Mapping[str, Any] | None) -> str:
     return f"{found['ag']:+.1f} ({shares[0]} to {shares[1]}, {shares[2]})"
 
 
-def _summary(cases: Sequence[Case], against: str) -> str:
+def _paired(cases: Sequence[Case], against: str) -> str:
     compared = ("base", "gold", against)
-    measures = ["name", "attributes", "general", "retain", "retain_general"]
+    measures = ["name", "restore", "attributes", "general", "retain", "retain_general", "text"]
     seen = {key for case in cases for row in case.recipes.values() for key in row["attacks"]}
-    measures += sorted(seen, key=_order)
+    measures += sorted(seen, key=order)
     blocks = ["Means over cases in points, and paired differences with 95 % bootstrap intervals over cases:"]
     for name in dict.fromkeys(name for case in cases for name in case.recipes):
         having = [case for case in cases if name in case.recipes]
@@ -164,7 +112,7 @@ def _summary(cases: Sequence[Case], against: str) -> str:
             cells = [measure, f"{np.mean(own):.1f}", str(len({case.name for case, _ in known}))]
             cells += [_interval([(case.name, gap[other]) for case, gap in known]) for other in compared]
             lines.append(cells)
-        blocks.append(_markdown((name, "mean", "cases", *(f"minus {other}" for other in compared)), lines))
+        blocks.append(markdown((name, "mean", "cases", *(f"minus {other}" for other in compared)), lines))
     return "\n\n".join(blocks)
 
 
@@ -196,50 +144,3 @@ def _interval(gaps: Sequence[tuple[str, Cell]]) -> str:
         return f"{means.mean():+.1f}"
     low, high = bootstrap(means, _SEED)
     return f"{means.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
-
-
-def _bounds(cases: Sequence[Case]) -> str:
-    lines = []
-    for case in cases:
-        for name, row in case.recipes.items():
-            lines.append([case.name, str(case.seed), name, *(_verdict(*bound) for bound in bounds(case, row))])
-    head = ("case", "seed", "recipe", *(bound[0] for bound in bounds(cases[0], cases[0].gold)))
-    return "Bounds; what is not in bounds is bold:\n\n" + _markdown(head, lines)
-
-
-def bounds(case: Case, row: Row) -> list[tuple[str, Cell, float, bool]]:
-    """What was asked of the default: what, the value, the bound, and whether the bound is from above."""
-    mine, base, gold = measured(row), measured(case.base), measured(case.gold)
-    same = "unlearning" not in row or identical(case, row)
-    return [
-        ("name ≤ gold + 3", mine["name"], (gold["name"] or 0.0) + 3, True),
-        ("retain ≥ base − 2", mine["retain"], (base["retain"] or 0.0) - 2, False),
-        ("general ≥ base − 3", mine["general"], (base["general"] or 0.0) - 3, False),
-        ("text identical", 100.0 * same, 100.0, False),
-        *((f"{name} ≤ 1.3", mine.get(name), 1.3, True) for name in _PEOPLE),
-        *((f"{name} ≤ 5", mine.get(name), 5.0, True) for name in _BENIGN),
-    ]
-
-
-def _verdict(name: str, value: Cell, bound: float, most: bool) -> str:
-    if value is None:
-        return "not measured"
-    # Points are rounded shares.
-    kept = value <= bound + 1e-9 if most else value >= bound - 1e-9
-    shown = ("yes" if value == 100 else "no") if name == "text identical" else f"{value:.1f}"
-    return shown if kept else f"**{shown}**"
-
-
-def _order(name: str) -> tuple[int, int, float]:
-    protocol, steps, lr = name.split("/")
-    return ("pairs", "people", "benign", "all").index(protocol), int(steps), float(lr)
-
-
-def _number(value: Cell, digits: int = 1) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(
-        [f"| {' | '.join(head)} |", "|" + "-|" * len(head), *(f"| {' | '.join(line)} |" for line in lines)]
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from vkdsurgeon_cli.main import run as vkdsurgeon
 
 from benchmarks.study.__main__ import main
-from benchmarks.study.attacks import GRID, QUICK
+from benchmarks.study.attacks import GRID, QUICK, Attack
 from benchmarks.study.cases import Case, grid, minted, place_of, role_of
 from benchmarks.study.measure import attributes
 from benchmarks.study.mint import Scale, mint
@@ -133,6 +134,34 @@ def test_rows_that_are_there_are_skipped_and_missing_attacks_added(rows: Path) -
     assert latest[-1]["settings"]["keep"] == "generic"
 
 
+def test_a_kept_checkpoint_is_attacked_later_unless_it_does_not_fit(cases: Path, tmp_path: Path) -> None:
+    place = place_of(Case("llava", "robots"), cases)
+    recipe = StudyRecipe(what="", method="graddiff", recipe={"baseline": {"steps": 2}})
+    out, keep = tmp_path / "rows.jsonl", tmp_path / "kept"
+    kept = keep / f"{place.name}-graddiff-0"
+
+    def measured(recipe: StudyRecipe, attacks: Sequence[Attack]) -> tuple[dict[str, Any], int]:
+        run([place], {"graddiff": recipe}, [0], attacks, out=out, keep=keep)
+        return _rows(out)[-1], kept.with_name(f"{kept.name}.json").stat().st_mtime_ns
+
+    first, made = measured(recipe, [])
+    attacked, found = measured(recipe, ATTACKS[:1])
+    assert found == made
+    assert attacked["unlearning"] == first["unlearning"]
+    assert attacked["values"] == first["values"]
+    assert len(attacked["attacks"]) == 1
+    assert attacked["restore"] == {name: first["values"][name] for name in ("name", "vqa")}
+
+    shard = next(kept.glob("*.safetensors"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert measured(recipe, ATTACKS[:2])[1] != found
+    assert next(kept.glob("*.safetensors")).read_bytes() == whole
+
+    longer = recipe.model_copy(update={"recipe": {"baseline": {"steps": 3}}})
+    assert measured(longer, [])[0]["unlearning"]["steps"] == 3
+
+
 def test_the_decoder_pass_is_restored(cases: Path) -> None:
     decoder = StudyRecipe(what="", recipe={**SHORT.recipe, "decoder": {"steps": 2, "seek_steps": 1}})
     out = cases / "decoder.jsonl"
@@ -141,6 +170,12 @@ def test_the_decoder_pass_is_restored(cases: Path) -> None:
     assert set(row["restore"]) == {"name", "vqa"}
     assert not row["unlearning"]["language_tensors_identical"]
     assert row["unlearning"]["decoder_selected_elements"] > 0
+    assert row["unlearning"]["seconds"] >= row["unlearning"]["decoder_seconds"]
+    (line,) = [line for line in tables(out).splitlines() if "| restore name ≤ gold + 3 |" in line]
+    # Tables without rows of their own kind leave the columns out.
+    assert "| edited W: text ≥ base − 1 |" in line
+    assert "| pairs/60/0.0003 ≤ gold + 15 |" in line
+    assert "| text identical |" not in line
     assert "| original V + P put back: name |" in tables(out)
 
 
@@ -210,6 +245,41 @@ def test_paired_differences_and_bounds_are_those_of_the_rows(tmp_path: Path) -> 
     )
     assert "| llava-avatars-b-0 | 0 | default | **10.0** | 99.0 |" in "\n".join(lines)
     assert "| llava-avatars-a-0 | 0 | other | **40.0** | **90.0** |" in "\n".join(lines)
+
+
+def test_the_overview_means_what_all_recipes_share(tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    cases = [f"llava-avatars-{letter}-0" for letter in "ac"]
+    made = [_made(name, recipe, 0.0, 1.0) for name in cases for recipe in ("base", "gold")]
+    made += [_made(name, "default", low, 0.9) for name, low in zip(cases, (0.0, 0.1), strict=True)]
+    made += [_made(cases[1], "npo", 0.02, 0.8), _made(cases[0], "swap", 0.4, 1.0)]
+    made[-2]["unlearning"] = {
+        "method": "npo", "seconds": 8.0, "cpu_seconds": 6.0, "steps": 50, "language_tensors_identical": False,
+    }  # fmt: skip
+    made[-2]["values"]["text"], made[-2]["restore"] = 0.98, {"name": 0.04, "vqa": 0.1}
+    made[-2]["attacks"] = {}
+    out.write_text("".join(json.dumps(row) + "\n" for row in made))
+    lines = tables(out, recipes=["default", "npo"], summary=True).splitlines()
+    assert lines[2].startswith("Means over what all these recipes were measured on, 1 case.")
+    head = lines.index("| recipe | rows | name | attributes | general | retain | text | people15 | restore | seconds |")
+    assert lines[head + 4 : head + 6] == [
+        "| default | 1 | 10.0 | 0.0 | 100.0 | 90.0 | 100.0 | 0.5 |  | 1 |",
+        "| npo | 1 | 2.0 | 0.0 | 100.0 | 80.0 | 98.0 |  | 4.0 | 8 |",
+    ]
+    assert lines[-2:] == [
+        "| default | 1 | 1 | 1 to 1 |  |  | 400 | 400 to 400 |",
+        "| npo | 1 | 8 | 8 to 8 |  | 6 | 50 | 50 to 50 |",
+    ]
+    everything = tables(out).splitlines()
+    # No case has all three.
+    assert any("**not the same for all**" in line for line in everything)
+    assert "| default | 2 | 5.0 | 0.0 | 100.0 | 90.0 | 100.0 | 0.5 |  | 1 |" in everything
+    bounds = [line for line in everything if line.startswith(f"| {cases[1]} | 0 | npo | 2.0 | **4.0** |")]
+    assert bounds == [
+        f"| {cases[1]} | 0 | npo | 2.0 | **4.0** | **80.0** | 100.0 |  | **98.0** |" + " not measured |" * 4
+    ]
+    with pytest.raises(UserError, match="no results of such a recipe"):
+        tables(out, recipes=["nobody"])
 
 
 def test_attributes_leave_coincidences_out() -> None:
@@ -318,6 +388,7 @@ def _made(case: str, recipe: str, name: float, retain: float) -> dict[str, Any]:
         row["coincidences"] = ["0.city"]
         row["unlearning"] = {
             "stop_rule_met": True, "forget_ratio": 0.1, "retain_drift": 0.01, "visual_seconds": 1.0,
+            "steps": 400,
             "language_tensors_identical": True,
         }  # fmt: skip
     return row
