@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from vkdsurgeon.visual import ImageBatch, PreparedImage, VisualStack
 
+# More of them change the estimate little, and may lie on disk.
+_SPREAD_OVER = 512
+_LEAST_SPREAD = 5e-3
+
 
 class PictureSet:
     """Pictures ready for one tower: decoded and preprocessed once, as far as memory allows.
@@ -153,6 +157,35 @@ def teacher_features(
                 for index, value in zip(indices, values, strict=True):
                     store.put(layer, index, value)
     return store
+
+
+def spread(features: Sequence[Tensor]) -> float:
+    """How much the features of different pictures differ: the mean square of an element around its mean over pictures.
+
+    Unlike their power it leaves out what all pictures share, which in real towers is most of it (massive activations,
+    arXiv 2402.17762), so that an error can be told as a share of what there is to be read. Token positions are compared
+    among pictures of one token count; where no two pictures share one, every token with the mean of all tokens.
+
+    Args:
+        features: One [N, D] per picture; at most 512 of them, evenly chosen, are looked at.
+
+    Returns:
+        The unbiased estimate; at least 0.5 % of the features' power, below which a teacher counts as collapsed.
+    """
+    features = features[:: -(-len(features) // _SPREAD_OVER)]
+    groups: dict[int, list[Tensor]] = {}
+    for value in features:
+        groups.setdefault(value.shape[0], []).append(value)
+    several = [group for group in groups.values() if len(group) > 1]
+    if not several:
+        several = [[token for value in features for token in value.float().unsqueeze(1)]]
+    squares = elements = 0.0
+    for group in several:
+        mean = sum((value.float() for value in group[1:]), group[0].float()) / len(group)
+        squares += sum(float((value.float() - mean).square().sum()) for value in group)
+        elements += max(len(group) - 1, 1) * mean.numel()
+    power = sum(float(value.float().square().mean()) for value in features) / len(features)
+    return max(squares / elements, _LEAST_SPREAD * power, 1e-12)
 
 
 def _on_disk(value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from vkdsurgeon.data.variants import variants
-from vkdsurgeon.features import FeatureStore, PictureSet, TeacherPass, teacher_features
+from vkdsurgeon.features import FeatureStore, PictureSet, TeacherPass, spread, teacher_features
 from vkdsurgeon.objectives.distances import feature_loss
 from vkdsurgeon.objectives.forget import FORGET_TARGETS, ForgetTargets, TargetContext
 from vkdsurgeon.recipe import Recipe
@@ -107,7 +107,11 @@ def make_lessons(
         ),
     ):
         train_on = [*trained, *range(own_pictures, len(pictures))]
-        lessons.append(Lesson(name, pictures, store, places, loss, train_on, held_out or train_on, weight, batch))
+        told_apart = layers if name == "retain" else ()
+        spreads = {layer: spread(store.all(layer)[:own_pictures]) for layer in told_apart}
+        lessons.append(
+            Lesson(name, pictures, store, places, loss, train_on, held_out or train_on, weight, batch, spreads)
+        )
     return lessons, targets
 
 

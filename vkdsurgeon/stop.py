@@ -15,7 +15,8 @@ class Verdict:
 
     Attributes:
         forget_ratio: Forget loss on the held-out forget pictures over its value before training.
-        retain_drift: Normalised squared error of the held-out retain pictures' features.
+        retain_drift: Squared error of the held-out retain pictures' features over the variance of such features over
+            pictures.
         met: Both are within the recipe's bounds.
         pictures: Number of forget and retain pictures it was measured on.
         held_out: Whether the forget and the retain pictures were held out; else they were trained on, because no

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ class Lesson:
         held_out: Indices for the stop rule; the training pictures where nothing could be held out.
         weight: Weight in the loss.
         batch: Pictures per step.
+        spreads: Mean square by which the targets of different pictures differ, by layer: what drift is a share of.
+            Where a layer is missing, it is a share of the power of each picture's target.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Lesson:
     held_out: list[int]
     weight: float
     batch: int
+    spreads: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -173,8 +176,8 @@ def pass_over(
         learn: Leave the gradient of the lesson's weighted loss in the parameters.
 
     Returns:
-        Means over the pictures: the loss at the lesson's layers; the cosine similarity to the target and the normalised
-        squared error at the recipe's layers, whatever the lesson looks at.
+        Means over the pictures: the loss at the lesson's layers; the cosine similarity to the target and the squared
+        error as a share of what pictures differ by, at the recipe's layers, whatever the lesson looks at.
     """
     measure = Measure(pictures=len(indices))
     learn = learn and lesson.weight > 0
@@ -198,7 +201,8 @@ def pass_over(
             loss.backward()
         measure.loss += float(loss.detach()) / weight
         for layer in watched:
-            _compare(measure, features[layer].detach(), targets[layer], 1 / (len(indices) * len(watched)))
+            share = 1 / (len(indices) * len(watched))
+            _compare(measure, features[layer].detach(), targets[layer], lesson.spreads.get(layer), share)
     return measure
 
 
@@ -219,10 +223,11 @@ def make_optimizer(parameters: Mapping[str, Parameter], mask: SaliencyMask, reci
     )
 
 
-def _compare(measure: Measure, student: Tensor, target: Tensor, share: float) -> None:
+def _compare(measure: Measure, student: Tensor, target: Tensor, spread: float | None, share: float) -> None:
     s, t = student.float(), target.float()
     measure.similarity += share * float(torch.nn.functional.cosine_similarity(s, t, dim=-1).mean(dim=1).sum())
-    error = (s - t).square().mean(dim=(1, 2)) / t.square().mean(dim=(1, 2)).clamp_min(1e-12)
+    whole = t.square().mean(dim=(1, 2)).clamp_min(1e-12) if spread is None else spread
+    error = (s - t).square().mean(dim=(1, 2)) / whole
     measure.drift += share * float(error.sum())
 
 

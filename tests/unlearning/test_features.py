@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import draw_subject
 from tests.families import build_checkpoint
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.features import FeatureStore, PictureSet, teacher_features
+from vkdsurgeon.features import FeatureStore, PictureSet, spread, teacher_features
 from vkdsurgeon.visual import load_visual_stack
 
 
@@ -76,3 +78,26 @@ def test_the_power_of_kept_features_is_that_of_what_was_kept():
     powers = store.powers("projector", [2, 0], torch.device("cpu"))
     kept = store.get("projector", [2, 0], torch.device("cpu")).float()
     torch.testing.assert_close(powers, kept.square().mean(dim=(1, 2)))
+
+
+@given(offset=st.floats(-1000, 1000), scale=st.floats(0.5, 10), seed=st.integers(0, 5))
+def test_spread_is_of_what_pictures_differ_by(offset: float, scale: float, seed: int):
+    """What all pictures share adds power and no spread; the estimate is that of the variance over pictures."""
+    drawn = torch.randn(400, 3, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    positions = torch.arange(3.0).view(1, 3, 1)
+    values = list((scale * drawn + offset / 1000 + positions).float())
+    assert spread(values) == pytest.approx(scale**2, rel=0.1)
+
+
+def test_spread_of_pictures_of_several_sizes():
+    """Positions are compared among pictures of one size; a lone size adds nothing, lone sizes alone are compared."""
+    generator = torch.Generator().manual_seed(0)
+    alike = [torch.randn(4, 8, generator=generator) for _ in range(50)]
+    lone = torch.full((9, 8), 100.0)
+    assert spread([*alike, lone]) == pytest.approx(max(spread(alike), 0.005 * (50 * 1 + 1e4) / 51), rel=0.1)
+    assert spread([torch.ones(4, 8), -torch.ones(5, 8)]) == pytest.approx(1.0, rel=0.2)
+
+
+def test_spread_of_a_collapsed_teacher_has_a_floor():
+    assert spread([torch.ones(4, 8)] * 3) == pytest.approx(0.005)
+    assert spread([torch.zeros(4, 8)]) > 0

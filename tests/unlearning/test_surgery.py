@@ -57,7 +57,7 @@ def test_the_student_moves_towards_its_targets_and_keeps_the_rest(plain: tuple[O
     outcome, steps = plain
     assert [step.step for step in steps] == list(range(1, 31))
     assert outcome.verdicts[0].forget_ratio < 0.6
-    assert outcome.verdicts[0].retain_drift < 0.1
+    assert outcome.verdicts[0].retain_drift < 0.3
     assert outcome.verdicts[0].held_out == (True, True)
     assert steps[-1].similarity > steps[0].similarity
     assert set(outcome.stand_ins) == {"person 0", "person 1"}

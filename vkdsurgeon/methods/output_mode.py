@@ -23,7 +23,7 @@ from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.decoder.operation import recompute
 from vkdsurgeon.decoder.weights import find_decoder_weights
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.features import teacher_features
+from vkdsurgeon.features import spread, teacher_features
 from vkdsurgeon.methods.exercises import Exercise
 from vkdsurgeon.methods.ga import ascent
 from vkdsurgeon.methods.idk import refusal
@@ -177,8 +177,8 @@ def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
 
     Returns:
         What it did. `measured` holds `forget_probability_before` and `_after`, the mean probability of the answers that
-        were trained on, and `retain_drift`, the normalised squared error of the features of kept pictures, of held-out
-        ones where there are any.
+        were trained on, and `retain_drift`, the squared error of the features of kept pictures over their variance over
+        pictures, of held-out ones where there are any.
 
     Raises:
         UserError: The model cannot be loaded, or a question does not suit it.
@@ -275,6 +275,7 @@ def _retention(prepared: OutputPrepared, cache: int) -> Lesson:
         held_out or train_on,
         recipe.retain_weight,
         recipe.retain_batch,
+        {layer: spread(store.all(layer)) for layer in recipe.layers},
     )
 
 

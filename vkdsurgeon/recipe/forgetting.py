@@ -35,7 +35,11 @@ class Forgetting(Section):
         "but the teacher's features; blank, blur or noise, the teacher's features of such pictures; reference, those "
         "of --forget-teacher.",
     )
-    alpha: float = Field(1.3, description="How far a subject's mean is moved towards nobody.")
+    alpha: float = Field(
+        1.6,
+        description="How far a subject's mean is moved towards nobody; beyond 1, because pictures that were not trained "
+        "on move less far than those that were.",
+    )
     beta: float = Field(1.0, description="How much of a picture's deviation from its subject's mean is kept.")
     view_share: float = Field(
         0.85, ge=0, lt=1, description="Share of the variation within subjects that counts as view and is never moved."

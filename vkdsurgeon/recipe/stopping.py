@@ -15,6 +15,9 @@ class Stopping(Section):
     )
     forget_ratio: float = Field(0.18, gt=0, description="Stop rule: forget loss over its start on held-out pictures.")
     retain_drift: float = Field(
-        0.06, gt=0, description="Stop rule: normalised squared retain error, held-out pictures."
+        0.12,
+        gt=0,
+        description="Stop rule: squared error of the held-out kept pictures' features, as a share of how much the "
+        "features of kept pictures differ (their variance over pictures).",
     )
     extensions: int = Field(2, ge=0, description="How often half the steps are added where the stop rule is not met.")
