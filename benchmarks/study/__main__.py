@@ -6,10 +6,12 @@ import argparse
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import get_args
 
 from benchmarks.study.attacks import GRID, QUICK
-from benchmarks.study.cases import FORGET_SETS, SEEDS, SHIPPED, Case, minted, role_of
+from benchmarks.study.cases import FORGET_SETS, SEEDS, SHIPPED, Case, Role, minted, role_of
 from benchmarks.study.mint import mint, unpack_shipped
+from benchmarks.study.pictures import FRONTIER, INSTALL, RELEARNING, draw
 from benchmarks.study.recipes import load
 from benchmarks.study.run import ROWS, run
 from benchmarks.study.table import tables
@@ -22,7 +24,7 @@ CASES = HERE.parents[1] / "cases"
 
 
 def main(words: list[str] | None = None) -> None:
-    """Mint cases, fill the results, or print them."""
+    """Mint cases, fill the results, print or draw them."""
     parser = argparse.ArgumentParser(prog="benchmarks.study", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -50,9 +52,29 @@ def main(words: list[str] | None = None) -> None:
     printing.add_argument("--recipes", nargs="+", default=["*"], metavar="PATTERN", help="Names of recipes to show.")
     printing.add_argument("--summary", action="store_true", help="One line per recipe, and how long they took.")
 
+    drawing = commands.add_parser(
+        "figure",
+        help=f"Draw what was measured: {FRONTIER} and {RELEARNING}.",
+        description=f"Draw {FRONTIER}, what is forgotten against what is kept, and {RELEARNING}, what comes back. "
+        f"Needs matplotlib, which only the extras figures and dev install: {INSTALL}.",
+    )
+    drawing.add_argument(
+        "--rows", nargs="+", type=Path, default=[ROWS], metavar="FILE", help="Rows, of the same checkpoints."
+    )
+    drawing.add_argument(
+        "--role", choices=get_args(Role), default="reporting", help="Which cases; reporting, if not given."
+    )
+    drawing.add_argument("--recipes", nargs="+", default=["*"], metavar="PATTERN", help="Names of recipes to draw.")
+    drawing.add_argument(
+        "--relearning", nargs="+", default=["*"], metavar="PATTERN", help=f"Of them, those in {RELEARNING}."
+    )
+    drawing.add_argument(
+        "--out", type=Path, default=HERE.parents[1] / "docs", metavar="DIR", help="docs/, if not given."
+    )
+
     arguments = parser.parse_args(words)
     try:
-        {"mint": _mint, "run": _run, "table": _table}[arguments.command](arguments)
+        {"mint": _mint, "run": _run, "table": _table, "figure": _figure}[arguments.command](arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -106,6 +128,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _table(arguments: argparse.Namespace) -> None:
     print(tables(arguments.rows, arguments.against, arguments.recipes, summary=arguments.summary))
+
+
+def _figure(arguments: argparse.Namespace) -> None:
+    for file in draw(arguments.rows, arguments.out, arguments.role, arguments.recipes, arguments.relearning):
+        print(file)
 
 
 if __name__ == "__main__":

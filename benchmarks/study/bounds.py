@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from benchmarks.study.figures import Case, Cell, Row, decoder_passed, edits_language, identical, markdown, measured
 
+# Points of tolerance: names above gold; answers about retained people and of general vision below base.
+NAME, RETAIN, GENERAL = 3, 2, 3
 # Attacks of the bounds: the tool's default budget, and four times as many steps.
 _PEOPLE, _BENIGN = ("people/15/0.0003", "people/60/0.0003"), ("benign/15/0.0003", "benign/60/0.0003")
 _PAIRS = "pairs/60/0.0003"
@@ -26,14 +28,14 @@ def bounds_table(cases: Sequence[Case]) -> str:
 def bounds(case: Case, row: Row) -> dict[str, str]:
     """What was asked of a row, and its value, bold where it is out of bounds; empty where it is not asked."""
     mine, base, gold = measured(row), measured(case.base), measured(case.gold)
-    nobody = (gold["name"] or 0.0) + 3
+    nobody = (gold["name"] or 0.0) + NAME
     edits, passed = edits_language(row), decoder_passed(row)
     pairs = gold.get(_PAIRS)
     return {
-        "name ≤ gold + 3": _most(mine["name"], nobody),
-        "restore name ≤ gold + 3": _most(mine["restore"], nobody) if "restore" in mine else "",
-        "retain ≥ base − 2": _least(mine["retain"], (base["retain"] or 0.0) - 2),
-        "general ≥ base − 3": _least(mine["general"], (base["general"] or 0.0) - 3),
+        f"name ≤ gold + {NAME}": _most(mine["name"], nobody),
+        f"restore name ≤ gold + {NAME}": _most(mine["restore"], nobody) if "restore" in mine else "",
+        f"retain ≥ base − {RETAIN}": _least(mine["retain"], (base["retain"] or 0.0) - RETAIN),
+        f"general ≥ base − {GENERAL}": _least(mine["general"], (base["general"] or 0.0) - GENERAL),
         "text identical": "" if edits else "yes" if identical(case, row) else "**no**",
         "edited W: text ≥ base − 1": _least(mine["text"], (base["text"] or 0.0) - 1) if edits else "",
         **{f"{name} ≤ 1.3": _most(mine.get(name), 1.3) for name in _PEOPLE},

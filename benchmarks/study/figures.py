@@ -8,10 +8,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from benchmarks import provenance
 from benchmarks.study.attacks import PROTOCOLS
 from benchmarks.study.cases import Role
 from benchmarks.study.measure import attributes
+from benchmarks.study.rows import read_rows
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.methods.names import BASELINES
 
@@ -30,27 +30,20 @@ class Case:
     recipes: Mapping[str, Row]
 
 
-def read_cases(file: Path, recipes: Sequence[str] = ("*",)) -> dict[Role, list[Case]]:
-    """The rows of a file by role and case.
+def read_cases(files: Path | Sequence[Path], recipes: Sequence[str] = ("*",)) -> dict[Role, list[Case]]:
+    """The rows of a file, or of several, by role and case.
 
     Args:
-        file: The rows.
+        files: The rows.
         recipes: Patterns of the recipes that count; base and gold always do.
 
     Raises:
-        UserError: There are no rows, or none of such a recipe.
+        UserError: There are no rows, or none of such a recipe, or files that do not belong together.
     """
-    rows = provenance.read(file)
-    if not rows:
-        raise UserError("there are no results", where=file, remedy="measure first: python -m benchmarks.study run")
-    latest = {(row["case"], row["recipe"], row["seed"]): row for row in rows}
+    rows = read_rows([files] if isinstance(files, Path) else files)
     found: dict[Role, list[Case]] = {}
     for role in ("reporting", "tuning"):
-        cases = _cases([row for row in latest.values() if row["role"] == role])
-        wanted = [
-            replace(case, recipes={name: row for name, row in case.recipes.items() if _matches(name, recipes)})
-            for case in cases
-        ]
+        wanted = choose(_cases([row for row in rows if row["role"] == role]), recipes)
         if wanted:
             found[role] = wanted
     if not any(case.recipes for cases in found.values() for case in cases) and tuple(recipes) != ("*",):
@@ -63,8 +56,13 @@ def read_cases(file: Path, recipes: Sequence[str] = ("*",)) -> dict[Role, list[C
     return found
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def choose(cases: Sequence[Case], recipes: Sequence[str]) -> list[Case]:
+    """The cases with those recipes alone whose name one of the patterns fits."""
+
+    def fits(name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in recipes)
+
+    return [replace(case, recipes={name: row for name, row in case.recipes.items() if fits(name)}) for case in cases]
 
 
 def _cases(rows: Sequence[Row]) -> list[Case]:
