@@ -37,8 +37,8 @@ class Forgetting(Section):
     )
     alpha: float = Field(
         1.6,
-        description="How far a subject's mean is moved towards nobody; beyond 1, because pictures that were not trained "
-        "on move less far than those that were.",
+        description="How far a subject's mean is moved towards nobody; beyond 1, because other pictures of the subject "
+        "move less far than those that were trained on.",
     )
     beta: float = Field(1.0, description="How much of a picture's deviation from its subject's mean is kept.")
     view_share: float = Field(
