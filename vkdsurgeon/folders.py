@@ -1,6 +1,6 @@
-"""Directories that belong to a running process: staged beside their place, or scratch.
+"""Directories that belong to a running process: staged beside their place, scratch, or its own while it runs.
 
-They go with their process or, where it was killed, with the next one that makes the like.
+The first two go with their process or, where it was killed, with the next one that makes the like.
 The owner holds a lock on its directory, which dies with it: what can be locked is nobody's any more.
 """
 
@@ -69,6 +69,30 @@ def scratch() -> Iterator[Path]:
             yield folder
         finally:
             _discard(folder)
+
+
+@contextmanager
+def alone_in(folder: Path, command: str) -> Iterator[None]:
+    """Keep other runs of a command out of a directory that keeps results from run to run.
+
+    Args:
+        folder: An existing directory.
+        command: The command's name, for the message.
+
+    Raises:
+        UserError: Another process is at work there. File systems without locks cannot tell, and let both in.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another `{command}` is at work here", where=folder, remedy="wait for it to end") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

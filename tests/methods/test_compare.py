@@ -20,6 +20,7 @@ from vkdsurgeon.comparison.table import shown
 from vkdsurgeon.comparison.text_halves import divide_text, write_text
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.folders import alone_in
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.recipe.preset import preset_names, preset_settings
 
@@ -235,3 +236,14 @@ def test_a_row_is_the_mean_over_its_seeds_with_the_ends_and_each_seed_is_held_ag
     assert (made.low["forget"], made.high["forget"]) == (0.2, 0.4)
     assert shown(made, "forget") == "30.0 (20.0 to 40.0)"
     assert shown(row("ga", [cell("ga", 0, 0.2, None)], {"ga": ""}), "people.all.relearn.ag") == "n/a"
+
+
+def test_two_comparisons_do_not_fill_one_directory(
+    facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "table"
+    out.mkdir()
+    with alone_in(out, "compare"):
+        assert compare(facts, out, "--methods", "ga") == 2
+    assert "another `compare` is at work here" in capsys.readouterr().err
+    assert not list(out.iterdir())

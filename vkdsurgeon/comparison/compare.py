@@ -23,6 +23,7 @@ from vkdsurgeon.comparison.table import markdown
 from vkdsurgeon.evaluation.gates import check_gates, judge
 from vkdsurgeon.evaluation.schema import write_document
 from vkdsurgeon.evaluation.sets import set_facts
+from vkdsurgeon.folders import alone_in
 from vkdsurgeon.whole_file import write_whole
 
 __all__ = ["Comparison", "compare"]
@@ -41,7 +42,7 @@ def compare(asked: Comparison, listener: Listener) -> ComparisonResult:
         The result; it was also written to `out`, as JSON and as Markdown.
 
     Raises:
-        UserError: Sets, gates, models or settings are wrong, or a method refuses them.
+        UserError: Sets, gates, models or settings are wrong, a method refuses them, or another process fills `out`.
         SurgeryError: A run failed. Finished cells stay, and the next run goes on from them.
     """
     started = time.perf_counter()
@@ -52,7 +53,9 @@ def compare(asked: Comparison, listener: Listener) -> ComparisonResult:
         check_gates(asked.gates, known_values(case, names))
         if "llm" in asked.scopes:
             require_peft()
-        cells = scored(_cells(case, listener), case)
+        asked.out.mkdir(exist_ok=True)
+        with alone_in(asked.out, "compare"):
+            cells = scored(_cells(case, listener), case)
     titles = titles_of(asked.contestants)
     rows = [row(name, [cell for cell in cells if cell.name == name], titles) for name in names]
     result = ComparisonResult(

@@ -55,7 +55,8 @@ class Effort:
 
     Attributes:
         seconds: Wall time of the run, from reading the sets to the verified output; imports not counted.
-        cpu_seconds: Processor time of all threads in the same while, which other work on the machine does not lengthen.
+        cpu_seconds: Processor time of all threads in the same while, which other work on the machine lengthens
+            less than wall time, by what it takes of shared caches and cores.
         peak_memory_mib: On a GPU, the most that torch's allocator held; on a CPU, the process's largest resident set
             minus what it was when all libraries were loaded.
         flops: Matrix multiplications of the training steps: those of the second step, forward and backward, by

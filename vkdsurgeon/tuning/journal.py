@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import warnings
@@ -17,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.folders import alone_in
 from vkdsurgeon.tuning.workbench import OBJECTIVES
 
 FILE = "journal.jsonl"
@@ -73,9 +73,7 @@ def opened(folder: Path, inputs: Mapping[str, Any]) -> Iterator[optuna.Study]:
     """
     made = not folder.exists()
     folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(descriptor, folder)
+    with alone_in(folder, "tune"):
         fresh = not (folder / FILE).exists()
         try:
             study = _load(folder / FILE)
@@ -91,8 +89,6 @@ def opened(folder: Path, inputs: Mapping[str, Any]) -> Iterator[optuna.Study]:
                 if made:
                     folder.rmdir()
             raise
-    finally:
-        os.close(descriptor)
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -102,16 +98,6 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
         if trial.state == TrialState.COMPLETE or REASON in trial.user_attrs
     ]
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError("another `tune` is at work here", where=folder, remedy="wait for it to end") from None
-    except OSError:
-        # File systems without locks cannot tell; the journal has a lock of its own for each entry.
-        pass
 
 
 def _load(path: Path) -> optuna.Study:
