@@ -277,6 +277,7 @@ def operate(
             course.judged(_look(stack, lessons, recipe, start))
             listen("stop rule", course.verdicts[-1])
             keeper.save()
+    optimizer.detach_hooks()
     choice = course.settle()
     clock.lap("training")
 
