@@ -28,6 +28,10 @@ from vkdsurgeon.recipe.preset import preset_settings
 ROWS = provenance.RESULTS / "strategies.jsonl"
 
 
+# Sizes are relative to each weight; null_space is a share of the retained features' power.
+HARDENING = (("weight_noise", 1.0), ("sharpness", 1.0), ("null_space", 0.9))
+
+
 @dataclass(frozen=True)
 class Case:
     """One row of the study: what differs from the preset."""
@@ -56,6 +60,9 @@ CASES = (
     Case("retain_layers", "layer.3, projector", {"retain_layers": {"layer.3": 1.0, "projector": 1.0}}),
     Case("depth", "2", {"depth": 2}),
     Case("depth", "projector", {"depth": "projector"}),
+    *(Case("granularity", name, {"granularity": name}) for name in ("row", "tensor", "layer")),
+    *(Case("distance", name, {"distance": name}) for name in ("mse", "cosine", "smooth_l1")),
+    *(Case("hardening", f"{name} {size}", {name: size}) for name, size in HARDENING),
 )
 
 

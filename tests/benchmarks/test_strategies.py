@@ -4,6 +4,7 @@ from typing import get_args
 
 from benchmarks.strategies import CASES, table
 from vkdsurgeon.recipe import ForgetTarget, Recipe, RetainDistance, Saliency
+from vkdsurgeon.recipe.forgetting import Distance
 
 
 def test_every_strategy_of_the_recipe_has_a_row():
@@ -11,6 +12,8 @@ def test_every_strategy_of_the_recipe_has_a_row():
     assert {recipe.forget_target for recipe in recipes} == set(get_args(ForgetTarget))
     assert {recipe.saliency for recipe in recipes} == set(get_args(Saliency))
     assert {name for recipe in recipes for name in recipe.retention_distance} == set(get_args(RetainDistance))
+    assert {recipe.granularity for recipe in recipes} == set(get_args(Recipe.model_fields["granularity"].annotation))
+    assert {recipe.distance for recipe in recipes} == set(get_args(Distance))
     assert all(len(case.overrides) == 1 for case in CASES[1:]), "a row differs from the default in one choice"
     assert [case.name for case in CASES if case.teacher] == ["reference (gold)"]
 
