@@ -13,6 +13,7 @@ from vkdsurgeon.teacher_quality import (
     examine,
     sample_pictures,
     told_of_gap,
+    told_of_kinds,
     told_of_operations,
 )
 from vkdsurgeon.visual import VisualStack
@@ -39,9 +40,11 @@ def examine_teachers(
         UserError: A teacher cannot be loaded, has features that are not finite, or of another shape.
     """
     budget = int(recipe.cache_gib * (1 << 30)) // 2
-    sample = [*sample_pictures(forget.pictures), *sample_pictures(keep.pictures)]
-    quality = examine(stack, sample, recipe.micro_batch, budget)
+    first = sample_pictures(forget.pictures)
+    sample = [*first, *sample_pictures(keep.pictures)]
+    quality = examine(stack, sample, recipe.micro_batch, budget, forgotten=len(first))
     found = [*told_of_operations(stack.inventory, "this checkpoint"), *doubts(quality, "the checkpoint's features")]
+    found += told_of_kinds(quality)
     digests = {}
     for role, pictures, layers in (
         ("forget", forget.pictures, recipe.layers),

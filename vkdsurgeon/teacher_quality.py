@@ -26,6 +26,8 @@ _SUBJECTS, _VIEWS = 8, 4
 _LEAST_VARIATION = 5e-3
 _LEAST_SEPARATION = 0.01
 _MOST_GAP = 1.0
+# Sets of one kind of drawings came to 1.4 at most, of two kinds to 2.4 at least (docs/method.md).
+_MOST_APART = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,16 @@ class TeacherQuality:
             zero all tokens are alike.
         separation: Variance between subjects over variance within subjects, the former freed of what the latter adds
             to means of few pictures; None where fewer than two subjects have two pictures each.
+        apart: How far the mean features of the pictures to forget and of those to keep lie from each other: squared
+            distance over what two sets of one kind, of so few subjects and pictures, have by chance. About 1 for one
+            kind; None where it is not asked, or fewer than two are kept.
     """
 
     pictures: int
     variation: float
     token_variation: float | None
     separation: float | None
+    apart: float | None = None
 
 
 def sample_pictures(pictures: Sequence[Picture]) -> list[Picture]:
@@ -57,7 +63,9 @@ def sample_pictures(pictures: Sequence[Picture]) -> list[Picture]:
     return [picture for own in ranked for picture in own[:_VIEWS]]
 
 
-def examine(stack: VisualStack, pictures: Sequence[Picture], micro_batch: int, budget_bytes: int) -> TeacherQuality:
+def examine(
+    stack: VisualStack, pictures: Sequence[Picture], micro_batch: int, budget_bytes: int, *, forgotten: int = 0
+) -> TeacherQuality:
     """Measure a teacher on pictures.
 
     Args:
@@ -65,6 +73,7 @@ def examine(stack: VisualStack, pictures: Sequence[Picture], micro_batch: int, b
         pictures: A sample, with subjects.
         micro_batch: Most pictures per forward pass.
         budget_bytes: Most bytes of features to hold in memory.
+        forgotten: How many of them, from the first, are to be forgotten; the others are to be kept.
 
     Raises:
         UserError: A feature is NaN or infinite: nothing can be distilled from that.
@@ -80,15 +89,16 @@ def examine(stack: VisualStack, pictures: Sequence[Picture], micro_batch: int, b
             expected="finite features",
             remedy="work in float32, or start from a checkpoint that was not damaged in training or export",
         )
-    return measure_features(features, chosen.subjects)
+    return measure_features(features, chosen.subjects, forgotten)
 
 
-def measure_features(features: Sequence[Tensor], subjects: Sequence[str]) -> TeacherQuality:
+def measure_features(features: Sequence[Tensor], subjects: Sequence[str], forgotten: int = 0) -> TeacherQuality:
     """The statistics of `TeacherQuality`.
 
     Args:
         features: One [N, D] per picture; token positions are averaged where N differs.
         subjects: The subject of each picture.
+        forgotten: How many of them, from the first, are to be forgotten.
     """
     per_token = len({value.shape[0] for value in features}) == 1
     values = [value.float() if per_token else value.float().mean(dim=0, keepdim=True) for value in features]
@@ -106,6 +116,7 @@ def measure_features(features: Sequence[Tensor], subjects: Sequence[str]) -> Tea
         if several
         else None,
         separation=_separation(values, subjects),
+        apart=_apart(values, subjects, forgotten) if forgotten else None,
     )
 
 
@@ -126,6 +137,21 @@ def _separation(values: Sequence[Tensor], subjects: Sequence[str]) -> float | No
     between = sum(float((mean - middle).square().mean()) for mean in means.values()) / (len(several) - 1)
     accident = within * sum(1 / counts[subject] for subject in several) / len(several)
     return max(between - accident, 0.0) / max(within, 1e-12)
+
+
+def _apart(values: Sequence[Tensor], subjects: Sequence[str], forgotten: int) -> float | None:
+    kept = values[forgotten:]
+    if len(kept) < 2:
+        return None
+    means = [torch.stack(list(part)).mean(dim=0) for part in (values[:forgotten], kept)]
+    variance = sum(float((value - means[1]).square().mean()) for value in kept) / (len(kept) - 1)
+    ratio = _separation(kept, subjects[forgotten:])
+    # Where nothing tells subjects apart from views, every picture counts as somebody.
+    between = 1.0 if ratio is None else ratio / (1 + ratio)
+    by_chance = sum(
+        between / len(set(part)) + (1 - between) / len(part) for part in (subjects[:forgotten], subjects[forgotten:])
+    )
+    return float((means[0] - means[1]).square().mean()) / max(variance * by_chance, 1e-12)
 
 
 def doubts(quality: TeacherQuality, whose: str) -> list[str]:
@@ -152,6 +178,18 @@ def doubts(quality: TeacherQuality, whose: str) -> list[str]:
             "the teacher is degraded, or never knew them; check the checkpoint, or name a better --retain-teacher"
         )
     return found
+
+
+def told_of_kinds(quality: TeacherQuality) -> list[str]:
+    """A warning where the pictures to keep are of another kind than those to forget."""
+    if quality.apart is None or quality.apart <= _MOST_APART:
+        return []
+    return [
+        "the pictures to keep look unlike those to forget (the squared distance of their mean features is "
+        f"{quality.apart:.1f} times that of two sets of one kind): what is "
+        "kept on them, and the stop rule's retain drift, say little about others of the kind that is forgotten; give "
+        "such pictures with --retain or --generic, and measure with `eval`"
+    ]
 
 
 def earlier_operations(inventory: Inventory) -> list[str]:

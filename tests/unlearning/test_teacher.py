@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import write_set
@@ -25,6 +27,7 @@ from vkdsurgeon.teacher_quality import (
     examine,
     measure_features,
     sample_pictures,
+    told_of_kinds,
 )
 from vkdsurgeon.visual import load_visual_stack
 
@@ -204,3 +207,42 @@ def test_quality_is_measured_where_pictures_differ_in_shape(tmp_path: Path):
     quality = examine(stack, chosen, 4, 1 << 30)
     assert quality.pictures == 6
     assert quality.separation is not None
+
+
+@pytest.mark.parametrize(("forgotten", "views"), [(1, 3), (4, 4), (8, 1), (20, 2)])
+def test_sets_of_one_kind_are_not_apart_however_few(forgotten: int, views: int):
+    """A set of few subjects has a mean of its own by chance; the statistic leaves that out."""
+    found = []
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        values, subjects = [], []
+        for subject in range(forgotten + 8):
+            centre = torch.randn(1, 1, 64, generator=generator)
+            count = views if subject < forgotten else 4
+            values += list(centre + torch.randn(count, 3, 64, generator=generator))
+            subjects += [str(subject)] * count
+        quality = measure_features(values, subjects, forgotten * views)
+        assert quality.apart is not None
+        found.append(quality.apart)
+        assert told_of_kinds(quality) == []
+        moved = [value + 2.0 * (index < forgotten * views) for index, value in enumerate(values)]
+        assert told_of_kinds(measure_features(moved, subjects, forgotten * views))
+    assert sum(found) / len(found) == pytest.approx(1, abs=0.15)
+
+
+def test_kept_pictures_of_another_kind_are_told(llava: Path, sets: dict[str, Path], tmp_path: Path):
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for number in range(8):
+        page = generator.integers(220, 256, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(page).save(folder / f"{number}.png")
+    job = Job(
+        llava,
+        pictures_of(read_records(sets["forget"], role="forget"), role="forget"),
+        [],
+        pictures_of(read_records(folder, role="generic"), role="generic"),
+        QUICK,
+    )
+    assert any("look unlike those to forget" in warning for warning in prepare(job).plan.warnings)
+    assert not any("look unlike" in warning for warning in prepared(llava, sets).plan.warnings)

@@ -320,6 +320,8 @@ def _taught(quality: TeacherQuality) -> str:
         told.append(f"over tokens {quality.token_variation:.3f}")
     if quality.separation is not None:
         told.append(f"between subjects {quality.separation:.3f} of that within")
+    if quality.apart is not None:
+        told.append(f"forget from kept pictures {quality.apart:.1f} times as far as by chance")
     return f"{', '.join(told)} ({quality.pictures} pictures)"
 
 
