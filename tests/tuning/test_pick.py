@@ -106,4 +106,6 @@ def test_below_chance_is_no_better_than_chance():
         "kept_drift": 0.4,
         "seconds": 0.0,
     }
+    asked = Attempt(0, {}, Recipe(), {"forget": 0.04, "retain": 0.5, "robust": 0.9}, {"parts": {"forget_rate": 0.04}})
+    assert _bounds(asked, {"forget": {"chance": 0.1}, "retain": {}, "robust": {}})["forget_rate"] == 0.1
     assert _bounds(Attempt(0, {}, Recipe(), {}, {}, reason="out of memory"), objectives) == {}

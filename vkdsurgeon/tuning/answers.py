@@ -29,6 +29,12 @@ class ValidationRecords:
     forget: tuple[Record, ...]
     retain: tuple[Record, ...]
 
+    @property
+    def chance(self) -> float:
+        """Rate of right answers about what is to be forgotten that guessing among the options gives; 0 without any."""
+        asked = [record for record in self.forget if to_forget(record)]
+        return sum(1 / len(record.options) for record in asked if record.options) / max(len(asked), 1)
+
     def check(self) -> None:
         """Refuse records that say nothing about forgetting or retention.
 

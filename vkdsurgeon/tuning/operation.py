@@ -25,7 +25,7 @@ from vkdsurgeon.tuning.answers import Answers, ValidationRecords
 from vkdsurgeon.tuning.attacker import Attacker
 from vkdsurgeon.tuning.journal import REASON, check_folder, finished, opened
 from vkdsurgeon.tuning.output import write
-from vkdsurgeon.tuning.pick import Rule
+from vkdsurgeon.tuning.pick import FORGET_RATE, Rule
 from vkdsurgeon.tuning.reader import SURE
 from vkdsurgeon.tuning.result import Attempt, TuneResult, pareto_front
 from vkdsurgeon.tuning.search import changes_of, search, starting_points
@@ -165,6 +165,7 @@ def _bounds(default: Attempt, objectives: Mapping[str, Mapping[str, Any]]) -> di
         return {}
     # Below chance nothing is left to read, and less of it is no better.
     floors = {name: float(facts.get("chance", 0.0)) for name, facts in objectives.items()}
+    floors[FORGET_RATE] = floors[FORGET]
     return {name: max(value, floors.get(name, value)) for name, value in default.candidate.values.items()}
 
 
@@ -270,6 +271,7 @@ def _objectives(request: TuneRequest, sets: TrialSets, bench: Workbench) -> dict
         found[FORGET] = {
             "what": "rate of right answers to the validation questions about what is to be forgotten",
             "measured": "validation records, with the language model",
+            "chance": round(records.chance, 4),
             "records": len(records.forget),
         }
         found[RETAIN] = {

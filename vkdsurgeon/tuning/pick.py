@@ -14,7 +14,8 @@ from vkdsurgeon.tuning.workbench import FORGET, OBJECTIVES, RETAIN, ROBUST
 
 STOP_RULE = "stop_rule"
 _PARTS = ("certainty", "kept_drift", "view_drift", "certainty_after_attack")
-_RATES = ("forget_rate", "retain_rate", "general_rate")
+FORGET_RATE = "forget_rate"
+_RATES = (FORGET_RATE, "retain_rate", "general_rate")
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _CONDITION = re.compile(rf"\s*(?P<name>\w+)\s*(?P<operator><=|>=|==|<|>)\s*(?P<bound>{_NUMBER}|default)\s*")
 _RULE = re.compile(r"\s*(?P<way>min|max)\s+(?P<name>\w+)(?:\s+where\s+(?P<conditions>.+))?", re.DOTALL)
