@@ -112,7 +112,7 @@ def test_what_is_wrong_is_refused(tmp_path: Path, text: str, told: str):
 def test_a_recipe_outside_the_space_is_refused(tmp_path: Path):
     space = load_space(written(tmp_path, "search: {alpha: {low: 1.5, high: 2}}"))
     with pytest.raises(UserError, match=r"'alpha'.*outside the search space"):
-        point_of(space, Recipe(), {})
+        point_of(space, Recipe(alpha=1.4), {})
     point_of(space, Recipe(alpha=1.5), {})
 
 
