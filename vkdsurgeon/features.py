@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # More of them change the estimate little, and may lie on disk.
 _SPREAD_OVER = 512
-_LEAST_SPREAD = 5e-3
+# Variance over pictures, as a share of the features' power, below which a teacher counts as collapsed.
+LEAST_VARIATION = 5e-3
 
 
 class PictureSet:
@@ -173,6 +174,12 @@ def spread(features: Sequence[Tensor]) -> float:
         The unbiased estimate; at least 0.5 % of the features' power, below which a teacher counts as collapsed.
     """
     features = features[:: -(-len(features) // _SPREAD_OVER)]
+    power = sum(float(value.float().square().mean()) for value in features) / len(features)
+    return max(variance(features), LEAST_VARIATION * power, 1e-12)
+
+
+def variance(features: Sequence[Tensor]) -> float:
+    """What `spread` estimates, from all of these features and without its floor."""
     groups: dict[int, list[Tensor]] = {}
     for value in features:
         groups.setdefault(value.shape[0], []).append(value)
@@ -184,8 +191,7 @@ def spread(features: Sequence[Tensor]) -> float:
         mean = sum((value.float() for value in group[1:]), group[0].float()) / len(group)
         squares += sum(float((value.float() - mean).square().sum()) for value in group)
         elements += max(len(group) - 1, 1) * mean.numel()
-    power = sum(float(value.float().square().mean()) for value in features) / len(features)
-    return max(squares / elements, _LEAST_SPREAD * power, 1e-12)
+    return squares / elements
 
 
 def _on_disk(value: Tensor) -> Tensor:

@@ -17,13 +17,12 @@ from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.provenance import SCHEMA
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.features import PictureSet, teacher_features
+from vkdsurgeon.features import LEAST_VARIATION, PictureSet, teacher_features, variance
 from vkdsurgeon.objectives.targets import centroids
 from vkdsurgeon.visual import VisualStack
 from vkdsurgeon.visual.layers import PROJECTOR
 
 _SUBJECTS, _VIEWS = 8, 4
-_LEAST_VARIATION = 5e-3
 _LEAST_SEPARATION = 0.01
 _MOST_GAP = 1.0
 # Sets of one kind of drawings came to 1.4 at most, of two kinds to 2.4 at least (docs/method.md).
@@ -144,14 +143,13 @@ def _apart(values: Sequence[Tensor], subjects: Sequence[str], forgotten: int) ->
     if len(kept) < 2:
         return None
     means = [torch.stack(list(part)).mean(dim=0) for part in (values[:forgotten], kept)]
-    variance = sum(float((value - means[1]).square().mean()) for value in kept) / (len(kept) - 1)
     ratio = _separation(kept, subjects[forgotten:])
     # Where nothing tells subjects apart from views, every picture counts as somebody.
     between = 1.0 if ratio is None else ratio / (1 + ratio)
     by_chance = sum(
         between / len(set(part)) + (1 - between) / len(part) for part in (subjects[:forgotten], subjects[forgotten:])
     )
-    return float((means[0] - means[1]).square().mean()) / max(variance * by_chance, 1e-12)
+    return float((means[0] - means[1]).square().mean()) / max(variance(kept) * by_chance, 1e-12)
 
 
 def doubts(quality: TeacherQuality, whose: str) -> list[str]:
@@ -162,12 +160,12 @@ def doubts(quality: TeacherQuality, whose: str) -> list[str]:
         whose: Whose features, as the start of a sentence.
     """
     found = []
-    if quality.variation < _LEAST_VARIATION:
+    if quality.variation < LEAST_VARIATION:
         found.append(
             f"{whose} hardly differ between pictures (variance {quality.variation:.1e} of their power): the teacher "
             "looks collapsed, and there is little to forget or to keep"
         )
-    if quality.token_variation is not None and quality.token_variation < _LEAST_VARIATION:
+    if quality.token_variation is not None and quality.token_variation < LEAST_VARIATION:
         found.append(
             f"{whose} hardly differ between the tokens of a picture (variance {quality.token_variation:.1e} of their "
             "power): the teacher looks collapsed"

@@ -65,6 +65,12 @@ def choose(cases: Sequence[Case], recipes: Sequence[str]) -> list[Case]:
     return [replace(case, recipes={name: row for name, row in case.recipes.items() if fits(name)}) for case in cases]
 
 
+def shared_by(cases: Sequence[Case]) -> list[Case]:
+    """The cases and unlearning seeds that all recipes were measured on."""
+    names = {name for case in cases for name in case.recipes}
+    return [case for case in cases if names <= case.recipes.keys()]
+
+
 def _cases(rows: Sequence[Row]) -> list[Case]:
     found: list[Case] = []
     for name in sorted({row["case"] for row in rows}):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.study.attacks import RATES, STEPS, Attack, Protocol
-from benchmarks.study.figures import Case, Row, measured
+from benchmarks.study.figures import Case, Row, measured, shared_by
 
 GOLD = "gold"
 _FIRST = ("default", "robust", "decoder")
@@ -66,12 +66,6 @@ def recipes_of(cases: Sequence[Case]) -> list[str]:
     """All recipes, the presets first, in an order that does not depend on when they were measured."""
     names = {name for case in cases for name in case.recipes}
     return [name for name in _FIRST if name in names] + sorted(names - set(_FIRST))
-
-
-def shared_by(cases: Sequence[Case]) -> list[Case]:
-    """The cases and unlearning seeds that all recipes were measured on."""
-    names = recipes_of(cases)
-    return [case for case in cases if all(name in case.recipes for name in names)]
 
 
 def clouds(cases: Sequence[Case], measure: str) -> list[Cloud]:

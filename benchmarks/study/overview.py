@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from benchmarks.study.attacks import PROTOCOLS, RATES, STEPS, Attack
-from benchmarks.study.figures import Case, Cell, Row, markdown, measured, number, seconds_of
+from benchmarks.study.figures import Case, Cell, Row, markdown, measured, number, seconds_of, shared_by
 
 _ANSWERS = ("name", "attributes", "general", "retain", "text")
 _ATTACKS = {f"{protocol}{steps}": Attack(protocol, steps, RATES[0]).name for protocol in PROTOCOLS for steps in STEPS}
@@ -18,7 +18,7 @@ def overview(cases: Sequence[Case]) -> str:
     names = list(dict.fromkeys(name for case in cases for name in case.recipes))
     if not names:
         return ""
-    shared = [case for case in cases if all(name in case.recipes for name in names)]
+    shared = shared_by(cases)
     chosen = {name: shared or [case for case in cases if name in case.recipes] for name in names}
     if shared:
         over = f"over what all these recipes were measured on, {_count(shared)}"

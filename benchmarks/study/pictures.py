@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from benchmarks.study.attacks import PROTOCOLS, RATES, STEPS
 from benchmarks.study.bounds import GENERAL, NAME, RETAIN
 from benchmarks.study.cases import Role
-from benchmarks.study.figures import Case, choose, read_cases
-from benchmarks.study.marks import GOLD, Panel, clouds, panel, recipes_of, shared_by
+from benchmarks.study.figures import Case, choose, read_cases, shared_by
+from benchmarks.study.marks import GOLD, Panel, clouds, panel, recipes_of
 from vkdsurgeon.errors import UserError
 
 if TYPE_CHECKING:
