@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -255,9 +255,12 @@ def operate(
         listen("training", step)
         keeper.step()
 
-    # A simulated attacker needs the gradients of all rows.
-    restricted = restrict_weight_gradients(stack, optimizer) if harden is None else nullcontext()
-    with restricted, Keeper(journal, VISUAL, course.snapshot) as keeper:
+    with ExitStack() as training:
+        training.callback(optimizer.detach_hooks)
+        # A simulated attacker needs the gradients of all rows.
+        if harden is None:
+            training.enter_context(restrict_weight_gradients(stack, optimizer))
+        keeper = training.enter_context(Keeper(journal, VISUAL, course.snapshot))
         while course.open:
             course.begin()
             steps, peak = course.schedule
@@ -277,7 +280,6 @@ def operate(
             course.judged(_look(stack, lessons, recipe, start))
             listen("stop rule", course.verdicts[-1])
             keeper.save()
-    optimizer.detach_hooks()
     choice = course.settle()
     clock.lap("training")
 

@@ -333,3 +333,17 @@ def test_a_vast_retain_set_is_sampled_to_what_the_steps_can_draw(llava: Path, se
     assert any("32 of 48" in warning for warning in prepared.plan.warnings)
     again = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe, seed=1))
     assert again.keep.pictures == prepared.keep.pictures
+
+
+def test_no_gradient_hooks_stay_after_an_error(llava: Path, sets: dict[str, Path]):
+    """Whoever trains the same weights next would lose its gradients to them."""
+    ready = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], QUICK))
+
+    def interrupt(_: str, event: object) -> None:
+        if isinstance(event, Step):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        operate(ready, interrupt)
+    for parameter in ready.stack.visual_parameters().values():
+        assert not parameter._post_accumulate_grad_hooks
