@@ -82,17 +82,34 @@ def alone_in(folder: Path, command: str) -> Iterator[None]:
     Raises:
         UserError: Another process is at work there. File systems without locks cannot tell, and let both in.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another `{command}` is at work here", where=folder, remedy="wait for it to end") from None
-        except OSError:
-            pass
+        descriptor = take(folder)
+    except BlockingIOError:
+        raise UserError(f"another `{command}` is at work here", where=folder, remedy="wait for it to end") from None
+    try:
         yield
     finally:
         os.close(descriptor)
+
+
+def take(folder: Path) -> int:
+    """A descriptor that keeps other processes from taking the same directory, until it is closed.
+
+    Args:
+        folder: An existing directory.
+
+    Raises:
+        BlockingIOError: Another process has taken it. File systems without locks cannot tell, and give it to everybody.
+        OSError: It cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(descriptor)
+            raise BlockingIOError(error.errno, "taken by another process", str(folder)) from error
+    return descriptor
 
 
 @contextmanager

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import get_args
 
 from benchmarks.study.attacks import GRID, QUICK
-from benchmarks.study.cases import FORGET_SETS, SEEDS, SHIPPED, Case, Role, minted, role_of
+from benchmarks.study.cases import FORGET_SETS, SEEDS, SHIPPED, Case, Role, fits, minted, role_of
 from benchmarks.study.mint import mint, unpack_shipped
 from benchmarks.study.pictures import FRONTIER, INSTALL, RELEARNING, draw
 from benchmarks.study.recipes import load
@@ -100,9 +99,7 @@ def _mint(arguments: argparse.Namespace) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     recipes = dict(load(file) for file in arguments.recipes)
-    places = [
-        place for place in minted(arguments.cases) if any(fnmatchcase(place.name, each) for each in arguments.only)
-    ]
+    places = [place for place in minted(arguments.cases) if fits(place.name, arguments.only)]
     if not places:
         raise UserError(
             "there is no such case",
@@ -115,7 +112,7 @@ def _run(arguments: argparse.Namespace) -> None:
         role_of(place.name)
     chosen = QUICK if arguments.quick else GRID
     if arguments.attacks is not None:
-        chosen = tuple(each for each in GRID if any(fnmatchcase(each.name, pattern) for pattern in arguments.attacks))
+        chosen = tuple(each for each in GRID if fits(each.name, arguments.attacks))
         if arguments.attacks and not chosen:
             raise UserError(
                 "no such attack",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
@@ -100,6 +100,11 @@ def minted(root: Path) -> Iterator[Place]:
             yield place
 
 
+def fits(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a name is of one of the patterns, in the shell's way of writing them."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def role_of(name: str, roles: Path = ROLES) -> Role:
     """Whether a case was used to choose settings, or settings are reported on it.
 
@@ -107,9 +112,7 @@ def role_of(name: str, roles: Path = ROLES) -> Role:
         UserError: The file gives it none or both.
     """
     patterns = yaml.safe_load(roles.read_text(encoding="utf-8"))
-    found: list[Role] = [
-        role for role in ("tuning", "reporting") if any(fnmatchcase(name, pattern) for pattern in patterns[role])
-    ]
+    found: list[Role] = [role for role in ("tuning", "reporting") if fits(name, patterns[role])]
     if len(found) != 1:
         raise UserError(
             "a case is for tuning or for reporting, one of them",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from benchmarks.study.attacks import PROTOCOLS
-from benchmarks.study.cases import Role
+from benchmarks.study.cases import Role, fits
 from benchmarks.study.measure import attributes
 from benchmarks.study.rows import read_rows
 from vkdsurgeon.errors import UserError
@@ -58,11 +57,10 @@ def read_cases(files: Path | Sequence[Path], recipes: Sequence[str] = ("*",)) ->
 
 def choose(cases: Sequence[Case], recipes: Sequence[str]) -> list[Case]:
     """The cases with those recipes alone whose name one of the patterns fits."""
-
-    def fits(name: str) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in recipes)
-
-    return [replace(case, recipes={name: row for name, row in case.recipes.items() if fits(name)}) for case in cases]
+    return [
+        replace(case, recipes={name: row for name, row in case.recipes.items() if fits(name, recipes)})
+        for case in cases
+    ]
 
 
 def shared_by(cases: Sequence[Case]) -> list[Case]:

@@ -7,7 +7,6 @@ predecessor in one step. So whatever moment the process ends at, the document na
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from vkdsurgeon.checkpoint.files import digest, sync
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.folders import take
 
 DOCUMENT = "journal.json"
 SCHEMA = "vkdsurgeon/journal/1"
@@ -84,19 +84,14 @@ class Folder:
         """
         if self._lock is not None:
             return
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                os.close(descriptor)
-                raise UserError(
-                    "another run is writing this journal",
-                    where=self.path,
-                    remedy="wait for it, or name another directory with --journal",
-                ) from None
-            # A file system without locks: better unlocked than no journal at all.
-        self._lock = descriptor
+            self._lock = take(self.path)
+        except BlockingIOError:
+            raise UserError(
+                "another run is writing this journal",
+                where=self.path,
+                remedy="wait for it, or name another directory with --journal",
+            ) from None
 
     def read(self) -> dict[str, Any]:
         """The document, after every file it names was compared with its digest.

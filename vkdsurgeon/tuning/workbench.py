@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,8 +101,6 @@ class Workbench:
             started = time.monotonic()
             outcome = operate(refit(self.prepared, recipe), listen)
             seconds = time.monotonic() - started
-            # An optimizer that lives on in a cycle would take the attacker's gradients by its hooks.
-            gc.collect()
             self._round()
             listen("measuring", None)
             return self._measure(outcome.verdict, outcome.mask.count, seconds)
@@ -135,5 +132,3 @@ class Workbench:
             yield
         finally:
             self.restore()
-            # An optimizer that died in an error hangs in its traceback, with hooks on the weights.
-            gc.collect()
