@@ -35,7 +35,10 @@ from vkdsurgeon.recipe import DecoderRecipe, Recipe
 from vkdsurgeon.surgery import Job, operate, prepare
 from vkdsurgeon.visual import load_visual_stack
 
-DECODER = DecoderRecipe(steps=40, step_size=0.3, forget_batch=8, retain_batch=8, text_batch=4, answer_tokens=3)
+# A mask that leaves some elements of every matrix out, which the default has no need of.
+DECODER = DecoderRecipe(
+    steps=40, step_size=0.3, forget_batch=8, retain_batch=8, text_batch=4, answer_tokens=3, blocks="all", density=0.5
+)
 VISUAL = Recipe(steps=40, forget_batch=8, retain_batch=16, extensions=0, stand_ins=1, decoder=DECODER)
 WORDS = ["--steps", "12", "--forget-batch", "8", "--retain-batch", "16", "--extensions", "0", "--stand-ins", "1",
          "--forget-ratio", "9", "--retain-drift", "9", "--decoder-steps", "12", "--decoder-step-size", "0.3",

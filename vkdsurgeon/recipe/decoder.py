@@ -22,12 +22,12 @@ class DecoderRecipe(Section):
     warmup: float = Field(0.1, ge=0, le=1, description="First share of the steps, of linear warm-up.")
     decay: float = Field(0.4, ge=0, le=1, description="Last share of the steps, of linear decay to zero.")
     clip: float = Field(1.0, gt=0, description="Global norm that the selected gradient is clipped to.")
-    density: float = Field(0.5, gt=0, le=1, description="Share of the eligible decoder weights that may move.")
+    density: float = Field(1.0, gt=0, le=1, description="Share of the eligible decoder weights that may move.")
     saliency: Literal["forget_gradient", "random"] = Field(
         "forget_gradient", description="What ranks the weights: forget_gradient, or random, the control."
     )
     blocks: Literal["all", "attention", "mlp"] = Field(
-        "all", description="Eligible matrices of the decoder layers: all, attention or mlp."
+        "attention", description="Eligible matrices of the decoder layers: all, attention or mlp."
     )
     forget_batch: int = Field(16, ge=1, description="Questions about forget pictures per step.")
     retain_batch: int = Field(32, ge=1, description="Questions about retain or generic pictures per step.")
@@ -40,7 +40,7 @@ class DecoderRecipe(Section):
         "the original features t.",
     )
     seek_steps: int = Field(
-        3, ge=0, description="Steps from there towards features that W still reads as the original ones; 0 takes none."
+        6, ge=0, description="Steps from there towards features that W still reads as the original ones; 0 takes none."
     )
     seek_size: float = Field(0.1, gt=0, description="Size of such a step, relative to the RMS of the features.")
     nobody_weight: float = Field(
