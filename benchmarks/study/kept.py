@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.measure import Laboratory
-from benchmarks.study.recipes import StudyRecipe
+from benchmarks.study.recipes import StudyRecipe, still_holds
 from benchmarks.study.unlearning import unlearn
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
@@ -33,7 +33,7 @@ def unlearn_or_find(laboratory: Laboratory, recipe: StudyRecipe, seed: int, out:
     made_from = {"base": _digest(laboratory.place.base), "seed": seed, "settings": recipe.effective}
     if told.is_file():
         note: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
-        if note["made_from"] == made_from and note["weights_digest"] == _digest(out):
+        if still_holds(note["made_from"], made_from) and note["weights_digest"] == _digest(out):
             found: dict[str, Any] = note["row"]
             return found
         told.unlink()

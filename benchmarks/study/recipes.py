@@ -56,18 +56,12 @@ class StudyRecipe(BaseModel):
         return "-".join(filter(None, (self.method.value, self.settings.output_loss)))
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """What a row was measured with."""
-        # Rows of feature mode are older than the key.
-        method = {} if self.method is Method.vkd else {"method": self.method.value}
-        return {**method, "keep": self.keep, "recipe": self.differences}
-
-    @property
     def effective(self) -> dict[str, Any]:
-        """The same with all defaults, as JSON has it."""
+        """What a row is measured with, all defaults among it, as JSON has it."""
         facts = BASELINES.get(self.method.value)
         return {
-            **self.identity,
+            "method": self.method.value,
+            "keep": self.keep,
             "recipe": self.settings.model_dump(mode="json"),
             "method_defaults": None if facts is None else asdict(facts),
         }
@@ -105,3 +99,15 @@ def load(file: Path) -> tuple[str, StudyRecipe]:
     if file.stem in RESERVED:
         raise UserError("base and gold are measured beside every recipe", where=file, remedy="give it another name")
     return file.stem, recipe
+
+
+def still_holds(then: Any, now: Any) -> bool:
+    """Whether what something was made with is still asked for; of keys that are newer, nothing can be told.
+
+    Args:
+        then: Settings as they were written down, `StudyRecipe.effective`, or less than that.
+        now: The settings of now.
+    """
+    if isinstance(now, dict) and isinstance(then, dict):
+        return all(key in now and still_holds(value, now[key]) for key, value in then.items())
+    return bool(now == then)

@@ -17,7 +17,7 @@ from benchmarks.study.attacks import Attack
 from benchmarks.study.cases import Place, role_of
 from benchmarks.study.kept import unlearn_or_find
 from benchmarks.study.measure import Laboratory
-from benchmarks.study.recipes import StudyRecipe
+from benchmarks.study.recipes import StudyRecipe, still_holds
 
 ROWS = provenance.RESULTS / "study.jsonl"
 IDENTITY = ("case", "recipe", "seed")
@@ -52,7 +52,7 @@ def run(
         wanted += [(name, seed, recipe, attacks) for seed in seeds for name, recipe in recipes.items()]
         laboratory: Laboratory | None = None
         for name, seed, recipe, asked in wanted:
-            settings = None if recipe is None else recipe.identity
+            settings = None if recipe is None else recipe.effective
             old = _found(out, place.name, name, seed, settings)
             missing = [attack for attack in asked if attack.name not in (old or {}).get("attacks", {})]
             if old is not None and not missing:
@@ -78,7 +78,7 @@ def run(
 
 def _found(out: Path, case: str, recipe: str, seed: int, settings: Any) -> dict[str, Any] | None:
     rows = [row for row in provenance.read(out) if (row["case"], row["recipe"], row["seed"]) == (case, recipe, seed)]
-    return rows[-1] if rows and rows[-1]["settings"] == settings else None
+    return rows[-1] if rows and still_holds(rows[-1]["settings"], settings) else None
 
 
 def _keep(out: Path, row: dict[str, Any]) -> None:

@@ -40,7 +40,8 @@ def with_recipe_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     asked = typer.Option(
         "--decoder-pass",
         help="After the visual pass, teach the language model that the original features of the forget pictures mean "
-        "nobody: a masked share of its decoder weights changes. Without it, W stays byte-identical.",
+        "nobody: the matrices of its attention change, or what --decoder-blocks and --decoder-density say. Without it, "
+        "W stays byte-identical.",
         rich_help_panel=_DECODER_PANEL,
     )
     keyword = inspect.Parameter.KEYWORD_ONLY

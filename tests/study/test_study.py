@@ -134,6 +134,23 @@ def test_rows_that_are_there_are_skipped_and_missing_attacks_added(rows: Path) -
     assert latest[-1]["settings"]["keep"] == "generic"
 
 
+@pytest.mark.parametrize(("key", "value", "again"), [("steps", 3, True), ("nothing_yet", 1, True), (None, None, False)])
+def test_a_row_that_was_measured_with_another_default_is_measured_again(
+    rows: Path, tmp_path: Path, key: str | None, value: object, again: bool
+) -> None:
+    """The recipe's own file need not have changed for it."""
+    place, lines, out = place_of(Case("llava", "robots"), rows.parent), list[str](), tmp_path / "rows.jsonl"
+    found = _rows(rows)
+    for row in found:
+        if row["recipe"] == "default" and key is None:
+            del row["settings"]["recipe"]["decay"]
+        elif row["recipe"] == "default":
+            row["settings"]["recipe"][key] = value
+    out.write_text("".join(json.dumps(row) + "\n" for row in found))
+    run([place], {"default": SHORT}, [0], [], out=out, tell=lines.append)
+    assert bool(lines) == again
+
+
 def test_a_kept_checkpoint_is_attacked_later_unless_it_does_not_fit(cases: Path, tmp_path: Path) -> None:
     place = place_of(Case("llava", "robots"), cases)
     recipe = StudyRecipe(what="", method="graddiff", recipe={"baseline": {"steps": 2}})
@@ -313,10 +330,10 @@ def test_the_recipes_of_the_study_are_recipes() -> None:
     for name in ("ga", "graddiff", "klmin", "npo", "manu", "mmunlearner"):
         assert found[name].method_name == name
         assert found[name].settings.baseline is None
-        assert found[name].identity == {"method": name, "keep": "retain", "recipe": {}}
+        assert (found[name].method.value, found[name].keep, found[name].differences) == (name, "retain", {})
     assert found["npo_vkd"].settings.model_dump(exclude_unset=True) == contestant("vkd-npo").overrides
     # Rows of feature mode that were measured before there were methods stay what they are.
-    assert found["default"].identity == {"keep": "retain", "recipe": {}}
+    assert (found["default"].keep, found["default"].differences) == ("retain", {})
 
 
 @pytest.mark.parametrize(
