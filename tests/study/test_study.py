@@ -331,7 +331,8 @@ def test_the_recipes_of_the_study_are_recipes() -> None:
         assert found[name].method_name == name
         assert found[name].settings.baseline is None
         assert (found[name].method.value, found[name].keep, found[name].differences) == (name, "retain", {})
-    assert found["npo_vkd"].settings.model_dump(exclude_unset=True) == contestant("vkd-npo").overrides
+    for loss in ("npo", "idk", "ga", "uniform"):
+        assert found[f"{loss}_vkd"].settings.model_dump(exclude_unset=True) == contestant(f"vkd-{loss}").overrides
     # Rows of feature mode that were measured before there were methods stay what they are.
     assert (found["default"].keep, found["default"].differences) == ("retain", {})
 
