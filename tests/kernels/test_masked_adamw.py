@@ -250,14 +250,45 @@ def test_the_eight_bit_code_bounds_its_error(scale, spread, seed):
     blocks = torch.arange(300) // 100
     average, square = torch.zeros(300, dtype=torch.int8), torch.zeros(300, dtype=torch.uint8)
     scales = torch.zeros(2, 3)
-    moments.encode(first, second, average, square, scales, blocks)
+    moments.encode(first, second, average, square, scales, blocks, torch.tensor(seed))
     back_first, back_second = moments.decode(average, square, scales, blocks)
     share = (first.abs() / scales[0][blocks]).sqrt()
     # q is off by half a unit at most: |d(m)| = 2 sqrt(|m| a) / 127 * 0.5 and a term of second order.
     assert ((back_first - first).abs() <= scales[0][blocks] * (share / 127 + 0.25 / 127**2) * 1.001).all()
-    # Rounded up, so that the denominator of a step never vanishes.
-    assert (back_second >= second * 0.999).all()
+    root = (second / scales[1][blocks]).sqrt().sqrt()
+    # One of the two neighbours: |d(v)| = 4 (v / a)^(3/4) a / 255 and terms of higher order.
+    assert ((back_second - second).abs() <= scales[1][blocks] * ((root + 1.01 / 255) ** 4 - root**4) * 1.001).all()
+    # The denominator of a step never vanishes.
     assert (back_second[second >= 1e-30] > 0).all()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_the_second_moment_in_eight_bits_follows_the_true_one(implementation):
+    """It changes by a thousandth a step: rounded up it would only ever grow, rounded to nearest stand still."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.zeros(2048, device=DEVICE))
+    spread = torch.randn(2048).exp()
+    optimizer = MaskedAdamW(
+        [weight],
+        {weight: torch.rand(2048) < 0.9},
+        lr=0.0,
+        max_norm=None,
+        moments="int8",
+        implementation=implementation,
+    )
+    chosen = optimizer.selection(weight).to_bool().cpu()
+    truth = torch.zeros(2048)
+    for step in range(300):
+        gradient = torch.randn(2048) * spread * (1.0 if step < 150 else 0.1)
+        truth = 0.999 * truth + 0.001 * gradient.square()
+        weight.grad = gradient.to(DEVICE)
+        optimizer.step()
+    state = optimizer.state[weight]
+    scales = state["scales"].cpu()[1][torch.arange(2048)[chosen] // 1024]
+    found = (state["exp_avg_sq"].cpu().float() / 255) ** 4 * scales
+    ratio = found / truth[chosen]
+    assert 0.97 < float(ratio.mean()) < 1.03
+    assert 0.9 < float(ratio.median()) < 1.1
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -381,7 +381,7 @@ class MaskedAdamW(torch.optim.Optimizer):
                 [selection.positions for selection in selections],
                 torch.tensor(rows, dtype=wide).to(device, non_blocking=True),
                 shrink.to(device=device, dtype=wide),
-                seeds if stochastic else [],
+                seeds if stochastic or self._eight_bit else [],
                 packed,
                 layout,
                 implementation,

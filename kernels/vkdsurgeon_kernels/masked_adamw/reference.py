@@ -42,7 +42,8 @@ def step_parameter(
         positions: [K] selected elements in row-major order; None when all are.
         hyper: [9], see `COLUMNS`; tensors, so that a schedule never recompiles.
         shrink: Scalar that clips the gradient.
-        noise: Scalar int64 seed for stochastic rounding; None rounds to nearest.
+        noise: Scalar int64 seed, for the codes of the second moment and, without `master`, for the stochastic rounding of
+            bfloat16; None where there is neither.
         packed: Whether the gradient holds the selected elements only.
     """
     flat, index = parameter.view(-1), None if positions is None else positions.long()
@@ -66,10 +67,12 @@ def step_parameter(
         average.copy_(first)
         square.copy_(second)
     else:
-        moments.encode(first, second, average, square, scales, blocks)
+        assert noise is not None
+        moments.encode(first, second, average, square, scales, blocks, noise)
     if master is not None:
         master.copy_(value)
-    rounded = value.to(parameter.dtype) if noise is None else rounding.stochastic(value, noise)
+    at_random = noise is not None and master is None and parameter.dtype == torch.bfloat16
+    rounded = rounding.stochastic(value, noise) if at_random else value.to(parameter.dtype)
     if index is None:
         flat.copy_(rounded)
     else:

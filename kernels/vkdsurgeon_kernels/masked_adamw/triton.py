@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vkdsurgeon_kernels.bitmask import BLOCK
 from vkdsurgeon_kernels.launch import LAUNCH_OPTIONS, Variant
-from vkdsurgeon_kernels.masked_adamw.moments import TINY
+from vkdsurgeon_kernels.masked_adamw.moments import OTHER, TINY
 from vkdsurgeon_kernels.masked_adamw.rounding import MIX_1, MIX_2
 
 _WORDS = 32
@@ -31,7 +31,7 @@ _PARAMETER, _GRADIENT, _AVERAGE, _SQUARE, _MASTER, _SCALES, _WORDS_AT, _POSITION
 _LR, _DECAY, _BETA1, _REST1, _BETA2, _REST2, _UNBIAS1, _UNBIAS2, _EPS, _HYPER = (
     tl.constexpr(column) for column in range(10)
 )
-_MIX_1, _MIX_2, _TINY = tl.constexpr(MIX_1), tl.constexpr(MIX_2), tl.constexpr(TINY)
+_MIX_1, _MIX_2, _OTHER, _TINY = (tl.constexpr(number) for number in (MIX_1, MIX_2, OTHER, TINY))
 
 
 @triton.jit
@@ -70,12 +70,24 @@ def _block_offsets(left, ALIGNED: tl.constexpr, WORDS: tl.constexpr):
 
 
 @triton.jit
-def _stochastic(value, position, seed):
-    """As `rounding.stochastic`, still float32 with the low 16 bits zero."""
+def _noise_bits(position, seed):
+    """As `rounding.noise_bits`."""
     x = position.to(tl.uint32) ^ seed.to(tl.uint32)
     x = (x ^ (x >> 16)) * _MIX_1
     x = (x ^ (x >> 15)) * _MIX_2
-    noise = (x ^ (x >> 15)) & 0xFFFF
+    return (x ^ (x >> 15)) & 0xFFFF
+
+
+@triton.jit
+def _power(code):
+    share = code / 255
+    return (share * share) * (share * share)
+
+
+@triton.jit
+def _stochastic(value, position, seed):
+    """As `rounding.stochastic`, still float32 with the low 16 bits zero."""
+    noise = _noise_bits(position, seed)
     bits = value.to(tl.uint32, bitcast=True)
     moved = ((bits + noise) & 0xFFFF0000).to(tl.float32, bitcast=True)
     finite = (bits & 0x7F800000) != 0x7F800000
@@ -140,8 +152,7 @@ def masked_adamw_bitmap_kernel(
         square_at = square_at.to(tl.pointer_type(tl.uint8)) + before + position
         first = tl.load(average_at, mask=bits, other=0).to(tl.float32) / 127
         first = first * tl.abs(first) * tl.load(scale_at)
-        second = tl.load(square_at, mask=bits, other=0).to(tl.float32) / 255
-        second = (second * second) * (second * second) * tl.load(scale_at + blocks)
+        second = _power(tl.load(square_at, mask=bits, other=0).to(tl.float32)) * tl.load(scale_at + blocks)
     else:
         average_at = average_at.to(tl.pointer_type(tl.float32)) + before + position
         square_at = square_at.to(tl.pointer_type(tl.float32)) + before + position
@@ -159,7 +170,12 @@ def masked_adamw_bitmap_kernel(
         tl.store(scale_at + blocks, second_scale)
         code = tl.floor(tl.sqrt(tl.abs(first) / tl.maximum(first_scale, _TINY)) * 127 + 0.5)
         tl.store(average_at, tl.where(first < 0, -code, code).to(tl.int8), mask=bits)
-        code = tl.ceil(tl.sqrt(tl.sqrt(second / tl.maximum(second_scale, _TINY))) * 255)
+        share = second / tl.maximum(second_scale, _TINY)
+        below = tl.floor(tl.sqrt(tl.sqrt(share)) * 255)
+        low, high = _power(below), _power(below + 1)
+        noise = _noise_bits(before + position, tl.load(row + _SEED) ^ _OTHER).to(tl.float32) / 65536
+        code = below + tl.where((share - low) / (high - low) > noise, 1.0, 0.0)
+        code = tl.maximum(code, tl.where(second > 0, 1.0, 0.0))
         tl.store(square_at, tl.minimum(code, 255.0).to(tl.uint8), mask=bits)
     else:
         tl.store(average_at, first, mask=bits)
@@ -283,17 +299,18 @@ def step(
     hyper = hyper.to(device, non_blocking=True)
     if blocks.numel() == 0:
         return
+    stochastic = bool(seeds) and not masters and parameters[0].dtype == torch.bfloat16
     if layout == "bitmap":
         masked_adamw_bitmap_kernel[(blocks.numel(),)](
             table, blocks, hyper, shrink, parameters[0], gradients[0],
-            MASTER=bool(masters), EIGHT_BIT=bool(scales), STOCHASTIC=bool(seeds), PACKED=packed,
+            MASTER=bool(masters), EIGHT_BIT=bool(scales), STOCHASTIC=stochastic, PACKED=packed,
             ALIGNED=_aligned(parameters, sizes) and (packed or _aligned(gradients, sizes)), WORDS=_WORDS,
             num_warps=_WARPS, **LAUNCH_OPTIONS,
         )  # fmt: skip
     else:
         masked_adamw_list_kernel[(blocks.numel(),)](
             table, blocks, hyper, shrink, parameters[0], gradients[0], positions[0],
-            MASTER=bool(masters), STOCHASTIC=bool(seeds), PACKED=packed, LENGTH=BLOCK,
+            MASTER=bool(masters), STOCHASTIC=stochastic, PACKED=packed, LENGTH=BLOCK,
             num_warps=_WARPS, **LAUNCH_OPTIONS,
         )  # fmt: skip
 
