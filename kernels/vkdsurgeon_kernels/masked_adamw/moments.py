@@ -4,9 +4,9 @@ First moment: q = sign(m) 127 sqrt(|m| / a), int8, to nearest. Second: q = 255 (
 magnitude in the block. The roots give the small values the resolution (relative range 1.6e4 and 4e9) that block-wise
 dynamic codes buy with a table (Dettmers et al., arXiv 2110.02861), and every implementation computes them alike.
 
-A step changes the second moment by a thousandth, a code by some hundredths. Rounding to nearest would freeze it, rounding
-up lift it at every step, so it goes to one of the two neighbours with probabilities that make the expectation of v exact
-(`rounding`). What is not zero never becomes zero, so that the step never explodes.
+A step changes the second moment by a thousandth, a code by some hundredths. Rounding to nearest would freeze it,
+rounding up lift it at every step, so it goes to one of the two neighbours with probabilities that make the expectation
+of v exact (`rounding`). What is not zero never becomes zero, so that the step never explodes.
 """
 
 from __future__ import annotations

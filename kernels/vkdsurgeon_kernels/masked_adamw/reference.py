@@ -42,8 +42,8 @@ def step_parameter(
         positions: [K] selected elements in row-major order; None when all are.
         hyper: [9], see `COLUMNS`; tensors, so that a schedule never recompiles.
         shrink: Scalar that clips the gradient.
-        noise: Scalar int64 seed, for the codes of the second moment and, without `master`, for the stochastic rounding of
-            bfloat16; None where there is neither.
+        noise: Scalar int64 seed, for the codes of the second moment and, without `master`, for the stochastic rounding
+            of bfloat16; None where there is neither.
         packed: Whether the gradient holds the selected elements only.
     """
     flat, index = parameter.view(-1), None if positions is None else positions.long()
