@@ -71,8 +71,10 @@ def step_parameter(
         moments.encode(first, second, average, square, scales, blocks, noise)
     if master is not None:
         master.copy_(value)
-    at_random = noise is not None and master is None and parameter.dtype == torch.bfloat16
-    rounded = rounding.stochastic(value, noise) if at_random else value.to(parameter.dtype)
+    if noise is not None and master is None and parameter.dtype == torch.bfloat16:
+        rounded = rounding.stochastic(value, noise)
+    else:
+        rounded = value.to(parameter.dtype)
     if index is None:
         flat.copy_(rounded)
     else:
