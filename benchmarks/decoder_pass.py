@@ -144,7 +144,7 @@ class Laboratory:
                     "density": density,
                     "seed": seed,
                     "seconds": seconds,
-                    "settings": settings,
+                    "settings": decoder.model_dump(mode="json"),
                     "text_keep_set": "built-in" if text is None else "half of the text records",
                     "selected_elements": decoded.mask.count,
                     "gate": {**vars(verdict), "met": verdict.met},
@@ -164,7 +164,7 @@ def main() -> None:
     """Run the seeds; print and keep one JSON line each."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--densities", type=float, nargs="+", default=[0.25])
+    parser.add_argument("--densities", type=float, nargs="+", default=[DecoderRecipe().density])
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="Keys of the section `decoder`.")
     parser.add_argument("--built-in-text", action="store_true", help="No text records in the keep set.")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="What is measured.")

@@ -243,20 +243,20 @@ def operate(
     clock.lap("saliency")
 
     listen("training", None)
-    optimizer = make_optimizer(parameters, mask, recipe)
-    harden = prepare_hardening(stack, lessons, optimizer, recipe, job.seed)
-    start = pass_over(stack, lessons[0], lessons[0].held_out, recipe).loss
-    course = Course(Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=harden)
-    if kept is not None:
-        course.restore(kept)
-
-    def heard(step: Step) -> None:
-        course.stepped(step)
-        listen("training", step)
-        keeper.step()
-
     with ExitStack() as training:
+        optimizer = make_optimizer(parameters, mask, recipe)
         training.callback(optimizer.detach_hooks)
+        harden = prepare_hardening(stack, lessons, optimizer, recipe, job.seed)
+        start = pass_over(stack, lessons[0], lessons[0].held_out, recipe).loss
+        course = Course(Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=harden)
+        if kept is not None:
+            course.restore(kept)
+
+        def heard(step: Step) -> None:
+            course.stepped(step)
+            listen("training", step)
+            keeper.step()
+
         # A simulated attacker needs the gradients of all rows.
         if harden is None:
             training.enter_context(restrict_weight_gradients(stack, optimizer))

@@ -101,6 +101,9 @@ def load(file: Path) -> tuple[str, StudyRecipe]:
     return file.stem, recipe
 
 
+_SECTIONS = {"settings", "recipe", "decoder", "baseline", "method_defaults"}
+
+
 def still_holds(then: Any, now: Any) -> bool:
     """Whether what something was made with is still asked for; of keys that are newer, nothing can be told.
 
@@ -108,6 +111,9 @@ def still_holds(then: Any, now: Any) -> bool:
         then: Settings as they were written down, `StudyRecipe.effective`, or less than that.
         now: The settings of now.
     """
-    if isinstance(now, dict) and isinstance(then, dict):
-        return all(key in now and still_holds(value, now[key]) for key, value in then.items())
-    return bool(now == then)
+    if not (isinstance(then, dict) and isinstance(now, dict)):
+        return bool(then == now)
+    return all(
+        key in now and (still_holds(value, now[key]) if key in _SECTIONS else value == now[key])
+        for key, value in then.items()
+    )

@@ -134,7 +134,10 @@ def test_rows_that_are_there_are_skipped_and_missing_attacks_added(rows: Path) -
     assert latest[-1]["settings"]["keep"] == "generic"
 
 
-@pytest.mark.parametrize(("key", "value", "again"), [("steps", 3, True), ("nothing_yet", 1, True), (None, None, False)])
+@pytest.mark.parametrize(
+    ("key", "value", "again"),
+    [("steps", 3, True), ("layers", {}, True), ("nothing_yet", 1, True), (None, None, False)],
+)
 def test_a_row_that_was_measured_with_another_default_is_measured_again(
     rows: Path, tmp_path: Path, key: str | None, value: object, again: bool
 ) -> None:

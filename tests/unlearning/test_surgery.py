@@ -347,3 +347,18 @@ def test_no_gradient_hooks_stay_after_an_error(llava: Path, sets: dict[str, Path
         operate(ready, interrupt)
     for parameter in ready.stack.visual_parameters().values():
         assert not parameter._post_accumulate_grad_hooks
+
+
+def test_no_gradient_hooks_stay_where_training_cannot_begin(
+    llava: Path, sets: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    ready = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], QUICK))
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("vkdsurgeon.surgery.prepare_hardening", full)
+    with pytest.raises(MemoryError):
+        operate(ready, lambda *_: None)
+    for parameter in ready.stack.visual_parameters().values():
+        assert not parameter._post_accumulate_grad_hooks

@@ -205,10 +205,12 @@ def _operate(
         listen("decoder training", step)
         keeper.step()
 
-    with Keeper(journal, DECODER, course.snapshot) as keeper:
-        train(book, drawn.decks, eyes, optimizer, recipe, heard, done=course.step)
-        keeper.save()
-    optimizer.detach_hooks()
+    try:
+        with Keeper(journal, DECODER, course.snapshot) as keeper:
+            train(book, drawn.decks, eyes, optimizer, recipe, heard, done=course.step)
+            keeper.save()
+    finally:
+        optimizer.detach_hooks()
     clock.lap("decoder training")
 
     changes, selected = _as_written(job, mask, parameters, optimizer, before)

@@ -100,7 +100,8 @@ def train_masked(
         SurgeryError: The loss is not finite.
     """
     optimizer = optimizer_for(parameters, mask, weight_decay=weight_decay, clip=clip)
-    movement = Movement(parameters, mask, optimizer)
-    last = train(parts, optimizer, schedule, listen)
-    optimizer.detach_hooks()
-    return movement, last
+    try:
+        movement = Movement(parameters, mask, optimizer)
+        return movement, train(parts, optimizer, schedule, listen)
+    finally:
+        optimizer.detach_hooks()

@@ -31,6 +31,8 @@ def _step(
     layout: str,
     implementation: str,
 ) -> None:
+    if scales and not seeds:
+        raise ValueError("moments in eight bits are rounded at random and need seeds")
     if implementation == "triton":
         from vkdsurgeon_kernels.masked_adamw import triton
 

@@ -43,7 +43,7 @@ class MaskedAdamW(torch.optim.Optimizer):
             `step()`. `step` makes the whole step then, leaving `step()` nothing to do: no buffer, but neither clipping
             nor several backward passes per step. Both act before DistributedDataParallel has averaged the gradient,
             and hide it from a loss scaler. None leaves gradients where torch puts them, and all of these work.
-        seed: Of stochastic rounding.
+        seed: Of stochastic rounding: of bfloat16 without masters, and of the second moment in eight bits.
         implementation: `auto`, `triton`, `compiled` or `reference`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Stochastic rounding to bfloat16: up or down with probabilities that make the expectation exact.
+"""Stochastic rounding, to bfloat16 and of eight-bit moments: up or down so that the expectation is exact.
 
 The noise is a hash of the element's position, the parameter and the step, not a stream: every implementation draws
 the same bits, a resumed run draws what the straight run drew.
