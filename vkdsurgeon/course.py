@@ -30,6 +30,26 @@ class Companion(Protocol):
         """Go on with it."""
 
 
+@dataclass(frozen=True)
+class Companions:
+    """Several companions as one.
+
+    Attributes:
+        members: By name.
+    """
+
+    members: Mapping[str, Companion]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What they carry, by name."""
+        return {name: member.state_dict() for name, member in self.members.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with it."""
+        for name, member in self.members.items():
+            member.load_state_dict(state[name])
+
+
 @dataclass
 class Course:
     """The training of one student, schedule after schedule.
@@ -76,9 +96,12 @@ class Course:
 
     @property
     def schedule(self) -> tuple[int, float]:
-        """Steps and peak step size of the schedule under way: an extension has half of both."""
+        """Steps and peak of the schedule under way: an extension has half of both.
+
+        The peak is the recipe's step size, or where it has none a factor of the size that is measured.
+        """
         share = 1.0 if not self.verdicts else 0.5
-        return max(int(self.recipe.planned_steps * share), 1), self.recipe.step_size * share
+        return max(int(self.recipe.planned_steps * share), 1), (self.recipe.step_size or 1.0) * share
 
     def begin(self) -> None:
         """Begin a schedule, or go on with one that was begun."""
@@ -152,7 +175,6 @@ class Course:
 
     def _again(self, verdict: dict[str, Any]) -> Verdict:
         # The bounds may be others than those of the run that measured it.
-        forget, retain = verdict["pictures"]
-        on_forget, on_retain = verdict["held_out"]
-        ratio, drift = verdict["forget_ratio"], verdict["retain_drift"]
-        return judge(self.recipe, ratio, drift, (forget, retain), (on_forget, on_retain))
+        measured = {key: value for key, value in verdict.items() if key not in ("met", "own_allowed", "agree_needed")}
+        pairs = {key: tuple(measured[key]) for key in ("pictures", "held_out")}
+        return judge(self.recipe, **(measured | pairs))

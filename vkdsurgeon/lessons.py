@@ -3,19 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
-import torch
+from torch import Generator
 
 from vkdsurgeon.data.variants import variants
+from vkdsurgeon.errors import UserError
 from vkdsurgeon.features import FeatureStore, PictureSet, TeacherPass, spread, teacher_features
 from vkdsurgeon.objectives.distances import feature_loss
 from vkdsurgeon.objectives.forget import FORGET_TARGETS, ForgetTargets, TargetContext
+from vkdsurgeon.objectives.identity import IdentityReader
+from vkdsurgeon.objectives.reading import TargetReading, read_targets
+from vkdsurgeon.objectives.stretched import StretchedTargets
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.stop import split_validation
 from vkdsurgeon.teacher import Teacher
 from vkdsurgeon.unlearn import Lesson
 from vkdsurgeon.visual import VisualStack
+
+# Pictures that the stop rule looks at, per set, and copies of each of them, as far as that goes.
+_LOOKED_AT, _LOOKS = 256, 4
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What the student is taught, and what it is judged by.
+
+    Attributes:
+        forget: The forget lesson; its targets are a `StretchedTargets`.
+        retain: The retain lesson.
+        targets: What the strategy made.
+        readings: What the forget targets read as, by layer.
+        readers: Read subjects off features, by layer.
+        teacher: The teacher's features of the retain lesson's pictures are its targets; these are those of the forget
+            lesson's.
+    """
+
+    forget: Lesson
+    retain: Lesson
+    targets: ForgetTargets
+    readings: dict[str, TargetReading]
+    readers: dict[str, IdentityReader]
+    teacher: FeatureStore
+
+    @property
+    def both(self) -> tuple[Lesson, Lesson]:
+        """Forgetting and retention."""
+        return self.forget, self.retain
+
+    @property
+    def stretched(self) -> StretchedTargets:
+        """The forget lesson's targets."""
+        assert isinstance(self.forget.targets, StretchedTargets)
+        return self.forget.targets
+
+
+@dataclass(frozen=True)
+class _Division:
+    """Pictures of a set with their copies, and what is done with them.
+
+    Attributes:
+        pictures: Originals, copies to train on, copies to look at.
+        known: Originals that are trained on.
+        train: These and their copies.
+        judged: What the stop rule looks at.
+        apart: Whether nothing of that was trained on in any form.
+    """
+
+    pictures: PictureSet
+    known: list[int]
+    train: list[int]
+    judged: list[int]
+    apart: bool
 
 
 def make_lessons(
@@ -23,12 +83,12 @@ def make_lessons(
     forget: PictureSet,
     keep: PictureSet,
     recipe: Recipe,
-    generator: torch.Generator,
+    generator: Generator,
     *,
     forget_teacher: Teacher | None = None,
     retain_teacher: Teacher | None = None,
     look: TeacherPass = teacher_features,
-) -> tuple[list[Lesson], ForgetTargets]:
+) -> Lessons:
     """Run the teachers and make the forget and the retain lesson.
 
     Args:
@@ -41,21 +101,15 @@ def make_lessons(
         retain_teacher: Teacher of the kept pictures, and the space that identities are taken from.
         look: Runs the own teacher over a set; one that remembers saves the passes of later runs on the same weights.
 
-    Returns:
-        The forget and the retain lesson, and what the forget targets are.
-
     Raises:
-        UserError: The sets do not suffice for the forget target, or a teacher cannot be loaded.
+        UserError: The sets do not suffice for the forget target, a teacher cannot be loaded, or the targets still read
+            as the subjects that are to be forgotten.
     """
     budget = int(recipe.cache_gib * (1 << 30)) // 2
-    parts = [split_validation(pictures.subjects, recipe.validation_share) for pictures in (forget, keep)]
-    originals = (len(forget), len(keep))
-    forget, keep = (
-        _with_copies(stack, pictures, trained, recipe, batch, budget)
-        for pictures, (trained, _), batch in zip(
-            (forget, keep), parts, (recipe.forget_batch, recipe.retain_batch), strict=True
-        )
-    )
+    originals = len(forget), len(keep)
+    forgetting = _divide(stack, forget, recipe, recipe.forget_batch, budget)
+    keeping = _divide(stack, keep, recipe, recipe.retain_batch, budget)
+    forget, keep = forgetting.pictures, keeping.pictures
     layers = tuple(recipe.layers)
     watched = tuple({**recipe.layers, **recipe.retention_layers})
     own = look(stack, forget, layers, recipe.micro_batch, budget)
@@ -63,67 +117,112 @@ def make_lessons(
         kept = look(stack, keep, watched, recipe.micro_batch, budget)
     else:
         kept = retain_teacher.features(keep.pictures, watched, recipe.micro_batch, budget)
-    targets = FORGET_TARGETS[recipe.forget_target](
-        TargetContext(
-            recipe=recipe,
-            forget=own,
-            keep=kept,
-            forget_subjects=forget.subjects,
-            keep_subjects=keep.subjects,
-            originals=originals,
-            generator=generator,
-            altered=lambda alter: teacher_features(
-                stack, PictureSet(stack, forget.pictures, 0, alter=alter), layers, recipe.micro_batch, budget
-            ),
-            reference=None
-            if forget_teacher is None
-            else partial(forget_teacher.features, forget.pictures, layers, recipe.micro_batch, budget),
-            empty=partial(FeatureStore, budget),
-        )
+    context = TargetContext(
+        recipe=recipe,
+        forget=own,
+        keep=kept,
+        forget_subjects=forget.subjects,
+        keep_subjects=keep.subjects,
+        forget_known=forgetting.known,
+        keep_known=keeping.known,
+        generator=generator,
+        altered=lambda alter: teacher_features(
+            stack, PictureSet(stack, forget.pictures, 0, alter=alter), layers, recipe.micro_batch, budget
+        ),
+        reference=None
+        if forget_teacher is None
+        else partial(forget_teacher.features, forget.pictures, layers, recipe.micro_batch, budget),
+        empty=partial(FeatureStore, budget),
     )
-    lessons = []
-    for name, pictures, own_pictures, (trained, held_out), store, places, loss, weight, batch in (
-        (
+    targets = FORGET_TARGETS[recipe.forget_target](context)
+    readers = {layer: context.reader(layer, stack.device) for layer in layers}
+    subjects = [forget.subjects[index] for index in forgetting.known]
+    readings = targets.readings or {
+        layer: read_targets(
+            readers[layer],
+            [own.all(layer)[index] for index in forgetting.known],
+            [targets.features.all(layer)[index] for index in forgetting.known],
+            subjects,
+        )
+        for layer in layers
+    }
+    check_targets(recipe, readings)
+    return Lessons(
+        forget=Lesson(
             "forget",
             forget,
-            originals[0],
-            parts[0],
-            targets.features,
+            StretchedTargets(own, targets.features),
             recipe.layers,
-            targets.loss or feature_loss({recipe.distance: 1.0}),
+            feature_loss({recipe.distance: 1.0}),
+            forgetting.train,
+            forgetting.judged,
             1.0,
             recipe.forget_batch,
+            originals=originals[0],
+            apart=forgetting.apart,
         ),
-        (
+        retain=Lesson(
             "retain",
             keep,
-            originals[1],
-            parts[1],
             kept,
             recipe.retention_layers,
             feature_loss(recipe.retention_distance),
+            keeping.train,
+            keeping.judged,
             recipe.retain_weight,
             recipe.retain_batch,
+            {layer: spread(kept.all(layer)[: originals[1]]) for layer in layers},
+            originals=originals[1],
+            apart=keeping.apart,
         ),
-    ):
-        train_on = [*trained, *range(own_pictures, len(pictures))]
-        told_apart = layers if name == "retain" else ()
-        spreads = {layer: spread(store.all(layer)[:own_pictures]) for layer in told_apart}
-        lessons.append(
-            Lesson(name, pictures, store, places, loss, train_on, held_out or train_on, weight, batch, spreads)
-        )
-    return lessons, targets
+        targets=targets,
+        readings=readings,
+        readers=readers,
+        teacher=own,
+    )
 
 
-def _with_copies(
-    stack: VisualStack, pictures: PictureSet, trained: Sequence[int], recipe: Recipe, batch: int, budget: int
-) -> PictureSet:
+def check_targets(recipe: Recipe, readings: dict[str, TargetReading]) -> None:
+    """Refuse targets that still are the person.
+
+    Raises:
+        UserError: At some layer, the targets of a subject read as that subject more often than chance.
+    """
+    for layer, reading in readings.items():
+        if reading.still:
+            raise UserError(
+                f"the forget targets of {reading.still} subject(s) still read as the subject itself at {layer!r}: "
+                "training towards them would forget nothing",
+                where=f"forget target {recipe.forget_target!r}",
+                value=f"{reading.own} of {reading.images} targets read as their own subject (before: "
+                f"{reading.original})",
+                expected=f"no more than chance, which is 1 in {reading.subjects}",
+                remedy="give more pictures of each subject and more retain subjects of the same kind, or another "
+                "forget_target or --seed",
+            )
+
+
+def _divide(stack: VisualStack, pictures: PictureSet, recipe: Recipe, batch: int, budget: int) -> _Division:
+    known, held_out = split_validation(pictures.subjects, recipe.validation_share)
+    # A subject with too few pictures to spare one is judged on copies that are not trained on.
+    spared = {pictures.subjects[index] for index in held_out}
+    unspared = [index for index in known if pictures.subjects[index] not in spared]
+    originals = held_out[:: max(1, -(-len(held_out) // _LOOKED_AT))]
+    copied = [*originals, *unspared[:: max(1, -(-len(unspared) // _LOOKED_AT))]]
+    looks = min(_LOOKS, max(_LOOKED_AT // max(len(copied), 1) - len(originals) // max(len(copied), 1), 1))
     # No more than the steps can draw: each copy costs the teacher a pass.
-    affordable = batch * recipe.planned_steps // max(len(trained), 1) - 1
+    affordable = batch * recipe.planned_steps // max(len(known), 1) - 1
     count = min(recipe.copies, max(affordable, 0))
-    if count == 0:
-        return pictures
-    return PictureSet(stack, [*pictures.pictures, *variants(pictures.pictures, trained, count)], budget)
+    training = variants(pictures.pictures, known, count)
+    judging = variants(pictures.pictures, copied, looks, after=count)
+    first = len(pictures)
+    return _Division(
+        PictureSet(stack, [*pictures.pictures, *training, *judging], budget),
+        known,
+        [*known, *range(first, first + len(training))],
+        [*originals, *range(first + len(training), first + len(training) + len(judging))],
+        bool(held_out) and not unspared,
+    )
 
 
 def unknown_layers(recipe: Recipe, known: Sequence[str]) -> list[tuple[str, str]]:

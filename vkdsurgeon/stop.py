@@ -6,21 +6,36 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from vkdsurgeon.objectives.reading import most_by_chance
 from vkdsurgeon.recipe import Recipe
+
+
+# Retained pictures that may read otherwise than before, beyond which retention is not what it was.
+_LOST = 0.02
+# Where the teacher itself reads nobody, this share of the way to the targets is asked for instead.
+_WAY = 0.8
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the stop rule saw after a finished learning-rate decay.
+    """What the stop rule saw after a finished learning-rate decay, on pictures that were not trained on.
 
     Attributes:
-        forget_ratio: Forget loss on the held-out forget pictures over its value before training.
-        retain_drift: Squared error of the held-out retain pictures' features over the variance of such features over
-            pictures.
-        met: Both are within the recipe's bounds.
-        pictures: Number of forget and retain pictures it was measured on.
-        held_out: Whether the forget and the retain pictures were held out; else they were trained on, because no
-            subject had enough pictures to spare one.
+        forget_ratio: Squared distance of the forget pictures' features to their targets, over that of the teacher's.
+        retain_drift: Squared error of the retain pictures' features over the variance of such features over pictures.
+        met: Whether forgetting is complete and retention intact.
+        pictures: Number of forget and retain pictures it was measured on, altered copies among them.
+        held_out: Whether the forget and the retain pictures were held out; else some were copies of pictures that were
+            trained on, because their subject had too few to spare one.
+        own: Forget pictures that read as their own subject, of those that the teacher reads so; at the layer that tells
+            most.
+        base_own: How many the teacher reads so.
+        own_allowed: Most that chance would let read so.
+        subjects: Subjects that can be read, forgotten and kept ones.
+        agree: Retain pictures that read as the teacher reads them.
+        agree_needed: Fewest that were asked for.
+        reach: Share of the way to their targets that forget pictures went.
+        stretch: How much longer the way was made in training, because pictures that are not trained on lag behind.
     """
 
     forget_ratio: float
@@ -28,6 +43,14 @@ class Verdict:
     met: bool
     pictures: tuple[int, int]
     held_out: tuple[bool, bool]
+    own: int
+    base_own: int
+    own_allowed: int
+    subjects: int
+    agree: int
+    agree_needed: int
+    reach: float
+    stretch: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,44 +67,78 @@ class Choice:
 
 
 def judge(
-    recipe: Recipe, forget_ratio: float, retain_drift: float, pictures: tuple[int, int], held_out: tuple[bool, bool]
+    recipe: Recipe,
+    *,
+    forget_ratio: float,
+    retain_drift: float,
+    pictures: tuple[int, int],
+    held_out: tuple[bool, bool],
+    own: int,
+    base_own: int,
+    subjects: int,
+    agree: int,
+    reach: float,
+    stretch: float = 1.0,
 ) -> Verdict:
-    """Apply the recipe's bounds. Only ever call it after the decay: retention dips early and recovers late."""
-    met = forget_ratio <= recipe.forget_ratio and retain_drift <= recipe.retain_drift
-    return Verdict(forget_ratio, retain_drift, met, pictures, held_out)
+    """Whether forgetting is complete and retention intact, see `Verdict` for the arguments.
+
+    Forgetting: no more forget pictures read as their own subject than chance would let (5 % one-sided). Retention: not
+    significantly more than 2 % of the retain pictures read otherwise than before, and the drift is within its bound.
+    Only ever call it after the decay: retention dips early and recovers late.
+    """
+    own_allowed = most_by_chance(pictures[0], 1 / subjects)
+    agree_needed = pictures[1] - most_by_chance(pictures[1], _LOST)
+    # A teacher that reads nobody on these pictures cannot tell whether somebody was forgotten.
+    forgotten = own <= own_allowed if base_own > own_allowed else reach >= _WAY
+    met = forgotten and agree >= agree_needed and retain_drift <= recipe.retain_drift
+    return Verdict(
+        forget_ratio=forget_ratio,
+        retain_drift=retain_drift,
+        met=met,
+        pictures=pictures,
+        held_out=held_out,
+        own=own,
+        base_own=base_own,
+        own_allowed=own_allowed,
+        subjects=subjects,
+        agree=agree,
+        agree_needed=agree_needed,
+        reach=reach,
+        stretch=stretch,
+    )
 
 
 def choose(recipe: Recipe, verdicts: Sequence[Verdict], among: Iterable[int]) -> Choice:
     """The best verdict, without labels: what a run writes when its budget ends before the stop rule is met.
 
-    A verdict that meets the stop rule; else, of those whose retain drift is within its bound, the one with the lowest
-    forget ratio; else the one with the lowest weighted excess, that is max(0, ratio / bound - 1) + max(0, drift / bound
-    - 1). The earlier of equals. Adding a verdict never makes another of the former ones the best, so that it is enough
-    to keep the best state so far.
+    A verdict that meets the stop rule; else, of those that kept what they should, the one with the fewest forget
+    pictures read as their own subject, and of these the one with the lowest forget ratio; else the one with the least
+    retain drift. The earlier of equals. Adding a verdict never makes another of the former ones the best, so that it is
+    enough to keep the best state so far.
 
     Args:
         recipe: The bounds.
         verdicts: All of them.
         among: Indices of those to choose from; at least one.
     """
-    met, within, nearest = (
+    reasons = (
         "the stop rule was met",
-        "not met: the lowest forget ratio among the verdicts within the bound of the retain drift",
-        "not met, and no verdict within the bound of the retain drift: the lowest weighted excess over both bounds",
+        "not met: the fewest forget pictures read as their own subject, among the verdicts within the bounds of "
+        "retention",
+        "not met, and no verdict within the bounds of retention: the lowest retain drift",
     )
 
-    def rank(index: int) -> tuple[int, float, int]:
+    def rank(index: int) -> tuple[int, float, float, int]:
         verdict = verdicts[index]
-        ratio, drift = verdict.forget_ratio, verdict.retain_drift
         if verdict.met:
-            return 0, 0.0, index
-        if drift <= recipe.retain_drift and math.isfinite(ratio):
-            return 1, ratio, index
-        excess = max(0.0, ratio / recipe.forget_ratio - 1) + max(0.0, drift / recipe.retain_drift - 1)
-        return 2, excess if math.isfinite(ratio + drift) else math.inf, index
+            return 0, 0.0, 0.0, index
+        intact = verdict.retain_drift <= recipe.retain_drift and verdict.agree >= verdict.agree_needed
+        if intact and math.isfinite(verdict.forget_ratio):
+            return 1, verdict.own, verdict.forget_ratio, index
+        return 2, verdict.retain_drift if math.isfinite(verdict.retain_drift) else math.inf, 0.0, index
 
     best = min(among, key=rank)
-    return Choice(best, (met, within, nearest)[rank(best)[0]])
+    return Choice(best, reasons[rank(best)[0]])
 
 
 def split_validation(subjects: tuple[str, ...], share: float) -> tuple[list[int], list[int]]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from vkdsurgeon_kernels import restrict_weight_gradients
+from vkdsurgeon_kernels import MaskedAdamW, restrict_weight_gradients
 
-from vkdsurgeon.course import VISUAL, Course
+from vkdsurgeon.course import VISUAL, Companions, Course
 from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.depth import limit_depth
 from vkdsurgeon.errors import SurgeryError, UserError
@@ -25,12 +25,15 @@ from vkdsurgeon.journal.journal import Journal, Keeper
 from vkdsurgeon.journal.state import Trainee
 from vkdsurgeon.lessons import make_lessons, unknown_layers
 from vkdsurgeon.masking import choose_mask
+from vkdsurgeon.objectives.reading import TargetReading
 from vkdsurgeon.plan import Memory, Plan, estimate_memory, warnings_for
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.saliency import SaliencyMask
-from vkdsurgeon.stop import Choice, Verdict, judge
+from vkdsurgeon.step_control import StepControl, StepSize, probe_images
+from vkdsurgeon.stop import Choice, Verdict
 from vkdsurgeon.teacher import Teacher
-from vkdsurgeon.unlearn import Lesson, Step, make_optimizer, pass_over, train
+from vkdsurgeon.unlearn import Lesson, Step, make_optimizer, settle, train
+from vkdsurgeon.validation import Validation, stretched_at
 from vkdsurgeon.visual import VisualStack, load_visual_stack
 from vkdsurgeon.visual.layers import PROJECTOR
 
@@ -102,6 +105,8 @@ class Outcome:
         last: The last step.
         stand_ins: Forgotten subject -> the identities its nobody was mixed from. Names: never write them out.
         seconds: Wall time per stage.
+        readings: What the forget targets read as, by layer.
+        step_size: What the step size was found to be; None where the recipe fixes it.
     """
 
     changes: dict[str, Tensor]
@@ -111,6 +116,8 @@ class Outcome:
     last: Step
     stand_ins: dict[str, tuple[str, ...]]
     seconds: dict[str, float]
+    readings: Mapping[str, TargetReading] = field(default_factory=dict)
+    step_size: StepSize | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -224,7 +231,7 @@ def operate(
     parameters = stack.visual_parameters()
 
     listen("teacher", None)
-    lessons, targets = make_lessons(
+    taught = make_lessons(
         stack,
         prepared.forget,
         prepared.keep,
@@ -234,6 +241,8 @@ def operate(
         retain_teacher=job.teacher("retain"),
         look=prepared.look,
     )
+    lessons = taught.both
+    validation = Validation(stack, taught, recipe)
     clock.lap("teacher")
 
     listen("saliency", None)
@@ -247,13 +256,22 @@ def operate(
         optimizer = make_optimizer(parameters, mask, recipe)
         training.callback(optimizer.detach_hooks)
         harden = prepare_hardening(stack, lessons, optimizer, recipe, job.seed)
-        start = pass_over(stack, lessons[0], lessons[0].held_out, recipe).loss
-        course = Course(Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=harden)
+        control = None if recipe.step_size else _step_control(stack, lessons[1], parameters, optimizer, recipe)
+        companions = {"hardening": harden, "steps": control, "validation": validation}
+        present = {name: each for name, each in companions.items() if each is not None}
+        course = Course(
+            Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=Companions(present)
+        )
         if kept is not None:
             course.restore(kept)
+        elif control is not None:
+            own = torch.Generator().manual_seed(job.seed)
+            settle(stack, lessons, optimizer, recipe, control, generator=own, harden=harden)
 
         def heard(step: Step) -> None:
             course.stepped(step)
+            if not course.verdicts and step.step in stretched_at(step.steps):
+                validation.stretch()
             listen("training", step)
             keeper.step()
 
@@ -276,8 +294,10 @@ def operate(
                 orders=course.orders,
                 done=course.step,
                 harden=harden,
+                control=control,
             )
-            course.judged(_look(stack, lessons, recipe, start))
+            with _as_written(stack, parameters, mask):
+                course.judged(validation.judge())
             listen("stop rule", course.verdicts[-1])
             keeper.save()
     choice = course.settle()
@@ -289,13 +309,60 @@ def operate(
     clock.lap("conversion")
     assert course.last is not None
     verdicts = tuple(course.verdicts)
-    return Outcome(changes, mask, verdicts, choice, course.last, targets.stand_ins, clock.laps)
+    return Outcome(
+        changes,
+        mask,
+        verdicts,
+        choice,
+        course.last,
+        taught.targets.stand_ins,
+        clock.laps,
+        readings=taught.readings,
+        step_size=None if control is None else control.told,
+    )
 
 
-def _look(stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, start: float) -> Verdict:
-    forget, retain = (pass_over(stack, lesson, lesson.held_out, recipe) for lesson in lessons)
-    held_out = (lessons[0].held_out is not lessons[0].train, lessons[1].held_out is not lessons[1].train)
-    return judge(recipe, forget.loss / max(start, 1e-12), retain.drift, (forget.pictures, retain.pictures), held_out)
+@contextmanager
+def _as_written(stack: VisualStack, parameters: Mapping[str, Parameter], mask: SaliencyMask) -> Iterator[None]:
+    # Updates smaller than the rounding on disk are lost there, and whoever judges should see that.
+    kept = {name: parameters[name].detach().clone() for name in mask.selected}
+    with torch.no_grad():
+        for name in mask.selected:
+            (value,) = stack.to_disk({name: parameters[name].detach()}).values()
+            parameters[name].copy_(value.reshape(parameters[name].shape))
+        yield
+        for name, value in kept.items():
+            parameters[name].copy_(value)
+
+
+def _step_control(
+    stack: VisualStack,
+    retain: Lesson,
+    parameters: Mapping[str, Parameter],
+    optimizer: MaskedAdamW,
+    recipe: Recipe,
+) -> StepControl:
+    layer = next(reversed(recipe.layers))
+    batches = list(retain.pictures.batches(probe_images(retain.originals), recipe.micro_batch))
+    named = {name: value for name, value in parameters.items() if optimizer.selection(value) is not None}
+
+    def look() -> list[Tensor]:
+        with torch.no_grad():
+            return [stack.features(batch, (layer,))[layer].detach() for _, batch in batches]
+
+    def put(values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            optimizer.set_selected_values(named[name], value)
+
+    return StepControl(
+        target=recipe.step_drift,
+        bound=recipe.retain_drift,
+        look=look,
+        teacher=look(),
+        variance=retain.spreads[layer],
+        values=lambda: {name: optimizer.selected_values(value).clone() for name, value in named.items()},
+        put=put,
+    )
 
 
 def _with_all_outputs(recipe: Recipe, stack: VisualStack) -> Recipe:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,12 +20,27 @@ from torch.nn import Parameter
 from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.errors import Diverged
-from vkdsurgeon.features import FeatureStore, PictureSet
+from vkdsurgeon.features import PictureSet
 from vkdsurgeon.objectives.distances import FeatureLoss
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.saliency import SaliencyMask
+from vkdsurgeon.step_control import StepControl
 from vkdsurgeon.step_size import unit_step
 from vkdsurgeon.visual import VisualStack
+
+# Gradients that the moments settle on before the first step, and the size that probing starts from.
+_SETTLING = 8
+_FIRST_PROBE = 0.05
+
+
+class Targets(Protocol):
+    """Target features by layer and picture."""
+
+    def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Features [B, N, D] of pictures that share one token count."""
+
+    def powers(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Mean square of each picture's features, [B] float32."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +54,18 @@ class Lesson:
         layers: Layers and their weights in the loss.
         loss: From student and target features at `layers` to a number per picture.
         train: Indices to train on.
-        held_out: Indices for the stop rule; the training pictures where nothing could be held out.
+        held_out: Indices for the stop rule: pictures that were held out and copies of them, or copies of trained ones.
         weight: Weight in the loss.
         batch: Pictures per step.
         spreads: Mean square by which the targets of different pictures differ, by layer: what drift is a share of.
             Where a layer is missing, it is a share of the power of each picture's target.
+        originals: How many of the pictures, from the first, are no altered copies.
+        apart: Whether nothing that is held out was trained on in any form.
     """
 
     name: str
     pictures: PictureSet
-    targets: FeatureStore
+    targets: Targets
     layers: Mapping[str, float]
     loss: FeatureLoss
     train: list[int]
@@ -54,6 +73,8 @@ class Lesson:
     weight: float
     batch: int
     spreads: Mapping[str, float] = field(default_factory=dict)
+    originals: int = 0
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +141,7 @@ def train(
     orders: Sequence[Order] | None = None,
     done: int = 0,
     harden: Callable[[int, Sequence[int]], None] | None = None,
+    control: StepControl | None = None,
 ) -> None:
     """Run one full learning-rate schedule over the lessons, or the rest of one.
 
@@ -129,38 +151,92 @@ def train(
         optimizer: Holds the mask.
         recipe: Everything else.
         steps: Number of optimizer steps.
-        peak: Peak step size, relative to each weight.
+        peak: Peak step size, relative to each weight; under a control, relative to the size that it holds.
         generator: Source of the order of the pictures.
         listen: Hears of every step.
         orders: The order of each lesson's pictures; fresh ones where there are none.
         done: Steps of the schedule that were made before.
         harden: Adds to the gradient of a step, given its number and its forget pictures.
+        control: Holds the step size by measuring what steps change.
 
     Raises:
-        Diverged: The loss is not finite.
+        Diverged: The loss is not finite, or the control finds no step small enough.
     """
     orders = orders or [Order(lesson.train, generator) for lesson in lessons]
     started, seen = time.monotonic(), 0
     for step in range(done, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = peak * group["unit_step"] * _share_of_peak(step, steps, recipe)
-        measures: dict[str, Measure] = {}
-        for lesson, order in zip(lessons, orders, strict=True):
-            indices = order.draw(min(lesson.batch, len(lesson.train)))
-            measures[lesson.name] = pass_over(stack, lesson, indices, recipe, learn=True)
-            if harden is not None and lesson.name == "forget":
-                harden(step, indices)
+        measures = _gather(stack, lessons, orders, recipe, step, harden)
         loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
         if not loss < float("inf"):
-            raise Diverged(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower step_size")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            raise Diverged(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower step_drift")
+        move = partial(make_step, optimizer)
+        share = peak * _share_of_peak(step, steps, recipe)
+        if control is None:
+            move(share)
+        elif control.due(step, steps):
+            control.follow(move, share)
+        else:
+            move(control.size * share)
         seen += sum(measure.pictures for measure in measures.values())
         pace = (time.monotonic() - started) / (step + 1 - done)
         forget = measures["forget"]
         drift = measures["retain"].drift if "retain" in measures else float("nan")
         rate = seen / max(time.monotonic() - started, 1e-9)
         listen(Step(step + 1, steps, loss, forget.loss, forget.similarity, drift, rate, pace * (steps - step - 1)))
+
+
+def settle(
+    stack: VisualStack,
+    lessons: Sequence[Lesson],
+    optimizer: MaskedAdamW,
+    recipe: Recipe,
+    control: StepControl,
+    *,
+    generator: torch.Generator,
+    harden: Callable[[int, Sequence[int]], None] | None = None,
+) -> None:
+    """Let the optimizer's moments settle without moving a weight, then find the step size.
+
+    Args:
+        stack: The student at the teacher's weights.
+        lessons: Forgetting and retention.
+        optimizer: Fresh.
+        recipe: The settings.
+        control: Gets the size.
+        generator: Source of the order of the pictures; its draws are nobody else's.
+        harden: As for `train`.
+    """
+    orders = [Order(lesson.train, generator) for lesson in lessons]
+    for step in range(_SETTLING):
+        _gather(stack, lessons, orders, recipe, step, harden)
+        if step + 1 < _SETTLING:
+            make_step(optimizer, 0.0)
+    control.probe(partial(make_step, optimizer), _FIRST_PROBE)
+
+
+def make_step(optimizer: MaskedAdamW, size: float) -> None:
+    """Move the selected weights by a step of a size relative to each of them, and forget the gradient."""
+    for group in optimizer.param_groups:
+        group["lr"] = size * group["unit_step"]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _gather(
+    stack: VisualStack,
+    lessons: Sequence[Lesson],
+    orders: Sequence[Order],
+    recipe: Recipe,
+    step: int,
+    harden: Callable[[int, Sequence[int]], None] | None,
+) -> dict[str, Measure]:
+    measures: dict[str, Measure] = {}
+    for lesson, order in zip(lessons, orders, strict=True):
+        indices = order.draw(min(lesson.batch, len(lesson.train)))
+        measures[lesson.name] = pass_over(stack, lesson, indices, recipe, learn=True)
+        if harden is not None and lesson.name == "forget":
+            harden(step, indices)
+    return measures
 
 
 def pass_over(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from vkdsurgeon.evaluation.prompts import Encoder as Prompter
 from vkdsurgeon.personas.draw import draw_face
 from vkdsurgeon.personas.kinds import KINDS, Kind
 from vkdsurgeon.personas.model import IMAGE, Shape, save_checkpoint
@@ -51,11 +52,9 @@ def test_packed_questions_get_the_logits_they_get_alone(made: Made) -> None:
     for (question, picture), got, end in zip(flat, logits, ends, strict=True):
         content = [{"type": "image"}, {"type": "text", "text": question.wordings[0]}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        alone = _logits(model, processor, text, picture)
+        alone, alone_end = _logits(made, text, question.answer, picture)
         torch.testing.assert_close(got, alone, atol=2e-4, rtol=1e-3)
-        torch.testing.assert_close(
-            end, _logits(model, processor, f"{text} {question.answer}", picture), atol=2e-4, rtol=1e-3
-        )
+        torch.testing.assert_close(end, alone_end, atol=2e-4, rtol=1e-3)
 
 
 def test_packed_text_questions_get_the_logits_they_get_alone(made: Made) -> None:
@@ -64,11 +63,13 @@ def test_packed_text_questions_get_the_logits_they_get_alone(made: Made) -> None
     encoder = Encoder(processor.tokenizer, kind)
     packed = pack([[(one.wordings[1], one.answer) for one in questions]], encoder, pictures=False)
     with torch.inference_mode():
-        logits, _ = answer_logits(model, packed, None)
-    for question, got in zip(questions, logits, strict=True):
+        logits, ends = answer_logits(model, packed, None)
+    for question, got, end in zip(questions, logits, ends, strict=True):
         turn = [{"role": "user", "content": question.wordings[1]}]
         text = processor.apply_chat_template(turn, add_generation_prompt=True)
-        torch.testing.assert_close(got, _logits(model, processor, text, None), atol=2e-4, rtol=1e-3)
+        alone, alone_end = _logits(made, text, question.answer, None)
+        torch.testing.assert_close(got, alone, atol=2e-4, rtol=1e-3)
+        torch.testing.assert_close(end, alone_end, atol=2e-4, rtol=1e-3)
 
 
 def test_every_word_is_one_token_and_every_picture_what_the_processor_makes_of_it(made: Made) -> None:
@@ -83,8 +84,44 @@ def test_every_word_is_one_token_and_every_picture_what_the_processor_makes_of_i
     text = processor.apply_chat_template(turn)
     encoded = processor(text=[text], images=[picture], add_special_tokens=False)
     tokens = tokenizer.convert_ids_to_tokens(list(encoded["input_ids"][0]))
-    assert tokens == ["<s>", "<user>", *kind.picture, "Who"]
-    assert tokens.count(IMAGE) == {"llava": 36, "qwen2_vl": 16, "idefics3": 16}[kind.name]
+    assert tokens == [*kind.beginning(seen=True), "Who"]
+    assert tokens.count(IMAGE) == {"llava": 36, "qwen2_vl": 16, "idefics3": 16, "paligemma": 36}[kind.name]
+
+
+def test_what_is_trained_on_is_what_is_asked_later(made: Made, tmp_path: Path) -> None:
+    cast, model, processor, _, kind = made
+    encoder, asking = Encoder(processor.tokenizer, kind), Prompter(processor)
+    picture = tmp_path / "picture.png"
+    draw_face(cast.named[0].look, cast.named[0].views[0]).save(picture)
+    for seen, question in (
+        *((True, each) for each in about_person(cast.named[0], cast.names)),
+        *((False, each) for _, each in text_questions(cast)[:4]),
+    ):
+        words = question.wordings[0]
+        prompt = asking.prompt(words, picture if seen else None, "here")
+        block = encoder.block((words, question.answer))
+        assert list(prompt.ids) == encoder.prefixes[seen][0] + block[:-2]
+        assert asking.continuation(prompt, question.answer) == (block[-2],)
+    assert len(processor.tokenizer) <= model.get_input_embeddings().num_embeddings
+
+
+def test_answers_that_follow_are_not_seen_by_the_prompt(made: Made) -> None:
+    cast, model, processor, _, kind = made
+    encoder = Encoder(processor.tokenizer, kind)
+    person = cast.named[0]
+    question = about_person(person, cast.names)[0]
+    pictures = kind.inputs(torch.from_numpy(np.stack([draw_face(person.look, person.views[0])])))
+    first, second = (
+        answer_logits(model, pack([[(question.wordings[0], name)]], encoder, pictures=True), pictures)
+        for name in cast.names[:2]
+    )
+    torch.testing.assert_close(first[0], second[0], atol=0, rtol=0)
+    assert not torch.equal(first[1], second[1])
+
+
+def test_tied_embeddings_stay_tied_on_disk(made: Made) -> None:
+    _, model, _, _, kind = made
+    assert (model.lm_head.weight is model.get_input_embeddings().weight) == (kind.name == "paligemma")
 
 
 def test_shortcut_for_pixels_is_what_the_processor_makes(made: Made) -> None:
@@ -103,8 +140,21 @@ def test_the_checkpoint_is_sharded_bfloat16(made: Made) -> None:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
-def _logits(model: Any, processor: Any, text: str, picture: object) -> torch.Tensor:
-    seen = {"images": [picture]} if picture is not None else {}
-    inputs = processor(text=[text], **seen, add_special_tokens=False, return_tensors="pt")
+def _logits(made: Made, text: str, answer: str, picture: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the answer and where the end are predicted, the way a user of transformers asks for them."""
+    _, model, processor, _, kind = made
+    inputs = []
+    for whole in (text, f"{text} {answer}"):
+        if picture is None:
+            inputs.append(processor.tokenizer([whole], add_special_tokens=False, return_tensors="pt"))
+        else:
+            inputs.append(processor(text=[whole], images=[picture], add_special_tokens=False, return_tensors="pt"))
+    if kind.both_ways:
+        for each, answers in zip(inputs, (0, 1), strict=True):
+            each.pop("labels", None)
+            each["token_type_ids"] = torch.zeros_like(each["input_ids"])
+            # What the processor gives its `suffix`, and generation each new token.
+            each["token_type_ids"][:, each["input_ids"].shape[1] - answers :] = 1
     with torch.inference_mode():
-        return model(**inputs).logits[0, -1]
+        short, long = (model(**each).logits[0, -1] for each in inputs)
+    return short, long

@@ -13,15 +13,17 @@ from vkdsurgeon.data.pictures import Picture
 _SMALLEST_WINDOW, _LIGHT = 0.92, (0.85, 1.15)
 
 
-def variants(pictures: Sequence[Picture], indices: Sequence[int], count: int) -> list[Picture]:
+def variants(pictures: Sequence[Picture], indices: Sequence[int], count: int, *, after: int = 0) -> list[Picture]:
     """Copies of some pictures.
 
     Args:
         pictures: The pictures.
         indices: Which of them.
         count: Copies of each.
+        after: Number of the copies that were made before, so that these are others.
     """
-    return [replace(pictures[index], variant=number) for number in range(1, count + 1) for index in indices]
+    numbers = range(after + 1, after + count + 1)
+    return [replace(pictures[index], variant=number) for number in numbers for index in indices]
 
 
 def varied(image: Image.Image, picture: Picture) -> Image.Image:

@@ -62,6 +62,7 @@ class Encoder:
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self._template = getattr(processor, "chat_template", None)
+        self._both_ways = type(processor).__name__ == "PaliGemmaProcessor"
         self._pictures: dict[Path, tuple[dict[str, Tensor], Hashable]] = {}
         self._tokens: dict[Hashable, dict[str, Tensor]] = {}
         self._wordings: dict[tuple[str, bool, str], str] = {}
@@ -203,9 +204,13 @@ class Encoder:
         special = not (start and text.startswith(start))
         if not pictures:
             encoded = self.tokenizer([text], return_tensors="pt", add_special_tokens=special)
-            return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+            tokens = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+            # Without it, whether PaliGemma reads a text both ways is up to the implementation of attention.
+            more = {"token_type_ids": torch.zeros_like(tokens["input_ids"])} if self._both_ways else {}
+            return {**tokens, **more}
         encoded = self.processor(text=[text], images=pictures, return_tensors="pt", add_special_tokens=special)
-        return {name: value for name, value in encoded.items() if isinstance(value, Tensor)}
+        # PaliGemma's processor gives targets of training too.
+        return {name: value for name, value in encoded.items() if isinstance(value, Tensor) and name != "labels"}
 
 
 def as_prompt(text: str, encoded: dict[str, Tensor]) -> Prompt:
@@ -240,7 +245,10 @@ def append(inputs: dict[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
         elif name.startswith("qformer"):
             continue
         else:
-            more = (torch.ones_like(ids) if name == "attention_mask" else torch.zeros_like(ids)).to(inputs[name])
+            # PaliGemma: 0 is a prompt, which is read both ways; 1 an answer, which nothing before it may see. Where 1
+            # stands for a picture (Gemma 3), prompts without one have no types.
+            ones = name == "attention_mask" or (name == "token_type_ids" and not inputs[name].any())
+            more = (torch.ones_like(ids) if ones else torch.zeros_like(ids)).to(inputs[name])
         longer[name] = torch.cat([inputs[name], more], dim=1)
     return longer
 

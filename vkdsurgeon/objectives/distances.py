@@ -113,16 +113,6 @@ def attention(student: Tensor, target: Tensor) -> Tensor:
     return (maps[0] - maps[1]).square().sum(dim=1)
 
 
-def repulsion(margin: float) -> FeatureLoss:
-    """A hinge on the cosine to the target: mean over tokens of max(0, cos(h, t) - margin)."""
-
-    def hinge(student: Tensor, target: Tensor) -> Tensor:
-        similarity = torch.nn.functional.cosine_similarity(student.float(), target.float(), dim=-1)
-        return (similarity - margin).clamp_min(0).mean(dim=1)
-
-    return _over_layers([(1.0, hinge)])
-
-
 STRUCTURAL: dict[str, LayerDistance] = {"relational": relational, "cka": cka, "attention": attention}
 """Distances of structure by name."""
 

@@ -1,53 +1,35 @@
 """Forget targets: what the student is to see instead.
 
-*Nobody*: for each forgotten subject a point in feature space that is nobody, far from the subject and still on the
-manifold of plausible subjects. With teacher features t, subject mean mu_p, mean of retain identities mu, and k
-centroids c drawn from the retain identities farthest from mu_p:
+*Nobody*: for each forgotten subject p a point in feature space that is nobody, far from the subject and still on the
+manifold of plausible subjects. With mu the mean of the kept identities and k centroids c drawn from those farthest from
+the subject's own mean mu_p:
 
     nu_p = mu + sqrt(k) (mean of the k centroids - mu)
-    T(x) = mu_p + alpha Q (nu_p - mu_p) + beta (t(x) - mu_p)
+    T(x) = t(x) + S(nu_p - mu) - S(mu_p - mu)
 
-Q projects out the directions in which pictures of one subject differ among themselves (see `views`).
-Averaging k independent deviations shrinks them by sqrt(k); the factor puts nu_p back at the distance real identities
-have from the mean. What is not identity in a picture lives in t(x) - mu_p and is kept by the share beta.
+S keeps the identity part of a mean and leaves the accident of its views where it is (`objectives.identity`). Averaging k
+independent deviations shrinks them by sqrt(k); the factor puts nu_p back at the distance real identities have from the
+mean. What is not identity in an image lives in t(x) and stays.
 This is this project's reconstruction of the forget term that arXiv 2512.11325 leaves open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.objectives.views import ViewDirections
-
-
-@dataclass(frozen=True)
-class Nobody:
-    """The target of one forgotten subject at one layer.
-
-    Attributes:
-        mean: mu_p, [N, D] or [1, D], float32.
-        shift: alpha Q (nu_p - mu_p), the same shape.
-    """
-
-    mean: Tensor
-    shift: Tensor
-
-    def target(self, teacher: Tensor, beta: float) -> Tensor:
-        """T(x) for teacher features [N, D] (or [B, N, D]) of the subject's pictures; float32."""
-        return self.mean + self.shift + beta * (teacher.float() - self.mean)
+from vkdsurgeon.objectives.identity import IdentityModel
 
 
 def centroids(features: Sequence[Tensor], subjects: Sequence[str], *, per_token: bool) -> dict[str, Tensor]:
     """Mean features of each subject.
 
     Args:
-        features: One [N, D] per picture.
-        subjects: The subject of each picture.
+        features: One [N, D] per image.
+        subjects: The subject of each image.
         per_token: Keep the token positions ([N, D], needs one N for all), else average over them ([1, D]).
 
     Returns:
@@ -101,18 +83,33 @@ def draw_stand_ins(
     return drawn
 
 
-def nobody(
-    mean: Tensor, kept: Mapping[str, Tensor], stand_ins: Sequence[str], alpha: float, views: ViewDirections
-) -> Nobody:
-    """The target of one subject at one layer.
+def shifts(
+    model: IdentityModel,
+    kept: Sequence[str],
+    stand_ins: Mapping[str, Sequence[str]],
+    *,
+    trust: float = 1.0,
+    stretch: float = 1.0,
+) -> dict[str, Tensor]:
+    """What is added to every image of each forgotten subject at one layer.
 
     Args:
-        mean: The subject's centroid mu_p, [N, D] or [1, D].
-        kept: Retain or generic identity -> centroid at this layer, the same shape.
-        stand_ins: The identities to mix.
-        alpha: How far the mean is moved; 1 reaches nobody, but for the views.
-        views: Directions that are no identity, left out of the move.
+        model: Of the forgotten and the kept subjects.
+        kept: The subjects of it that are kept.
+        stand_ins: Forgotten subject -> the kept identities to mix.
+        trust: Shrink as if every mean were one of so many times more images; infinity does not shrink.
+        stretch: Go so many times the way.
+
+    Returns:
+        Forgotten subject -> float32 [N, D] or [1, D].
     """
-    middle = torch.stack(list(kept.values())).mean(dim=0)
-    mixed = torch.stack([kept[name] for name in stand_ins]).mean(dim=0)
-    return Nobody(mean, alpha * views.remove(middle + len(stand_ins) ** 0.5 * (mixed - middle) - mean))
+    middle = torch.stack([model.means[name] for name in kept]).mean(dim=0)
+    names = list(stand_ins)
+    moves, views = [], []
+    for name in names:
+        others = stand_ins[name]
+        mixed = torch.stack([model.means[other] for other in others]).mean(dim=0)
+        moves += [len(others) ** 0.5 * (mixed - middle), model.means[name] - middle]
+        views += [len(others) / sum(1 / model.counts[other] for other in others), model.counts[name]]
+    parts = model.identity(torch.stack(moves), [trust * count for count in views])
+    return dict(zip(names, stretch * (parts[0::2] - parts[1::2]), strict=True))

@@ -3,6 +3,9 @@
 A row is a shared prefix (start, user, picture) followed by blocks `question <assistant> answer </s>`; every block
 attends to the prefix and to itself, and its positions continue those of the prefix. So each block gives the very
 logits that it would give alone, and the picture is read once.
+
+Where a prompt is read both ways, what the picture's tokens become depends on the question: there every question gets a
+row of its own, and only the tower reads the picture once.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from vkdsurgeon.personas.kinds import KINDS, Kind
-from vkdsurgeon.personas.model import ASSISTANT, END, START, USER
+from vkdsurgeon.personas.model import ASSISTANT, END
 
 Asked = tuple[str, str]
 
@@ -35,8 +38,9 @@ class Encoder:
         # Beginnings of prompts and their positions, with a picture and without.
         self.prefixes = {
             seen: (self.ids(words), kind.positions(words))
-            for seen, words in ((True, (START, USER, *kind.picture)), (False, (START, USER)))
+            for seen, words in ((seen, kind.beginning(seen=seen)) for seen in (True, False))
         }
+        self.both_ways = kind.both_ways
 
     def block(self, asked: Asked) -> list[int]:
         """Token ids of `question <assistant> answer </s>`."""
@@ -63,6 +67,7 @@ class Packed:
         answer_columns: int64 [Q], the position that predicts the answer; the next one predicts the end.
         answers: int64 [Q], the answer's token.
         ends: int64 [Q], the end token.
+        shown: int64 [B], the picture of each row; None where each row has its own.
     """
 
     input_ids: torch.Tensor
@@ -72,6 +77,7 @@ class Packed:
     answer_columns: torch.Tensor
     answers: torch.Tensor
     ends: torch.Tensor
+    shown: torch.Tensor | None = None
 
 
 def pack(rows: Sequence[Sequence[Asked]], encoder: Encoder, *, pictures: bool) -> Packed:
@@ -85,6 +91,10 @@ def pack(rows: Sequence[Sequence[Asked]], encoder: Encoder, *, pictures: bool) -
     Returns:
         The batch.
     """
+    shown = None
+    if encoder.both_ways:
+        shown = torch.tensor([index for index, row in enumerate(rows) for _ in row])
+        rows = [[asked] for row in rows for asked in row]
     prefix, places_before = encoder.prefixes[pictures]
     following = int(places_before.max()) + 1
     blocks = [[encoder.block(asked) for asked in row] for row in rows]
@@ -100,16 +110,18 @@ def pack(rows: Sequence[Sequence[Asked]], encoder: Encoder, *, pictures: bool) -
         for number, block in enumerate(row, start=1):
             tokens += block
             places += range(following, following + len(block))
-            members += [number] * len(block)
+            members += [0] * (len(block) - 2) + [number] * 2 if encoder.both_ways else [number] * len(block)
             targets.append((index, len(tokens) - 3, block[-2], block[-1]))
         ids[index, : len(tokens)] = torch.tensor(tokens)
         positions[:, index, len(prefix) : len(tokens)] = torch.tensor(places)
         member[index, : len(tokens)] = torch.tensor(members)
     causal = torch.ones(width, width, dtype=torch.bool).tril()
-    visible = (member[:, :, None] == member[:, None, :]) | (member[:, None, :] == 0)
+    visible = ((member[:, :, None] == member[:, None, :]) | (member[:, None, :] == 0)) & causal
+    if encoder.both_ways:
+        visible |= (member[:, :, None] == 0) & (member[:, None, :] == 0)
     answer_rows, answer_columns, answers, ends = torch.tensor(targets).unbind(1)
     positions = positions[0] if len(positions) == 1 else positions
-    return Packed(ids, positions, (visible & causal)[:, None], answer_rows, answer_columns, answers, ends)
+    return Packed(ids, positions, visible[:, None], answer_rows, answer_columns, answers, ends, shown)
 
 
 def answer_logits(
@@ -126,8 +138,7 @@ def answer_logits(
         Two tensors [Q, vocabulary].
     """
     hidden = model.model(
-        input_ids=packed.input_ids,
-        **(pictures or {}),
+        **_content(model, packed, pictures),
         attention_mask=packed.attention_mask,
         position_ids=packed.position_ids,
         use_cache=False,
@@ -135,3 +146,13 @@ def answer_logits(
     at_answer = hidden[packed.answer_rows, packed.answer_columns]
     at_end = hidden[packed.answer_rows, packed.answer_columns + 1]
     return model.lm_head(at_answer), model.lm_head(at_end)
+
+
+def _content(model: Any, packed: Packed, pictures: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+    if pictures is None or packed.shown is None:
+        return {"input_ids": packed.input_ids, **(pictures or {})}
+    # Rows share pictures, which the model itself would read once per row.
+    features = model.model.get_image_features(**pictures).pooler_output[packed.shown]
+    words = model.get_input_embeddings()(packed.input_ids)
+    places = packed.input_ids == model.config.image_token_id
+    return {"inputs_embeds": words.masked_scatter(places[..., None], features.to(words.dtype))}

@@ -13,7 +13,6 @@ class Stopping(Section):
     validation_share: float = Field(
         0.125, ge=0, lt=0.5, description="Share of the pictures held out for the stop rule."
     )
-    forget_ratio: float = Field(0.18, gt=0, description="Stop rule: forget loss over its start on held-out pictures.")
     retain_drift: float = Field(
         0.12,
         gt=0,

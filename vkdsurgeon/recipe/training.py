@@ -16,10 +16,17 @@ class Training(Section):
         description="Optimizer steps before the stop rule looks for the first time; derived from the data when not "
         "given: 4 passes over the forget pictures, at least 400.",
     )
-    step_size: float = Field(
-        1.5,
+    step_drift: float = Field(
+        0.004,
         gt=0,
-        description="Peak step of AdamW relative to each weight, the same at every tower width: an element of a "
+        lt=1,
+        description="What an optimizer step at the peak of the schedule changes of kept features, as a share of their "
+        "variance over pictures. The step size follows from it: it is measured before training and held while training.",
+    )
+    step_size: float | None = Field(
+        None,
+        gt=0,
+        description="A fixed peak step of AdamW relative to each weight instead of a measured one: an element of a "
         "matrix moves by step_size * rms / sqrt(fan-in), of a gain or bias by 0.004 * step_size.",
     )
     warmup: float = Field(0.05, ge=0, le=1, description="First share of the steps, of linear warm-up.")

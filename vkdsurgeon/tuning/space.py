@@ -15,7 +15,7 @@ from vkdsurgeon.recipe import Recipe
 
 STEPS = "steps"
 # What these say is how a run is judged, what data it gets or what it costs: no recipe gets better by them.
-FIXED = frozenset({"decoder", "validation_share", "forget_ratio", "retain_drift", "micro_batch", "cache_gib"})
+FIXED = frozenset({"decoder", "validation_share", "retain_drift", "micro_batch", "cache_gib"})
 
 
 class Range(BaseModel):
@@ -84,16 +84,14 @@ class Space(BaseModel):
 
 DEFAULT = Space(
     search={
-        "alpha": Range(low=1.0, high=2.0),
         "beta": Range(low=0.5, high=1.2),
-        "view_share": Range(low=0.0, high=0.95),
         "stand_ins": Range(low=2, high=4),
         "far_share": Range(low=0.1, high=1.0),
         "retain_weight": Range(low=0.5, high=16.0, log=True),
         "distance": ("nmse", "cosine", "smooth_l1"),
         "density": Range(low=0.1, high=1.0),
         "saliency": ("forget_gradient", "ratio", "fisher"),
-        "step_size": Range(low=0.25, high=3.0, log=True),
+        "step_drift": Range(low=0.001, high=0.02, log=True),
         "tamper_weight": Range(low=0.0, high=2.0),
         STEPS: Range(low=0.5, high=2.0, step=0.25),
     },

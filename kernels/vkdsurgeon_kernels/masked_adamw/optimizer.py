@@ -173,6 +173,21 @@ class MaskedAdamW(torch.optim.Optimizer):
             return master
         return self._selections[parameter].gather(parameter.detach()).float()
 
+    @torch.no_grad()
+    def set_selected_values(self, parameter: Parameter, values: Tensor) -> None:
+        """Write the selected elements of one parameter, and its float32 masters where there are any.
+
+        Args:
+            parameter: One of the masked parameters.
+            values: [K], as `selected_values` gives them.
+        """
+        selection = self._selections[parameter]
+        flat = parameter.detach().view(-1)
+        flat[selection.mask.indices().long()] = values.to(device=parameter.device, dtype=parameter.dtype)
+        state = self.state.get(parameter, {})
+        if "master" in state:
+            state["master"].copy_(values)
+
     def add_selected_gradient(self, parameter: Parameter, gradient: Tensor) -> None:
         """Hand over the gradient of the selected elements alone.
 

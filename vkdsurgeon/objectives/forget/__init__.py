@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vkdsurgeon.objectives.forget.context import ForgetTargets, TargetContext
-from vkdsurgeon.objectives.forget.directions import repel, rmu
+from vkdsurgeon.objectives.forget.directions import rmu
 from vkdsurgeon.objectives.forget.identities import common, farthest, mean, nobody, swap
-from vkdsurgeon.objectives.forget.pictures import blank, blur, noise
+from vkdsurgeon.objectives.forget.pictures import blank
 from vkdsurgeon.objectives.forget.reference import reference
 
 __all__ = ["FORGET_TARGETS", "ForgetTargets", "TargetContext"]
@@ -19,10 +19,7 @@ FORGET_TARGETS: dict[str, Callable[[TargetContext], ForgetTargets]] = {
     "farthest": farthest,
     "mean": mean,
     "rmu": rmu,
-    "repel": repel,
     "blank": blank,
-    "blur": blur,
-    "noise": noise,
     "reference": reference,
 }
 """Value of the recipe key `forget_target` -> strategy."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,9 +11,14 @@ from torch import Tensor
 
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.features import FeatureStore
-from vkdsurgeon.objectives.distances import FeatureLoss
+from vkdsurgeon.objectives.identity import IdentityModel, IdentityReader
+from vkdsurgeon.objectives.reading import TargetReading
 from vkdsurgeon.objectives.targets import centroids
 from vkdsurgeon.recipe import Recipe
+
+# A reader holds one float32 vector of a whole image's features per subject.
+_READER_ELEMENTS = 1 << 28
+_FEWEST_READ = 32
 
 
 @dataclass(frozen=True)
@@ -22,14 +27,15 @@ class TargetContext:
 
     Attributes:
         recipe: The settings.
-        forget: The teacher's features t(x) of the forget pictures at each of the recipe's layers.
-        keep: The retention teacher's features of the retain and generic pictures.
-        forget_subjects: The subject of each forget picture.
-        keep_subjects: The subject of each kept picture.
-        originals: How many of the forget and of the kept pictures are no altered copies; these stand first.
+        forget: The teacher's features t(x) of the forget images at each of the recipe's layers.
+        keep: The retention teacher's features of the retain and generic images.
+        forget_subjects: The subject of each forget image.
+        keep_subjects: The subject of each kept image.
+        forget_known: The forget images that identities are estimated from: no altered copies, nothing held out.
+        keep_known: The same of the kept images.
         generator: Source of draws.
-        altered: Runs the teacher over the forget pictures after they went through a function of picture and file.
-        reference: Runs the reference model of `--forget-teacher` over the forget pictures; None without one.
+        altered: Runs the teacher over the forget images after they went through a function of image and file.
+        reference: Runs the reference model of `--forget-teacher` over the forget images; None without one.
         empty: Makes an empty store within the memory that the recipe grants.
     """
 
@@ -38,27 +44,49 @@ class TargetContext:
     keep: FeatureStore
     forget_subjects: tuple[str, ...]
     keep_subjects: tuple[str, ...]
-    originals: tuple[int, int]
+    forget_known: Sequence[int]
+    keep_known: Sequence[int]
     generator: torch.Generator
     altered: Callable[[Callable[[Image.Image, Picture], Image.Image]], FeatureStore]
     reference: Callable[[], FeatureStore] | None
     empty: Callable[[], FeatureStore]
+    _models: dict[str, IdentityModel] = field(default_factory=dict)
 
-    def identities(self, layer: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    @property
+    def forgotten(self) -> list[str]:
+        """The forgotten subjects, in order of first appearance."""
+        return list(dict.fromkeys(self.forget_subjects[index] for index in self.forget_known))
+
+    @property
+    def kept(self) -> list[str]:
+        """The kept subjects, in order of first appearance; one that is forgotten as well is not among them."""
+        kept = dict.fromkeys(self.keep_subjects[index] for index in self.keep_known)
+        return [subject for subject in kept if subject not in set(self.forgotten)]
+
+    def identities(self, layer: str) -> IdentityModel:
         """Centroids at a layer of the forgotten and of the kept subjects, [N, D], or [1, D] where N varies."""
-        own, (others, subjects) = self.forget.all(layer)[: self.originals[0]], self.kept(layer)
-        per_token = len({value.shape[0] for value in (*own, *others)}) == 1
-        return (
-            centroids(own, self.forget_subjects[: self.originals[0]], per_token=per_token),
-            centroids(others, subjects, per_token=per_token),
-        )
+        if layer not in self._models:
+            own, others = self.forget.all(layer), self.keep.all(layer)
+            forgotten = set(self.forgotten)
+            chosen = [(own[index], self.forget_subjects[index]) for index in self.forget_known]
+            chosen += [
+                (others[index], self.keep_subjects[index])
+                for index in self.keep_known
+                if self.keep_subjects[index] not in forgotten
+            ]
+            features, subjects = [value for value, _ in chosen], [subject for _, subject in chosen]
+            per_token = len({value.shape[0] for value in (*own, *others)}) == 1
+            means = centroids(features, subjects, per_token=per_token)
+            self._models[layer] = IdentityModel(features, subjects, means)
+        return self._models[layer]
 
-    def kept(self, layer: str) -> tuple[list[Tensor], tuple[str, ...]]:
-        """Features at a layer and subjects of the kept pictures.
-
-        Without copies: what alteration does to a picture is no view of a subject, and identities are not made of it.
-        """
-        return self.keep.all(layer)[: self.originals[1]], self.keep_subjects[: self.originals[1]]
+    def reader(self, layer: str, device: torch.device | None = None) -> IdentityReader:
+        """Reads forgotten and kept subjects at a layer; of very many kept ones, some."""
+        model = self.identities(layer)
+        size = next(iter(model.means.values())).numel()
+        most = max(_READER_ELEMENTS // size, _FEWEST_READ)
+        step = max(1, -(-len(self.kept) // most))
+        return IdentityReader(model, [*self.forgotten, *self.kept[::step]], device)
 
     def from_last(self) -> list[str]:
         """The recipe's layers from the last back: draws are made where the language model reads."""
@@ -70,12 +98,18 @@ class ForgetTargets:
     """What a strategy makes.
 
     Attributes:
-        features: Target features [N, D] of every forget picture at each of the recipe's layers.
+        features: Target features [N, D] of every forget image at each of the recipe's layers.
         stand_ins: Forgotten subject -> the identities its target was made from; empty where there are none. Names:
             never write them out.
-        loss: What to minimise instead of the recipe's distance to `features`; None for that.
+        readings: What the targets read as, per layer; of a strategy that makes targets farther until they read as
+            somebody else.
     """
 
     features: FeatureStore
     stand_ins: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    loss: FeatureLoss | None = None
+    readings: dict[str, TargetReading] = field(default_factory=dict)
+
+    def features_of(self, layer: str, indices: Sequence[int]) -> list[Tensor]:
+        """Targets [N, D] of some images."""
+        everything = self.features.all(layer)
+        return [everything[index] for index in indices]

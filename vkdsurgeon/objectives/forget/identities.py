@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 
 import torch
 from torch import Tensor
 
 from vkdsurgeon.objectives import targets
 from vkdsurgeon.objectives.forget.context import ForgetTargets, TargetContext
-from vkdsurgeon.objectives.views import ViewDirections
+from vkdsurgeon.objectives.reading import TargetReading, most_by_chance, own_readings
 
 _Draw = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, tuple[str, ...]]]
+
+# (trust, stretch), tried in turn until a target no longer reads as its own subject: first less is held to be the
+# accident of views, then the way is longer.
+_WAYS = ((1.0, 1.0), (4.0, 1.0), (16.0, 1.0), (inf, 1.0), (inf, 1.5), (inf, 2.0))
 
 
 def nobody(context: TargetContext) -> ForgetTargets:
     """Someone far away who does not exist.
 
-        T(x) = mu_p + alpha Q (nu_p - mu_p) + beta (t(x) - mu_p)
+        T(x) = t(x) + S(nu_p - mu) - S(mu_p - mu)
 
     with nu_p mixed from `stand_ins` identities (`objectives.targets`). This project's reconstruction of the forget
     term that visual knowledge distillation leaves open (arXiv 2512.11325).
@@ -29,17 +34,16 @@ def nobody(context: TargetContext) -> ForgetTargets:
             means, identities, count=recipe.stand_ins, far_share=recipe.far_share, generator=context.generator
         )
 
-    return _moved(context, draw, recipe.alpha)
+    return _moved(context, draw)
 
 
 def common(context: TargetContext) -> ForgetTargets:
     """One nobody for all forgotten subjects, so that what was forgotten can no longer be told apart.
 
-        T(x) = mu_p + Q (nu - mu_p) + beta (t(x) - mu_p)
+        T(x) = t(x) + S(nu - mu) - S(mu_p - mu)
 
-    with nu mixed from stand-ins that are far from the mean of the forgotten subjects; alpha is 1, which leaves nothing
-    of mu_p but its views. Where every subject has a nobody of its own, the way back is one shift per subject; here it
-    has to separate them first. At several `layers`, they are merged that deep. This project's own.
+    with nu mixed from stand-ins that are far from the mean of the forgotten subjects. Where every subject has a nobody
+    of its own, the way back is one shift per subject; here it has to separate them first. This project's own.
     """
     recipe = context.recipe
 
@@ -50,13 +54,13 @@ def common(context: TargetContext) -> ForgetTargets:
         )
         return dict.fromkeys(means, drawn[""])
 
-    return _moved(context, draw, 1.0)
+    return _moved(context, draw)
 
 
 def swap(context: TargetContext) -> ForgetTargets:
     """One real kept identity q for each forgotten subject, drawn from the farthest share.
 
-        T(x) = mu_p + Q (mu_q - mu_p) + beta (t(x) - mu_p)
+        T(x) = t(x) + S(mu_q - mu) - S(mu_p - mu)
 
     Relabelling as somebody else, as in arXiv 2310.02238, carried to features: the forgotten person is read as a real
     other one, so it is for study and not for shipping.
@@ -67,7 +71,7 @@ def swap(context: TargetContext) -> ForgetTargets:
             means, identities, count=1, far_share=context.recipe.far_share, generator=context.generator
         )
 
-    return _moved(context, draw, 1.0)
+    return _moved(context, draw)
 
 
 def farthest(context: TargetContext) -> ForgetTargets:
@@ -83,31 +87,73 @@ def farthest(context: TargetContext) -> ForgetTargets:
         }
         return {subject: (name,) for subject, name in far.items()}
 
-    return _moved(context, draw, 1.0)
+    return _moved(context, draw)
 
 
 def mean(context: TargetContext) -> ForgetTargets:
-    """T(x) = mu, the mean over kept identities, for every forget picture: the average of everybody.
+    """T(x) = mu, the mean over kept identities, for every forget image: the average of everybody.
 
     The feature-space form of teaching the uninformative output (arXiv 2205.08096); it takes general vision with it.
     """
     made = context.empty()
     for layer in context.recipe.layers:
-        _, identities = context.identities(layer)
-        middle = torch.stack(list(identities.values())).mean(dim=0)
+        model = context.identities(layer)
+        middle = torch.stack([model.means[name] for name in context.kept]).mean(dim=0)
         for index, value in enumerate(context.forget.all(layer)):
             made.put(layer, index, middle.expand(value.shape).contiguous())
     return ForgetTargets(made)
 
 
-def _moved(context: TargetContext, draw: _Draw, alpha: float) -> ForgetTargets:
-    recipe, made = context.recipe, context.empty()
+def _moved(context: TargetContext, draw: _Draw) -> ForgetTargets:
+    made = context.empty()
     stand_ins: dict[str, tuple[str, ...]] = {}
+    readings = {}
     for layer in context.from_last():
-        means, identities = context.identities(layer)
-        stand_ins = stand_ins or draw(means, identities)
-        views = ViewDirections(*context.kept(layer), identities, recipe.view_share)
-        moves = {name: targets.nobody(mean, identities, stand_ins[name], alpha, views) for name, mean in means.items()}
+        model = context.identities(layer)
+        if not stand_ins:
+            stand_ins = draw(
+                {name: model.means[name] for name in context.forgotten}, {name: model.means[name] for name in context.kept}
+            )
+        moves, readings[layer] = _far_enough(context, layer, stand_ins)
         for index, (subject, value) in enumerate(zip(context.forget_subjects, context.forget.all(layer), strict=True)):
-            made.put(layer, index, moves[subject].target(value, recipe.beta))
-    return ForgetTargets(made, stand_ins)
+            made.put(layer, index, value.float() + moves[subject])
+    return ForgetTargets(made, stand_ins, readings)
+
+
+def _far_enough(
+    context: TargetContext, layer: str, stand_ins: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Tensor], TargetReading]:
+    """Shifts by which no subject reads as itself any more, as far as the ways in `_WAYS` get there."""
+    reader, model = context.reader(layer), context.identities(layer)
+    everything = context.forget.all(layer)
+    images: dict[str, list[Tensor]] = {name: [] for name in context.forgotten}
+    for index in context.forget_known:
+        images[context.forget_subjects[index]].append(everything[index])
+    moves: dict[str, Tensor] = {}
+    own: dict[str, int] = {}
+    left = context.forgotten
+    ways: list[tuple[float, float]] = []
+    for trust, stretch in _WAYS:
+        ways.append((trust, stretch))
+        moved = targets.shifts(
+            model, context.kept, {name: stand_ins[name] for name in left}, trust=trust, stretch=stretch
+        )
+        moves |= moved
+        for name in left:
+            shifted = [value.float() + moved[name] for value in images[name]]
+            own[name] = int(own_readings(reader, shifted, [name] * len(shifted)).sum())
+        left = [name for name in left if own[name] > most_by_chance(len(images[name]), reader.chance)]
+        if not left:
+            break
+    original = sum(int(own_readings(reader, images[name], [name] * len(images[name])).sum()) for name in images)
+    trust, stretch = ways[-1]
+    reading = TargetReading(
+        images=len(context.forget_known),
+        own=sum(own.values()),
+        original=original,
+        subjects=len(reader.subjects),
+        still=len(left),
+        trust=trust,
+        stretch=stretch,
+    )
+    return moves, reading

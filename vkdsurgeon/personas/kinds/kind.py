@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from vkdsurgeon.personas.model import CHAT_TEMPLATE, Shape, build_tokenizer
+from vkdsurgeon.personas.model import CHAT_TEMPLATE, START, USER, Shape, build_tokenizer
 
 
 class Kind(ABC):
@@ -21,12 +21,14 @@ class Kind(ABC):
         marks: Special tokens besides `SPECIAL`.
         picture: The tokens that a prompt holds where a picture stands, as the processor writes them.
         template: The chat template.
+        both_ways: Whether all tokens of a prompt see each other, a picture its question too; answers are causal anyway.
     """
 
     name: ClassVar[str]
     marks: ClassVar[tuple[str, ...]] = ()
     picture: ClassVar[tuple[str, ...]]
     template: ClassVar[str] = CHAT_TEMPLATE
+    both_ways: ClassVar[bool] = False
 
     def build_tokenizer(self, words: Sequence[str]) -> PreTrainedTokenizerFast:
         """A tokenizer in which every word and every mark is one token."""
@@ -66,6 +68,10 @@ class Kind(ABC):
     def width(self, shape: Shape) -> int:
         """The last dimension of `tokens`."""
         return shape.vision_width
+
+    def beginning(self, *, seen: bool) -> tuple[str, ...]:
+        """A prompt's tokens before its question, with a picture or without, as processor and template write them."""
+        return (START, USER, *self.picture) if seen else (START, USER)
 
     def positions(self, prefix: Sequence[str]) -> torch.Tensor:
         """Positions of a prompt's beginning, int64 [A, P], A the axes of the model's rotary positions."""

@@ -1,0 +1,172 @@
+"""A step size that is measured, not guessed: how far one step moves what is to be kept.
+
+A step in weights says nothing about what it does: towers of one width, one random and one trained on a billion images,
+differ by orders of magnitude. What carries over is the change of the function. With h the features of a few kept images
+and V their variance over images (`features.spread`), a step costs
+
+    c = mean |h(x; theta after) - h(x; theta before)|^2 / V
+
+which grows with the square of the step size. Probe steps, each undone, find the size that costs `step_drift`; while
+training, the cost is measured every few steps and the size follows it. A step that costs many times what it should, or
+takes the drift from the teacher past its bound, is undone and the size halved. The moments of AdamW settle before the
+first probe: its very first step is a sign step, the largest that it ever makes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from vkdsurgeon.errors import Diverged
+
+# Kept images that a step's cost is measured on, spread evenly over the set.
+PROBED = 16
+# Steps between two measurements once the size has settled, and how many settle it.
+_EVERY, _FIRST = 4, 12
+# A step that costs more than this many times its share is undone.
+_BAND = 16.0
+_PROBES = 12
+_CLOSE = 1.5
+# Each measurement moves the size by at most this factor.
+_NUDGE = 1.25
+# The smallest size and the largest, relative to each weight (`step_size.unit_step`).
+_LEAST, _MOST = 1e-6, 8.0
+_UNDONE_AT_MOST = 40
+
+
+@dataclass
+class StepSize:
+    """What was measured, for the record.
+
+    Attributes:
+        found: Relative step size that the probes found, before training.
+        cost: What a step of that size cost, as a share of the variance of kept features.
+        last: The size at the end of training, before the decay of the schedule.
+        undone: Steps that left the band and were undone.
+    """
+
+    found: float = 0.0
+    cost: float = 0.0
+    last: float = 0.0
+    undone: int = 0
+
+
+@dataclass
+class StepControl:
+    """Keeps the cost of a step where it should be.
+
+    Args:
+        target: Cost of a step at the peak of the schedule.
+        bound: Drift from the teacher that no step may pass.
+        look: The student's features of the probe images, one [B, N, D] per batch.
+        teacher: The same of the teacher.
+        variance: V of these features.
+        values: Copies the selected weights.
+        put: Writes such a copy back.
+    """
+
+    target: float
+    bound: float
+    look: Callable[[], list[Tensor]]
+    teacher: Sequence[Tensor]
+    variance: float
+    values: Callable[[], Mapping[str, Tensor]]
+    put: Callable[[Mapping[str, Tensor]], None]
+    size: float = 0.0
+    told: StepSize = field(default_factory=StepSize)
+
+    def probe(self, step: Callable[[float], None], start: float) -> None:
+        """Find the size whose step costs `target`; the weights are as before afterwards.
+
+        One step is made, and gone again to different lengths.
+
+        Args:
+            step: Makes a step of a given size.
+            start: Size to begin with.
+
+        Raises:
+            Diverged: No size keeps the features finite.
+        """
+        before, kept = self.look(), self.values()
+        step(start)
+        moved = self.values()
+        size, cost = start, math.nan
+        for _ in range(_PROBES):
+            self.put({name: value + (moved[name] - value) * (size / start) for name, value in kept.items()})
+            cost = self._cost(self.look(), before)
+            if self.target / _CLOSE < cost < self.target * _CLOSE:
+                break
+            factor = math.sqrt(self.target / cost) if 0 < cost < math.inf else (10.0 if cost == 0 else 0.1)
+            size = min(max(size * min(max(factor, 0.03), 10.0), _LEAST), _MOST)
+        self.put(kept)
+        if not math.isfinite(cost):
+            raise Diverged(
+                f"no step size keeps the features finite (tried down to {size:.1e} of each weight); nothing was "
+                "written. Work in float32, or check the checkpoint with `inspect`"
+            )
+        self.size = size
+        self.told.found, self.told.cost, self.told.last = size, cost, size
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether a step of the schedule is measured."""
+        return step < _FIRST or step % _EVERY == 0 or step == steps - 1
+
+    def follow(self, step: Callable[[float], None], share: float) -> bool:
+        """Make a step and measure it; undo one that leaves the band.
+
+        Args:
+            step: Makes a step of a given size.
+            share: Of the peak, by the schedule.
+
+        Returns:
+            Whether the step was kept.
+
+        Raises:
+            Diverged: Steps are undone over and over.
+        """
+        before, kept = self.look(), self.values()
+        drift_before = self._cost(before, self.teacher)
+        step(self.size * share)
+        after = self.look()
+        cost, drift = self._cost(after, before), self._cost(after, self.teacher)
+        wanted = self.target * share * share
+        outside = not cost <= _BAND * wanted or not drift <= max(self.bound, drift_before)
+        if outside:
+            self.put(kept)
+            self.size = max(self.size / 2, _LEAST)
+            self.told.undone += 1
+            if self.told.undone > _UNDONE_AT_MOST:
+                raise Diverged(
+                    f"{self.told.undone} steps had to be undone, the last at a drift of {drift:.3f} (bound "
+                    f"{self.bound}); nothing was written. Raise retain_weight or retain_drift"
+                )
+        elif cost > 0:
+            nudge = (wanted / cost) ** 0.25
+            self.size = min(max(self.size * min(max(nudge, 1 / _NUDGE), _NUDGE), _LEAST), _MOST)
+        self.told.last = self.size
+        return not outside
+
+    def _cost(self, after: Sequence[Tensor], before: Sequence[Tensor]) -> float:
+        images = sum(len(value) for value in after)
+        squares = sum(
+            float((a.float() - b.float()).square().mean()) * len(a) for a, b in zip(after, before, strict=True)
+        )
+        return squares / max(images, 1) / self.variance
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {"size": self.size, **vars(self.told)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.size = state["size"]
+        self.told = StepSize(**{key: state[key] for key in vars(self.told)})
+
+
+def probe_images(count: int) -> list[int]:
+    """Indices of the images that steps are measured on, evenly spread over so many."""
+    return list(range(0, count, max(1, -(-count // PROBED))))[:PROBED]
