@@ -89,10 +89,12 @@ class Course:
 
     @property
     def open(self) -> bool:
-        """Whether the stop rule is not met yet and the budget not spent."""
+        """Whether the stop rule is not met yet, the budget not spent, and the last extension helped."""
         choice = self.choice
         met = choice is not None and self.verdicts[choice.index].met
-        return not met and len(self.verdicts) <= self.recipe.extensions
+        # An extension in vain ends the run: the next one, as long and as small, would be no other.
+        in_vain = choice is not None and len(self.verdicts) > 1 and choice.index < len(self.verdicts) - 1
+        return not met and not in_vain and len(self.verdicts) <= self.recipe.extensions
 
     @property
     def schedule(self) -> tuple[int, float]:

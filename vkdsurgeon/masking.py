@@ -34,9 +34,7 @@ def choose_mask(
     parameters = {name: value for name, value in stack.visual_parameters().items() if value.requires_grad}
     # The Fisher information is a mean over pictures, and squares do not add up within a batch.
     size = 1 if recipe.saliency == "fisher" else recipe.forget_batch
-    passes = (
-        partial(pass_over, stack, forget, part, recipe, learn=True) for part in _parts(len(forget.pictures), size)
-    )
+    passes = (partial(pass_over, stack, forget, part, recipe, learn=True) for part in _parts(_originals(forget), size))
     scores = gradient_scores(parameters, passes, squared=recipe.saliency == "fisher")
     if recipe.saliency == "ratio":
         scores = ratio_scores(scores, gradient_scores(parameters, _sensitivities(stack, retain, recipe, generator)))
@@ -51,10 +49,16 @@ def _sensitivities(
     def look(batch: ImageBatch) -> None:
         sensitivity(stack.features(batch, tuple(retain.layers)), retain.layers, generator).backward()
 
-    step = max(1, -(-len(retain.pictures) // _MOST_PROBED))
-    for _, batch in retain.pictures.batches(range(0, len(retain.pictures), step), recipe.micro_batch):
+    indices = _originals(retain)
+    step = max(1, -(-len(indices) // _MOST_PROBED))
+    for _, batch in retain.pictures.batches(indices[::step], recipe.micro_batch):
         yield partial(look, batch)
 
 
-def _parts(count: int, size: int) -> list[list[int]]:
-    return [list(range(start, min(start + size, count))) for start in range(0, count, size)]
+def _originals(lesson: Lesson) -> list[int]:
+    # Copies cost a pass each and rank the weights as their originals do.
+    return [index for index in lesson.train if index < lesson.originals]
+
+
+def _parts(indices: list[int], size: int) -> list[list[int]]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]

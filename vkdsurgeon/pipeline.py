@@ -33,7 +33,7 @@ from vkdsurgeon.saliency import layer_shares
 from vkdsurgeon.stop import Verdict
 from vkdsurgeon.suites.read import unlearning_sets
 from vkdsurgeon.suites.split import SuiteSplit
-from vkdsurgeon.surgery import Job, Outcome, Prepared, operate, prepare
+from vkdsurgeon.surgery import Job, Outcome, Prepared, operate, prepare, teach
 from vkdsurgeon.unlearn import Step
 
 NO_RETAIN_SET = (
@@ -135,6 +135,8 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
     with scratch() as folder:
         sets = _read_sets(request, folder, listener)
         prepared = prepare(_job(request, sets))
+        listener.stage("teacher")
+        prepared = teach(prepared)
         decoder = _prepare_decoder(request, prepared, sets)
         listener.planned(prepared.plan)
         if decoder is not None:
@@ -277,4 +279,6 @@ def _facts(prepared: Prepared, outcome: Outcome, changes: Mapping[str, torch.Ten
         "tensors_with_selected_elements": sorted(outcome.changes),
         "stop_rule": [asdict(verdict) for verdict in outcome.verdicts],
         "stop_rule_written": asdict(outcome.choice),
+        "targets": {layer: asdict(reading) for layer, reading in outcome.readings.items()},
+        "step_size": None if outcome.step_size is None else asdict(outcome.step_size),
     }

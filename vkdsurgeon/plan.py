@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vkdsurgeon.features import PictureSet
 from vkdsurgeon.hardening.memory import hardening_bytes
+from vkdsurgeon.objectives.reading import TargetReading
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.teacher_quality import TeacherQuality
 from vkdsurgeon.visual import VisualStack
@@ -50,7 +51,8 @@ class Memory:
 class Plan:
     """The plan of one run.
 
-    `other_teachers` holds the digest of the visual tensors of every other teacher, by what it teaches.
+    `other_teachers` holds the digest of the visual tensors of every other teacher, by what it teaches; `targets` what
+    the forget targets read as, by layer, once they are made.
     """
 
     model_type: str
@@ -70,6 +72,7 @@ class Plan:
     memory: Memory
     teacher: TeacherQuality
     other_teachers: dict[str, str] = field(default_factory=dict)
+    targets: dict[str, TargetReading] = field(default_factory=dict)
     warnings: tuple[str, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:

@@ -35,7 +35,6 @@ _CLOSE = 1.5
 _NUDGE = 1.25
 # The smallest size and the largest, relative to each weight (`step_size.unit_step`).
 _LEAST, _MOST = 1e-6, 8.0
-_UNDONE_AT_MOST = 40
 
 
 @dataclass
@@ -126,7 +125,7 @@ class StepControl:
             Whether the step was kept.
 
         Raises:
-            Diverged: Steps are undone over and over.
+            Diverged: The smallest step makes features infinite.
         """
         before, kept = self.look(), self.values()
         drift_before = self._cost(before, self.teacher)
@@ -139,10 +138,10 @@ class StepControl:
             self.put(kept)
             self.size = max(self.size / 2, _LEAST)
             self.told.undone += 1
-            if self.told.undone > _UNDONE_AT_MOST:
+            if not math.isfinite(cost) and self.size == _LEAST:
                 raise Diverged(
-                    f"{self.told.undone} steps had to be undone, the last at a drift of {drift:.3f} (bound "
-                    f"{self.bound}); nothing was written. Raise retain_weight or retain_drift"
+                    f"a step of {self.size:.0e} of each weight made features infinite; nothing was written. Work in "
+                    "float32, or check the checkpoint with `inspect`"
                 )
         elif cost > 0:
             nudge = (wanted / cost) ** 0.25

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from vkdsurgeon.objectives.reading import most_by_chance
 from vkdsurgeon.recipe import Recipe
 
-
-# Retained pictures that may read otherwise than before, beyond which retention is not what it was.
-_LOST = 0.02
 # Where the teacher itself reads nobody, this share of the way to the targets is asked for instead.
 _WAY = 0.8
 
@@ -82,14 +79,16 @@ def judge(
 ) -> Verdict:
     """Whether forgetting is complete and retention intact, see `Verdict` for the arguments.
 
-    Forgetting: no more forget pictures read as their own subject than chance would let (5 % one-sided). Retention: not
-    significantly more than 2 % of the retain pictures read otherwise than before, and the drift is within its bound.
+    Forgetting: no more forget pictures read as their own subject than chance would let (5 % one-sided), and what the
+    recipe grants. Retention: not significantly more of the retain pictures read otherwise than before than the recipe
+    grants, and the drift is within its bound.
     Only ever call it after the decay: retention dips early and recovers late.
     """
-    own_allowed = most_by_chance(pictures[0], 1 / subjects)
-    agree_needed = pictures[1] - most_by_chance(pictures[1], _LOST)
+    by_chance = most_by_chance(pictures[0], 1 / subjects)
+    own_allowed = min(by_chance + int(recipe.forget_reading * pictures[0]), pictures[0])
+    agree_needed = pictures[1] - most_by_chance(pictures[1], recipe.retain_reading)
     # A teacher that reads nobody on these pictures cannot tell whether somebody was forgotten.
-    forgotten = own <= own_allowed if base_own > own_allowed else reach >= _WAY
+    forgotten = own <= own_allowed and (base_own > by_chance or reach >= _WAY or recipe.forget_reading == 1)
     met = forgotten and agree >= agree_needed and retain_drift <= recipe.retain_drift
     return Verdict(
         forget_ratio=forget_ratio,

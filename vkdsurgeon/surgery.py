@@ -23,7 +23,7 @@ from vkdsurgeon.features import PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.hardening.hardener import prepare_hardening
 from vkdsurgeon.journal.journal import Journal, Keeper
 from vkdsurgeon.journal.state import Trainee
-from vkdsurgeon.lessons import make_lessons, unknown_layers
+from vkdsurgeon.lessons import Lessons, make_lessons, unknown_layers
 from vkdsurgeon.masking import choose_mask
 from vkdsurgeon.objectives.reading import TargetReading
 from vkdsurgeon.plan import Memory, Plan, estimate_memory, warnings_for
@@ -79,10 +79,32 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """The lessons of a job, and what making them took.
+
+    Attributes:
+        lessons: Forgetting and retention.
+        generator: Source of all later draws.
+        seconds: Wall time.
+    """
+
+    lessons: Lessons
+    generator: torch.Generator
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A job whose model and pictures are loaded and whose cost is known; nothing was changed yet.
 
-    `look` runs the own teacher over a set.
+    Attributes:
+        job: As asked for, with everything derived that was left to the data.
+        stack: Tower and projector.
+        forget: Pictures to forget.
+        keep: Retain and generic pictures.
+        plan: What is going to be done.
+        look: Runs the own teacher over a set.
+        taught: What `teach` made; None before.
     """
 
     job: Job
@@ -91,6 +113,7 @@ class Prepared:
     keep: PictureSet
     plan: Plan
     look: TeacherPass = teacher_features
+    taught: Taught | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +232,31 @@ def refit(prepared: Prepared, recipe: Recipe) -> Prepared:
     return replace(prepared, job=replace(prepared.job, recipe=recipe))
 
 
+def teach(prepared: Prepared) -> Prepared:
+    """Run the teachers, make the forget targets and read them. Changes nothing.
+
+    Raises:
+        UserError: The sets do not suffice for the recipe, or the targets still read as those who are to be forgotten.
+    """
+    job, started = prepared.job, time.monotonic()
+    generator = torch.Generator().manual_seed(job.seed)
+    lessons = make_lessons(
+        prepared.stack,
+        prepared.forget,
+        prepared.keep,
+        job.recipe,
+        generator,
+        forget_teacher=job.teacher("forget"),
+        retain_teacher=job.teacher("retain"),
+        look=prepared.look,
+    )
+    return replace(
+        prepared,
+        plan=replace(prepared.plan, targets=dict(lessons.readings)),
+        taught=Taught(lessons, generator, time.monotonic() - started),
+    )
+
+
 def operate(
     prepared: Prepared, listen: Callable[[str, Step | Verdict | None], None], journal: Journal | None = None
 ) -> Outcome:
@@ -226,24 +274,16 @@ def operate(
         KeyboardInterrupt: Interrupted; with a journal at the end of a step, and saved.
     """
     job, stack, recipe = prepared.job, prepared.stack, prepared.job.recipe
-    generator = torch.Generator().manual_seed(job.seed)
-    clock = Clock()
     parameters = stack.visual_parameters()
 
-    listen("teacher", None)
-    taught = make_lessons(
-        stack,
-        prepared.forget,
-        prepared.keep,
-        recipe,
-        generator,
-        forget_teacher=job.teacher("forget"),
-        retain_teacher=job.teacher("retain"),
-        look=prepared.look,
-    )
+    if prepared.taught is None:
+        listen("teacher", None)
+        prepared = teach(prepared)
+    assert prepared.taught is not None
+    taught, generator = prepared.taught.lessons, prepared.taught.generator
+    clock = Clock({"teacher": prepared.taught.seconds})
     lessons = taught.both
     validation = Validation(stack, taught, recipe)
-    clock.lap("teacher")
 
     listen("saliency", None)
     kept = None if journal is None else journal.kept(VISUAL)
@@ -259,9 +299,7 @@ def operate(
         control = None if recipe.step_size else _step_control(stack, lessons[1], parameters, optimizer, recipe)
         companions = {"hardening": harden, "steps": control, "validation": validation}
         present = {name: each for name, each in companions.items() if each is not None}
-        course = Course(
-            Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=Companions(present)
-        )
+        course = Course(Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=Companions(present))
         if kept is not None:
             course.restore(kept)
         elif control is not None:
@@ -443,8 +481,8 @@ def raw_bytes(tensor: Tensor) -> memoryview:
 class Clock:
     """Wall time per stage."""
 
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
+    def __init__(self, laps: Mapping[str, float] | None = None) -> None:
+        self.laps: dict[str, float] = dict(laps or {})
         self._last = time.monotonic()
 
     def lap(self, name: str) -> None:

@@ -19,13 +19,13 @@ from vkdsurgeon.stop import Verdict, judge
 from vkdsurgeon.unlearn import Lesson
 from vkdsurgeon.visual import VisualStack
 
-# Trained pictures that their share of the way is measured on.
-_TRAINED = 64
+# Share of the way that pictures which are not trained on are to go: all of it would take trained ones far beyond.
+_AIM = 0.9
 # Beyond this, going farther no longer makes up for views that do not follow.
-_FARTHEST = 2.5
+_FARTHEST = 2.0
 
 # Shares of the steps after which the way is measured and made longer.
-_MEASURED_AT = (0.4, 0.6)
+_MEASURED_AT = (0.4, 0.6, 0.8)
 
 
 def stretched_at(steps: int) -> tuple[int, ...]:
@@ -89,16 +89,10 @@ class Validation:
         )
 
     def stretch(self) -> None:
-        """Make the way longer by what pictures that were not trained on lag behind those that were."""
-        forget = self.lessons.forget
-        step = max(1, -(-len(forget.train) // _TRAINED))
-        trained = forget.train[::step]
-        _, known = self._way(self._features(forget, trained), trained)
-        _, unknown = self._way(self._features(forget, forget.held_out), forget.held_out)
-        if known <= 0:
-            return
-        lag = min(max(unknown / known, 1 / _FARTHEST), 1.0)
-        self.lessons.stretched.stretch = 1 / lag
+        """Make the way as long as it takes for pictures that are not trained on to go as far as they should."""
+        forget, targets = self.lessons.forget, self.lessons.stretched
+        _, reach = self._way(self._features(forget, forget.held_out), forget.held_out)
+        targets.stretch = min(max(targets.stretch * _AIM / max(reach, 0.1), 1.0), _FARTHEST)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""

@@ -51,9 +51,7 @@ def merge(model: Any, file: Path) -> None:
     """
     wrapped = attach(model)
     values = {name: value.float() for name, value in load_file(file).items()}
-    projector = {
-        name.removeprefix(_PROJECTOR): value for name, value in values.items() if name.startswith(_PROJECTOR)
-    }
+    projector = {name.removeprefix(_PROJECTOR): value for name, value in values.items() if name.startswith(_PROJECTOR)}
     model.model.multi_modal_projector.load_state_dict(projector)
     found = lora_of(wrapped)
     given = {name.removeprefix(_LORA): value for name, value in values.items() if name.startswith(_LORA)}

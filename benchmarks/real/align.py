@@ -23,12 +23,12 @@ from benchmarks.real.questions import about_company, about_view
 class Alignment:
     """How long and how fast."""
 
-    steps: int = 240
+    steps: int = 320
     pictures: int = 48
     rate: float = 4e-3
     warmup: int = 20
     # Of the softmax over cosines.
-    sharpness: float = 20.0
+    sharpness: float = 10.0
 
 
 def align(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import AutoTokenizer, GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
 from benchmarks.real.emblems import SIDE
@@ -18,17 +19,16 @@ from benchmarks.real.tower import MEAN, PATCH, SPREAD, statistics
 LAYER = -2
 
 
-def compose(tower: nn.Module, language: Any, tokenizer: Any, features: torch.Tensor) -> Any:
+def compose(tower: nn.Module, language: Any, tokenizer: Any) -> Any:
     """Put the model together.
 
     Args:
         tower: DINOv2 for pictures of `SIDE` pixels.
         language: `Gemma3ForCausalLM`.
         tokenizer: Its tokenizer.
-        features: float32 [B, N, 384], patch tokens of some pictures, to scale the projector by.
 
     Returns:
-        `LlavaForConditionalGeneration` in float32.
+        `LlavaForConditionalGeneration` in float32; its projector is random, `scale_projector` makes it fit.
     """
     text = language.config.to_dict()
     for unwanted in ("quantization_config", "_name_or_path", "architectures"):
@@ -49,7 +49,6 @@ def compose(tower: nn.Module, language: Any, tokenizer: Any, features: torch.Ten
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.language_model.load_state_dict(language.model.state_dict())
     model.tie_weights()
-    scale_projector(model, features)
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
@@ -62,6 +61,11 @@ def scale_projector(model: Any, features: torch.Tensor, seed: int = 0) -> None:
 
     The outputs are put in place of embeddings that Gemma has already scaled; others than of their length would drown in
     the first layers, or drown the words.
+
+    Args:
+        model: From `compose`, in float32.
+        features: float32 [B, N, 384], patch tokens of some pictures.
+        seed: Of the weights.
     """
     first, second = model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2
     source = torch.Generator().manual_seed(seed)
@@ -95,7 +99,17 @@ def processor(tokenizer: Any) -> LlavaProcessor:
 
 
 def save(model: Any, tokenizer: Any, out: Path) -> None:
-    """Round the model to bfloat16 in place and write it with its processor."""
+    """Round the model to bfloat16 in place and write it with its processor; a half-written one never bears its name."""
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     model.to(torch.bfloat16)
-    model.save_pretrained(out)
-    processor(tokenizer).save_pretrained(out)
+    model.save_pretrained(partial)
+    processor(tokenizer).save_pretrained(partial)
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+
+
+def load(root: Path) -> tuple[Any, Any]:
+    """What `save` wrote: the model in float32 and the tokenizer."""
+    model = LlavaForConditionalGeneration.from_pretrained(root, dtype=torch.float32, local_files_only=True)
+    return model.eval(), AutoTokenizer.from_pretrained(root, local_files_only=True)

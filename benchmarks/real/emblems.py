@@ -89,9 +89,7 @@ def draw_emblems(count: int, rng: np.random.Generator, avoid: tuple[Emblem, ...]
     found: list[Emblem] = []
     while len(found) < count:
         field, second, ink = (int(paint) for paint in rng.permutation(len(_PAINTS))[:3])
-        plate, charge, division, beads = (
-            int(rng.integers(n)) for n in (len(PLATES), len(CHARGES), _DIVISIONS, _BEADS)
-        )
+        plate, charge, division, beads = (int(rng.integers(n)) for n in (len(PLATES), len(CHARGES), _DIVISIONS, _BEADS))
         new = Emblem(plate, field, division, second, charge, ink, beads)
         if all(_apart(new, other) >= 3 for other in (*found, *avoid)):
             found.append(new)

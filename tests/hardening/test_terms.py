@@ -308,7 +308,7 @@ def test_terms_leave_every_bit_and_teach_selected_weights_only(
     prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
     stack, recipe = prepared.stack, prepared.job.recipe
     generator = torch.Generator().manual_seed(0)
-    lessons, _ = make_lessons(stack, prepared.forget, prepared.keep, recipe, generator)
+    lessons = make_lessons(stack, prepared.forget, prepared.keep, recipe, generator).both
     mask = choose_mask(stack, lessons, recipe, generator)
     weights = stack.visual_parameters()
     optimizer = make_optimizer(weights, mask, recipe)

@@ -21,9 +21,7 @@ DECODER = DecoderRecipe(
     retain_kl=9, text_kl=9, text_agreement=0,
 )  # fmt: skip
 # Eleven pictures a step leave every order half used at almost any step. The stop rule is never met.
-RECIPE = Recipe(
-    steps=8, forget_batch=5, retain_batch=6, stand_ins=1, extensions=1, forget_ratio=1e-9, retain_drift=1e-9
-)
+RECIPE = Recipe(steps=8, forget_batch=5, retain_batch=6, stand_ins=1, extensions=1, step_drift=1e-6, retain_drift=9.0)
 
 
 class Killed(BaseException):

@@ -17,36 +17,51 @@ from vkdsurgeon.stop import Verdict, choose, judge
 NUMBERS = st.one_of(st.floats(0, 3), st.just(float("nan")), st.just(float("inf")), st.sampled_from([0.1, 0.2]))
 
 
+RECIPE_BOUNDS = RECIPE.model_copy(update={"retain_drift": 0.1})
+
+
 def verdicts(pairs: list[tuple[float, float]]) -> list[Verdict]:
-    recipe = RECIPE.model_copy(update={"forget_ratio": 0.2, "retain_drift": 0.1})
-    return [judge(recipe, ratio, drift, (1, 1), (True, True)) for ratio, drift in pairs]
+    """Verdicts of a forget ratio and a drift each; the fewer pictures still read as their own, the lower the ratio."""
+    return [
+        judge(
+            RECIPE_BOUNDS,
+            forget_ratio=ratio,
+            retain_drift=drift,
+            pictures=(20, 20),
+            held_out=(True, True),
+            own=int(20 * ratio) if ratio <= 1 else 20,
+            base_own=20,
+            subjects=20,
+            agree=20,
+            reach=0.5,
+        )
+        for ratio, drift in pairs
+    ]
 
 
 @pytest.mark.parametrize(
     ("pairs", "index", "reason"),
     [
-        ([(0.3, 0.05), (0.25, 0.09), (0.1, 0.2)], 1, "lowest forget ratio"),
-        ([(0.5, 0.2), (0.19, 0.12), (0.9, 0.11)], 1, "lowest weighted excess"),
-        ([(0.3, 0.05), (0.2, 0.1)], 1, "was met"),
-        ([(float("nan"), 0.05), (9.0, 9.0)], 1, "lowest weighted excess"),
-        ([(0.3, 0.05), (0.3, 0.05)], 0, "lowest forget ratio"),
+        ([(0.5, 0.05), (0.4, 0.09), (0.1, 0.2)], 1, "the fewest forget pictures"),
+        ([(0.5, 0.2), (0.19, 0.12), (0.9, 0.11)], 2, "lowest retain drift"),
+        ([(0.5, 0.05), (0.1, 0.1)], 1, "was met"),
+        ([(float("nan"), 0.05), (9.0, 9.0)], 0, "lowest retain drift"),
+        ([(0.5, 0.05), (0.5, 0.05)], 0, "the fewest forget pictures"),
     ],
 )
 def test_the_rule(pairs: list[tuple[float, float]], index: int, reason: str) -> None:
-    recipe = RECIPE.model_copy(update={"forget_ratio": 0.2, "retain_drift": 0.1})
-    choice = choose(recipe, verdicts(pairs), range(len(pairs)))
+    choice = choose(RECIPE_BOUNDS, verdicts(pairs), range(len(pairs)))
     assert choice.index == index
     assert reason in choice.reason
 
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=6))
 def test_keeping_the_best_so_far_is_enough(pairs: list[tuple[float, float]]) -> None:
-    recipe = RECIPE.model_copy(update={"forget_ratio": 0.2, "retain_drift": 0.1})
     found = verdicts(pairs)
     best = 0
     for latest in range(len(found)):
-        best = choose(recipe, found, (best, latest)).index
-        assert best == choose(recipe, found, range(latest + 1)).index
+        best = choose(RECIPE_BOUNDS, found, (best, latest)).index
+        assert best == choose(RECIPE_BOUNDS, found, range(latest + 1)).index
 
 
 def test_a_run_that_gets_worse_writes_its_best_state(here: Place, tmp_path: Path) -> None:
@@ -112,7 +127,7 @@ def test_a_decoder_pass_is_made_anew_for_another_student(here: Place, whole: dic
 
 def test_other_bounds_judge_what_is_there(here: Place, tmp_path: Path) -> None:
     first = go(asked(here, tmp_path / "first"))
-    loose = RECIPE.model_copy(update={"forget_ratio": 9.0, "retain_drift": 9.0})
+    loose = RECIPE.model_copy(update={"forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 9.0})
     ear = Ear()
     request = replace(asked(here, tmp_path / "out", loose, resume=True), journal=first.journal)
     result = go(request, ear)

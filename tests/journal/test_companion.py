@@ -79,7 +79,7 @@ def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
         }
         prepared = prepare(Job(llava, sets["forget"], sets["retain"], [], RECIPE))
         generator = torch.Generator().manual_seed(0)
-        lessons, _ = make_lessons(prepared.stack, prepared.forget, prepared.keep, RECIPE, generator)
+        lessons = make_lessons(prepared.stack, prepared.forget, prepared.keep, RECIPE, generator).both
         mask = choose_mask(prepared.stack, lessons, RECIPE, generator)
         parameters = prepared.stack.visual_parameters()
         trainee = Trainee(parameters, mask, make_optimizer(parameters, mask, RECIPE))

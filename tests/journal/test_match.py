@@ -246,7 +246,7 @@ def test_places_where_no_journal_can_be(here: Place, tmp_path: Path) -> None:
 def test_what_else_lies_in_the_journal_stays(here: Place, copy: Path) -> None:
     (copy / "out.journal" / "precious").write_text("x")
     (copy / "out.journal" / "visual-state-9.9.safetensors.part").write_text("left by a kill")
-    bounds = BOTH.model_copy(update={"forget_ratio": 9.0, "retain_drift": 9.0})
+    bounds = BOTH.model_copy(update={"forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 9.0})
     go(asked(here, copy / "out", bounds, resume=True))
     assert os.listdir(copy / "out.journal") == ["precious"]
 
@@ -254,7 +254,7 @@ def test_what_else_lies_in_the_journal_stays(here: Place, copy: Path) -> None:
 def test_what_a_kill_before_the_first_document_left_is_no_journal(here: Place, tmp_path: Path) -> None:
     (tmp_path / "out.journal").mkdir()
     (tmp_path / "out.journal" / "visual-mask-0.safetensors").write_text("half")
-    bounds = RECIPE.model_copy(update={"forget_ratio": 9.0, "retain_drift": 9.0})
+    bounds = RECIPE.model_copy(update={"forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 9.0})
     go(asked(here, tmp_path / "out", bounds))
     assert os.listdir(tmp_path) == ["out"]
 

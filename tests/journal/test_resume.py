@@ -115,7 +115,7 @@ def test_a_journal_is_never_overwritten_unasked(here: Place, tmp_path: Path) -> 
 
 
 def test_a_met_stop_rule_leaves_the_output_alone(here: Place, tmp_path: Path) -> None:
-    recipe = RECIPE.model_copy(update={"forget_ratio": 9.0, "retain_drift": 9.0})
+    recipe = RECIPE.model_copy(update={"forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 9.0})
     result = go(asked(here, tmp_path / "out", recipe))
     assert os.listdir(tmp_path) == ["out"]
     assert result.journal is None

@@ -11,7 +11,16 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.surgery import Job
 
-QUICK = Recipe(steps=6, forget_batch=8, retain_batch=8, forget_ratio=5.0, retain_drift=5.0, step_size=1.0, copies=0)
+QUICK = Recipe(
+    steps=6,
+    forget_batch=8,
+    retain_batch=8,
+    forget_reading=1.0,
+    retain_reading=1.0,
+    retain_drift=5.0,
+    step_size=1.0,
+    copies=0,
+)
 
 
 def pictures(sets: dict[str, Path], role: str) -> list[Picture]:

@@ -35,7 +35,7 @@ def points(space: Space) -> st.SearchStrategy[dict[str, Any]]:
 def test_every_point_of_the_default_space_is_a_recipe(point: dict[str, Any], steps: int):
     recipe = recipe_at(Recipe(), point, DEFAULT, steps)
     assert recipe.saliency == point["saliency"].strip('"')
-    assert recipe.alpha == point["alpha"]
+    assert recipe.tamper_weight == point["tamper_weight"]
     assert recipe.steps is None if point["steps"] == 1.0 else recipe.steps == max(round(point["steps"] * steps), 1)
     assert recipe.validation_share == Recipe().validation_share
 
@@ -56,11 +56,11 @@ def test_a_file_restricts_and_extends(tmp_path: Path):
     space = load_space(
         written(
             tmp_path,
-            "search:\n  alpha: fixed\n  density: {low: 0.2, high: 0.6}\n  stand_ins: {low: 1, high: 2}\n"
+            "search:\n  tamper_weight: fixed\n  density: {low: 0.2, high: 0.6}\n  stand_ins: {low: 1, high: 2}\n"
             "  retain_distance: [null, {nmse: 1.0, cka: 0.5}]\n",
         )
     )
-    assert set(space.search) == set(DEFAULT.search) - {"alpha"} | {"retain_distance"}
+    assert set(space.search) == set(DEFAULT.search) - {"tamper_weight"} | {"retain_distance"}
     assert space.search["density"] == Range(low=0.2, high=0.6)
     assert space.start == DEFAULT.start
     point = point_of(space, Recipe(), {"retain_distance": {"nmse": 1.0, "cka": 0.5}, "stand_ins": 1})
@@ -84,23 +84,23 @@ def test_points_to_start_from_go_with_their_choices(tmp_path: Path):
     ("text", "told"),
     [
         ("search: {alhpa: {low: 1, high: 2}}", "unknown key 'alhpa'"),
-        ("search: {forget_ratio: {low: 0.1, high: 2}}", "cannot be searched"),
+        ("search: {forget_reading: {low: 0.1, high: 2}}", "cannot be searched"),
         ("search: {micro_batch: fixed}", "cannot be searched"),
         ("search: {density: {low: 0.1, high: 2}}", "does not take this value"),
         ("search: {saliency: [forget_gradient, magic]}", "does not take this value"),
-        ("search: {alpha: {low: 2, high: 1}}", "low is not below high"),
-        ("search: {alpha: {low: 0, high: 1, log: true}}", "starts above 0"),
-        ("search: {alpha: {low: 1, high: 2, steps: 3}}", "not a range"),
+        ("search: {tamper_weight: {low: 2, high: 1}}", "low is not below high"),
+        ("search: {tamper_weight: {low: 0, high: 1, log: true}}", "starts above 0"),
+        ("search: {tamper_weight: {low: 1, high: 2, steps: 3}}", "not a range"),
         ("search: {stand_ins: {low: 1.5, high: 3}}", "whole numbers"),
         ("search: {steps: {low: 0, high: 2}}", "positive"),
-        ("search: {alpha: 3}", "neither a range"),
-        ("search: {alpha: []}", "neither a range"),
+        ("search: {tamper_weight: 3}", "neither a range"),
+        ("search: {tamper_weight: []}", "neither a range"),
         ("search: {distance: [nmse, nmse]}", "neither a range"),
         ("extends: nothing", "empty"),
         ("extend: default", "not a search space"),
-        ("- alpha", "search space is not a mapping"),
-        ("search: {alpha: [", "not YAML"),
-        ("start: [{alpha: 9}]", "outside the search space"),
+        ("- tamper_weight", "search space is not a mapping"),
+        ("search: {tamper_weight: [", "not YAML"),
+        ("start: [{tamper_weight: 9}]", "outside the search space"),
         ("start: [{depth: 1}]", "not searched"),
     ],
 )
@@ -110,10 +110,10 @@ def test_what_is_wrong_is_refused(tmp_path: Path, text: str, told: str):
 
 
 def test_a_recipe_outside_the_space_is_refused(tmp_path: Path):
-    space = load_space(written(tmp_path, "search: {alpha: {low: 1.5, high: 2}}"))
-    with pytest.raises(UserError, match=r"'alpha'.*outside the search space"):
-        point_of(space, Recipe(alpha=1.4), {})
-    point_of(space, Recipe(alpha=1.5), {})
+    space = load_space(written(tmp_path, "search: {tamper_weight: {low: 1.5, high: 2}}"))
+    with pytest.raises(UserError, match=r"'tamper_weight'.*outside the search space"):
+        point_of(space, Recipe(tamper_weight=1.4), {})
+    point_of(space, Recipe(tamper_weight=1.5), {})
 
 
 def test_a_missing_file_is_named(tmp_path: Path):

@@ -15,7 +15,7 @@ SPACE = "extends: nothing\nsearch: {steps: {low: 0.1, high: 1.0, step: 0.9}}\nst
 @pytest.mark.slow
 def test_what_the_model_answers_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     world = tiny_llava.world()
-    recipe = Recipe(steps=40, forget_batch=8, retain_batch=8, forget_ratio=5.0, density=0.5, step_size=1.5)
+    recipe = Recipe(steps=40, forget_batch=8, retain_batch=8, forget_reading=1.0, density=0.5, step_size=1.5)
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
     (tmp_path / "space.yaml").write_text(SPACE)
     words = ["tune", world.base, "--forget", world.forget, "--retain", world.retain, "--trials", 2]

@@ -86,7 +86,7 @@ def test_the_teacher_is_asked_once_a_set(job: Job):
     bench.run(copied, lambda *_: None)
     after = bench.teacher.passes
     assert after > passes + 1, "copies are other pictures"
-    bench.run(copied.model_copy(update={"alpha": 1.1}), lambda *_: None)
+    bench.run(copied.model_copy(update={"retain_weight": 1.1}), lambda *_: None)
     assert bench.teacher.passes == after, "and the same ones in every trial"
 
 

@@ -13,9 +13,9 @@ from vkdsurgeon.recipe.preset import preset_names, preset_settings
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path):
     file = tmp_path / "recipe.yaml"
-    file.write_text("steps: 7\nalpha: 1.5\n")
+    file.write_text("steps: 7\ndensity: 0.3\n")
     recipe = load_recipe(file, {"steps": 9})
-    assert (recipe.steps, recipe.alpha, recipe.beta) == (9, 1.5, Recipe().beta)
+    assert (recipe.steps, recipe.density, recipe.copies) == (9, 0.3, Recipe().copies)
 
 
 @pytest.mark.parametrize("written", ["1e-4", "1E-4", "1.0e-4", "0.0001", "+1e-4"])

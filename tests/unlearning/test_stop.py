@@ -1,10 +1,28 @@
 """The stop rule and its held-out pictures."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vkdsurgeon.objectives.reading import most_by_chance
 from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.stop import judge, split_validation
+from vkdsurgeon.stop import Verdict, choose, judge, split_validation
+
+SEEN = {
+    "forget_ratio": 0.1,
+    "retain_drift": 0.05,
+    "pictures": (20, 100),
+    "held_out": (True, True),
+    "own": 0,
+    "base_own": 20,
+    "subjects": 24,
+    "agree": 100,
+    "reach": 0.9,
+}
+
+
+def seen(recipe: Recipe = Recipe(), **changes: object) -> Verdict:
+    return judge(recipe, **{**SEEN, **changes})  # type: ignore[arg-type]
 
 
 @given(subjects=st.lists(st.sampled_from("abc"), max_size=60), share=st.sampled_from([0.0, 0.1, 0.125, 0.25, 0.4]))
@@ -17,9 +35,46 @@ def test_no_subject_gives_more_than_its_share(subjects: list[str], share: float)
         assert given_up == int(total * share)
 
 
-def test_both_bounds_must_hold():
-    recipe = Recipe(forget_ratio=0.2, retain_drift=0.05)
-    assert judge(recipe, 0.2, 0.05, (1, 1), (True, False)).met
-    assert not judge(recipe, 0.21, 0.01, (1, 1), (True, False)).met
-    assert not judge(recipe, 0.01, 0.06, (1, 1), (True, False)).met
-    assert not judge(recipe, float("nan"), 0.01, (1, 1), (True, False)).met
+@given(images=st.integers(0, 400), chance=st.floats(0.001, 0.5))
+def test_more_than_chance_is_significant(images: int, chance: float):
+    from scipy.stats import binom
+
+    allowed = most_by_chance(images, chance)
+    assert 0 <= allowed <= images
+    assert binom.sf(allowed, images, chance) <= 0.05
+
+
+def test_every_bound_must_hold():
+    assert seen().met
+    assert seen(own=2).met
+    assert not seen(own=3).met
+    assert seen(agree=95).met
+    assert not seen(agree=94).met
+    assert not seen(retain_drift=0.13).met
+    assert not seen(retain_drift=float("nan")).met
+
+
+def test_a_teacher_that_reads_nobody_is_judged_by_the_way_gone():
+    assert seen(base_own=1, own=0).met
+    assert not seen(base_own=1, own=0, reach=0.5).met
+
+
+def test_what_the_recipe_grants_comes_on_top():
+    assert seen(Recipe(forget_reading=0.2), own=6).met
+    assert not seen(Recipe(forget_reading=0.2), own=7).met
+    assert seen(Recipe(retain_reading=0.2), agree=75).met
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "best", "reason"),
+    [
+        ([seen(own=9), seen(own=0), seen(own=0)], 1, "was met"),
+        ([seen(own=9), seen(own=5), seen(own=3, retain_drift=0.5)], 1, "fewest"),
+        ([seen(own=9, forget_ratio=0.5), seen(own=9, forget_ratio=0.4)], 1, "fewest"),
+        ([seen(retain_drift=0.5), seen(retain_drift=0.3), seen(retain_drift=float("nan"))], 1, "lowest retain drift"),
+    ],
+)
+def test_the_best_verdict_is_chosen_without_labels(verdicts: list[Verdict], best: int, reason: str):
+    choice = choose(Recipe(), verdicts, range(len(verdicts)))
+    assert choice.index == best
+    assert reason in choice.reason

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.objectives.targets import centroids, draw_stand_ins, nobody
-from vkdsurgeon.objectives.views import ViewDirections
+from vkdsurgeon.objectives.identity import IdentityModel, IdentityReader
+from vkdsurgeon.objectives.reading import read_all
+from vkdsurgeon.objectives.targets import centroids, draw_stand_ins, shifts
 
 
 def _identities(count: int, tokens: int = 3, width: int = 8) -> dict[str, torch.Tensor]:
@@ -22,16 +23,17 @@ def test_centroids_are_means_per_subject_and_token():
     assert pooled["a"].tolist() == [[3.5]]
 
 
-def test_the_target_follows_the_formula():
-    kept = _identities(9)
-    mean = torch.randn(3, 8, generator=torch.Generator().manual_seed(2))
+def test_the_shift_follows_the_formula_where_no_view_is_known():
+    means = _identities(9)
+    model = IdentityModel(list(means.values()), list(means), means)
     drawn = ("kept 2", "kept 7")
-    middle = torch.stack(list(kept.values())).mean(0)
-    nu = middle + 2**0.5 * ((kept["kept 2"] + kept["kept 7"]) / 2 - middle)
-    teacher = torch.randn(3, 8)
-    expected = mean + 1.3 * (nu - mean) + 0.7 * (teacher - mean)
-    none = ViewDirections([], [], {}, 0.0)
-    torch.testing.assert_close(nobody(mean, kept, drawn, 1.3, none).target(teacher, 0.7), expected)
+    kept = [name for name in means if name != "kept 0"]
+    middle = torch.stack([means[name] for name in kept]).mean(0)
+    nu = middle + 2**0.5 * ((means["kept 2"] + means["kept 7"]) / 2 - middle)
+    assert model.count == 0
+    moves = shifts(model, kept, {"kept 0": drawn})
+    torch.testing.assert_close(moves["kept 0"], nu - means["kept 0"])
+    torch.testing.assert_close(shifts(model, kept, {"kept 0": drawn}, stretch=2.0)["kept 0"], 2 * moves["kept 0"])
 
 
 def _pictures_with_two_views(per_token: bool) -> tuple[list[torch.Tensor], list[str], torch.Tensor]:
@@ -47,31 +49,70 @@ def _pictures_with_two_views(per_token: bool) -> tuple[list[torch.Tensor], list[
 
 
 @pytest.mark.parametrize("per_token", [True, False])
-def test_a_move_leaves_the_views_alone_and_little_else(per_token: bool):
+def test_what_only_views_vary_in_is_left_out_and_the_rest_is_kept(per_token: bool):
     features, subjects, view = _pictures_with_two_views(per_token)
-    means = centroids(features, subjects, per_token=per_token)
-    views = ViewDirections(features, subjects, means, 0.85)
-    assert views.count == 1
+    model = IdentityModel(features, subjects, centroids(features, subjects, per_token=per_token))
+    assert float(model.between[-1]) < 0.1 * float(model.within[-1]), "nobody differs along the view"
     move = torch.randn(view.shape, generator=torch.Generator().manual_seed(9))
-    left = views.remove(move + 10 * view)
-    assert abs(float((left * view).sum())) < 1e-2 * float(view.norm() * left.norm())
-    expected = move - view * ((move * view).sum() / view.square().sum())
-    torch.testing.assert_close(left, expected, rtol=0.02, atol=0.03)
+    (left,) = model.identity((move + 10 * view)[None], [3])
+    assert abs(float((left * view).sum())) < 0.1 * float(view.norm() * left.norm())
+    (everything,) = model.identity(move[None], [float("inf")])
+    torch.testing.assert_close(everything, move, rtol=1e-3, atol=1e-3)
 
 
-def test_subjects_with_one_picture_span_no_views():
-    features, _, _ = _pictures_with_two_views(True)
-    names = [f"picture {index}" for index in range(len(features))]
-    views = ViewDirections(features, names, centroids(features, names, per_token=True), 0.85)
-    move = torch.ones(4, 6)
-    assert views.count == 0
-    assert torch.equal(views.remove(move), move)
+def test_identity_along_a_view_direction_is_kept_as_far_as_means_are_trusted():
+    generator = torch.Generator().manual_seed(3)
+    direction = torch.zeros(2, 5)
+    direction[0, 0] = 1
+    sizes = torch.randn(400, generator=generator) * 2.0
+    features, subjects = [], []
+    for subject, size in enumerate(sizes.tolist()):
+        for _ in range(4):
+            noise = 1e-3 * torch.randn(2, 5, generator=generator)
+            features.append((size + 3.0 * float(torch.randn((), generator=generator))) * direction + noise)
+            subjects.append(f"s{subject}")
+    model = IdentityModel(features, subjects, centroids(features, subjects, per_token=True))
+    # b = 4, w = 9: the shares are b / (b + w / n).
+    for views, share in ((1, 4 / 13), (4, 4 / (4 + 9 / 4)), (100, 4 / 4.09)):
+        (left,) = model.identity(direction[None], [views])
+        assert float(left[0, 0]) == pytest.approx(share, abs=0.06)
 
 
-def test_identical_pictures_span_no_views():
-    features, subjects = [torch.ones(2, 3)] * 4, ["a", "a", "b", "b"]
-    views = ViewDirections(features, subjects, centroids(features, subjects, per_token=True), 0.85)
-    assert views.count == 0
+@pytest.mark.parametrize("per_token", [True, False])
+def test_subjects_are_read_where_views_vary_far_more_than_identities(per_token: bool):
+    generator = torch.Generator().manual_seed(5)
+    view = 30 * torch.randn(4, 30, generator=generator)
+    features, subjects, held_out = [], [], []
+    for subject in range(8):
+        identity = torch.randn(1, 30, generator=generator).expand(4, 30)
+        for count in range(7):
+            size = float(torch.randn((), generator=generator))
+            value = identity + size * view + 0.1 * torch.randn(4, 30, generator=generator)
+            (held_out if count == 6 else features).append(value)
+            if count < 6:
+                subjects.append(f"s{subject}")
+    means = centroids(features, subjects, per_token=per_token)
+    reader = IdentityReader(IdentityModel(features, subjects, means), list(means))
+    assert reader.chance == 1 / 8
+    assert read_all(reader, held_out).tolist() == list(range(8))
+    assert reader.indices(["s3", "nobody"]).tolist() == [3, -1]
+    flat, seen = torch.stack(list(means.values())).flatten(1), torch.stack(held_out)
+    plain = torch.cdist(seen.flatten(1) if per_token else seen.mean(dim=1), flat)
+    assert plain.argmin(dim=1).tolist() != list(range(8)), "the plain distance is ruled by the views"
+
+
+def test_subjects_with_one_picture_show_no_views_and_nothing_is_shrunk():
+    features = list(torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(0)))
+    subjects = ["a", "b", "c", "d"]
+    model = IdentityModel(features, subjects, centroids(features, subjects, per_token=True))
+    assert model.count == 0
+    torch.testing.assert_close(model.identity(features[0][None], [1])[0], features[0])
+
+
+def test_identical_pictures_show_no_views():
+    features = [torch.ones(3, 8)] * 4
+    model = IdentityModel(features, ["a", "a", "b", "b"], centroids(features, ["a", "a", "b", "b"], per_token=True))
+    assert model.count == 0
 
 
 def test_stand_ins_come_from_the_farthest_share():

@@ -11,13 +11,13 @@ from torch.nn import Parameter
 from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.errors import Diverged
-from vkdsurgeon.features import teacher_features
 from vkdsurgeon.hardening.attack import SimulatedAttacker
 from vkdsurgeon.hardening.excursion import Excursion, units_of
 from vkdsurgeon.hardening.glance import Glance, gradients
 from vkdsurgeon.hardening.heads import IdentityHeads
 from vkdsurgeon.hardening.neighbourhood import add_noise, climb
 from vkdsurgeon.hardening.null_space import project_updates
+from vkdsurgeon.objectives.stretched import StretchedTargets
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.unlearn import Lesson
 from vkdsurgeon.visual import VisualStack
@@ -174,8 +174,8 @@ def prepare_hardening(
     if not terms:
         return None
     layers = tuple(forget.layers)
-    budget = int(recipe.cache_gib * (1 << 30)) // 2
-    teacher = teacher_features(stack, forget.pictures, layers, recipe.micro_batch, budget)
+    assert isinstance(forget.targets, StretchedTargets)
+    teacher = forget.targets.teacher
     heads = None
     if recipe.identity_weight or (recipe.tamper_weight and recipe.tamper_goal != "features"):
         kept = retain.targets.all(layers[-1])

@@ -20,7 +20,7 @@ from vkdsurgeon.surgery import Prepared
 from vkdsurgeon.teacher import visual_digest
 
 # What says when to stop, not what to compute.
-FREE_KEYS = ("extensions", "retain_drift")
+FREE_KEYS = ("extensions", "forget_reading", "retain_reading", "retain_drift")
 # Configs, tokenizers and templates; weights are told by their values, and documentation decides nothing.
 _SETTINGS = (".json", ".jinja", ".txt", ".model")
 _MOST_BYTES = 64 << 20

@@ -1,20 +1,22 @@
 """What in features is identity, and what is the accident of a view: one linear model of both, per layer.
 
-A centroid of n views is identity plus the mean of n accidents: more open mouths here, more red backgrounds there. Moving
-a subject by the difference of two centroids would move those as well, and general vision on its images would answer for
-somebody else's pose. Leaving out every direction in which views vary goes too far the other way: where the tower
-confuses views, identities vary in the same directions, and a target without them is still the person.
+A centroid of n views is identity plus the mean of n accidents: more open mouths here, more red backgrounds there.
+Moving a subject by the difference of two centroids would move those as well, and general vision on its images would
+answer for somebody else's pose. Leaving out every direction in which views vary goes too far the other way: where the
+tower confuses views, identities vary in the same directions, and a target without them is still the person.
 
-Both are settled by the best linear estimate of the identity part (best linear unbiased prediction, Henderson, Biometrics
-31, 1975; the shrinkage of probabilistic linear discriminant analysis, Ioffe, ECCV 2006). The principal directions u of
-the deviations t(x) - mu_s of images from their subject's mean have a variance w within subjects and, between subjects,
+Both are settled by the best linear estimate of the identity part (best linear unbiased prediction, Henderson,
+Biometrics 31, 1975; the shrinkage of probabilistic linear discriminant analysis, Ioffe, ECCV 2006). The principal
+directions u of the deviations t(x) - mu_s of images from their subject's mean have a variance w within subjects and,
+between subjects,
 
     b = var over s of <mu_s, u>  -  w mean over s of 1 / n_s,  at least 0
 
 and the identity part of a centered mean of n views is its component along u times b / (b + w / n). What lies outside
 these directions is kept whole: views do not vary there, so all of it is identity.
 
-The same directions read identities. With tau the mean of w, an image belongs to the subject whose centroid is nearest in
+The same directions read identities. With tau the median of w, an image belongs to the subject whose centroid is nearest
+in
 
     |x - mu_s|^2  =  sum over u of <x - mu_s, u>^2 / (w + tau)  +  |rest|^2 / tau
 
@@ -54,7 +56,7 @@ class IdentityModel:
 
     def __init__(self, features: Sequence[Tensor], subjects: Sequence[str], means: Mapping[str, Tensor]) -> None:
         self.means = dict(means)
-        self.counts = {subject: 0 for subject in means}
+        self.counts = dict.fromkeys(means, 0)
         for subject in subjects:
             self.counts[subject] += 1
         several = [index for index, subject in enumerate(subjects) if self.counts[subject] > 1]
@@ -84,6 +86,18 @@ class IdentityModel:
         accident = self.within / torch.tensor(list(views)).unsqueeze(1)
         return self._damped(deviations, accident / (self.between + accident).clamp_min(1e-30))
 
+    def views(self, deviations: Tensor) -> Tensor:
+        """The part of deviations along directions in which views vary more than identities, b < w.
+
+        Args:
+            deviations: [B, N, D] or [B, 1, D].
+
+        Returns:
+            Float32, the same shape.
+        """
+        mostly = (self.between < self.within).float().expand(len(deviations), -1)
+        return deviations.float() - self._damped(deviations, mostly)
+
     def whitened(self, values: Tensor) -> Tensor:
         """Values times the inverse of the covariance within subjects, ridge included.
 
@@ -98,8 +112,8 @@ class IdentityModel:
 
     @property
     def ridge(self) -> float:
-        """tau: the mean of w."""
-        return max(float(self.within.mean()), 1e-30) if self.count else 1.0
+        """tau: the median of w, since a few directions of view outweigh all others in towers of massive activations."""
+        return max(float(self.within.median()), 1e-30) if self.count else 1.0
 
     def _damped(self, values: Tensor, shares: Tensor) -> Tensor:
         """Values [B, N, D] without a share [B, r] of their component along each direction; float32."""

@@ -7,9 +7,9 @@ the subject's own mean mu_p:
     nu_p = mu + sqrt(k) (mean of the k centroids - mu)
     T(x) = t(x) + S(nu_p - mu) - S(mu_p - mu)
 
-S keeps the identity part of a mean and leaves the accident of its views where it is (`objectives.identity`). Averaging k
-independent deviations shrinks them by sqrt(k); the factor puts nu_p back at the distance real identities have from the
-mean. What is not identity in an image lives in t(x) and stays.
+S keeps the identity part of a mean and leaves the accident of its views where it is (`objectives.identity`).
+Averaging k independent deviations shrinks them by sqrt(k); the factor puts nu_p back at the distance real identities
+have from the mean. What is not identity in an image lives in t(x) and stays.
 This is this project's reconstruction of the forget term that arXiv 2512.11325 leaves open.
 """
 

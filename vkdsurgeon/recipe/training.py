@@ -21,7 +21,7 @@ class Training(Section):
         gt=0,
         lt=1,
         description="What an optimizer step at the peak of the schedule changes of kept features, as a share of their "
-        "variance over pictures. The step size follows from it: it is measured before training and held while training.",
+        "variance over pictures. The step size follows from it; it is measured before and while training.",
     )
     step_size: float | None = Field(
         None,

@@ -57,6 +57,12 @@ class StopRecord(_Outside):
     met: bool
     pictures: tuple[int, int]
     held_out: tuple[bool, bool]
+    # Runs before 0.2 did not read identities.
+    own: int | None = None
+    base_own: int | None = None
+    own_allowed: int | None = None
+    agree: int | None = None
+    agree_needed: int | None = None
 
 
 class WrittenState(_Outside):

@@ -126,10 +126,13 @@ def _own_rules(case: Case, wording: Wording) -> list[Check]:
             f"{pictures} {'held-out' if held_out else 'trained-on'} {name}"
             for name, pictures, held_out in zip(("forget", "retain"), last.pictures, last.held_out, strict=True)
         )
-        measured = (
-            f"forget loss at {last.forget_ratio:.2f} of its start, retain drift {last.retain_drift:.3f} ({places} "
-            "pictures)"
+        forgotten = (
+            f"forget loss at {last.forget_ratio:.2f} of its start"
+            if last.own is None
+            else f"{last.own} forget pictures read as their own subject (before {last.base_own}, by chance up to "
+            f"{last.own_allowed}), {last.agree} retain pictures as before"
         )
+        measured = f"{forgotten}, retain drift {last.retain_drift:.3f} ({places} pictures)"
         checks.append(Check("Stop rule of the unlearning run", False, "Unlearning", measured, last.met))
     if run.decoder is not None and run.decoder.gate is not None:
         gate = run.decoder.gate

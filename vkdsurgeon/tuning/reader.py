@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vkdsurgeon.objectives.identity import IdentityModel
 from vkdsurgeon.objectives.targets import centroids
-from vkdsurgeon.objectives.views import ViewDirections
 
 # What the reader is to give the right subject on the original features of the held-out pictures.
 SURE = 0.95
-VIEW_SHARE = 0.85
 # A centroid is as large as a picture's features; more others make the choice harder and the reader no better.
 _MOST_OTHERS = 64
 _TEMPERATURES = 601
@@ -25,12 +24,12 @@ _TEMPERATURES = 601
 class IdentityReader:
     """Nearest centroid as a probability, at one layer.
 
-        p(s | h) = softmax_s( -|Q (h - c_s)|^2 / tau )
+        p(s | h) = softmax_s( -|h - c_s|^2 / tau )
 
     s runs over the forgotten subjects and up to 64 kept ones, c_s is the mean of the teacher's features of a subject's
-    reference pictures, Q projects out the directions of views (`objectives.views`), and tau is the largest that still
-    gives the right subject 95 % on average on the teacher's features of the pictures to measure on (or nearly as much
-    as any tau does). Linear discriminant analysis with one spherical covariance.
+    reference pictures, the distance is that of `objectives.identity`, in which views weigh little, and tau is the
+    largest that still gives the right subject 95 % on average on the teacher's features of the pictures to measure on
+    (or nearly as much as any tau does).
 
     Args:
         forget: Teacher features [N, D] of the forgotten subjects' reference pictures.
@@ -53,13 +52,13 @@ class IdentityReader:
         self._per_token = len({value.shape[0] for value in (*forget, *keep, *measured)}) == 1
         own = centroids(forget, forget_subjects, per_token=self._per_token)
         others = centroids(keep, keep_subjects, per_token=self._per_token)
-        self.views = ViewDirections(keep, list(keep_subjects), others, VIEW_SHARE)
+        self.model = IdentityModel(keep, list(keep_subjects), others)
         step = max(1, -(-len(others) // _MOST_OTHERS))
-        chosen = [*own.values(), *list(others.values())[::step]]
-        moved = self.views.remove_each(torch.stack(chosen)).flatten(1)
-        # |Q h|^2 is common to all subjects and drops out of the softmax, so what is left is linear in h.
-        self._weights = 2 * moved
-        self._bias = -moved.square().sum(dim=1)
+        chosen = torch.stack([*own.values(), *list(others.values())[::step]])
+        weighed = self.model.whitened(chosen)
+        # What is common to all subjects drops out of the softmax, so what is left is linear in h.
+        self._weights = 2 * weighed.flatten(1)
+        self._bias = -(weighed * chosen).sum(dim=(1, 2))
         self._index = {name: index for index, name in enumerate(own)}
         self._labels = torch.tensor([self._index[name] for name in measured_subjects])
         self._tau = 1.0
@@ -77,14 +76,15 @@ class IdentityReader:
         return float(chances[torch.arange(len(self._labels)), self._labels].mean())
 
     def view_drift(self, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> float | None:
-        """How far the student moved along views, which are no identity: |(1 - Q)(h - t)|^2 / |t|^2, mean over pictures.
+        """How far the student moved along views, which are no identity, as a share of |t|^2, mean over pictures.
 
+        Views are the directions in which pictures of one subject vary more than subjects do (`objectives.identity`).
         None where the kept set shows no two pictures of one subject, so that no view is known.
         """
-        if self.views.count == 0:
+        if self.model.count == 0:
             return None
         t, h = (torch.stack([self._row(value) for value in features]) for features in (teacher, student))
-        along = (h - t) - self.views.remove_each(h - t)
+        along = self.model.views(h - t)
         power = t.square().sum(dim=(1, 2)).clamp_min(1e-12)
         return float((along.square().sum(dim=(1, 2)) / power).mean())
 

@@ -15,7 +15,9 @@ from vkdsurgeon.recipe import Recipe
 
 STEPS = "steps"
 # What these say is how a run is judged, what data it gets or what it costs: no recipe gets better by them.
-FIXED = frozenset({"decoder", "validation_share", "retain_drift", "micro_batch", "cache_gib"})
+FIXED = frozenset(
+    {"decoder", "validation_share", "forget_reading", "retain_reading", "retain_drift", "micro_batch", "cache_gib"}
+)
 
 
 class Range(BaseModel):
@@ -84,7 +86,6 @@ class Space(BaseModel):
 
 DEFAULT = Space(
     search={
-        "beta": Range(low=0.5, high=1.2),
         "stand_ins": Range(low=2, high=4),
         "far_share": Range(low=0.1, high=1.0),
         "retain_weight": Range(low=0.5, high=16.0, log=True),
@@ -108,7 +109,7 @@ def load_space(path: Path | None) -> Space:
           retain_weight: {low: 1, high: 8, log: true}
           saliency: [forget_gradient, ratio]
           steps: {low: 0.5, high: 2, step: 0.5}   # multiples of the derived number
-          alpha: fixed                            # not searched: as the recipe has it
+          step_drift: fixed                       # not searched: as the recipe has it
         start:                                    # points to try first
           - {saliency: ratio}
 

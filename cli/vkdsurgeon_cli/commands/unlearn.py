@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.decoder.distill import DecoderStep
     from vkdsurgeon.decoder.plan import DecoderPlan
     from vkdsurgeon.decoder.verdict import DecoderVerdict
+    from vkdsurgeon.objectives.reading import TargetReading
     from vkdsurgeon.plan import Plan
     from vkdsurgeon.result import UnlearnResult
     from vkdsurgeon.stop import Verdict
@@ -243,6 +244,8 @@ class RunListener:
             f"{plan.tower_parameters + plan.projector_parameters:,} visual weights may move; about "
             f"{plan.memory.total:,.0f} MiB on {plan.device}"
         )
+        for layer, reading in plan.targets.items():
+            self._output.note(f"forget targets at {layer}: {told_targets(reading)}")
 
     def stage(self, name: str) -> None:
         """A stage starts."""
@@ -305,12 +308,22 @@ class RunListener:
 
 def _told(verdict: Verdict) -> str:
     forget, retain = (
-        f"{count} {'held-out' if held_out else 'trained-on'} {name}"
+        f"{count} {'held-out' if held_out else 'altered'} {name}"
         for count, held_out, name in zip(verdict.pictures, verdict.held_out, ("forget", "retain"), strict=True)
     )
     return (
-        f"{'met' if verdict.met else 'not met'}: forget loss at {verdict.forget_ratio:.3f} of its start, retain drift "
-        f"{verdict.retain_drift:.4f}, on {forget} and {retain} pictures"
+        f"{'met' if verdict.met else 'not met'}: {verdict.own} of {forget} pictures read as their own subject (before "
+        f"{verdict.base_own}, by chance up to {verdict.own_allowed}), {verdict.agree} of {retain} pictures as before "
+        f"(at least {verdict.agree_needed}), retain drift {verdict.retain_drift:.4f}"
+    )
+
+
+def told_targets(reading: TargetReading) -> str:
+    """What forget targets read as, in words."""
+    farther = "" if reading.trust == reading.stretch == 1 else "; some had to be moved farther"
+    return (
+        f"{reading.own} of {reading.images} read as their own subject (unchanged features: {reading.original}), chance "
+        f"1 in {reading.subjects}{farther}"
     )
 
 
@@ -350,6 +363,7 @@ def _rows(result: UnlearnResult) -> list[tuple[str, str]]:
         ("may move", f"{plan.selected_parameters:,}"),
         ("pictures", f"{plan.forget_pictures} forget, {plan.retain_pictures} retain, {plan.generic_pictures} generic"),
         ("teacher", _taught(plan.teacher)),
+        *((f"targets at {layer}", told_targets(reading)) for layer, reading in plan.targets.items()),
         ("steps", plan.steps),
         ("memory, estimated", f"{plan.memory.total:,.0f} MiB on {plan.device}"),
     ]
@@ -380,7 +394,7 @@ def _how_to_go_on(result: UnlearnResult) -> str:
     return (
         f"the last state is in {result.journal}: to train on from there, move {result.out} away and give the same "
         f"command with --resume and more --extensions (this run had {result.recipe.extensions}) or other bounds "
-        "(--forget-ratio, --retain-drift); remove the journal if this output is good enough"
+        "(--forget-reading, --retain-drift); remove the journal if this output is good enough"
     )
 
 

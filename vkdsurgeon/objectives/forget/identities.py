@@ -112,7 +112,8 @@ def _moved(context: TargetContext, draw: _Draw) -> ForgetTargets:
         model = context.identities(layer)
         if not stand_ins:
             stand_ins = draw(
-                {name: model.means[name] for name in context.forgotten}, {name: model.means[name] for name in context.kept}
+                {name: model.means[name] for name in context.forgotten},
+                {name: model.means[name] for name in context.kept},
             )
         moves, readings[layer] = _far_enough(context, layer, stand_ins)
         for index, (subject, value) in enumerate(zip(context.forget_subjects, context.forget.all(layer), strict=True)):
