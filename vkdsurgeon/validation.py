@@ -25,7 +25,7 @@ _AIM = 0.9
 _FARTHEST = 2.0
 
 # Shares of the steps after which the way is measured and made longer.
-_MEASURED_AT = (0.4, 0.6, 0.8)
+_MEASURED_AT = (0.6, 0.8)
 
 
 def stretched_at(steps: int) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ class Hardening(Section):
     """
 
     tamper_weight: float = Field(
-        1.0, ge=0, description="Weight of the forget loss where a simulated relearning attack leads; 0 simulates none."
+        0.0, ge=0, description="Weight of the forget loss where a simulated relearning attack leads; 0 simulates none."
     )
     tamper_steps: int = Field(2, ge=1, description="Steps K that the simulated attacker takes at a time.")
     tamper_size: float = Field(
