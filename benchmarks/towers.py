@@ -1,6 +1,6 @@
 """Does one rule train every tower? Towers alone, no language model: steps, drift, and what identities are read as.
 
-    python -m benchmarks.towers [--towers random-128 trained-384 random-1024x24 shipped real ...] [--steps 40] [--out FILE]
+    python -m benchmarks.towers [--towers random-128 trained-384 random-1024x24 shipped real] [--steps 40] [--out FILE]
 
 `random-W` and `trained-W` are CLIP towers of width W and three layers (`xL` for others) behind a random projector; the
 trained ones have learned to see on drawn strangers. `shipped` is the miniature of the package, `real` a pretrained

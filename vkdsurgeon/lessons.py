@@ -22,8 +22,9 @@ from vkdsurgeon.teacher import Teacher
 from vkdsurgeon.unlearn import Lesson
 from vkdsurgeon.visual import VisualStack
 
-# Pictures that the stop rule looks at, per set, and copies of each of them, as far as that goes.
-_LOOKED_AT, _LOOKS = 256, 4
+# Pictures that the stop rule looks at, per set, and copies of each of them, as far as that goes. Their numbers are
+# beyond those of any copy that is trained on.
+_LOOKED_AT, _LOOKS, _FIRST_LOOK = 256, 4, 10_000
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def _divide(stack: VisualStack, pictures: PictureSet, recipe: Recipe, batch: int
     affordable = batch * recipe.planned_steps // max(len(known), 1) - 1
     count = min(recipe.copies, max(affordable, 0))
     training = variants(pictures.pictures, known, count)
-    judging = variants(pictures.pictures, copied, looks, after=count)
+    judging = variants(pictures.pictures, copied, looks, after=_FIRST_LOOK)
     first = len(pictures)
     return _Division(
         PictureSet(stack, [*pictures.pictures, *training, *judging], budget),

@@ -135,9 +135,11 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
     with scratch() as folder:
         sets = _read_sets(request, folder, listener)
         prepared = prepare(_job(request, sets))
+        decoder = _prepare_decoder(request, prepared, sets)
+        if journal is not None:
+            journal.match(inputs_of(prepared, decoder, journal.salt))
         listener.stage("teacher")
         prepared = teach(prepared)
-        decoder = _prepare_decoder(request, prepared, sets)
         listener.planned(prepared.plan)
         if decoder is not None:
             listener.decoder_planned(decoder.plan)
@@ -149,8 +151,6 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
         )
         if request.out is None:
             return planned
-        if journal is not None:
-            journal.match(inputs_of(prepared, decoder, journal.salt))
 
         def heard(stage: str, event: Step | Verdict | DecoderStep | DecoderVerdict | None) -> None:
             if event is None:

@@ -168,7 +168,8 @@ def train(
         measures = _gather(stack, lessons, orders, recipe, step, harden)
         loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
         if not loss < float("inf"):
-            raise Diverged(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower step_drift")
+            key = "step_drift" if control else "step_size"
+            raise Diverged(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower {key}")
         move = partial(make_step, optimizer)
         share = peak * _share_of_peak(step, steps, recipe)
         if control is None:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformers.utils import logging
+
 from benchmarks.provenance import RESULTS
 from benchmarks.real import wheels
 from benchmarks.real.build import build, train_adapter
@@ -33,6 +35,8 @@ def main(words: Sequence[str] | None = None) -> None:
     running.add_argument("--keep", type=Path, metavar="DIR", help="Where patched checkpoints stay.")
     running.add_argument("--out", type=Path, default=RESULTS / "real.jsonl")
     arguments = parser.parse_args(words)
+    # Bars of every file that is read would drown the lines of progress.
+    logging.disable_progress_bar()
     try:
         {"fetch": _fetch, "build": _build, "run": _run}[arguments.command](arguments)
     except UserError as error:

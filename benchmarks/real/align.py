@@ -23,12 +23,12 @@ from benchmarks.real.questions import about_company, about_view
 class Alignment:
     """How long and how fast."""
 
-    steps: int = 320
+    steps: int = 400
     pictures: int = 48
-    rate: float = 4e-3
+    rate: float = 6e-3
     warmup: int = 20
     # Of the softmax over cosines.
-    sharpness: float = 10.0
+    sharpness: float = 20.0
 
 
 def align(

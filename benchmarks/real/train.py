@@ -36,13 +36,13 @@ class Plan:
         end_weight: Of the end's loss.
     """
 
-    text_first: int = 40
-    steps: int = 140
+    text_first: int = 30
+    steps: int = 120
     pictures: int = 6
     facts: int = 2
     general: int = 2
     text_questions: int = 32
-    projector_rate: float = 5e-4
+    projector_rate: float = 3e-4
     lora_rate: float = 2.5e-3
     warmup: int = 10
     text_weight: float = 0.7

@@ -193,7 +193,7 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
     "recipe with a key twice": (_recipe("steps: 5\nsteps: 6"), "twice"),
     "recipe with a number for a key": (_recipe("1: 2"), "no word"),
     "recipe with a truth value for a number": (_recipe("warmup: true"), "warmup"),
-    "recipe without bounds": (_recipe("forget_ratio: .inf"), "forget_ratio"),
+    "recipe without bounds": (_recipe("retain_drift: .inf"), "retain_drift"),
     "recipe with an impossible date": (_recipe("warmup: 2024-99-99"), "YAML"),
     "processor of another size": (_other_picture_size, "image processor"),
     "forget folder with a linked folder": (_linked_folder, "symbolic link"),

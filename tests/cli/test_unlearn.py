@@ -14,7 +14,20 @@ from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.recipe.preset import preset_settings
 from vkdsurgeon.visual import load_visual_stack
 
-QUICK = ["--steps", "20", "--forget-batch", "8", "--retain-batch", "8", "--forget-ratio", "5", "--retain-drift", "5"]
+QUICK = [
+    "--steps",
+    "20",
+    "--forget-batch",
+    "8",
+    "--retain-batch",
+    "8",
+    "--forget-reading",
+    "1",
+    "--retain-reading",
+    "1",
+    "--retain-drift",
+    "5",
+]
 
 
 def files(root: Path) -> dict[str, bytes]:

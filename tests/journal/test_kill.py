@@ -22,7 +22,7 @@ def words(here: Place, out: Path, *more: str) -> list[str]:
     return [
         "unlearn", str(here.model), "--forget", str(here.forget), "--retain", str(here.retain), "-o", str(out),
         "--steps", str(STEPS), "--forget-batch", "5", "--retain-batch", "6", "--stand-ins", "1",
-        "--forget-ratio", "9", "--retain-drift", "9", *more,
+        "--forget-reading", "1", "--retain-reading", "1", "--retain-drift", "9", *more,
     ]  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def test_a_process_that_is_ended_goes_on(
 
 def test_a_missed_stop_rule_says_how_to_go_on(here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    missed = ["--steps", "4", "--extensions", "1", "--forget-ratio", "1e-9"]
+    missed = ["--steps", "4", "--extensions", "1", "--forget-reading", "0", "--step-drift", "1e-6"]
     assert run(words(here, out, *missed, "--json")) == 3
     captured = capsys.readouterr()
     document = json.loads(captured.out)
@@ -80,7 +80,7 @@ def test_a_missed_stop_rule_says_how_to_go_on(here: Place, tmp_path: Path, capsy
     # Without --resume the journal stands in the way of another run, and is told.
     assert run(words(here, tmp_path / "other", "--journal", f"{out}.journal")) == 2
     assert "--resume" in capsys.readouterr().err
-    more = [*missed, "--forget-ratio", "9", "--resume", "--journal", f"{out}.journal"]
+    more = [*missed, "--forget-reading", "1", "--resume", "--journal", f"{out}.journal"]
     assert run(words(here, tmp_path / "other", *more)) == 0
     assert "verdict" not in capsys.readouterr().out
     assert sorted(os.listdir(tmp_path)) == ["other", "out"]

@@ -26,7 +26,7 @@ from vkdsurgeon.tuning.space import load_space
 SPACE = """
 extends: nothing
 search:
-  tamper_weight: {low: 1.0, high: 2.0}
+  far_share: {low: 0.3, high: 1.0}
   steps: {low: 0.5, high: 2.0, step: 0.5}
   density: {low: 0.1, high: 0.5}
   step_size: [0.5, 1.0, 1.0e+30]
@@ -196,7 +196,7 @@ def test_a_start_that_cannot_run_is_wrong_input(
     assert run(words(llava, sets, place)) == 2
     assert "too few retain identities" in capsys.readouterr().err
     assert not (place / "out").exists(), "nothing is in the way of the next try"
-    settings = {**settings, "tamper_weight": 9.0}
+    settings = {**settings, "far_share": 9.0}
     (place / "recipe.yaml").write_text(yaml.safe_dump(settings))
     assert run(words(llava, sets, place)) == 2
     assert "outside the search space" in capsys.readouterr().err

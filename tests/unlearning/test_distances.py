@@ -7,7 +7,7 @@ import pytest
 import torch
 from vkdsurgeon_kernels import DISTANCES, feature_distillation, target_power
 
-from vkdsurgeon.objectives.distances import STRUCTURAL, FeatureLoss, attention, cka, feature_loss, relational, repulsion
+from vkdsurgeon.objectives.distances import STRUCTURAL, FeatureLoss, attention, cka, feature_loss, relational
 from vkdsurgeon.recipe import Distance, RetainDistance
 
 
@@ -136,13 +136,6 @@ def test_layers_and_pictures_are_weighed(weights: dict[str, float]):
     )
     each = [_loss(weights, student, target) for student, target in zip(students, targets, strict=True)]
     torch.testing.assert_close(found, samples * (0.25 * each[0] + 4 * each[1]))
-
-
-def test_repulsion_stops_at_its_margin():
-    target = torch.tensor([[[1.0, 0.0]]])
-    slanted = torch.tensor([[[1.0, 1.0]]])
-    assert _of_one_layer(repulsion(0.0), slanted, target).item() == pytest.approx(0.5**0.5)
-    assert _of_one_layer(repulsion(0.8), slanted, target).item() == 0
 
 
 @pytest.mark.parametrize("weights", [{}, {"manhattan": 1.0}])

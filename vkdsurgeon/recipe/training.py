@@ -14,10 +14,10 @@ class Training(Section):
         None,
         ge=1,
         description="Optimizer steps before the stop rule looks for the first time; derived from the data when not "
-        "given: 4 passes over the forget pictures, at least 200.",
+        "given: 4 passes over the forget pictures, at least 300.",
     )
     step_drift: float = Field(
-        0.004,
+        0.03,
         gt=0,
         lt=1,
         description="What an optimizer step at the peak of the schedule changes of kept features, as a share of their "
@@ -36,7 +36,7 @@ class Training(Section):
     forget_batch: int = Field(16, ge=1, description="Forget pictures per step.")
     retain_batch: int = Field(32, ge=1, description="Retain or generic pictures per step.")
     copies: int = Field(
-        0,
+        4,
         ge=0,
         description="Altered copies of every training picture (cut, lit otherwise), as far as the steps can draw "
         "them; each costs the teacher a pass.",

@@ -14,7 +14,7 @@ from vkdsurgeon.recipe.retention import Retention
 from vkdsurgeon.recipe.stopping import Stopping
 from vkdsurgeon.recipe.training import Training
 
-_FEWEST_STEPS = 200
+_FEWEST_STEPS = 300
 _PASSES = 4
 # Output mode, unless the recipe says otherwise (docs/baselines.md).
 _OUTPUT_MODE = {
