@@ -253,7 +253,6 @@ def test_what_else_lies_in_the_journal_stays(here: Place, copy: Path) -> None:
 
 def test_what_a_kill_before_the_first_document_left_is_no_journal(here: Place, tmp_path: Path) -> None:
     (tmp_path / "out.journal").mkdir()
-    (tmp_path / "out.journal" / "visual-mask-0.safetensors").write_text("half")
     bounds = RECIPE.model_copy(update={"forget_ratio": 9.0, "retain_drift": 9.0})
     go(asked(here, tmp_path / "out", bounds))
     assert os.listdir(tmp_path) == ["out"]

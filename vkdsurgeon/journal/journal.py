@@ -25,6 +25,8 @@ from vkdsurgeon.saliency import SaliencyMask
 
 # A save may take one part in this many of the time between saves, however slow the disk.
 _MOST_SHARE = 20
+# Whether the directory was made for the journal, and goes with it.
+_MADE = "made"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Journal:
         apart_from: Directories that it must not be in, by what they are.
         minutes: Least time between saves; 0 saves after every step.
         reserve: Bytes of its disk that it must leave free.
+        disposable: The directory goes with the journal even where it was there before.
         warn: Hears once that nothing could be saved.
 
     Raises:
@@ -104,31 +107,47 @@ class Journal:
         apart_from: Mapping[str, Path],
         minutes: float,
         reserve: int = 0,
+        disposable: bool = False,
         warn: Callable[[str], None],
     ) -> None:
         self.path = path
-        self._folder = Folder(path, reserve)
+        self._folder = Folder(path, reserve, disposable=disposable)
         self._folder.check(apart_from)
         self._seconds, self._warn, self._warned = 60 * minutes, warn, False
         self._last, self._cost = time.monotonic(), 0.0
         self._document: dict[str, Any] = {"salt": secrets.token_hex(16), "inputs": {}, "passes": {}}
         self.resumed = False
-        if not self._folder.exists:
-            return
-        if not resume:
-            raise UserError(
-                "the journal of an earlier run is here",
-                where=path,
-                expected="a run that goes on with it, or none",
-                remedy="give --resume to go on from there, or remove the directory to start afresh",
-            )
-        self._folder.lock()
+        # A full disk stops no run, and is told when the first save fails.
+        with suppress(OSError):
+            # Now and not with the first save, so that of two equal runs the second ends before it has done anything.
+            self._folder.lock()
         try:
-            self._document = self._folder.read()
+            if self._folder.exists:
+                self._go_on(resume)
         except BaseException:
             self._folder.close()
             raise
-        self.resumed = True
+
+    def _go_on(self, resume: bool) -> None:
+        """Take up what is there."""
+        if not resume and self._holds_a_state():
+            raise UserError(
+                "the journal of an earlier run is here",
+                where=self.path,
+                expected="a run that goes on with it, or none",
+                remedy="give --resume to go on from there, or remove the directory to start afresh",
+            )
+        found = self._folder.read()
+        self._folder.made = self._folder.made or bool(found.get(_MADE))
+        if found["passes"]:
+            self._document, self.resumed = found, True
+
+    def _holds_a_state(self) -> bool:
+        # A damaged one may hold anything.
+        try:
+            return bool(self._folder.read()["passes"])
+        except UserError:
+            return True
 
     @property
     def salt(self) -> bytes:
@@ -183,11 +202,14 @@ class Journal:
         begun = time.monotonic()
         before = self._document["passes"].get(name, {"files": {}})["files"]
         try:
+            self._begin()
             files = {}
             for role, (stamp, make) in snapshot.files.items():
                 stem = f"{name}-{role}-{stamp}"
-                known = before.get(role, {"file": None})
-                files[role] = known if known["file"] == f"{stem}.safetensors" else self._folder.write(stem, make())
+                known = before.get(role)
+                if known is None or known["file"] != f"{stem}.safetensors" or not self._folder.holds(known):
+                    known = self._folder.write(stem, make())
+                files[role] = known
             passes = {**self._document["passes"], name: {"facts": snapshot.facts, "files": files}}
             document = {**self._document, "passes": passes}
             self._folder.commit(document)
@@ -206,6 +228,13 @@ class Journal:
             self._cost = self._last - begun
         self._document = document
         return True
+
+    def _begin(self) -> None:
+        # Files that no document stands beside would be nobody's.
+        if not self._folder.exists:
+            self._folder.lock()
+            self._document[_MADE] = self._folder.made
+            self._folder.commit(self._document)
 
     def discard(self) -> None:
         """Remove the journal: the run is done, or would end the same way again."""

@@ -10,7 +10,10 @@ from typing import Protocol
 
 from vkdsurgeon.checkpoint.output import SLACK_BYTES
 from vkdsurgeon.errors import Diverged, UserError
+from vkdsurgeon.file_names import fitting
 from vkdsurgeon.journal.journal import Journal
+
+_ENDING = ".journal"
 
 
 class Asked(Protocol):
@@ -53,7 +56,7 @@ def journal_of(asked: Asked) -> Path:
         return asked.journal
     assert asked.out is not None
     place = asked.out.resolve()
-    return place.parent / f"{place.name}.journal"
+    return place.parent / f"{fitting(place, len(_ENDING))}{_ENDING}"
 
 
 @contextmanager
@@ -82,6 +85,7 @@ def journalled(asked: Asked, room: int, teller: Teller) -> Iterator[Journal]:
         minutes=minutes,
         # Room was looked for before the work; the journal must not be what takes it.
         reserve=room + SLACK_BYTES if beside else 0,
+        disposable=asked.journal is None,
         warn=teller.warn,
     )
     if asked.resume:
