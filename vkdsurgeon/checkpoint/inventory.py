@@ -5,20 +5,31 @@ Nothing but headers is read here, so an inventory of a hundred gigabytes takes m
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
 from vkdsurgeon.checkpoint.header import TensorEntry, read_header
-from vkdsurgeon.errors import UserError
+from vkdsurgeon.errors import SurgeryError, UserError
 
-__all__ = ["FileEntry", "Inventory", "TensorEntry", "read_bytes", "read_json", "read_tensor", "take_inventory"]
+__all__ = [
+    "FileEntry",
+    "Inventory",
+    "TensorEntry",
+    "changed",
+    "check_unchanged",
+    "read_bytes",
+    "read_json",
+    "read_tensor",
+    "take_inventory",
+]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -35,11 +46,21 @@ TORCH_DTYPES = {
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file: its path relative to the checkpoint (POSIX), its length in bytes, its permission bits."""
+    """One file.
+
+    Attributes:
+        path: Its path relative to the checkpoint (POSIX).
+        size: Its length in bytes.
+        mode: Its permission bits.
+        modified: When it was written last, in nanoseconds.
+        number: Its number in the file system, which another file of the same name does not have.
+    """
 
     path: str
     size: int
     mode: int
+    modified: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -52,6 +73,7 @@ class Inventory:
         directories: Every directory below the root with its permission bits, parents first.
         tensors: Every tensor by its name on disk.
         warnings: What the user should know before going on.
+        seen: Digest of every tensor that was read, by name: whatever is read or copied later must still have it.
     """
 
     root: Path
@@ -59,6 +81,7 @@ class Inventory:
     directories: tuple[tuple[str, int], ...]
     tensors: dict[str, TensorEntry]
     warnings: tuple[str, ...] = ()
+    seen: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def shards(self) -> tuple[str, ...]:
@@ -103,11 +126,36 @@ def _take_inventory(root: Path) -> Inventory:
     return Inventory(root, files, directories, tensors, tuple(_stale_duplicates(names, shards)))
 
 
+def check_unchanged(inventory: Inventory) -> None:
+    """Refuse to go on where a file is not the one that the inventory was taken of.
+
+    Raises:
+        SurgeryError: One was replaced, written to or removed.
+    """
+    for file in inventory.files:
+        path = inventory.root / file.path
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise changed(path) from error
+        if (facts.st_size, facts.st_mtime_ns, facts.st_ino) != (file.size, file.modified, file.number):
+            raise changed(path)
+
+
+def changed(path: Path) -> SurgeryError:
+    """The error for a checkpoint that is no longer what was worked on."""
+    return SurgeryError(
+        f"{path}: the file changed while the model was worked on; nothing was written. "
+        "Put the checkpoint back as it was, or start again with it as it is"
+    )
+
+
 def read_bytes(inventory: Inventory, name: str) -> bytearray:
     """The bytes of one tensor as they lie on disk; nothing else is read.
 
     Raises:
         UserError: No tensor of this name, or the file became shorter since the inventory.
+        SurgeryError: They are others than when they were read before.
     """
     entry = inventory.tensors.get(name)
     if entry is None:
@@ -123,6 +171,9 @@ def read_bytes(inventory: Inventory, name: str) -> bytearray:
             if not got:
                 raise UserError("the file became shorter while it was read", where=path, value=entry.begin + done)
             done += got
+    found = hashlib.sha256(data).hexdigest()
+    if inventory.seen.setdefault(name, found) != found:
+        raise changed(path)
     return data
 
 
@@ -183,7 +234,7 @@ def _list_files(root: Path) -> tuple[tuple[FileEntry, ...], tuple[tuple[str, int
                 raise UserError(problem, where=path, value=error.strerror, remedy="restore the file") from error
             mode = stat.S_IMODE(facts.st_mode)
             if stat.S_ISREG(facts.st_mode):
-                files.append(FileEntry(relative, facts.st_size, mode))
+                files.append(FileEntry(relative, facts.st_size, mode, facts.st_mtime_ns, facts.st_ino))
             elif stat.S_ISDIR(facts.st_mode) and not child.is_symlink():
                 directories.append((relative, mode))
                 pending.append(path)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from vkdsurgeon.errors import UserError
+from vkdsurgeon.errors import SurgeryError, UserError
 
 MAX_PIXELS = 64_000_000
 # An allow-list: other decoders of Pillow start programs (EPS) or are seldom exercised.
@@ -16,13 +18,16 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def open_image(path: Path, *, where: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    path: Path, *, where: str | None = None, max_pixels: int = MAX_PIXELS, digest: str | None = None
+) -> Image.Image:
     """Decode one picture as a person would see it.
 
     Args:
         path: The file.
         where: `file:line` of the record that names it, for messages.
         max_pixels: Bound on width x height, checked before anything is decoded.
+        digest: SHA-256 that the file's bytes had when the set was read, in hex.
 
     Returns:
         An RGB picture in memory: first frame of an animation, EXIF orientation applied, transparency over white,
@@ -30,13 +35,15 @@ def open_image(path: Path, *, where: str | None = None, max_pixels: int = MAX_PI
 
     Raises:
         UserError: The file is missing, no picture, truncated, too large or has floating-point pixels.
+        SurgeryError: It is no longer the file that the set was read with.
     """
     place = f"{where} ({path})" if where else str(path)
+    source = path if digest is None else _same_as_before(path, place, digest)
     try:
         # Pillow's own limit is a global that only warns in a range; ours is checked right below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path, formats=_FORMATS)
+            opened = Image.open(source, formats=_FORMATS)
     except FileNotFoundError:
         raise UserError("the picture does not exist", where=place) from None
     except Image.DecompressionBombError:
@@ -62,6 +69,19 @@ def open_image(path: Path, *, where: str | None = None, max_pixels: int = MAX_PI
             raise
         except Exception as error:
             raise _unreadable(place, error) from None
+
+
+def _same_as_before(path: Path, place: str, digest: str) -> io.BytesIO:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SurgeryError(f"{place}: the picture can no longer be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise SurgeryError(
+            f"{place}: the picture changed while the run was under way; nothing was written. Start again with the set "
+            "as it is, or put it back as it was"
+        )
+    return io.BytesIO(content)
 
 
 def _unreadable(place: str, error: Exception) -> UserError:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vkdsurgeon.checkpoint.digest import weights_digest
-from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.inventory import check_unchanged, take_inventory
 from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.device import resolve_device, resolve_dtype
 from vkdsurgeon.errors import UserError
@@ -51,6 +51,7 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
     Raises:
         UserError: The directory is no complete checkpoint of a known multimodal architecture, or its processor needs
             something that is not installed.
+        SurgeryError: A file of it changed while it was loaded.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     place = resolve_device(device)
@@ -63,6 +64,9 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
         kind = torch.float32
     encoder = Encoder(load_processor(root))
     model = _load_weights(root, kind).to(place).eval()
+    digest = weights_digest(inventory.root, inventory.shards)
+    # Else the digest may name other weights than those that are asked.
+    check_unchanged(inventory)
     return LoadedModel(
         root=root,
         model=model,
@@ -70,7 +74,7 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
         device=place,
         dtype=model.dtype,
         model_type=str(config.model_type),
-        digest=weights_digest(inventory.root, inventory.shards),
+        digest=digest,
     )
 
 
