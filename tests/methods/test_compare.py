@@ -11,6 +11,7 @@ from vkdsurgeon_cli.main import run
 from tests.tiny_llava import World
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.comparison.attack import parse_scopes
+from vkdsurgeon.comparison.case import check_place, take_place
 from vkdsurgeon.comparison.contestants import parse_names, parse_seeds
 from vkdsurgeon.comparison.headline import score
 from vkdsurgeon.comparison.rows import row
@@ -214,6 +215,20 @@ def test_the_decoder_pass_is_attacked_where_it_edited_and_never_asked_what_it_wa
     assert json.loads(cell.read_text())["weights_digest"] == found["weights_digest"]
     assert not journal.exists()
     assert not list((out / "models").glob("vkd-decoder-0-*")), "models are not kept unasked, nor their journals"
+
+
+def test_a_directory_of_somebody_elses_is_refused(facts: World, tmp_path: Path) -> None:
+    """A folder called `cells` makes nothing a comparison."""
+    out = tmp_path / "biology"
+    (out / "cells").mkdir(parents=True)
+    (out / "cells" / "hela.json").write_text('{"key": "x"}')
+    (out / "comparison.json").write_text('{"mine": 1}')
+    before = {path: path.read_text() for path in out.rglob("*.json")}
+    assert compare(facts, out, "--methods", "ga") == 2
+    assert {path: path.read_text() for path in out.rglob("*.json")} == before
+    (tmp_path / "empty").mkdir()
+    take_place(tmp_path / "empty")
+    check_place(tmp_path / "empty")
 
 
 def test_a_row_is_the_mean_over_its_seeds_with_the_ends_and_each_seed_is_held_against_gold_with_the_same() -> None:

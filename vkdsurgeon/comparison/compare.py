@@ -13,7 +13,7 @@ from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.comparison.asked import Comparison, Listener
 from vkdsurgeon.comparison.attack import attack_settings
-from vkdsurgeon.comparison.case import Case, check_place, read_case
+from vkdsurgeon.comparison.case import Case, check_place, read_case, take_place
 from vkdsurgeon.comparison.contestants import BASE, GOLD
 from vkdsurgeon.comparison.fill import contestant_cell, reference_cell
 from vkdsurgeon.comparison.rows import known_values, row, scored, titles_of, told
@@ -53,7 +53,7 @@ def compare(asked: Comparison, listener: Listener) -> ComparisonResult:
         check_gates(asked.gates, known_values(case, names))
         if "llm" in asked.scopes:
             require_peft()
-        asked.out.mkdir(exist_ok=True)
+        take_place(asked.out)
         with alone_in(asked.out, "compare"):
             cells = scored(_cells(case, listener), case)
     titles = titles_of(asked.contestants)
