@@ -24,9 +24,9 @@ from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.file_names import fitting
 
 _SCRATCH, _STAGING = "vkdsurgeon-", ".staging-"
-_DIGITS = 8
+DIGITS = 8
 # Beside the directory that is given away, so that whoever gets it finds it empty.
-_MARK, _CONTENT = ".vkdsurgeon-owned", "content"
+_MARK, CONTENT = ".vkdsurgeon-owned", "content"
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def staged(out: Path) -> Iterator[Path]:
                 value=error.strerror,
                 remedy="choose another directory",
             ) from error
-        staging = owned / _CONTENT
+        staging = owned / CONTENT
         try:
             yield staging
             _move(staging, place)
@@ -72,7 +72,7 @@ def staging_prefix(place: Path) -> str:
     Args:
         place: The output.
     """
-    return f".{fitting(place, 1 + len(_STAGING) + _DIGITS)}{_STAGING}"
+    return f".{fitting(place, 1 + len(_STAGING) + DIGITS)}{_STAGING}"
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def scratch() -> Iterator[Path]:
     """
     with _owned(Path(tempfile.gettempdir()), _SCRATCH) as owned:
         try:
-            yield owned / _CONTENT
+            yield owned / CONTENT
         finally:
             _discard(owned)
 
@@ -141,7 +141,7 @@ def _owned(parent: Path, prefix: str) -> Iterator[Path]:
         OSError: The directory cannot be made.
     """
     _remove_abandoned(parent, prefix)
-    owned = parent / f"{prefix}{secrets.token_hex(_DIGITS // 2)}"
+    owned = parent / f"{prefix}{secrets.token_hex(DIGITS // 2)}"
     owned.mkdir(mode=0o700)
     try:
         lock = os.open(owned, os.O_RDONLY | os.O_DIRECTORY)
@@ -152,7 +152,7 @@ def _owned(parent: Path, prefix: str) -> Iterator[Path]:
         # The lock comes before the mark, so that whoever clears up beside us never finds one without the other.
         _lock(lock, fcntl.LOCK_EX)
         (owned / _MARK).write_text(_mark_of(owned), encoding="ascii")
-        (owned / _CONTENT).mkdir(mode=0o700)
+        (owned / CONTENT).mkdir(mode=0o700)
         yield owned
     except BaseException:
         _discard(owned)
@@ -187,7 +187,7 @@ def _move(staging: Path, place: Path) -> None:
 
 def _discard(owned: Path) -> None:
     """Remove a marked directory and all in it; what cannot be removed stays."""
-    content = owned / _CONTENT
+    content = owned / CONTENT
     # A directory that is read-only in an original would keep its copy's files.
     for directory, _, _ in os.walk(content):
         with suppress(OSError):
@@ -201,7 +201,7 @@ def _discard(owned: Path) -> None:
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
-    ours = re.compile(re.escape(prefix) + f"[0-9a-f]{{{_DIGITS}}}")
+    ours = re.compile(re.escape(prefix) + f"[0-9a-f]{{{DIGITS}}}")
     for path in (parent / name for name in os.listdir(parent) if ours.fullmatch(name)):
         try:
             # Only a real directory of our own, never what a link of that name leads to.

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import torch
 
-from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.output import check_output
+from vkdsurgeon.checkpoint.provenance import free_record_name
 from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
@@ -21,10 +22,11 @@ from vkdsurgeon.decoder.plan import DecoderPlan
 from vkdsurgeon.decoder.record import decoder_facts
 from vkdsurgeon.decoder.verdict import DecoderVerdict
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.finished import finished, record_of
 from vkdsurgeon.folders import scratch
 from vkdsurgeon.journal.inputs import inputs_of
 from vkdsurgeon.journal.journal import Journal
-from vkdsurgeon.journal.run import journalled
+from vkdsurgeon.journal.run import journalled, left_behind
 from vkdsurgeon.plan import Plan
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.record import salt_of, set_facts, write_recorded
@@ -126,9 +128,35 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
     if request.out is None:
         return _run(request, listener, None)
     inventory = take_inventory(request.model)
-    check_output(inventory, request.out)
+    if request.resume and (done := _done_before(request, inventory, listener)) is not None:
+        return done
+    check_output(inventory, request.out, [free_record_name(inventory)])
     with journalled(request, inventory.size, listener) as journal:
         return _run(request, listener, journal)
+
+
+def _done_before(request: Request, inventory: Inventory, listener: Listener) -> UnlearnResult | None:
+    """The result of the same run, where it was killed after its output had appeared; its journal goes.
+
+    Everything is read and compared as before training, so that an output of another run is never taken for it.
+    """
+    assert request.out is not None
+    record = record_of(inventory, request.out)
+    if record is None:
+        return None
+    with scratch() as folder:
+        sets = _read_sets(request, folder, listener)
+        prepared = prepare(_job(request, sets))
+        decoder = _prepare_decoder(request, prepared, sets)
+        done = finished(record, request.out, prepared, decoder)
+        if done is None or done.verdict is None:
+            return None
+        listener.planned(prepared.plan)
+        if decoder is not None:
+            listener.decoder_planned(decoder.plan)
+        listener.note(f"{request.out} holds the output of this very run, whole and verified: there is nothing to do")
+        left = left_behind(request, lambda salt: inputs_of(prepared, decoder, salt), remove=done.verdict.met)
+    return replace(done, journal=left)
 
 
 def _run(request: Request, listener: Listener, journal: Journal | None) -> UnlearnResult:

@@ -56,6 +56,11 @@ class Output:
         elif table is not None:
             self._stdout.print(table())
 
+    def rescue(self, data: Mapping[str, Any]) -> None:
+        """Print the result as JSON, whatever was asked for: its file could not be written, and it must be somewhere."""
+        self.as_json = True
+        self.document(data)
+
     def note(self, text: str) -> None:
         """Tell people something on stderr."""
         self._close_line()

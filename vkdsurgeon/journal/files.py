@@ -28,6 +28,8 @@ DOCUMENT = "journal.json"
 _FAMILY = "vkdsurgeon/journal/"
 SCHEMA = f"{_FAMILY}1"
 _PART = ".part"
+# Whether the directory was made for the journal, and goes with it.
+MADE = "made"
 # Passes and roles by name: whatever else is called something like that belongs to somebody.
 _OURS = re.compile(r"(journal\.json|(visual|decoder)-(mask|state|best)-[0-9.]+\.safetensors)(\.part)?")
 # How every document begins, so that half of one is known again.
@@ -214,6 +216,10 @@ class Folder:
 
     def remove(self) -> None:
         """Remove the journal, and its directory where it was made for it and nothing else lies in it."""
+        if self._lock is not None and self.exists:
+            # A kill in between must leave a journal of nothing, neither a damaged one nor files without any.
+            with suppress(OSError):
+                self.commit({"inputs": {}, "passes": {}, MADE: self.made})
         self._remove_but(frozenset())
         if self._lock is not None and self.made and self.path.is_dir() and not os.listdir(self.path):
             self.path.rmdir()
@@ -232,8 +238,8 @@ class Folder:
         # Without the lock the files may be those of a run that is alive.
         if self._lock is None or not _is_at(self._lock, self.path):
             return
-        # The document goes first: what is left without it is no journal.
-        ours = sorted((name for name in os.listdir(self.path) if _OURS.fullmatch(name)), key=lambda n: n != DOCUMENT)
+        # The document goes last: it says what the others are.
+        ours = sorted((name for name in os.listdir(self.path) if _OURS.fullmatch(name)), key=lambda n: n == DOCUMENT)
         for name in ours:
             if name not in kept:
                 (self.path / name).unlink(missing_ok=True)

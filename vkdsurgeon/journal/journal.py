@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.journal.files import Folder, damaged
+from vkdsurgeon.journal.files import MADE, Folder, damaged
 from vkdsurgeon.journal.interrupts import Interrupts
 from vkdsurgeon.journal.match import check_match
 from vkdsurgeon.journal.state import Files, mask_from
@@ -25,8 +25,6 @@ from vkdsurgeon.saliency import SaliencyMask
 
 # A save may take one part in this many of the time between saves, however slow the disk.
 _MOST_SHARE = 20
-# Whether the directory was made for the journal, and goes with it.
-_MADE = "made"
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ class Journal:
                 remedy="give --resume to go on from there, or remove the directory to start afresh",
             )
         found = self._folder.read()
-        self._folder.made = self._folder.made or bool(found.get(_MADE))
+        self._folder.made = self._folder.made or bool(found.get(MADE))
         if found["passes"]:
             self._document, self.resumed = found, True
 
@@ -233,7 +231,7 @@ class Journal:
         # Files that no document stands beside would be nobody's.
         if not self._folder.exists:
             self._folder.lock()
-            self._document[_MADE] = self._folder.made
+            self._document[MADE] = self._folder.made
             self._folder.commit(self._document)
 
     def discard(self) -> None:

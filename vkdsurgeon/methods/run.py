@@ -11,6 +11,7 @@ import torch
 
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import check_output
+from vkdsurgeon.checkpoint.provenance import free_record_name
 from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
@@ -104,7 +105,8 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
         SurgeryError: Training or writing failed; nothing half-written stays.
     """
     if request.out is not None:
-        check_output(take_inventory(request.model), request.out)
+        inventory = take_inventory(request.model)
+        check_output(inventory, request.out, [free_record_name(inventory)])
     sets = _read(request)
     check_disjoint(sets.pictures["forget"], [*sets.pictures["retain"], *sets.pictures["generic"]])
     prepared = (_baseline if request.method in BASELINES else _output_mode)(request, sets)
