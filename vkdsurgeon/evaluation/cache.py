@@ -31,7 +31,7 @@ from vkdsurgeon.evaluation.model import LoadedModel
 from vkdsurgeon.whole_file import write_whole
 
 # Raise it whenever a metric changes its meaning.
-_SCHEMA = "vkdsurgeon/answers/1"
+_SCHEMA = "vkdsurgeon/answers/2"
 _SALT = "vkdsurgeon-cache.salt"
 _PART = ".part"
 _NO_PART_OF_THE_MODEL = frozenset({".safetensors", ".md", ".png", ".jpg", ".py", ".bin", ".gguf"})
@@ -44,6 +44,7 @@ class _Entry(BaseModel):
     said: str
     log_likelihoods: list[float]
     truth_ratio: float | None
+    silent: bool | None
 
 
 class _Chunk(BaseModel):
@@ -124,7 +125,7 @@ class ModelCache:
             return None
         self.reused += len(records)
         return [
-            Answered(record, entry.values, entry.said, tuple(entry.log_likelihoods), entry.truth_ratio)
+            Answered(record, entry.values, entry.said, tuple(entry.log_likelihoods), entry.truth_ratio, entry.silent)
             for record, entry in zip(records, entries, strict=True)
         ]
 
@@ -142,6 +143,7 @@ class ModelCache:
                 "said": answer.said,
                 "log_likelihoods": list(answer.log_likelihoods),
                 "truth_ratio": answer.truth_ratio,
+                "silent": answer.silent,
             }
             for answer in kept
         ]

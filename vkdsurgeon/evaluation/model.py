@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vkdsurgeon.checkpoint.digest import weights_digest
-from vkdsurgeon.checkpoint.inventory import check_unchanged, take_inventory
+from vkdsurgeon.checkpoint.inventory import check_unchanged, read_json, take_inventory
 from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.device import resolve_device, resolve_dtype
 from vkdsurgeon.errors import UserError
@@ -54,6 +54,8 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
         SurgeryError: A file of it changed while it was loaded.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from transformers import GenerationConfig
+
     place = resolve_device(device)
     kind: torch.dtype | None = None if dtype == "auto" else resolve_dtype(dtype)
     inventory = take_inventory(root)
@@ -63,7 +65,10 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
     if kind is None and place.type == "cpu":
         kind = torch.float32
     encoder = Encoder(load_processor(root))
+    specials = _special_tokens(root, config)
     model = _load_weights(root, kind).to(place).eval()
+    # A generation config of our own: whatever else the checkpoint's says would change what is measured.
+    model.generation_config = GenerationConfig(**specials)
     digest = weights_digest(inventory.root, inventory.shards)
     # Else the digest may name other weights than those that are asked.
     check_unchanged(inventory)
@@ -111,8 +116,38 @@ def load_processor(root: Path) -> Any:
     return processor
 
 
+def _special_tokens(root: Path, config: Any) -> dict[str, int | list[int]]:
+    """Ids of the tokens that begin, end and fill up an answer, and nothing else of the checkpoint's generation config.
+
+    Raises:
+        UserError: The file is broken, or an id is none.
+    """
+    path = root / "generation_config.json"
+    told = read_json(path) if path.exists() else {}
+    found: dict[str, int | list[int]] = {}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        sources = (told.get(name), getattr(config, name, None), getattr(config.get_text_config(), name, None))
+        value = next((each for each in sources if each is not None), None)
+        if value is None:
+            continue
+        ids = value if isinstance(value, list) else [value]
+        if not ids or not all(type(each) is int and each >= 0 for each in ids):
+            raise UserError(
+                f"{name} is no token's number",
+                where=path if told.get(name) is not None else root / "config.json",
+                value=value,
+                expected="a number from 0, or a list of such numbers",
+                remedy="restore the file from the original checkpoint",
+            )
+        found[name] = ids if name == "eos_token_id" else ids[0]
+    if "eos_token_id" in found and "pad_token_id" not in found:
+        ends = found["eos_token_id"]
+        found["pad_token_id"] = ends[0] if isinstance(ends, list) else ends
+    return found
+
+
 def _load_weights(root: Path, dtype: torch.dtype | None) -> Any:
-    from transformers import AutoModelForMultimodalLM
+    from transformers import AutoModelForMultimodalLM, GenerationConfig
     from transformers.utils import logging
 
     # Its bar would land on stderr even where that is a log.
@@ -126,6 +161,8 @@ def _load_weights(root: Path, dtype: torch.dtype | None) -> Any:
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            # Without one, the checkpoint's is read and judged.
+            generation_config=GenerationConfig(),
         )
     except torch.OutOfMemoryError:
         raise

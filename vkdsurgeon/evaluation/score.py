@@ -141,7 +141,7 @@ def _option_tokens(encoder: Encoder, record: Record, prompt: Prompt) -> list[tup
 
 
 def _decide(record: Record, scores: tuple[float, ...]) -> Answered:
-    if any(math.isnan(score) for score in scores):
+    if any(math.isnan(score) or score > 0 for score in scores) or max(scores) == -math.inf:
         return Answered(record, {"accuracy": math.nan}, "", scores)
     said = record.options[scores.index(max(scores))]
     return Answered(record, {"accuracy": float(said == record.answer)}, said, scores)
@@ -153,5 +153,10 @@ def _generate(loaded: LoadedModel, asked: Mapping[int, tuple[Record, Prompt]], s
     for index, said in say(loaded, prompts, scoring.batch_size, scoring.max_new_tokens).items():
         record = asked[index][0]
         assert record.answer is not None
-        answers[index] = Answered(record, text_values(said, record.answer), said)
+        values = text_values(said or "", record.answer)
+        if said is None:
+            # Nothing was said that could be right or wrong.
+            answers[index] = Answered(record, dict.fromkeys(values, math.nan), "")
+        else:
+            answers[index] = Answered(record, values, said, silent=not said)
     return answers

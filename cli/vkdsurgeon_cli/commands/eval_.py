@@ -175,7 +175,10 @@ def conclude(
         GateFailed: A gate failed.
     """
     from vkdsurgeon.evaluation.gates import raise_failures
+    from vkdsurgeon.evaluation.verdicts import told_of_broken
 
+    broken = told_of_broken(result.metrics)
+    result = result.model_copy(update={"warnings": [*broken, *result.warnings]})
     for warning in result.warnings:
         out.warn(warning)
     deliver(result, output, out, table)
