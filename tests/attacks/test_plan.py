@@ -32,6 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("plans")
 
 
+# Every example is made durable, however slow the disk.
+@settings(deadline=None)
 @given(plan=PLANS, suffix=st.sampled_from(["yaml", "json"]))
 def test_a_saved_plan_is_read_back_as_it_was(plan: RelearnPlan, suffix: str, folder: Path) -> None:
     file = folder / f"{plan.digest}.{suffix}"

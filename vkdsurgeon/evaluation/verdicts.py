@@ -12,19 +12,7 @@ _FEW = 30
 _LITTLE_ROOM = 0.05
 # What an answer to a question always gives, unless the model is broken.
 _OF_ANSWERS = frozenset(
-    {
-        "accuracy",
-        "likelihood",
-        "cloze",
-        "probability",
-        "exact",
-        "contains",
-        "rouge1",
-        "rouge2",
-        "rouge_l",
-        "bleu",
-        "auc",
-    }
+    "accuracy likelihood cloze probability exact contains rouge1 rouge2 rouge_l bleu auc".split()  # noqa: SIM905
 )
 _NO_MEAN_OF_RECORDS = ("forget_quality", "ks")
 

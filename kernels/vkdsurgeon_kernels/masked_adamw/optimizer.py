@@ -36,9 +36,9 @@ class MaskedAdamW(torch.optim.Optimizer):
         eps: Added to the root of the second moment.
         weight_decay: Decoupled decay of the selected elements.
         max_norm: Clip the gradient of the selected elements to this global norm; None does not clip.
-        masters: Keep float32 values for bfloat16 and float16 parameters; where a parameter was given another value since
-            the last step, that value counts. False rounds stochastically instead, which
-            saves 4 bytes per selected element (bfloat16 only).
+        masters: Keep float32 values for bfloat16 and float16 parameters; where a parameter was given another value
+            since the last step, that value counts. False rounds stochastically instead, which saves 4 bytes per
+            selected element (bfloat16 only).
         moments: `float32`, or `int8`: 2 bytes per selected element instead of 8, see `masked_adamw.moments`.
         during_backward: `pack` moves each gradient, as soon as it is complete, into a float32 buffer for the selected
             elements and frees it, so that dense gradients never live together; several backward passes add up until
