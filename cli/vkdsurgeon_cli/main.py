@@ -15,6 +15,7 @@ import typer
 
 import vkdsurgeon
 from vkdsurgeon.errors import GateFailed, SurgeryError, UserError
+from vkdsurgeon.offline import stay_offline
 from vkdsurgeon_cli.commands import COMMANDS
 
 # Newer typers carry a click of their own, so the class is found through typer, whichever click it uses.
@@ -87,8 +88,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    # A hub is never asked: the checkpoint on disk is the contract.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    stay_offline()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Idle OpenMP threads that spin take the cores from everybody else on a shared machine; read when torch starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

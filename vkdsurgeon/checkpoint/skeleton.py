@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,22 @@ from torch import nn
 
 from vkdsurgeon.checkpoint.inventory import read_json
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.offline import stay_offline
+
+# Implementations that transformers has itself; other names are repositories on a hub, with code to run.
+_BUILT_IN = frozenset(
+    {
+        "eager",
+        "sdpa",
+        "flex_attention",
+        "flash_attention_2",
+        "flash_attention_3",
+        "flash_attention_4",
+        "grouped_mm",
+        "batched_mm",
+    }
+)
+_DEEPEST = 16
 
 
 def read_config(root: Path) -> Any:
@@ -19,8 +35,7 @@ def read_config(root: Path) -> Any:
     Raises:
         UserError: config.json is missing or broken, names an unknown architecture, or relies on remote code.
     """
-    # A hub is never asked: the directory is all there is.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    stay_offline()
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -44,6 +59,7 @@ def read_config(root: Path) -> Any:
             value=model_type,
             remedy="upgrade transformers, or correct model_type",
         )
+    _refuse_foreign_kernels(raw, path)
     try:
         config = AutoConfig.from_pretrained(root, trust_remote_code=False)
     except Exception as error:
@@ -51,6 +67,24 @@ def read_config(root: Path) -> Any:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     return config
+
+
+def _refuse_foreign_kernels(raw: Mapping[str, Any], path: Path, prefix: str = "", depth: int = 0) -> None:
+    """Refuse an implementation that is code from a hub, in nested configs too."""
+    for key, value in raw.items():
+        if key.lstrip("_").endswith(("_implementation", "_implementation_internal")):
+            told = list(value.values()) if isinstance(value, dict) else [value]
+            foreign = [each for each in told if each is not None and each not in _BUILT_IN]
+            if foreign:
+                raise UserError(
+                    f"{prefix}{key} names an implementation that is not part of transformers, and is never loaded",
+                    where=path,
+                    value=foreign[0],
+                    expected="none of these lines, or one of " + ", ".join(sorted(_BUILT_IN)),
+                    remedy="remove the line",
+                )
+        elif isinstance(value, dict) and depth < _DEEPEST:
+            _refuse_foreign_kernels(value, path, f"{prefix}{key}.", depth + 1)
 
 
 def build_skeleton(config: Any, *, dtype: torch.dtype = torch.float32, where: object = None) -> nn.Module:

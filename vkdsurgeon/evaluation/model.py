@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vkdsurgeon.checkpoint.complete import check_layer_counts
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import check_unchanged, read_json, take_inventory
 from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.device import resolve_device, resolve_dtype
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.prompts import Encoder
+from vkdsurgeon.offline import stay_offline
 
 
 @dataclass
@@ -53,12 +54,13 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
             something that is not installed.
         SurgeryError: A file of it changed while it was loaded.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    stay_offline()
     from transformers import GenerationConfig
 
     place = resolve_device(device)
     kind: torch.dtype | None = None if dtype == "auto" else resolve_dtype(dtype)
     inventory = take_inventory(root)
+    check_layer_counts(read_json(root / "config.json"), len(inventory.tensors), root / "config.json")
     config = read_config(root)
     if getattr(config, "is_encoder_decoder", False):
         raise UserError("encoder-decoder models are not evaluated", where=root, value=config.model_type)
