@@ -48,7 +48,8 @@ def write_whole(path: Path, text: str) -> None:
     mode = _mode_for(path)
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=_PART)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        # A name that is no text is spelt out, which JSON reads as what it was.
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

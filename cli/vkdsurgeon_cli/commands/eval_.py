@@ -202,7 +202,7 @@ def deliver(result: BaseModel, output: Path | None, out: Output, table: Callable
         except OSError as error:
             failed = error
     if failed is None:
-        out.document(document, table)
+        out.document(document, table, kept=output)
         return
     out.rescue(document)
     raise SurgeryError(f"{output}: the result could not be written: {failed.strerror or failed}; it stands on stdout")

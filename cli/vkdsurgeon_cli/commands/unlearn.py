@@ -215,7 +215,7 @@ def unlearn(
     )
     listener = RunListener(output)
     result = run(request, listener)
-    output.document(result.as_dict(), lambda: _table(result))
+    output.document(result.as_dict(), lambda: _table(result), kept=result.out)
     failures = []
     if result.verdict and not result.verdict.met:
         failures.append(f"stop rule: {_told(result.verdict)}")
