@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vkdsurgeon.checkpoint.inventory import read_json
+from vkdsurgeon.environment import blaming
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.offline import stay_offline
 
@@ -60,10 +61,12 @@ def read_config(root: Path) -> Any:
             remedy="upgrade transformers, or correct model_type",
         )
     _refuse_foreign_kernels(raw, path)
-    try:
+
+    def refused(error: BaseException) -> UserError:
+        return UserError(f"transformers refuses the config: {error}", where=path, remedy="correct the config")
+
+    with blaming(root, refused):
         config = AutoConfig.from_pretrained(root, trust_remote_code=False)
-    except Exception as error:
-        raise UserError(f"transformers refuses the config: {error}", where=path, remedy="correct the config") from error
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     return config
@@ -107,13 +110,14 @@ def build_skeleton(config: Any, *, dtype: torch.dtype = torch.float32, where: ob
             value=config.model_type,
             expected="an architecture for image-text-to-text, such as llava, qwen2_5_vl, internvl, gemma3",
         )
-    try:
-        with torch.device("meta"):
-            model: nn.Module = AutoModelForMultimodalLM.from_config(config, dtype=dtype)
-    except Exception as error:
-        raise UserError(
+
+    def refused(error: BaseException) -> UserError:
+        return UserError(
             f"the model cannot be built from its config: {type(error).__name__}: {error}",
             where=where,
             remedy="correct config.json",
-        ) from error
+        )
+
+    with blaming(where if isinstance(where, Path) else None, refused), torch.device("meta"):
+        model: nn.Module = AutoModelForMultimodalLM.from_config(config, dtype=dtype)
     return model.eval()

@@ -48,6 +48,11 @@ def open_image(
         raise UserError("the picture does not exist", where=place) from None
     except Image.DecompressionBombError:
         raise UserError("the picture is too large", where=place, expected=f"at most {max_pixels} pixels") from None
+    except OSError as error:
+        if error.errno is None:
+            raise _unreadable(place, error) from None
+        # Nothing is wrong with the picture itself.
+        raise UserError("the picture cannot be read", where=place, value=error.strerror) from None
     except Exception as error:
         # Pillow's parsers raise nearly any exception on hostile files.
         raise _unreadable(place, error) from None

@@ -13,6 +13,7 @@ from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import check_unchanged, read_json, take_inventory
 from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.device import resolve_device, resolve_dtype
+from vkdsurgeon.environment import blaming
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.prompts import Encoder
 from vkdsurgeon.offline import stay_offline
@@ -93,21 +94,18 @@ def load_processor(root: Path) -> Any:
     """
     from transformers import AutoProcessor
 
-    try:
-        processor = AutoProcessor.from_pretrained(root, trust_remote_code=False, local_files_only=True)
-    except ImportError as error:
-        needs = "torchvision" if "torchvision" in str(error).lower() else "a library that is not installed"
-        raise UserError(
-            f"the processor of this model needs {needs}",
-            where=root,
-            remedy=f"install it: pip install {needs}" if needs == "torchvision" else str(error).strip(),
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"transformers cannot load the processor: {error}",
+    def refused(error: BaseException) -> UserError:
+        if isinstance(error, ImportError):
+            return _needs_a_package(error, root)
+        return UserError(
+            f"transformers cannot load the processor: {type(error).__name__}: {error}",
             where=root,
             expected="processor, image processor and tokenizer files beside the weights",
-        ) from error
+            remedy="restore them from the original checkpoint",
+        )
+
+    with blaming(root, refused):
+        processor = AutoProcessor.from_pretrained(root, trust_remote_code=False, local_files_only=True)
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
         raise UserError(
             "there is no processor for both pictures and text",
@@ -116,6 +114,15 @@ def load_processor(root: Path) -> Any:
             expected="processor_config.json, an image processor and a tokenizer",
         )
     return processor
+
+
+def _needs_a_package(error: ImportError, root: Path) -> UserError:
+    needs = "torchvision" if "torchvision" in str(error).lower() else "a library that is not installed"
+    return UserError(
+        f"the processor of this model needs {needs}",
+        where=root,
+        remedy=f"install it: pip install {needs}" if needs == "torchvision" else str(error).strip(),
+    )
 
 
 def _special_tokens(root: Path, config: Any) -> dict[str, int | list[int]]:
@@ -155,21 +162,22 @@ def _load_weights(root: Path, dtype: torch.dtype | None) -> Any:
     # Its bar would land on stderr even where that is a log.
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
+
+    def refused(error: BaseException) -> UserError:
+        return UserError(f"transformers cannot load the model: {type(error).__name__}: {error}", where=root)
+
     try:
-        model, report = AutoModelForMultimodalLM.from_pretrained(
-            root,
-            dtype="auto" if dtype is None else dtype,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            # Without one, the checkpoint's is read and judged.
-            generation_config=GenerationConfig(),
-        )
-    except torch.OutOfMemoryError:
-        raise
-    except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"transformers cannot load the model: {error}", where=root) from error
+        with blaming(root, refused):
+            model, report = AutoModelForMultimodalLM.from_pretrained(
+                root,
+                dtype="auto" if dtype is None else dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                # Without one, the checkpoint's is read and judged.
+                generation_config=GenerationConfig(),
+            )
     finally:
         if shown:
             logging.enable_progress_bar()
