@@ -12,6 +12,7 @@ import torch
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.output import check_output
 from vkdsurgeon.checkpoint.provenance import free_record_name
+from vkdsurgeon.data.images import check_header, open_image
 from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
@@ -174,6 +175,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
             decoder_plan=None if decoder is None else decoder.plan,
         )
         if request.out is None:
+            _look_at_pictures(prepared)
             return planned
         if journal is not None:
             journal.match(inputs_of(prepared, decoder, journal.salt))
@@ -213,6 +215,21 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
         seconds={**outcome.seconds, **({} if decoded is None else decoded.seconds), "writing": report.seconds},
         provenance=facts,
     )
+
+
+def _look_at_pictures(prepared: Prepared) -> None:
+    """Find what the run would stumble over: every picture's header, and one of each kind through the processor.
+
+    Raises:
+        UserError: A picture cannot be read, or the checkpoint's processor refuses it.
+    """
+    job, known = prepared.job, set()
+    for picture in (*job.forget, *job.retain, *job.generic):
+        kind = check_header(picture.path, where=picture.source)
+        if kind not in known:
+            known.add(kind)
+            opened = open_image(picture.path, where=picture.source)
+            prepared.stack.prepare(opened, f"{picture.source} ({picture.path})")
 
 
 def assemble(request: Request, folder: Path, listener: Listener) -> Job:

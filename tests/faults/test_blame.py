@@ -110,7 +110,7 @@ def test_a_picture_that_the_processor_refuses_is_named(model: Path) -> None:
 
     assert stack._preparer is not None
     stack._preparer.processor = refuse
-    with pytest.raises(UserError, match=r"forget.jsonl:3 \(a.png\): the image processor of"):
+    with pytest.raises(UserError, match=r"forget.jsonl:3 \(a.png\): the image processor refuses"):
         stack.prepare(Image.new("RGB", (64, 48)), "forget.jsonl:3 (a.png)")
 
 

@@ -37,6 +37,11 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 # Other containers that may hold the same weights once more.
 DUPLICATES = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".onnx_data", ".npz", ".ot")
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_LARGEST_POINTER = 1024
+# What is read here or by transformers; a picture in the documentation may well be a pointer.
+_READ_HERE = (".safetensors", ".json", ".model", ".txt", ".jinja")
+
 TORCH_DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "U16": torch.uint16, "I16": torch.int16,
     "U32": torch.uint32, "I32": torch.int32, "U64": torch.uint64, "I64": torch.int64,
@@ -118,8 +123,10 @@ def take_inventory(root: Path) -> Inventory:
 def _take_inventory(root: Path) -> Inventory:
     files, directories = _list_files(root)
     names = {file.path for file in files}
+    _refuse_pointers(root, files)
     _refuse_incomplete_models(root, names)
     tensors = _read_headers(root, _shards(root, names))
+    _refuse_emptied(root, tensors)
     if INDEX in names and SINGLE not in names:
         _compare_with_index(root, tensors)
     shards = {entry.file for entry in tensors.values()}
@@ -248,13 +255,63 @@ def _list_files(root: Path) -> tuple[tuple[FileEntry, ...], tuple[tuple[str, int
     return tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(directories))
 
 
+def _refuse_pointers(root: Path, files: tuple[FileEntry, ...]) -> None:
+    """Git LFS leaves a few lines of text where a file was not fetched."""
+    for file in files:
+        if file.size <= _LARGEST_POINTER and file.path.endswith(_READ_HERE):
+            with (root / file.path).open("rb") as stream:
+                found = stream.read(len(_POINTER)) == _POINTER
+            if found:
+                raise UserError(
+                    "this is a Git LFS pointer, not the file itself",
+                    where=root / file.path,
+                    value=f"{file.size} bytes of text",
+                    expected="the content that the pointer stands for",
+                    remedy="fetch it: git lfs pull, in the directory of the checkpoint",
+                )
+
+
+def _refuse_emptied(root: Path, tensors: dict[str, TensorEntry]) -> None:
+    empty = [name for name, entry in tensors.items() if 0 in entry.shape]
+    if empty:
+        raise UserError(
+            f"{len(empty)} tensors hold no value, as DeepSpeed ZeRO-3 saves them where nobody gathers the parts",
+            where=root / tensors[empty[0]].file,
+            value=empty[0],
+            expected="every parameter whole",
+            remedy="save with stage3_gather_16bit_weights_on_model_save, or join the parts with zero_to_fp32.py",
+        )
+
+
 def _refuse_incomplete_models(root: Path, names: set[str]) -> None:
+    whole = SINGLE in names or INDEX in names
+    if "adapter_config.json" in names and whole:
+        raise UserError(
+            "a PEFT adapter lies beside whole weights: some readers apply it, and some do not",
+            where=root / "adapter_config.json",
+            expected="a checkpoint that is the same to every reader",
+            remedy="merge the adapter (merge_and_unload, then save_pretrained), or move its files elsewhere",
+        )
     if "adapter_config.json" in names:
         raise UserError(
             "this is a PEFT adapter, not a whole model",
             where=root / "adapter_config.json",
             expected="a checkpoint with the model's own weights",
             remedy="merge the adapter first (merge_and_unload, then save_pretrained)",
+        )
+    if not whole and (quantised := sorted(name for name in names if name.lower().endswith(".gguf"))):
+        raise UserError(
+            "the weights are GGUF, in which they are packed for another program",
+            where=root / quantised[0],
+            expected=f"{SINGLE} or {INDEX}",
+            remedy="use the checkpoint that the GGUF was made from",
+        )
+    if "config.json" not in names and "params.json" in names:
+        raise UserError(
+            "the checkpoint has Mistral's own layout alone",
+            where=root / "params.json",
+            expected=f"config.json with {SINGLE} or {INDEX}",
+            remedy="use the checkpoint's version for transformers, or convert it with transformers' conversion script",
         )
     if "config.json" not in names:
         raise UserError("no such file", where=root / "config.json", expected="a Hugging Face checkpoint directory")

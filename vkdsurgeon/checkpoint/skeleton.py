@@ -43,6 +43,15 @@ def read_config(root: Path) -> Any:
     path = root / "config.json"
     raw = read_json(path)
     model_type = raw.get("model_type")
+    original = next((key for key in ("mm_vision_tower", "mm_projector_type") if key in raw), None)
+    if original is not None:
+        raise UserError(
+            "the checkpoint has the layout of the original LLaVA code, which keeps the vision tower elsewhere",
+            where=path,
+            value=f"{original}: {raw[original]}",
+            expected="the layout of transformers, with tower, projector and language model in one checkpoint",
+            remedy="use the converted checkpoint, often named -hf, or transformers' convert_llava_weights_to_hf.py",
+        )
     if not isinstance(model_type, str) or not model_type:
         raise UserError("no model_type", where=path, value=model_type, expected='such as "model_type": "llava"')
     if model_type not in CONFIG_MAPPING:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from vkdsurgeon.errors import SurgeryError, UserError
 
 MAX_PIXELS = 64_000_000
+MAX_RATIO = 200
 # An allow-list: other decoders of Pillow start programs (EPS) or are seldom exercised.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -39,11 +40,27 @@ def open_image(
     """
     place = f"{where} ({path})" if where else str(path)
     source = path if digest is None else _same_as_before(path, place, digest)
+    opened = _opened(source, place, max_pixels)
+    with opened:
+        _check_size(opened.size, place, max_pixels)
+        try:
+            opened.load()
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode == "F":
+                raise UserError("the picture has floating-point pixels", where=place, expected="8 or 16 bits")
+            return _to_rgb(upright)
+        except UserError:
+            raise
+        except Exception as error:
+            raise _unreadable(place, error) from None
+
+
+def _opened(source: Path | io.BytesIO, place: str, max_pixels: int) -> Image.Image:
     try:
-        # Pillow's own limit is a global that only warns in a range; ours is checked right below.
+        # Pillow's own limit is a global that only warns in a range; ours is checked by the caller.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(source, formats=_FORMATS)
+            return Image.open(source, formats=_FORMATS)
     except FileNotFoundError:
         raise UserError("the picture does not exist", where=place) from None
     except Image.DecompressionBombError:
@@ -56,24 +73,42 @@ def open_image(
     except Exception as error:
         # Pillow's parsers raise nearly any exception on hostile files.
         raise _unreadable(place, error) from None
-    with opened:
-        width, height = opened.size
-        if width < 1 or height < 1:
-            raise UserError("the picture has no pixels", where=place, value=[width, height])
-        if width * height > max_pixels:
-            raise UserError(
-                "the picture is too large", where=place, value=[width, height], expected=f"at most {max_pixels} pixels"
-            )
-        try:
-            opened.load()
-            upright = ImageOps.exif_transpose(opened)
-            if upright.mode == "F":
-                raise UserError("the picture has floating-point pixels", where=place, expected="8 or 16 bits")
-            return _to_rgb(upright)
-        except UserError:
-            raise
-        except Exception as error:
-            raise _unreadable(place, error) from None
+
+
+def check_header(path: Path, *, where: str) -> tuple[str, tuple[int, int]]:
+    """Look at a picture's header alone.
+
+    Args:
+        path: The file.
+        where: `file:line` of the record that names it, for messages.
+
+    Returns:
+        Its mode and size.
+
+    Raises:
+        UserError: As `open_image`, as far as the header tells.
+    """
+    place = f"{where} ({path})"
+    with _opened(path, place, MAX_PIXELS) as opened:
+        _check_size(opened.size, place, MAX_PIXELS)
+        return opened.mode, opened.size
+
+
+def _check_size(size: tuple[int, int], place: str, max_pixels: int) -> None:
+    if min(size) < 1:
+        raise UserError("the picture has no pixels", where=place, value=list(size))
+    if size[0] * size[1] > max_pixels:
+        raise UserError(
+            "the picture is too large", where=place, value=list(size), expected=f"at most {max_pixels} pixels"
+        )
+    if max(size) > MAX_RATIO * min(size):
+        # Processors scale the shorter side up to hundreds of pixels, and the longer one with it.
+        raise UserError(
+            "the picture is too long and narrow",
+            where=place,
+            value=list(size),
+            expected=f"one side at most {MAX_RATIO} times as long as the other",
+        )
 
 
 def _same_as_before(path: Path, place: str, digest: str) -> io.BytesIO:

@@ -113,6 +113,14 @@ def load_processor(root: Path) -> Any:
             value=type(processor).__name__,
             expected="processor_config.json, an image processor and a tokenizer",
         )
+    if "patch_size" in vars(processor) and processor.patch_size is None:
+        raise UserError(
+            "the processor does not know how large a patch of a picture is",
+            where=root / "processor_config.json",
+            value="patch_size: null",
+            expected="the patch_size of vision_config in config.json",
+            remedy="put that number there",
+        )
     return processor
 
 

@@ -12,6 +12,7 @@ import torch
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import check_output
 from vkdsurgeon.checkpoint.provenance import free_record_name
+from vkdsurgeon.data.images import check_header
 from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
@@ -113,6 +114,8 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
     listener.method_planned(prepared.plan)
     planned = MethodResult(method=request.method, plan=prepared.plan, recipe=prepared.effective, seed=request.seed)
     if request.out is None:
+        for picture in (picture for pictures in sets.pictures.values() for picture in pictures):
+            check_header(picture.path, where=picture.source)
         return planned
 
     def heard(stage: str, event: MethodStep | None) -> None:

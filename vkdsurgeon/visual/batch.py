@@ -108,10 +108,10 @@ class Preparer:
 
         def refused(error: BaseException) -> UserError:
             return UserError(
-                f"the image processor of {self.root} refuses this picture: {type(error).__name__}: {error}",
+                f"the image processor refuses this image: {type(error).__name__}: {error}",
                 where=where or self.root,
                 value=image.size,
-                expected="a picture that the checkpoint's processor can handle",
+                expected=f"an image that the processor of {self.root} can handle",
                 remedy=None if where is None else "leave the picture out, or give one of more usual size and shape",
             )
 
