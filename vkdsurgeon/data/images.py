@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from vkdsurgeon.errors import SurgeryError, UserError
 MAX_PIXELS = 64_000_000
 MAX_RATIO = 200
 # An allow-list: other decoders of Pillow start programs (EPS) or are seldom exercised.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "PCX", "SGI", "ICO")
+# Those that are told by their content for certain.
+_MARKED = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -48,11 +51,18 @@ def open_image(
             upright = ImageOps.exif_transpose(opened)
             if upright.mode == "F":
                 raise UserError("the picture has floating-point pixels", where=place, expected="8 or 16 bits")
-            return _to_rgb(upright)
+            return _to_rgb(upright, place)
         except UserError:
             raise
         except Exception as error:
             raise _unreadable(place, error) from None
+
+
+@cache
+def _known(formats: tuple[str, ...]) -> tuple[str, ...]:
+    # Without this Pillow knows a handful; which others it can decode depends on how it was built.
+    Image.init()
+    return tuple(name for name in formats if name in Image.OPEN)
 
 
 def _opened(source: Path | io.BytesIO, place: str, max_pixels: int) -> Image.Image:
@@ -60,7 +70,7 @@ def _opened(source: Path | io.BytesIO, place: str, max_pixels: int) -> Image.Ima
         # Pillow's own limit is a global that only warns in a range; ours is checked by the caller.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(source, formats=_FORMATS)
+            return Image.open(source, formats=_known(_FORMATS))
     except FileNotFoundError:
         raise UserError("the picture does not exist", where=place) from None
     except Image.DecompressionBombError:
@@ -92,6 +102,18 @@ def check_header(path: Path, *, where: str) -> tuple[str, tuple[int, int]]:
     with _opened(path, place, MAX_PIXELS) as opened:
         _check_size(opened.size, place, MAX_PIXELS)
         return opened.mode, opened.size
+
+
+def looks_like_a_picture(path: Path) -> bool:
+    """Whether a file's content says that it is a picture, whatever its name says."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(path, formats=_known(_MARKED)).close()
+    except Exception:
+        # Pillow's parsers raise nearly any exception on what is none.
+        return False
+    return True
 
 
 def _check_size(size: tuple[int, int], place: str, max_pixels: int) -> None:
@@ -132,9 +154,18 @@ def _unreadable(place: str, error: Exception) -> UserError:
     )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, place: str) -> Image.Image:
     if image.mode in _SIXTEEN_BITS:
-        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        values = np.asarray(image).astype(np.int64)
+        if image.mode == "I" and values.max() > 65535:
+            raise UserError(
+                "the picture has 32-bit pixels, of which nobody knows what is white",
+                where=place,
+                value=int(values.max()),
+                expected="8 or 16 bits",
+                remedy="save it with 8 or 16 bits",
+            )
+        values = np.clip(values, 0, 65535)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layered = image.convert("RGBA")
