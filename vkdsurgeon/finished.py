@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def record_of(inventory: Inventory, out: Path) -> dict[str, Any] | None:
 
 
 def finished(
-    record: Mapping[str, Any], out: Path, prepared: Prepared, decoder: DecoderJob | None
+    record: Mapping[str, Any], out: Path, prepared: Prepared, decoder: DecoderJob | None, dropped: Sequence[str] = ()
 ) -> UnlearnResult | None:
     """The result that an earlier run wrote, if it was the very same run and nothing was altered since.
 
@@ -45,12 +45,13 @@ def finished(
         out: The directory.
         prepared: The visual pass as it is asked for now.
         decoder: The decoder pass, likewise.
+        dropped: Files of the checkpoint that are left out.
     """
     try:
         if not _same_run(record, prepared, decoder):
             return None
         inventory = prepared.stack.inventory
-        report = _written(record, inventory, out, free_record_name(inventory))
+        report = _written(record, inventory, out, free_record_name(inventory), dropped)
         return None if report is None else _result(record, out, prepared, decoder, report)
     except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         # A record that was edited, or a checkpoint that is none, is no output of this run.
@@ -76,7 +77,9 @@ def _same_run(record: Mapping[str, Any], prepared: Prepared, decoder: DecoderJob
     )
 
 
-def _written(record: Mapping[str, Any], inventory: Inventory, out: Path, name: str) -> WriteReport | None:
+def _written(
+    record: Mapping[str, Any], inventory: Inventory, out: Path, name: str, dropped: Sequence[str]
+) -> WriteReport | None:
     """What was written, after every byte was compared with the original; None where something else differs."""
     copy = take_inventory(out)
     found = diff_checkpoints(inventory.root, out)
@@ -89,7 +92,7 @@ def _written(record: Mapping[str, Any], inventory: Inventory, out: Path, name: s
         or not found.headers_identical
         or not declared.issuperset(tensor.name for tensor in found.tensors)
         or found.files_that_are("extra") != (name,)
-        or found.files_that_are("missing")
+        or found.files_that_are("missing") != tuple(sorted(dropped))
         or not set(inventory.shards).issuperset(found.files_that_are("changed"))
     ):
         return None

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
-from vkdsurgeon.checkpoint.output import check_output
+from vkdsurgeon.checkpoint.output import check_links, check_output
 from vkdsurgeon.checkpoint.provenance import free_record_name
 from vkdsurgeon.data.images import check_header, open_image
 from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
@@ -85,7 +85,8 @@ class Request:
     """`vkdsurgeon unlearn` as asked for.
 
     `out` None is a dry run, `text` the decoder pass's keep set, `journal` None a directory beside the output. A `suite`
-    brings the forget and the retain set in place of files.
+    brings the forget and the retain set in place of files. `drop_stale` leaves out what may hold the
+    same weights once more, `follow_links` takes links that leave the model for what they lead to.
     """
 
     model: Path
@@ -106,6 +107,8 @@ class Request:
     journal: Path | None = None
     resume: bool = False
     checkpoint_minutes: float = 1.0
+    drop_stale: bool = False
+    follow_links: bool = False
 
 
 def run(request: Request, listener: Listener) -> UnlearnResult:
@@ -129,6 +132,7 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
     if request.out is None:
         return _run(request, listener, None)
     inventory = take_inventory(request.model)
+    check_links(inventory, request.follow_links)
     if request.resume and (done := _done_before(request, inventory, listener)) is not None:
         return done
     check_output(inventory, request.out, [free_record_name(inventory)])
@@ -149,7 +153,8 @@ def _done_before(request: Request, inventory: Inventory, listener: Listener) -> 
         sets = _read_sets(request, folder, listener)
         prepared = prepare(_job(request, sets))
         decoder = _prepare_decoder(request, prepared, sets)
-        done = finished(record, request.out, prepared, decoder)
+        dropped = inventory.stale if request.drop_stale else ()
+        done = finished(record, request.out, prepared, decoder, dropped)
         if done is None or done.verdict is None:
             return None
         listener.planned(prepared.plan)
@@ -199,7 +204,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
     if decoder is not None and decoded is not None:
         facts["decoder"] = decoder_facts(decoder, decoded, bytes.fromhex(facts["salt"]))
     listener.stage("writing")
-    report = write_recorded(prepared.stack.inventory, changes, request.out, facts)
+    report = write_recorded(prepared.stack.inventory, changes, request.out, facts, drop_stale=request.drop_stale)
     if journal is not None and outcome.verdict.met:
         journal.discard()
     return replace(

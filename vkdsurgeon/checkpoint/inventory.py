@@ -10,13 +10,14 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
 from vkdsurgeon.checkpoint.header import TensorEntry, read_header
+from vkdsurgeon.checkpoint.stale import stale_copies
 from vkdsurgeon.errors import SurgeryError, UserError
 
 __all__ = [
@@ -34,8 +35,6 @@ __all__ = [
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
-# Other containers that may hold the same weights once more.
-DUPLICATES = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".onnx_data", ".npz", ".ot")
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LARGEST_POINTER = 1024
@@ -78,6 +77,8 @@ class Inventory:
         directories: Every directory below the root with its permission bits, parents first.
         tensors: Every tensor by its name on disk.
         warnings: What the user should know before going on.
+        stale: Files that may hold the same weights once more.
+        links: Files that are links to places outside of the directory, but for the store of a download cache.
         seen: Digest of every tensor that was read, by name: whatever is read or copied later must still have it.
     """
 
@@ -86,6 +87,8 @@ class Inventory:
     directories: tuple[tuple[str, int], ...]
     tensors: dict[str, TensorEntry]
     warnings: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
     seen: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -97,6 +100,11 @@ class Inventory:
     def size(self) -> int:
         """Bytes of all files together."""
         return sum(file.size for file in self.files)
+
+    def without_stale(self) -> Inventory:
+        """The same without the files that may hold the same weights once more, as if they were not there."""
+        left = set(self.stale)
+        return replace(self, files=tuple(file for file in self.files if file.path not in left), stale=())
 
 
 def take_inventory(root: Path) -> Inventory:
@@ -130,7 +138,9 @@ def _take_inventory(root: Path) -> Inventory:
     if INDEX in names and SINGLE not in names:
         _compare_with_index(root, tensors)
     shards = {entry.file for entry in tensors.values()}
-    return Inventory(root, files, directories, tensors, tuple(_stale_duplicates(names, shards)))
+    stale = tuple(stale_copies(root, ((file.path, file.size) for file in files), shards))
+    links = tuple(_links_outside(root, files))
+    return Inventory(root, files, directories, tensors, tuple(_warnings(root, stale, links)), stale, links)
 
 
 def check_unchanged(inventory: Inventory) -> None:
@@ -253,6 +263,19 @@ def _list_files(root: Path) -> tuple[tuple[FileEntry, ...], tuple[tuple[str, int
                     remedy="remove it or put a copy in its place",
                 )
     return tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(directories))
+
+
+def _links_outside(root: Path, files: tuple[FileEntry, ...]) -> Iterator[str]:
+    base = root.resolve()
+    for file in files:
+        path = root / file.path
+        # Directories are never followed, so that a file leaves by a link of its own alone.
+        if path.is_symlink():
+            target = path.resolve()
+            # A snapshot of huggingface_hub consists of such links.
+            cached = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
+            if base not in target.parents and not cached:
+                yield file.path
 
 
 def _refuse_pointers(root: Path, files: tuple[FileEntry, ...]) -> None:
@@ -412,11 +435,11 @@ def _compare_with_index(root: Path, tensors: dict[str, TensorEntry]) -> None:
             )
 
 
-def _stale_duplicates(names: set[str], shards: set[str]) -> Iterator[str]:
-    holders = {name for name in names - shards if name.endswith(DUPLICATES)}
-    holders |= {name for name in names if name.startswith(("original/", ".git/lfs/"))}
-    for name in sorted(holders):
+def _warnings(root: Path, stale: tuple[str, ...], links: tuple[str, ...]) -> Iterator[str]:
+    for name in stale:
         yield (
-            f"{name} may hold the same weights once more; it is copied as it is, "
-            "so what is to be forgotten may still be in it"
+            f"{name} may hold the same weights once more; it is copied as it is, so what is to be forgotten may still "
+            "be in it: look, and leave it out with --drop-stale"
         )
+    for name in links:
+        yield f"{name} is a link that leaves the checkpoint, to {(root / name).resolve()}; what it leads to is read"

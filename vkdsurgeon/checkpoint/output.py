@@ -67,6 +67,27 @@ def check_output(inventory: Inventory, out: Path, extra_files: Iterable[str] = (
     _check_lengths(inventory, place, extra)
 
 
+def check_links(inventory: Inventory, follow: bool) -> None:
+    """Refuse links that leave the checkpoint, whose content would be published with the copy.
+
+    Args:
+        inventory: Of the checkpoint.
+        follow: Whether they are allowed.
+
+    Raises:
+        UserError: There are such links.
+    """
+    if inventory.links and not follow:
+        name = inventory.links[0]
+        raise UserError(
+            f"{len(inventory.links)} links leave the checkpoint, and the copy would hold what they lead to",
+            where=inventory.root / name,
+            value=str((inventory.root / name).resolve()),
+            expected="files, and links that stay inside or lead to the cache of huggingface_hub",
+            remedy="give --follow-links where they are yours, or put copies in their place",
+        )
+
+
 def _check_lengths(inventory: Inventory, place: Path, extra_files: Iterable[str]) -> None:
     """Refuse paths that would become too long while the copy is staged beside its place."""
     staging = place.parent / (staging_prefix(place) + "0" * DIGITS) / CONTENT
