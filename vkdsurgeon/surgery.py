@@ -281,6 +281,8 @@ def operate(
             listen("stop rule", course.verdicts[-1])
             keeper.save()
     choice = course.settle()
+    if kept is not None:
+        kept.agree(course.verdicts[choice.index], _look(stack, lessons, recipe, start))
     clock.lap("training")
 
     if _frozen_fingerprint(parameters, mask) != frozen:

@@ -269,3 +269,37 @@ def test_a_state_as_it_was(here: Place, copy: Path) -> None:
     elements = sum(value.numel() for value in weights.values())
     assert elements == round(0.5 * kept["facts"]["total"])
     assert sum(value.numel() for name, value in tensors.items() if "exp_avg" in name) == 2 * elements
+
+
+@pytest.mark.parametrize("verdicts", ["forged", "not a number"])
+def test_a_tampered_journal_never_ends_in_weights_that_were_not_trained(
+    here: Place, tmp_path: Path, verdicts: str
+) -> None:
+    """Every digest fits, and the stop rule is told to be met by weights that hardly moved."""
+    out = tmp_path / "out"
+    recipe = RECIPE.model_copy(update={"forget_ratio": 0.05, "retain_drift": 0.12})
+    stop(asked(here, out, recipe), "step 3")
+    folder = Folder(tmp_path / "out.journal")
+    folder.lock()
+    document = folder.read()
+    facts = document["passes"]["visual"]["facts"]
+    value = 0.01 if verdicts == "forged" else float("nan")
+    facts["verdicts"] = [
+        {"forget_ratio": value, "retain_drift": value, "met": True, "pictures": [4, 4], "held_out": [True, True]}
+    ]
+    facts["step"], facts["orders"] = 0, []
+    folder.commit({key: value for key, value in document.items() if key != "schema"})
+    folder.close()
+    if verdicts == "forged":
+        ear = Ear()
+        with pytest.raises(UserError, match=r"the journal is damaged: it tells a forget_ratio of .*its weights have"):
+            go(asked(here, out, recipe, resume=True), ear)
+        assert "step" not in ear.events
+        assert not out.exists()
+    else:
+        # A verdict that is no number meets no bound, so training goes on.
+        ear = Ear()
+        result = go(asked(here, out, recipe, resume=True), ear)
+        assert ear.events.count("step") > 0
+        assert result.verdict is not None
+        assert result.verdict.forget_ratio == result.verdict.forget_ratio

@@ -22,9 +22,12 @@ from vkdsurgeon.journal.interrupts import Interrupts
 from vkdsurgeon.journal.match import check_match
 from vkdsurgeon.journal.state import Files, mask_from
 from vkdsurgeon.saliency import SaliencyMask
+from vkdsurgeon.stop import Verdict
 
 # A save may take one part in this many of the time between saves, however slow the disk.
 _MOST_SHARE = 20
+# What threads and batches may change in a measurement that is made again.
+_ROUNDING = 1e-2
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,22 @@ class Kept:
         """
         with self.intact():
             return mask_from(self.tensors["mask"](), self.facts["selected"], self.facts["total"], parameters)
+
+    def agree(self, said: Verdict, found: Verdict) -> None:
+        """Refuse to write weights that are not those the verdict is about.
+
+        Args:
+            said: The verdict that the weights are to be written for; it may come from the journal.
+            found: The same, measured on these weights just now.
+
+        Raises:
+            UserError: They differ by more than rounding: somebody altered the journal, digests included.
+        """
+        for name in ("forget_ratio", "retain_drift"):
+            told, seen = getattr(said, name), getattr(found, name)
+            # Not `>`: what is not a number agrees with nothing.
+            if not abs(told - seen) <= _ROUNDING * (1 + abs(seen)):
+                raise damaged(self.where, f"it tells a {name} of {told:.4f}, and its weights have {seen:.4f}")
 
     @contextmanager
     def intact(self) -> Iterator[None]:
