@@ -11,7 +11,7 @@ from vkdsurgeon_cli.main import run
 from tests.tiny_llava import World
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.comparison.attack import parse_scopes
-from vkdsurgeon.comparison.case import check_place, take_place
+from vkdsurgeon.comparison.case import check_place, mark_place
 from vkdsurgeon.comparison.contestants import parse_names, parse_seeds
 from vkdsurgeon.comparison.headline import score
 from vkdsurgeon.comparison.rows import row
@@ -227,7 +227,7 @@ def test_a_directory_of_somebody_elses_is_refused(facts: World, tmp_path: Path) 
     assert compare(facts, out, "--methods", "ga") == 2
     assert {path: path.read_text() for path in out.rglob("*.json")} == before
     (tmp_path / "empty").mkdir()
-    take_place(tmp_path / "empty")
+    mark_place(tmp_path / "empty")
     check_place(tmp_path / "empty")
 
 

@@ -47,13 +47,13 @@ def stale_copies(root: Path, files: Iterable[tuple[str, int]], shards: set[str])
     listed = list(files)
     weights = sum(size for path, size in listed if path in shards)
     for path, size in sorted(listed):
-        if path in shards or size == 0:
+        if path in shards:
             continue
         if path.startswith(("original/", ".git/lfs/")) or _NAMES.search(Path(path).name) is not None:
             # `model.safetensors.index.json` names weights and holds none.
             if not path.endswith(_SETTINGS) or path.startswith(("original/", ".git/lfs/")):
                 yield path
-        elif _holds_weights(root / path, path, size, weights):
+        elif size and _holds_weights(root / path, path, size, weights):
             yield path
 
 

@@ -78,13 +78,12 @@ def check_place(out: Path) -> None:
         )
 
 
-def take_place(out: Path) -> None:
-    """Make the output directory, and mark it as what it is, since results in it are replaced and models removed.
+def mark_place(out: Path) -> None:
+    """Mark the output directory as what it is, since results in it are replaced and models removed.
 
     Args:
-        out: From `check_place`.
+        out: From `check_place`, held by this process alone.
     """
-    out.mkdir(exist_ok=True)
     if not (out / MARK).exists():
         write_whole(out / MARK, "vkdsurgeon compare keeps its results here, and replaces and removes them\n")
 
