@@ -13,7 +13,7 @@ from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.comparison.attack import parse_scopes
 from vkdsurgeon.comparison.case import check_place, mark_place
 from vkdsurgeon.comparison.contestants import parse_names, parse_seeds
-from vkdsurgeon.comparison.headline import score
+from vkdsurgeon.comparison.headline import headline, score
 from vkdsurgeon.comparison.rows import row
 from vkdsurgeon.comparison.schema import Cell
 from vkdsurgeon.comparison.settings import recipe_of
@@ -21,6 +21,7 @@ from vkdsurgeon.comparison.table import shown
 from vkdsurgeon.comparison.text_halves import divide_text, write_text
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.schema import Metric
 from vkdsurgeon.folders import alone_in
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.recipe.preset import preset_names, preset_settings
@@ -262,3 +263,14 @@ def test_two_comparisons_do_not_fill_one_directory(
         assert compare(facts, out, "--methods", "ga") == 2
     assert "another `compare` is at work here" in capsys.readouterr().err
     assert not list(out.iterdir())
+
+
+def test_a_column_that_was_measured_in_part_has_no_number() -> None:
+    """A mean over what is left would hide that the model is broken."""
+
+    def metric(name: str, value: float | None) -> Metric:
+        return Metric(id=name, value=value, n=4, direction="lower")
+
+    whole = [metric("forget.vqa.accuracy", 0.5), metric("forget.qa.accuracy", 0.1)]
+    assert headline(whole)["forget"] == pytest.approx(0.3)
+    assert headline([whole[0], metric("forget.qa.accuracy", None)])["forget"] is None
