@@ -11,6 +11,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 
@@ -24,12 +25,19 @@ class Steady:
     def __init__(self, inner: TextIO | None) -> None:
         self.inner: Any = inner if inner is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         if hasattr(self.inner, "reconfigure"):
-            # What an encoding lacks is spelt out; a name that is no text is one of these.
-            self.inner.reconfigure(errors="backslashreplace")
+            # What an encoding lacks is spelt out; a name that is no text is one of these. A stream whose descriptor
+            # was exchanged under it refuses to be reconfigured; `write` helps itself there.
+            with suppress(OSError):
+                self.inner.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         """As every stream; what nobody reads is gone."""
-        self._try(lambda: self.inner.write(text))
+        try:
+            self._try(lambda: self.inner.write(text))
+        except UnicodeEncodeError:
+            encoding = getattr(self.inner, "encoding", None) or "ascii"
+            spelt = text.encode(encoding, "backslashreplace").decode(encoding)
+            self._try(lambda: self.inner.write(spelt))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

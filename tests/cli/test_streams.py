@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from vkdsurgeon_cli.streams import Lines, printable, wants_lines
+from vkdsurgeon_cli.streams import Lines, Steady, printable, wants_lines
 
 SELF = f"{shlex.quote(sys.executable)} -m vkdsurgeon_cli"
 
@@ -110,3 +110,26 @@ def test_a_suite_of_that_name_switches_nothing_on() -> None:
 
 def test_lines_are_no_terminal() -> None:
     assert not Lines(sys.stderr).isatty()
+
+
+class _Stubborn:
+    """A stream that refuses to be reconfigured, as one does whose descriptor was exchanged under it."""
+
+    encoding = "ascii"
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def reconfigure(self, **settings: str) -> None:
+        raise OSError(29, "Illegal seek")
+
+    def write(self, text: str) -> int:
+        text.encode("ascii")
+        self.text += text
+        return len(text)
+
+
+def test_a_stream_that_cannot_be_reconfigured() -> None:
+    inner = _Stubborn()
+    Steady(inner).write("modèle\n")  # type: ignore[arg-type]
+    assert inner.text == "mod\\xe8le\n"
