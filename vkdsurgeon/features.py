@@ -61,9 +61,11 @@ class PictureSet:
         if index in self._cache:
             return self._cache[index]
         picture = self.pictures[index]
-        opened = open_image(picture.path, where=picture.source)
+        opened = open_image(picture.path, where=picture.source, digest=picture.digest)
         opened = varied(opened, picture) if picture.variant else opened
-        image = self._stack.prepare(opened if self._alter is None else self._alter(opened, picture))
+        image = self._stack.prepare(
+            opened if self._alter is None else self._alter(opened, picture), f"{picture.source} ({picture.path})"
+        )
         size = sum(value.nbytes for value in image.inputs.values())
         if size <= self._budget:
             self._budget -= size

@@ -1,7 +1,8 @@
 """Directories that belong to a running process: staged beside their place, scratch, or its own while it runs.
 
-The first two go with their process or, where it was killed, with the next one that makes the like.
-The owner holds a lock on its directory, which dies with it: what can be locked is nobody's any more.
+The first two go with their process or, where it was killed, with the next one that makes the like. A mark inside
+says that the directory was made here, whatever its name; the owner holds a lock on it, which dies with the owner: what
+bears the mark and can be locked is nobody's any more.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,8 +21,12 @@ from pathlib import Path
 
 from vkdsurgeon.checkpoint.files import sync
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.file_names import fitting
 
-_SCRATCH = "vkdsurgeon-"
+_SCRATCH, _STAGING = "vkdsurgeon-", ".staging-"
+DIGITS = 8
+# Beside the directory that is given away, so that whoever gets it finds it empty.
+_MARK, CONTENT = ".vkdsurgeon-owned", "content"
 
 
 @contextmanager
@@ -36,7 +42,7 @@ def staged(out: Path) -> Iterator[Path]:
     place = out.resolve()
     with ExitStack() as held:
         try:
-            staging = held.enter_context(_owned(place.parent, f".{place.name}.staging-"))
+            owned = held.enter_context(_owned(place.parent, staging_prefix(place)))
         except OSError as error:
             raise UserError(
                 "the output cannot be written",
@@ -44,18 +50,29 @@ def staged(out: Path) -> Iterator[Path]:
                 value=error.strerror,
                 remedy="choose another directory",
             ) from error
+        staging = owned / CONTENT
         try:
             yield staging
-            os.rename(staging, place)
+            _move(staging, place)
             sync(place.parent)
         except OSError as error:
-            _discard(staging)
+            _discard(owned)
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             problem = "the disk is full" if full else f"writing failed: {error}"
             raise SurgeryError(f"{out}: {problem}; nothing was left behind") from error
         except BaseException:
-            _discard(staging)
+            _discard(owned)
             raise
+        _discard(owned)
+
+
+def staging_prefix(place: Path) -> str:
+    """What the names of staging directories for an output begin with; digits follow.
+
+    Args:
+        place: The output.
+    """
+    return f".{fitting(place, 1 + len(_STAGING) + DIGITS)}{_STAGING}"
 
 
 @contextmanager
@@ -64,11 +81,11 @@ def scratch() -> Iterator[Path]:
 
     It is its owner's alone (mode 0700). Where the process was killed instead, the next block removes what it left.
     """
-    with _owned(Path(tempfile.gettempdir()), _SCRATCH) as folder:
+    with _owned(Path(tempfile.gettempdir()), _SCRATCH) as owned:
         try:
-            yield folder
+            yield owned / CONTENT
         finally:
-            _discard(folder)
+            _discard(owned)
 
 
 @contextmanager
@@ -114,7 +131,7 @@ def take(folder: Path) -> int:
 
 @contextmanager
 def _owned(parent: Path, prefix: str) -> Iterator[Path]:
-    """A fresh directory that nobody removes while the block lasts; those of dead processes are removed first.
+    """A fresh marked directory that nobody removes while the block lasts; those of dead processes are removed first.
 
     Args:
         parent: An existing directory.
@@ -124,37 +141,67 @@ def _owned(parent: Path, prefix: str) -> Iterator[Path]:
         OSError: The directory cannot be made.
     """
     _remove_abandoned(parent, prefix)
-    folder, lock = _made(parent, prefix)
+    owned = parent / f"{prefix}{secrets.token_hex(DIGITS // 2)}"
+    owned.mkdir(mode=0o700)
     try:
-        yield folder
+        lock = os.open(owned, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        owned.rmdir()
+        raise
+    try:
+        # The lock comes before the mark, so that whoever clears up beside us never finds one without the other.
+        _lock(lock, fcntl.LOCK_EX)
+        (owned / _MARK).write_text(_mark_of(owned), encoding="ascii")
+        (owned / CONTENT).mkdir(mode=0o700)
+        yield owned
+    except BaseException:
+        _discard(owned)
+        raise
     finally:
         os.close(lock)
 
 
-def _made(parent: Path, prefix: str) -> tuple[Path, int]:
-    """A new directory, and a descriptor that holds its lock."""
-    while True:
-        folder = parent / f"{prefix}{secrets.token_hex(4)}"
-        folder.mkdir(mode=0o700)
-        # Whoever clears up beside us takes it for abandoned until it is locked, and may be faster.
-        with suppress(FileNotFoundError):
-            lock = os.open(folder, os.O_RDONLY)
-            _lock(lock, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, lock
-            os.close(lock)
+def _mark_of(owned: Path) -> str:
+    # A copy has another number: it was made by somebody who wants to keep it.
+    return f"made by vkdsurgeon, which removes it; directory {owned.lstat().st_ino}\n"
 
 
-def _discard(folder: Path) -> None:
-    """Remove a directory and all in it; what cannot be removed stays."""
+def _is_marked(folder: Path) -> bool:
+    mark = folder / _MARK
+    try:
+        return not mark.is_symlink() and mark.read_text(encoding="ascii") == _mark_of(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _move(staging: Path, place: Path) -> None:
+    """Rename a directory to its final place, and keep its permissions."""
+    mode = stat.S_IMODE(staging.stat().st_mode)
+    # A new parent is written into the directory itself, which its permissions may forbid.
+    if not mode & stat.S_IWUSR:
+        staging.chmod(mode | stat.S_IWUSR)
+    os.rename(staging, place)
+    if not mode & stat.S_IWUSR:
+        place.chmod(mode)
+
+
+def _discard(owned: Path) -> None:
+    """Remove a marked directory and all in it; what cannot be removed stays."""
+    content = owned / CONTENT
     # A directory that is read-only in an original would keep its copy's files.
-    for directory, _, _ in os.walk(folder):
-        os.chmod(directory, 0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+    for directory, _, _ in os.walk(content):
+        with suppress(OSError):
+            os.chmod(directory, 0o700)
+    shutil.rmtree(content, ignore_errors=True)
+    if not content.exists():
+        # The mark goes last: without it nobody would remove the rest.
+        with suppress(OSError):
+            (owned / _MARK).unlink(missing_ok=True)
+            owned.rmdir()
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
-    ours = re.compile(re.escape(prefix) + "[0-9a-f]{8}")
+    ours = re.compile(re.escape(prefix) + f"[0-9a-f]{{{DIGITS}}}")
     for path in (parent / name for name in os.listdir(parent) if ours.fullmatch(name)):
         try:
             # Only a real directory of our own, never what a link of that name leads to.
@@ -164,7 +211,7 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
         except OSError:
             continue
         try:
-            if _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if _is_marked(path) and _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 _discard(path)
         finally:
             os.close(descriptor)

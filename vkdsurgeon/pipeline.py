@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 import torch
 
-from vkdsurgeon.checkpoint.inventory import take_inventory
-from vkdsurgeon.checkpoint.output import check_output
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
+from vkdsurgeon.checkpoint.output import check_links, check_output
+from vkdsurgeon.checkpoint.provenance import free_record_name
+from vkdsurgeon.data.images import check_header, open_image
 from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
@@ -21,10 +23,11 @@ from vkdsurgeon.decoder.plan import DecoderPlan
 from vkdsurgeon.decoder.record import decoder_facts
 from vkdsurgeon.decoder.verdict import DecoderVerdict
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.finished import finished, record_of
 from vkdsurgeon.folders import scratch
 from vkdsurgeon.journal.inputs import inputs_of
 from vkdsurgeon.journal.journal import Journal
-from vkdsurgeon.journal.run import journalled
+from vkdsurgeon.journal.run import journalled, left_behind
 from vkdsurgeon.plan import Plan
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.record import salt_of, set_facts, write_recorded
@@ -82,7 +85,8 @@ class Request:
     """`vkdsurgeon unlearn` as asked for.
 
     `out` None is a dry run, `text` the decoder pass's keep set, `journal` None a directory beside the output. A `suite`
-    brings the forget and the retain set in place of files.
+    brings the forget and the retain set in place of files. `drop_stale` leaves out what may hold the
+    same weights once more, `follow_links` takes links that leave the model for what they lead to.
     """
 
     model: Path
@@ -103,6 +107,8 @@ class Request:
     journal: Path | None = None
     resume: bool = False
     checkpoint_minutes: float = 1.0
+    drop_stale: bool = False
+    follow_links: bool = False
 
 
 def run(request: Request, listener: Listener) -> UnlearnResult:
@@ -126,9 +132,37 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
     if request.out is None:
         return _run(request, listener, None)
     inventory = take_inventory(request.model)
-    check_output(inventory, request.out)
+    check_links(inventory, request.follow_links)
+    if request.resume and (done := _done_before(request, inventory, listener)) is not None:
+        return done
+    check_output(inventory, request.out, [free_record_name(inventory)])
     with journalled(request, inventory.size, listener) as journal:
         return _run(request, listener, journal)
+
+
+def _done_before(request: Request, inventory: Inventory, listener: Listener) -> UnlearnResult | None:
+    """The result of the same run, where it was killed after its output had appeared; its journal goes.
+
+    Everything is read and compared as before training, so that an output of another run is never taken for it.
+    """
+    assert request.out is not None
+    record = record_of(inventory, request.out)
+    if record is None:
+        return None
+    with scratch() as folder:
+        sets = _read_sets(request, folder, listener)
+        prepared = prepare(_job(request, sets))
+        decoder = _prepare_decoder(request, prepared, sets)
+        dropped = inventory.stale if request.drop_stale else ()
+        done = finished(record, request.out, prepared, decoder, dropped)
+        if done is None or done.verdict is None:
+            return None
+        listener.planned(prepared.plan)
+        if decoder is not None:
+            listener.decoder_planned(decoder.plan)
+        listener.note(f"{request.out} holds the output of this very run, whole and verified: there is nothing to do")
+        left = left_behind(request, lambda salt: inputs_of(prepared, decoder, salt), remove=done.verdict.met)
+    return replace(done, journal=left)
 
 
 def _run(request: Request, listener: Listener, journal: Journal | None) -> UnlearnResult:
@@ -150,6 +184,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
             decoder_plan=None if decoder is None else decoder.plan,
         )
         if request.out is None:
+            _look_at_pictures(prepared)
             return planned
 
         def heard(stage: str, event: Step | Verdict | DecoderStep | DecoderVerdict | None) -> None:
@@ -171,7 +206,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
     if decoder is not None and decoded is not None:
         facts["decoder"] = decoder_facts(decoder, decoded, bytes.fromhex(facts["salt"]))
     listener.stage("writing")
-    report = write_recorded(prepared.stack.inventory, changes, request.out, facts)
+    report = write_recorded(prepared.stack.inventory, changes, request.out, facts, drop_stale=request.drop_stale)
     if journal is not None and outcome.verdict.met:
         journal.discard()
     return replace(
@@ -187,6 +222,21 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
         seconds={**outcome.seconds, **({} if decoded is None else decoded.seconds), "writing": report.seconds},
         provenance=facts,
     )
+
+
+def _look_at_pictures(prepared: Prepared) -> None:
+    """Find what the run would stumble over: every picture's header, and one of each kind through the processor.
+
+    Raises:
+        UserError: A picture cannot be read, or the checkpoint's processor refuses it.
+    """
+    job, known = prepared.job, set()
+    for picture in (*job.forget, *job.retain, *job.generic):
+        kind = check_header(picture.path, where=picture.source)
+        if kind not in known:
+            known.add(kind)
+            opened = open_image(picture.path, where=picture.source)
+            prepared.stack.prepare(opened, f"{picture.source} ({picture.path})")
 
 
 def assemble(request: Request, folder: Path, listener: Listener) -> Job:

@@ -26,7 +26,11 @@ def read_value(text: str) -> Any:
     Raises:
         yaml.YAMLError: It is none.
     """
-    return yaml.load(text, _Loader)
+    try:
+        return yaml.load(text, _Loader)
+    except (ArithmeticError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
+        # Tags such as !!int make its constructors read text that is no number.
+        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
 
 
 def read_mapping(path: Path, what: str) -> dict[str, object]:
@@ -58,10 +62,11 @@ def _parse(text: str, path: Path, what: str) -> object:
         raise UserError(f"a {what} has no use for YAML aliases", where=path, remedy="write the value out")
     node = yaml.compose(text)
     if isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
+        seen: set[str] = set()
+        for key in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key in seen:
                 raise UserError(f"the {what} has key {key!r} twice", where=path, remedy="keep one of them")
+            seen.add(key)
         if any(not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str" for key, _ in node.value):
             raise UserError(f"a key of the {what} is no word", where=path, expected="lines of `key: value`")
     return read_value(text)

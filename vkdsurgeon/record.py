@@ -37,7 +37,12 @@ def set_facts(sets: Mapping[str, Sequence[Picture]], salt: bytes) -> dict[str, d
 
 
 def write_recorded(
-    inventory: Inventory, changes: Mapping[str, Tensor], out: Path, facts: Mapping[str, Any]
+    inventory: Inventory,
+    changes: Mapping[str, Tensor],
+    out: Path,
+    facts: Mapping[str, Any],
+    *,
+    drop_stale: bool = False,
 ) -> WriteReport:
     """Write the patched checkpoint with its record.
 
@@ -46,11 +51,15 @@ def write_recorded(
         changes: Name on disk -> new tensor.
         out: The directory to make.
         facts: What the record says; it gets the digest of the patched weights besides.
+        drop_stale: Leave out files that may hold the same weights once more.
 
     Raises:
         UserError: As `write_patched`.
         SurgeryError: As `write_patched`.
     """
     name = free_record_name(inventory)
+    if drop_stale:
+        facts = {**facts, "left_out": list(inventory.stale)}
+        inventory = inventory.without_stale()
     record = {name: lambda digest: provenance_record({**facts, "weights_digest": digest})}
     return write_patched(inventory, changes, out, extra_files=record)

@@ -339,6 +339,9 @@ def operate(
             listen("stop rule", course.verdicts[-1])
             keeper.save()
     choice = course.settle()
+    if kept is not None:
+        with _as_written(stack, parameters, mask):
+            kept.agree(course.verdicts[choice.index], validation.judge())
     clock.lap("training")
 
     if _frozen_fingerprint(parameters, mask) != frozen:

@@ -15,6 +15,8 @@ import typer
 
 import vkdsurgeon
 from vkdsurgeon.errors import GateFailed, SurgeryError, UserError
+from vkdsurgeon.offline import stay_offline
+from vkdsurgeon_cli import streams
 from vkdsurgeon_cli.commands import COMMANDS
 
 # Newer typers carry a click of their own, so the class is found through typer, whichever click it uses.
@@ -75,7 +77,12 @@ def main(arguments: list[str] | None = None) -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
-    sys.exit(run(arguments))
+    streams.steady()
+    if streams.wants_lines(arguments):
+        streams.write_lines()
+    status = run(arguments)
+    streams.finish()
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:
@@ -87,8 +94,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    # A hub is never asked: the checkpoint on disk is the contract.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    stay_offline()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Idle OpenMP threads that spin take the cores from everybody else on a shared machine; read when torch starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -138,10 +144,10 @@ def _report(kind: str, text: str, arguments: list[str], facts: dict[str, object]
 
 
 def _tell(kind: str, text: str, arguments: list[str]) -> None:
-    if "jsonl" in arguments or "--progress=jsonl" in arguments:
-        print(json.dumps({"event": kind, "text": text}, ensure_ascii=False), file=sys.stderr)
+    if streams.wants_lines(arguments):
+        print(json.dumps({"event": kind, "text": text}), file=sys.stderr)
     else:
-        print(f"{kind}: {text}", file=sys.stderr)
+        print(streams.printable(f"{kind}: {text}"), file=sys.stderr)
 
 
 def _as_document(kind: str, facts: dict[str, object]) -> None:

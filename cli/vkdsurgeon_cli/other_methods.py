@@ -104,7 +104,7 @@ def run_other_method(request: MethodRequest, output: Output) -> None:
     from vkdsurgeon.methods.run import run_method
 
     result = run_method(request, MethodListener(output))
-    output.document(result.as_dict(), lambda: _table(result))
+    output.document(result.as_dict(), lambda: _table(result), kept=result.out)
 
 
 class MethodListener:

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,6 +74,12 @@ def choose(operation: str, device: torch.device, elements: int, forced: str = "a
     best = able[0]
     if best == "compiled" and elements < _COMPILE_FROM_ELEMENTS:
         return _logged(Choice(operation, "reference", "too little work per call to pay for compilation"))
+    # What a look around promises, a trial has to keep.
+    while (found := fault(best, device)) is not None:
+        log.warning("%s falls back from %s: %s", operation, best, found)
+        obstacles[best] = found
+        able.remove(best)
+        best = able[0]
     passed_over = [f"{name}: {obstacles[name]}" for name in names[: names.index(best)]]
     return _logged(Choice(operation, best, "; ".join(passed_over) or f"the fastest, and it runs on {device.type}"))
 
@@ -82,6 +89,56 @@ def obstacle(implementation: str, device: torch.device) -> str | None:
     if implementation == "triton":
         return triton_obstacle(device)
     return compile_obstacle(device.type) if implementation == "compiled" else None
+
+
+def fault(implementation: str, device: torch.device) -> str | None:
+    """Why an implementation that nothing seems to be in the way of does not work, found by trying; None if it does.
+
+    The first trial takes seconds, and is remembered.
+    """
+    if implementation == "compiled":
+        return _compile_fault(device)
+    return _triton_fault(device) if implementation == "triton" and not interpreting() else None
+
+
+@lru_cache
+def _compile_fault(device: torch.device) -> str | None:
+    def twice(values: torch.Tensor) -> torch.Tensor:
+        return values * 2 + 1
+
+    try:
+        found = torch.compile(twice, dynamic=True)(torch.ones(64, device=device))
+        return None if bool((found == 3).all()) else "a compiled function gives wrong results"
+    except Exception as error:
+        # Compilers, linkers, caches and mounts fail in as many ways as there are machines.
+        return _told(error, "torch.compile", f"TORCHINDUCTOR_CACHE_DIR ({_inductor_cache()}), CXX")
+
+
+@lru_cache
+def _triton_fault(device: torch.device) -> str | None:
+    try:
+        from vkdsurgeon_kernels.trial import twice
+
+        found = twice(torch.ones(64, device=device))
+        return None if bool((found == 3).all()) else "a Triton kernel gives wrong results"
+    except Exception as error:
+        return _told(error, "Triton", f"TRITON_CACHE_DIR ({os.environ.get('TRITON_CACHE_DIR', '~/.triton/cache')}), CC")
+
+
+def _inductor_cache() -> str:
+    try:
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+        return str(cache_dir())
+    except Exception as error:
+        return f"none: {error}"
+
+
+def _told(error: Exception, what: str, settings: str) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    # A compiler's message begins with its command, and says what is wrong further down.
+    line = next((line for line in lines if "rror" in line and "Traceback" not in line), lines[0])
+    return f"{what} does not work here: {type(error).__name__}: {line[:300]}; it depends on {settings}"
 
 
 def interpreting() -> bool:
@@ -108,9 +165,13 @@ def compile_obstacle(device_type: str) -> str | None:
     if os.environ.get("TORCH_COMPILE_DISABLE") == "1":
         return "TORCH_COMPILE_DISABLE=1"
     if device_type == "cpu":
-        compilers = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
-        if not any(name and shutil.which(name) for name in compilers):
-            return "no C++ compiler on PATH, which torch.compile needs on a CPU"
+        named = os.environ.get("CXX", "").split()
+        compiler = named[0] if named else "clang++" if sys.platform == "darwin" else "g++"
+        if not shutil.which(compiler):
+            how = (
+                f"CXX names {compiler!r}, which is not there" if named else "no C++ compiler on PATH; CXX may name one"
+            )
+            return f"{how}; torch.compile needs one on a CPU"
         return None
     if device_type == "cuda":
         if importlib.util.find_spec("triton") is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vkdsurgeon.attacks.plan import RelearnPlan, make_plan, save_plan
@@ -32,6 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("plans")
 
 
+# Every example is made durable, however slow the disk.
+@settings(deadline=None)
 @given(plan=PLANS, suffix=st.sampled_from(["yaml", "json"]))
 def test_a_saved_plan_is_read_back_as_it_was(plan: RelearnPlan, suffix: str, folder: Path) -> None:
     file = folder / f"{plan.digest}.{suffix}"

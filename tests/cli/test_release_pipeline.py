@@ -17,7 +17,10 @@ from tests.tiny_llava import NAMES, world
 from tests.warm import warm_command
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "release_pipeline.sh"
-RECIPE = "{steps: 8, forget_batch: 8, retain_batch: 8, extensions: 0, forget_ratio: 100, retain_drift: 100}"
+RECIPE = (
+    "{steps: 8, forget_batch: 8, retain_batch: 8, extensions: 0, forget_reading: 1.0, retain_reading: 1.0, "
+    "retain_drift: 100}"
+)
 
 
 @pytest.fixture(scope="module")

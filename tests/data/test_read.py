@@ -172,7 +172,7 @@ BAD_CONVERSATIONS = [
     {"conversations": [{"from": "system", "value": "a"}]},
     {"conversations": []},
     {"conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a"}]},
-    {"conversations": [{"from": "human", "value": "q", "more": 1}, {"from": "gpt", "value": "a"}]},
+    {"conversations": [{"from": "robot", "value": "q"}, {"from": "gpt", "value": "a"}]},
     {"messages": [{"role": "user", "content": [{"type": "image"}]}, {"role": "assistant", "content": "a"}]},
     {"messages": [{"role": "user", "content": [{"type": "video", "path": "v"}]}]},
     {

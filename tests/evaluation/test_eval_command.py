@@ -127,8 +127,17 @@ def test_only_results_are_ever_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no result of an earlier measurement"):
         check_writable(records)
     result = tmp_path / "result.json"
-    result.write_text('{"schema_version": 1, "metrics": []}')
+    result.write_text('{"schema_version": 1, "kind": "evaluation", "models": [], "metrics": []}')
     check_writable(result)
+    for foreign in (
+        '{"schema_version": 1, "metrics": []}',
+        '{"schema_version": 1, "kind": "attack.on.titan", "models": [], "metrics": []}',
+        '{"schema_version": "1", "kind": "evaluation", "models": [], "metrics": []}',
+        '{"schema_version": 1, "kind": "evaluation", "models": {}, "metrics": {"loss": 1}}',
+    ):
+        result.write_text(foreign)
+        with pytest.raises(UserError, match="no result of an earlier measurement"):
+            check_writable(result)
     with pytest.raises(UserError):
         check_writable(Path("/dev/null"))
 

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.journal.runs import DECODER, RECIPE, Ear, Place, asked, files, go, st
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.journal.files import Folder
 from vkdsurgeon.pipeline import Request
+from vkdsurgeon.stop import judge
 
 BOTH = RECIPE.model_copy(update={"decoder": DECODER, "steps": 4})
 
@@ -253,7 +255,6 @@ def test_what_else_lies_in_the_journal_stays(here: Place, copy: Path) -> None:
 
 def test_what_a_kill_before_the_first_document_left_is_no_journal(here: Place, tmp_path: Path) -> None:
     (tmp_path / "out.journal").mkdir()
-    (tmp_path / "out.journal" / "visual-mask-0.safetensors").write_text("half")
     bounds = RECIPE.model_copy(update={"forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 9.0})
     go(asked(here, tmp_path / "out", bounds))
     assert os.listdir(tmp_path) == ["out"]
@@ -270,3 +271,39 @@ def test_a_state_as_it_was(here: Place, copy: Path) -> None:
     elements = sum(value.numel() for value in weights.values())
     assert elements == round(0.5 * kept["facts"]["total"])
     assert sum(value.numel() for name, value in tensors.items() if "exp_avg" in name) == 2 * elements
+
+
+@pytest.mark.parametrize("verdicts", ["forged", "not a number"])
+def test_a_tampered_journal_never_ends_in_weights_that_were_not_trained(
+    here: Place, tmp_path: Path, verdicts: str
+) -> None:
+    """Every digest fits, and the stop rule is told to be met by weights that hardly moved."""
+    out = tmp_path / "out"
+    recipe = RECIPE.model_copy(update={"retain_drift": 0.12})
+    stop(asked(here, out, recipe), "step 3")
+    folder = Folder(tmp_path / "out.journal")
+    folder.lock()
+    document = folder.read()
+    facts = document["passes"]["visual"]["facts"]
+    value = 0.01 if verdicts == "forged" else float("nan")
+    claim = judge(
+        recipe, forget_ratio=value, retain_drift=value, pictures=(4, 4), held_out=(True, True), own=0, base_own=4,
+        subjects=8, agree=4, reach=0.9,
+    )  # fmt: skip
+    facts["verdicts"] = [{**asdict(claim), "met": True}]
+    facts["step"], facts["orders"] = 0, []
+    folder.commit({key: value for key, value in document.items() if key != "schema"})
+    folder.close()
+    if verdicts == "forged":
+        ear = Ear()
+        with pytest.raises(UserError, match=r"the journal is damaged: it tells a forget_ratio of .*its weights have"):
+            go(asked(here, out, recipe, resume=True), ear)
+        assert "step" not in ear.events
+        assert not out.exists()
+    else:
+        # A verdict that is no number meets no bound, so training goes on.
+        ear = Ear()
+        result = go(asked(here, out, recipe, resume=True), ear)
+        assert ear.events.count("step") > 0
+        assert result.verdict is not None
+        assert result.verdict.forget_ratio == result.verdict.forget_ratio

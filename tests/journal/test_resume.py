@@ -192,7 +192,7 @@ def test_a_slow_disk_is_not_written_to_all_the_time(here: Place, tmp_path: Path)
     class Watching(Ear):
         def step(self, step: object) -> None:
             super().step(step)
-            seen.append((tmp_path / "out.journal").exists())
+            seen.append((tmp_path / "out.journal" / "journal.json").exists())
 
     go(asked(here, tmp_path / "out", checkpoint_minutes=1.0), Watching())
     assert seen == [False] * 8 + [True] * 4

@@ -206,6 +206,40 @@ def test_masters_may_come_and_go_between_runs():
         assert all(("master" in two.state[parameter]) != before for parameter in parameters)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", [{}, {"moments": "int8"}], ids=["float32", "int8"])
+@pytest.mark.parametrize("through", ["copy", "data", "one element"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_weights_that_are_put_back_between_steps_count(implementation, through, options, dtype):
+    """As a best state is restored: the masters of the last one must not undo it."""
+    parameter = _parameter(40, 33, dtype=dtype)
+    optimizer = _optimizer(parameter, implementation=implementation, lr=0.1, weight_decay=0.0, **options)
+    start = parameter.detach().clone()
+    for _ in range(5):
+        parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+    chosen = _every_second(parameter)
+    moved = parameter.detach().clone()
+    masters = optimizer.selected_values(parameter).clone()
+    if through == "data":
+        parameter.data.copy_(start)
+    else:
+        with torch.no_grad():
+            parameter.copy_(start) if through == "copy" else parameter[0, 0].fill_(7.0)
+    expected = parameter.detach().clone()
+    found = optimizer.selected_values(parameter)
+    assert torch.equal(found.to(dtype), expected[chosen])
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert torch.equal(parameter.detach(), expected)
+    if through == "one element":
+        # Nothing else lost the precision that the parameter cannot hold.
+        assert torch.equal(optimizer.selected_values(parameter)[1:], masters[1:])
+        assert not torch.equal(masters, moved[chosen].float())
+
+
 @pytest.mark.parametrize(("saved", "loaded"), [("int8", "float32"), ("float32", "int8")])
 def test_a_state_with_moments_of_another_kind_is_refused(saved, loaded):
     parameter = _parameter(10)

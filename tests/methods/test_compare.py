@@ -11,8 +11,9 @@ from vkdsurgeon_cli.main import run
 from tests.tiny_llava import World
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.comparison.attack import parse_scopes
+from vkdsurgeon.comparison.case import check_place, mark_place
 from vkdsurgeon.comparison.contestants import parse_names, parse_seeds
-from vkdsurgeon.comparison.headline import score
+from vkdsurgeon.comparison.headline import headline, score
 from vkdsurgeon.comparison.rows import row
 from vkdsurgeon.comparison.schema import Cell
 from vkdsurgeon.comparison.settings import recipe_of
@@ -20,6 +21,7 @@ from vkdsurgeon.comparison.table import shown
 from vkdsurgeon.comparison.text_halves import divide_text, write_text
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.schema import Metric
 from vkdsurgeon.folders import alone_in
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.recipe.preset import preset_names, preset_settings
@@ -216,6 +218,20 @@ def test_the_decoder_pass_is_attacked_where_it_edited_and_never_asked_what_it_wa
     assert not list((out / "models").glob("vkd-decoder-0-*")), "models are not kept unasked, nor their journals"
 
 
+def test_a_directory_of_somebody_elses_is_refused(facts: World, tmp_path: Path) -> None:
+    """A folder called `cells` makes nothing a comparison."""
+    out = tmp_path / "biology"
+    (out / "cells").mkdir(parents=True)
+    (out / "cells" / "hela.json").write_text('{"key": "x"}')
+    (out / "comparison.json").write_text('{"mine": 1}')
+    before = {path: path.read_text() for path in out.rglob("*.json")}
+    assert compare(facts, out, "--methods", "ga") == 2
+    assert {path: path.read_text() for path in out.rglob("*.json")} == before
+    (tmp_path / "empty").mkdir()
+    mark_place(tmp_path / "empty")
+    check_place(tmp_path / "empty")
+
+
 def test_a_row_is_the_mean_over_its_seeds_with_the_ends_and_each_seed_is_held_against_gold_with_the_same() -> None:
     def cell(name: str, seed: int, forget: float, gain: float | None) -> Cell:
         values = {"forget": forget, "retain": 0.5, "people.all.relearn.ag": gain}
@@ -247,3 +263,14 @@ def test_two_comparisons_do_not_fill_one_directory(
         assert compare(facts, out, "--methods", "ga") == 2
     assert "another `compare` is at work here" in capsys.readouterr().err
     assert not list(out.iterdir())
+
+
+def test_a_column_that_was_measured_in_part_has_no_number() -> None:
+    """A mean over what is left would hide that the model is broken."""
+
+    def metric(name: str, value: float | None) -> Metric:
+        return Metric(id=name, value=value, n=4, direction="lower")
+
+    whole = [metric("forget.vqa.accuracy", 0.5), metric("forget.qa.accuracy", 0.1)]
+    assert headline(whole)["forget"] == pytest.approx(0.3)
+    assert headline([whole[0], metric("forget.qa.accuracy", None)])["forget"] is None

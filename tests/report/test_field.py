@@ -87,3 +87,11 @@ def test_an_attack_that_diverged_says_nothing(tmp_path: Path):
     series = relearning_series()
     series["cases"][0]["diverged"] = True
     assert render(tmp_path, {"relearn": series}, "card.md").count("The attack diverged: ") == 1
+
+
+def test_a_number_without_its_range_is_shown_alone(tmp_path: Path):
+    document = comparing()
+    for row in document["rows"]:
+        row["low"].pop("forget", None)
+        row["values"]["retain"] = None
+    assert "n/a" in render(tmp_path, {"comparison": document}, "card.md")

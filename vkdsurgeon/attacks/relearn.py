@@ -26,6 +26,7 @@ from vkdsurgeon.evaluation.model import LoadedModel, load_model
 from vkdsurgeon.evaluation.schema import Metric, ModelFacts
 from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, set_facts
+from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.evaluation.suite import Role, match_encoder, model_facts
 
 
@@ -176,7 +177,8 @@ def _one_seed(
     attack: Relearning, asked: _Answers, case: Case, role: Role, split: Split, utility: Utility, seed: int
 ) -> Conduct:
     plan, loaded, listener = attack.plan, asked.loaded, asked.listener
-    before, utility_before = asked.ask(split.measured), asked.ask(utility.records)
+    given = without_silence({"measured": asked.ask(split.measured), "utility": asked.ask(utility.records)})
+    before, utility_before = given["measured"], given["utility"]
     conduct = Conduct(seed, split, before, utility_before)
     conduct.measured(0, None, before)
     with attacking(

@@ -26,6 +26,7 @@ from vkdsurgeon.evaluation.model import LoadedModel, load_model
 from vkdsurgeon.evaluation.schema import Metric
 from vkdsurgeon.evaluation.score import Answered, Listener, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
+from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.evaluation.suite import Role, match_encoder, model_facts
 from vkdsurgeon.visual import load_visual_stack
 
@@ -67,9 +68,10 @@ def restore(attack: Restoring, listener: Listener | None = None) -> RestoreResul
     check_gates(attack.gates, _known(attack, sets))
 
     def measure(loaded: LoadedModel) -> dict[str, list[Answered]]:
-        return {
+        said = {
             name: answer_records(loaded, records, attack.scoring, listener) for name, records in sets.items() if records
         }
+        return without_silence(said)
 
     first = load_model(attack.model, device=attack.device, dtype=attack.dtype)
     device, facts = str(first.device), [model_facts("model", first)]

@@ -17,6 +17,7 @@ from vkdsurgeon.evaluation.model import LoadedModel, load_model
 from vkdsurgeon.evaluation.schema import Metric, ModelFacts, SetFacts
 from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
+from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.evaluation.suite import Role, match_encoder, model_facts
 
 BEFORE, WORST, MEAN, GAIN = "before", "worst", "mean", "gain"
@@ -182,25 +183,31 @@ def _measure(
     listener: Listener | None,
 ) -> list[Metric]:
     start = attack if role == "model" else f"{role}.{attack}"
-    before = {part: answer_records(loaded, records, target.scoring, listener) for part, records in parts.items()}
+    before = without_silence(
+        {part: answer_records(loaded, records, target.scoring, listener) for part, records in parts.items()}
+    )
     metrics: list[Metric] = []
     for part, answers in before.items():
         metrics += summarise(f"{start}.{part}{BEFORE}", answers, forget=not part, seed=target.seed)
     rows: dict[str, list[list[Metric]]] = {part: [] for part in parts}
     for variation in variations:
         with variation.applied(loaded, role):
-            for part, records in parts.items():
-                concerned = [index for index, record in enumerate(records) if variation.concerns(record)]
-                if not concerned:
-                    continue
-                asked = [variation.reword(records[index]) for index in concerned]
-                after = answer_records(loaded, asked, target.scoring, listener)
-                rows[part].append(
-                    summarise(f"{start}.{part}{variation.name}", after, forget=not part, seed=target.seed)
+            concerned = {
+                part: [index for index, record in enumerate(records) if variation.concerns(record)]
+                for part, records in parts.items()
+            }
+            said = {
+                part: answer_records(
+                    loaded, [variation.reword(parts[part][index]) for index in indices], target.scoring, listener
                 )
-                if role == "model" and not part:
-                    given: list[Answered] = [before[part][index] for index in concerned]
-                    metrics += differences(f"{start}.{GAIN}.{variation.name}", after, given, forget=True)
+                for part, indices in concerned.items()
+                if indices
+            }
+        for part, after in without_silence(said).items():
+            rows[part].append(summarise(f"{start}.{part}{variation.name}", after, forget=not part, seed=target.seed))
+            if role == "model" and not part:
+                given: list[Answered] = [before[part][index] for index in concerned[part]]
+                metrics += differences(f"{start}.{GAIN}.{variation.name}", after, given, forget=True)
     for part, found in rows.items():
         metrics += [metric for row in found for metric in row]
         metrics += summary_rows(f"{start}.{part}", found) if len(variations) > 1 else []

@@ -87,10 +87,10 @@ def chunks(path: Path, begin: int = 0, end: int | None = None) -> Iterator[bytes
             yield data
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
+def digest(path: Path, begin: int = 0, end: int | None = None) -> str:
+    """SHA-256 of the bytes [begin, end) of a file, as hex."""
     sha = hashlib.sha256()
-    for data in chunks(path):
+    for data in chunks(path, begin, end):
         sha.update(data)
     return sha.hexdigest()
 

@@ -5,26 +5,41 @@ Nothing but headers is read here, so an inventory of a hundred gigabytes takes m
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
 from vkdsurgeon.checkpoint.header import TensorEntry, read_header
-from vkdsurgeon.errors import UserError
+from vkdsurgeon.checkpoint.stale import stale_copies
+from vkdsurgeon.errors import SurgeryError, UserError
 
-__all__ = ["FileEntry", "Inventory", "TensorEntry", "read_bytes", "read_json", "read_tensor", "take_inventory"]
+__all__ = [
+    "FileEntry",
+    "Inventory",
+    "TensorEntry",
+    "changed",
+    "check_unchanged",
+    "read_bytes",
+    "read_json",
+    "read_tensor",
+    "take_inventory",
+]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
-# Other containers that may hold the same weights once more.
-DUPLICATES = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".onnx_data", ".npz", ".ot")
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_LARGEST_POINTER = 1024
+# What is read here or by transformers; a picture in the documentation may well be a pointer.
+_READ_HERE = (".safetensors", ".json", ".model", ".txt", ".jinja")
 
 TORCH_DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "U16": torch.uint16, "I16": torch.int16,
@@ -35,11 +50,21 @@ TORCH_DTYPES = {
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file: its path relative to the checkpoint (POSIX), its length in bytes, its permission bits."""
+    """One file.
+
+    Attributes:
+        path: Its path relative to the checkpoint (POSIX).
+        size: Its length in bytes.
+        mode: Its permission bits.
+        modified: When it was written last, in nanoseconds.
+        number: Its number in the file system, which another file of the same name does not have.
+    """
 
     path: str
     size: int
     mode: int
+    modified: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -52,6 +77,9 @@ class Inventory:
         directories: Every directory below the root with its permission bits, parents first.
         tensors: Every tensor by its name on disk.
         warnings: What the user should know before going on.
+        stale: Files that may hold the same weights once more.
+        links: Files that are links to places outside of the directory, but for the store of a download cache.
+        seen: Digest of every tensor that was read, by name: whatever is read or copied later must still have it.
     """
 
     root: Path
@@ -59,6 +87,9 @@ class Inventory:
     directories: tuple[tuple[str, int], ...]
     tensors: dict[str, TensorEntry]
     warnings: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    seen: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def shards(self) -> tuple[str, ...]:
@@ -69,6 +100,11 @@ class Inventory:
     def size(self) -> int:
         """Bytes of all files together."""
         return sum(file.size for file in self.files)
+
+    def without_stale(self) -> Inventory:
+        """The same without the files that may hold the same weights once more, as if they were not there."""
+        left = set(self.stale)
+        return replace(self, files=tuple(file for file in self.files if file.path not in left), stale=())
 
 
 def take_inventory(root: Path) -> Inventory:
@@ -95,12 +131,40 @@ def take_inventory(root: Path) -> Inventory:
 def _take_inventory(root: Path) -> Inventory:
     files, directories = _list_files(root)
     names = {file.path for file in files}
+    _refuse_pointers(root, files)
     _refuse_incomplete_models(root, names)
     tensors = _read_headers(root, _shards(root, names))
+    _refuse_emptied(root, tensors)
     if INDEX in names and SINGLE not in names:
         _compare_with_index(root, tensors)
     shards = {entry.file for entry in tensors.values()}
-    return Inventory(root, files, directories, tensors, tuple(_stale_duplicates(names, shards)))
+    stale = tuple(stale_copies(root, ((file.path, file.size) for file in files), shards))
+    links = tuple(_links_outside(root, files))
+    return Inventory(root, files, directories, tensors, tuple(_warnings(root, stale, links)), stale, links)
+
+
+def check_unchanged(inventory: Inventory) -> None:
+    """Refuse to go on where a file is not the one that the inventory was taken of.
+
+    Raises:
+        SurgeryError: One was replaced, written to or removed.
+    """
+    for file in inventory.files:
+        path = inventory.root / file.path
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise changed(path) from error
+        if (facts.st_size, facts.st_mtime_ns, facts.st_ino) != (file.size, file.modified, file.number):
+            raise changed(path)
+
+
+def changed(path: Path) -> SurgeryError:
+    """The error for a checkpoint that is no longer what was worked on."""
+    return SurgeryError(
+        f"{path}: the file changed while the model was worked on; nothing was written. "
+        "Put the checkpoint back as it was, or start again with it as it is"
+    )
 
 
 def read_bytes(inventory: Inventory, name: str) -> bytearray:
@@ -108,6 +172,7 @@ def read_bytes(inventory: Inventory, name: str) -> bytearray:
 
     Raises:
         UserError: No tensor of this name, or the file became shorter since the inventory.
+        SurgeryError: They are others than when they were read before.
     """
     entry = inventory.tensors.get(name)
     if entry is None:
@@ -123,6 +188,9 @@ def read_bytes(inventory: Inventory, name: str) -> bytearray:
             if not got:
                 raise UserError("the file became shorter while it was read", where=path, value=entry.begin + done)
             done += got
+    found = hashlib.sha256(data).hexdigest()
+    if inventory.seen.setdefault(name, found) != found:
+        raise changed(path)
     return data
 
 
@@ -183,7 +251,7 @@ def _list_files(root: Path) -> tuple[tuple[FileEntry, ...], tuple[tuple[str, int
                 raise UserError(problem, where=path, value=error.strerror, remedy="restore the file") from error
             mode = stat.S_IMODE(facts.st_mode)
             if stat.S_ISREG(facts.st_mode):
-                files.append(FileEntry(relative, facts.st_size, mode))
+                files.append(FileEntry(relative, facts.st_size, mode, facts.st_mtime_ns, facts.st_ino))
             elif stat.S_ISDIR(facts.st_mode) and not child.is_symlink():
                 directories.append((relative, mode))
                 pending.append(path)
@@ -197,13 +265,76 @@ def _list_files(root: Path) -> tuple[tuple[FileEntry, ...], tuple[tuple[str, int
     return tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(directories))
 
 
+def _links_outside(root: Path, files: tuple[FileEntry, ...]) -> Iterator[str]:
+    base = root.resolve()
+    for file in files:
+        path = root / file.path
+        # Directories are never followed, so that a file leaves by a link of its own alone.
+        if path.is_symlink():
+            target = path.resolve()
+            # A snapshot of huggingface_hub consists of such links.
+            cached = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
+            if base not in target.parents and not cached:
+                yield file.path
+
+
+def _refuse_pointers(root: Path, files: tuple[FileEntry, ...]) -> None:
+    """Git LFS leaves a few lines of text where a file was not fetched."""
+    for file in files:
+        if file.size <= _LARGEST_POINTER and file.path.endswith(_READ_HERE):
+            with (root / file.path).open("rb") as stream:
+                found = stream.read(len(_POINTER)) == _POINTER
+            if found:
+                raise UserError(
+                    "this is a Git LFS pointer, not the file itself",
+                    where=root / file.path,
+                    value=f"{file.size} bytes of text",
+                    expected="the content that the pointer stands for",
+                    remedy="fetch it: git lfs pull, in the directory of the checkpoint",
+                )
+
+
+def _refuse_emptied(root: Path, tensors: dict[str, TensorEntry]) -> None:
+    empty = [name for name, entry in tensors.items() if 0 in entry.shape]
+    if empty:
+        raise UserError(
+            f"{len(empty)} tensors hold no value, as DeepSpeed ZeRO-3 saves them where nobody gathers the parts",
+            where=root / tensors[empty[0]].file,
+            value=empty[0],
+            expected="every parameter whole",
+            remedy="save with stage3_gather_16bit_weights_on_model_save, or join the parts with zero_to_fp32.py",
+        )
+
+
 def _refuse_incomplete_models(root: Path, names: set[str]) -> None:
+    whole = SINGLE in names or INDEX in names
+    if "adapter_config.json" in names and whole:
+        raise UserError(
+            "a PEFT adapter lies beside whole weights: some readers apply it, and some do not",
+            where=root / "adapter_config.json",
+            expected="a checkpoint that is the same to every reader",
+            remedy="merge the adapter (merge_and_unload, then save_pretrained), or move its files elsewhere",
+        )
     if "adapter_config.json" in names:
         raise UserError(
             "this is a PEFT adapter, not a whole model",
             where=root / "adapter_config.json",
             expected="a checkpoint with the model's own weights",
             remedy="merge the adapter first (merge_and_unload, then save_pretrained)",
+        )
+    if not whole and (quantised := sorted(name for name in names if name.lower().endswith(".gguf"))):
+        raise UserError(
+            "the weights are GGUF, in which they are packed for another program",
+            where=root / quantised[0],
+            expected=f"{SINGLE} or {INDEX}",
+            remedy="use the checkpoint that the GGUF was made from",
+        )
+    if "config.json" not in names and "params.json" in names:
+        raise UserError(
+            "the checkpoint has Mistral's own layout alone",
+            where=root / "params.json",
+            expected=f"config.json with {SINGLE} or {INDEX}",
+            remedy="use the checkpoint's version for transformers, or convert it with transformers' conversion script",
         )
     if "config.json" not in names:
         raise UserError("no such file", where=root / "config.json", expected="a Hugging Face checkpoint directory")
@@ -304,11 +435,11 @@ def _compare_with_index(root: Path, tensors: dict[str, TensorEntry]) -> None:
             )
 
 
-def _stale_duplicates(names: set[str], shards: set[str]) -> Iterator[str]:
-    holders = {name for name in names - shards if name.endswith(DUPLICATES)}
-    holders |= {name for name in names if name.startswith(("original/", ".git/lfs/"))}
-    for name in sorted(holders):
+def _warnings(root: Path, stale: tuple[str, ...], links: tuple[str, ...]) -> Iterator[str]:
+    for name in stale:
         yield (
-            f"{name} may hold the same weights once more; it is copied as it is, "
-            "so what is to be forgotten may still be in it"
+            f"{name} may hold the same weights once more; it is copied as it is, so what is to be forgotten may still "
+            "be in it: look, and leave it out with --drop-stale"
         )
+    for name in links:
+        yield f"{name} is a link that leaves the checkpoint, to {(root / name).resolve()}; what it leads to is read"

@@ -9,9 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.folders import CONTENT, DIGITS, staging_prefix
 
 # Room for directories and block rounding, beyond the bytes of the files.
 SLACK_BYTES = 1 << 20
+# What Linux takes in one call.
+_LONGEST_PATH = 4096
 
 
 def check_output(inventory: Inventory, out: Path, extra_files: Iterable[str] = ()) -> None:
@@ -59,7 +62,45 @@ def check_output(inventory: Inventory, out: Path, extra_files: Iterable[str] = (
             expected=f"{inventory.size + SLACK_BYTES} bytes",
             remedy="make room or choose another disk",
         )
-    _check_extra(inventory, extra_files)
+    extra = tuple(extra_files)
+    _check_extra(inventory, extra)
+    _check_lengths(inventory, place, extra)
+
+
+def check_links(inventory: Inventory, follow: bool) -> None:
+    """Refuse links that leave the checkpoint, whose content would be published with the copy.
+
+    Args:
+        inventory: Of the checkpoint.
+        follow: Whether they are allowed.
+
+    Raises:
+        UserError: There are such links.
+    """
+    if inventory.links and not follow:
+        name = inventory.links[0]
+        raise UserError(
+            f"{len(inventory.links)} links leave the checkpoint, and the copy would hold what they lead to",
+            where=inventory.root / name,
+            value=str((inventory.root / name).resolve()),
+            expected="files, and links that stay inside or lead to the cache of huggingface_hub",
+            remedy="give --follow-links where they are yours, or put copies in their place",
+        )
+
+
+def _check_lengths(inventory: Inventory, place: Path, extra_files: Iterable[str]) -> None:
+    """Refuse paths that would become too long while the copy is staged beside its place."""
+    staging = place.parent / (staging_prefix(place) + "0" * DIGITS) / CONTENT
+    longest = max((*(file.path for file in inventory.files), *extra_files), key=lambda path: len(os.fsencode(path)))
+    length = len(os.fsencode(staging / longest))
+    if length >= _LONGEST_PATH:
+        raise UserError(
+            "the path of the output is too long",
+            where=place,
+            value=length,
+            expected=f"paths of fewer than {_LONGEST_PATH} bytes, {staging / longest} among them",
+            remedy="choose a directory with a shorter path",
+        )
 
 
 def _check_extra(inventory: Inventory, extra_files: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import json
 import platform
 import re
@@ -64,8 +65,11 @@ def provenance_record(facts: Mapping[str, Any]) -> bytes:
 
 def free_record_name(inventory: Inventory) -> str:
     """A checkpoint may be operated on more than once; every operation leaves a record of its own."""
-    taken = {file.path for file in inventory.files}
-    names = (FILE_NAME, *(FILE_NAME.replace(".json", f".{number}.json") for number in range(2, 1000)))
+    # A directory takes a name too, and some file systems do not tell small letters from capitals.
+    taken = {path.casefold() for path in (*(f.path for f in inventory.files), *(d for d, _ in inventory.directories))}
+    names = itertools.chain(
+        (FILE_NAME,), (FILE_NAME.replace(".json", f".{number}.json") for number in itertools.count(2))
+    )
     return next(name for name in names if name not in taken)
 
 

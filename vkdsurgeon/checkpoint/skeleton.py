@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,24 @@ import torch
 from torch import nn
 
 from vkdsurgeon.checkpoint.inventory import read_json
+from vkdsurgeon.environment import blaming
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.offline import stay_offline
+
+# Implementations that transformers has itself; other names are repositories on a hub, with code to run.
+_BUILT_IN = frozenset(
+    {
+        "eager",
+        "sdpa",
+        "flex_attention",
+        "flash_attention_2",
+        "flash_attention_3",
+        "flash_attention_4",
+        "grouped_mm",
+        "batched_mm",
+    }
+)
+_DEEPEST = 16
 
 
 def read_config(root: Path) -> Any:
@@ -19,14 +36,22 @@ def read_config(root: Path) -> Any:
     Raises:
         UserError: config.json is missing or broken, names an unknown architecture, or relies on remote code.
     """
-    # A hub is never asked: the directory is all there is.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    stay_offline()
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     path = root / "config.json"
     raw = read_json(path)
     model_type = raw.get("model_type")
+    original = next((key for key in ("mm_vision_tower", "mm_projector_type") if key in raw), None)
+    if original is not None:
+        raise UserError(
+            "the checkpoint has the layout of the original LLaVA code, which keeps the vision tower elsewhere",
+            where=path,
+            value=f"{original}: {raw[original]}",
+            expected="the layout of transformers, with tower, projector and language model in one checkpoint",
+            remedy="use the converted checkpoint, often named -hf, or transformers' convert_llava_weights_to_hf.py",
+        )
     if not isinstance(model_type, str) or not model_type:
         raise UserError("no model_type", where=path, value=model_type, expected='such as "model_type": "llava"')
     if model_type not in CONFIG_MAPPING:
@@ -44,13 +69,34 @@ def read_config(root: Path) -> Any:
             value=model_type,
             remedy="upgrade transformers, or correct model_type",
         )
-    try:
+    _refuse_foreign_kernels(raw, path)
+
+    def refused(error: BaseException) -> UserError:
+        return UserError(f"transformers refuses the config: {error}", where=path, remedy="correct the config")
+
+    with blaming(root, refused):
         config = AutoConfig.from_pretrained(root, trust_remote_code=False)
-    except Exception as error:
-        raise UserError(f"transformers refuses the config: {error}", where=path, remedy="correct the config") from error
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     return config
+
+
+def _refuse_foreign_kernels(raw: Mapping[str, Any], path: Path, prefix: str = "", depth: int = 0) -> None:
+    """Refuse an implementation that is code from a hub, in nested configs too."""
+    for key, value in raw.items():
+        if key.lstrip("_").endswith(("_implementation", "_implementation_internal")):
+            told = list(value.values()) if isinstance(value, dict) else [value]
+            foreign = [each for each in told if each is not None and each not in _BUILT_IN]
+            if foreign:
+                raise UserError(
+                    f"{prefix}{key} names an implementation that is not part of transformers, and is never loaded",
+                    where=path,
+                    value=foreign[0],
+                    expected="none of these lines, or one of " + ", ".join(sorted(_BUILT_IN)),
+                    remedy="remove the line",
+                )
+        elif isinstance(value, dict) and depth < _DEEPEST:
+            _refuse_foreign_kernels(value, path, f"{prefix}{key}.", depth + 1)
 
 
 def build_skeleton(config: Any, *, dtype: torch.dtype = torch.float32, where: object = None) -> nn.Module:
@@ -73,13 +119,14 @@ def build_skeleton(config: Any, *, dtype: torch.dtype = torch.float32, where: ob
             value=config.model_type,
             expected="an architecture for image-text-to-text, such as llava, qwen2_5_vl, internvl, gemma3",
         )
-    try:
-        with torch.device("meta"):
-            model: nn.Module = AutoModelForMultimodalLM.from_config(config, dtype=dtype)
-    except Exception as error:
-        raise UserError(
+
+    def refused(error: BaseException) -> UserError:
+        return UserError(
             f"the model cannot be built from its config: {type(error).__name__}: {error}",
             where=where,
             remedy="correct config.json",
-        ) from error
+        )
+
+    with blaming(where if isinstance(where, Path) else None, refused), torch.device("meta"):
+        model: nn.Module = AutoModelForMultimodalLM.from_config(config, dtype=dtype)
     return model.eval()

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from vkdsurgeon.checkpoint.inventory import Inventory, TensorEntry
+from vkdsurgeon.checkpoint.complete import check_language, check_layer_counts
+from vkdsurgeon.checkpoint.inventory import Inventory, TensorEntry, read_json
 from vkdsurgeon.checkpoint.names import NameMap, map_names
 from vkdsurgeon.checkpoint.placement import Placement, locate_visual
 from vkdsurgeon.checkpoint.skeleton import build_skeleton, read_config
@@ -100,8 +101,10 @@ def split_checkpoint(
 
     Raises:
         UserError: The architecture is unknown or cannot be split, or its visual tensors are missing, doubled,
-            quantised, or of another shape than the config says.
+            quantised, or of another shape than the config says; or part of the language model is missing.
     """
+    path = inventory.root / "config.json"
+    check_layer_counts(read_json(path), len(inventory.tensors), path)
     config = read_config(inventory.root)
     skeleton = build_skeleton(config, dtype=dtype, where=inventory.root / "config.json")
     placement = locate_visual(skeleton, tower, projector)
@@ -126,7 +129,21 @@ def split_checkpoint(
             if name not in names.converted:
                 language_targets[name] = target
     _check_visual(inventory, skeleton, names, targets, tower_names | projector_names)
+    homes = {canonical.get(target, target) for target in names.targets.values()}
+    check_language(
+        skeleton,
+        homes,
+        {canonical.get(names.targets[name], "") for name in names.converted},
+        inventory.tensors,
+        quantised=_is_quantised(inventory),
+        root=inventory.root,
+    )
     return Split(str(config.model_type), placement, parts, targets, language_targets, config, skeleton)
+
+
+def _is_quantised(inventory: Inventory) -> bool:
+    raw = read_json(inventory.root / "config.json")
+    return any(isinstance(part, dict) and part.get("quantization_config") for part in (raw, *raw.values()))
 
 
 def _canonical_names(model: nn.Module) -> dict[str, str]:

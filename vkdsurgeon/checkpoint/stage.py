@@ -19,8 +19,15 @@ import numpy.typing as npt
 import torch
 
 from vkdsurgeon.checkpoint.digest import weights_digest
-from vkdsurgeon.checkpoint.files import CHUNK, copy_bytes, gaps, same_range, sync, write_at
-from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory, TensorEntry, take_inventory
+from vkdsurgeon.checkpoint.files import CHUNK, copy_bytes, digest, gaps, same_range, sync, write_at
+from vkdsurgeon.checkpoint.inventory import (
+    TORCH_DTYPES,
+    Inventory,
+    TensorEntry,
+    changed,
+    check_unchanged,
+    take_inventory,
+)
 from vkdsurgeon.checkpoint.output import check_output
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.folders import staged
@@ -94,16 +101,17 @@ def write_patched(
             if elements:
                 by_tensor[name] = elements
                 written.setdefault(entry.file, []).extend(spans)
-        digest = weights_digest(staging, inventory.shards)
+        weights = weights_digest(staging, inventory.shards)
         for name, content in extra_files.items():
-            _add(staging / name, content if isinstance(content, bytes) else content(digest))
+            _add(staging / name, content if isinstance(content, bytes) else content(weights))
         _settle(inventory, staging)
         _verify(inventory, staging, patches, written, set(extra_files))
+        check_unchanged(inventory)
     return WriteReport(
         tensors_changed=len(by_tensor),
         elements_changed=sum(by_tensor.values()),
         bytes_changed=sum(count * _itemsize(inventory.tensors[name]) for name, count in by_tensor.items()),
-        weights_digest=digest,
+        weights_digest=weights,
         files=len(inventory.files) + len(extra_files),
         seconds=time.perf_counter() - started,
         shards_changed=tuple(sorted(written)),
@@ -132,11 +140,14 @@ def _as_bytes(inventory: Inventory, name: str, value: torch.Tensor) -> Bytes:
 def _copy(inventory: Inventory, staging: Path) -> None:
     for path, _ in inventory.directories:
         (staging / path).mkdir()
+    check_unchanged(inventory)
     for file in inventory.files:
-        source = inventory.root / file.path
-        if source.stat().st_size != file.size:
-            raise SurgeryError(f"{source}: the file changed while the model was worked on; nothing was written")
-        copy_bytes(source, staging / file.path, file.size)
+        copy_bytes(inventory.root / file.path, staging / file.path, file.size)
+    # Neither time nor size tells of a file that was written to in place and dated back; what was read does.
+    for name, seen in inventory.seen.items():
+        entry = inventory.tensors[name]
+        if digest(staging / entry.file, entry.begin, entry.end) != seen:
+            raise changed(inventory.root / entry.file)
 
 
 def _patch(path: Path, entry: TensorEntry, data: Bytes) -> tuple[int, list[tuple[int, int]]]:
@@ -149,10 +160,10 @@ def _patch(path: Path, entry: TensorEntry, data: Bytes) -> tuple[int, list[tuple
             old = np.frombuffer(os.pread(descriptor, len(new), entry.begin + begin), dtype=np.uint8)
             if len(old) != len(new):
                 raise SurgeryError(f"{path}: the copy is shorter than the original; nothing was written")
-            changed = (new != old).reshape(-1, _itemsize(entry)).any(axis=1)
-            if not changed.any():
+            differing = (new != old).reshape(-1, _itemsize(entry)).any(axis=1)
+            if not differing.any():
                 continue
-            elements += int(changed.sum())
+            elements += int(differing.sum())
             for first, last in _spans(new != old):
                 offset = entry.begin + begin + first
                 write_at(descriptor, new[first:last].data, offset)

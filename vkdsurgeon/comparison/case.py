@@ -7,12 +7,14 @@ from pathlib import Path
 
 from vkdsurgeon.attacks.split import split_records
 from vkdsurgeon.comparison.asked import ComparedProtocol, Comparison
+from vkdsurgeon.comparison.schema import Cell
 from vkdsurgeon.comparison.text_halves import divide_text, write_text
 from vkdsurgeon.data.pictures import records_digest
 from vkdsurgeon.data.read import read_records, require_answers
 from vkdsurgeon.decoder.keepset import FEWEST
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.sets import NamedSet, read_set
+from vkdsurgeon.whole_file import write_whole
 
 
 @dataclass
@@ -54,6 +56,9 @@ class Case:
         return told | ({"text": "the half of the text set that no method is given"} if self.asked.text else {})
 
 
+MARK = ".vkdsurgeon-compare"
+
+
 def check_place(out: Path) -> None:
     """Refuse an output directory that holds something else.
 
@@ -64,13 +69,39 @@ def check_place(out: Path) -> None:
         raise UserError("the output exists and is no directory", where=out, remedy="name a directory")
     if not out.absolute().parent.is_dir():
         raise UserError("the output's parent directory does not exist", where=out.absolute().parent)
-    if out.is_dir() and any(out.iterdir()) and not (out / "cells").is_dir():
+    if out.is_dir() and any(out.iterdir()) and not _is_earlier(out):
         raise UserError(
             "the directory holds something else than an earlier comparison",
             where=out,
             expected="a directory that is empty, not there, or of an earlier `compare`",
             remedy="name another one",
         )
+
+
+def mark_place(out: Path) -> None:
+    """Mark the output directory as what it is, since results in it are replaced and models removed.
+
+    Args:
+        out: From `check_place`, held by this process alone.
+    """
+    if not (out / MARK).exists():
+        write_whole(out / MARK, "vkdsurgeon compare keeps its results here, and replaces and removes them\n")
+
+
+def _is_earlier(out: Path) -> bool:
+    if (out / MARK).is_file():
+        return True
+    # Before there was a mark, finished cells told.
+    cells = (out / "cells").glob("*.json") if (out / "cells").is_dir() else ()
+    return any(_is_cell(path) for path in cells)
+
+
+def _is_cell(path: Path) -> bool:
+    try:
+        Cell.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def read_case(asked: Comparison, scratch: Path) -> Case:

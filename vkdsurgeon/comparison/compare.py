@@ -13,7 +13,7 @@ from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.comparison.asked import Comparison, Listener
 from vkdsurgeon.comparison.attack import attack_settings
-from vkdsurgeon.comparison.case import Case, check_place, read_case
+from vkdsurgeon.comparison.case import Case, check_place, mark_place, read_case
 from vkdsurgeon.comparison.contestants import BASE, GOLD
 from vkdsurgeon.comparison.fill import contestant_cell, reference_cell
 from vkdsurgeon.comparison.rows import known_values, row, scored, titles_of, told
@@ -55,6 +55,7 @@ def compare(asked: Comparison, listener: Listener) -> ComparisonResult:
             require_peft()
         asked.out.mkdir(exist_ok=True)
         with alone_in(asked.out, "compare"):
+            mark_place(asked.out)
             cells = scored(_cells(case, listener), case)
     titles = titles_of(asked.contestants)
     rows = [row(name, [cell for cell in cells if cell.name == name], titles) for name in names]

@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from vkdsurgeon.errors import SurgeryError, UserError
 
@@ -35,10 +36,15 @@ def send(errand: Errand, listen: Callable[[Mapping[str, Any]], None]) -> dict[st
         [sys.executable, "-m", "vkdsurgeon.comparison.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=environment,
         text=True,
         encoding="utf-8",
+        errors="backslashreplace",
     )
+    # What libraries print there goes the way of our own stderr, which may be JSON lines.
+    relay = threading.Thread(target=_relay, args=(process.stderr,), daemon=True)
+    relay.start()
     assert process.stdin is not None
     assert process.stdout is not None
     last: dict[str, Any] = {}
@@ -55,6 +61,7 @@ def send(errand: Errand, listen: Callable[[Mapping[str, Any]], None]) -> dict[st
         if process.poll() is None:
             process.terminate()
             process.wait()
+        relay.join(timeout=5)
     event, kind = last.pop("event", None), last.pop("kind", None)
     if event == "done":
         return last
@@ -69,3 +76,9 @@ def send(errand: Errand, listen: Callable[[Mapping[str, Any]], None]) -> dict[st
     raise SurgeryError(
         f"{errand.method}: {last['what'] if event == 'error' else f'the run ended with status {status}, see above'}"
     )
+
+
+def _relay(lines: IO[str] | None) -> None:
+    for line in lines or ():
+        sys.stderr.write(line)
+        sys.stderr.flush()

@@ -39,7 +39,12 @@ def headline(metrics: Sequence[Metric]) -> dict[str, float | None]:
     `forget.name`: task `vqa.name`, where there is one; `forget.general`: the forget set's questions that are to be
     answered as before; `retain` and `text`: all of their set's. Accuracy where there are options, else ROUGE-L.
     """
-    return _columns(metrics, lambda metric: metric.value)
+    found = _columns(metrics, lambda metric: metric.value)
+    for column, set_name, direction in _COLUMNS:
+        # A mean over what could be measured would hide that the model is broken.
+        if any(metric.value is None for metric in _averaged(metrics, set_name, direction)):
+            found[column] = None
+    return found
 
 
 def chances(metrics: Sequence[Metric]) -> dict[str, float]:
@@ -58,6 +63,22 @@ def _columns(metrics: Sequence[Metric], read: Callable[[Metric], float | None]) 
         if metric.id == _NAMES:
             found[NAME] = read(metric)
     return found
+
+
+def _averaged(metrics: Sequence[Metric], set_name: str, direction: str) -> list[Metric]:
+    """The metrics that a column is the mean of."""
+    for kind in _ORDER:
+        chosen = [
+            metric
+            for metric in metrics
+            if metric.id.startswith(f"{set_name}.")
+            and metric.id.count(".") == 2
+            and metric.id.endswith(f".{kind}")
+            and metric.direction == direction
+        ]
+        if chosen:
+            return chosen
+    return []
 
 
 def _mean(

@@ -65,7 +65,8 @@ def shown(row: Row, column: str) -> str:
         # The column is there, and this attack diverged with every seed.
         return "n/a" if column in row.values else ""
     text = _number(value, column)
-    if len(row.seeds) > 1 and (column in (*SHARES, SCORE) or attack_of(column)):
+    spread = column in row.low and column in row.high
+    if spread and len(row.seeds) > 1 and (column in (*SHARES, SCORE) or attack_of(column)):
         text += f" ({_number(row.low[column], column)} to {_number(row.high[column], column)})"
     return text
 

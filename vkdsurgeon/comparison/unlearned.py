@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from vkdsurgeon.comparison.case import Case
 from vkdsurgeon.comparison.contestants import Contestant
 from vkdsurgeon.comparison.errands import send
 from vkdsurgeon.comparison.worker import Errand
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.folders import take
 from vkdsurgeon.whole_file import write_whole
 
 
@@ -82,8 +85,20 @@ def forget_model(out: Path) -> None:
 
 def _remove(out: Path) -> None:
     # A run that went on from an earlier one's journal would not tell what it takes.
-    for path in (out, out.with_name(f"{out.name}.journal")):
+    journal = out.with_name(f"{out.name}.journal")
+    try:
+        held = take(journal)
+    except FileNotFoundError:
+        held = None
+    except BlockingIOError:
+        # The worker of a comparison that was killed lives on until its run ends.
+        raise UserError(
+            "a run of an earlier comparison is still at work on this model", where=out, remedy="wait for it to end"
+        ) from None
+    for path in (out, journal):
         shutil.rmtree(path, ignore_errors=True)
+    if held is not None:
+        os.close(held)
 
 
 def _beside(model: Path) -> Path:

@@ -32,12 +32,17 @@ class _FlatRow(_Strict):
     task: str | None = None
 
 
-class _Turn(_Strict):
-    speaker: Literal["human", "gpt", "user", "assistant"] = Field(alias="from")
+class _Lenient(BaseModel):
+    # Tools write much beside what is needed; a misspelt key is found by its likeness, see `_refuse_misspelt`.
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class _Turn(_Lenient):
+    speaker: Literal["human", "gpt", "user", "assistant", "system"] = Field(alias="from")
     value: str
 
 
-class _ConversationRow(_Strict):
+class _ConversationRow(_Lenient):
     id: str | int | None = None
     image: str | None = None
     conversations: list[_Turn]
@@ -45,21 +50,33 @@ class _ConversationRow(_Strict):
     task: str | None = None
 
 
-class _Part(_Strict):
-    type: Literal["text", "image"]
+class _Url(_Lenient):
+    url: str
+
+
+class _Part(_Lenient):
+    type: Literal["text", "image", "image_url"]
     text: str | None = None
     path: str | None = None
     image: str | None = None
     url: str | None = None
+    image_url: str | _Url | None = None
+
+    @property
+    def pictures(self) -> list[str]:
+        """What it names, under whichever key."""
+        url = self.image_url.url if isinstance(self.image_url, _Url) else self.image_url
+        return [name for name in (self.path, self.image, self.url, url) if name is not None]
 
 
-class _Message(_Strict):
-    role: Literal["user", "assistant"]
+class _Message(_Lenient):
+    role: Literal["user", "assistant", "system"]
     content: str | list[_Part]
 
 
-class _ChatRow(_Strict):
+class _ChatRow(_Lenient):
     id: str | int | None = None
+    image: str | None = None
     messages: list[_Message]
     subject: str | None = None
     task: str | None = None
@@ -108,6 +125,9 @@ def _from_conversation(parsed: _ConversationRow, row: Row, folder: Path, default
     image = _picture(parsed.image, folder, row)
     turns: list[tuple[str, str]] = []
     for turn in parsed.conversations:
+        if turn.speaker == "system":
+            # What a model is told before every question is the template's business.
+            continue
         text = turn.value
         if _PLACEHOLDER in text and image is None:
             raise UserError(f"a turn holds {_PLACEHOLDER} and the record names no picture", where=row.source)
@@ -126,27 +146,30 @@ def _from_conversation(parsed: _ConversationRow, row: Row, folder: Path, default
 
 def _from_chat(parsed: _ChatRow, row: Row, folder: Path, default_task: str) -> Iterator[Record]:
     pictures: list[str] = []
-    turns: list[tuple[str, str]] = []
+    shown, turns = 0, list[tuple[str, str]]()
     for message in parsed.messages:
+        if message.role == "system":
+            continue
         parts = [_Part(type="text", text=message.content)] if isinstance(message.content, str) else message.content
         texts = []
         for part in parts:
             if part.type == "text":
-                if part.text is None or part.path or part.image or part.url:
-                    raise UserError("a text part needs `text` and nothing else", where=row.source)
-                texts.append(part.text)
+                if part.text is None or part.pictures:
+                    raise UserError("a text part needs `text` and no picture", where=row.source)
+                texts.append(part.text if parsed.image is None else part.text.replace(_PLACEHOLDER, ""))
                 continue
-            named = [name for name in (part.path, part.image, part.url) if name is not None]
-            if len(named) != 1 or part.text is not None or message.role != "user":
+            named, shown = part.pictures, shown + 1
+            if message.role != "user" or part.text or len(named) > 1 or not (named or parsed.image):
                 raise UserError(
-                    "an image part needs exactly one of `path`, `image`, `url`, in a message of the user",
+                    "an image part needs exactly one of `path`, `image`, `url`, `image_url`, or none where the record "
+                    "has `image` or `images`, in a message of the user",
                     where=row.source,
                 )
             pictures += named
         turns.append((message.role, "\n".join(texts)))
-    if len(pictures) > 1:
+    if len(pictures) > 1 or shown > 1 or (pictures and parsed.image not in (None, *pictures)):
         raise UserError("several pictures in one conversation", where=row.source, expected="at most one picture")
-    image = _picture(pictures[0] if pictures else None, folder, row)
+    image = _picture(pictures[0] if pictures else parsed.image, folder, row)
     for question, answer in _pairs(turns, row):
         yield _record(
             row,
@@ -185,9 +208,48 @@ def _record(row: Row, *, task: str | None, default_task: str, **values: Any) -> 
         raise _explain(error, row, None) from None
 
 
+def _as_told(row: Row) -> dict[str, Any]:
+    """The row with one way of saying that something is absent, and one of naming its picture."""
+    value = {key: found for key, found in row.value.items() if found is not None}
+    named = [key for key in ("image", "images") if value.get(key) not in (None, [])]
+    if len(named) > 1:
+        raise UserError("the record has both `image` and `images`", where=row.source, remedy="leave one of them out")
+    found = value.get(named[0]) if named else None
+    if isinstance(found, list):
+        if len(found) > 1:
+            raise UserError(
+                "several pictures in one record", where=row.source, value=len(found), expected="at most one picture"
+            )
+        found = found[0]
+    if isinstance(found, dict):
+        if not isinstance(found.get("path"), str):
+            raise UserError(
+                "the picture lies in the record itself, or its path is missing",
+                where=row.source,
+                value=sorted(found),
+                expected="the path of a file",
+                remedy="write the pictures to files, and name those",
+            )
+        found = found["path"]
+    value = {key: each for key, each in value.items() if key not in ("image", "images")}
+    return value if found is None else {**value, "image": found}
+
+
+def _refuse_misspelt(schema: type[BaseModel], value: dict[str, Any], row: Row) -> None:
+    """Of keys that are passed over, refuse one that is nearly a known one: its content would be lost."""
+    known = {field.alias or name for name, field in schema.model_fields.items()}
+    for key in value.keys() - known:
+        near = difflib.get_close_matches(key, known - value.keys(), n=1, cutoff=0.8)
+        if near:
+            raise UserError(f"unknown key {key!r}", where=row.source, remedy=f"did you mean {near[0]!r}?")
+
+
 def _validate(schema: type[Schema], row: Row) -> Schema:
+    value = _as_told(row)
+    if schema.model_config.get("extra") == "ignore":
+        _refuse_misspelt(schema, value, row)
     try:
-        return schema.model_validate(row.value)
+        return schema.model_validate(value)
     except ValidationError as error:
         raise _explain(error, row, schema) from None
 

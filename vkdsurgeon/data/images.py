@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from vkdsurgeon.errors import UserError
+from vkdsurgeon.errors import SurgeryError, UserError
 
 MAX_PIXELS = 64_000_000
+MAX_RATIO = 200
 # An allow-list: other decoders of Pillow start programs (EPS) or are seldom exercised.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "PCX", "SGI", "ICO")
+# Those that are told by their content for certain.
+_MARKED = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def open_image(path: Path, *, where: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    path: Path, *, where: str | None = None, max_pixels: int = MAX_PIXELS, digest: str | None = None
+) -> Image.Image:
     """Decode one picture as a person would see it.
 
     Args:
         path: The file.
         where: `file:line` of the record that names it, for messages.
         max_pixels: Bound on width x height, checked before anything is decoded.
+        digest: SHA-256 that the file's bytes had when the set was read, in hex.
 
     Returns:
         An RGB picture in memory: first frame of an animation, EXIF orientation applied, transparency over white,
@@ -30,38 +39,111 @@ def open_image(path: Path, *, where: str | None = None, max_pixels: int = MAX_PI
 
     Raises:
         UserError: The file is missing, no picture, truncated, too large or has floating-point pixels.
+        SurgeryError: It is no longer the file that the set was read with.
     """
     place = f"{where} ({path})" if where else str(path)
-    try:
-        # Pillow's own limit is a global that only warns in a range; ours is checked right below.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path, formats=_FORMATS)
-    except FileNotFoundError:
-        raise UserError("the picture does not exist", where=place) from None
-    except Image.DecompressionBombError:
-        raise UserError("the picture is too large", where=place, expected=f"at most {max_pixels} pixels") from None
-    except Exception as error:
-        # Pillow's parsers raise nearly any exception on hostile files.
-        raise _unreadable(place, error) from None
+    source = path if digest is None else _same_as_before(path, place, digest)
+    opened = _opened(source, place, max_pixels)
     with opened:
-        width, height = opened.size
-        if width < 1 or height < 1:
-            raise UserError("the picture has no pixels", where=place, value=[width, height])
-        if width * height > max_pixels:
-            raise UserError(
-                "the picture is too large", where=place, value=[width, height], expected=f"at most {max_pixels} pixels"
-            )
+        _check_size(opened.size, place, max_pixels)
         try:
             opened.load()
             upright = ImageOps.exif_transpose(opened)
             if upright.mode == "F":
                 raise UserError("the picture has floating-point pixels", where=place, expected="8 or 16 bits")
-            return _to_rgb(upright)
+            return _to_rgb(upright, place)
         except UserError:
             raise
         except Exception as error:
             raise _unreadable(place, error) from None
+
+
+@cache
+def _known(formats: tuple[str, ...]) -> tuple[str, ...]:
+    # Without this Pillow knows a handful; which others it can decode depends on how it was built.
+    Image.init()
+    return tuple(name for name in formats if name in Image.OPEN)
+
+
+def _opened(source: Path | io.BytesIO, place: str, max_pixels: int) -> Image.Image:
+    try:
+        # Pillow's own limit is a global that only warns in a range; ours is checked by the caller.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(source, formats=_known(_FORMATS))
+    except FileNotFoundError:
+        raise UserError("the picture does not exist", where=place) from None
+    except Image.DecompressionBombError:
+        raise UserError("the picture is too large", where=place, expected=f"at most {max_pixels} pixels") from None
+    except OSError as error:
+        if error.errno is None:
+            raise _unreadable(place, error) from None
+        # Nothing is wrong with the picture itself.
+        raise UserError("the picture cannot be read", where=place, value=error.strerror) from None
+    except Exception as error:
+        # Pillow's parsers raise nearly any exception on hostile files.
+        raise _unreadable(place, error) from None
+
+
+def check_header(path: Path, *, where: str) -> tuple[str, tuple[int, int]]:
+    """Look at a picture's header alone.
+
+    Args:
+        path: The file.
+        where: `file:line` of the record that names it, for messages.
+
+    Returns:
+        Its mode and size.
+
+    Raises:
+        UserError: As `open_image`, as far as the header tells.
+    """
+    place = f"{where} ({path})"
+    with _opened(path, place, MAX_PIXELS) as opened:
+        _check_size(opened.size, place, MAX_PIXELS)
+        return opened.mode, opened.size
+
+
+def looks_like_a_picture(path: Path) -> bool:
+    """Whether a file's content says that it is a picture, whatever its name says."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(path, formats=_known(_MARKED)).close()
+    except Exception:
+        # Pillow's parsers raise nearly any exception on what is none.
+        return False
+    return True
+
+
+def _check_size(size: tuple[int, int], place: str, max_pixels: int) -> None:
+    if min(size) < 1:
+        raise UserError("the picture has no pixels", where=place, value=list(size))
+    if size[0] * size[1] > max_pixels:
+        raise UserError(
+            "the picture is too large", where=place, value=list(size), expected=f"at most {max_pixels} pixels"
+        )
+    if max(size) > MAX_RATIO * min(size):
+        # Processors scale the shorter side up to hundreds of pixels, and the longer one with it.
+        raise UserError(
+            "the picture is too long and narrow",
+            where=place,
+            value=list(size),
+            expected=f"one side at most {MAX_RATIO} times as long as the other",
+        )
+
+
+def _same_as_before(path: Path, place: str, digest: str) -> io.BytesIO:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SurgeryError(f"{place}: the picture can no longer be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise SurgeryError(
+            f"{place}: the picture changed while the run was under way; nothing was written. Start again with the set "
+            "as it is, or put it back as it was"
+        )
+    return io.BytesIO(content)
 
 
 def _unreadable(place: str, error: Exception) -> UserError:
@@ -72,9 +154,18 @@ def _unreadable(place: str, error: Exception) -> UserError:
     )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, place: str) -> Image.Image:
     if image.mode in _SIXTEEN_BITS:
-        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        values = np.asarray(image).astype(np.int64)
+        if image.mode == "I" and values.max() > 65535:
+            raise UserError(
+                "the picture has 32-bit pixels, of which nobody knows what is white",
+                where=place,
+                value=int(values.max()),
+                expected="8 or 16 bits",
+                remedy="save it with 8 or 16 bits",
+            )
+        values = np.clip(values, 0, 65535)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layered = image.convert("RGBA")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
+from urllib.parse import unquote
 
 from vkdsurgeon.errors import UserError
 
+_FILE = "file://"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://|data:")
 
 
@@ -25,17 +28,21 @@ def picture_path(name: str, folder: Path, source: str) -> Path:
     Raises:
         UserError: It is a URL, or no such file exists.
     """
+    if name.startswith(_FILE):
+        name = unquote(name.removeprefix(_FILE))
     if _URL.match(name):
         raise UserError(
             "the picture is a URL; nothing is ever downloaded", where=source, value=name, expected="a path to a file"
         )
-    path = Path(os.path.abspath(folder / name)) if "\0" not in name else None
-    try:
-        found = name.strip() != "" and path is not None and path.is_file()
-    except OSError:
-        found = False
-    if not found or path is None:
-        raise UserError(
-            "the picture does not exist", where=source, value=name, expected=f"a file, relative to {folder} or absolute"
-        )
-    return path
+    # The same name has two spellings where it has accents, and a disk may hold the other one.
+    for spelling in dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
+        if spelling.strip() and "\0" not in spelling:
+            path = Path(os.path.abspath(folder / spelling))
+            try:
+                if path.is_file():
+                    return path
+            except OSError:
+                pass
+    raise UserError(
+        "the picture does not exist", where=source, value=name, expected=f"a file, relative to {folder} or absolute"
+    )

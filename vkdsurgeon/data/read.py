@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from vkdsurgeon.data.formats import format_of, records_of
+from vkdsurgeon.data.images import looks_like_a_picture
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.rows import read_rows
 from vkdsurgeon.errors import UserError
 
-PICTURE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jfif", ".avif"}
-)
+log = logging.getLogger("vkdsurgeon.data")
+
+_USUAL = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jfif", ".avif"}
+_SELDOM = {".apng", ".jpe", ".mpo", ".dib", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga", ".pcx", ".sgi", ".ico"}
+PICTURE_SUFFIXES = frozenset(_USUAL | _SELDOM)
 # Pictures that Pillow alone cannot open; passing over them would leave them unforgotten.
 UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".svg"})
 
@@ -96,6 +100,7 @@ def _refuse_what_would_be_missed(parent: Path, folders: list[str], names: list[s
 
 def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
     found: list[Path] = []
+    left: list[Path] = []
     root = folder.absolute()
 
     def refuse(error: OSError) -> None:
@@ -104,19 +109,19 @@ def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
     for parent, folders, names in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         _refuse_what_would_be_missed(Path(parent), folders, names)
-        found += [
-            Path(parent, name)
-            for name in names
-            if not name.startswith(".")
-            and Path(name).suffix.lower() in PICTURE_SUFFIXES
-            and Path(parent, name).is_file()
-        ]
+        for name in sorted(name for name in names if not name.startswith(".")):
+            path = Path(parent, name)
+            if path.is_file():
+                known = path.suffix.lower() in PICTURE_SUFFIXES or looks_like_a_picture(path)
+                (found if known else left).append(path)
     if not found:
         raise UserError(
             f"the folder of the {role} set holds no pictures",
             where=folder,
             expected=f"files ending in {', '.join(sorted(PICTURE_SUFFIXES))}",
         )
+    if left:
+        log.warning("%s: %d files that are no pictures were passed over, such as %s", folder, len(left), left[0].name)
     found.sort()
     loose = [picture for picture in found if picture.parent == root]
     if loose and len(loose) < len(found):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 _TASK = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
@@ -32,6 +33,12 @@ class Record(BaseModel):
     subject: str | None = None
     task: str = "vqa"
     source: str = "<memory>"
+
+    @field_validator("subject")
+    @classmethod
+    def _spelt_one_way(cls, subject: str | None) -> str | None:
+        # Accents have two spellings, and file systems choose either: one person must not become two.
+        return None if subject is None else unicodedata.normalize("NFC", subject)
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:

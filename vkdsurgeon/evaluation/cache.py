@@ -14,6 +14,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from vkdsurgeon.evaluation.model import LoadedModel
 from vkdsurgeon.whole_file import write_whole
 
 # Raise it whenever a metric changes its meaning.
-_SCHEMA = "vkdsurgeon/answers/1"
+_SCHEMA = "vkdsurgeon/answers/2"
 _SALT = "vkdsurgeon-cache.salt"
+_PART = ".part"
 _NO_PART_OF_THE_MODEL = frozenset({".safetensors", ".md", ".png", ".jpg", ".py", ".bin", ".gguf"})
 
 
@@ -42,6 +44,7 @@ class _Entry(BaseModel):
     said: str
     log_likelihoods: list[float]
     truth_ratio: float | None
+    silent: bool | None
 
 
 class _Chunk(BaseModel):
@@ -67,6 +70,16 @@ class AnswerCache:
         self.root = root
         self.warn = warn
         self.salt = _salt_of(root)
+        self._told = False
+
+    def cannot_keep(self, path: Path, error: OSError) -> None:
+        """Tell, once, that answers are not kept."""
+        if not self._told:
+            self.warn(
+                f"cache: {error.filename or path}: {error.strerror}; the evaluation goes on, and what is not kept is "
+                "asked again the next time"
+            )
+        self._told = True
 
     def of(self, loaded: LoadedModel, encoder_root: Path, scoring: Scoring) -> ModelCache:
         """The answers of one model.
@@ -112,7 +125,7 @@ class ModelCache:
             return None
         self.reused += len(records)
         return [
-            Answered(record, entry.values, entry.said, tuple(entry.log_likelihoods), entry.truth_ratio)
+            Answered(record, entry.values, entry.said, tuple(entry.log_likelihoods), entry.truth_ratio, entry.silent)
             for record, entry in zip(records, entries, strict=True)
         ]
 
@@ -130,13 +143,18 @@ class ModelCache:
                 "said": answer.said,
                 "log_likelihoods": list(answer.log_likelihoods),
                 "truth_ratio": answer.truth_ratio,
+                "silent": answer.silent,
             }
             for answer in kept
         ]
         content: dict[str, Any] = {"schema_": _SCHEMA, "key": key, "answers": entries}
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({"sha256": _checksum(content), "content": content}) + "\n")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps({"sha256": _checksum(content), "content": content}) + "\n")
+        except OSError as error:
+            # The answers are here; that they must be asked again another time is no reason to lose them.
+            self._store.cannot_keep(path, error)
         self.asked += len(answers)
         return kept
 
@@ -170,20 +188,28 @@ def _salt_of(root: Path) -> bytes:
     path = root / _SALT
     try:
         root.mkdir(parents=True, exist_ok=True)
+        if not os.access(root, os.W_OK):
+            raise UserError("the directory of the cache is not writable", where=root)
+        if not any(_is_no_leftover(name) for name in os.listdir(root)):
+            _make_salt(path)
+        salt = bytes.fromhex(path.read_text(encoding="ascii"))
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError("this is no directory", where=root, expected="a directory for --cache") from error
-    if not os.access(root, os.W_OK):
-        raise UserError("the directory of the cache is not writable", where=root)
-    if not any(root.iterdir()):
-        _make_salt(path)
-    try:
-        salt = bytes.fromhex(path.read_text(encoding="ascii"))
     except FileNotFoundError:
         raise UserError(
             "the directory holds other things and no cache",
             where=root,
             expected="a new or empty directory, or one that an earlier --cache made",
         ) from None
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(
+            "the directory of the cache cannot be used",
+            where=error.filename or root,
+            value=error.strerror,
+            remedy="name another one with --cache, or leave it out",
+        ) from error
     except ValueError:
         salt = b""
     if len(salt) != 16:
@@ -193,17 +219,31 @@ def _salt_of(root: Path) -> bytes:
     return salt
 
 
+def _is_no_leftover(name: str) -> bool:
+    # A process that was killed, or has not come further yet, leaves the salt under the name it is written with.
+    return not (name.startswith(f".{_SALT}.") and name.endswith(_PART))
+
+
 def _make_salt(path: Path) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_hex(16))
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
     try:
-        # Unlike a rename, a link never replaces: of two evaluations that start at once, one salt wins.
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(16))
+            file.flush()
+            # A name without content, as a power cut may leave it, would make the cache useless for ever.
+            os.fsync(file.fileno())
+        try:
+            # Unlike a rename, a link never replaces: of two evaluations that start at once, one salt wins.
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:
+            # Not every file system has links.
+            if not path.exists():
+                os.rename(temporary, path)
     finally:
-        os.unlink(temporary)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def _checksum(content: object) -> str:

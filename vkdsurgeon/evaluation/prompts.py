@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from vkdsurgeon.data.images import open_image
+from vkdsurgeon.environment import blaming
 from vkdsurgeon.errors import UserError
 
 # What a processor returns per token; everything else belongs to the picture.
@@ -165,15 +166,17 @@ class Encoder:
         return self._wordings[key]
 
     def _worded(self, question: str, with_picture: bool, where: str) -> str:
-        from jinja2 import TemplateError
-
         mark = self.picture_mark
         if mark in question:
             raise UserError("a question holds the model's own mark for pictures", where=where, value=mark)
         parts: list[dict[str, str]] = [{"type": "image"}] if with_picture else []
         parts.append({"type": "text", "text": question})
         plain = f"{mark}\n{question}" if with_picture else question
-        try:
+
+        def refused(error: BaseException) -> UserError:
+            return UserError(f"the chat template refuses the question: {error}", where=where)
+
+        with blaming(None, refused):
             if self._template:
                 chat: Any = [{"role": "user", "content": parts}]
                 text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -182,20 +185,31 @@ class Encoder:
                 text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
             else:
                 text = plain + "\n"
-        except TemplateError as error:
-            raise UserError(f"the chat template refuses the question: {error}", where=where) from error
         return f"{text}{_gap(str(text))}{self._beginning}" if self._beginning else str(text)
 
     def _call(self, text: str, picture: Path | None, where: str) -> dict[str, Tensor]:
         if picture is None:
-            return self.encode(text, [])
+
+            def unread(error: BaseException) -> UserError:
+                return UserError(
+                    f"the checkpoint's tokenizer cannot read the question: {type(error).__name__}: {error}",
+                    where=where,
+                    remedy="restore the tokenizer's files from the original checkpoint",
+                )
+
+            with blaming(None, unread):
+                return self.encode(text, [])
         if self._opened is None or self._opened[0] != picture:
             opened = open_image(picture, where=where)
             self._opened = picture, opened if self._alter is None else self._alter(opened, picture)
-        try:
+
+        def refused(error: BaseException) -> UserError:
+            return UserError(
+                f"the processor refuses the picture: {type(error).__name__}: {error}", where=where, value=picture
+            )
+
+        with blaming(None, refused):
             return self.encode(text, [self._opened[1]])
-        except (ValueError, TypeError) as error:
-            raise UserError(f"the processor refuses the picture: {error}", where=where, value=picture) from error
 
     def encode(self, text: str, pictures: list[Any]) -> dict[str, Tensor]:
         """A text after the chat template, and its decoded pictures in their order, as model inputs of one row."""

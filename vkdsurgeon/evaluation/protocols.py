@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.evaluation.answered import Answered, Scoring
@@ -12,6 +13,7 @@ from vkdsurgeon.evaluation.fewshot import prompt_with_shots
 from vkdsurgeon.evaluation.generation import say
 from vkdsurgeon.evaluation.model import LoadedModel
 from vkdsurgeon.evaluation.sharing import read_log_probabilities
+from vkdsurgeon.evaluation.silence import OF_LIKELIHOODS
 from vkdsurgeon.evaluation.text import generation_values
 
 BLANK = "[Blank]"
@@ -93,13 +95,22 @@ def _mean_log_probabilities(
     return means
 
 
-def _answered(record: ProtocolRecord, said: str, means: Sequence[float]) -> Answered:
+def _answered(record: ProtocolRecord, said: str | None, means: Sequence[float]) -> Answered:
     if record.protocol == "choice":
-        return _chosen(record, said, means)
-    answer = record.answer or ""
-    if record.protocol == "cloze":
-        return Answered(record, {"cloze": float(answer.lower() in said.lower())}, said)
-    values = {**generation_values(said, answer), "probability": math.exp(means[0])}
+        found = _chosen(record, said or "", means)
+    elif record.protocol == "cloze":
+        found = Answered(record, {"cloze": float((record.answer or "").lower() in (said or "").lower())}, said or "")
+    else:
+        found = _generated(record, said or "", means)
+    if said is None:
+        # Nothing was said that could be right or wrong.
+        values = {name: value if name in OF_LIKELIHOODS else math.nan for name, value in found.values.items()}
+        return replace(found, values=values)
+    return replace(found, silent=not said)
+
+
+def _generated(record: ProtocolRecord, said: str, means: Sequence[float]) -> Answered:
+    values = {**generation_values(said, record.answer or ""), "probability": math.exp(means[0])}
     ratio = _ratio(means[1], means[2:]) if record.perturbed else None
     return _with_ratio(record, values, said, means, ratio)
 

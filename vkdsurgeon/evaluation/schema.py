@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -136,6 +137,9 @@ class EvalResult(_Document):
     seconds: float
 
 
+_KINDS = re.compile(r"evaluation|aggregate|attack\.(relearn|restore|probe|quantize|perturb|prompt|membership)")
+
+
 def check_writable(path: Path) -> None:
     """Refuse, before hours of work, a place where a result cannot or must not be written.
 
@@ -157,7 +161,13 @@ def _is_result(path: Path) -> bool:
         document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(document, dict) and "schema_version" in document and "metrics" in document
+    return (
+        isinstance(document, dict)
+        and type(document.get("schema_version")) is int
+        and isinstance(document.get("kind"), str)
+        and _KINDS.fullmatch(document["kind"]) is not None
+        and all(isinstance(document.get(key), list) for key in ("models", "metrics"))
+    )
 
 
 def write_document(path: Path, document: BaseModel) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.environment import blaming
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.evaluation.answered import Answered, Scoring
 from vkdsurgeon.evaluation.batches import Request, tokens_request
@@ -63,27 +64,11 @@ def answer_records(
             part = order[start : start + chunk]
             loaded.encoder.drop_pictures()
             known = None if cache is None else cache.find([records[index] for index in part])
-            try:
-                if known is None:
-                    fresh = _answer(loaded, {index: records[index] for index in part}, scoring)
-                    known = [fresh[index] for index in part]
-                    if cache is not None:
-                        known = cache.keep(known)
-                answers |= zip(part, known, strict=True)
-            except UserError:
-                raise
-            except torch.OutOfMemoryError as error:
-                raise SurgeryError(
-                    f"the GPU has too little memory for {scoring.batch_size} sequences at once; "
-                    "use a smaller --batch-size"
-                ) from error
-            except (RuntimeError, ValueError, IndexError) as error:
-                raise UserError(
-                    f"the model cannot take what its processor makes: {type(error).__name__}: {error}",
-                    where=loaded.root,
-                    expected="the processor's files and config.json to belong to one checkpoint",
-                    remedy="restore them from the original checkpoint",
-                ) from error
+            if known is None:
+                known = _fresh(loaded, {index: records[index] for index in part}, scoring)
+                if cache is not None:
+                    known = cache.keep(known)
+            answers |= zip(part, known, strict=True)
             if listener:
                 done = start + len(part)
                 text = f"answered {done} of {len(records)} questions"
@@ -96,6 +81,25 @@ def encode(encoder: Encoder, record: Record) -> Prompt:
     """The prompt of a record that has a question."""
     assert record.question is not None
     return encoder.prompt(record.question, record.image, record.source)
+
+
+def _fresh(loaded: LoadedModel, records: Mapping[int, Record], scoring: Scoring) -> list[Answered]:
+    def refused(error: BaseException) -> UserError:
+        return UserError(
+            f"the model cannot take what its processor makes: {type(error).__name__}: {error}",
+            where=loaded.root,
+            expected="the processor's files and config.json to belong to one checkpoint",
+            remedy="restore them from the original checkpoint",
+        )
+
+    try:
+        with blaming(loaded.root, refused):
+            answers = _answer(loaded, records, scoring)
+    except torch.OutOfMemoryError as error:
+        raise SurgeryError(
+            f"the GPU has too little memory for {scoring.batch_size} sequences at once; use a smaller --batch-size"
+        ) from error
+    return [answers[index] for index in records]
 
 
 def _answer(loaded: LoadedModel, records: Mapping[int, Record], scoring: Scoring) -> dict[int, Answered]:
@@ -141,7 +145,7 @@ def _option_tokens(encoder: Encoder, record: Record, prompt: Prompt) -> list[tup
 
 
 def _decide(record: Record, scores: tuple[float, ...]) -> Answered:
-    if any(math.isnan(score) for score in scores):
+    if any(math.isnan(score) or score > 0 for score in scores) or max(scores) == -math.inf:
         return Answered(record, {"accuracy": math.nan}, "", scores)
     said = record.options[scores.index(max(scores))]
     return Answered(record, {"accuracy": float(said == record.answer)}, said, scores)
@@ -153,5 +157,10 @@ def _generate(loaded: LoadedModel, asked: Mapping[int, tuple[Record, Prompt]], s
     for index, said in say(loaded, prompts, scoring.batch_size, scoring.max_new_tokens).items():
         record = asked[index][0]
         assert record.answer is not None
-        answers[index] = Answered(record, text_values(said, record.answer), said)
+        values = text_values(said or "", record.answer)
+        if said is None:
+            # Nothing was said that could be right or wrong.
+            answers[index] = Answered(record, dict.fromkeys(values, math.nan), "")
+        else:
+            answers[index] = Answered(record, values, said, silent=not said)
     return answers

@@ -26,6 +26,7 @@ from vkdsurgeon.evaluation.quality import forget_quality, quality_ids
 from vkdsurgeon.evaluation.schema import EvalResult, Example, Metric, ModelFacts, Settings, SubjectResult
 from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
+from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.evaluation.verdicts import warnings_for
 
 Role = Literal["model", "reference", "gold"]
@@ -120,9 +121,10 @@ def evaluate(evaluation: Evaluation, listener: Listener | None = None) -> EvalRe
         if first is not None:
             match_encoder(loaded, first)
         cache = None if store is None else store.of(loaded, (first or loaded).root, evaluation.scoring)
-        answers[role] = {
+        said = {
             named.name: answer_records(loaded, named.records, evaluation.scoring, listener, cache) for named in chosen
         }
+        answers[role] = without_silence(said)
         if cache is not None and listener:
             listener({"event": "note", "text": cache.told(role)})
         facts.append(model_facts(role, loaded))

@@ -10,6 +10,10 @@ from vkdsurgeon.evaluation.sets import NamedSet
 _FEW = 30
 # Of a share. Base and gold closer than this leave no room to show anything in, however many records there are.
 _LITTLE_ROOM = 0.05
+# What an answer to a question always gives, unless the model is broken.
+_OF_ANSWERS = frozenset(
+    "accuracy likelihood cloze probability exact contains rouge1 rouge2 rouge_l bleu auc".split()  # noqa: SIM905
+)
 _NO_MEAN_OF_RECORDS = ("forget_quality", "ks")
 
 
@@ -51,6 +55,30 @@ def warnings_for(sets: Sequence[NamedSet], metrics: Sequence[Metric]) -> list[st
                 "nothing to forget here"
             )
     return found
+
+
+def told_of_broken(metrics: Sequence[Metric]) -> list[str]:
+    """Warn where answers could not be measured, which no forgetting explains.
+
+    Args:
+        metrics: Everything that was measured.
+    """
+    missing = [
+        metric.id
+        for metric in metrics
+        if metric.value is None
+        and metric.id.rsplit(".", 1)[1] in _OF_ANSWERS
+        # After relearning an attack that diverged has no numbers, which is told on its own.
+        and not ("relearn." in metric.id and ".before." not in metric.id)
+    ]
+    if not missing:
+        return []
+    whose = sorted({name.split(".")[0] for name in missing} & {"reference", "gold"})
+    models = " and ".join(whose) if len(whose) and all(name.split(".")[0] in whose for name in missing) else "a model"
+    return [
+        f"{len(missing)} metrics could not be measured, {missing[0]} among them: {models} gives numbers that are not "
+        "finite, or says nothing at all. That is a broken model and no forgetting; a gate on such a metric fails"
+    ]
 
 
 def _apart(base: Metric, gold: Metric, by_id: Mapping[str, Metric]) -> bool:

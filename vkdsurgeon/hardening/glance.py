@@ -13,7 +13,7 @@ from vkdsurgeon.features import FeatureStore
 from vkdsurgeon.hardening.heads import IdentityHeads
 from vkdsurgeon.objectives.distances import feature_loss
 from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.unlearn import Lesson
+from vkdsurgeon.unlearn import Lesson, Targets
 from vkdsurgeon.visual import VisualStack
 
 
@@ -65,7 +65,7 @@ class Glance:
             yield part, self.stack.features(batch, tuple(self.lesson.layers))
 
     def _distance(
-        self, part: list[int], features: dict[str, Tensor], store: FeatureStore, share: float, *, plain: bool = False
+        self, part: list[int], features: dict[str, Tensor], store: Targets, share: float, *, plain: bool = False
     ) -> Tensor:
         layers = tuple(self.lesson.layers)
         device = features[layers[0]].device

@@ -11,6 +11,7 @@ from torch.nn import Parameter
 from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.errors import Diverged
+from vkdsurgeon.features import FeatureStore
 from vkdsurgeon.hardening.attack import SimulatedAttacker
 from vkdsurgeon.hardening.excursion import Excursion, units_of
 from vkdsurgeon.hardening.glance import Glance, gradients
@@ -178,6 +179,7 @@ def prepare_hardening(
     teacher = forget.targets.teacher
     heads = None
     if recipe.identity_weight or (recipe.tamper_weight and recipe.tamper_goal != "features"):
+        assert isinstance(retain.targets, FeatureStore)
         kept = retain.targets.all(layers[-1])
         chosen = retain.train[:: max(1, -(-len(retain.train) // _MOST_PICTURES))]
         heads = IdentityHeads(

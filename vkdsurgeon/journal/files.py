@@ -12,7 +12,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,15 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.folders import take
 
 DOCUMENT = "journal.json"
-SCHEMA = "vkdsurgeon/journal/1"
+_FAMILY = "vkdsurgeon/journal/"
+SCHEMA = f"{_FAMILY}1"
 _PART = ".part"
-_OURS = re.compile(r"(journal\.json|[a-z]+-[a-z]+-[0-9.]+\.safetensors)(\.part)?")
+# Whether the directory was made for the journal, and goes with it.
+MADE = "made"
+# Passes and roles by name: whatever else is called something like that belongs to somebody.
+_OURS = re.compile(r"(journal\.json|(visual|decoder)-(mask|state|best)-[0-9.]+\.safetensors)(\.part)?")
+# How every document begins, so that half of one is known again.
+_HEAD = f'{{\n "schema": "{_FAMILY}'.encode()
 
 
 class Folder:
@@ -35,10 +42,15 @@ class Folder:
     Args:
         path: The directory; made when something is written.
         reserve: Bytes of its disk that it must leave free, for whoever needs them more.
+        disposable: The name was chosen here, so that the directory goes with the journal even where it was there.
+
+    Attributes:
+        made: Whether the directory goes with the journal: it was made for it.
     """
 
-    def __init__(self, path: Path, reserve: int = 0) -> None:
+    def __init__(self, path: Path, reserve: int = 0, *, disposable: bool = False) -> None:
         self.path = path
+        self.made = disposable
         self._reserve = reserve
         self._lock: int | None = None
 
@@ -58,11 +70,11 @@ class Folder:
         """
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
             raise UserError("the journal is no directory", where=self.path, remedy="name another one with --journal")
-        if self.path.is_dir() and not self.exists and (foreign := self._foreign()):
+        if self.path.is_dir() and (foreign := self._foreign()):
             raise UserError(
                 "this directory is no journal",
                 where=self.path,
-                value=foreign[0],
+                value=foreign,
                 expected="a directory that is empty or not there, or the journal of a run",
                 remedy="name another one with --journal",
             )
@@ -76,22 +88,34 @@ class Folder:
             raise UserError("no permission to write the journal", where=self.path, remedy="choose another directory")
 
     def lock(self) -> None:
-        """Keep other runs away until this process ends.
+        """Make the directory, and keep other runs away until this process ends.
 
         Raises:
             UserError: Another run holds it.
-            OSError: The directory cannot be opened.
+            OSError: The directory cannot be made or opened.
         """
-        if self._lock is not None:
-            return
-        try:
-            self._lock = take(self.path)
-        except BlockingIOError:
-            raise UserError(
-                "another run is writing this journal",
-                where=self.path,
-                remedy="wait for it, or name another directory with --journal",
-            ) from None
+        while self._lock is None:
+            # Weights that are still unlearning are nobody else's business.
+            try:
+                self.path.mkdir(mode=0o700)
+                self.made = True
+            except FileExistsError:
+                pass
+            try:
+                held = take(self.path)
+            except FileNotFoundError:
+                continue
+            except BlockingIOError:
+                raise UserError(
+                    "another run is writing this journal",
+                    where=self.path,
+                    remedy="wait for it, or name another directory with --journal",
+                ) from None
+            # Whoever had it may have removed it in between, and what is locked now is no longer there.
+            if _is_at(held, self.path):
+                self._lock = held
+            else:
+                os.close(held)
 
     def read(self) -> dict[str, Any]:
         """The document, after every file it names was compared with its digest.
@@ -145,7 +169,9 @@ class Folder:
             OSError: It cannot be written, or would take what the disk is to keep free.
             safetensors.SafetensorError: Likewise.
         """
-        self._make()
+        if not _OURS.fullmatch(f"{name}.safetensors"):
+            raise ValueError(f"{name!r} is no name of a pass, a role and a number that the journal knows as its own")
+        self.lock()
         size = sum(tensor.nbytes for tensor in tensors.values())
         if self._reserve and shutil.disk_usage(self.path).free - size < self._reserve:
             raise OSError(errno.ENOSPC, f"{size} bytes would take the room that the output needs", str(self.path))
@@ -165,7 +191,7 @@ class Folder:
         Raises:
             OSError: It cannot be written.
         """
-        self._make()
+        self.lock()
         path, part = self.path / DOCUMENT, self.path / (DOCUMENT + _PART)
         body = {"schema": SCHEMA, **document}
         try:
@@ -182,35 +208,69 @@ class Folder:
 
     def tidy(self, document: Mapping[str, Any]) -> None:
         """Remove the files of tensors that a document does not name, such as those of a save that failed."""
-        named = {DOCUMENT, *(entry["file"] for entry in _entries(document))}
-        for name in os.listdir(self.path) if self.path.is_dir() else ():
-            if name not in named and _OURS.fullmatch(name):
-                (self.path / name).unlink(missing_ok=True)
+        self._remove_but({DOCUMENT, *(entry["file"] for entry in _entries(document))})
+
+    def holds(self, entry: Mapping[str, str]) -> bool:
+        """Whether a file that a document names is still there."""
+        return (self.path / entry["file"]).is_file()
 
     def remove(self) -> None:
-        """Remove the journal, and its directory where nothing else lies in it."""
-        if not self.path.is_dir() or self.path.is_symlink():
-            return
-        # The document goes first: what is left without it is no journal.
-        ours = sorted((name for name in os.listdir(self.path) if _OURS.fullmatch(name)), key=lambda n: n != DOCUMENT)
-        for name in ours:
-            (self.path / name).unlink(missing_ok=True)
-        if not os.listdir(self.path):
+        """Remove the journal, and its directory where it was made for it and nothing else lies in it."""
+        if self._lock is not None and self.exists:
+            # A kill in between must leave a journal of nothing, neither a damaged one nor files without any.
+            with suppress(OSError):
+                self.commit({"inputs": {}, "passes": {}, MADE: self.made})
+        self._remove_but(frozenset())
+        if self._lock is not None and self.made and self.path.is_dir() and not os.listdir(self.path):
             self.path.rmdir()
 
     def close(self) -> None:
         """Let other runs have it."""
         if self._lock is not None:
+            if not self.exists:
+                # Nothing was saved; what is left is an empty directory.
+                with suppress(OSError):
+                    self.remove()
             os.close(self._lock)
             self._lock = None
 
-    def _make(self) -> None:
-        # Weights that are still unlearning are nobody else's business.
-        self.path.mkdir(mode=0o700, exist_ok=True)
-        self.lock()
+    def _remove_but(self, kept: Set[str]) -> None:
+        # Without the lock the files may be those of a run that is alive.
+        if self._lock is None or not _is_at(self._lock, self.path):
+            return
+        # The document goes last: it says what the others are.
+        ours = sorted((name for name in os.listdir(self.path) if _OURS.fullmatch(name)), key=lambda n: n == DOCUMENT)
+        for name in ours:
+            if name not in kept:
+                (self.path / name).unlink(missing_ok=True)
 
-    def _foreign(self) -> list[str]:
-        return sorted(name for name in os.listdir(self.path) if not _OURS.fullmatch(name))
+    def _foreign(self) -> str | None:
+        """Something in the directory that says it is no journal of ours, if there is anything."""
+        names = sorted(os.listdir(self.path))
+        if DOCUMENT in names:
+            return None if _begins_like_ours(self.path / DOCUMENT) else DOCUMENT
+        # The document is the first thing that is written, so a killed run leaves its beginning alone.
+        part = DOCUMENT + _PART
+        ours = {part} if part in names and _begins_like_ours(self.path / part) else set()
+        return next((name for name in names if name not in ours), None)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open directory is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    except OSError:
+        return False
+
+
+def _begins_like_ours(path: Path) -> bool:
+    """Whether a file begins as a document does, or ends within that beginning."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_HEAD))
+    except OSError:
+        return False
+    return _HEAD.startswith(start)
 
 
 def damaged(where: object, how: str) -> UserError:

@@ -17,14 +17,17 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.journal.files import Folder, damaged
+from vkdsurgeon.journal.files import MADE, Folder, damaged
 from vkdsurgeon.journal.interrupts import Interrupts
 from vkdsurgeon.journal.match import check_match
 from vkdsurgeon.journal.state import Files, mask_from
 from vkdsurgeon.saliency import SaliencyMask
+from vkdsurgeon.stop import Verdict
 
 # A save may take one part in this many of the time between saves, however slow the disk.
 _MOST_SHARE = 20
+# What threads and batches may change in a measurement that is made again.
+_ROUNDING = 1e-2
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,22 @@ class Kept:
         with self.intact():
             return mask_from(self.tensors["mask"](), self.facts["selected"], self.facts["total"], parameters)
 
+    def agree(self, said: Verdict, found: Verdict) -> None:
+        """Refuse to write weights that are not those the verdict is about.
+
+        Args:
+            said: The verdict that the weights are to be written for; it may come from the journal.
+            found: The same, measured on these weights just now.
+
+        Raises:
+            UserError: They differ by more than rounding: somebody altered the journal, digests included.
+        """
+        for name in ("forget_ratio", "retain_drift", "own", "agree"):
+            told, seen = getattr(said, name), getattr(found, name)
+            # Not `>`: what is not a number agrees with nothing.
+            if not abs(told - seen) <= _ROUNDING * (1 + abs(seen)):
+                raise damaged(self.where, f"it tells a {name} of {told:.4f}, and its weights have {seen:.4f}")
+
     @contextmanager
     def intact(self) -> Iterator[None]:
         """A context in which what is read must fit the run.
@@ -90,6 +109,7 @@ class Journal:
         apart_from: Directories that it must not be in, by what they are.
         minutes: Least time between saves; 0 saves after every step.
         reserve: Bytes of its disk that it must leave free.
+        disposable: The directory goes with the journal even where it was there before.
         warn: Hears once that nothing could be saved.
 
     Raises:
@@ -104,31 +124,47 @@ class Journal:
         apart_from: Mapping[str, Path],
         minutes: float,
         reserve: int = 0,
+        disposable: bool = False,
         warn: Callable[[str], None],
     ) -> None:
         self.path = path
-        self._folder = Folder(path, reserve)
+        self._folder = Folder(path, reserve, disposable=disposable)
         self._folder.check(apart_from)
         self._seconds, self._warn, self._warned = 60 * minutes, warn, False
         self._last, self._cost = time.monotonic(), 0.0
         self._document: dict[str, Any] = {"salt": secrets.token_hex(16), "inputs": {}, "passes": {}}
         self.resumed = False
-        if not self._folder.exists:
-            return
-        if not resume:
-            raise UserError(
-                "the journal of an earlier run is here",
-                where=path,
-                expected="a run that goes on with it, or none",
-                remedy="give --resume to go on from there, or remove the directory to start afresh",
-            )
-        self._folder.lock()
+        # A full disk stops no run, and is told when the first save fails.
+        with suppress(OSError):
+            # Now and not with the first save, so that of two equal runs the second ends before it has done anything.
+            self._folder.lock()
         try:
-            self._document = self._folder.read()
+            if self._folder.exists:
+                self._go_on(resume)
         except BaseException:
             self._folder.close()
             raise
-        self.resumed = True
+
+    def _go_on(self, resume: bool) -> None:
+        """Take up what is there."""
+        if not resume and self._holds_a_state():
+            raise UserError(
+                "the journal of an earlier run is here",
+                where=self.path,
+                expected="a run that goes on with it, or none",
+                remedy="give --resume to go on from there, or remove the directory to start afresh",
+            )
+        found = self._folder.read()
+        self._folder.made = self._folder.made or bool(found.get(MADE))
+        if found["passes"]:
+            self._document, self.resumed = found, True
+
+    def _holds_a_state(self) -> bool:
+        # A damaged one may hold anything.
+        try:
+            return bool(self._folder.read()["passes"])
+        except UserError:
+            return True
 
     @property
     def salt(self) -> bytes:
@@ -183,11 +219,14 @@ class Journal:
         begun = time.monotonic()
         before = self._document["passes"].get(name, {"files": {}})["files"]
         try:
+            self._begin()
             files = {}
             for role, (stamp, make) in snapshot.files.items():
                 stem = f"{name}-{role}-{stamp}"
-                known = before.get(role, {"file": None})
-                files[role] = known if known["file"] == f"{stem}.safetensors" else self._folder.write(stem, make())
+                known = before.get(role)
+                if known is None or known["file"] != f"{stem}.safetensors" or not self._folder.holds(known):
+                    known = self._folder.write(stem, make())
+                files[role] = known
             passes = {**self._document["passes"], name: {"facts": snapshot.facts, "files": files}}
             document = {**self._document, "passes": passes}
             self._folder.commit(document)
@@ -206,6 +245,13 @@ class Journal:
             self._cost = self._last - begun
         self._document = document
         return True
+
+    def _begin(self) -> None:
+        # Files that no document stands beside would be nobody's.
+        if not self._folder.exists:
+            self._folder.lock()
+            self._document[MADE] = self._folder.made
+            self._folder.commit(self._document)
 
     def discard(self) -> None:
         """Remove the journal: the run is done, or would end the same way again."""

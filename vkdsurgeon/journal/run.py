@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from vkdsurgeon.checkpoint.output import SLACK_BYTES
 from vkdsurgeon.errors import Diverged, UserError
+from vkdsurgeon.file_names import fitting
 from vkdsurgeon.journal.journal import Journal
+
+_ENDING = ".journal"
 
 
 class Asked(Protocol):
@@ -53,7 +56,7 @@ def journal_of(asked: Asked) -> Path:
         return asked.journal
     assert asked.out is not None
     place = asked.out.resolve()
-    return place.parent / f"{place.name}.journal"
+    return place.parent / f"{fitting(place, len(_ENDING))}{_ENDING}"
 
 
 @contextmanager
@@ -82,6 +85,7 @@ def journalled(asked: Asked, room: int, teller: Teller) -> Iterator[Journal]:
         minutes=minutes,
         # Room was looked for before the work; the journal must not be what takes it.
         reserve=room + SLACK_BYTES if beside else 0,
+        disposable=asked.journal is None,
         warn=teller.warn,
     )
     if asked.resume:
@@ -100,6 +104,44 @@ def journalled(asked: Asked, room: int, teller: Teller) -> Iterator[Journal]:
         raise
     finally:
         journal.close()
+
+
+def left_behind(asked: Asked, inputs: Callable[[bytes], Mapping[str, Any]], *, remove: bool) -> Path | None:
+    """The journal that a run whose output is there left behind, because it was killed just then.
+
+    Args:
+        asked: The run.
+        inputs: Makes its inputs from the salt of a journal.
+        remove: Whether there is nothing to go on with, so that it goes.
+
+    Returns:
+        Its directory where it stays; None where there is none of this run.
+    """
+    path = journal_of(asked)
+    if not path.is_dir():
+        return None
+    try:
+        apart = {} if asked.out is None else {"model": asked.model, "output": asked.out}
+        journal = Journal(
+            path,
+            resume=True,
+            apart_from=apart,
+            minutes=asked.checkpoint_minutes,
+            disposable=asked.journal is None,
+            warn=lambda _: None,
+        )
+    except UserError:
+        # Somebody else's, or damaged: no business of a run that is done.
+        return None
+    try:
+        journal.match(inputs(journal.salt))
+        if remove:
+            journal.discard()
+    except UserError:
+        return None
+    finally:
+        journal.close()
+    return path if not remove and journal.saved else None
 
 
 def _same_disk(left: Path, right: Path) -> bool:

@@ -225,6 +225,7 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
         # The lesson draws its own pictures and carries the weight.
         "retain": Part(retain, deck, 0, recipe.retain_weight),
     }
+    assert recipe.step_size is not None, "a fitted recipe of output mode has one"
     schedule = Schedule(recipe.planned_steps, recipe.step_size, True, recipe.warmup, recipe.decay)
     movement, last = train_masked(
         parts, parameters, mask, schedule, partial(listen, "training"),

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import torch
 
 from vkdsurgeon.checkpoint.inventory import take_inventory
-from vkdsurgeon.checkpoint.output import check_output
+from vkdsurgeon.checkpoint.output import check_links, check_output
+from vkdsurgeon.checkpoint.provenance import free_record_name
+from vkdsurgeon.data.images import check_header
 from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
@@ -50,6 +52,8 @@ class MethodRequest:
         method: One of `names.BASELINES`, or `vkd` with an output loss in the recipe.
         scope: What may move; None for what the method's source trains.
         generic: Pictures of others to retain, in output mode alone.
+        drop_stale: Leave out of the output what may hold the same weights once more.
+        follow_links: Take links that leave the model for what they lead to.
     """
 
     model: Path
@@ -66,6 +70,8 @@ class MethodRequest:
     generic: Path | None = None
     tower: str | None = None
     projector: Sequence[str] | None = None
+    drop_stale: bool = False
+    follow_links: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +110,17 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
         SurgeryError: Training or writing failed; nothing half-written stays.
     """
     if request.out is not None:
-        check_output(take_inventory(request.model), request.out)
+        inventory = take_inventory(request.model)
+        check_links(inventory, request.follow_links)
+        check_output(inventory, request.out, [free_record_name(inventory)])
     sets = _read(request)
     check_disjoint(sets.pictures["forget"], [*sets.pictures["retain"], *sets.pictures["generic"]])
     prepared = (_baseline if request.method in BASELINES else _output_mode)(request, sets)
     listener.method_planned(prepared.plan)
     planned = MethodResult(method=request.method, plan=prepared.plan, recipe=prepared.effective, seed=request.seed)
     if request.out is None:
+        for picture in (picture for pictures in sets.pictures.values() for picture in pictures):
+            check_header(picture.path, where=picture.source)
         return planned
 
     def heard(stage: str, event: MethodStep | None) -> None:
@@ -125,7 +135,7 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
         outcome = operate_output(prepared, heard)
     facts = _facts(request, sets, prepared, outcome)
     listener.stage("writing")
-    report = write_recorded(prepared.inventory, outcome.changes, request.out, facts)
+    report = write_recorded(prepared.inventory, outcome.changes, request.out, facts, drop_stale=request.drop_stale)
     return replace(
         planned,
         out=request.out,

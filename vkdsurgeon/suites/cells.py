@@ -45,7 +45,8 @@ def nested(row: Row, column: str, shape: TypeAdapter[Shape]) -> Shape:
     where = f"{row.source}, column {column!r}"
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            # A cell that was left blank says as little as one that is not there.
+            value = json.loads(value) if value.strip() else None
         except (ValueError, RecursionError) as error:
             raise UserError(f"broken JSON: {error}", where=where, expected="JSON, or a nested column") from None
     try:

@@ -93,8 +93,9 @@ def _training_columns(split: SuiteSplit, config: str) -> dict[str, Kind]:
 def _picture_record(row: Row, pictures: PictureFolder) -> Record:
     question, answer = cells.text(row, "question"), cells.text(row, "answer")
     if "metadata" in row.values:
-        facts = [fact for fact in cells.nested(row, "metadata", _FACTS) or [] if fact.Question and fact.Answer]
-        question, answer = (facts[0].Question, facts[0].Answer) if facts else (None, None)
+        facts = cells.nested(row, "metadata", _FACTS) or []
+        told = [(fact.Question, fact.Answer) for fact in facts if not (_blank(fact.Question) or _blank(fact.Answer))]
+        question, answer = told[0] if told else (None, None)
     return Record(
         image=pictures.keep(row.values["image"], row, "image"),
         # Every row is one person; where the file names nobody, the row does.
@@ -103,6 +104,10 @@ def _picture_record(row: Row, pictures: PictureFolder) -> Record:
         answer=answer if question else None,
         source=row.source,
     )
+
+
+def _blank(text: str | None) -> bool:
+    return text is None or not text.strip()
 
 
 def _records(

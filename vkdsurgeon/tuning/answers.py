@@ -14,6 +14,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.metrics import to_forget
 from vkdsurgeon.evaluation.model import load_model
 from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
+from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.visual import VisualStack
 
 
@@ -90,11 +91,11 @@ class Answers:
             "retain_rate": self._records.retain,
             "general_rate": general,
         }
-        return {
-            name: _rate(answer_records(self._loaded, records, self._scoring))
-            for name, records in parts.items()
-            if records
+        said = {
+            name: answer_records(self._loaded, records, self._scoring) for name, records in parts.items() if records
         }
+        # A trial that leaves a model without words has not forgotten best: it fails.
+        return {name: _rate(answers) for name, answers in without_silence(said).items()}
 
 
 def _rate(answers: Sequence[Answered]) -> float:

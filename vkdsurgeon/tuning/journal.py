@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
@@ -21,6 +22,11 @@ from vkdsurgeon.tuning.workbench import OBJECTIVES
 
 FILE = "journal.jsonl"
 INPUTS, REASON = "inputs", "reason"
+_STUDY = "tune"
+# What the first entry of every journal says, and how it begins.
+_FIRST = {"op_code": 0, "study_name": _STUDY, "directions": [1] * len(OBJECTIVES)}
+_HEAD = b'{"op_code":0,"worker_id":"'
+_MOST_BYTES = 1 << 20
 
 
 def check_folder(folder: Path, resume: bool, model: Path) -> None:
@@ -46,6 +52,7 @@ def check_folder(folder: Path, resume: bool, model: Path) -> None:
                 where=folder,
                 expected="a directory that is empty, not there, or from an earlier `tune`",
             )
+        _check_ours(folder / FILE)
         if not resume:
             raise UserError(
                 "the output directory holds trials already",
@@ -75,6 +82,8 @@ def opened(folder: Path, inputs: Mapping[str, Any]) -> Iterator[optuna.Study]:
     folder.mkdir(exist_ok=True)
     with alone_in(folder, "tune"):
         fresh = not (folder / FILE).exists()
+        if not fresh:
+            _check_ours(folder / FILE)
         try:
             study = _load(folder / FILE)
             _check_inputs(study, inputs, folder)
@@ -108,7 +117,7 @@ def _load(path: Path) -> optuna.Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return optuna.create_study(
                 storage=JournalStorage(JournalFileBackend(str(path))),
-                study_name="tune",
+                study_name=_STUDY,
                 directions=["minimize"] * len(OBJECTIVES),
                 load_if_exists=True,
             )
@@ -118,6 +127,38 @@ def _load(path: Path) -> optuna.Study:
             where=path,
             remedy="name another directory to start anew",
         ) from error
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse a file that no `tune` began; nothing is written before this.
+
+    Raises:
+        UserError: It is somebody else's.
+    """
+    with path.open("rb") as file:
+        first, second = file.readline(_MOST_BYTES), file.readline(_MOST_BYTES)
+    if first.endswith(b"\n"):
+        ours = _says(first, _FIRST) and (not second.endswith(b"\n") or _says(second, {"op_code": 2}, INPUTS))
+    else:
+        # All there is may be the beginning of the first line.
+        ours = _HEAD.startswith(first) or first.startswith(_HEAD)
+    if not ours:
+        raise UserError(
+            f"the file {FILE} in the output directory is not of an earlier `tune`",
+            where=path,
+            expected="a directory that is empty, not there, or from an earlier `tune`",
+            remedy="name another directory; this one is left as it is",
+        )
+
+
+def _says(line: bytes, facts: Mapping[str, object], attribute: str | None = None) -> bool:
+    try:
+        found = json.loads(line)
+        return all(found[key] == value for key, value in facts.items()) and (
+            attribute is None or attribute in found["user_attr"]
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _cut_torn_line(path: Path) -> None:

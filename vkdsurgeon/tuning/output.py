@@ -12,6 +12,7 @@ from vkdsurgeon.tuning.workbench import OBJECTIVES
 from vkdsurgeon.whole_file import write_whole
 
 DOCUMENT, PICKED = "tune.json", "picked.yaml"
+_WRITTEN_BY = " of `vkdsurgeon tune`. Less is better."
 _OURS = re.compile(r"\d{2,}\.yaml")
 
 
@@ -25,19 +26,28 @@ def write(result: TuneResult, folder: Path) -> None:
             attempt, result, f"Member {rank} of {len(result.front)} of the front"
         )
     for path in front.iterdir():
-        if _OURS.fullmatch(path.name) and path not in wanted:
+        if _OURS.fullmatch(path.name) and path not in wanted and _is_written_here(path):
             path.unlink()
     for path, text in wanted.items():
         write_whole(path, text)
     if result.picked is not None:
         write_whole(folder / PICKED, _recipe(result.picked, result, f"Picked by: {result.rule}"))
-    else:
-        (folder / PICKED).unlink(missing_ok=True)
+    elif _is_written_here(folder / PICKED):
+        (folder / PICKED).unlink()
     write_whole(folder / DOCUMENT, json.dumps(result.as_dict(), indent=2) + "\n")
 
 
+def _is_written_here(path: Path) -> bool:
+    """Whether a recipe is one of an earlier search, and not one that somebody put there."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.readline().rstrip("\n").endswith(_WRITTEN_BY)
+    except (OSError, ValueError):
+        return False
+
+
 def _recipe(attempt: Attempt, result: TuneResult, title: str) -> str:
-    lines = [f"{title}; trial {attempt.number} of `vkdsurgeon tune`. Less is better."]
+    lines = [f"{title}; trial {attempt.number}{_WRITTEN_BY}"]
     for name in OBJECTIVES:
         facts = result.objectives[name]
         default = f"{result.default.values[name]:g}" if result.default.values else "failed"

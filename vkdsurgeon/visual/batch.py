@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from vkdsurgeon.checkpoint.inventory import read_json
+from vkdsurgeon.environment import blaming
 from vkdsurgeon.errors import UserError
 
 PIXELS = "pixel_values"
@@ -97,17 +98,25 @@ class Preparer:
         self.processor = _load_processor(root)
         self.settings = _defaults_of_full_processor(model_type)
 
-    def __call__(self, image: Image.Image) -> PreparedImage:
-        """Prepare one image (any mode; converted to RGB)."""
-        try:
-            produced = self.processor(images=[image.convert("RGB")], return_tensors="pt", **self.settings)
-        except Exception as error:
-            raise UserError(
+    def __call__(self, image: Image.Image, where: str | None = None) -> PreparedImage:
+        """Prepare one image (any mode; converted to RGB).
+
+        Args:
+            image: The picture.
+            where: The record and the file that it comes from, for messages.
+        """
+
+        def refused(error: BaseException) -> UserError:
+            return UserError(
                 f"the image processor refuses this image: {type(error).__name__}: {error}",
-                where=self.root,
+                where=where or self.root,
                 value=image.size,
-                expected="an image that the checkpoint's processor can handle",
-            ) from error
+                expected=f"an image that the processor of {self.root} can handle",
+                remedy=None if where is None else "leave the picture out, or give one of more usual size and shape",
+            )
+
+        with blaming(self.root, refused):
+            produced = self.processor(images=[image.convert("RGB")], return_tensors="pt", **self.settings)
         inputs = {name: torch.as_tensor(value) for name, value in produced.items() if name in self.accepted}
         if PIXELS not in inputs:
             raise UserError(
@@ -132,16 +141,18 @@ def _load_processor(root: Path) -> Any:
         )
     for path in present:
         read_json(path)
-    try:
-        return AutoImageProcessor.from_pretrained(root, trust_remote_code=False)
-    except ImportError as error:
-        raise UserError(f"the image processor needs a package: {error}", where=present[0]) from error
-    except Exception as error:
-        raise UserError(
+
+    def refused(error: BaseException) -> UserError:
+        if isinstance(error, ImportError):
+            return UserError(f"the image processor needs a package: {error}", where=present[0])
+        return UserError(
             f"transformers refuses the image processor: {type(error).__name__}: {error}",
             where=present[0],
             remedy="copy the file from the original checkpoint",
-        ) from error
+        )
+
+    with blaming(root, refused):
+        return AutoImageProcessor.from_pretrained(root, trust_remote_code=False)
 
 
 def _defaults_of_full_processor(model_type: str) -> dict[str, Any]:

@@ -115,15 +115,19 @@ class VisualStack(nn.Module):
         inside = [position for position, name in enumerate(names) if name.startswith(lists)]
         return set(names[inside[-1] + 1 :]) if inside else set()
 
-    def prepare(self, image: Image.Image) -> PreparedImage:
+    def prepare(self, image: Image.Image, where: str | None = None) -> PreparedImage:
         """Run the checkpoint's image processor on one image; the tensors stay on the CPU.
+
+        Args:
+            image: The picture.
+            where: The record and the file that it comes from, for messages.
 
         Raises:
             UserError: The processor's config is missing or broken, or it refuses the image.
         """
         if self._preparer is None:
             self._preparer = batches.Preparer(self.inventory.root, self.split.model_type, self._inputs)
-        return self._preparer(image)
+        return self._preparer(image, where)
 
     def collate(self, images: Sequence[PreparedImage]) -> ImageBatch:
         """Concatenate prepared images of one signature.

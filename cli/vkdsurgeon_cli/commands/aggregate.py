@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from vkdsurgeon_cli.commands.eval_ import new_table, percent, stack
+from vkdsurgeon_cli.commands.eval_ import deliver, new_table, percent, stack
 from vkdsurgeon_cli.options import JsonOption
 from vkdsurgeon_cli.output import Output
 
@@ -40,7 +40,7 @@ def aggregate_command(
     """
     from vkdsurgeon.errors import UserError
     from vkdsurgeon.evaluation.aggregate import aggregate
-    from vkdsurgeon.evaluation.schema import EvalResult, check_writable, write_document
+    from vkdsurgeon.evaluation.schema import EvalResult, check_writable
     from vkdsurgeon.report.documents import read_source
 
     if output is not None:
@@ -54,9 +54,7 @@ def aggregate_command(
             raise UserError("this is no evaluation", where=path, expected="what eval wrote")
         found.append(document)
     result = aggregate(found, documents)
-    if output is not None:
-        write_document(output, result)
-    Output(as_json).document(result.model_dump(mode="json"), lambda: stack([_table(result)]))
+    deliver(result, output, Output(as_json), lambda: stack([_table(result)]))
 
 
 def _table(result: AggregateResult) -> Table:

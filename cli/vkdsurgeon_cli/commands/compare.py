@@ -141,7 +141,7 @@ def compare_command(
     result = compare(asked, output.progress)
     for warning in result.warnings:
         output.warn(warning)
-    output.document(result.model_dump(mode="json"), lambda: stack(_tables(result)))
+    output.document(result.model_dump(mode="json"), lambda: stack(_tables(result)), kept=out)
     raise_failures(result.gates)
 
 

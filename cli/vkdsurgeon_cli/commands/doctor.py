@@ -38,10 +38,10 @@ def doctor(as_json: JsonOption = False) -> None:
 
 def _kernel(operation: str, device: torch.device) -> dict[str, Any]:
     """The choice for large workloads, the implementations that can run, and what is in the way of the others."""
-    from vkdsurgeon_kernels.backend import choose, implementations, obstacle
+    from vkdsurgeon_kernels.backend import choose, fault, implementations, obstacle
 
     choice = choose(operation, device, _LARGE)
-    obstacles = {name: obstacle(name, device) for name in implementations(operation)}
+    obstacles = {name: obstacle(name, device) or fault(name, device) for name in implementations(operation)}
     return {
         "implementation": choice.implementation,
         "reason": choice.reason,

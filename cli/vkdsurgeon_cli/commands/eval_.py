@@ -17,6 +17,8 @@ from vkdsurgeon_cli.output import Output, ProgressMode
 from vkdsurgeon_cli.suite_options import SplitOption, SuiteName, SuiteOption, SuiteRootOption, split_of
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from vkdsurgeon.attacks.outcomes import AttackResult
     from vkdsurgeon.attacks.schema import RelearnResult, RestoreResult
     from vkdsurgeon.evaluation.gates import Gate
@@ -166,16 +168,44 @@ def conclude(
     out: Output,
     table: Callable[[], Table],
 ) -> None:
-    """Write and print a measurement, then end with the gates that failed."""
-    from vkdsurgeon.evaluation.gates import raise_failures
-    from vkdsurgeon.evaluation.schema import write_document
+    """Write and print a measurement, then end with the gates that failed.
 
-    if output is not None:
-        write_document(output, result)
+    Raises:
+        SurgeryError: The file could not be written; what was measured stands on stdout.
+        GateFailed: A gate failed.
+    """
+    from vkdsurgeon.evaluation.gates import raise_failures
+    from vkdsurgeon.evaluation.verdicts import told_of_broken
+
+    broken = told_of_broken(result.metrics)
+    result = result.model_copy(update={"warnings": [*broken, *result.warnings]})
     for warning in result.warnings:
         out.warn(warning)
-    out.document(result.model_dump(mode="json"), table)
+    deliver(result, output, out, table)
     raise_failures(result.gates)
+
+
+def deliver(result: BaseModel, output: Path | None, out: Output, table: Callable[[], Table]) -> None:
+    """Write a result where it was asked for, and print it whatever comes of that: hours of work may be in it.
+
+    Raises:
+        SurgeryError: The file could not be written; the result stands on stdout.
+    """
+    from vkdsurgeon.errors import SurgeryError
+    from vkdsurgeon.evaluation.schema import write_document
+
+    document = result.model_dump(mode="json")
+    failed: OSError | None = None
+    if output is not None:
+        try:
+            write_document(output, result)
+        except OSError as error:
+            failed = error
+    if failed is None:
+        out.document(document, table, kept=output)
+        return
+    out.rescue(document)
+    raise SurgeryError(f"{output}: the result could not be written: {failed.strerror or failed}; it stands on stdout")
 
 
 def _tables(result: EvalResult) -> list[Table]:

@@ -35,7 +35,7 @@ def unpack_command(out: OutArgument, as_json: JsonOption = False) -> None:
     paths = unpack(out)
     card = read_card()
     document = {"base": paths.base, "gold": paths.gold, "records": paths.records, "card": card}
-    Output(as_json).document(document, lambda: _table(card))
+    Output(as_json).document(document, lambda: _table(card), kept=out)
 
 
 def mint_command(
@@ -54,7 +54,7 @@ def mint_command(
     output = Output(as_json, progress)
     card = mint(out, seed, tell=lambda line: output.progress({"event": "mint", "text": line}))
     document = {"base": out / "base", "gold": out / "gold", "records": out / "records", "card": card}
-    output.document(document, lambda: _table(card))
+    output.document(document, lambda: _table(card), kept=out)
 
 
 def _table(card: dict[str, Any]) -> Table:

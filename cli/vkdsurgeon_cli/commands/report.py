@@ -71,7 +71,7 @@ def report(
         out.warn("--include-examples: no document holds examples; evaluate with eval --include-examples")
     page = compose(case, title=title or TITLE, include_examples=include_examples)
     write_whole(output, render(page, chosen))
-    out.document(_facts(output, page.verdict), lambda: _table(output, page.verdict))
+    out.document(_facts(output, page.verdict), lambda: _table(output, page.verdict), kept=output)
 
 
 def _facts(output: Path, verdict: Verdict) -> dict[str, Any]:

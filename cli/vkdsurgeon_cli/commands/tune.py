@@ -133,7 +133,7 @@ def tune(
     except KeyboardInterrupt:
         output.note(f"finished trials are kept; go on with --resume -o {out}")
         raise
-    output.document(result.as_dict(), lambda: stack([_front_table(result), _notes(result)]))
+    output.document(result.as_dict(), lambda: stack([_front_table(result), _notes(result)]), kept=out)
     if result.rule is not None and result.picked is None:
         raise GateFailed([f"--pick {result.rule!r}: none of {len(result.front)} members of the front satisfies it"])
 

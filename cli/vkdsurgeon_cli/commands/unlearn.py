@@ -131,6 +131,14 @@ def unlearn(
         float,
         typer.Option("--checkpoint-minutes", help="Least time between saves; 0 saves after every step."),
     ] = 1.0,
+    drop_stale: Annotated[
+        bool,
+        typer.Option("--drop-stale", help="Leave out files that may hold the same weights once more (`inspect`)."),
+    ] = False,
+    follow_links: Annotated[
+        bool,
+        typer.Option("--follow-links", help="Copy what links lead to that leave MODEL; else they are refused."),
+    ] = False,
     as_json: JsonOption = False,
     progress: ProgressOption = ProgressMode.auto,
     overrides: dict[str, object],
@@ -190,6 +198,8 @@ def unlearn(
                 generic=generic,
                 tower=tower,
                 projector=projector,
+                drop_stale=drop_stale,
+                follow_links=follow_links,
             ),
             output,
         )
@@ -213,10 +223,12 @@ def unlearn(
         journal=journal,
         resume=resume,
         checkpoint_minutes=checkpoint_minutes,
+        drop_stale=drop_stale,
+        follow_links=follow_links,
     )
     listener = RunListener(output)
     result = run(request, listener)
-    output.document(result.as_dict(), lambda: _table(result))
+    output.document(result.as_dict(), lambda: _table(result), kept=result.out)
     failures = []
     if result.verdict and not result.verdict.met:
         failures.append(f"stop rule: {_told(result.verdict)}")

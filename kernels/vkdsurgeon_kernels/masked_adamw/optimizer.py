@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from vkdsurgeon_kernels.backend import choose
 from vkdsurgeon_kernels.bitmask import BLOCK, BitMask
 from vkdsurgeon_kernels.masked_adamw.operator import accumulate_selected_, masked_adamw_, selected_square_sum
+from vkdsurgeon_kernels.masked_adamw.reference import master_of
 from vkdsurgeon_kernels.masked_adamw.rounding import seed_of
 from vkdsurgeon_kernels.masked_adamw.selection import Selection, check_mask
 
@@ -35,8 +36,9 @@ class MaskedAdamW(torch.optim.Optimizer):
         eps: Added to the root of the second moment.
         weight_decay: Decoupled decay of the selected elements.
         max_norm: Clip the gradient of the selected elements to this global norm; None does not clip.
-        masters: Keep float32 values for bfloat16 and float16 parameters. False rounds stochastically instead, which
-            saves 4 bytes per selected element (bfloat16 only).
+        masters: Keep float32 values for bfloat16 and float16 parameters; where a parameter was given another value
+            since the last step, that value counts. False rounds stochastically instead, which saves 4 bytes per
+            selected element (bfloat16 only).
         moments: `float32`, or `int8`: 2 bytes per selected element instead of 8, see `masked_adamw.moments`.
         during_backward: `pack` moves each gradient, as soon as it is complete, into a float32 buffer for the selected
             elements and frees it, so that dense gradients never live together; several backward passes add up until
@@ -167,11 +169,8 @@ class MaskedAdamW(torch.optim.Optimizer):
         """The selected elements of one parameter at full precision, [K] float32, in row-major order."""
         if parameter not in self._selections:
             return torch.empty(0, device=parameter.device)
-        state = self.state.get(parameter, {})
-        if "master" in state:
-            master: Tensor = state["master"]
-            return master
-        return self._selections[parameter].gather(parameter.detach()).float()
+        state, held = self.state.get(parameter, {}), self._selections[parameter].gather(parameter.detach())
+        return master_of(state["master"], held) if "master" in state else held.float()
 
     @torch.no_grad()
     def set_selected_values(self, parameter: Parameter, values: Tensor) -> None:

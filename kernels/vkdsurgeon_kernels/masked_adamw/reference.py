@@ -37,7 +37,7 @@ def step_parameter(
         gradient: The parameter's shape, or [K] when `packed`.
         average: [K] first moment, float32 (float64 for float64 parameters) or int8 with `scales`.
         square: [K] second moment, as `average`, uint8 with `scales`.
-        master: [K] values at full precision, or None.
+        master: [K] values at full precision, or None; see `master_of`.
         scales: [2, blocks] float32, see `moments`, or None.
         positions: [K] selected elements in row-major order; None when all are.
         hyper: [9], see `COLUMNS`; tensors, so that a schedule never recompiles.
@@ -49,10 +49,8 @@ def step_parameter(
     flat, index = parameter.view(-1), None if positions is None else positions.long()
     dense = gradient.reshape(-1)
     slope = (dense if packed or index is None else dense[index]).to(hyper.dtype) * shrink
-    if master is None:
-        value = (flat if index is None else flat[index]).to(hyper.dtype)
-    else:
-        value = master
+    held = flat if index is None else flat[index]
+    value = held.to(hyper.dtype) if master is None else master_of(master, held)
     lr, decay, beta1, rest1, beta2, rest2, unbias1, unbias2, eps = hyper.unbind()
     blocks = None
     if scales is None:
@@ -79,6 +77,21 @@ def step_parameter(
         flat.copy_(rounded)
     else:
         flat[index] = rounded
+
+
+def master_of(master: Tensor, held: Tensor) -> Tensor:
+    """Values at full precision, in agreement with what the parameter holds.
+
+    A master that no longer rounds to its parameter is stale: somebody wrote other weights into it, as a restored best
+    state is, and a step from the old master would undo that.
+
+    Args:
+        master: [K] float32.
+        held: [K] the parameter's elements, bfloat16 or float16.
+    """
+    # Bits, because a compiled program would compare before it rounds.
+    same = master.to(held.dtype).view(torch.int16) == held.view(torch.int16)
+    return torch.where(same, master, held.to(master.dtype))
 
 
 def square_sum(gradients: Sequence[Tensor], positions: Sequence[Tensor | None], packed: bool) -> Tensor:

@@ -95,6 +95,12 @@ def _stochastic(value, position, seed):
 
 
 @triton.jit
+def _master(master, held):
+    """As `reference.master_of`."""
+    return tl.where(master.to(held.dtype) == held, master, held.to(tl.float32))
+
+
+@triton.jit
 def _updated(value, slope, average, square, hyper):
     average = average * tl.load(hyper + _BETA1) + slope * tl.load(hyper + _REST1)
     square = square * tl.load(hyper + _BETA2) + slope * slope * tl.load(hyper + _REST2)
@@ -141,7 +147,7 @@ def masked_adamw_bitmap_kernel(
     old = tl.load(parameter_at, mask=inside, other=0.0)
     if MASTER:
         master_at = tl.load(row + _MASTER).to(tl.pointer_type(tl.float32)) + before + position
-        value = tl.load(master_at, mask=bits, other=0.0)
+        value = _master(tl.load(master_at, mask=bits, other=0.0), old)
     else:
         value = old.to(tl.float32)
 
@@ -215,7 +221,7 @@ def masked_adamw_list_kernel(
     slope = tl.load(gradient_at, mask=valid, other=0.0).to(tl.float32) * tl.load(shrink)
     if MASTER:
         master_at = _pointer(row, _MASTER, tl.pointer_type(tl.float32), True) + position
-        value = tl.load(master_at, mask=valid, other=0.0)
+        value = _master(tl.load(master_at, mask=valid, other=0.0), tl.load(parameter_at, mask=valid, other=0.0))
     else:
         value = tl.load(parameter_at, mask=valid, other=0.0).to(tl.float32)
     first = tl.load(average_at, mask=valid, other=0.0)

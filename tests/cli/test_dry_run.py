@@ -1,0 +1,56 @@
+"""A dry run finds what the run would stumble over."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from vkdsurgeon_cli.main import run
+
+
+@pytest.fixture
+def own(sets: dict[str, Path], tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(sets["retain"].parent, tmp_path / "sets"))
+    return folder / sets["retain"].name
+
+
+def _dry(llava: Path, sets: dict[str, Path], own: Path) -> int:
+    return run(["unlearn", str(llava), "--forget", str(sets["forget"]), "--retain", str(own), "--dry-run"])
+
+
+def test_a_whole_set_is_no_obstacle(llava: Path, sets: dict[str, Path], own: Path) -> None:
+    assert _dry(llava, sets, own) == 0
+
+
+@pytest.mark.parametrize("how", ["no picture", "too narrow", "unreadable"])
+def test_one_bad_picture_among_many(
+    llava: Path, sets: dict[str, Path], own: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = json.loads(own.read_text().splitlines()[-1])
+    path = own.parent / row["image"]
+    if how == "no picture":
+        path.write_bytes(b"no picture at all")
+    elif how == "too narrow":
+        Image.new("RGB", (2, 1000)).save(path)
+    elif os.geteuid() == 0:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.chmod(0)
+    assert _dry(llava, sets, own) == 2
+    told = capsys.readouterr().err
+    assert path.name in told
+    assert f"{own.name}:{len(own.read_text().splitlines())}" in told
+
+
+def test_a_long_and_narrow_picture_takes_no_memory(llava: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+    """Scaled until its shorter side fits the tower it would be 336 x 168,000,000."""
+    (tmp_path / "p").mkdir()
+    Image.new("L", (1_000_000, 2)).save(tmp_path / "p" / "line.png")
+    words = ["unlearn", str(llava), "--forget", str(tmp_path / "p"), "--retain", str(sets["retain"])]
+    assert run([*words, "-o", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out").exists()

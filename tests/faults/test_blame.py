@@ -1,0 +1,146 @@
+"""What fails is named: a file of the checkpoint, a picture, or the machine around it, never one for the other."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from vkdsurgeon_cli.main import run
+from vkdsurgeon_kernels import backend
+
+from tests.checkpoint.conftest import edit_json
+from tests.tiny_llava import build, write_records
+from vkdsurgeon.environment import blaming, fault_of_environment
+from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.visual import load_visual_stack
+
+NOISE = b"\x00\x01nonsense\xff"
+
+
+def _blamed(error: BaseException) -> UserError:
+    return UserError("the checkpoint is to blame")
+
+
+def test_what_is_wrong_with_the_machine_is_not_put_down_to_the_checkpoint(tmp_path: Path) -> None:
+    place = PermissionError(errno.EACCES, "Permission denied", "/nowhere/cache")
+    wrapped = RuntimeError("could not load")
+    wrapped.__cause__ = place
+    for error in (place, wrapped):
+        found = fault_of_environment(error, tmp_path)
+        assert isinstance(found, UserError)
+        assert found.where == "/nowhere/cache"
+        assert found.remedy is not None
+    assert isinstance(fault_of_environment(OSError(errno.ENOSPC, "No space left on device", "/tmp/x")), SurgeryError)
+    for error in (RuntimeError("Could not determine home directory."), KeyError("getpwuid(): uid not found: 4242")):
+        found = fault_of_environment(error, tmp_path)
+        assert isinstance(found, UserError)
+        assert found.where == "HOME"
+    own = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "config.json"))
+    assert fault_of_environment(own, tmp_path) is None
+    assert fault_of_environment(ValueError("size must be positive"), tmp_path) is None
+
+
+@pytest.mark.parametrize("kind", [MemoryError, KeyboardInterrupt, torch.OutOfMemoryError])
+def test_some_errors_are_nobodys_fault(tmp_path: Path, kind: type[BaseException]) -> None:
+    with pytest.raises(kind), blaming(tmp_path, _blamed):
+        raise kind()
+
+
+def test_a_panic_of_another_language_is_caught(tmp_path: Path) -> None:
+    panic = type("PanicException", (BaseException,), {})
+    with pytest.raises(UserError, match="to blame"), blaming(tmp_path, _blamed):
+        raise panic("index out of bounds")
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_records(tmp_path_factory.mktemp("sets"))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return build(tmp_path / "model")
+
+
+FILES = ["processor_config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b'{"a": 1e999}', NOISE])
+def test_a_broken_file_of_the_checkpoint_is_wrong_input(
+    model: Path, sets: dict[str, Path], capsys: pytest.CaptureFixture[str], name: str, content: bytes
+) -> None:
+    path = model / name
+    assert path.exists()
+    path.write_bytes(content)
+    status = run(["eval", str(model), "--forget", str(sets["forget"]), "--limit", "1", "--max-new-tokens", "1"])
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    # A file that says nothing may be no obstacle.
+    assert status == 2 or (status == 0 and content in (b"{}", b'{"a": 1e999}')), told
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 1 / 0 }}", "{{ messages[7]['x'].y }}", "{% if %}", "{{ undefined_function() }}", "{{ '' }}"]
+)
+def test_a_broken_template_is_wrong_input(
+    tmp_path: Path, sets: dict[str, Path], capsys: pytest.CaptureFixture[str], template: str
+) -> None:
+    model = build(tmp_path / "templated", template=template)
+    status = run(["eval", str(model), "--forget", str(sets["forget"]), "--limit", "1", "--max-new-tokens", "1"])
+    assert status == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_picture_that_the_processor_refuses_is_named(model: Path) -> None:
+    stack = load_visual_stack(model, device="cpu")
+    edit_json(model / "processor_config.json", lambda config: config)
+    stack.prepare(Image.new("RGB", (64, 48)))
+
+    def refuse(**arguments: object) -> None:
+        raise ValueError("mean must have 1 elements")
+
+    assert stack._preparer is not None
+    stack._preparer.processor = refuse
+    with pytest.raises(UserError, match=r"forget.jsonl:3 \(a.png\): the image processor refuses"):
+        stack.prepare(Image.new("RGB", (64, 48)), "forget.jsonl:3 (a.png)")
+
+
+@pytest.fixture
+def _nothing_remembered() -> None:
+    backend.compile_obstacle.cache_clear()
+    backend._compile_fault.cache_clear()
+
+
+DOCTOR = [sys.executable, "-m", "vkdsurgeon_cli", "doctor", "--json"]
+
+
+@pytest.mark.parametrize("how", ["absent", "broken", "unwritable cache"])
+def test_doctor_tries_what_it_promises(tmp_path: Path, how: str) -> None:
+    compiler = tmp_path / "cxx"
+    compiler.write_text("#!/bin/sh\necho 'internal compiler error' >&2\nexit 1\n")
+    compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TRITON_INTERPRET": "0"}
+    if how == "absent":
+        environment["CXX"] = str(tmp_path / "nowhere" / "g++")
+    elif how == "broken":
+        environment["CXX"] = str(compiler)
+    else:
+        (tmp_path / "file").write_text("")
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path / "file" / "cache")
+    done = subprocess.run(DOCTOR, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    kernel = json.loads(done.stdout)["kernels"]["masked_adamw"]
+    assert kernel["able"] == ["reference"]
+    assert kernel["implementation"] == "reference"
+    assert "compiled" in kernel["obstacles"]
+    assert ("CXX" if how == "absent" else "TORCHINDUCTOR_CACHE_DIR") in kernel["obstacles"]["compiled"]
+    assert "compiled: " in kernel["reason"]

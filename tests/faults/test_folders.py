@@ -1,0 +1,98 @@
+"""Directories of our own are told by a mark inside them: what only bears such a name is somebody's, and stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoint.conftest import files_of
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.stage import write_patched
+from vkdsurgeon.folders import scratch, staged
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vkdsurgeon.folders import scratch, staged
+with (scratch() if sys.argv[1] == "scratch" else staged(Path(sys.argv[1]))) as folder:
+    (folder / "secret").write_text("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _killed(what: str, place: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, what], env={**os.environ, "TMPDIR": str(place)}, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_a_scratch_name_alone_makes_nothing_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    theirs = tmp_path / "vkdsurgeon-0123abcd"
+    theirs.mkdir()
+    if filled:
+        (theirs / "model.safetensors").write_text("an output of weeks")
+    before = files_of(tmp_path)
+    with scratch() as folder:
+        assert list(folder.iterdir()) == []
+    assert files_of(tmp_path) == before
+    assert theirs.is_dir()
+
+
+def test_a_staging_name_alone_makes_nothing_ours(llava: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / ".out.staging-0123abcd"
+    theirs.mkdir()
+    (theirs / "precious").write_text("x")
+    write_patched(take_inventory(llava), {}, tmp_path / "out")
+    assert (theirs / "precious").read_text() == "x"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [theirs.name, "out"]
+
+
+def test_a_copy_of_our_directory_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever rescues what a killed run left may give it any name."""
+    _killed("scratch", tmp_path)
+    (left,) = tmp_path.iterdir()
+    rescued = Path(shutil.copytree(left, tmp_path / "vkdsurgeon-fedcba98"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [rescued.name]
+
+
+@pytest.mark.parametrize("what", ["scratch", "staged"])
+def test_what_a_killed_run_left_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    out = tmp_path / "out"
+    _killed("scratch" if what == "scratch" else str(out), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    with scratch() if what == "scratch" else staged(out):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ([] if what == "scratch" else ["out"])
+
+
+@pytest.mark.parametrize("name", ["o" * 255, "ö" * 127], ids=["ascii", "two bytes each"])
+def test_names_as_long_as_the_file_system_allows(llava: Path, tmp_path: Path, name: str) -> None:
+    """Staging puts something before and behind the name of the output."""
+    out = tmp_path / name
+    write_patched(take_inventory(llava), {}, out)
+    assert files_of(out) == files_of(llava)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_checkpoint_that_is_read_only_is_staged_and_moved(tmp_path: Path) -> None:
+    """Moving a directory to another parent needs the right to write into it, which a copy of such rights lacks."""
+    out = tmp_path / "out"
+    with staged(out) as folder:
+        (folder / "file").touch()
+        folder.chmod(0o555)
+    assert out.stat().st_mode & 0o777 == 0o555
+    assert os.listdir(tmp_path) == ["out"]
