@@ -1,6 +1,6 @@
 """`vkdsurgeon tune` on a case that is served badly, the miniature without a retain set: docs/tune.md.
 
-    python -m benchmarks.tune --work DIR [--minutes 30] [--trials 40] [--pick retain] [--seed 0] [--preset quick]
+    python -m benchmarks.tune --work DIR [--minutes 30] [--trials 40] [--pick retain] [--seed 0] [--preset robust]
     python -m benchmarks.tune --table
 
 The search sees neither the held-out views nor a single answer. Afterwards the start recipe and the picked one are run

@@ -295,7 +295,7 @@ def operate(
     with ExitStack() as training:
         optimizer = make_optimizer(parameters, mask, recipe)
         training.callback(optimizer.detach_hooks)
-        harden = prepare_hardening(stack, lessons, optimizer, recipe, job.seed)
+        harden = prepare_hardening(stack, lessons, recipe, job.seed)
         control = None if recipe.step_size else _step_control(stack, lessons[1], parameters, optimizer, recipe)
         companions = {"hardening": harden, "steps": control, "validation": validation}
         present = {name: each for name, each in companions.items() if each is not None}

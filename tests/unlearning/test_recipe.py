@@ -52,8 +52,8 @@ def test_the_effective_recipe_reads_back(tmp_path: Path):
         ("tamper_weight: -1", "recipe key 'tamper_weight'"),
         ("tamper_optimizer: lion", "recipe key 'tamper_optimizer'.*'sign' or 'adam'"),
         ("identity_heads: two", "recipe key 'identity_heads'.*'linear', 'mlp' or 'both'"),
-        ("null_space: 1.0", "recipe key 'null_space'"),
-        ("weight_noise: .nan", "recipe key 'weight_noise'"),
+        ("step_drift: 1.0", "recipe key 'step_drift'"),
+        ("tamper_size: .nan", "recipe key 'tamper_size'"),
         ("depth: 0", "recipe key 'depth'.*'all', 'projector'"),
         ("depth: half", "recipe key 'depth'.*'all', 'projector'"),
         ("depth: true", "recipe key 'depth'"),
@@ -112,7 +112,7 @@ def test_every_key_is_a_flag():
 
 
 def test_presets_are_recipes_and_the_default_one_is_the_default():
-    assert preset_names() == ("decoder", "default", "quick", "robust")
+    assert preset_names() == ("decoder", "default", "robust")
     assert load_recipe(None, {}, "default") == Recipe()
     assert load_recipe(None, {}, "robust").tamper_weight > 0
     assert load_recipe(None, {}, "robust").decoder is None, "W stays as it is"
@@ -132,7 +132,7 @@ def test_a_file_wins_over_the_preset_and_flags_over_both(tmp_path: Path):
 def test_an_unknown_preset_is_refused_with_the_known_names():
     with pytest.raises(UserError, match="no such preset") as caught:
         load_recipe(None, {}, "../../etc/passwd")
-    assert "one of decoder, default, quick, robust" in str(caught.value)
+    assert "one of decoder, default, robust" in str(caught.value)
 
 
 def test_the_defaults_are_yaml_scalars():

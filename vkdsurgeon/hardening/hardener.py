@@ -8,16 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.errors import Diverged
 from vkdsurgeon.features import FeatureStore
 from vkdsurgeon.hardening.attack import SimulatedAttacker
 from vkdsurgeon.hardening.excursion import Excursion, units_of
-from vkdsurgeon.hardening.glance import Glance, gradients
+from vkdsurgeon.hardening.glance import Glance
 from vkdsurgeon.hardening.heads import IdentityHeads
-from vkdsurgeon.hardening.neighbourhood import add_noise, climb
-from vkdsurgeon.hardening.null_space import project_updates
 from vkdsurgeon.objectives.stretched import StretchedTargets
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.unlearn import Lesson
@@ -123,45 +120,19 @@ def unread(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
     hardener.learn(hardener.glance.forget(indices, 0.0, hardener.recipe.identity_weight), "identity hinge")
 
 
-def noisy(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
-    """Recipe key `weight_noise`: the forget loss once more under noise, see `neighbourhood.add_noise`."""
-    with Excursion(hardener.weights) as excursion:
-        add_noise(
-            excursion,
-            hardener.weights,
-            hardener.units,
-            size=hardener.recipe.weight_noise,
-            generator=hardener.generator(step),
-        )
-        hardener.learn(hardener.glance.forget(indices, 1.0, 0.0), "forget loss under weight noise")
-
-
-def sharp(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
-    """Recipe key `sharpness`: the forget loss once more at its steepest ascent, see `neighbourhood.climb`."""
-    with Excursion(hardener.weights) as excursion:
-        steepest = gradients(hardener.glance.forget(indices, 1.0, 0.0), hardener.weights)
-        climb(excursion, steepest, hardener.units, size=hardener.recipe.sharpness)
-        hardener.learn(hardener.glance.forget(indices, 1.0, 0.0), "forget loss at its steepest ascent")
-
-
 TERMS: dict[str, Term] = {
     "tamper_weight": tampered,
     "identity_weight": unread,
-    "weight_noise": noisy,
-    "sharpness": sharp,
 }
 """Recipe key that switches a term on -> term."""
 
 
-def prepare_hardening(
-    stack: VisualStack, lessons: Sequence[Lesson], optimizer: MaskedAdamW, recipe: Recipe, seed: int
-) -> Hardener | None:
-    """Train heads and learn subspaces, as far as the recipe asks for them.
+def prepare_hardening(stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, seed: int) -> Hardener | None:
+    """Train heads, as far as the recipe asks for them.
 
     Args:
         stack: The student while it still is the teacher.
         lessons: Forgetting and retention.
-        optimizer: Moves the student; gets a hook where updates are projected.
         recipe: The settings.
         seed: Of the draws.
 
@@ -169,8 +140,6 @@ def prepare_hardening(
         What adds to the gradients of a step; None where the recipe has no such term.
     """
     forget, retain = lessons
-    if recipe.null_space:
-        project_updates(stack, retain, optimizer, recipe)
     terms = [term for key, term in TERMS.items() if getattr(recipe, key)]
     if not terms:
         return None

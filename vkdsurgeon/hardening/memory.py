@@ -19,13 +19,9 @@ def hardening_bytes(weights: Sequence[Parameter], selected: int, recipe: Recipe)
     """
     elements = sum(weight.numel() for weight in weights)
     needed = 0
-    if recipe.tamper_weight or recipe.weight_noise or recipe.sharpness:
+    if recipe.tamper_weight:
         # A copy of the weights, float32 offsets, and for a moment the gradient.
         needed += sum(2 * weight.nbytes for weight in weights) + 4 * elements
     if recipe.tamper_weight:
         needed += 4 * elements * ((2 if recipe.tamper_optimizer == "adam" else 0) + (recipe.tamper_horizon is not None))
-    if recipe.null_space:
-        # Before and after a step, and of every matrix the directions of its inputs.
-        matrices = [weight for weight in weights if weight.dim() == 2]
-        needed += 8 * selected + sum(4 * weight.shape[1] ** 2 for weight in matrices)
     return needed

@@ -15,7 +15,7 @@ IdentityHeads = Literal["linear", "mlp", "both"]
 
 
 class Hardening(Section):
-    """Terms beside forgetting and retention; formulas in docs/hardening.md. By default, simulated attacks alone.
+    """Terms beside forgetting and retention; formulas in docs/hardening.md. By default, none of them.
 
     Sizes are relative to each weight, as `step_size` is.
     """
@@ -53,20 +53,4 @@ class Hardening(Section):
     )
     identity_margin: float = Field(
         2.0, ge=0, description="Log-odds against the right subject that identity heads are pushed beyond."
-    )
-    weight_noise: float = Field(
-        0.0, ge=0, description="RMS of the weight noise under which the forget loss is taken once more; 0 for none."
-    )
-    sharpness: float = Field(
-        0.0,
-        ge=0,
-        description="RMS radius of the steepest ascent of the forget loss under which it is taken once more (SAM); 0 "
-        "for none.",
-    )
-    null_space: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Share of the power of retained inputs of each linear layer that updates are kept orthogonal to; 0 "
-        "lets updates be.",
     )

@@ -92,7 +92,7 @@ DEFAULT = Space(
         "distance": ("nmse", "cosine", "smooth_l1"),
         "density": Range(low=0.1, high=1.0),
         "saliency": ("forget_gradient", "ratio", "fisher"),
-        "step_drift": Range(low=0.001, high=0.02, log=True),
+        "step_drift": Range(low=0.004, high=0.1, log=True),
         "tamper_weight": Range(low=0.0, high=2.0),
         STEPS: Range(low=0.5, high=2.0, step=0.25),
     },
