@@ -1,0 +1,90 @@
+"""What the stop rule looks at: held-out pictures and copies, the share of the way, and targets put farther."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import write_set
+from vkdsurgeon.data.pictures import Picture, pictures_of
+from vkdsurgeon.data.read import read_records
+from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.surgery import Job, Prepared, operate, prepare, teach
+from vkdsurgeon.validation import Validation, stretched_at
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(steps=10, forget_batch=8, retain_batch=8, copies=0, extensions=0)
+
+
+def pictures(file: Path, role: str) -> list[Picture]:
+    return pictures_of(read_records(file, role=role), role=role)
+
+
+def ready(model: Path, sets: dict[str, Path], recipe: Recipe = RECIPE) -> tuple[Prepared, Validation]:
+    job = Job(model, pictures(sets["forget"], "forget"), pictures(sets["retain"], "retain"), [], recipe)
+    prepared = teach(prepare(job))
+    assert prepared.taught is not None
+    return prepared, Validation(prepared.stack, prepared.taught.lessons, prepared.job.recipe)
+
+
+def test_an_untouched_student_reads_as_the_teacher_does(llava: Path, sets: dict[str, Path]):
+    prepared, validation = ready(llava, sets)
+    verdict = validation.judge()
+    assert verdict.own == verdict.base_own
+    assert (verdict.agree, verdict.retain_drift, verdict.reach) == (verdict.pictures[1], 0.0, 0.0)
+    assert verdict.forget_ratio == pytest.approx(1.0)
+    assert verdict.held_out == (True, True)
+    assert not verdict.met
+    (reading,) = prepared.plan.targets.values()
+    assert (reading.still, reading.subjects) == (0, 8)
+    assert prepared.plan.as_dict()["targets"]["projector"]["own"] == reading.own
+
+
+def test_what_is_looked_at_was_never_trained_on_in_any_form(llava: Path, sets: dict[str, Path]):
+    _, validation = ready(llava, sets, RECIPE.model_copy(update={"copies": 2}))
+    for lesson in validation.lessons.both:
+        trained, looked_at = (
+            {lesson.pictures.pictures[index].digest for index in indices} for indices in (lesson.train, lesson.held_out)
+        )
+        assert not trained & looked_at
+        assert len(lesson.held_out) == 5 * len(looked_at), "each picture and four copies"
+
+
+def test_subjects_with_one_picture_are_judged_by_copies_and_the_verdict_says_so(llava: Path, tmp_path: Path):
+    sets = {
+        "forget": write_set(tmp_path, "forget", range(3), views=1),
+        "retain": write_set(tmp_path, "retain", range(10, 16), views=8),
+    }
+    prepared, validation = ready(llava, sets)
+    forget = validation.lessons.forget
+    assert not forget.apart
+    assert sorted(forget.train) == [0, 1, 2]
+    assert all(forget.pictures.pictures[index].variant for index in forget.held_out)
+    outcome = operate(prepared, lambda *_: None)
+    assert outcome.verdict.held_out == (False, True)
+    assert outcome.readings["projector"].still == 0
+
+
+def test_targets_are_put_as_far_as_pictures_lag_behind(llava: Path, sets: dict[str, Path]):
+    _, validation = ready(llava, sets)
+    stretched = validation.lessons.stretched
+    plain = stretched.get("projector", [0, 1], CPU)
+    origin = stretched.teacher.get("projector", [0, 1], CPU)
+    validation.stretch()
+    # The student went no part of the way, and twice the way is the farthest.
+    assert stretched.stretch == 2.0
+    torch.testing.assert_close(stretched.get("projector", [0, 1], CPU), origin + 2 * (plain - origin))
+    power = stretched.get("projector", [0, 1], CPU).square().mean(dim=(1, 2))
+    torch.testing.assert_close(stretched.powers("projector", [0, 1], CPU), power)
+    again = Validation(validation.stack, validation.lessons, validation.recipe)
+    stretched.stretch = 1.0
+    again.load_state_dict({"stretch": 1.5})
+    assert again.state_dict() == {"stretch": 1.5}
+    assert validation.judge().stretch == 1.5
+
+
+def test_the_way_is_measured_late_and_before_the_end():
+    assert stretched_at(300) == (180, 240)
+    assert all(1 <= step for step in stretched_at(1))
