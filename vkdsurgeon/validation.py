@@ -19,8 +19,8 @@ from vkdsurgeon.stop import Verdict, judge
 from vkdsurgeon.unlearn import Lesson
 from vkdsurgeon.visual import VisualStack
 
-# Share of the way that pictures which are not trained on are to go: all of it would take trained ones far beyond.
-_AIM = 0.9
+# Share of the way that pictures which are not trained on are to go.
+_AIM = 1.0
 # Beyond this, going farther no longer makes up for views that do not follow.
 _FARTHEST = 2.0
 
