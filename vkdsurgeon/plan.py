@@ -120,8 +120,12 @@ def estimate_memory(
         gradients=sum(parameter.nbytes for parameter in moving) / _MIB,
         saliency_scores=elements * 4 / _MIB,
         mask=elements / 8 / _MIB,
-        # Two moments and the packed gradient, float32; on a CPU also the list of positions.
-        optimizer=(selected * (16 if parameters[0].device.type == "cpu" else 12) + masters) / _MIB,
+        # Two moments and the packed gradient, float32; on a CPU also the list of positions; a copy of the selected
+        # weights, so that a step can be undone.
+        optimizer=(
+            selected * ((16 if parameters[0].device.type == "cpu" else 12) + (0 if recipe.step_size else 4)) + masters
+        )
+        / _MIB,
         activations=sum(saved.values()) * at_once / _MIB,
         features=min(per_picture * pictures / _MIB, cache),
         pictures=min(prepared * pictures / _MIB, cache),
