@@ -6,18 +6,40 @@
 # MODEL    the checkpoint directory
 # RECORDS  a directory: forget.jsonl and retain.jsonl are trained on, forget_heldout.jsonl and retain_heldout.jsonl
 #          measured on (other pictures of the same), text.jsonl asks without pictures
-# OUT      a new directory: OUT/patched, OUT/results/*.json, OUT/report.html, OUT/card.md
+# OUT      a new directory: OUT/patched, OUT/results/*.json, OUT/report.html, OUT/card.md. OUT/state remembers which
+#          steps are done.
+#
+# Run again with the same words and settings after an interruption or a failure, it goes on: steps that are done are
+# kept with their statuses, `unlearn` goes on from its journal, the rest is done. Other records, recipe, bounds or
+# models: status 2, name a new directory, so that evidence of two runs never mixes.
 #
 # From the environment:
-#   GOLD          a model that was trained alike and never saw the forget set; without it the report says what is missing
-#   RECIPE        a recipe file for `unlearn`
-#   EVAL_GATES    bounds on the evaluation, separated by spaces
-#   ATTACK_GATES  bounds on the attacks, likewise, such as "gap.relearn.ag<=5" (needs GOLD)
-#   PROTOCOLS     of the relearning attack, "people pairs" unless told otherwise
-#   VKDSURGEON    the command, if it is not `vkdsurgeon`
+#   GOLD           a model that was trained alike and never saw the forget set; without it nothing holds the attacks
+#                  against what anybody would guess or learn, and the report says what is missing
+#   RECIPE         a recipe file for `unlearn`
+#   EVAL_GATES     bounds on the evaluation, separated by spaces
+#   RELEARN_GATES  bounds on `attack relearn`, likewise; with GOLD "relearn.ag<=gold+10" unless told otherwise: at most
+#                  10 points more than gold gains
+#   RESTORE_GATES  bounds on `attack restore`, likewise; with GOLD "restore.after.vqa.accuracy<=gold+0.05" unless told
+#                  otherwise: at most 5 points more than gold knows
+#   RESTORE_OUT_OF_SCOPE  "yes": `attack restore` is measured and not judged, see below
+#   PROTOCOLS      of the relearning attack, "people pairs" unless told otherwise
+#   VKDSURGEON     the command, if it is not `vkdsurgeon`
 #
-# Exit status: 0 every bound holds: release OUT/patched. 1 something failed: try again. 2 the input is wrong: trying
-# again will not help. 3 a bound was missed: the evidence is complete in OUT, do not release. 130 interrupted.
+# What to expect of `attack restore`. It puts the original tower and projector back in front of the patched language
+# model. Unlearning in feature mode changes only the tower and the projector, so the attack undoes all of it, and NO
+# such patch survives it: with GOLD, this pipeline ends with status 3 for every visual-only patch. That is on purpose.
+# There is one honest way on: RESTORE_OUT_OF_SCOPE=yes says that whoever gets this model cannot get the original's
+# visual weights (it runs behind your own service, say). If the original or its vision encoder was ever published, that
+# is not true. The report and the last line then name the attack as not judged. Only `unlearn --decoder-pass`, which
+# edits the language model knowingly, can pass the bound; this pipeline demands that the language model is untouched.
+#
+# Without GOLD, unless you give bounds of your own (such as "relearn.ag<=20"), the attacks are measured, not judged, and
+# both the report and the last line say so.
+#
+# Exit status: 0 every bound that was set holds; the last line says whether every attack had one. 1 something failed:
+# try again. 2 the input is wrong: trying again will not help. 3 a bound was missed: the evidence is complete in OUT, do
+# not release. 130 interrupted: the same command goes on.
 set -euo pipefail
 
 if [[ $# -ne 3 ]]; then
@@ -25,22 +47,95 @@ if [[ $# -ne 3 ]]; then
   exit 2
 fi
 model=$1 records=$2 out=$3
-if [[ -e $out ]]; then
-  echo "$out: exists already; name a new directory, so that evidence of two runs never mixes" >&2
+if [[ -n ${ATTACK_GATES:-} ]]; then
+  echo "ATTACK_GATES: no longer read; each attack has its own, RELEARN_GATES and RESTORE_GATES" >&2
   exit 2
 fi
+case ${RESTORE_OUT_OF_SCOPE:-} in
+  "" | yes) ;;
+  *)
+    echo "RESTORE_OUT_OF_SCOPE: '$RESTORE_OUT_OF_SCOPE' is neither yes nor empty" >&2
+    exit 2
+    ;;
+esac
+if [[ -n ${RESTORE_OUT_OF_SCOPE:-} && -n ${RESTORE_GATES:-} ]]; then
+  echo "RESTORE_OUT_OF_SCOPE and RESTORE_GATES contradict each other: give one of them" >&2
+  exit 2
+fi
+
 read -ra vkdsurgeon <<<"${VKDSURGEON:-vkdsurgeon}"
-read -ra eval_gates <<<"${EVAL_GATES:-forget.vqa.accuracy<=0.10 retain.vqa.accuracy>=reference-0.03 text.text.agreement==1}"
-read -ra attack_gates <<<"${ATTACK_GATES:-}"
+eval_default="forget.vqa.accuracy<=0.10 retain.vqa.accuracy>=reference-0.03 text.text.agreement==1"
+read -ra eval_gates <<<"${EVAL_GATES:-$eval_default}"
+relearn_default="" restore_default=""
+if [[ -n ${GOLD:-} ]]; then
+  relearn_default="relearn.ag<=gold+10"
+  if [[ -z ${RESTORE_OUT_OF_SCOPE:-} ]]; then restore_default="restore.after.vqa.accuracy<=gold+0.05"; fi
+fi
+read -ra relearn_gates <<<"${RELEARN_GATES:-$relearn_default}"
+read -ra restore_gates <<<"${RESTORE_GATES:-$restore_default}"
+read -ra protocols <<<"${PROTOCOLS:-people pairs}"
+
+recipe=()
+if [[ -n ${RECIPE:-} ]]; then recipe=(--recipe "$RECIPE"); fi
+gold=()
+if [[ -n ${GOLD:-} ]]; then gold=(--gold "$GOLD"); fi
+results=$out/results state=$out/state
+
+# Everything that a result depends on and that documents do not check against each other in the report.
+settings() {
+  printf '%s\n' "model $model" "records $records" "gold ${GOLD:-}" "recipe ${RECIPE:-}" "eval ${eval_gates[*]}" \
+    "relearn ${relearn_gates[*]-}" "restore ${restore_gates[*]-}" "protocols ${protocols[*]}"
+  local file
+  for file in "$records"/*.jsonl ${RECIPE:+"$RECIPE"}; do
+    if [[ -f $file ]]; then cksum <"$file"; fi
+  done
+}
+if [[ -e $out || -L $out ]]; then
+  if [[ ! -f $state/settings ]]; then
+    echo "$out: exists already, and this pipeline did not make it; name a new directory" >&2
+    exit 2
+  fi
+  # A run that failed before anything was done leaves nothing to mix with.
+  if [[ $(settings) != "$(<"$state/settings")" ]] &&
+    { compgen -G "$out/patched*" || compgen -G "$state/*.status"; } >/dev/null; then
+    echo "$out: made with other records or settings; name a new directory, so that evidence of two runs never mixes" >&2
+    settings | diff "$state/settings" - >&2 || true
+    exit 2
+  fi
+  echo "== going on in $out" >&2
+fi
+mkdir -p "$results" "$state"
+# What is there under its own name is whole, whenever this is killed.
+settings >"$state/settings.part"
+mv "$state/settings.part" "$state/settings"
 
 missed=0
 # Statuses 0 and 3 both leave a result behind; after 3 the rest is still measured, because a release manager has to see
 # all of it. Everything else ends the pipeline with that very status.
+#
+#   step NAME RESULT WORDS...    the command writes RESULT itself, or, where WORDS has --json, its stdout becomes RESULT
 step() {
-  local name=$1 status=0
-  shift
-  echo "== $name" >&2
-  "${vkdsurgeon[@]}" "$@" || status=$?
+  local name=$1 result=$2 status=0
+  shift 2
+  local kept
+  kept=$state/$(basename "$result").status
+  if [[ -s $result && -s $kept ]]; then
+    status=$(<"$kept")
+    echo "== $name: done before" >&2
+  else
+    rm -f "$kept"
+    echo "== $name" >&2
+    if [[ " $* " == *" --json "* ]]; then
+      "${vkdsurgeon[@]}" "$@" >"$state/stdout" || status=$?
+      if [[ $status -eq 0 || $status -eq 3 ]]; then mv "$state/stdout" "$result"; fi
+    else
+      "${vkdsurgeon[@]}" "$@" >&2 || status=$?
+    fi
+    if [[ $status -eq 0 || $status -eq 3 ]]; then
+      echo "$status" >"$kept.part"
+      mv "$kept.part" "$kept"
+    fi
+  fi
   case $status in
     0) ;;
     3)
@@ -54,34 +149,42 @@ step() {
   esac
 }
 
-recipe=()
-if [[ -n ${RECIPE:-} ]]; then recipe=(--recipe "$RECIPE"); fi
-gold=()
-if [[ -n ${GOLD:-} ]]; then gold=(--gold "$GOLD"); fi
-results=$out/results
-mkdir -p "$results"
+# Only where there is something to go on from: recipes with an output loss keep no journal and refuse the option.
+resume=()
+if [[ -e $out/patched || -e $out/patched.journal ]]; then resume=(--resume); fi
+step "unlearn" "$results/unlearn.json" unlearn "$model" --forget "$records/forget.jsonl" \
+  --retain "$records/retain.jsonl" ${recipe[@]+"${recipe[@]}"} ${resume[@]+"${resume[@]}"} -o "$out/patched" --json
 
-step "unlearn" unlearn "$model" --forget "$records/forget.jsonl" --retain "$records/retain.jsonl" \
-  ${recipe[@]+"${recipe[@]}"} -o "$out/patched" --json >"$results/unlearn.json"
+step "prove what is identical" "$results/diff.json" diff "$model" "$out/patched" --only-visual --json
 
-step "prove what is identical" diff "$model" "$out/patched" --only-visual --json >"$results/diff.json"
-
-step "evaluate" eval "$out/patched" --reference "$model" ${gold[@]+"${gold[@]}"} \
+step "evaluate" "$results/eval.json" eval "$out/patched" --reference "$model" ${gold[@]+"${gold[@]}"} \
   --forget "$records/forget_heldout.jsonl" --retain "$records/retain_heldout.jsonl" --text "$records/text.jsonl" \
-  "${eval_gates[@]/#/--gate=}" -o "$results/eval.json" >&2
+  "${eval_gates[@]/#/--gate=}" -o "$results/eval.json"
 
-for protocol in ${PROTOCOLS:-people pairs}; do
-  step "attack: relearn $protocol" attack relearn "$out/patched" --protocol "$protocol" ${gold[@]+"${gold[@]}"} \
-    --reference "$model" --forget "$records/forget.jsonl" --heldout "$records/forget_heldout.jsonl" \
-    --retain "$records/retain_heldout.jsonl" ${attack_gates[@]+"${attack_gates[@]/#/--gate=}"} \
-    -o "$results/relearn-$protocol.json" >&2
+step "attack: restore" "$results/restore.json" attack restore "$out/patched" --reference "$model" \
+  ${gold[@]+"${gold[@]}"} --forget "$records/forget_heldout.jsonl" --retain "$records/retain_heldout.jsonl" \
+  ${restore_gates[@]+"${restore_gates[@]/#/--gate=}"} -o "$results/restore.json"
+
+for protocol in "${protocols[@]}"; do
+  step "attack: relearn $protocol" "$results/relearn-$protocol.json" attack relearn "$out/patched" \
+    --protocol "$protocol" ${gold[@]+"${gold[@]}"} --reference "$model" --forget "$records/forget.jsonl" \
+    --heldout "$records/forget_heldout.jsonl" --retain "$records/retain_heldout.jsonl" \
+    ${relearn_gates[@]+"${relearn_gates[@]/#/--gate=}"} -o "$results/relearn-$protocol.json"
 done
 
-step "report" report "$results"/*.json "$out/patched/vkdsurgeon.json" -o "$out/report.html" >&2
-step "model card" report "$results"/*.json "$out/patched/vkdsurgeon.json" -o "$out/card.md" >&2
+# Always anew: they cost seconds, and say what all the others found.
+rm -f "$state/card.md.status" "$state/report.json.status"
+step "model card" "$out/card.md" report "$results"/*.json "$out/patched/vkdsurgeon.json" -o "$out/card.md"
+step "report" "$state/report.json" report "$results"/*.json "$out/patched/vkdsurgeon.json" -o "$out/report.html" --json
 
-if [[ $missed -ne 0 ]]; then
+if [[ $missed -ne 0 ]] || grep -q '"verdict": "failed"' "$state/report.json"; then
   echo "== do not release: see $out/report.html" >&2
   exit 3
 fi
-echo "== every bound holds: $out/patched" >&2
+if grep -q '"verdict": "passed"' "$state/report.json"; then
+  echo "== every bound holds, and every attack had one: $out/patched" >&2
+else
+  # The report knows which attacks had no bound on what they brought back.
+  echo "== $(sed -n 's/^ *"headline": "\(.*\)",\{0,1\}$/\1/p' "$state/report.json")" >&2
+  echo "== measured, not judged: whether that is good enough is for you to say, from $out/report.html: $out/patched" >&2
+fi

@@ -56,23 +56,36 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_everything_holds(records: Path, warm: str, tmp_path: Path):
+def test_everything_holds_and_a_second_run_goes_on(records: Path, warm: str, tmp_path: Path):
     out = tmp_path / "out"
-    done = pipeline(
-        *(world().base, records, out),
-        VKDSURGEON=warm,
-        RECIPE=str(records / "recipe.yaml"),
-        EVAL_GATES="text.text.identical==1",
-        PROTOCOLS="people",
-    )
+    settings = {
+        "VKDSURGEON": warm,
+        "RECIPE": str(records / "recipe.yaml"),
+        "EVAL_GATES": "text.text.identical==1",
+        "PROTOCOLS": "people",
+    }
+    done = pipeline(world().base, records, out, **settings)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    assert {path.name for path in out.iterdir()} == {"patched", "results", "report.html", "card.md"}
+    assert {path.name for path in out.iterdir()} == {"patched", "results", "report.html", "card.md", "state"}
     page = (out / "report.html").read_text()
-    assert "The only gate holds." in page
+    unjudged = "NOT judged, only measured: Relearning, other subjects; Original visual weights put back."
+    assert f"Every bound that was set holds. {unjudged}" in page
+    assert unjudged in done.stderr
+    assert "every bound holds" not in done.stderr
     assert "No gold model was measured" in page
     assert not [name for name in NAMES if re.search(rf"\b{name}\b", page)]
     assert str(tmp_path) not in page
+    # As if it had been killed after the output appeared, and while the attack was going on.
+    weights = (out / "patched" / "model.safetensors").stat()
+    for name in ("unlearn.json.status", "restore.json.status"):
+        (out / "state" / name).unlink()
+    (out / "results" / "unlearn.json").unlink()
+    again = pipeline(world().base, records, out, **settings)
+    assert again.returncode == 0, again.stderr
+    assert "there is nothing to do" in again.stderr
+    assert again.stderr.count("done before") == 3
+    assert (out / "patched" / "model.safetensors").stat().st_mtime_ns == weights.st_mtime_ns
 
 
 @pytest.mark.slow
@@ -84,17 +97,147 @@ def test_a_missed_bound_ends_with_3_and_complete_evidence(records: Path, warm: s
         VKDSURGEON=warm,
         RECIPE=str(records / "recipe.yaml"),
         EVAL_GATES="forget.vqa.accuracy<0 retain.vqa.accuracy>=0",
-        ATTACK_GATES="gap.relearn.ag<=100",
     )
     assert done.returncode == 3, done.stderr
     assert "evaluate: a bound was missed" in done.stderr
+    assert "attack: restore: a bound was missed" in done.stderr, "no patch of the visual side alone survives it"
     assert "do not release" in done.stderr
     results = {path.name for path in (out / "results").iterdir()}
-    assert results == {"unlearn.json", "diff.json", "eval.json", "relearn-people.json", "relearn-pairs.json"}
+    names = {"unlearn.json", "diff.json", "eval.json", "restore.json", "relearn-people.json", "relearn-pairs.json"}
+    assert results == names
     card = (out / "card.md").read_text()
     assert "| **failed** | forget.vqa.accuracy\\<0 |" in card
-    assert card.count("| holds | gap.relearn.ag\\<=100 |") == 2
+    assert "| **failed** | restore.after.vqa.accuracy\\<=gold+0.05 |" in card
+    assert card.count("| relearn.ag\\<=gold+10 | Relearning, other") == 2
     assert json.loads((out / "results" / "diff.json").read_text())["language_identical"] is True
+
+
+STAND_IN = """#!/usr/bin/env bash
+# Writes what each command would leave behind, and ends as FAILS ("NAME:STATUS ...") says.
+name=$1 words=$*
+[[ $1 == attack ]] && name=$2
+echo "$words" >>"$LOG"
+status=0
+for each in ${FAILS:-}; do [[ ${each%%:*} == "$name" ]] && status=${each#*:}; done
+if [[ $status -eq 0 || $status -eq 3 ]]; then
+  while [[ $# -gt 0 ]]; do
+    if [[ $1 == -o && $name == unlearn ]]; then mkdir -p "$2"; elif [[ $1 == -o ]]; then echo "{}" >"$2"; fi
+    shift
+  done
+  if [[ $words == *--json* ]]; then
+    printf '{\n  "verdict": "%s",\n  "headline": "Told."\n}\n' "${VERDICT:-passed}"
+  fi
+fi
+exit "$status"
+"""
+
+
+class Stage:
+    """The pipeline with a command that only writes down what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log, self.out = folder, folder / "log", folder / "out"
+        self.command = folder / "stand-in"
+        self.command.write_text(STAND_IN)
+        self.command.chmod(0o755)
+        self.records = folder / "records"
+        self.records.mkdir()
+        (self.records / "forget.jsonl").write_text("{}\n")
+
+    def play(self, **settings: str) -> tuple[int, str, dict[str, str]]:
+        """Status, stderr, and the command lines by name."""
+        self.log.write_text("")
+        done = pipeline(*("model", self.records, self.out), VKDSURGEON=str(self.command), LOG=str(self.log), **settings)
+        lines = {}
+        for line in self.log.read_text().splitlines():
+            words = line.split()
+            lines[words[1] if words[0] == "attack" else words[0]] = line
+        return done.returncode, done.stderr, lines
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+RELEARN, RESTORE = "--gate=relearn.ag<=gold+10", "--gate=restore.after.vqa.accuracy<=gold+0.05"
+
+
+def test_with_gold_both_attacks_have_a_bound_by_default(stage: Stage):
+    status, told, lines = stage.play(GOLD="gold")
+    assert status == 0
+    assert RELEARN in lines["relearn"]
+    assert RESTORE in lines["restore"]
+    assert "every bound holds, and every attack had one" in told
+
+
+def test_restore_out_of_scope_is_said_and_then_measured_all_the_same(stage: Stage):
+    status, told, lines = stage.play(GOLD="gold", RESTORE_OUT_OF_SCOPE="yes", VERDICT="partial")
+    assert status == 0
+    assert RELEARN in lines["relearn"]
+    assert "--gate" not in lines["restore"]
+    assert "every bound holds" not in told
+    assert "Told.\n== measured, not judged" in told
+
+
+def test_without_gold_attacks_are_measured_and_not_judged_unless_bounds_are_given(stage: Stage):
+    status, told, lines = stage.play(VERDICT="partial", RESTORE_GATES="restore.after.vqa.accuracy<=0.2")
+    assert status == 0
+    assert "--gate" not in lines["relearn"]
+    assert "--gate=restore.after.vqa.accuracy<=0.2" in lines["restore"]
+    assert "measured, not judged" in told
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"RESTORE_OUT_OF_SCOPE": "1"}, "neither yes nor empty"),
+        ({"RESTORE_OUT_OF_SCOPE": "yes", "RESTORE_GATES": "a<=1"}, "contradict each other"),
+        ({"ATTACK_GATES": "gap.relearn.ag<=5"}, "RELEARN_GATES and RESTORE_GATES"),
+    ],
+)
+def test_settings_that_cannot_be_meant_end_with_2(stage: Stage, settings: dict[str, str], message: str):
+    status, told, lines = stage.play(**settings)
+    assert (status, lines) == (2, {})
+    assert message in told
+
+
+def test_a_failed_verdict_is_never_a_release(stage: Stage):
+    assert stage.play(VERDICT="failed")[0] == 3
+
+
+@pytest.mark.parametrize("status", [1, 130])
+def test_after_a_failure_the_same_command_goes_on(stage: Stage, status: int):
+    assert stage.play(FAILS=f"eval:3 restore:{status}")[0] == status
+    again, told, lines = stage.play()
+    assert again == 3, "the bound that was missed before is missed still"
+    assert "evaluate: a bound was missed" in told
+    assert set(lines) == {"restore", "relearn", "report"}
+    assert set(stage.play()[2]) == {"report"}
+
+
+def test_unlearning_goes_on_from_its_journal_or_its_output(stage: Stage):
+    assert stage.play(FAILS="unlearn:130")[0] == 130
+    (stage.out / "patched.journal").mkdir()
+    assert "--resume" in stage.play(FAILS="diff:1")[2]["unlearn"]
+    (stage.out / "state" / "unlearn.json.status").unlink()
+    assert "--resume" in stage.play()[2]["unlearn"]
+
+
+@pytest.mark.parametrize("what", ["records", "settings"])
+def test_other_records_or_settings_never_mix_with_what_is_there(stage: Stage, what: str):
+    assert stage.play()[0] == 0
+    if what == "records":
+        (stage.records / "forget.jsonl").write_text("{}\n{}\n")
+    status, told, lines = stage.play(**({"GOLD": "gold"} if what == "settings" else {}))
+    assert (status, lines) == (2, {})
+    assert "evidence of two runs never mixes" in told
+
+
+def test_input_that_was_wrong_may_be_put_right(stage: Stage):
+    assert stage.play(FAILS="unlearn:2")[0] == 2
+    (stage.records / "forget.jsonl").write_text("{}\n{}\n")
+    assert stage.play()[0] == 0
 
 
 def test_wrong_input_ends_with_2_at_once(tmp_path: Path):

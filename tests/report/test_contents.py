@@ -22,6 +22,7 @@ from tests.report.documents import (
     operation,
     relearning,
     relearning_series,
+    restoring,
     unlearning,
     write,
 )
@@ -130,6 +131,35 @@ def test_an_attack_without_utility_says_so(tmp_path: Path):
     kept = [each for each in relearning()["metrics"] if ".retain." not in each["id"]]
     assert "Utility beside it was not measured." in render(tmp_path, {"a": relearning(metrics=kept)}, "bare.md")
     assert "Utility beside it was not measured." not in render(tmp_path, {"a": relearning()}, "with.md")
+
+
+def rising(attack: str, values: dict[str, tuple[float | None, float | None]]) -> list[dict[str, Any]]:
+    return [
+        metric(f"{attack}.{stage}.{name}.accuracy", value, direction="higher" if name.startswith("kept") else "lower")
+        for name, ends in values.items()
+        for stage, value in zip(("before", "after"), ends, strict=True)
+    ]
+
+
+def test_what_rose_most_of_what_was_to_be_forgotten_is_told_first(tmp_path: Path):
+    values = {"vqa": (0.30, 0.55), "vqa.badge": (0.6, 0.6), "vqa.name": (0.0, 0.5), "cloze": (None, 0.9)}
+    metrics = rising("restore", {**values, "kept": (0.0, 1.0)})
+    metrics += [metric("restore.retain.before.vqa.accuracy", 0.0), metric("restore.retain.after.vqa.accuracy", 1.0)]
+    card = render(tmp_path, {"a": restoring() | {"metrics": metrics}}, "rose.md")
+    assert "vqa.name: 0.0 % before, 50.0 % after." in card
+    assert card.count("% before") == 1, "one metric speaks for the attack"
+
+
+def test_a_whole_task_speaks_for_a_part_that_rose_as_much(tmp_path: Path):
+    metrics = rising("restore", {"vqa.name": (0.0, 0.5), "vqa": (0.0, 0.5)})
+    assert "\nvqa: 0.0 % before, 50.0 %" in render(tmp_path, {"a": restoring() | {"metrics": metrics}}, "whole.md")
+
+
+def test_relearning_tells_what_rose_most_beside_its_mean(tmp_path: Path):
+    metrics = [each for each in relearning()["metrics"] if each["id"].endswith(".ag")]
+    metrics += rising("relearn", {"cloze": (0.1, 0.2), "vqa": (0.05, 0.8)})
+    card = render(tmp_path, {"a": relearning(metrics=metrics)}, "beside.md")
+    assert "from the same data. Rose most: vqa: 5.0 % before, 80.0 % after." in card
 
 
 def hostile_documents() -> dict[str, Any]:

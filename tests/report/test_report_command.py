@@ -15,9 +15,12 @@ from tests.report.documents import (
     difference,
     evaluation,
     everything,
+    gate,
     operation,
     provenance,
     relearning,
+    relearning_series,
+    restoring,
     unlearning,
     write,
 )
@@ -155,3 +158,59 @@ def test_the_command_loads_no_heavy_library(tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def _verdict(folder: Path, capsys: pytest.CaptureFixture[str], **documents: Any) -> dict[str, Any]:
+    assert report(folder / "card.md", write(folder, **documents), "--json") == 0
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return told
+
+
+HOLDS = gate("gap.relearn.ag<=40", 32.0, 40.0, passed=True)
+
+
+def test_an_attack_without_a_gate_is_measured_and_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    ungated = relearning(gates=[])
+    told = _verdict(tmp_path, capsys, eval=evaluation(), relearn=ungated, restore=restoring())
+    names = ["Relearning, other subjects", "Original visual weights put back"]
+    assert (told["verdict"], told["unjudged"]) == ("partial", names)
+    assert told["headline"] == f"Every bound that was set holds. NOT judged, only measured: {'; '.join(names)}."
+    assert "**Not all judged. Every bound that was set holds. NOT judged" in (tmp_path / "card.md").read_text()
+    told = _verdict(tmp_path, capsys, eval=evaluation(), relearn=relearning(gates=[HOLDS]), restore=restoring())
+    assert (told["verdict"], told["unjudged"]) == ("partial", names[1:])
+    told = _verdict(tmp_path, capsys, eval=evaluation(), relearn=relearning(), restore=restoring())
+    assert told["headline"] == f"1 of 2 checks failed. NOT judged, only measured: {names[1]}."
+
+
+def test_a_gate_on_every_attack_is_a_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    restored = restoring() | {"gates": [gate("restore.after.vqa.accuracy<=0.9", 0.88, 0.9, passed=True)]}
+    relearned = relearning(gates=[HOLDS])
+    told = _verdict(tmp_path, capsys, eval=evaluation(), relearn=relearned, restore=restored)
+    assert (told["verdict"], told["headline"], told["unjudged"]) == ("passed", "All 3 gates hold.", [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "relearn.retain.after.vqa.accuracy<=1",
+        "relearn.before.vqa.accuracy<=1",
+        "gold.relearn.ag<=1",
+        "relearn.seconds<=1",
+        "relearn.ag>=0",
+        "relearn.steps_to_recover<=9",
+    ],
+)
+def test_a_gate_beside_what_came_back_judges_no_attack(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str):
+    beside = relearning(gates=[gate(text, 0.5, 1.0, passed=True)])
+    assert _verdict(tmp_path, capsys, eval=evaluation(), relearn=beside)["verdict"] == "partial"
+
+
+def test_a_gate_on_when_it_came_back_judges_an_attack(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    late = relearning(gates=[gate("relearn.steps_to_recover>=9", 12, 9, passed=True)])
+    assert _verdict(tmp_path, capsys, eval=evaluation(), relearn=late)["verdict"] == "passed"
+
+
+def test_of_a_series_only_the_attacks_with_a_gate_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    held = relearning_series(gates=[gate("relearn.pairs.50.llm.ag<=50", 40.0, 50.0, passed=True)])
+    told = _verdict(tmp_path, capsys, eval=evaluation(), series=held)
+    assert told["unjudged"] == ["Relearning, trained on what is to be kept"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vkdsurgeon.attacks.schema import RelearnSettings
@@ -79,15 +79,16 @@ def arrange(document: AttackDocument, wording: Wording) -> Attack:
     metrics = {metric.id: metric for metric in document.metrics}
     groups = tuple((title, rows) for part, title in _PARTS if (rows := _rows(document.attack, part, metrics, wording)))
     every = [row for _, rows in groups for row in rows]
+    risen = _risen_most(_rows(document.attack, "", metrics, wording))
     gain = f"{document.attack}.ag"
     relearning = document.attack == "relearn"
     tried = tabulate(document, wording)
     if document.diverged:
         outcome = "The attack diverged: its loss was no number any more, so it does not tell what could come back."
     elif gain in metrics:
-        outcome = _outcome(gain, metrics)
+        outcome = " ".join([_outcome(gain, metrics), *([f"Rose most: {risen}"] if risen else [])])
     else:
-        outcome = sum_up(document, wording) if tried else _first_change(every)
+        outcome = sum_up(document, wording) if tried else risen
     told = [outcome, *filter(None, [_recovery(document)])]
     if not any(name.startswith((f"{document.attack}.retain.", f"{document.attack}.utility.")) for name in metrics):
         told.append("Utility beside it was not measured.")
@@ -178,12 +179,20 @@ def _outcome(gain: str, metrics: Mapping[str, Metric]) -> str:
     return text + "."
 
 
-def _first_change(rows: list[AttackRow]) -> str:
-    row = next((row for row in rows if row.before and row.after), None)
-    if row is None or row.before is None or row.after is None:
+def _risen_most(rows: Sequence[AttackRow]) -> str:
+    """The forgotten metric that rose most, in a sentence; a whole task before a part of one that rose as much."""
+    rises = []
+    for row in rows:
+        before, after = row.before, row.after
+        if row.direction != "lower" or before is None or after is None:
+            continue
+        if before.value is not None and after.value is not None:
+            rises.append((after.value - before.value, row.whole, row, before, after))
+    if not rises:
         return ""
+    _, _, row, before, after = max(rises, key=lambda each: each[:2])
     gold = f"; gold {percent(row.gold_after.value)} %" if row.gold_after else ""
-    return f"{row.task}: {row.before.text} % before, {row.after.text} % after{gold}."
+    return f"{row.task}: {before.text} % before, {after.text} % after{gold}."
 
 
 def _rows(attack: str, part: str, metrics: Mapping[str, Metric], wording: Wording) -> tuple[AttackRow, ...]:

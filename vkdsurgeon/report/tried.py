@@ -57,7 +57,11 @@ def tabulate(document: AttackDocument, wording: Wording) -> TriedTable | None:
 
 
 def sum_up(document: AttackDocument, wording: Wording) -> str:
-    """What an attack that tries many things amounts to, in a sentence: its last reader, or its worst case over gold."""
+    """What an attack that tries many things amounts to, in a sentence.
+
+    Its last reader; else the forgotten metric that rose most over the model as given, and at what; else, where nothing
+    was measured as given, the worst case over gold.
+    """
     grid = arrange_grid(document.attack, document.metrics)
     places = [
         position for position, column in enumerate(grid.columns) if not column.utility and column.direction == "lower"
@@ -66,19 +70,37 @@ def sum_up(document: AttackDocument, wording: Wording) -> str:
     readers = [position for position in places if grid.columns[position].group.startswith("reader.")]
     if not places:
         return ""
-    position = (readers or places)[0]
-    rows = [row for row in grid.rows if row not in _SUMMARIES and grid.cells.get((row, position, "model"))]
-    if not rows:
-        return ""
-    row = rows[-1] if readers else max(rows, key=lambda row: _excess(grid.cells, row, position))
+    tried = [row for row in grid.rows if row not in _SUMMARIES]
+    rises = {
+        (row, position): rise
+        for position in places
+        for row in tried
+        if (rise := _rise(grid.cells, row, position)) is not None
+    }
+    if rises and not readers:
+        row, position = max(rises, key=lambda place: rises[place])
+        highest = "rose most "
+    else:
+        position = (readers or places)[0]
+        rows = [row for row in tried if grid.cells.get((row, position, "model"))]
+        if not rows:
+            return ""
+        row = rows[-1] if readers else max(rows, key=lambda row: _excess(grid.cells, row, position))
+        highest = "" if readers else "highest over gold " if "gold" in grid.columns[position].roles else "highest "
     column = grid.columns[position]
-    highest = "" if readers else "highest over gold " if "gold" in column.roles else "highest "
     given = grid.cells.get(("before", position, "model"))
     values = [f"{percent(grid.cells[row, position, 'model'].value)} %"]
     values += [f"{percent(given.value)} % as given"] if given else []
     values += [f"{name} {percent(found.value)} %" for role, name in _BESIDE
                if (found := grid.cells.get((row, position, role)))]  # fmt: skip
     return f"{wording(_group(column))}, {highest}at {wording(row)}: {'; '.join(values)}."
+
+
+def _rise(cells: Mapping[tuple[str, int, str], Metric], row: str, position: int) -> float | None:
+    given, found = (cells.get((each, position, "model")) for each in ("before", row))
+    if given is None or found is None or given.value is None or found.value is None:
+        return None
+    return found.value - given.value
 
 
 def _excess(cells: Mapping[tuple[str, int, str], Metric], row: str, position: int) -> float:

@@ -10,7 +10,7 @@ from vkdsurgeon.report.case import Case
 from vkdsurgeon.report.documents import AttackDocument
 from vkdsurgeon.report.wording import Wording, count
 
-Status = Literal["passed", "failed", "unjudged"]
+Status = Literal["passed", "partial", "failed", "unjudged"]
 
 _ATTACKS = {
     "relearn": "Relearning",
@@ -29,6 +29,8 @@ _PROTOCOLS = {
     "unrelated": "trained on unrelated data",
 }
 _SCOPES = {"llm": "LoRA on the language model", "llm_full": "the language model", "all": "every weight"}
+_BESIDE = ("retain.", "utility.", "before.")
+_COSTS = (".seconds", ".cpu_seconds", ".peak_memory_mib", ".tera_flops")
 _USUAL_SHARE, _USUAL_RATE = 0.5, 3e-4
 
 
@@ -56,15 +58,18 @@ class Verdict:
     """The verdict.
 
     Attributes:
-        status: `failed` when any check fails, `passed` when gates were set and everything holds, else `unjudged`.
-        headline: In one sentence.
+        status: `failed` when any check fails; `passed` when gates were set, all hold, and there is one on what every
+            attack brought back; `partial` when all hold and an attack has none; `unjudged` without gates.
+        headline: In a sentence or two.
         checks: Failed ones first.
+        unjudged: Attacks that were measured and that no gate judges.
         missing: What was not measured, one sentence each.
     """
 
     status: Status
     headline: str
     checks: tuple[Check, ...]
+    unjudged: tuple[str, ...]
     missing: tuple[str, ...]
 
 
@@ -88,14 +93,43 @@ def judge(case: Case, wording: Wording) -> Verdict:
     checks = [*_gates(case, wording), *_own_rules(case, wording)]
     failed = [check for check in checks if not check.passed]
     gates = sum(check.is_gate for check in checks)
-    status: Status = "failed" if failed else "passed" if gates else "unjudged"
+    unjudged = tuple(wording(title) for title in _unjudged(case))
+    status: Status
     if failed:
-        headline = f"{len(failed)} of {count(len(checks), 'check')} failed."
-    elif gates:
-        headline = "The only gate holds." if gates == 1 else f"All {gates} gates hold."
+        status, headline = "failed", f"{len(failed)} of {count(len(checks), 'check')} failed."
+    elif not gates:
+        status, headline = "unjudged", "No gate was set, so nothing was judged."
+    elif unjudged:
+        status, headline = "partial", "Every bound that was set holds."
     else:
-        headline = "No gate was set, so nothing was judged."
-    return Verdict(status, headline, tuple(sorted(checks, key=lambda check: check.passed)), tuple(_missing(case)))
+        status, headline = "passed", "The only gate holds." if gates == 1 else f"All {gates} gates hold."
+    if unjudged and gates:
+        headline += f" NOT judged, only measured: {'; '.join(unjudged)}."
+    ordered = tuple(sorted(checks, key=lambda check: check.passed))
+    return Verdict(status, headline, ordered, unjudged, tuple(_missing(case)))
+
+
+def _unjudged(case: Case) -> list[str]:
+    """Titles of attacks without a gate on what they brought back."""
+    found = []
+    for document in case.attacks:
+        names = [single.id for single in document.cases] or [""]
+        for name, part in zip(names, document.parts, strict=True):
+            if not any(_judges(gate, document.attack, name) for gate in document.gates):
+                found.append(attack_title(part))
+    return list(dict.fromkeys(found))
+
+
+def _judges(gate: GateOutcome, attack: str, part: str) -> bool:
+    """Whether a gate bounds what came back in this attack: nothing else about it can stand in for that."""
+    name = gate.metric.removeprefix("gap.")
+    start = f"{attack}.{part}." if part else f"{attack}."
+    rest = name.removeprefix(start)
+    # A bound on utility, on cost, on another model or on the model before the attack says nothing about that, and one
+    # that lets any amount come back does not either.
+    upwards = ">" in gate.gate
+    bounding = upwards == name.endswith(".steps_to_recover") or "==" in gate.gate
+    return bounding and name.startswith(start) and not rest.startswith(_BESIDE) and not name.endswith(_COSTS)
 
 
 def _gates(case: Case, wording: Wording) -> list[Check]:

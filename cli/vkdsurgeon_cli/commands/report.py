@@ -81,6 +81,7 @@ def _facts(output: Path, verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict.status,
         "headline": verdict.headline,
         "failed": [check.text for check in verdict.checks if not check.passed],
+        "unjudged": list(verdict.unjudged),
         "missing": list(verdict.missing),
     }
 
@@ -91,6 +92,8 @@ def _table(output: Path, verdict: Verdict) -> Table:
     for check in verdict.checks:
         if not check.passed:
             table.add_row("failed", escape(f"{check.text} ({check.origin}: {check.measured})"))
+    for title in verdict.unjudged:
+        table.add_row("not judged", escape(title))
     for sentence in verdict.missing:
         table.add_row("not shown", escape(sentence))
     table.add_row("written", escape(str(output)))
