@@ -67,13 +67,15 @@ class _Division:
     Attributes:
         pictures: Originals, copies to train on, copies to look at.
         known: Originals that are trained on.
-        train: These and their copies.
+        held_out: Originals that are not.
+        train: Those that are trained on and their copies.
         judged: What the stop rule looks at.
         apart: Whether nothing of that was trained on in any form.
     """
 
     pictures: PictureSet
     known: list[int]
+    held_out: list[int]
     train: list[int]
     judged: list[int]
     apart: bool
@@ -126,6 +128,8 @@ def make_lessons(
         keep_subjects=keep.subjects,
         forget_known=forgetting.known,
         keep_known=keeping.known,
+        forget_held_out=forgetting.held_out,
+        keep_held_out=keeping.held_out[:: max(1, -(-len(keeping.held_out) // _LOOKED_AT))],
         generator=generator,
         altered=lambda alter: teacher_features(
             stack, PictureSet(stack, forget.pictures, 0, alter=alter), layers, recipe.micro_batch, budget
@@ -220,6 +224,7 @@ def _divide(stack: VisualStack, pictures: PictureSet, recipe: Recipe, batch: int
     return _Division(
         PictureSet(stack, [*pictures.pictures, *training, *judging], budget),
         known,
+        held_out,
         [*known, *range(first, first + len(training))],
         [*originals, *range(first + len(training), first + len(training) + len(judging))],
         bool(held_out) and not unspared,

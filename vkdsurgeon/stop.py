@@ -29,7 +29,8 @@ class Verdict:
         base_own: How many the teacher reads so.
         own_allowed: Most that chance would let read so.
         subjects: Subjects that can be read, forgotten and kept ones.
-        agree: Retain pictures that read as the teacher reads them.
+        readable: Retain pictures that the teacher reads as their subject.
+        agree: How many of these the student reads so.
         agree_needed: Fewest that were asked for.
         reach: Share of the way to their targets that forget pictures went.
         stretch: How much longer the way was made in training, because pictures that are not trained on lag behind.
@@ -44,6 +45,7 @@ class Verdict:
     base_own: int
     own_allowed: int
     subjects: int
+    readable: int
     agree: int
     agree_needed: int
     reach: float
@@ -73,6 +75,7 @@ def judge(
     own: int,
     base_own: int,
     subjects: int,
+    readable: int,
     agree: int,
     reach: float,
     stretch: float = 1.0,
@@ -80,13 +83,13 @@ def judge(
     """Whether forgetting is complete and retention intact, see `Verdict` for the arguments.
 
     Forgetting: no more forget pictures read as their own subject than chance would let (5 % one-sided), and what the
-    recipe grants. Retention: not significantly more of the retain pictures read otherwise than before than the recipe
-    grants, and the drift is within its bound.
+    recipe grants. Retention: of the retain pictures that the teacher can read, not significantly more read otherwise
+    than the recipe grants, and the drift is within its bound.
     Only ever call it after the decay: retention dips early and recovers late.
     """
     by_chance = most_by_chance(pictures[0], 1 / subjects)
     own_allowed = min(by_chance + int(recipe.forget_reading * pictures[0]), pictures[0])
-    agree_needed = pictures[1] - most_by_chance(pictures[1], recipe.retain_reading)
+    agree_needed = readable - most_by_chance(readable, recipe.retain_reading)
     # A teacher that reads nobody on these pictures cannot tell whether somebody was forgotten.
     forgotten = own <= own_allowed and (base_own > by_chance or reach >= _WAY or recipe.forget_reading == 1)
     met = forgotten and agree >= agree_needed and retain_drift <= recipe.retain_drift
@@ -100,6 +103,7 @@ def judge(
         base_own=base_own,
         own_allowed=own_allowed,
         subjects=subjects,
+        readable=readable,
         agree=agree,
         agree_needed=agree_needed,
         reach=reach,

@@ -69,9 +69,9 @@ class Validation:
             if (count := int((before & after).sum())) >= own:
                 own, base = count, int(before.sum())
         kept = self._features(retain, retain.held_out)
-        agree = min(
-            int((self._read(layer, kept[layer]) == self._originals["retain"][layer]).sum())
-            for layer in self.recipe.layers
+        readable, agree = min(
+            (self._agreement(layer, kept[layer]) for layer in self.recipe.layers),
+            key=lambda counts: counts[1] - counts[0],
         )
         ratio, reach = self._way(seen, forget.held_out)
         return judge(
@@ -84,6 +84,7 @@ class Validation:
             base_own=base,
             subjects=len(self.lessons.readers[self._last].subjects),
             agree=agree,
+            readable=readable,
             reach=reach,
             stretch=self.lessons.stretched.stretch,
         )
@@ -134,6 +135,13 @@ class Validation:
                 left.append((went - move).square().sum() / length)
                 gone.append((went * move).sum() / length)
         return float(torch.stack(left).mean()), float(torch.stack(gone).mean())
+
+    def _agreement(self, layer: str, features: Sequence[Tensor]) -> tuple[int, int]:
+        """Retain pictures that the teacher reads as their subject, and how many of these the student does."""
+        retain = self.lessons.retain
+        whose = self.lessons.readers[layer].indices([retain.pictures.subjects[index] for index in retain.held_out])
+        before = self._originals["retain"][layer] == whose
+        return int(before.sum()), int((before & (self._read(layer, features) == whose)).sum())
 
     def _drift(self, kept: dict[str, list[Tensor]], retain: Lesson) -> float:
         shares = [

@@ -32,6 +32,7 @@ def verdicts(pairs: list[tuple[float, float]]) -> list[Verdict]:
             own=int(20 * ratio) if ratio <= 1 else 20,
             base_own=20,
             subjects=20,
+            readable=20,
             agree=20,
             reach=0.5,
         )

@@ -16,6 +16,7 @@ SEEN = {
     "own": 0,
     "base_own": 20,
     "subjects": 24,
+    "readable": 100,
     "agree": 100,
     "reach": 0.9,
 }

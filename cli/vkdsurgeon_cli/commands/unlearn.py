@@ -325,8 +325,9 @@ def _told(verdict: Verdict) -> str:
     )
     return (
         f"{'met' if verdict.met else 'not met'}: {verdict.own} of {forget} pictures read as their own subject (before "
-        f"{verdict.base_own}, by chance up to {verdict.own_allowed}), {verdict.agree} of {retain} pictures as before "
-        f"(at least {verdict.agree_needed}), retain drift {verdict.retain_drift:.4f}"
+        f"{verdict.base_own}, by chance up to {verdict.own_allowed}), {verdict.agree} of {verdict.readable} readable "
+        f"ones of {retain} pictures as before (at least {verdict.agree_needed}), retain drift "
+        f"{verdict.retain_drift:.4f}"
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.features import FeatureStore
 from vkdsurgeon.objectives.identity import IdentityModel, IdentityReader
-from vkdsurgeon.objectives.reading import TargetReading
+from vkdsurgeon.objectives.reading import TargetReading, own_readings
 from vkdsurgeon.objectives.targets import centroids
 from vkdsurgeon.recipe import Recipe
 
@@ -33,6 +33,8 @@ class TargetContext:
         keep_subjects: The subject of each kept image.
         forget_known: The forget images that identities are estimated from: no altered copies, nothing held out.
         keep_known: The same of the kept images.
+        forget_held_out: Forget images that were held out, no copies.
+        keep_held_out: The same of the kept images.
         generator: Source of draws.
         altered: Runs the teacher over the forget images after they went through a function of image and file.
         reference: Runs the reference model of `--forget-teacher` over the forget images; None without one.
@@ -50,6 +52,8 @@ class TargetContext:
     altered: Callable[[Callable[[Image.Image, Picture], Image.Image]], FeatureStore]
     reference: Callable[[], FeatureStore] | None
     empty: Callable[[], FeatureStore]
+    forget_held_out: Sequence[int] = ()
+    keep_held_out: Sequence[int] = ()
     _models: dict[str, IdentityModel] = field(default_factory=dict)
 
     @property
@@ -64,25 +68,45 @@ class TargetContext:
         return [subject for subject in kept if subject not in set(self.forgotten)]
 
     def identities(self, layer: str) -> IdentityModel:
-        """Centroids at a layer of the forgotten and of the kept subjects, [N, D], or [1, D] where N varies."""
+        """Identities at a layer, of the forgotten and of the kept subjects.
+
+        Centroids are [N, D], or [1, D] where N varies, and where identities are read better without positions: what a
+        subject looks like at each place means little where subjects stand now here, now there. Which it is, held-out
+        images tell.
+        """
         if layer not in self._models:
-            own, others = self.forget.all(layer), self.keep.all(layer)
-            forgotten = set(self.forgotten)
-            chosen = [(own[index], self.forget_subjects[index]) for index in self.forget_known]
-            chosen += [
-                (others[index], self.keep_subjects[index])
-                for index in self.keep_known
-                if self.keep_subjects[index] not in forgotten
-            ]
-            features, subjects = [value for value, _ in chosen], [subject for _, subject in chosen]
-            per_token = len({value.shape[0] for value in (*own, *others)}) == 1
-            means = centroids(features, subjects, per_token=per_token)
-            self._models[layer] = IdentityModel(features, subjects, means)
+            same = len({value.shape[0] for store in (self.forget, self.keep) for value in store.all(layer)}) == 1
+            model = self._estimate(layer, per_token=same)
+            if same and len(self.forget_held_out) + len(self.keep_held_out) > 0:
+                pooled = self._estimate(layer, per_token=False)
+                if self._right(layer, pooled) > self._right(layer, model):
+                    model = pooled
+            self._models[layer] = model
         return self._models[layer]
+
+    def _estimate(self, layer: str, *, per_token: bool) -> IdentityModel:
+        chosen = self._images(layer, self.forget_known, self.keep_known)
+        features, subjects = [value for value, _ in chosen], [subject for _, subject in chosen]
+        return IdentityModel(features, subjects, centroids(features, subjects, per_token=per_token))
+
+    def _right(self, layer: str, model: IdentityModel) -> int:
+        """How many held-out images a model reads as their subject."""
+        chosen = self._images(layer, self.forget_held_out, self.keep_held_out)
+        reader = self._reader(model)
+        return sum(int(own_readings(reader, [value], [subject])) for value, subject in chosen)
+
+    def _images(self, layer: str, forget: Sequence[int], keep: Sequence[int]) -> list[tuple[Tensor, str]]:
+        own, others, forgotten = self.forget.all(layer), self.keep.all(layer), set(self.forgotten)
+        kept = [index for index in keep if self.keep_subjects[index] not in forgotten]
+        return [(own[index], self.forget_subjects[index]) for index in forget] + [
+            (others[index], self.keep_subjects[index]) for index in kept
+        ]
 
     def reader(self, layer: str, device: torch.device | None = None) -> IdentityReader:
         """Reads forgotten and kept subjects at a layer; of very many kept ones, some."""
-        model = self.identities(layer)
+        return self._reader(self.identities(layer), device)
+
+    def _reader(self, model: IdentityModel, device: torch.device | None = None) -> IdentityReader:
         size = next(iter(model.means.values())).numel()
         most = max(_READER_ELEMENTS // size, _FEWEST_READ)
         step = max(1, -(-len(self.kept) // most))
