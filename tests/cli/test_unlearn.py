@@ -264,5 +264,5 @@ def test_an_unknown_preset_is_told_with_the_known_ones(
     assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "no", "--preset", "sturdy") == 2
     told = capsys.readouterr().err
     assert "sturdy" in told
-    assert "decoder, default, quick, robust" in told
+    assert "decoder, default, robust" in told
     assert not (tmp_path / "no").exists()

@@ -41,7 +41,8 @@ DECODER = DecoderRecipe(
 )
 VISUAL = Recipe(steps=40, forget_batch=8, retain_batch=16, extensions=0, stand_ins=1, decoder=DECODER)
 WORDS = ["--steps", "12", "--forget-batch", "8", "--retain-batch", "16", "--extensions", "0", "--stand-ins", "1",
-         "--forget-ratio", "9", "--retain-drift", "9", "--decoder-steps", "12", "--decoder-step-size", "0.3",
+         "--forget-reading", "1", "--retain-reading", "1", "--retain-drift", "9",
+         "--decoder-steps", "12", "--decoder-step-size", "0.3",
          "--decoder-forget-batch", "8", "--decoder-retain-batch", "8", "--decoder-text-batch", "4",
          "--decoder-answer-tokens", "3", "--decoder-blocks", "all", "--decoder-density", "0.5"]  # fmt: skip
 OPEN = ["--decoder-forget-ratio", "9", "--decoder-retain-kl", "9", "--decoder-text-kl", "9",

@@ -1,6 +1,6 @@
 """A campaign: files of a checkpoint and records, altered at random, are taken or refused, and never end in a crash.
 
-In CI a few hundred; with `-m slow` many thousands, whose number is printed.
+In CI a few hundred; with `-m campaign` many thousands, whose number is printed.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def root(llava: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(llava, tmp_path / "model"))
 
 
-@pytest.mark.parametrize("count", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [SHORT, pytest.param(LONG, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
 def test_json_of_a_checkpoint(root: Path, count: int, name: str) -> None:
     path = root / name
@@ -121,7 +121,7 @@ def test_json_of_a_checkpoint(root: Path, count: int, name: str) -> None:
     _campaign(count, 1, once)
 
 
-@pytest.mark.parametrize("count", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [SHORT, pytest.param(LONG, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("part", ["header", "bytes"])
 def test_weights(root: Path, count: int, part: str) -> None:
     path = sorted(root.glob("*.safetensors"))[0]
@@ -140,7 +140,7 @@ def test_weights(root: Path, count: int, part: str) -> None:
     _campaign(count, 2, once)
 
 
-@pytest.mark.parametrize("count", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [SHORT, pytest.param(LONG, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("row", ROWS, ids=["flat", "conversation", "chat"])
 def test_records(tmp_path: Path, count: int, row: dict[str, Any]) -> None:
     draw_subject(1, 1).save(tmp_path / "a.png")
@@ -154,7 +154,7 @@ def test_records(tmp_path: Path, count: int, row: dict[str, Any]) -> None:
     _campaign(count, 3, once)
 
 
-@pytest.mark.parametrize("count", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [SHORT, pytest.param(LONG, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "TGA", "PCX", "SGI", "ICO"])
 def test_pictures(tmp_path: Path, count: int, kind: str) -> None:
     path = tmp_path / "picture"

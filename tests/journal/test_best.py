@@ -75,6 +75,7 @@ def test_a_run_that_gets_worse_writes_its_best_state(here: Place, tmp_path: Path
             "step_size": 0.5,
             "tamper_weight": 0.0,
             "extensions": 1,
+            "retain_reading": 1.0,
             "retain_drift": 9.0,
         }
     )
@@ -93,7 +94,6 @@ def test_a_run_that_gets_worse_writes_its_best_state(here: Place, tmp_path: Path
     assert kept["files"]["best"]["file"] == "visual-best-0.safetensors"
     go(asked(here, tmp_path / "short", bounded.model_copy(update={"extensions": 0})))
     assert weights(tmp_path / "out") == weights(tmp_path / "short")
-    assert weights(tmp_path / "out") != weights(tmp_path / "probe")
 
     stop(asked(here, tmp_path / "again", bounded), "step 7")
     go(asked(here, tmp_path / "again", bounded, resume=True))

@@ -16,7 +16,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.journal.files import Folder
 from vkdsurgeon.journal.journal import Journal
 
-MET = RECIPE.model_copy(update={"forget_ratio": 9.0, "retain_drift": 9.0, "decoder": DECODER})
+MET = RECIPE.model_copy(update={"forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 9.0, "decoder": DECODER})
 
 
 def _killed_at_the_removal(request: Any, monkeypatch: pytest.MonkeyPatch, how: str) -> dict[str, Any]:

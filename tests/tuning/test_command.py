@@ -196,7 +196,7 @@ def test_a_start_that_cannot_run_is_wrong_input(
     assert run(words(llava, sets, place)) == 2
     assert "too few retain identities" in capsys.readouterr().err
     assert not (place / "out").exists(), "nothing is in the way of the next try"
-    settings = {**settings, "far_share": 9.0}
+    settings = {**settings, "far_share": 0.1}
     (place / "recipe.yaml").write_text(yaml.safe_dump(settings))
     assert run(words(llava, sets, place)) == 2
     assert "outside the search space" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def test_scaling_a_weight_scales_its_step_and_zeros_still_move():
 def test_steps_follow_the_forget_set():
     assert Recipe().fitted(48).planned_steps == 300
     assert Recipe().fitted(0).planned_steps == 300
-    assert Recipe().fitted(8000).planned_steps == 3000
+    assert Recipe().fitted(8000).planned_steps == 2000
     assert Recipe(forget_batch=4).fitted(1000).planned_steps == 1000
     assert Recipe(steps=7).fitted(8000).planned_steps == 7
     with pytest.raises(ValueError, match="fitted"):

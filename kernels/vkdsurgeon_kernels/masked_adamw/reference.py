@@ -87,10 +87,11 @@ def master_of(master: Tensor, held: Tensor) -> Tensor:
 
     Args:
         master: [K] float32.
-        held: [K] the parameter's elements, bfloat16 or float16.
+        held: [K] the parameter's elements, in its dtype.
     """
     # Bits, because a compiled program would compare before it rounds.
-    same = master.to(held.dtype).view(torch.int16) == held.view(torch.int16)
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[held.element_size()]
+    same = master.to(held.dtype).view(bits) == held.view(bits)
     return torch.where(same, master, held.to(master.dtype))
 
 
