@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from vkdsurgeon.checkpoint.stage import WriteReport
 from vkdsurgeon.decoder.operation import DecoderJob
 from vkdsurgeon.decoder.verdict import DecoderVerdict
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.objectives.reading import TargetReading
 from vkdsurgeon.record import set_facts
 from vkdsurgeon.result import UnlearnResult
 from vkdsurgeon.stop import Choice, Verdict
@@ -120,6 +122,7 @@ def _result(
         Verdict(**{**verdict, "pictures": tuple(verdict["pictures"]), "held_out": tuple(verdict["held_out"])})
         for verdict in record["stop_rule"]
     )
+    targets = {layer: TargetReading(**facts) for layer, facts in record["targets"].items()}
     choice = Choice(**record["stop_rule_written"])
     if not 0 <= choice.index < len(verdicts):
         raise IndexError(choice.index)
@@ -128,7 +131,7 @@ def _result(
         facts = {key: value for key, value in record["decoder"]["gate"].items() if key != "met"}
         gate = DecoderVerdict(**{**facts, "questions": tuple(facts["questions"]), "missed": tuple(facts["missed"])})
     return UnlearnResult(
-        plan=prepared.plan,
+        plan=replace(prepared.plan, targets=targets),
         recipe=prepared.job.recipe,
         seed=prepared.job.seed,
         out=out,

@@ -15,7 +15,12 @@ from vkdsurgeon.recipe import DecoderRecipe, Recipe
 
 _NUMBERS: dict[Any, type] = {int: int, float: float, int | None: int, float | None: float}
 _WEIGHTS = {"layers", "retain_layers", "retain_distance"}
-_NO_DEFAULT = {"steps": "derived", "retain_layers": "as layers", "retain_distance": "as distance", "step_size": "measured"}
+_NO_DEFAULT = {
+    "steps": "derived",
+    "retain_layers": "as layers",
+    "retain_distance": "as distance",
+    "step_size": "measured",
+}
 _PANEL = "Recipe (each is also a key of --recipe)"
 _DECODER_PANEL = "Decoder pass (each is also a key of the section `decoder` of --recipe)"
 _DECODER, _PASS = "decoder", "decoder_pass"

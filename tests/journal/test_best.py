@@ -95,7 +95,7 @@ def test_a_run_that_gets_worse_writes_its_best_state(here: Place, tmp_path: Path
     go(asked(here, tmp_path / "short", bounded.model_copy(update={"extensions": 0})))
     assert weights(tmp_path / "out") == weights(tmp_path / "short")
 
-    stop(asked(here, tmp_path / "again", bounded), "step 7")
+    stop(asked(here, tmp_path / "again", bounded), "step 5")
     go(asked(here, tmp_path / "again", bounded, resume=True))
     assert files(tmp_path / "again") == files(tmp_path / "out")
 
