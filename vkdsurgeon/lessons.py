@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from vkdsurgeon.data.variants import variants
 from vkdsurgeon.errors import UserError
@@ -37,8 +37,6 @@ class Lessons:
         targets: What the strategy made.
         readings: What the forget targets read as, by layer.
         readers: Read subjects off features, by layer.
-        teacher: The teacher's features of the retain lesson's pictures are its targets; these are those of the forget
-            lesson's.
     """
 
     forget: Lesson
@@ -46,7 +44,6 @@ class Lessons:
     targets: ForgetTargets
     readings: dict[str, TargetReading]
     readers: dict[str, IdentityReader]
-    teacher: FeatureStore
 
     @property
     def both(self) -> tuple[Lesson, Lesson]:
@@ -140,13 +137,13 @@ def make_lessons(
         empty=partial(FeatureStore, budget),
     )
     targets = FORGET_TARGETS[recipe.forget_target](context)
-    readers = {layer: context.reader(layer, stack.device) for layer in layers}
+    readers = {layer: context.reader(layer).to(stack.device) for layer in layers}
     subjects = [forget.subjects[index] for index in forgetting.known]
     readings = targets.readings or {
         layer: read_targets(
             readers[layer],
-            [own.all(layer)[index] for index in forgetting.known],
-            [targets.features.all(layer)[index] for index in forgetting.known],
+            _some(own, layer, forgetting.known),
+            _some(targets.features, layer, forgetting.known),
             subjects,
         )
         for layer in layers
@@ -183,8 +180,12 @@ def make_lessons(
         targets=targets,
         readings=readings,
         readers=readers,
-        teacher=own,
     )
+
+
+def _some(store: FeatureStore, layer: str, indices: Sequence[int]) -> list[Tensor]:
+    everything = store.all(layer)
+    return [everything[index] for index in indices]
 
 
 def check_targets(recipe: Recipe, readings: dict[str, TargetReading]) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vkdsurgeon.lessons import Lessons
+from vkdsurgeon.objectives.reading import read_all
 from vkdsurgeon.recipe import Recipe
 from vkdsurgeon.stop import Verdict, judge
 from vkdsurgeon.unlearn import Lesson
@@ -108,7 +109,7 @@ class Validation:
         return next(reversed(self.recipe.layers))
 
     def _teacher(self, lesson: Lesson, layer: str, indices: Sequence[int]) -> Tensor:
-        store = self.lessons.teacher if lesson.name == "forget" else lesson.targets
+        store = self.lessons.stretched.teacher if lesson.name == "forget" else lesson.targets
         return store.get(layer, indices, self.stack.device)
 
     def _features(self, lesson: Lesson, indices: Sequence[int]) -> dict[str, list[Tensor]]:
@@ -120,8 +121,7 @@ class Validation:
         return {layer: [rows[index] for index in indices] for layer, rows in found.items()}
 
     def _read(self, layer: str, features: Sequence[Tensor]) -> Tensor:
-        reader = self.lessons.readers[layer]
-        return torch.cat([reader.read(value.unsqueeze(0)) for value in features])
+        return read_all(self.lessons.readers[layer], features)
 
     def _way(self, seen: dict[str, list[Tensor]], indices: Sequence[int]) -> tuple[float, float]:
         """Squared distance left to the plain targets and share of the way gone, means over pictures and layers."""

@@ -161,17 +161,21 @@ class IdentityReader:
     Args:
         model: The teacher's features.
         subjects: Subjects of the model, which are read.
-        device: Where features to read will be.
     """
 
-    def __init__(self, model: IdentityModel, subjects: Sequence[str], device: torch.device | None = None) -> None:
+    def __init__(self, model: IdentityModel, subjects: Sequence[str]) -> None:
         self.subjects = tuple(subjects)
         self._index = {subject: index for index, subject in enumerate(subjects)}
         means = torch.stack([model.means[subject] for subject in subjects]).float()
         weights = model.whitened(means)
         self._pooled = means.shape[1] == 1
-        self._bias = -0.5 * (weights * means).sum(dim=(1, 2)).to(device)
-        self._weights = weights.flatten(1).to(device)
+        self._bias = -0.5 * (weights * means).sum(dim=(1, 2))
+        self._weights = weights.flatten(1)
+
+    def to(self, device: torch.device) -> IdentityReader:
+        """Read where features are from now on; returns itself."""
+        self._bias, self._weights = self._bias.to(device), self._weights.to(device)
+        return self
 
     @property
     def chance(self) -> float:

@@ -39,10 +39,9 @@ class TargetReading:
 
 
 def most_by_chance(images: int, chance: float) -> int:
-    """The most right readings of so many images that a guess at `chance` would not be exceeded in, at 5 %.
+    """The most right readings that guessing explains: more than these are significantly above chance, at 5 %.
 
-    The largest k with P(X > k) still above 0.05 for X ~ Binomial(images, chance), plus one for the step itself: more
-    right readings than this are significantly above chance.
+    The smallest k with P(X <= k) at least 0.95 for X ~ Binomial(images, chance); 0 without images.
     """
     return int(binom.ppf(1 - _SIGNIFICANCE, images, chance)) if images else 0
 

@@ -54,7 +54,7 @@ class TargetContext:
     empty: Callable[[], FeatureStore]
     forget_held_out: Sequence[int] = ()
     keep_held_out: Sequence[int] = ()
-    _models: dict[str, IdentityModel] = field(default_factory=dict)
+    _known: dict[str, tuple[IdentityModel, IdentityReader]] = field(default_factory=dict)
 
     @property
     def forgotten(self) -> list[str]:
@@ -74,43 +74,44 @@ class TargetContext:
         subject looks like at each place means little where subjects stand now here, now there. Which it is, held-out
         images tell.
         """
-        if layer not in self._models:
+        return self._both(layer)[0]
+
+    def reader(self, layer: str) -> IdentityReader:
+        """Reads forgotten and kept subjects at a layer; of very many kept ones, some."""
+        return self._both(layer)[1]
+
+    def _both(self, layer: str) -> tuple[IdentityModel, IdentityReader]:
+        # A reader takes a pass over all images, so each is made once.
+        if layer not in self._known:
             same = len({value.shape[0] for store in (self.forget, self.keep) for value in store.all(layer)}) == 1
-            model = self._estimate(layer, per_token=same)
+            found = self._estimate(layer, per_token=same)
             if same and len(self.forget_held_out) + len(self.keep_held_out) > 0:
                 pooled = self._estimate(layer, per_token=False)
-                if self._right(layer, pooled) > self._right(layer, model):
-                    model = pooled
-            self._models[layer] = model
-        return self._models[layer]
+                if self._right(layer, pooled[1]) > self._right(layer, found[1]):
+                    found = pooled
+            self._known[layer] = found
+        return self._known[layer]
 
-    def _estimate(self, layer: str, *, per_token: bool) -> IdentityModel:
-        chosen = self._images(layer, self.forget_known, self.keep_known)
-        features, subjects = [value for value, _ in chosen], [subject for _, subject in chosen]
-        return IdentityModel(features, subjects, centroids(features, subjects, per_token=per_token))
-
-    def _right(self, layer: str, model: IdentityModel) -> int:
-        """How many held-out images a model reads as their subject."""
-        chosen = self._images(layer, self.forget_held_out, self.keep_held_out)
-        reader = self._reader(model)
-        return sum(int(own_readings(reader, [value], [subject])) for value, subject in chosen)
-
-    def _images(self, layer: str, forget: Sequence[int], keep: Sequence[int]) -> list[tuple[Tensor, str]]:
-        own, others, forgotten = self.forget.all(layer), self.keep.all(layer), set(self.forgotten)
-        kept = [index for index in keep if self.keep_subjects[index] not in forgotten]
-        return [(own[index], self.forget_subjects[index]) for index in forget] + [
-            (others[index], self.keep_subjects[index]) for index in kept
-        ]
-
-    def reader(self, layer: str, device: torch.device | None = None) -> IdentityReader:
-        """Reads forgotten and kept subjects at a layer; of very many kept ones, some."""
-        return self._reader(self.identities(layer), device)
-
-    def _reader(self, model: IdentityModel, device: torch.device | None = None) -> IdentityReader:
+    def _estimate(self, layer: str, *, per_token: bool) -> tuple[IdentityModel, IdentityReader]:
+        features, subjects = self._images(layer, self.forget_known, self.keep_known)
+        model = IdentityModel(features, subjects, centroids(features, subjects, per_token=per_token))
         size = next(iter(model.means.values())).numel()
         most = max(_READER_ELEMENTS // size, _FEWEST_READ)
-        step = max(1, -(-len(self.kept) // most))
-        return IdentityReader(model, [*self.forgotten, *self.kept[::step]], device)
+        kept = self.kept
+        return model, IdentityReader(model, [*self.forgotten, *kept[:: max(1, -(-len(kept) // most))]])
+
+    def _right(self, layer: str, reader: IdentityReader) -> int:
+        """How many held-out images are read as their subject."""
+        return int(own_readings(reader, *self._images(layer, self.forget_held_out, self.keep_held_out)).sum())
+
+    def _images(self, layer: str, forget: Sequence[int], keep: Sequence[int]) -> tuple[list[Tensor], list[str]]:
+        """Features and subjects of some forget and kept images."""
+        own, others, forgotten = self.forget.all(layer), self.keep.all(layer), set(self.forgotten)
+        kept = [index for index in keep if self.keep_subjects[index] not in forgotten]
+        return (
+            [*(own[index] for index in forget), *(others[index] for index in kept)],
+            [*(self.forget_subjects[index] for index in forget), *(self.keep_subjects[index] for index in kept)],
+        )
 
     def from_last(self) -> list[str]:
         """The recipe's layers from the last back: draws are made where the language model reads."""
@@ -132,8 +133,3 @@ class ForgetTargets:
     features: FeatureStore
     stand_ins: dict[str, tuple[str, ...]] = field(default_factory=dict)
     readings: dict[str, TargetReading] = field(default_factory=dict)
-
-    def features_of(self, layer: str, indices: Sequence[int]) -> list[Tensor]:
-        """Targets [N, D] of some images."""
-        everything = self.features.all(layer)
-        return [everything[index] for index in indices]
