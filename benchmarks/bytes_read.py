@@ -29,10 +29,10 @@ from tests.conftest import write_set
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
+from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.surgery import Job, operate, prepare
+from vkdsurgeon.vision_pass.run import Job, operate, prepare
 
 RECIPE = Recipe(steps=2, extensions=0, forget_batch=4, retain_batch=4)
 MIB = 1 << 20

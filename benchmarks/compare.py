@@ -14,13 +14,13 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import provenance
-from vkdsurgeon.comparison.attack import parse_scopes
 from vkdsurgeon.comparison.compare import Comparison, compare
-from vkdsurgeon.comparison.contestants import parse_names, parse_seeds
-from vkdsurgeon.comparison.schema import ComparisonResult
-from vkdsurgeon.comparison.table import markdown
-from vkdsurgeon.personas import unpack
-from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.comparison.methods import parse_names, parse_seeds
+from vkdsurgeon.comparison.relearning import parse_scopes
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.data.miniature import unpack
+from vkdsurgeon.results.comparison import ComparisonResult
+from vkdsurgeon.results.comparison_table import markdown
 
 FILE = provenance.RESULTS / "compare.jsonl"
 

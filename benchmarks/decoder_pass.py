@@ -22,23 +22,23 @@ from typing import Any
 import torch
 import yaml
 
+from vkdsurgeon.attacks.finetune import fine_tune, trainable
 from vkdsurgeon.attacks.restore import Restoring, put_back
 from vkdsurgeon.attacks.split import split_records
-from vkdsurgeon.attacks.trainer import fine_tune, trainable
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.stage import write_patched
+from vkdsurgeon.config import DecoderRecipe, Recipe
+from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.decoder.keepset import read_keep_set
-from vkdsurgeon.decoder.operation import operate_decoder, prepare_decoder
+from vkdsurgeon.decoder_pass.run import operate_decoder, prepare_decoder
+from vkdsurgeon.decoder_pass.text_set import read_keep_set
 from vkdsurgeon.evaluation.metrics import groups_of
-from vkdsurgeon.evaluation.model import LoadedModel, load_model
 from vkdsurgeon.evaluation.score import Scoring, answer_records
 from vkdsurgeon.evaluation.sets import read_set, sample
-from vkdsurgeon.personas import unpack
-from vkdsurgeon.recipe import DecoderRecipe, Recipe
-from vkdsurgeon.surgery import Job, operate, prepare
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.vision_pass.run import Job, operate, prepare
 
 RESULTS = Path(__file__).parent / "results" / "decoder_pass.jsonl"
 MODELS = ("base", "gold", "visual", "decoder")

@@ -5,7 +5,7 @@
 All three train the same tower of a random LLaVA on the same pictures, towards the same kind of targets, under the same
 mask, a few steps each in turns:
 
-- `ours`: `vkdsurgeon.unlearn.train`; the teacher's features were computed once.
+- `ours`: `vkdsurgeon.vision_pass.trainer.train`; the teacher's features were computed once.
 - `plain loop`: the same recipe as one would write it: the teacher runs every step, the loss is the formula, the
   gradient is masked, `torch.optim.AdamW(fused=True)` moves everything and the frozen elements are put back.
 - `usual way`: as the plain loop, but with the language model loaded, and the loss between the outputs of student and
@@ -42,15 +42,15 @@ from vkdsurgeon_kernels.bitmask import BitMask
 from benchmarks.provenance import RESULTS, keep, provenance
 from tests.conftest import draw_subject
 from tests.families import _sized as image_processor
+from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.features import FeatureStore, PictureSet
-from vkdsurgeon.objectives import distances
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.saliency import random_scores, select
-from vkdsurgeon.surgery import Job, Prepared, prepare
-from vkdsurgeon.unlearn import Lesson, make_optimizer, train
-from vkdsurgeon.visual import ImageBatch
+from vkdsurgeon.model.features import FeatureStore, PictureSet
+from vkdsurgeon.model.images import ImageBatch
+from vkdsurgeon.training import losses as distances
+from vkdsurgeon.training.saliency import random_scores, select
+from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
+from vkdsurgeon.vision_pass.trainer import Lesson, make_optimizer, train
 
 SCHEMA = "vkdsurgeon/end-to-end/1"
 FILE = RESULTS / "end_to_end.jsonl"

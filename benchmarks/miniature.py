@@ -22,15 +22,15 @@ import yaml
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.stage import write_patched
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.preset import preset_names, preset_settings
+from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.evaluation.schema import EvalResult, Example
+from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
 from vkdsurgeon.evaluation.sets import read_set
-from vkdsurgeon.evaluation.suite import Evaluation, evaluate
-from vkdsurgeon.personas import unpack
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.recipe.preset import preset_names, preset_settings
-from vkdsurgeon.surgery import Job, Outcome, operate, prepare
+from vkdsurgeon.results.evaluation import EvalResult, Example
+from vkdsurgeon.vision_pass.run import Job, Outcome, operate, prepare
 
 
 def measure(

@@ -23,19 +23,19 @@ import torch
 import yaml
 
 from benchmarks import provenance
+from vkdsurgeon.attacks.finetune import fine_tune, trainable
 from vkdsurgeon.attacks.relearn import Relearning, relearn
-from vkdsurgeon.attacks.trainer import fine_tune, trainable
 from vkdsurgeon.checkpoint.stage import write_patched
+from vkdsurgeon.config import Recipe, load_recipe
+from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.evaluation.metrics import groups_of
-from vkdsurgeon.evaluation.model import LoadedModel, load_model
 from vkdsurgeon.evaluation.score import Scoring, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, read_set, sample
-from vkdsurgeon.personas import unpack
-from vkdsurgeon.recipe import Recipe, load_recipe
-from vkdsurgeon.surgery import Job, operate, prepare
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.vision_pass.run import Job, operate, prepare
 
 ROWS = provenance.RESULTS / "robust.jsonl"
 STEPS, LR, LIMIT = 60, 3e-4, 300

@@ -21,8 +21,8 @@ import torch
 
 from benchmarks import provenance
 from benchmarks.miniature import measure
-from vkdsurgeon.personas import unpack
-from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.data.miniature import unpack
 
 ROWS = provenance.RESULTS / "strategies.jsonl"
 

@@ -23,16 +23,16 @@ from typing import Any
 import torch
 
 from benchmarks import provenance
+from benchmarks.miniature_model.kinds import KINDS
+from benchmarks.miniature_model.model import Shape, save_checkpoint
+from benchmarks.miniature_model.tower import train_tower
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.personas import unpack
-from vkdsurgeon.personas.kinds import KINDS
-from vkdsurgeon.personas.model import Shape, save_checkpoint
-from vkdsurgeon.personas.tower import train_tower
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.surgery import Job, operate, prepare
-from vkdsurgeon.unlearn import Step
+from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.trainer import Step
 
 TOWERS = ("random-128", "random-384", "random-1024", "trained-128", "trained-384", "shipped")
 ROWS = provenance.RESULTS / "towers.jsonl"

@@ -20,14 +20,14 @@ import torch
 
 from benchmarks import provenance
 from benchmarks.miniature import measure
-from vkdsurgeon.personas import unpack
-from vkdsurgeon.pipeline import Request
-from vkdsurgeon.recipe import load_recipe
-from vkdsurgeon.recipe.preset import preset_names
-from vkdsurgeon.tuning.operation import TuneRequest, tune
+from vkdsurgeon.config import load_recipe
+from vkdsurgeon.config.preset import preset_names
+from vkdsurgeon.data.miniature import unpack
+from vkdsurgeon.pipeline.run import Request
 from vkdsurgeon.tuning.pick import parse_rule
 from vkdsurgeon.tuning.result import Attempt, TuneResult
 from vkdsurgeon.tuning.space import DEFAULT
+from vkdsurgeon.tuning.tune import TuneRequest, tune
 
 ROWS = provenance.RESULTS / "tune.jsonl"
 CASE = "miniature without a retain set"

@@ -29,9 +29,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from tests.conftest import draw_subject
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.evaluation.batches import answer_request, batches_of, log_probabilities
-from vkdsurgeon.evaluation.model import load_model
 from vkdsurgeon.evaluation.score import encode
+from vkdsurgeon.model.batches import answer_request, batches_of, log_probabilities
+from vkdsurgeon.model.multimodal import load_model
 
 SIDE, PATCH = 48, 16
 NAMES = ("Ann", "Bea", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal")

@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 
 MODULES = (
     "vkdsurgeon.attacks.relearn",
-    "vkdsurgeon.evaluation.suite",
-    "vkdsurgeon.pipeline",
+    "vkdsurgeon.evaluation.evaluate",
+    "vkdsurgeon.pipeline.run",
     "transformers.models.llava.modeling_llava",
     "transformers.models.llava.processing_llava",
     "transformers.models.clip.modeling_clip",

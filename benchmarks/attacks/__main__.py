@@ -28,13 +28,13 @@ from benchmarks.attacks.battery import BATTERY, BRINGING_BACK, Field, strike
 from benchmarks.attacks.table import table
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
-from vkdsurgeon.comparison.contestants import Contestant, parse_names, parse_seeds
+from vkdsurgeon.comparison.methods import Contestant, parse_names, parse_seeds
 from vkdsurgeon.comparison.settings import recipe_of
-from vkdsurgeon.comparison.text_halves import divide_text, write_text
+from vkdsurgeon.comparison.text_split import divide_text, write_text
 from vkdsurgeon.comparison.worker import Errand, perform
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.personas import unpack
-from vkdsurgeon.recipe import Recipe
 
 ROWS = provenance.RESULTS / "attacks.jsonl"
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.miniature_model.questions import ABOUT_PERSON
+from vkdsurgeon.attacks.image_transforms import perturbations_of
 from vkdsurgeon.attacks.membership import Inferring, membership
 from vkdsurgeon.attacks.perturb import Perturbing, perturb
-from vkdsurgeon.attacks.picture_changes import perturbations_of
-from vkdsurgeon.attacks.plan import RelearnPlan, RelearnProtocol, RelearnScope
 from vkdsurgeon.attacks.probe import Probing, probe
 from vkdsurgeon.attacks.prompt import Prompting, prompt
 from vkdsurgeon.attacks.quantize import Quantizing, quantize
@@ -20,10 +20,10 @@ from vkdsurgeon.attacks.relearn import Relearning, relearn
 from vkdsurgeon.attacks.restore import Restoring, restore
 from vkdsurgeon.attacks.templates import Template
 from vkdsurgeon.attacks.universal import Universal
+from vkdsurgeon.config.relearn import RelearnPlan, RelearnProtocol, RelearnScope
 from vkdsurgeon.errors import Diverged
-from vkdsurgeon.evaluation.schema import Metric
 from vkdsurgeon.evaluation.sets import NamedSet, read_set
-from vkdsurgeon.personas.questions import ABOUT_PERSON
+from vkdsurgeon.results.evaluation import Metric
 
 PROTOCOLS: tuple[RelearnProtocol, ...] = ("people", "pairs", "benign")
 SCOPES: tuple[RelearnScope, ...] = ("visual", "all")

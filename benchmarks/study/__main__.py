@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from benchmarks.miniature_model.kinds import KINDS
+from benchmarks.miniature_model.styles import STYLES
 from benchmarks.study.attacks import GRID, QUICK
 from benchmarks.study.cases import FORGET_SETS, SEEDS, SHIPPED, Case, Role, fits, minted, role_of
 from benchmarks.study.mint import mint, unpack_shipped
@@ -15,8 +17,6 @@ from benchmarks.study.recipes import load
 from benchmarks.study.run import ROWS, run
 from benchmarks.study.table import tables
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.personas.kinds import KINDS
-from vkdsurgeon.personas.styles import STYLES
 
 HERE = Path(__file__).parent
 CASES = HERE.parents[1] / "cases"

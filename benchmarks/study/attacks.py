@@ -10,12 +10,12 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from vkdsurgeon.attacks.finetune import fine_tune, trainable
 from vkdsurgeon.attacks.split import Split, split_records
-from vkdsurgeon.attacks.trainer import fine_tune, trainable
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.evaluation.metrics import to_forget
-from vkdsurgeon.evaluation.model import LoadedModel
 from vkdsurgeon.evaluation.score import Scoring, answer_records
+from vkdsurgeon.model.multimodal import LoadedModel
 
 Protocol = Literal["pairs", "people", "benign", "all"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

@@ -11,9 +11,9 @@ from typing import Literal
 
 import yaml
 
+from benchmarks.miniature_model.kinds import KINDS
+from benchmarks.miniature_model.styles import STYLES
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.personas.kinds import KINDS
-from vkdsurgeon.personas.styles import STYLES
 
 FORGET_SETS = ("a", "b", "c")
 SEEDS = (0, 1, 2)

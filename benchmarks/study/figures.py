@@ -11,8 +11,8 @@ from benchmarks.study.attacks import PROTOCOLS
 from benchmarks.study.cases import Role, fits
 from benchmarks.study.measure import attributes
 from benchmarks.study.rows import read_rows
+from vkdsurgeon.baselines.registry import BASELINES
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.methods.names import BASELINES
 
 Row = dict[str, Any]
 Cell = float | None

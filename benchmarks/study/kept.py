@@ -13,7 +13,7 @@ from benchmarks.study.unlearning import unlearn
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.whole_file import write_whole
+from vkdsurgeon.files.atomic import write_whole
 
 
 def unlearn_or_find(laboratory: Laboratory, recipe: StudyRecipe, seed: int, out: Path) -> dict[str, Any]:

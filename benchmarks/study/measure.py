@@ -14,10 +14,10 @@ from vkdsurgeon.attacks.restore import Restoring, put_back
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.evaluation.metrics import groups_of
-from vkdsurgeon.evaluation.model import LoadedModel, load_model
-from vkdsurgeon.evaluation.prompts import Encoder
 from vkdsurgeon.evaluation.score import Answered, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, sample
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.model.prompts import Encoder
 
 # Held-out views of each retained person that are asked about, and how many such questions follow an attack.
 _RETAIN_VIEWS, _UTILITY = 3, 150

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 
 from benchmarks import provenance
+from benchmarks.miniature_model.kinds import KINDS
+from benchmarks.miniature_model.measure import measure
+from benchmarks.miniature_model.model import Shape, save_checkpoint
+from benchmarks.miniature_model.people import Cast, Size, draw_cast
+from benchmarks.miniature_model.questions import vocabulary
+from benchmarks.miniature_model.records import write_records
+from benchmarks.miniature_model.styles import STYLES
+from benchmarks.miniature_model.tower import train_tower
+from benchmarks.miniature_model.train import Plan, train_model
 from benchmarks.study.cases import FORGET_SETS, SHIPPED, Case, Place, place_of
-from vkdsurgeon.personas import unpack
-from vkdsurgeon.personas.kinds import KINDS
-from vkdsurgeon.personas.measure import measure
-from vkdsurgeon.personas.model import Shape, save_checkpoint
-from vkdsurgeon.personas.people import Cast, Size, draw_cast
-from vkdsurgeon.personas.questions import vocabulary
-from vkdsurgeon.personas.records import write_records
-from vkdsurgeon.personas.styles import STYLES
-from vkdsurgeon.personas.tower import train_tower
-from vkdsurgeon.personas.train import Plan, train_model
+from vkdsurgeon.data.miniature import unpack
 
 # Not the shipped miniature's people.
 CAST_SEED = 1

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vkdsurgeon.baselines.registry import BASELINES, Method
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.preset import preset_settings
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.methods.names import BASELINES, Method
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.recipe.preset import preset_settings
 
 # Rows of their own: measured, never unlearned.
 RESERVED = ("base", "gold")

@@ -13,20 +13,20 @@ import torch
 
 from benchmarks.study.cases import Place
 from benchmarks.study.recipes import StudyRecipe
+from vkdsurgeon.baselines.base import ModelPlan
+from vkdsurgeon.baselines.registry import BASELINES
+from vkdsurgeon.baselines.trainer import MethodStep
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.stage import write_patched
-from vkdsurgeon.comparison.text_halves import divide_text, write_text
+from vkdsurgeon.comparison.text_split import divide_text, write_text
+from vkdsurgeon.data.miniature import unpack_generic
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.decoder.keepset import read_keep_set
-from vkdsurgeon.decoder.operation import operate_decoder, prepare_decoder
-from vkdsurgeon.methods.job import ModelPlan
-from vkdsurgeon.methods.loop import MethodStep
-from vkdsurgeon.methods.names import BASELINES
-from vkdsurgeon.methods.run import MethodRequest, run_method
-from vkdsurgeon.personas import unpack_generic
-from vkdsurgeon.surgery import Job, operate, prepare
-from vkdsurgeon.unlearn import Step
+from vkdsurgeon.decoder_pass.run import operate_decoder, prepare_decoder
+from vkdsurgeon.decoder_pass.text_set import read_keep_set
+from vkdsurgeon.pipeline.run_baseline import MethodRequest, run_method
+from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.trainer import Step
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 
 import vkdsurgeon
+from vkdsurgeon.checkpoint.offline import stay_offline
 from vkdsurgeon.errors import GateFailed, SurgeryError, UserError
-from vkdsurgeon.offline import stay_offline
 from vkdsurgeon_cli import streams
 from vkdsurgeon_cli.commands import COMMANDS
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from vkdsurgeon.baselines.registry import Method, Scope
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.methods.names import Method, Scope
 from vkdsurgeon_cli.output import Output
 
 if TYPE_CHECKING:
-    from vkdsurgeon.methods.job import ModelPlan
-    from vkdsurgeon.methods.loop import MethodStep
-    from vkdsurgeon.methods.run import MethodRequest, MethodResult
-    from vkdsurgeon.recipe import Recipe
+    from vkdsurgeon.baselines.base import ModelPlan
+    from vkdsurgeon.baselines.trainer import MethodStep
+    from vkdsurgeon.config import Recipe
+    from vkdsurgeon.pipeline.run_baseline import MethodRequest, MethodResult
 
 
 def is_other_method(method: Method, scope: Scope | None, recipe: Recipe) -> bool:
@@ -53,7 +53,7 @@ def refuse_foreign_options(method: Method, recipe: Recipe, teachers: Mapping[str
     Raises:
         UserError: Naming the first such option.
     """
-    from vkdsurgeon.recipe import BaselineRecipe
+    from vkdsurgeon.config import BaselineRecipe
 
     given = [name for name, value in teachers.items() if value is not None]
     if recipe.decoder is not None:
@@ -85,7 +85,7 @@ def parse_settings(pairs: Sequence[str], option: str) -> dict[str, object]:
     """
     import yaml
 
-    from vkdsurgeon.plain_yaml import read_value
+    from vkdsurgeon.config.yaml import read_value
 
     settings: dict[str, object] = {}
     for pair in pairs:
@@ -101,7 +101,7 @@ def parse_settings(pairs: Sequence[str], option: str) -> dict[str, object]:
 
 def run_other_method(request: MethodRequest, output: Output) -> None:
     """Run and print."""
-    from vkdsurgeon.methods.run import run_method
+    from vkdsurgeon.pipeline.run_baseline import run_method
 
     result = run_method(request, MethodListener(output))
     output.document(result.as_dict(), lambda: _table(result), kept=result.out)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
+from vkdsurgeon.config import DecoderRecipe, Recipe
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.recipe import DecoderRecipe, Recipe
 
 _NUMBERS: dict[Any, type] = {int: int, float: float, int | None: int, float | None: float}
 _WEIGHTS = {"layers", "retain_layers", "retain_distance"}

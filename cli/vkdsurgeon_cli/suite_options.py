@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from vkdsurgeon.suites.split import SuiteSplit
+    from vkdsurgeon.data.suites.split import SuiteSplit
 
 
 class SuiteName(str, Enum):
@@ -46,8 +46,8 @@ def split_of(suite: SuiteName, root: Path | None, split: str | None, own: Mappin
     Raises:
         UserError: The options do not go together.
     """
+    from vkdsurgeon.data.suites.split import SuiteSplit
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.suites.split import SuiteSplit
 
     if suite is SuiteName.jsonl:
         for flag, given in (("--suite-root", root is not None), ("--split", split is not None)):

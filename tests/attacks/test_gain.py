@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vkdsurgeon.attacks.gain import (
+from vkdsurgeon.attacks.bootstrap import (
     chance_of,
     gain_metric,
     hierarchical_interval,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import draw_subject
-from vkdsurgeon.attacks.material import Material, gather_material
-from vkdsurgeon.attacks.plan import RelearnPlan
+from vkdsurgeon.attacks.relearn_data import Material, gather_material
+from vkdsurgeon.config.relearn import RelearnPlan
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.sets import NamedSet

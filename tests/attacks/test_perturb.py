@@ -15,17 +15,17 @@ from vkdsurgeon_cli.main import run
 
 from tests.conftest import draw_subject
 from tests.tiny_llava import PATCH, SIDE, TEMPLATE, World, build_processor, world
-from vkdsurgeon.attacks.outcomes import PerturbResult
+from vkdsurgeon.attacks.image_transforms import CHANGES, Perturbation, perturbations_of
 from vkdsurgeon.attacks.perturb import Perturbing, perturb
-from vkdsurgeon.attacks.picture_changes import CHANGES, Perturbation, perturbations_of
 from vkdsurgeon.attacks.universal import Pixels, Universal, added, pixels_of, train_perturbation
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import parse_gates
-from vkdsurgeon.evaluation.model import LoadedModel, load_model
-from vkdsurgeon.evaluation.prompts import Encoder
 from vkdsurgeon.evaluation.score import Scoring, answer_records
 from vkdsurgeon.evaluation.sets import read_set
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.model.prompts import Encoder
+from vkdsurgeon.results.attacks import PerturbResult
 
 SHORT = Scoring(max_new_tokens=3)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vkdsurgeon.attacks.plan import RelearnPlan, make_plan, save_plan
+from vkdsurgeon.config.relearn import RelearnPlan, make_plan, save_plan
 from vkdsurgeon.errors import UserError
 
 PROTOCOLS = st.lists(st.sampled_from(["people", "pairs", "views", "benign", "unrelated"]), min_size=1, unique=True)

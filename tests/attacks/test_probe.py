@@ -15,8 +15,7 @@ from vkdsurgeon_cli.main import run
 
 from tests.families import build_checkpoint
 from tests.tiny_llava import World, world
-from vkdsurgeon.attacks.linear_reader import LinearReader
-from vkdsurgeon.attacks.outcomes import ProbeResult
+from vkdsurgeon.attacks.linear_probe import LinearReader
 from vkdsurgeon.attacks.probe import Probing, probe
 from vkdsurgeon.attacks.probe_pictures import build_gallery, deal_folds
 from vkdsurgeon.data.pictures import Picture, pictures_of
@@ -24,6 +23,7 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import parse_gates
 from vkdsurgeon.evaluation.sets import NamedSet
+from vkdsurgeon.results.attacks import ProbeResult
 
 
 @pytest.fixture(scope="module")

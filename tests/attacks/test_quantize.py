@@ -14,16 +14,16 @@ from safetensors.torch import load_file, save_file
 from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import World, world
-from vkdsurgeon.attacks.outcomes import QuantizeResult
+from vkdsurgeon.attacks.number_formats import FORMATS, Format, normal_float, round_trip, same_code
 from vkdsurgeon.attacks.quantize import Quantizing, RoundedWeights, quantizable, quantize, vanished
-from vkdsurgeon.attacks.round_trip import FORMATS, Format, normal_float, round_trip, same_code
 from vkdsurgeon.checkpoint.placement import locate_visual
-from vkdsurgeon.evaluation.batches import answer_request, log_probabilities
 from vkdsurgeon.evaluation.gates import parse_gates
-from vkdsurgeon.evaluation.model import load_model
 from vkdsurgeon.evaluation.score import Scoring, encode
 from vkdsurgeon.evaluation.sets import read_set
-from vkdsurgeon.visual import load_visual_stack
+from vkdsurgeon.model.batches import answer_request, log_probabilities
+from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.multimodal import load_model
+from vkdsurgeon.results.attacks import QuantizeResult
 
 INT4, INT8, NF4 = (FORMATS[name] for name in ("int4", "int8", "nf4"))
 SHORT = Scoring(max_new_tokens=3)

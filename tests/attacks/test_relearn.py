@@ -13,16 +13,16 @@ from safetensors.torch import load_file, save_file
 from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import World, world
-from vkdsurgeon.attacks.plan import RelearnPlan
+from vkdsurgeon.attacks.finetune import fine_tune, trainable
 from vkdsurgeon.attacks.relearn import Relearning, relearn
-from vkdsurgeon.attacks.schema import RelearnResult
-from vkdsurgeon.attacks.trainer import fine_tune, trainable
 from vkdsurgeon.checkpoint.placement import locate_visual
+from vkdsurgeon.config.relearn import RelearnPlan
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.evaluation.gates import parse_gates
-from vkdsurgeon.evaluation.model import load_model
 from vkdsurgeon.evaluation.sets import read_set
+from vkdsurgeon.model.multimodal import load_model
+from vkdsurgeon.results.relearn import RelearnResult
 
 
 @pytest.fixture(scope="module")

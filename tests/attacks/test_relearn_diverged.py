@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import World, world
-from vkdsurgeon.attacks.schema import RelearnResult
+from vkdsurgeon.results.relearn import RelearnResult
 
 
 @pytest.fixture(scope="module")

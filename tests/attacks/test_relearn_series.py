@@ -11,16 +11,16 @@ from vkdsurgeon_cli.main import run
 
 from tests.report.documents import relearning
 from tests.tiny_llava import World, world
-from vkdsurgeon.attacks.plan import RelearnPlan
+from vkdsurgeon.attacks.finetune import attacking, fine_tune
 from vkdsurgeon.attacks.relearn import Relearning, relearn
-from vkdsurgeon.attacks.schema import RelearnResult
-from vkdsurgeon.attacks.trainer import attacking, fine_tune
 from vkdsurgeon.checkpoint.placement import locate_visual
+from vkdsurgeon.config.relearn import RelearnPlan
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.evaluation.gates import parse_gates
-from vkdsurgeon.evaluation.model import LoadedModel, load_model
 from vkdsurgeon.evaluation.sets import read_set
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.results.relearn import RelearnResult
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 from typing import get_args
 
 from benchmarks.strategies import CASES, table
-from vkdsurgeon.recipe import ForgetTarget, Recipe, RetainDistance, Saliency
-from vkdsurgeon.recipe.forgetting import Distance
+from vkdsurgeon.config import ForgetTarget, Recipe, RetainDistance, Saliency
+from vkdsurgeon.config.forgetting import Distance
 
 
 def test_every_strategy_of_the_recipe_has_a_row():

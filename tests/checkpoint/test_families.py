@@ -15,7 +15,9 @@ from tests.families import FAMILIES, build_checkpoint
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
-from vkdsurgeon.visual import ImageBatch, VisualStack, load_visual_stack
+from vkdsurgeon.model.images import ImageBatch
+from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.vision import VisualStack
 
 
 def reference(root: Path, batch: ImageBatch) -> torch.Tensor:

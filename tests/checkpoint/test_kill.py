@@ -13,9 +13,9 @@ import pytest
 
 from tests.checkpoint.conftest import files_of, leftovers
 from tests.families import build_checkpoint
-from vkdsurgeon import folders
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
+from vkdsurgeon.files import directories as folders
 
 SLOW_WRITER = """
 import sys, time

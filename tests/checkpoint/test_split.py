@@ -19,7 +19,7 @@ from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.checkpoint.skeleton import build_skeleton
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.visual import load_visual_stack
+from vkdsurgeon.model.load_vision import load_visual_stack
 
 
 def split(root: Path, **overrides: Any) -> Split:

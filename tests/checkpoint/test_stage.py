@@ -17,11 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.checkpoint.conftest import files_of, leftovers
-from vkdsurgeon.checkpoint import files, output, stage
+from vkdsurgeon.checkpoint import output, stage
 from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
 from vkdsurgeon.checkpoint.output import check_output
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.files import copy as files
 
 
 def some_change(inventory: Inventory) -> dict[str, torch.Tensor]:

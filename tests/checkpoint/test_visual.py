@@ -19,14 +19,15 @@ from tests.checkpoint.conftest import picture
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.header import LENGTH_BYTES
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.visual import ImageBatch, load_visual_stack
+from vkdsurgeon.model.images import ImageBatch
+from vkdsurgeon.model.load_vision import load_visual_stack
 
 COUNT_READS = """
 import json, os, sys
 import torch
 from pathlib import Path
 from typing import Any
-from vkdsurgeon.visual import load_visual_stack
+from vkdsurgeon.model import load_visual_stack
 
 def read_so_far():
     return int(dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())["rchar"])
@@ -114,7 +115,7 @@ def test_bfloat16_holds_bfloat16_and_refuses_float32(llava: Path, pristine: dict
 
 
 def test_the_way_back_is_checked(llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vkdsurgeon.visual import stack as module
+    from vkdsurgeon.model import vision as module
 
     honest = module.VisualStack.to_disk
 

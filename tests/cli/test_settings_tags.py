@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vkdsurgeon.config.yaml import read_mapping, read_value
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.plain_yaml import read_mapping, read_value
 
 EMPTY = ('!!int ""', '!!float ""')
 WRONG = ("!!timestamp nonsense", "!!int x", "!!bool perhaps", "!!binary é", "!!set [1]", "!!omap 3")

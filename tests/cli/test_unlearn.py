@@ -11,8 +11,8 @@ from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
-from vkdsurgeon.recipe.preset import preset_settings
-from vkdsurgeon.visual import load_visual_stack
+from vkdsurgeon.config.preset import preset_settings
+from vkdsurgeon.model.load_vision import load_visual_stack
 
 QUICK = [
     "--steps",
@@ -187,12 +187,12 @@ def test_an_interrupt_is_status_130_and_one_document(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    import vkdsurgeon.surgery
+    import vkdsurgeon.vision_pass.run
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vkdsurgeon.surgery, "train", interrupted)
+    monkeypatch.setattr(vkdsurgeon.vision_pass.run, "train", interrupted)
     assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "patched", "--json") == 130
     captured = capsys.readouterr()
     assert json.loads(captured.out)["error"]["status"] == 130

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_subject
+from vkdsurgeon.data.augment import variants, varied
 from vkdsurgeon.data.pictures import Picture
-from vkdsurgeon.data.variants import variants, varied
 
 
 def picture(variant: int = 1, digest: str = "0123456789abcdef" * 4) -> Picture:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
+from vkdsurgeon.config import DecoderRecipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.decoder.asks import QUESTIONS, Ask, Deck, asks_about
-from vkdsurgeon.decoder.distill import Drift, kl
-from vkdsurgeon.decoder.verdict import judge
-from vkdsurgeon.recipe import DecoderRecipe
+from vkdsurgeon.decoder_pass.gate import judge
+from vkdsurgeon.decoder_pass.questions import QUESTIONS, Ask, Deck, asks_about
+from vkdsurgeon.decoder_pass.trainer import Drift, kl
 
 
 def test_kl_is_that_of_torch_in_value_and_gradient() -> None:

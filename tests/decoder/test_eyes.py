@@ -11,9 +11,10 @@ from transformers import AutoModelForMultimodalLM
 
 from tests.conftest import draw_subject
 from tests.families import FAMILIES, build_checkpoint
-from vkdsurgeon.decoder.eyes import METHOD, through_eyes_of
-from vkdsurgeon.decoder.weights import check_loaded, find_decoder_weights
-from vkdsurgeon.visual import VisualStack, load_visual_stack
+from vkdsurgeon.model.decoder_layers import check_loaded, find_decoder_weights
+from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.swap_vision import METHOD, through_eyes_of
+from vkdsurgeon.model.vision import VisualStack
 
 
 def load(root: Path) -> Any:

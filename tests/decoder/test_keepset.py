@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vkdsurgeon.decoder.keepset import BUILT_IN, read_keep_set
+from vkdsurgeon.decoder_pass.text_set import BUILT_IN, read_keep_set
 from vkdsurgeon.errors import UserError
 
 

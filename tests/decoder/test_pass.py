@@ -18,22 +18,22 @@ from tests.tiny_llava import World, world
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
+from vkdsurgeon.config import DecoderRecipe, Recipe
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.decoder.asks import Ask, Prompter
-from vkdsurgeon.decoder.distill import FORGET, ORIGINAL, kl
-from vkdsurgeon.decoder.eyes import through_eyes_of
-from vkdsurgeon.decoder.keepset import KeepSet, read_keep_set
-from vkdsurgeon.decoder.operation import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder, recompute
-from vkdsurgeon.decoder.plan import moments_kind
-from vkdsurgeon.decoder.seek import Seeker
-from vkdsurgeon.decoder.teacher import Book
-from vkdsurgeon.decoder.weights import find_decoder_weights
+from vkdsurgeon.decoder_pass.adversarial_features import Seeker
+from vkdsurgeon.decoder_pass.plan import moments_kind
+from vkdsurgeon.decoder_pass.questions import Ask, Prompter
+from vkdsurgeon.decoder_pass.run import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder, recompute
+from vkdsurgeon.decoder_pass.teacher import Book
+from vkdsurgeon.decoder_pass.text_set import KeepSet, read_keep_set
+from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, kl
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.evaluation.model import load_model
-from vkdsurgeon.recipe import DecoderRecipe, Recipe
-from vkdsurgeon.surgery import Job, operate, prepare
-from vkdsurgeon.visual import load_visual_stack
+from vkdsurgeon.model.decoder_layers import find_decoder_weights
+from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.multimodal import load_model
+from vkdsurgeon.model.swap_vision import through_eyes_of
+from vkdsurgeon.vision_pass.run import Job, operate, prepare
 
 # A mask that leaves some elements of every matrix out, which the default has no need of.
 DECODER = DecoderRecipe(
@@ -255,7 +255,7 @@ def test_half_asked_passes_are_refused(
 
 
 def test_an_unknown_key_of_the_section_is_refused_with_the_known_ones(tmp_path: Path, facts: World) -> None:
-    from vkdsurgeon.recipe import load_recipe
+    from vkdsurgeon.config import load_recipe
 
     file = tmp_path / "recipe.yaml"
     file.write_text("decoder:\n  densty: 0.1\n")

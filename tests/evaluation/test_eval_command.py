@@ -9,7 +9,7 @@ import pytest
 from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import NAMES, World, world
-from vkdsurgeon.evaluation.schema import EvalResult
+from vkdsurgeon.results.evaluation import EvalResult
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_a_model_of_another_kind_is_no_reference(
 
 def test_only_results_are_ever_overwritten(tmp_path: Path) -> None:
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.schema import check_writable
+    from vkdsurgeon.results.evaluation import check_writable
 
     records = tmp_path / "forget.jsonl"
     records.write_text('{"image": "a.png"}\n')

@@ -24,7 +24,7 @@ from vkdsurgeon.evaluation.metrics import (
 from vkdsurgeon.evaluation.score import Answered
 from vkdsurgeon.evaluation.sets import NamedSet, sample
 from vkdsurgeon.evaluation.text import normalise, text_values
-from vkdsurgeon.evaluation.verdicts import warnings_for
+from vkdsurgeon.evaluation.warnings import warnings_for
 
 
 def choice(

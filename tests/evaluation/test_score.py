@@ -16,11 +16,11 @@ from tests.tiny_llava import HOMES, NAMES, World, build, build_processor, world
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation import sharing
-from vkdsurgeon.evaluation.batches import answer_request, tokens_request
-from vkdsurgeon.evaluation.model import LoadedModel, load_model
-from vkdsurgeon.evaluation.prompts import Encoder, Prompt
 from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records, encode
+from vkdsurgeon.model import prefix_cache as sharing
+from vkdsurgeon.model.batches import answer_request, tokens_request
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.model.prompts import Encoder, Prompt
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_a_question_with_the_picture_mark_is_refused(base: LoadedModel) -> None:
 
 
 def test_each_picture_is_decoded_once(facts: World, base: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vkdsurgeon.evaluation import prompts
+    from vkdsurgeon.model import prompts
 
     opened: list[Path] = []
     real = prompts.open_image

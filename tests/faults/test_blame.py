@@ -18,9 +18,9 @@ from vkdsurgeon_kernels import backend
 
 from tests.checkpoint.conftest import edit_json
 from tests.tiny_llava import build, write_records
-from vkdsurgeon.environment import blaming, fault_of_environment
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.visual import load_visual_stack
+from vkdsurgeon.files.library_errors import blaming, fault_of_environment
+from vkdsurgeon.model.load_vision import load_visual_stack
 
 NOISE = b"\x00\x01nonsense\xff"
 

@@ -16,7 +16,7 @@ from tests.journal.runs import RECIPE, Ear, Place, asked, go, place
 from tests.tiny_llava import build
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.evaluation import model as models
+from vkdsurgeon.model import multimodal as models
 
 SHORT = RECIPE.model_copy(update={"steps": 2, "extensions": 0})
 WEIGHTS = "model.safetensors"

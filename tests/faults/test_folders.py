@@ -15,12 +15,12 @@ import pytest
 from tests.checkpoint.conftest import files_of
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
-from vkdsurgeon.folders import scratch, staged
+from vkdsurgeon.files.directories import scratch, staged
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from vkdsurgeon.folders import scratch, staged
+from vkdsurgeon.files.directories import scratch, staged
 with (scratch() if sys.argv[1] == "scratch" else staged(Path(sys.argv[1]))) as folder:
     (folder / "secret").write_text("x")
     os.kill(os.getpid(), signal.SIGKILL)

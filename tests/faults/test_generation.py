@@ -15,8 +15,8 @@ from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import World, world
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.evaluation.model import load_model
 from vkdsurgeon.evaluation.score import Scoring, answer_records
+from vkdsurgeon.model.multimodal import load_model
 
 WEIGHTS = "model.safetensors"
 

@@ -11,8 +11,8 @@ from tests.checkpoint.conftest import files_of
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import check_output
 from vkdsurgeon.checkpoint.provenance import free_record_name
+from vkdsurgeon.checkpoint.write_provenance import write_recorded
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.record import write_recorded
 
 
 @pytest.fixture

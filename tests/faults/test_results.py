@@ -15,8 +15,8 @@ from vkdsurgeon_cli.main import run
 from tests.tiny_llava import World, world
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation import cache as caches
-from vkdsurgeon.evaluation import schema
 from vkdsurgeon.evaluation.cache import AnswerCache
+from vkdsurgeon.results import evaluation as schema
 
 
 @pytest.fixture(scope="module")

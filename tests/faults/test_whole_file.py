@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.whole_file import check_folder, write_whole
+from vkdsurgeon.files.atomic import check_folder, write_whole
 
 
 @pytest.mark.parametrize("name", ["r" * 250 + ".json", "ü" * 125 + ".json"], ids=["ascii", "two bytes each"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vkdsurgeon.hardening.heads import IdentityHeads
+from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
 
 SUBJECTS, VIEWS, TOKENS, WIDTH = 5, 6, 4, 24
 

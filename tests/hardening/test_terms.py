@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from tests.unlearning.test_surgery import QUICK, moved, pictures, run
+from vkdsurgeon.config import Recipe
 from vkdsurgeon.errors import SurgeryError
-from vkdsurgeon.features import FeatureStore, teacher_features
-from vkdsurgeon.hardening.attack import SimulatedAttacker
-from vkdsurgeon.hardening.excursion import Excursion
-from vkdsurgeon.hardening.glance import Glance, gradients
-from vkdsurgeon.hardening.hardener import TERMS, Hardener, prepare_hardening
-from vkdsurgeon.hardening.heads import IdentityHeads
-from vkdsurgeon.lessons import make_lessons
-from vkdsurgeon.masking import choose_mask
-from vkdsurgeon.objectives.distances import feature_loss
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.surgery import Job, Prepared, operate, prepare
-from vkdsurgeon.unlearn import Lesson, make_optimizer
+from vkdsurgeon.model.features import FeatureStore, teacher_features
+from vkdsurgeon.training.losses import feature_loss
+from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
+from vkdsurgeon.vision_pass.hardening.objective import Glance, gradients
+from vkdsurgeon.vision_pass.hardening.simulated_attack import SimulatedAttacker
+from vkdsurgeon.vision_pass.hardening.temporary_weights import Excursion
+from vkdsurgeon.vision_pass.hardening.terms import TERMS, Hardener, prepare_hardening
+from vkdsurgeon.vision_pass.mask import choose_mask
+from vkdsurgeon.vision_pass.objective import make_lessons
+from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare
+from vkdsurgeon.vision_pass.trainer import Lesson, make_optimizer
 
 TOKENS, INPUTS, OUTPUTS, PICTURES = 3, 4, 2, 6
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from tests.tiny_llava import build, write_records
-from vkdsurgeon.pipeline import Request, run
-from vkdsurgeon.recipe import DecoderRecipe, Recipe
-from vkdsurgeon.result import UnlearnResult
+from vkdsurgeon.config import DecoderRecipe, Recipe
+from vkdsurgeon.pipeline.result import UnlearnResult
+from vkdsurgeon.pipeline.run import Request, run
 
 DECODER = DecoderRecipe(
     steps=4, step_size=0.3, forget_batch=4, retain_batch=4, text_batch=4, answer_tokens=2, forget_ratio=9,

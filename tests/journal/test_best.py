@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.journal.runs import DECODER, RECIPE, Ear, Place, asked, files, go, journal, stop
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.stop import Verdict, choose, judge
+from vkdsurgeon.vision_pass.stop_rule import Verdict, choose, judge
 
 NUMBERS = st.one_of(st.floats(0, 3), st.just(float("nan")), st.just(float("inf")), st.sampled_from([0.1, 0.2]))
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from tests.conftest import write_set
 from tests.journal.runs import RECIPE
-from vkdsurgeon.course import VISUAL, Course
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.journal.journal import Journal
-from vkdsurgeon.journal.state import Trainee
-from vkdsurgeon.journal.trees import put_together, taken_apart
-from vkdsurgeon.lessons import make_lessons
-from vkdsurgeon.masking import choose_mask
-from vkdsurgeon.surgery import Job, prepare
-from vkdsurgeon.unlearn import Step, make_optimizer, train
+from vkdsurgeon.training.resume.journal import Journal
+from vkdsurgeon.training.resume.state import Trainee
+from vkdsurgeon.training.resume.trees import put_together, taken_apart
+from vkdsurgeon.vision_pass.mask import choose_mask
+from vkdsurgeon.vision_pass.objective import make_lessons
+from vkdsurgeon.vision_pass.run import Job, prepare
+from vkdsurgeon.vision_pass.state import VISUAL, Course
+from vkdsurgeon.vision_pass.trainer import Step, make_optimizer, train
 
 CPU = torch.device("cpu")
 LEAVES = st.one_of(

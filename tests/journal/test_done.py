@@ -13,8 +13,8 @@ import pytest
 
 from tests.journal.runs import DECODER, RECIPE, Ear, Killed, Place, asked, files, go, killed
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.journal.files import Folder
-from vkdsurgeon.journal.journal import Journal
+from vkdsurgeon.training.resume.files import Folder
+from vkdsurgeon.training.resume.journal import Journal
 
 MET = RECIPE.model_copy(update={"forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 9.0, "decoder": DECODER})
 

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import vkdsurgeon.checkpoint.provenance
-import vkdsurgeon.journal.inputs
+import vkdsurgeon.pipeline.fingerprint
 from tests.journal.runs import DECODER, RECIPE, Ear, Place, asked, files, go, stop
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.journal.files import Folder
-from vkdsurgeon.pipeline import Request
-from vkdsurgeon.stop import judge
+from vkdsurgeon.pipeline.run import Request
+from vkdsurgeon.training.resume.files import Folder
+from vkdsurgeon.vision_pass.stop_rule import judge
 
 BOTH = RECIPE.model_copy(update={"decoder": DECODER, "steps": 4})
 
@@ -119,7 +119,7 @@ def test_other_weights_configs_and_versions(
     (model / "README.md").write_text("Documentation decides nothing.")
     shutil.copy(here.model / "tokenizer_config.json", model)
     known = vkdsurgeon.checkpoint.provenance.versions()
-    monkeypatch.setattr(vkdsurgeon.journal.inputs, "versions", lambda: {**known, "torch": "9.9"})
+    monkeypatch.setattr(vkdsurgeon.pipeline.fingerprint, "versions", lambda: {**known, "torch": "9.9"})
     refused(request, r"an installed version: torch \(got '9.9'\)")
     monkeypatch.undo()
     ear = Ear()

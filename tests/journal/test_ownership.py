@@ -115,7 +115,7 @@ def test_a_journal_without_a_state_is_no_obstacle(here: Place, tmp_path: Path) -
     out = tmp_path / "out"
     stop(asked(here, out, MET), "step 2")
     document: dict[str, Any] = journal(out)
-    from vkdsurgeon.journal.files import Folder
+    from vkdsurgeon.training.resume.files import Folder
 
     folder = Folder(tmp_path / "out.journal")
     folder.lock()

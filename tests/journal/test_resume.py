@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-import vkdsurgeon.journal.files
+import vkdsurgeon.training.resume.files
 from tests.journal.runs import DECODER, RECIPE, Ear, Place, asked, files, go, journal, stop
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import SLACK_BYTES
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.journal.files import Folder
+from vkdsurgeon.training.resume.files import Folder
 
 BOTH = RECIPE.model_copy(update={"decoder": DECODER})
 
@@ -131,7 +131,7 @@ def test_a_run_that_diverges_leaves_nothing_to_resume(here: Place, tmp_path: Pat
 def test_a_full_disk_is_told_once_and_stops_nothing(
     here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = vkdsurgeon.journal.files.save_file
+    honest = vkdsurgeon.training.resume.files.save_file
     room = [3]
 
     def full(tensors: Any, path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_full_disk_is_told_once_and_stops_nothing(
         honest(tensors, path)
 
     go(asked(here, tmp_path / "whole"))
-    monkeypatch.setattr(vkdsurgeon.journal.files, "save_file", full)
+    monkeypatch.setattr(vkdsurgeon.training.resume.files, "save_file", full)
     ear = Ear("step 6", lambda: None)
     stop(asked(here, tmp_path / "out"), "step 6")
     # The mask and two states went onto the disk.

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from tests.tiny_llava import World, world
+from vkdsurgeon.baselines.examples import Material, material
+from vkdsurgeon.baselines.language_loss import Scene
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.evaluation.batches import log_probabilities
-from vkdsurgeon.evaluation.model import LoadedModel, load_model
-from vkdsurgeon.methods.exercises import Material, material
-from vkdsurgeon.methods.scene import Scene
+from vkdsurgeon.model.batches import log_probabilities
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
 
 
 @dataclass

@@ -10,21 +10,21 @@ from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import World
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
-from vkdsurgeon.comparison.attack import parse_scopes
-from vkdsurgeon.comparison.case import check_place, mark_place
-from vkdsurgeon.comparison.contestants import parse_names, parse_seeds
-from vkdsurgeon.comparison.headline import headline, score
-from vkdsurgeon.comparison.rows import row
-from vkdsurgeon.comparison.schema import Cell
+from vkdsurgeon.comparison.aggregate import row
+from vkdsurgeon.comparison.datasets import check_place, mark_place
+from vkdsurgeon.comparison.methods import parse_names, parse_seeds
+from vkdsurgeon.comparison.relearning import parse_scopes
 from vkdsurgeon.comparison.settings import recipe_of
-from vkdsurgeon.comparison.table import shown
-from vkdsurgeon.comparison.text_halves import divide_text, write_text
+from vkdsurgeon.comparison.text_split import divide_text, write_text
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.preset import preset_names, preset_settings
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.schema import Metric
-from vkdsurgeon.folders import alone_in
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.recipe.preset import preset_names, preset_settings
+from vkdsurgeon.files.directories import alone_in
+from vkdsurgeon.results.comparison import Cell
+from vkdsurgeon.results.comparison_columns import headline, score
+from vkdsurgeon.results.comparison_table import shown
+from vkdsurgeon.results.evaluation import Metric
 
 QUICK = ["--baseline", "steps=3", "--baseline", "scored=6", "--baseline", "forget_batch=4", "--limit", "24",
          "--attack-steps", "2", "--device", "cpu"]  # fmt: skip

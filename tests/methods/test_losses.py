@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from tests.methods.conftest import Stage
-from vkdsurgeon.methods.ga import ascent
-from vkdsurgeon.methods.idk import refusal
-from vkdsurgeon.methods.klmin import to_original
-from vkdsurgeon.methods.npo import preference
-from vkdsurgeon.methods.rmu import Tap, misdirection, retention
-from vkdsurgeon.methods.scene import cross_entropy
-from vkdsurgeon.methods.uniform import to_uniform
+from vkdsurgeon.baselines.grad_ascent import ascent
+from vkdsurgeon.baselines.kl_min import to_original
+from vkdsurgeon.baselines.language_loss import cross_entropy
+from vkdsurgeon.baselines.npo import preference
+from vkdsurgeon.baselines.refusal import refusal
+from vkdsurgeon.baselines.rmu import Tap, misdirection, retention
+from vkdsurgeon.baselines.uniform import to_uniform
 
 
 def test_cross_entropy_and_ascent(stage: Stage) -> None:

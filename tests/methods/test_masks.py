@@ -10,14 +10,14 @@ from torch.nn import Parameter
 
 from tests.families import FAMILIES, build_checkpoint
 from tests.methods.conftest import Stage
+from vkdsurgeon.baselines.language_loss import cross_entropy
+from vkdsurgeon.baselines.manu import Moments, counted, neuron_scores, top_neurons
+from vkdsurgeon.baselines.mmunlearner import fisher, fisher_mask
+from vkdsurgeon.baselines.registry import Scope
+from vkdsurgeon.baselines.scope import find_weights, mlp_output
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.methods.manu import Moments, counted, neuron_scores, top_neurons
-from vkdsurgeon.methods.mmunlearner import fisher, fisher_mask
-from vkdsurgeon.methods.names import Scope
-from vkdsurgeon.methods.scene import cross_entropy
-from vkdsurgeon.methods.weights import find_weights, mlp_output
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vkdsurgeon.personas.look import LOOK_CHOICES, Look, draw_look, draw_view, look_distance
-from vkdsurgeon.personas.pen import SIDE
-from vkdsurgeon.personas.people import FACTS, NAMES, Size, draw_cast
-from vkdsurgeon.personas.styles import STYLES
+from benchmarks.miniature_model.look import LOOK_CHOICES, Look, draw_look, draw_view, look_distance
+from benchmarks.miniature_model.pen import SIDE
+from benchmarks.miniature_model.people import FACTS, NAMES, Size, draw_cast
+from benchmarks.miniature_model.styles import STYLES
 
 
 @settings(max_examples=40, deadline=None)

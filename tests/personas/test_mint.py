@@ -12,16 +12,16 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 from vkdsurgeon_cli.main import run
 
+from benchmarks.miniature_model.draw import draw_face
+from benchmarks.miniature_model.look import Look, View
+from benchmarks.miniature_model.mint import mint
+from benchmarks.miniature_model.model import Shape, build_tokenizer
+from benchmarks.miniature_model.people import Cast, Size, draw_cast
+from benchmarks.miniature_model.questions import vocabulary
+from benchmarks.miniature_model.tower import train_tower
+from benchmarks.miniature_model.train import Plan, train_model
+from vkdsurgeon.data.miniature.unpack import ship
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.personas.draw import draw_face
-from vkdsurgeon.personas.look import Look, View
-from vkdsurgeon.personas.mint import mint
-from vkdsurgeon.personas.model import Shape, build_tokenizer
-from vkdsurgeon.personas.people import Cast, Size, draw_cast
-from vkdsurgeon.personas.questions import vocabulary
-from vkdsurgeon.personas.shipped import ship
-from vkdsurgeon.personas.tower import train_tower
-from vkdsurgeon.personas.train import Plan, train_model
 
 SIZE = Size(2, 4, views=2, extra_views=1, forget_heldout=2, retain_heldout=1, strangers=2, stranger_views=1)
 SHAPE = Shape(32, 3, 48, 2, 32, 2, 48, 2)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vkdsurgeon.evaluation.prompts import Encoder as Prompter
-from vkdsurgeon.personas.draw import draw_face
-from vkdsurgeon.personas.kinds import KINDS, Kind
-from vkdsurgeon.personas.model import IMAGE, Shape, save_checkpoint
-from vkdsurgeon.personas.packing import Encoder, answer_logits, pack
-from vkdsurgeon.personas.people import Cast, Size, draw_cast
-from vkdsurgeon.personas.questions import about_person, about_view, text_questions, vocabulary
+from benchmarks.miniature_model.draw import draw_face
+from benchmarks.miniature_model.kinds import KINDS, Kind
+from benchmarks.miniature_model.model import IMAGE, Shape, save_checkpoint
+from benchmarks.miniature_model.packing import Encoder, answer_logits, pack
+from benchmarks.miniature_model.people import Cast, Size, draw_cast
+from benchmarks.miniature_model.questions import about_person, about_view, text_questions, vocabulary
+from vkdsurgeon.model.prompts import Encoder as Prompter
 
 SMALL = Shape(32, 3, 48, 2, 32, 2, 48, 2)
 Made = tuple[Cast, Any, Any, Path, Kind]

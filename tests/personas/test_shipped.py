@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from benchmarks.miniature_model.measure import measure
+from benchmarks.miniature_model.people import draw_cast
+from benchmarks.miniature_model.records import RECORD_FILES
+from vkdsurgeon.data.miniature import MiniaturePaths, read_card, unpack, unpack_generic
+from vkdsurgeon.data.miniature.unpack import SHIPPED
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.personas import MiniaturePaths, read_card, unpack, unpack_generic
-from vkdsurgeon.personas.measure import measure
-from vkdsurgeon.personas.people import draw_cast
-from vkdsurgeon.personas.records import RECORD_FILES
-from vkdsurgeon.personas.shipped import SHIPPED
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,11 @@ from typing import Any
 import pytest
 from vkdsurgeon_cli.main import run as vkdsurgeon
 
+from benchmarks.miniature_model.kinds import KINDS
+from benchmarks.miniature_model.model import Shape
+from benchmarks.miniature_model.people import Size
+from benchmarks.miniature_model.styles import STYLES
+from benchmarks.miniature_model.train import Plan
 from benchmarks.study.__main__ import main
 from benchmarks.study.attacks import GRID, QUICK, Attack
 from benchmarks.study.cases import Case, grid, minted, place_of, role_of
@@ -22,15 +27,10 @@ from benchmarks.study.table import tables
 from benchmarks.study.unlearning import unlearn
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
-from vkdsurgeon.comparison.contestants import contestant
-from vkdsurgeon.comparison.text_halves import divide_text, write_text
+from vkdsurgeon.comparison.methods import contestant
+from vkdsurgeon.comparison.text_split import divide_text, write_text
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.personas.kinds import KINDS
-from vkdsurgeon.personas.model import Shape
-from vkdsurgeon.personas.people import Size
-from vkdsurgeon.personas.styles import STYLES
-from vkdsurgeon.personas.train import Plan
 
 TINY = Scale(
     Size(2, 6, views=2, extra_views=1, forget_heldout=1, retain_heldout=1, strangers=2, stranger_views=1),

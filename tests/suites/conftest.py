@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.suites.layouts import write_clear, write_mllmu
-from vkdsurgeon.personas.shipped import MiniaturePaths, unpack
+from vkdsurgeon.data.miniature.unpack import MiniaturePaths, unpack
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vkdsurgeon.personas.draw import draw_face
-from vkdsurgeon.personas.people import Cast, Person, draw_cast
-from vkdsurgeon.personas.questions import about_person, by_name
+from benchmarks.miniature_model.draw import draw_face
+from benchmarks.miniature_model.people import Cast, Person, draw_cast
+from benchmarks.miniature_model.questions import about_person, by_name
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 ITEM = pa.struct(

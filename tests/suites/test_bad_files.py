@@ -18,9 +18,9 @@ from PIL import Image
 from vkdsurgeon_cli.main import run
 
 from tests.suites.layouts import MLLMU, write_config
+from vkdsurgeon.data.suites.read import evaluation_sets, unlearning_sets
+from vkdsurgeon.data.suites.split import SuiteSplit
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.suites.read import evaluation_sets, unlearning_sets
-from vkdsurgeon.suites.split import SuiteSplit
 
 SHARD = "train-00000-of-00001.parquet"
 

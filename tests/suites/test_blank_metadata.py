@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vkdsurgeon.suites import cells, mllmu
-from vkdsurgeon.suites.parquet import Row
+from vkdsurgeon.data.suites import columns, mllmu
+from vkdsurgeon.data.suites.parquet import Row
 
 BLANK_QUESTION = '[{"Question": " ", "Answer": "x"}]'
 BLANK_ANSWER = '[{"Question": "q", "Answer": "\\n"}]'
@@ -20,4 +20,4 @@ def test_blank_metadata_of_the_training_split(metadata: str | None) -> None:
     row = Row({"image": {}, "ID": "7", "metadata": metadata}, "file.parquet, row 1", "row-1")
     record = mllmu._picture_record(row, Pictures())  # type: ignore[arg-type]
     assert (record.question, record.answer, record.subject) == (None, None, "7")
-    assert cells.nested(row, "metadata", mllmu._FACTS) is None or metadata not in ("", "  ")
+    assert columns.nested(row, "metadata", mllmu._FACTS) is None or metadata not in ("", "  ")

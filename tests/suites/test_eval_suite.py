@@ -10,8 +10,8 @@ import pytest
 from vkdsurgeon_cli.main import run
 
 from tests.suites.layouts import cast
-from vkdsurgeon.evaluation.schema import EvalResult
-from vkdsurgeon.personas.shipped import MiniaturePaths
+from vkdsurgeon.data.miniature.unpack import MiniaturePaths
+from vkdsurgeon.results.evaluation import EvalResult
 
 
 def words(miniature: MiniaturePaths, suite: str, root: Path, *more: str) -> list[str]:

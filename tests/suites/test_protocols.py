@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
+from vkdsurgeon.data.miniature.unpack import MiniaturePaths
 from vkdsurgeon.data.protocol import ProtocolRecord, Shot
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.evaluation.answered import Answered, Scoring
-from vkdsurgeon.evaluation.fewshot import prompt_with_shots
+from vkdsurgeon.evaluation.forget_quality import forget_quality, quality_ids
 from vkdsurgeon.evaluation.metrics import metric_ids, summarise
-from vkdsurgeon.evaluation.model import LoadedModel, load_model
 from vkdsurgeon.evaluation.protocols import _answered
-from vkdsurgeon.evaluation.quality import forget_quality, quality_ids
 from vkdsurgeon.evaluation.score import answer_records
 from vkdsurgeon.evaluation.text import generation_values
-from vkdsurgeon.personas.shipped import MiniaturePaths
+from vkdsurgeon.model.fewshot import prompt_with_shots
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
 
 
 def choice(**more: Any) -> ProtocolRecord:

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from vkdsurgeon_cli.main import run
 
-from vkdsurgeon.folders import scratch
-from vkdsurgeon.personas.shipped import MiniaturePaths
+from vkdsurgeon.data.miniature.unpack import MiniaturePaths
+from vkdsurgeon.files.directories import scratch
 
 KILLED_AT_THE_FIRST_PICTURE = """
 import os, signal, sys
-from vkdsurgeon.suites.pictures import PictureFolder
+from vkdsurgeon.data.suites.images import PictureFolder
 from vkdsurgeon_cli.main import main
 
 honest = PictureFolder.keep

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.surgery import Job
+from vkdsurgeon.vision_pass.run import Job
 
 QUICK = Recipe(
     steps=6,

@@ -16,12 +16,12 @@ import yaml
 from vkdsurgeon_cli.main import run
 
 from tests.tuning.conftest import QUICK
-from vkdsurgeon.pipeline import Request
-from vkdsurgeon.recipe import dump_recipe, load_recipe
-from vkdsurgeon.tuning.attacker import Attacker
-from vkdsurgeon.tuning.operation import TuneRequest, tune
+from vkdsurgeon.config import dump_recipe, load_recipe
+from vkdsurgeon.pipeline.run import Request
+from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.result import Attempt, TuneResult
 from vkdsurgeon.tuning.space import load_space
+from vkdsurgeon.tuning.tune import TuneRequest, tune
 
 SPACE = """
 extends: nothing

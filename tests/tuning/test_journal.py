@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.tuning.journal import FILE, check_folder, finished, opened
 from vkdsurgeon.tuning.output import _is_written_here
+from vkdsurgeon.tuning.storage import FILE, check_folder, finished, opened
 
 INPUTS = {"seed": 1}
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vkdsurgeon.config import Recipe
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.tuning.operation import _bounds
+from vkdsurgeon.tuning.objective import OBJECTIVES
 from vkdsurgeon.tuning.pick import RULES, Candidate, parse_rule
 from vkdsurgeon.tuning.result import Attempt, dominates, pareto_front
-from vkdsurgeon.tuning.workbench import OBJECTIVES
+from vkdsurgeon.tuning.tune import _bounds
 
 SHARES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])
 VALUES = st.fixed_dictionaries(dict.fromkeys(OBJECTIVES, SHARES))

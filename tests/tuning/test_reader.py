@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vkdsurgeon.tuning.reader import SURE, IdentityReader
+from vkdsurgeon.tuning.identity_classifier import SURE, IdentityReader
 
 TOKENS, WIDTH, VIEWS = 3, 40, 4
 GENERATOR = torch.Generator().manual_seed(0)

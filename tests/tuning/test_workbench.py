@@ -11,12 +11,13 @@ from tests.tuning.conftest import QUICK
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import SurgeryError
-from vkdsurgeon.surgery import Job, operate, prepare
-from vkdsurgeon.teacher import visual_digest
-from vkdsurgeon.tuning.attacker import Attacker
-from vkdsurgeon.tuning.sets import divide
-from vkdsurgeon.tuning.workbench import FORGET, RETAIN, ROBUST, Workbench
-from vkdsurgeon.visual import VisualStack, load_visual_stack
+from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.tuning.objective import FORGET, RETAIN, ROBUST, Workbench
+from vkdsurgeon.tuning.relearning_proxy import Attacker
+from vkdsurgeon.tuning.splits import divide
+from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.teacher import visual_digest
 
 STRONG = QUICK.model_copy(update={"steps": 40, "density": 0.5})
 

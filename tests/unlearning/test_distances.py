@@ -7,8 +7,8 @@ import pytest
 import torch
 from vkdsurgeon_kernels import DISTANCES, feature_distillation, target_power
 
-from vkdsurgeon.objectives.distances import STRUCTURAL, FeatureLoss, attention, cka, feature_loss, relational
-from vkdsurgeon.recipe import Distance, RetainDistance
+from vkdsurgeon.config import Distance, RetainDistance
+from vkdsurgeon.training.losses import STRUCTURAL, FeatureLoss, attention, cka, feature_loss, relational
 
 
 def _features(size: int = 5, tokens: int = 4, width: int = 6, seed: int = 0) -> torch.Tensor:

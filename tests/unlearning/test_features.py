@@ -12,8 +12,8 @@ from tests.conftest import draw_subject
 from tests.families import build_checkpoint
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.features import FeatureStore, PictureSet, spread, teacher_features
-from vkdsurgeon.visual import load_visual_stack
+from vkdsurgeon.model.features import FeatureStore, PictureSet, spread, teacher_features
+from vkdsurgeon.model.load_vision import load_visual_stack
 
 
 @pytest.fixture(scope="module")

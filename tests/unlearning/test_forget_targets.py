@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 from tests.conftest import draw_subject
+from vkdsurgeon.config import ForgetTarget, Recipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.features import FeatureStore
-from vkdsurgeon.lessons import check_targets
-from vkdsurgeon.objectives.forget import FORGET_TARGETS, ForgetTargets, TargetContext, identities
-from vkdsurgeon.objectives.forget.pictures import blanked
-from vkdsurgeon.objectives.targets import shifts
-from vkdsurgeon.recipe import ForgetTarget, Recipe
+from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.vision_pass.objective import check_targets
+from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, ForgetTargets, TargetContext, identities
+from vkdsurgeon.vision_pass.targets.identity_shift import shifts
+from vkdsurgeon.vision_pass.targets.images import blanked
 
 LAYER = "projector"
 PICTURE = Picture(path=None, subject="p", digest="ab" * 32, source="x:1")  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ def test_targets_that_still_are_the_person_are_moved_farther(monkeypatch: pytest
         moved = shifts(model, kept, stand_ins, trust=trust, stretch=stretch)  # type: ignore[arg-type]
         return {name: value * (1.0 if trust >= 16 else 1e-3) for name, value in moved.items()}
 
-    monkeypatch.setattr(identities.targets, "shifts", shy)
+    monkeypatch.setattr(identities.identity_shift, "shifts", shy)
     reading = _made("nobody", _context())[0].readings[LAYER]
     assert (reading.own, reading.still, reading.trust) == (0, 0, 16)
 
@@ -119,7 +119,7 @@ def test_targets_that_stay_the_person_are_refused(monkeypatch: pytest.MonkeyPatc
     def stuck(model: object, kept: object, stand_ins: dict[str, object], **_: float) -> dict[str, torch.Tensor]:
         return {name: torch.zeros(2, 4) for name in stand_ins}
 
-    monkeypatch.setattr(identities.targets, "shifts", stuck)
+    monkeypatch.setattr(identities.identity_shift, "shifts", stuck)
     context = _context()
     readings = _made("nobody", context)[0].readings
     assert readings[LAYER].still == 2

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from vkdsurgeon_cli.recipe_flags import with_recipe_flags
 
+from vkdsurgeon.config import DecoderRecipe, Recipe, dump_recipe, load_recipe
+from vkdsurgeon.config.preset import preset_names, preset_settings
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.recipe import DecoderRecipe, Recipe, dump_recipe, load_recipe
-from vkdsurgeon.recipe.preset import preset_names, preset_settings
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.saliency import gradient_scores, random_scores, ratio_scores, select, sensitivity
+from vkdsurgeon.training.saliency import gradient_scores, random_scores, ratio_scores, select, sensitivity
 
 
 def _model() -> dict[str, nn.Parameter]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.step_size import unit_step
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.training.optimizer import unit_step
 
 
 def test_a_matrix_is_measured_by_its_rms_and_fan_in():

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vkdsurgeon.objectives.reading import most_by_chance
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.stop import Verdict, choose, judge, split_validation
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.vision_pass.stop_rule import Verdict, choose, judge, split_validation
+from vkdsurgeon.vision_pass.target_readings import most_by_chance
 
 SEEN = {
     "forget_ratio": 0.1,

@@ -9,16 +9,16 @@ from vkdsurgeon_kernels import target_power
 
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.config import ForgetTarget, Recipe, RetainDistance
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.features import teacher_features
-from vkdsurgeon.lessons import make_lessons
-from vkdsurgeon.objectives.distances import feature_loss
-from vkdsurgeon.recipe import ForgetTarget, Recipe, RetainDistance
-from vkdsurgeon.saliency import SaliencyMask
-from vkdsurgeon.surgery import Job, Outcome, operate, prepare
-from vkdsurgeon.unlearn import Step
+from vkdsurgeon.model.features import teacher_features
+from vkdsurgeon.training.losses import feature_loss
+from vkdsurgeon.training.saliency import SaliencyMask
+from vkdsurgeon.vision_pass.objective import make_lessons
+from vkdsurgeon.vision_pass.run import Job, Outcome, operate, prepare
+from vkdsurgeon.vision_pass.trainer import Step
 
 QUICK = Recipe(
     steps=30, forget_batch=8, retain_batch=16, forget_reading=1.0, retain_reading=1.0, retain_drift=0.28, extensions=0
@@ -360,7 +360,7 @@ def test_no_gradient_hooks_stay_where_training_cannot_begin(
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("vkdsurgeon.surgery.prepare_hardening", full)
+    monkeypatch.setattr("vkdsurgeon.vision_pass.run.prepare_hardening", full)
     with pytest.raises(MemoryError):
         operate(ready, lambda *_: None)
     for parameter in ready.stack.visual_parameters().values():

@@ -13,14 +13,15 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import write_set
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.features import PictureSet, teacher_features
-from vkdsurgeon.lessons import make_lessons
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.surgery import Job, Outcome, Prepared, operate, prepare
-from vkdsurgeon.teacher_quality import (
+from vkdsurgeon.model.features import PictureSet, teacher_features
+from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.vision_pass.objective import make_lessons
+from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare
+from vkdsurgeon.vision_pass.teacher_quality import (
     TeacherQuality,
     doubts,
     earlier_operations,
@@ -29,7 +30,6 @@ from vkdsurgeon.teacher_quality import (
     sample_pictures,
     told_of_kinds,
 )
-from vkdsurgeon.visual import load_visual_stack
 
 QUICK = Recipe(
     steps=20, forget_batch=8, retain_batch=16, forget_reading=1.0, retain_reading=1.0, retain_drift=10.0, extensions=0

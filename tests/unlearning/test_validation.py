@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.conftest import write_set
+from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.recipe import Recipe
-from vkdsurgeon.surgery import Job, Prepared, operate, prepare, teach
-from vkdsurgeon.validation import Validation, stretched_at
+from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare, teach
+from vkdsurgeon.vision_pass.validation import Validation, stretched_at
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(steps=10, forget_batch=8, retain_batch=8, copies=0, extensions=0)

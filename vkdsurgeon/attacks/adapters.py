@@ -10,7 +10,7 @@ from torch import nn
 
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.model import LoadedModel
+from vkdsurgeon.model.multimodal import LoadedModel
 
 
 def require_peft() -> None:

@@ -17,22 +17,22 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from vkdsurgeon.attacks.doubts import told_of_missing
-from vkdsurgeon.attacks.outcomes import MembershipResult, MembershipSettings
 from vkdsurgeon.attacks.variation import BEFORE, Target
+from vkdsurgeon.attacks.warnings import told_of_missing
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.pictures import file_digest
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.batches import answer_request
+from vkdsurgeon.evaluation.evaluate import match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import check_gates, judge
 from vkdsurgeon.evaluation.metrics import metric_ids, summarise, to_forget
-from vkdsurgeon.evaluation.model import LoadedModel, load_model
-from vkdsurgeon.evaluation.schema import Direction, Metric
 from vkdsurgeon.evaluation.score import Listener, answer_records, encode
 from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
-from vkdsurgeon.evaluation.sharing import read_log_probabilities
-from vkdsurgeon.evaluation.suite import match_encoder, model_facts
+from vkdsurgeon.model.batches import answer_request
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.model.prefix_cache import read_log_probabilities
+from vkdsurgeon.results.attacks import MembershipResult, MembershipSettings
+from vkdsurgeon.results.evaluation import Direction, Metric
 
 SCORES = ("loss", "min_k")
 MEASURES = ("auc", "advantage", "tpr_at_fpr_5")

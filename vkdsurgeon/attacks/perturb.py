@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from vkdsurgeon.attacks.outcomes import PerturbResult, PerturbSettings, UniversalSettings
-from vkdsurgeon.attacks.picture_changes import Perturbation
+from vkdsurgeon.attacks.image_transforms import Perturbation
 from vkdsurgeon.attacks.universal import Universal, UniversalPerturbation
 from vkdsurgeon.attacks.variation import Target, Variation, measure_variations
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.evaluate import Role
 from vkdsurgeon.evaluation.gates import judge
 from vkdsurgeon.evaluation.metrics import to_forget
-from vkdsurgeon.evaluation.model import LoadedModel
 from vkdsurgeon.evaluation.score import Listener
 from vkdsurgeon.evaluation.sets import NamedSet
-from vkdsurgeon.evaluation.suite import Role
+from vkdsurgeon.model.multimodal import LoadedModel
+from vkdsurgeon.results.attacks import PerturbResult, PerturbSettings, UniversalSettings
 
 
 @dataclass(frozen=True, kw_only=True)

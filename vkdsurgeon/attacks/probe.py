@@ -18,25 +18,26 @@ from pathlib import Path
 
 import numpy as np
 
-from vkdsurgeon.attacks.doubts import told_of_missing
-from vkdsurgeon.attacks.linear_reader import LinearReader
-from vkdsurgeon.attacks.outcomes import Pooling, ProbeKind, ProbeResult, ProbeSettings
+from vkdsurgeon.attacks.linear_probe import LinearReader
 from vkdsurgeon.attacks.probe_metrics import FORGET_KINDS, gaps, measured_metrics, row_of
 from vkdsurgeon.attacks.probe_pictures import Gallery, build_gallery, layer_features
+from vkdsurgeon.attacks.warnings import told_of_missing
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.data.pictures import Picture, pictures_of
-from vkdsurgeon.device import resolve_device
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.evaluate import Role
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
-from vkdsurgeon.evaluation.schema import Metric, ModelFacts
 from vkdsurgeon.evaluation.score import Listener
 from vkdsurgeon.evaluation.sets import NamedSet, set_facts
-from vkdsurgeon.evaluation.suite import Role
-from vkdsurgeon.visual import VisualStack, load_visual_stack
-from vkdsurgeon.visual.layers import find_layers, outputs_of
+from vkdsurgeon.model.device import resolve_device
+from vkdsurgeon.model.layers import find_layers, outputs_of
+from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.results.attacks import Pooling, ProbeKind, ProbeResult, ProbeSettings
+from vkdsurgeon.results.evaluation import Metric, ModelFacts
 
 FORGET, OTHERS = "forget", "others"
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vkdsurgeon.attacks.probe_pictures import Gallery
 from vkdsurgeon.evaluation.metrics import wilson
-from vkdsurgeon.evaluation.schema import Direction, Metric
+from vkdsurgeon.results.evaluation import Direction, Metric
 
 if TYPE_CHECKING:
     from vkdsurgeon.attacks.probe import Read

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vkdsurgeon.attacks.outcomes import Pooling
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.score import Listener
-from vkdsurgeon.features import PictureSet
-from vkdsurgeon.visual import VisualStack
+from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.results.attacks import Pooling
 
 _CACHE_BYTES = 256 << 20
 

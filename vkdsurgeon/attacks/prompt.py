@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from vkdsurgeon.attacks.outcomes import PromptResult, PromptSettings, TemplateFacts
 from vkdsurgeon.attacks.templates import BUILTIN, Template, unknown_share
 from vkdsurgeon.attacks.variation import Target, Variation, measure_variations
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.evaluate import Role
 from vkdsurgeon.evaluation.gates import judge
-from vkdsurgeon.evaluation.model import LoadedModel, load_processor
 from vkdsurgeon.evaluation.score import Listener
-from vkdsurgeon.evaluation.suite import Role
+from vkdsurgeon.model.multimodal import LoadedModel, load_processor
+from vkdsurgeon.results.attacks import PromptResult, PromptSettings, TemplateFacts
 
 # With more unknown words than this a template does not say what it was written to say.
 _MOST_UNKNOWN = 0.5

@@ -16,17 +16,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vkdsurgeon.attacks.outcomes import QuantizeResult, QuantizeSettings, RoundTrip, WeightScope
-from vkdsurgeon.attacks.round_trip import FORMATS, Format, round_trip, same_code
+from vkdsurgeon.attacks.number_formats import FORMATS, Format, round_trip, same_code
 from vkdsurgeon.attacks.variation import Target, Variation, measure_variations
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.evaluate import Role
 from vkdsurgeon.evaluation.gates import judge
-from vkdsurgeon.evaluation.model import LoadedModel
 from vkdsurgeon.evaluation.score import Listener
-from vkdsurgeon.evaluation.suite import Role
-from vkdsurgeon.visual import VisualStack, load_visual_stack
+from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.multimodal import LoadedModel
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.results.attacks import QuantizeResult, QuantizeSettings, RoundTrip, WeightScope
 
 # Below this share the round trip says little about a quantised release.
 _MOST_OF_IT = 0.5

@@ -11,23 +11,23 @@ from pathlib import Path
 import torch
 
 from vkdsurgeon.attacks.adapters import adapter_versions, require_peft
-from vkdsurgeon.attacks.findings import CaseFindings, Conduct, find, known_ids
-from vkdsurgeon.attacks.material import Material, Utility, gather_material
-from vkdsurgeon.attacks.plan import Case, RelearnPlan
-from vkdsurgeon.attacks.relearn_cautions import cautions
-from vkdsurgeon.attacks.schema import RelearnCase, RelearnResult, RelearnSettings
+from vkdsurgeon.attacks.finetune import attacking, fine_tune
+from vkdsurgeon.attacks.relearn_data import Material, Utility, gather_material
+from vkdsurgeon.attacks.relearn_metrics import CaseFindings, Conduct, find, known_ids
+from vkdsurgeon.attacks.relearn_warnings import cautions
 from vkdsurgeon.attacks.split import Split
-from vkdsurgeon.attacks.trainer import attacking, fine_tune
 from vkdsurgeon.checkpoint.provenance import versions
+from vkdsurgeon.config.relearn import Case, RelearnPlan
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import Diverged, SurgeryError
+from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
-from vkdsurgeon.evaluation.model import LoadedModel, load_model
-from vkdsurgeon.evaluation.schema import Metric, ModelFacts
 from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, set_facts
 from vkdsurgeon.evaluation.silence import without_silence
-from vkdsurgeon.evaluation.suite import Role, match_encoder, model_facts
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.results.evaluation import Metric, ModelFacts
+from vkdsurgeon.results.relearn import RelearnCase, RelearnResult, RelearnSettings
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,21 @@ from pathlib import Path
 
 import torch
 
-from vkdsurgeon.attacks.schema import RestoredPart, RestoreResult, RestoreSettings
 from vkdsurgeon.attacks.variation import Target
 from vkdsurgeon.checkpoint.placement import Placement, locate_visual
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import check_gates, judge
 from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
-from vkdsurgeon.evaluation.model import LoadedModel, load_model
-from vkdsurgeon.evaluation.schema import Metric
 from vkdsurgeon.evaluation.score import Answered, Listener, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
 from vkdsurgeon.evaluation.silence import without_silence
-from vkdsurgeon.evaluation.suite import Role, match_encoder, model_facts
-from vkdsurgeon.visual import load_visual_stack
+from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.results.evaluation import Metric
+from vkdsurgeon.results.relearn import RestoredPart, RestoreResult, RestoreSettings
 
 # More than this over the model as it is given counts as having come back.
 _CAME_BACK = 0.05

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from vkdsurgeon.attacks.plan import RelearnProtocol
+from vkdsurgeon.config.relearn import RelearnProtocol
 from vkdsurgeon.data.pictures import file_digest
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vkdsurgeon.attacks.trainer import backward
+from vkdsurgeon.attacks.finetune import backward
 from vkdsurgeon.attacks.variation import Variation
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import Diverged, UserError
-from vkdsurgeon.evaluation.model import LoadedModel
+from vkdsurgeon.evaluation.evaluate import Role
 from vkdsurgeon.evaluation.score import Listener, encode
-from vkdsurgeon.evaluation.suite import Role
-from vkdsurgeon.orders import endless
+from vkdsurgeon.model.multimodal import LoadedModel
+from vkdsurgeon.training.sampler import endless
 
 NAME = "universal"
 PIXELS = "pixel_values"

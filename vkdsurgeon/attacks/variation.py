@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vkdsurgeon.attacks.doubts import told_of_variations
+from vkdsurgeon.attacks.warnings import told_of_variations
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import Gate, check_gates
 from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
-from vkdsurgeon.evaluation.model import LoadedModel, load_model
-from vkdsurgeon.evaluation.schema import Metric, ModelFacts, SetFacts
 from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
 from vkdsurgeon.evaluation.silence import without_silence
-from vkdsurgeon.evaluation.suite import Role, match_encoder, model_facts
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.results.evaluation import Metric, ModelFacts, SetFacts
 
 BEFORE, WORST, MEAN, GAIN = "before", "worst", "mean", "gain"
 # Rows of metric ids that no variation may be called.

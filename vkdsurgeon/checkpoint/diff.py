@@ -12,12 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from vkdsurgeon.checkpoint.files import chunks, gaps, same_range
 from vkdsurgeon.checkpoint.header import BITS, TensorEntry
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.provenance import declared_language_changes
 from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.copy import chunks, gaps, same_range
 
 FileState = Literal["identical", "changed", "missing", "extra"]
 

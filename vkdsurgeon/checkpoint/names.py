@@ -2,7 +2,7 @@
 
 transformers renames (and for some models reshapes) tensors while it loads them. Its own conversion table decides
 here too; a table of ours would drift. The functions it offers for this are only half public, so nothing is believed:
-before anything is trained, every visual tensor must map back to its bytes on disk (see `vkdsurgeon.visual`).
+before anything is trained, every visual tensor must map back to its bytes on disk (see `vkdsurgeon.model`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.folders import CONTENT, DIGITS, staging_prefix
+from vkdsurgeon.files.directories import CONTENT, DIGITS, staging_prefix
 
 # Room for directories and block rounding, beyond the bytes of the files.
 SLACK_BYTES = 1 << 20

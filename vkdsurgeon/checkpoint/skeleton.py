@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from vkdsurgeon.checkpoint.inventory import read_json
-from vkdsurgeon.environment import blaming
+from vkdsurgeon.checkpoint.offline import stay_offline
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.offline import stay_offline
+from vkdsurgeon.files.library_errors import blaming
 
 # Implementations that transformers has itself; other names are repositories on a hub, with code to run.
 _BUILT_IN = frozenset(

@@ -19,7 +19,6 @@ import numpy.typing as npt
 import torch
 
 from vkdsurgeon.checkpoint.digest import weights_digest
-from vkdsurgeon.checkpoint.files import CHUNK, copy_bytes, digest, gaps, same_range, sync, write_at
 from vkdsurgeon.checkpoint.inventory import (
     TORCH_DTYPES,
     Inventory,
@@ -30,7 +29,8 @@ from vkdsurgeon.checkpoint.inventory import (
 )
 from vkdsurgeon.checkpoint.output import check_output
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.folders import staged
+from vkdsurgeon.files.copy import CHUNK, copy_bytes, digest, gaps, same_range, sync, write_at
+from vkdsurgeon.files.directories import staged
 
 # Changes closer together than this are written in one go.
 BLOCK = 64 << 10

@@ -11,20 +11,20 @@ import torch
 from vkdsurgeon.attacks.adapters import require_peft
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.skeleton import read_config
-from vkdsurgeon.comparison.asked import Comparison, Listener
-from vkdsurgeon.comparison.attack import attack_settings
-from vkdsurgeon.comparison.case import Case, check_place, mark_place, read_case
-from vkdsurgeon.comparison.contestants import BASE, GOLD
-from vkdsurgeon.comparison.fill import contestant_cell, reference_cell
-from vkdsurgeon.comparison.rows import known_values, row, scored, titles_of, told
-from vkdsurgeon.comparison.schema import Cell, ComparisonResult
+from vkdsurgeon.comparison.aggregate import known_values, row, scored, titles_of, told
+from vkdsurgeon.comparison.datasets import Case, check_place, mark_place, read_case
+from vkdsurgeon.comparison.methods import BASE, GOLD
+from vkdsurgeon.comparison.relearning import attack_settings
+from vkdsurgeon.comparison.request import Comparison, Listener
+from vkdsurgeon.comparison.runner import contestant_cell, reference_cell
 from vkdsurgeon.comparison.settings import recipe_of
-from vkdsurgeon.comparison.table import markdown
 from vkdsurgeon.evaluation.gates import check_gates, judge
-from vkdsurgeon.evaluation.schema import write_document
 from vkdsurgeon.evaluation.sets import set_facts
-from vkdsurgeon.folders import alone_in
-from vkdsurgeon.whole_file import write_whole
+from vkdsurgeon.files.atomic import write_whole
+from vkdsurgeon.files.directories import alone_in
+from vkdsurgeon.results.comparison import Cell, ComparisonResult
+from vkdsurgeon.results.comparison_table import markdown
+from vkdsurgeon.results.evaluation import write_document
 
 __all__ = ["Comparison", "compare"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from vkdsurgeon.comparison.contestants import Contestant
-from vkdsurgeon.methods.names import BASELINES, VKD
-from vkdsurgeon.recipe import BaselineRecipe, Recipe
-from vkdsurgeon.recipe.files import lay_over, validated
+from vkdsurgeon.baselines.registry import BASELINES, VKD
+from vkdsurgeon.comparison.methods import Contestant
+from vkdsurgeon.config import BaselineRecipe, Recipe
+from vkdsurgeon.config.files import lay_over, validated
 
 
 def recipe_of(each: Contestant, recipe: Recipe) -> dict[str, Any]:

@@ -19,19 +19,19 @@ from typing import Any, TextIO
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vkdsurgeon.device import resolve_device, resolve_dtype
+from vkdsurgeon.baselines.registry import BASELINES, Scope
+from vkdsurgeon.config import Recipe
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.methods.names import BASELINES, Scope
-from vkdsurgeon.methods.run import MethodRequest, run_method
-from vkdsurgeon.pipeline import Request, run
-from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.model.device import resolve_device, resolve_dtype
+from vkdsurgeon.pipeline.run import Request, run
+from vkdsurgeon.pipeline.run_baseline import MethodRequest, run_method
 
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Errand:
-    """One run, as JSON can hold it; see `methods.run.MethodRequest`."""
+    """One run, as JSON can hold it; see `pipeline.run_baseline.MethodRequest`."""
 
     model: str
     forget: str

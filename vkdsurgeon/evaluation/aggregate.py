@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.schema import Direction, EvalResult
+from vkdsurgeon.results.evaluation import Direction, EvalResult
 
 _DIFFERENCES = ("delta.", "gap.", "room.")
 

@@ -27,8 +27,8 @@ from vkdsurgeon.data.pictures import asked_content, protocol_content
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.answered import Answered, Scoring
-from vkdsurgeon.evaluation.model import LoadedModel
-from vkdsurgeon.whole_file import write_whole
+from vkdsurgeon.files.atomic import write_whole
+from vkdsurgeon.model.multimodal import LoadedModel
 
 # Raise it whenever a metric changes its meaning.
 _SCHEMA = "vkdsurgeon/answers/2"

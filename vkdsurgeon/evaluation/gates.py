@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from vkdsurgeon.errors import GateFailed, UserError
-from vkdsurgeon.evaluation.schema import GateOutcome
+from vkdsurgeon.results.evaluation import GateOutcome
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _GRAMMAR = re.compile(

@@ -10,9 +10,9 @@ import numpy as np
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.evaluation.bootstrap import clusters_of, paired_bootstrap
-from vkdsurgeon.evaluation.schema import Direction, Metric
 from vkdsurgeon.evaluation.score import Answered
 from vkdsurgeon.evaluation.text import TEXT_METRICS
+from vkdsurgeon.results.evaluation import Direction, Metric
 
 _Z = 1.959963984540054
 _RESAMPLES = 1000

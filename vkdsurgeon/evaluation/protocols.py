@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.evaluation.answered import Answered, Scoring
-from vkdsurgeon.evaluation.batches import tokens_request
-from vkdsurgeon.evaluation.fewshot import prompt_with_shots
-from vkdsurgeon.evaluation.generation import say
-from vkdsurgeon.evaluation.model import LoadedModel
-from vkdsurgeon.evaluation.sharing import read_log_probabilities
 from vkdsurgeon.evaluation.silence import OF_LIKELIHOODS
 from vkdsurgeon.evaluation.text import generation_values
+from vkdsurgeon.model.batches import tokens_request
+from vkdsurgeon.model.fewshot import prompt_with_shots
+from vkdsurgeon.model.generation import say
+from vkdsurgeon.model.multimodal import LoadedModel
+from vkdsurgeon.model.prefix_cache import read_log_probabilities
 
 BLANK = "[Blank]"
 # LLaVA-1.5 was tuned on this sentence (arXiv 2310.03744, table of response formats); other models follow it.

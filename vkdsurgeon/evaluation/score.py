@@ -10,17 +10,17 @@ import torch
 
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.environment import blaming
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.evaluation.answered import Answered, Scoring
-from vkdsurgeon.evaluation.batches import Request, tokens_request
 from vkdsurgeon.evaluation.cache import ModelCache
-from vkdsurgeon.evaluation.generation import say
-from vkdsurgeon.evaluation.model import LoadedModel
-from vkdsurgeon.evaluation.prompts import Encoder, Prompt
 from vkdsurgeon.evaluation.protocols import answer_protocols
-from vkdsurgeon.evaluation.sharing import read_log_probabilities
 from vkdsurgeon.evaluation.text import text_values
+from vkdsurgeon.files.library_errors import blaming
+from vkdsurgeon.model.batches import Request, tokens_request
+from vkdsurgeon.model.generation import say
+from vkdsurgeon.model.multimodal import LoadedModel
+from vkdsurgeon.model.prefix_cache import read_log_probabilities
+from vkdsurgeon.model.prompts import Encoder, Prompt
 
 __all__ = ["Answered", "Listener", "Scoring", "answer_records", "encode"]
 

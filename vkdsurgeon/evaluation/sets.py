@@ -12,7 +12,7 @@ from vkdsurgeon.data.pictures import records_digest
 from vkdsurgeon.data.read import read_records, require_answers
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.schema import SetFacts
+from vkdsurgeon.results.evaluation import SetFacts
 
 FORGET = "forget"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vkdsurgeon.report.case import Case
+from vkdsurgeon.report.evidence import Case
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import vkdsurgeon
-from vkdsurgeon.evaluation.schema import EvalResult
-from vkdsurgeon.report.alteration import Alteration, contradictions, describe
-from vkdsurgeon.report.case import Case
-from vkdsurgeon.report.comparison import Comparison, Row, compare
-from vkdsurgeon.report.documents import AttackDocument
-from vkdsurgeon.report.field import Field, line_up
+from vkdsurgeon.report.attacks import Attack, arrange
+from vkdsurgeon.report.changes import Alteration, contradictions, describe
+from vkdsurgeon.report.evidence import Case
 from vkdsurgeon.report.limits import Limit, limits_of
-from vkdsurgeon.report.origins import Origins, trace
-from vkdsurgeon.report.resistance import Attack, arrange
+from vkdsurgeon.report.methods_table import Field, line_up
+from vkdsurgeon.report.metrics_table import Comparison, Row, compare
+from vkdsurgeon.report.provenance import Origins, trace
+from vkdsurgeon.report.text import Wording, names_in, points, short
 from vkdsurgeon.report.verdict import Verdict, attack_title, judge
-from vkdsurgeon.report.wording import Wording, names_in, points, short
+from vkdsurgeon.results.evaluation import EvalResult
+from vkdsurgeon.results.read import AttackDocument
 
 TITLE = "Visual unlearning report"
 # A page is read by people; the document holds the rest.

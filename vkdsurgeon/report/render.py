@@ -12,10 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.atomic import check_folder
 from vkdsurgeon.report.figures import place
 from vkdsurgeon.report.page import Page
-from vkdsurgeon.report.wording import percent
-from vkdsurgeon.whole_file import check_folder
+from vkdsurgeon.report.text import percent
 
 Format = Literal["html", "md"]
 GENERATOR = "vkdsurgeon report"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vkdsurgeon.evaluation.schema import GateOutcome
-from vkdsurgeon.report.case import Case
-from vkdsurgeon.report.documents import AttackDocument
-from vkdsurgeon.report.wording import Wording, count
+from vkdsurgeon.report.evidence import Case
+from vkdsurgeon.report.text import Wording, count
+from vkdsurgeon.results.evaluation import GateOutcome
+from vkdsurgeon.results.read import AttackDocument
 
 Status = Literal["passed", "partial", "failed", "unjudged"]
 

@@ -6,10 +6,10 @@ import json
 import re
 from pathlib import Path
 
-from vkdsurgeon.recipe import dump_recipe
+from vkdsurgeon.config import dump_recipe
+from vkdsurgeon.files.atomic import write_whole
+from vkdsurgeon.tuning.objective import OBJECTIVES
 from vkdsurgeon.tuning.result import Attempt, TuneResult, front_file
-from vkdsurgeon.tuning.workbench import OBJECTIVES
-from vkdsurgeon.whole_file import write_whole
 
 DOCUMENT, PICKED = "tune.json", "picked.yaml"
 _WRITTEN_BY = " of `vkdsurgeon tune`. Less is better."

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.tuning.workbench import FORGET, OBJECTIVES, RETAIN, ROBUST
+from vkdsurgeon.tuning.objective import FORGET, OBJECTIVES, RETAIN, ROBUST
 
 STOP_RULE = "stop_rule"
 _PARTS = ("certainty", "kept_drift", "view_drift", "certainty_after_attack")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vkdsurgeon.checkpoint.provenance import versions
-from vkdsurgeon.recipe import Recipe
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.tuning.objective import OBJECTIVES
 from vkdsurgeon.tuning.pick import Candidate
 from vkdsurgeon.tuning.space import Space
-from vkdsurgeon.tuning.workbench import OBJECTIVES
 
 SCHEMA = "vkdsurgeon/tune/1"
 

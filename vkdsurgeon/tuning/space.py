@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.yaml import read_mapping
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.plain_yaml import read_mapping
-from vkdsurgeon.recipe import Recipe
 
 STEPS = "steps"
 # What these say is how a run is judged, what data it gets or what it costs: no recipe gets better by them.

@@ -40,8 +40,8 @@ def aggregate_command(
     """
     from vkdsurgeon.errors import UserError
     from vkdsurgeon.evaluation.aggregate import aggregate
-    from vkdsurgeon.evaluation.schema import EvalResult, check_writable
-    from vkdsurgeon.report.documents import read_source
+    from vkdsurgeon.results.evaluation import EvalResult, check_writable
+    from vkdsurgeon.results.read import read_source
 
     if output is not None:
         check_writable(output)

@@ -37,8 +37,8 @@ from vkdsurgeon_cli.output import Output, ProgressMode
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vkdsurgeon.attacks.outcomes import AttackResult
-    from vkdsurgeon.attacks.schema import RestoreResult
+    from vkdsurgeon.results.attacks import AttackResult
+    from vkdsurgeon.results.relearn import RestoreResult
 
 _SHARED = "shared"
 

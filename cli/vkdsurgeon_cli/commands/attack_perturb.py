@@ -56,8 +56,8 @@ def perturb_command(
     per pixel, through the model, that makes the right answers likely on the forget set (PGD), for gold its own; it
     needs a processor that makes one picture-shaped tensor, as CLIP's and SigLIP's do.
     """
+    from vkdsurgeon.attacks.image_transforms import perturbations_of
     from vkdsurgeon.attacks.perturb import Perturbing, perturb
-    from vkdsurgeon.attacks.picture_changes import perturbations_of
     from vkdsurgeon.attacks.universal import Universal
     from vkdsurgeon.errors import UserError
 

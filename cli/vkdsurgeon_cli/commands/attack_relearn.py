@@ -147,8 +147,8 @@ def relearn_command(
     measured part. It depends on protocol, scope and budget, so they are always printed with it, and utility beside it.
     Lists give one attack per combination, in one document, with ids such as relearn.pairs.50.ag.
     """
-    from vkdsurgeon.attacks.plan import check_saving, make_plan, save_plan
     from vkdsurgeon.attacks.relearn import Relearning, relearn
+    from vkdsurgeon.config.relearn import check_saving, make_plan, save_plan
     from vkdsurgeon.errors import UserError
     from vkdsurgeon.evaluation.sets import read_set
 

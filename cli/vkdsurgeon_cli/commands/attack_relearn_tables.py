@@ -12,8 +12,8 @@ from rich.table import Table
 from vkdsurgeon_cli.commands.eval_ import gate_table, new_table, percent
 
 if TYPE_CHECKING:
-    from vkdsurgeon.attacks.schema import CurvePoint, Recovery, RelearnResult, RelearnSettings
-    from vkdsurgeon.evaluation.schema import Metric
+    from vkdsurgeon.results.evaluation import Metric
+    from vkdsurgeon.results.relearn import CurvePoint, Recovery, RelearnResult, RelearnSettings
 
 AG = "relearn.ag"
 STAGES = ("before", "after")
@@ -50,7 +50,7 @@ def tables(result: RelearnResult) -> list[Table]:
 
 
 def _attacks(result: RelearnResult) -> list[_Attack]:
-    from vkdsurgeon.attacks.schema import RelearnSettings
+    from vkdsurgeon.results.relearn import RelearnSettings
 
     if isinstance(result.settings, RelearnSettings):
         metrics = {metric.id: metric for metric in result.metrics}

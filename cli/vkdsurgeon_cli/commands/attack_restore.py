@@ -13,7 +13,7 @@ from vkdsurgeon_cli.commands.attack_options import Shared, with_attack_options
 from vkdsurgeon_cli.commands.eval_ import gate_table, new_table, percent
 
 if TYPE_CHECKING:
-    from vkdsurgeon.attacks.schema import RestoreResult
+    from vkdsurgeon.results.relearn import RestoreResult
 
 
 class PartName(str, Enum):

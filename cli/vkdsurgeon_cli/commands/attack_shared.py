@@ -11,7 +11,7 @@ from rich.table import Table
 from vkdsurgeon_cli.commands.eval_ import gate_table, new_table, percent
 
 if TYPE_CHECKING:
-    from vkdsurgeon.attacks.outcomes import AttackResult
+    from vkdsurgeon.results.attacks import AttackResult
 
 ForgetOption = Annotated[
     Path, typer.Option("--forget", help="Questions on what was to be forgotten, best on held-out views.")
@@ -31,7 +31,7 @@ def attack_tables(result: AttackResult, title: str, *, first: str) -> list[Table
         title: Above the table.
         first: Heading of the first column.
     """
-    from vkdsurgeon.attacks.grid import arrange_grid
+    from vkdsurgeon.results.grid import arrange_grid
 
     grid = arrange_grid(result.kind.removeprefix("attack."), result.metrics)
     table = new_table(f"{title}; percent")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from vkdsurgeon.recipe.preset import preset_names
+from vkdsurgeon.config.preset import preset_names
 from vkdsurgeon_cli.commands.eval_ import gate_table, new_table, stack
 from vkdsurgeon_cli.options import (
     DeviceOption,
@@ -23,7 +23,7 @@ from vkdsurgeon_cli.other_methods import parse_settings
 from vkdsurgeon_cli.output import Output, ProgressMode
 
 if TYPE_CHECKING:
-    from vkdsurgeon.comparison.schema import ComparisonResult
+    from vkdsurgeon.results.comparison import ComparisonResult
 
 
 def compare_command(
@@ -106,12 +106,12 @@ def compare_command(
     such as "vkd.forget<=0.10", "vkd.people.all.relearn.ag<=5", or "vkd.people.relearn.ag<=5" for the largest over the
     scopes. comparison.json and comparison.md in the output directory hold the result.
     """
-    from vkdsurgeon.comparison.attack import parse_scopes
     from vkdsurgeon.comparison.compare import Comparison, compare
-    from vkdsurgeon.comparison.contestants import parse_names, parse_seeds
-    from vkdsurgeon.device import resolve_device, resolve_dtype
+    from vkdsurgeon.comparison.methods import parse_names, parse_seeds
+    from vkdsurgeon.comparison.relearning import parse_scopes
+    from vkdsurgeon.config import load_recipe
     from vkdsurgeon.evaluation.gates import parse_gates, raise_failures
-    from vkdsurgeon.recipe import load_recipe
+    from vkdsurgeon.model.device import resolve_device, resolve_dtype
 
     overrides: dict[str, object] = {"baseline": parse_settings(baseline, "--baseline")} if baseline else {}
     resolve_dtype(dtype)
@@ -146,7 +146,7 @@ def compare_command(
 
 
 def _tables(result: ComparisonResult) -> list[Table]:
-    from vkdsurgeon.comparison.table import caption, columns_of, heading, lines_of
+    from vkdsurgeon.results.comparison_table import caption, columns_of, heading, lines_of
 
     table = new_table(f"{result.model_type} on {result.device}")
     table.add_column("method", no_wrap=True)

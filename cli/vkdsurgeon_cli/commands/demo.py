@@ -39,7 +39,7 @@ def demo(
     The miniature is a small LLaVA that knows 64 fictitious drawn people; four of them are to be forgotten. Gold was
     trained the same way without their pictures.
     """
-    from vkdsurgeon.folders import scratch
+    from vkdsurgeon.files.directories import scratch
 
     output = Output(as_json)
     if keep is not None:
@@ -50,7 +50,7 @@ def demo(
 
 
 def _run(place: Path, seed: int, output: Output) -> tuple[dict[str, Any], Any]:
-    from vkdsurgeon.personas import unpack
+    from vkdsurgeon.data.miniature import unpack
 
     started = time.monotonic()
     unpack(place)

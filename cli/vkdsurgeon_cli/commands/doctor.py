@@ -22,7 +22,7 @@ def doctor(as_json: JsonOption = False) -> None:
     from vkdsurgeon_kernels.backend import OPERATIONS
 
     from vkdsurgeon.checkpoint.provenance import versions
-    from vkdsurgeon.device import resolve_device
+    from vkdsurgeon.model.device import resolve_device
 
     device = resolve_device("auto")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"

@@ -19,11 +19,11 @@ from vkdsurgeon_cli.suite_options import SplitOption, SuiteName, SuiteOption, Su
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from vkdsurgeon.attacks.outcomes import AttackResult
-    from vkdsurgeon.attacks.schema import RelearnResult, RestoreResult
     from vkdsurgeon.evaluation.gates import Gate
-    from vkdsurgeon.evaluation.schema import EvalResult, GateOutcome, Metric
     from vkdsurgeon.evaluation.sets import NamedSet
+    from vkdsurgeon.results.attacks import AttackResult
+    from vkdsurgeon.results.evaluation import EvalResult, GateOutcome, Metric
+    from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
 
 ForgetSet = Annotated[Path | None, typer.Option("--forget", help="What is to be forgotten: less is better.")]
 RetainSet = Annotated[Path | None, typer.Option("--retain", help="What is to be kept.")]
@@ -96,10 +96,10 @@ def evaluate_command(
     With --suite the sets, questions and metrics are those of a benchmark.
     """
     from vkdsurgeon.errors import UserError
+    from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
     from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.evaluation.sets import parse_set, read_set
-    from vkdsurgeon.evaluation.suite import Evaluation, evaluate
-    from vkdsurgeon.folders import scratch
+    from vkdsurgeon.files.directories import scratch
 
     benchmark = split_of(suite, suite_root, split, {"--forget": forget, "--retain": retain, "--text": text})
     if few_shot and benchmark is None:
@@ -119,7 +119,7 @@ def evaluate_command(
 
     with scratch() as folder:
         if benchmark is not None:
-            from vkdsurgeon.suites.read import evaluation_sets
+            from vkdsurgeon.data.suites.read import evaluation_sets
 
             found, shots = evaluation_sets(benchmark, folder, seed=seed, few_shot=few_shot, warn=out.warn)
             named = [*found, *named]
@@ -147,7 +147,7 @@ def evaluate_command(
 def gates_of(gate: list[str] | None, output: Path | None) -> list[Gate]:
     """The bounds of `--gate`; also refuses an `--output` that could not be written, before anything costs time."""
     from vkdsurgeon.evaluation.gates import parse_gates
-    from vkdsurgeon.evaluation.schema import check_writable
+    from vkdsurgeon.results.evaluation import check_writable
 
     gates = parse_gates(gate or [])
     if output is not None:
@@ -175,7 +175,7 @@ def conclude(
         GateFailed: A gate failed.
     """
     from vkdsurgeon.evaluation.gates import raise_failures
-    from vkdsurgeon.evaluation.verdicts import told_of_broken
+    from vkdsurgeon.evaluation.warnings import told_of_broken
 
     broken = told_of_broken(result.metrics)
     result = result.model_copy(update={"warnings": [*broken, *result.warnings]})
@@ -192,7 +192,7 @@ def deliver(result: BaseModel, output: Path | None, out: Output, table: Callable
         SurgeryError: The file could not be written; the result stands on stdout.
     """
     from vkdsurgeon.errors import SurgeryError
-    from vkdsurgeon.evaluation.schema import write_document
+    from vkdsurgeon.results.evaluation import write_document
 
     document = result.model_dump(mode="json")
     failed: OSError | None = None

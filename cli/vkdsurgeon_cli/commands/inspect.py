@@ -36,7 +36,7 @@ def inspect(
 
 
 def _facts(inventory: Inventory, split: Split) -> dict[str, Any]:
-    from vkdsurgeon.visual.layers import find_layers, outputs_of
+    from vkdsurgeon.model.layers import find_layers, outputs_of
 
     return {
         "model": str(inventory.root),

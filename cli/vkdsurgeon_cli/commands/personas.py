@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 def unpack_command(out: OutArgument, as_json: JsonOption = False) -> None:
     """Write the shipped base/, gold/ and records/ to OUT."""
-    from vkdsurgeon.personas.shipped import read_card, unpack
+    from vkdsurgeon.data.miniature.unpack import read_card, unpack
 
     paths = unpack(out)
     card = read_card()
@@ -45,11 +45,11 @@ def mint_command(
     progress: ProgressOption = ProgressMode.auto,
 ) -> None:
     """Draw the people and train both models from nothing (10 to 25 minutes on two cores)."""
-    from vkdsurgeon.personas.shipped import refuse_non_empty
+    from vkdsurgeon.data.miniature.unpack import refuse_non_empty
 
     # Before torch is imported, which takes longer than saying no.
     refuse_non_empty(out)
-    from vkdsurgeon.personas.mint import mint
+    from benchmarks.miniature_model.mint import mint
 
     output = Output(as_json, progress)
     card = mint(out, seed, tell=lambda line: output.progress({"event": "mint", "text": line}))

@@ -55,11 +55,11 @@ def report(
     whatever the verdict: `eval` and `attack` end with 3 when a gate fails.
     """
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.report.case import gather
-    from vkdsurgeon.report.documents import read_source
+    from vkdsurgeon.files.atomic import write_whole
+    from vkdsurgeon.report.evidence import gather
     from vkdsurgeon.report.page import TITLE, compose
     from vkdsurgeon.report.render import check_report, format_of, render
-    from vkdsurgeon.whole_file import write_whole
+    from vkdsurgeon.results.read import read_source
 
     chosen = format_of(output, format_.value if format_ else None)
     check_report(output)

@@ -25,8 +25,8 @@ from vkdsurgeon_cli.output import Output, ProgressMode
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vkdsurgeon.tuning.answers import ValidationRecords
     from vkdsurgeon.tuning.result import Attempt, TuneResult
+    from vkdsurgeon.tuning.validation_metrics import ValidationRecords
 
 _OBJECTIVES = ("forget", "retain", "robust")
 
@@ -93,14 +93,14 @@ def tune(
     trains on, or the first two on validation records. The first trial is the start recipe, so the Pareto front is never
     worse. Its members are written as recipes for `unlearn --recipe`. The model itself is never written to.
     """
-    from vkdsurgeon.device import resolve_device, resolve_dtype
+    from vkdsurgeon.config import load_recipe
     from vkdsurgeon.errors import GateFailed, UserError
-    from vkdsurgeon.pipeline import Request
-    from vkdsurgeon.recipe import load_recipe
-    from vkdsurgeon.tuning.operation import TuneRequest
-    from vkdsurgeon.tuning.operation import tune as run
+    from vkdsurgeon.model.device import resolve_device, resolve_dtype
+    from vkdsurgeon.pipeline.run import Request
     from vkdsurgeon.tuning.pick import parse_rule
     from vkdsurgeon.tuning.space import load_space
+    from vkdsurgeon.tuning.tune import TuneRequest
+    from vkdsurgeon.tuning.tune import tune as run
 
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UserError("not a budget", where="--minutes", value=minutes, expected="a number above 0")
@@ -141,7 +141,7 @@ def tune(
 def _validation(forget: Path | None, retain: Path | None, limit: int | None, seed: int) -> ValidationRecords | None:
     from vkdsurgeon.errors import UserError
     from vkdsurgeon.evaluation.sets import read_set, sample
-    from vkdsurgeon.tuning.answers import ValidationRecords
+    from vkdsurgeon.tuning.validation_metrics import ValidationRecords
 
     if forget is None and retain is None:
         if limit is not None:

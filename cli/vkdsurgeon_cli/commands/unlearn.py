@@ -9,8 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from vkdsurgeon.methods.names import Method, Scope
-from vkdsurgeon.recipe.preset import preset_names
+from vkdsurgeon.baselines.registry import Method, Scope
+from vkdsurgeon.config.preset import preset_names
 from vkdsurgeon_cli.options import (
     DeviceOption,
     JsonOption,
@@ -26,15 +26,15 @@ from vkdsurgeon_cli.recipe_flags import with_recipe_flags
 from vkdsurgeon_cli.suite_options import SplitOption, SuiteName, SuiteOption, SuiteRootOption, split_of
 
 if TYPE_CHECKING:
-    from vkdsurgeon.decoder.distill import DecoderStep
-    from vkdsurgeon.decoder.plan import DecoderPlan
-    from vkdsurgeon.decoder.verdict import DecoderVerdict
-    from vkdsurgeon.objectives.reading import TargetReading
-    from vkdsurgeon.plan import Plan
-    from vkdsurgeon.result import UnlearnResult
-    from vkdsurgeon.stop import Verdict
-    from vkdsurgeon.teacher_quality import TeacherQuality
-    from vkdsurgeon.unlearn import Step
+    from vkdsurgeon.decoder_pass.gate import DecoderVerdict
+    from vkdsurgeon.decoder_pass.plan import DecoderPlan
+    from vkdsurgeon.decoder_pass.trainer import DecoderStep
+    from vkdsurgeon.pipeline.result import UnlearnResult
+    from vkdsurgeon.vision_pass.plan import Plan
+    from vkdsurgeon.vision_pass.stop_rule import Verdict
+    from vkdsurgeon.vision_pass.target_readings import TargetReading
+    from vkdsurgeon.vision_pass.teacher_quality import TeacherQuality
+    from vkdsurgeon.vision_pass.trainer import Step
 
 BUILT_IN_TEXT = (
     "no --text: the text keep set is a few neutral prompts of the package; give prompts of the kind your users write, "
@@ -151,10 +151,10 @@ def unlearn(
     is written. A run that is interrupted or killed goes on with --resume, to the same bytes (docs/journal.md). Other
     methods and --output-loss have neither stop rule nor journal: measure them with `eval`.
     """
-    from vkdsurgeon.device import resolve_device, resolve_dtype
+    from vkdsurgeon.config import load_recipe
     from vkdsurgeon.errors import GateFailed, UserError
-    from vkdsurgeon.pipeline import Request, run
-    from vkdsurgeon.recipe import load_recipe
+    from vkdsurgeon.model.device import resolve_device, resolve_dtype
+    from vkdsurgeon.pipeline.run import Request, run
 
     output = Output(as_json, progress)
     if out is None and not dry_run:
@@ -168,7 +168,7 @@ def unlearn(
         overrides["baseline"] = parse_settings(baseline, "--baseline")
     effective = load_recipe(recipe, overrides, preset)
     if is_other_method(method, scope, effective):
-        from vkdsurgeon.methods.run import MethodRequest
+        from vkdsurgeon.pipeline.run_baseline import MethodRequest
 
         if forget is None or benchmark is not None:
             raise UserError(

@@ -1,0 +1,1 @@
+"""The built-in miniature from nothing: people drawn, a small model trained on them, and one without some."""

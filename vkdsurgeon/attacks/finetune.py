@@ -1,0 +1,148 @@
+"""An attacker's fine-tuning, in memory only."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from vkdsurgeon.attacks.adapters import adapted
+from vkdsurgeon.checkpoint.placement import locate_visual
+from vkdsurgeon.config.relearn import RelearnScope
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.errors import Diverged
+from vkdsurgeon.evaluation.score import encode
+from vkdsurgeon.model.batches import answer_request, batches_of, log_probabilities
+from vkdsurgeon.model.multimodal import LoadedModel
+from vkdsurgeon.training.sampler import endless
+
+
+@contextmanager
+def attacking(
+    loaded: LoadedModel,
+    scope: RelearnScope,
+    *,
+    rank: int,
+    seed: int,
+    tower: str | None = None,
+    projector: Sequence[str] | None = None,
+) -> Iterator[list[nn.Parameter]]:
+    """Let an attacker train a part of a model, and put every weight back, bit for bit, when the attack is over.
+
+    Args:
+        loaded: The model; `requires_grad` of its parameters is set.
+        scope: `llm` trains LoRA matrices; the others as in `trainable`.
+        rank: Of the LoRA matrices.
+        seed: Of the LoRA matrices.
+        tower: Module path of the tower, where the rule gets it wrong.
+        projector: Module paths of the projector, likewise.
+
+    Yields:
+        What may be trained. A copy of it is held in the CPU's memory meanwhile, except for LoRA, which leaves the
+        model's own weights alone.
+    """
+    if scope == "llm":
+        with adapted(loaded, rank, seed, tower, projector) as matrices:
+            yield matrices
+        return
+    parameters = trainable(loaded, scope, tower, projector)
+    originals = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
+    try:
+        yield parameters
+    finally:
+        with torch.no_grad():
+            for parameter, original in zip(parameters, originals, strict=True):
+                parameter.grad = None
+                parameter.copy_(original)
+
+
+def trainable(
+    loaded: LoadedModel, scope: RelearnScope, tower: str | None = None, projector: Sequence[str] | None = None
+) -> list[nn.Parameter]:
+    """Freeze everything but what the attacker may touch.
+
+    Args:
+        loaded: The model; `requires_grad` of its parameters is set.
+        scope: `visual` is tower and projector, `llm_full` everything else, `all` both.
+        tower: Module path of the tower, where the rule gets it wrong.
+        projector: Module paths of the projector, likewise.
+    """
+    names = {name for name, _ in loaded.model.named_parameters()}
+    if scope != "all":
+        placement = locate_visual(loaded.model, tower, projector)
+        names = set(placement.visual_parameters if scope == "visual" else placement.language_parameters)
+    chosen = []
+    for name, parameter in loaded.model.named_parameters():
+        parameter.requires_grad_(name in names)
+        if parameter.requires_grad:
+            chosen.append(parameter)
+    return chosen
+
+
+def fine_tune(
+    loaded: LoadedModel,
+    parameters: Sequence[nn.Parameter],
+    records: Sequence[Record],
+    *,
+    steps: int,
+    lr: float,
+    batch_size: int,
+    seed: int,
+) -> Iterator[float]:
+    """Train on the right answers, cross-entropy on their tokens, without dropout; yields the loss after every step.
+
+    Args:
+        loaded: The model, in `eval` mode; trained in place.
+        parameters: From `trainable`.
+        records: Questions with answers; every one is seen before any is seen again.
+        steps: Optimiser steps.
+        lr: Peak learning rate of AdamW; decays linearly to zero.
+        batch_size: Records per step.
+        seed: Of their order.
+
+    Yields:
+        Mean cross-entropy per answer token, in nats.
+
+    Raises:
+        Diverged: The loss is no number any more.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / steps)
+    order = endless(range(len(records)), random.Random(seed))
+    for step in range(steps):
+        chosen = [records[next(order)] for _ in range(min(batch_size, len(records)))]
+        optimizer.zero_grad(set_to_none=True)
+        loss = backward(loaded, chosen)
+        if not math.isfinite(loss):
+            raise Diverged(f"the attack diverged at step {step + 1} (loss {loss}); use a smaller --lr")
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        yield loss
+    optimizer.zero_grad(set_to_none=True)
+
+
+def backward(loaded: LoadedModel, records: Sequence[Record]) -> float:
+    """Leave the gradient of the right answers' cross-entropy with whatever asks for it.
+
+    Returns:
+        The mean over the answers' tokens, in nats.
+    """
+    requests = [
+        answer_request(loaded.encoder, encode(loaded.encoder, record), str(record.answer)) for record in records
+    ]
+    loaded.encoder.drop_pictures()
+    tokens = sum(len(request.wanted) for request in requests)
+    total = 0.0
+    # One backward pass per shape: sums add up to the mean over all tokens of the step.
+    for batch in batches_of(requests, lambda request: request.signature, len(requests)):
+        loss = -log_probabilities(loaded, batch).sum() / tokens
+        # A question without a picture teaches a vision tower nothing.
+        if loss.requires_grad:
+            loss.backward()
+        total += float(loss.detach())
+    return total

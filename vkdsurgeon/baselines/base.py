@@ -1,0 +1,147 @@
+"""What a baseline and output mode have in common: the model they are asked about, what is known before, what comes out.
+
+Both load the whole model, move weights under a mask, and give changed tensors back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vkdsurgeon.baselines.language_loss import Scene
+from vkdsurgeon.baselines.trainer import MethodStep
+from vkdsurgeon.checkpoint.inventory import Inventory
+from vkdsurgeon.checkpoint.split import Split
+from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.model.multimodal import load_model
+from vkdsurgeon.training.saliency import SaliencyMask
+
+Listener = Callable[[str, MethodStep | None], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelJob:
+    """The model that is operated on.
+
+    Attributes:
+        model: The checkpoint directory.
+        seed: Of all draws.
+        device: Where the model runs.
+        dtype: What its weights are held in.
+        tower: Module path of the tower, where the split rule gets it wrong.
+        projector: Module paths of the projector, likewise.
+    """
+
+    model: Path
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    tower: str | None = None
+    projector: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlan:
+    """What is going to happen, and an estimate of its memory.
+
+    Attributes:
+        method: Its name.
+        model_type: As in config.json.
+        scope: What may move.
+        device: Where.
+        dtype: What weights are held in.
+        forget_questions: Exercises to forget.
+        elements: Weights in scope, which the mask selects from.
+        steps: Optimizer steps; 0 without training.
+        step_size: Peak step, relative to each weight; None where it is given otherwise, or nothing is trained.
+        memory_mib: The estimate; without activations of the language model.
+        warnings: What the user should know.
+    """
+
+    method: str
+    model_type: str
+    scope: str
+    device: str
+    dtype: str
+    forget_questions: int
+    elements: int
+    steps: int
+    step_size: float | None
+    memory_mib: dict[str, float]
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operable:
+    """A job that was checked; the language model was not read.
+
+    Attributes:
+        title: What the record calls the method.
+        effective: Its settings, with what follows from the sets filled in.
+        plan: What is going to happen.
+        inventory: Of the checkpoint.
+        split: Its tensors by part.
+        on_disk: Parameter in scope -> name on disk, in the model's order.
+        layer_of: Parameter -> its layer.
+    """
+
+    title: str
+    effective: dict[str, Any]
+    plan: ModelPlan
+    inventory: Inventory
+    split: Split
+    on_disk: Mapping[str, str]
+    layer_of: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class MethodOutcome:
+    """What a method did.
+
+    Attributes:
+        changes: Disk name -> new tensor in the dtype on disk, of every tensor with a selected element.
+        mask: By module parameter.
+        last: The last step; None without training.
+        seconds: Wall time per stage.
+        measured: Label-free figures, of output mode.
+    """
+
+    changes: dict[str, Tensor]
+    mask: SaliencyMask
+    last: MethodStep | None
+    seconds: dict[str, float]
+    measured: dict[str, float] = field(default_factory=dict)
+
+
+def load_scene(job: ModelJob, micro_batch: int, cache_bytes: int) -> Scene:
+    """The whole model, in which nothing asks for a gradient yet.
+
+    Raises:
+        UserError: The model cannot be loaded.
+    """
+    loaded = load_model(job.model, device=str(job.device), dtype=str(job.dtype).removeprefix("torch."))
+    loaded.model.requires_grad_(False)
+    return Scene(loaded, micro_batch, cache_bytes, job.seed)
+
+
+@contextmanager
+def told_of_memory(remedy: str) -> Iterator[None]:
+    """Says what to do where the GPU has too little memory.
+
+    Raises:
+        SurgeryError: It has.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise SurgeryError(f"the GPU has too little memory; nothing was written. {remedy}") from error

@@ -1,0 +1,355 @@
+"""A baseline from a loaded checkpoint to changed tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from vkdsurgeon_kernels import BitMask
+
+from vkdsurgeon.baselines.base import (
+    Listener,
+    MethodOutcome,
+    ModelJob,
+    ModelPlan,
+    Operable,
+    load_scene,
+    told_of_memory,
+)
+from vkdsurgeon.baselines.examples import Material
+from vkdsurgeon.baselines.grad_ascent import ascent
+from vkdsurgeon.baselines.kl_min import to_original
+from vkdsurgeon.baselines.language_loss import Scene, Term, cross_entropy, limited
+from vkdsurgeon.baselines.manu import counted, neuron_scores, top_neurons
+from vkdsurgeon.baselines.masked_training import all_of, train_masked
+from vkdsurgeon.baselines.mmunlearner import fisher, fisher_mask
+from vkdsurgeon.baselines.npo import preference
+from vkdsurgeon.baselines.refusal import refusal
+from vkdsurgeon.baselines.registry import BASELINES, Facts, Scope
+from vkdsurgeon.baselines.rmu import Tap, misdirection, retention
+from vkdsurgeon.baselines.scope import ScopedWeights, decoder_layers, find_weights, mlp_output
+from vkdsurgeon.baselines.trainer import Part, Schedule
+from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
+from vkdsurgeon.checkpoint.split import Split, split_checkpoint
+from vkdsurgeon.config import BaselineRecipe
+from vkdsurgeon.decoder_pass.run import recompute
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded
+from vkdsurgeon.model.multimodal import load_processor
+from vkdsurgeon.model.prompts import Encoder
+from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, select
+from vkdsurgeon.vision_pass.run import Clock
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodJob(ModelJob):
+    """What the user asked for.
+
+    Attributes:
+        method: One of `BASELINES`.
+        material: The exercises.
+        recipe: The settings.
+        scope: What may move; None for what the method's source trains.
+    """
+
+    method: str
+    material: Material
+    recipe: BaselineRecipe
+    scope: Scope | None
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the method."""
+        return BASELINES[self.method]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodPlan(ModelPlan):
+    """What a baseline is going to do; `memory_mib` counts weights, and of elements that may move the gradient, two
+    moments, and float32 masters of narrower weights.
+
+    Attributes:
+        retain_questions: Exercises to keep.
+        text_questions: Exercises without pictures, for masks and importance alone.
+        lr: Peak learning rate of all weights alike, where it was given.
+    """
+
+    retain_questions: int
+    text_questions: int
+    lr: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodPrepared(Operable):
+    """A job whose weights and cost are known; no tensor was read."""
+
+    job: MethodJob
+    weights: ScopedWeights
+    schedule: Schedule
+
+
+def prepare_method(job: MethodJob) -> MethodPrepared:
+    """Plan a baseline and refuse what cannot work, before the model is loaded. Reads headers and the processor.
+
+    Raises:
+        UserError: The checkpoint, the sets or the recipe do not suit the method.
+    """
+    facts, recipe = job.facts, job.recipe
+    if facts.needs_retain and not job.material.retain:
+        raise UserError(
+            f"method {job.method} needs a retain set with questions and answers",
+            where="--retain",
+            expected="records of others that are to be kept",
+            remedy="give --retain; of these methods only ga does without",
+        )
+    if job.material.text and not facts.reads_text:
+        readers = ", ".join(name for name, each in BASELINES.items() if each.reads_text)
+        raise UserError(
+            "a text set that this method has no use for",
+            where="--text",
+            value=job.method,
+            expected=f"methods that weigh text: {readers}; vkd with --decoder-pass",
+            remedy="leave --text out",
+        )
+    scope = job.scope or facts.scope
+    inventory = take_inventory(job.model)
+    split = split_checkpoint(inventory, tower=job.tower, projector=job.projector)
+    weights = find_weights(inventory, split, scope)
+    if job.method == "rmu":
+        _rmu_layers(inventory, split, weights, recipe)
+    if job.method in ("manu", "rmu"):
+        for layer in (*weights.tower_layers, *(weights.decoder.layers if weights.decoder else ())):
+            mlp_output(split.skeleton, layer)
+    encoder = Encoder(load_processor(job.model))
+    for first in (job.material.forget[0], *job.material.retain[:1], *job.material.text[:1]):
+        encoder.continuation(encoder.prompt(first.question, first.picture, first.source), first.answer)
+    schedule = Schedule(
+        steps=(recipe.steps or facts.steps) if facts.trains else 0,
+        peak=recipe.lr or recipe.step_size or facts.step_size,
+        relative=recipe.lr is None,
+        warmup=recipe.warmup,
+        decay=recipe.decay,
+    )
+    elements = sum(inventory.tensors[name].elements for name in weights.on_disk.values())
+    plan = MethodPlan(
+        method=job.method,
+        model_type=split.model_type,
+        scope=scope.value,
+        device=str(job.device),
+        dtype=str(job.dtype).removeprefix("torch."),
+        forget_questions=len(job.material.forget),
+        retain_questions=len(job.material.retain),
+        text_questions=len(job.material.text),
+        elements=elements,
+        steps=schedule.steps,
+        step_size=schedule.peak if schedule.relative and facts.trains else None,
+        lr=None if schedule.relative or not facts.trains else schedule.peak,
+        memory_mib=_memory(job, inventory, elements),
+        warnings=(*inventory.warnings, *split.warnings, *weights.warnings, *_told(job)),
+    )
+    return MethodPrepared(
+        title=f"{job.method}: {facts.title}",
+        effective={"baseline": recipe.model_dump() | {"steps": plan.steps, "step_size": plan.step_size}},
+        inventory=inventory,
+        split=split,
+        on_disk=weights.on_disk,
+        layer_of=partial(_layer_of, split, weights),
+        job=job,
+        weights=weights,
+        schedule=schedule,
+        plan=plan,
+    )
+
+
+def operate_method(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
+    """Run a baseline. Loads the whole model; no file is touched.
+
+    Args:
+        prepared: From `prepare_method`.
+        listen: Hears the name of each stage as it starts, and every step.
+
+    Raises:
+        UserError: The model cannot be loaded, or a question does not suit it.
+        SurgeryError: The loss is not finite, or the GPU has too little memory.
+    """
+    settings = "micro_batch or density (section `baseline` of the recipe)"
+    with told_of_memory(f"Use a smaller {settings}, --dtype bfloat16, or a smaller --scope"):
+        return _operate(prepared, listen)
+
+
+def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
+    job, weights, recipe = prepared.job, prepared.weights, prepared.job.recipe
+    clock = Clock()
+    listen("language model", None)
+    scene = load_scene(job, recipe.micro_batch, int(recipe.cache_gib * (1 << 30)))
+    model = scene.loaded.model
+    check_loaded(model, prepared.inventory, DecoderWeights((), weights.on_disk, prepared.plan.elements, job.dtype, ()))
+    named = dict(model.named_parameters())
+    parameters: dict[str, Parameter] = {name: named[name] for name in weights.on_disk}
+    if recipe.checkpointing == "on" or (recipe.checkpointing == "auto" and job.device.type == "cuda"):
+        layers = decoder_layers(prepared.inventory, prepared.split, weights)
+        recompute(scene.loaded, DecoderWeights(layers, {}, 0, job.dtype, ()))
+    clock.lap("language model")
+    if job.method == "manu":
+        return _prune(prepared, scene, listen, clock)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+
+    listen("original", None)
+    parts, parameters = _parts(prepared, scene, parameters)
+    clock.lap("original")
+
+    listen("mask", None)
+    mask = _mask(prepared, scene, parameters)
+    clock.lap("mask")
+
+    listen("training", None)
+    movement, last = train_masked(
+        parts, parameters, mask, prepared.schedule, partial(listen, "training"),
+        weight_decay=recipe.weight_decay, clip=recipe.clip,
+    )  # fmt: skip
+    clock.lap("training")
+    return MethodOutcome(movement.written(prepared.inventory, weights.on_disk), mask, last, clock.laps)
+
+
+def _parts(
+    prepared: MethodPrepared, scene: Scene, parameters: dict[str, Parameter]
+) -> tuple[dict[str, Part], dict[str, Parameter]]:
+    """The method's terms, and the parameters that it trains of those in scope."""
+    job, recipe, steps = prepared.job, prepared.job.recipe, prepared.schedule.steps
+    # The original answers no more questions than the steps can draw.
+    forget = limited(job.material.forget, recipe.forget_batch * steps, job.seed, "forget")
+    retain = limited(job.material.retain, recipe.retain_batch * steps, job.seed, "retain")
+    held: Term | None = None
+    if job.method == "rmu":
+        layers, written = _rmu_layers(prepared.inventory, prepared.split, prepared.weights, recipe)
+        trained = set(prepared.weights.visual) | written
+        parameters = _only(parameters, trained)
+        tap = Tap(scene, layers)
+        generator = torch.Generator().manual_seed(job.seed)
+        forgotten: Term = misdirection(tap, forget, recipe.rmu_steering, generator)
+        held = retention(tap, retain)
+    elif job.method == "npo":
+        forgotten = preference(scene, forget, recipe.npo_beta)
+    elif job.method == "idk":
+        forgotten = refusal(scene, recipe.refusals)
+    else:
+        forgotten = ascent(scene)
+    if held is None:
+        held = to_original(scene, retain) if job.method == "klmin" else cross_entropy(scene)
+    parts = {"forget": Part(forgotten, scene.deck(forget, "forget order"), recipe.forget_batch, recipe.forget_weight)}
+    if job.method != "ga" and recipe.retain_weight > 0:
+        parts["retain"] = Part(held, scene.deck(retain, "retain order"), recipe.retain_batch, recipe.retain_weight)
+    return parts, parameters
+
+
+def _mask(prepared: MethodPrepared, scene: Scene, parameters: dict[str, Parameter]) -> SaliencyMask:
+    job, recipe = prepared.job, prepared.job.recipe
+    loss = cross_entropy(scene)
+    forget = limited(job.material.forget, recipe.scored, job.seed, "scored forget")
+    if job.method == "mmunlearner":
+        kept = [
+            *limited(job.material.retain, recipe.scored, job.seed, "scored retain"),
+            *limited(job.material.text, recipe.scored, job.seed, "scored text"),
+        ]
+        scores = fisher(parameters, loss, forget)
+        return fisher_mask(parameters, scores, fisher(parameters, loss, kept), recipe.mmunlearner_threshold)
+    if recipe.density == 1.0:
+        return all_of(parameters)
+    batches = [forget[at : at + recipe.forget_batch] for at in range(0, len(forget), recipe.forget_batch)]
+    scores = gradient_scores(parameters, (partial(loss, batch, 1.0) for batch in batches))
+    return select(parameters, scores, recipe.density)
+
+
+def _prune(prepared: MethodPrepared, scene: Scene, listen: Listener, clock: Clock) -> MethodOutcome:
+    """MANU: the chosen neurons' columns become zero; there is nothing to train."""
+    job, weights, recipe = prepared.job, prepared.weights, prepared.job.recipe
+    model = scene.loaded.model
+    groups = {
+        "tower": [mlp_output(model, layer) for layer in weights.tower_layers] if weights.visual else [],
+        "decoder": [mlp_output(model, layer) for layer in weights.decoder.layers] if weights.decoder else [],
+    }
+    outputs = [path for paths in groups.values() for path in paths]
+    listen("importance", None)
+    found = []
+    loss = cross_entropy(scene)
+    for role, exercises in (("forget", job.material.forget), ("retain", job.material.retain)):
+        drawn = limited(exercises, recipe.scored, job.seed, f"scored {role}")
+        if role == "retain":
+            drawn += limited(job.material.text, recipe.scored, job.seed, "scored text")
+        with counted(model, outputs) as moments:
+            loss(drawn)
+        found.append(dict(moments))
+    forget, retain = found
+    selected: dict[str, BitMask] = {}
+    changes: dict[str, Tensor] = {}
+    for paths in groups.values():
+        if not paths:
+            continue
+        scores = neuron_scores({path: forget[path] for path in paths}, retain)
+        for path, neurons in top_neurons(scores, recipe.manu_fraction).items():
+            name = f"{path}.weight"
+            disk = read_tensor(prepared.inventory, weights.on_disk[name])
+            columns = neurons.unsqueeze(0).expand(disk.shape)
+            selected[name] = BitMask.from_bool(columns)
+            changes[weights.on_disk[name]] = disk.masked_fill(columns, 0)
+    clock.lap("importance")
+    return MethodOutcome(changes, SaliencyMask(selected, prepared.plan.elements), None, clock.laps)
+
+
+def _layer_of(split: Split, weights: ScopedWeights, name: str) -> str:
+    paths = (*weights.tower_layers, *(weights.decoder.layers if weights.decoder else ()))
+    part = "tower" if name in split.placement.tower_parameters else "projector"
+    return next((path for path in paths if name.startswith(f"{path}.")), part)
+
+
+def _rmu_layers(
+    inventory: Inventory, split: Split, weights: ScopedWeights, recipe: BaselineRecipe
+) -> tuple[str, set[str]]:
+    """The layer that is steered, and the decoder weights that RMU trains: MLP output matrices of it and two before."""
+    layers = decoder_layers(inventory, split, weights)
+    chosen = len(layers) // 4 if recipe.rmu_layer is None else recipe.rmu_layer
+    if chosen >= len(layers):
+        raise UserError(
+            "the decoder is not that deep",
+            where="recipe key 'baseline.rmu_layer'",
+            value=chosen,
+            expected=f"0 to {len(layers) - 1}",
+        )
+    if weights.decoder is None:
+        return layers[chosen], set()
+    outputs = {f"{mlp_output(split.skeleton, layer)}.weight" for layer in layers[max(chosen - 2, 0) : chosen + 1]}
+    return layers[chosen], outputs & weights.decoder.on_disk.keys()
+
+
+def _only(parameters: dict[str, Parameter], wanted: set[str]) -> dict[str, Parameter]:
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in wanted)
+    return {name: parameter for name, parameter in parameters.items() if name in wanted}
+
+
+def _memory(job: MethodJob, inventory: Inventory, elements: int) -> dict[str, float]:
+    width = job.dtype.itemsize
+    whole = sum(entry.elements for entry in inventory.tensors.values()) * width
+    moving = round(elements * job.recipe.density) if job.facts.trains else 0
+    held = moving * (4 + 8 + (4 if width < 4 else 0))
+    scores = 2 * elements * 4 if job.method == "mmunlearner" else elements * 4 if job.recipe.density < 1 else 0
+    facts = {"weights": whole, "optimizer": held, "scores": scores, "total": whole + max(held, scores)}
+    return {key: round(value / _MIB, 1) for key, value in facts.items()}
+
+
+def _told(job: MethodJob) -> list[str]:
+    told = []
+    if job.material.passed_over:
+        told.append(
+            f"{job.material.passed_over} records of the forget set in tasks general.* and text.* take no part: what "
+            "else is to be seen, and what text says, is not to be forgotten"
+        )
+    if job.method == "mmunlearner" and not job.material.text:
+        told.append("no --text: MMUnlearner's mask preserves the retain set alone, not what text says of the forgotten")
+    return told

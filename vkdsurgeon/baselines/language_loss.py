@@ -1,0 +1,154 @@
+"""A loaded model in training: exercises go in, log-probabilities with gradients come out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from vkdsurgeon.baselines.examples import Exercise
+from vkdsurgeon.decoder_pass.questions import Deck, Prompter
+from vkdsurgeon.model.batches import Request, answer_request, batches_of, collate_requests, last_logits
+from vkdsurgeon.model.multimodal import LoadedModel
+
+Result = TypeVar("Result")
+
+
+class Term(Protocol):
+    """One summand of a method's loss."""
+
+    def __call__(self, exercises: Sequence[Exercise], weight: float | None = None, /) -> float:
+        """Its mean over exercises.
+
+        Args:
+            exercises: Drawn ones.
+            weight: Leave the gradient of the term times this in the parameters; None only measures.
+        """
+
+
+@dataclass
+class Scene:
+    """What all terms share.
+
+    Attributes:
+        loaded: The whole model; its parameters in scope ask for gradients, the others do not.
+        micro_batch: Most sequences that pass the model at once.
+        cache_bytes: Most bytes of encoded pictures, and of stored tensors, to hold each.
+        seed: Of draws.
+    """
+
+    loaded: LoadedModel
+    micro_batch: int
+    cache_bytes: int
+    seed: int
+    _prompter: Prompter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._prompter = Prompter(self.loaded.encoder, self.cache_bytes)
+
+    def request(self, exercise: Exercise, answer: str | None = None) -> Request:
+        """The exercise as a request for the log-probabilities of its answer's tokens, or of another answer's."""
+        prompt = self._prompter(exercise)
+        return answer_request(self.loaded.encoder, prompt, exercise.answer if answer is None else answer)
+
+    def kind(self, exercise: Exercise) -> Hashable:
+        """Equal for exercises that share a forward pass."""
+        return self.request(exercise).signature
+
+    def deck(self, exercises: Sequence[Exercise], order: str) -> Deck[Exercise]:
+        """Exercises to draw from, those that share a forward pass together.
+
+        Args:
+            exercises: Which ones.
+            order: Names the order, which is the same for equal names.
+        """
+        kinds = {each: self.kind(each) for each in exercises}
+        return Deck(exercises, kinds.__getitem__, random.Random(f"{self.seed} {order}"))
+
+    def logits(
+        self, exercises: Sequence[Exercise], answers: Sequence[str] | None = None
+    ) -> Iterator[tuple[list[int], list[Request], Tensor]]:
+        """Run the model over exercises, in batches that need no padding.
+
+        Args:
+            exercises: Which ones.
+            answers: One per exercise to read in place of its own.
+
+        Yields:
+            Positions in `exercises`, their requests, and float32 logits [B, n, vocabulary] that predict the n tokens
+            of the answers; with gradients where they are enabled.
+        """
+        requests = [
+            self.request(exercise, None if answers is None else answers[at]) for at, exercise in enumerate(exercises)
+        ]
+        for part in batches_of(range(len(requests)), lambda at: requests[at].signature, self.micro_batch):
+            chosen = [requests[at] for at in part]
+            yield part, chosen, last_logits(self.loaded, collate_requests(self.loaded, chosen), len(chosen[0].wanted))
+
+    def learn(
+        self,
+        exercises: Sequence[Exercise],
+        value: Callable[[list[int], Tensor, Tensor], Tensor],
+        weight: float | None,
+        *,
+        answers: Sequence[str] | None = None,
+        by_token: bool = False,
+    ) -> float:
+        """Mean of a value, and its gradient.
+
+        Args:
+            exercises: Which ones.
+            value: From positions in `exercises`, the answers' tokens [B, n] int64 and log-probabilities
+                [B, n, vocabulary] to the sum of the values of each exercise, [B].
+            weight: Leave the gradient of the mean times this in the parameters; None only measures.
+            answers: As in `logits`.
+            by_token: The mean is one over all tokens instead of exercises.
+        """
+        total, count = 0.0, len(exercises)
+        if by_token:
+            requests = [
+                self.request(each, None if answers is None else answers[at]) for at, each in enumerate(exercises)
+            ]
+            count = sum(len(request.wanted) for request in requests)
+        with torch.set_grad_enabled(weight is not None):
+            for part, chosen, logits in self.logits(exercises, answers):
+                tokens = torch.tensor([[want[0] for want in each.wanted] for each in chosen], device=logits.device)
+                mean = value(part, tokens, logits.log_softmax(dim=2)).sum() / count
+                if weight is not None:
+                    (weight * mean).backward()
+                total += float(mean.detach())
+        return total
+
+
+def log_likelihood(tokens: Tensor, log_probabilities: Tensor) -> Tensor:
+    """log p of each answer, [B]: the sum over its tokens.
+
+    Args:
+        tokens: [B, n] int64.
+        log_probabilities: [B, n, vocabulary].
+    """
+    return log_probabilities.gather(2, tokens.unsqueeze(2)).squeeze(2).sum(dim=1)
+
+
+def cross_entropy(scene: Scene) -> Term:
+    """CE: minus the mean log-probability of the answers' tokens, over all tokens of the exercises, in nats."""
+
+    def term(exercises: Sequence[Exercise], weight: float | None = None) -> float:
+        return scene.learn(exercises, lambda _, tokens, log_p: -log_likelihood(tokens, log_p), weight, by_token=True)
+
+    return term
+
+
+def limited(exercises: Sequence[Exercise], most: int, seed: int, role: str) -> list[Exercise]:
+    """At most so many of the exercises, drawn at random, all different."""
+    return random.Random(f"{seed} {role}").sample(list(exercises), min(most, len(exercises)))
+
+
+def hidden_of(output: Any) -> Tensor:
+    """The hidden states [B, T, D] of a layer's output, which some architectures wrap in a tuple."""
+    found: Tensor = output[0] if isinstance(output, tuple) else output
+    return found

@@ -1,0 +1,300 @@
+"""VKD through the language model: forget by what the frozen W says, retain by visual knowledge distillation.
+
+    L(theta) = l( W(h(x; theta), q), a )                      x, q, a in the forget set
+             + lambda sum_l v_l d'( h_l(x; theta), t_l(x) )    x in the retain and generic sets
+
+l is NPO, refusal (idk), gradient ascent (ga) or uniform, each as in its own module; the retention term is that of
+feature mode. Tower and projector alone are trained, under the saliency mask of l; W is loaded, gives gradients, and
+gets none. NPO with VKD is this project's combination (docs/method.md).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import Parameter
+
+from vkdsurgeon.baselines.base import (
+    Listener,
+    MethodOutcome,
+    ModelJob,
+    ModelPlan,
+    Operable,
+    load_scene,
+    told_of_memory,
+)
+from vkdsurgeon.baselines.examples import Exercise
+from vkdsurgeon.baselines.grad_ascent import ascent
+from vkdsurgeon.baselines.language_loss import Scene, Term, limited, log_likelihood
+from vkdsurgeon.baselines.masked_training import train_masked
+from vkdsurgeon.baselines.npo import preference
+from vkdsurgeon.baselines.refusal import refusal
+from vkdsurgeon.baselines.trainer import Part, Schedule
+from vkdsurgeon.baselines.uniform import to_uniform
+from vkdsurgeon.config import BaselineRecipe, Recipe
+from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.decoder_pass.run import recompute
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.decoder_layers import find_decoder_weights
+from vkdsurgeon.model.features import spread, teacher_features
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.losses import feature_loss
+from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
+from vkdsurgeon.training.sampler import endless
+from vkdsurgeon.vision_pass.run import Clock, Job, Prepared, prepare
+from vkdsurgeon.vision_pass.stop_rule import split_validation
+from vkdsurgeon.vision_pass.trainer import Lesson, pass_over
+
+# Questions that the mask is made from, and that the answers' probability is measured on.
+_SCORED, _MEASURED = 512, 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputJob(ModelJob):
+    """What the user asked for.
+
+    Attributes:
+        forget: Pictures to forget.
+        retain: Pictures whose features are kept, retain and generic ones.
+        exercises: Questions about the forget pictures, with the answers to be forgotten.
+        recipe: The settings; `output_loss` is set.
+    """
+
+    forget: Sequence[Picture]
+    retain: Sequence[Picture]
+    exercises: Sequence[Exercise]
+    recipe: Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputPlan(ModelPlan):
+    """What output mode is going to do; `memory_mib` counts tower and projector in training, and W's weights.
+
+    Attributes:
+        output_loss: The loss through W.
+        retain_pictures: Pictures whose features are kept.
+        selected_elements: How many weights may move.
+    """
+
+    output_loss: str
+    retain_pictures: int
+    selected_elements: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputPrepared(Operable):
+    """A job whose tower, pictures and cost are known; W was not read.
+
+    Attributes:
+        job: What was asked.
+        recipe: The effective settings.
+        visual: Tower and projector, and the pictures.
+    """
+
+    job: OutputJob
+    recipe: Recipe
+    visual: Prepared
+
+
+def prepare_output(job: OutputJob) -> OutputPrepared:
+    """Load tower and projector, check the sets, and plan the run.
+
+    Raises:
+        UserError: Anything wrong with checkpoint, sets or recipe.
+    """
+    if job.recipe.saliency == "ratio":
+        raise UserError(
+            "saliency 'ratio' is not offered in output mode",
+            where="recipe key 'saliency'",
+            expected="forget_gradient, fisher or random",
+        )
+    if not job.retain:
+        raise UserError(
+            "output mode needs pictures to retain",
+            where="--retain",
+            expected="--retain or --generic pictures",
+        )
+    visual = prepare(
+        Job(
+            model=job.model,
+            forget=job.forget,
+            retain=job.retain,
+            generic=[],
+            recipe=job.recipe,
+            seed=job.seed,
+            device=job.device,
+            dtype=job.dtype,
+            tower=job.tower,
+            projector=job.projector,
+        )
+    )
+    recipe, stack = visual.job.recipe, visual.stack
+    language = sum(stack.inventory.tensors[name].elements for name in stack.split.language) * job.dtype.itemsize
+    memory = {"visual": round(visual.plan.memory.total, 1), "language_model": round(language / (1 << 20), 1)}
+    choice = [value for value in stack.visual_parameters().values() if value.requires_grad]
+    plan = OutputPlan(
+        method="vkd",
+        output_loss=str(recipe.output_loss),
+        model_type=visual.plan.model_type,
+        scope="visual",
+        device=str(job.device),
+        dtype=visual.plan.dtype,
+        forget_questions=len(job.exercises),
+        retain_pictures=len(visual.keep),
+        elements=sum(value.numel() for value in choice),
+        selected_elements=visual.plan.selected_parameters,
+        steps=recipe.planned_steps,
+        step_size=recipe.step_size,
+        memory_mib=memory | {"total": round(sum(memory.values()), 1)},
+        warnings=visual.plan.warnings,
+    )
+    on_disk = {target: name for name, target in stack.split.targets.items()}
+    return OutputPrepared(
+        title=f"visual knowledge distillation, output mode ({plan.output_loss} through the frozen language model)",
+        effective=recipe.model_dump(),
+        inventory=stack.inventory,
+        split=stack.split,
+        on_disk={name: on_disk[name] for name in stack.visual_parameters()},
+        layer_of=stack.layer_of,
+        job=job,
+        recipe=recipe,
+        visual=visual,
+        plan=plan,
+    )
+
+
+def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
+    """Train tower and projector through the frozen language model. No file is touched.
+
+    Args:
+        prepared: From `prepare_output`.
+        listen: Hears the name of each stage as it starts, and every step.
+
+    Returns:
+        What it did. `measured` holds `forget_probability_before` and `_after`, the mean probability of the answers that
+        were trained on, and `retain_drift`, the squared error of the features of kept pictures over their variance over
+        pictures, of held-out ones where there are any.
+
+    Raises:
+        UserError: The model cannot be loaded, or a question does not suit it.
+        SurgeryError: The loss is not finite, or the GPU has too little memory.
+    """
+    with told_of_memory("Use a smaller --micro-batch or --density, or --dtype bfloat16"):
+        return _operate(prepared, listen)
+
+
+def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
+    job, recipe, stack = prepared.job, prepared.recipe, prepared.visual.stack
+    clock = Clock()
+    listen("language model", None)
+    cache = int(recipe.cache_gib * (1 << 30)) // 2
+    scene = load_scene(job, recipe.micro_batch, cache)
+    parameters = {name: value for name, value in stack.visual_parameters().items() if value.requires_grad}
+    share_visual(scene.loaded.model, stack)
+    if job.device.type == "cuda":
+        recompute(scene.loaded, find_decoder_weights(stack.inventory, stack.split, "all"))
+    clock.lap("language model")
+
+    listen("teacher", None)
+    lesson = _retention(prepared, cache)
+    drawn = limited(job.exercises, recipe.forget_batch * recipe.planned_steps, job.seed, "forget")
+    term = _term(scene, drawn, recipe)
+    sample = limited(drawn, _MEASURED, job.seed, "measured")
+    before = _probability(scene, sample)
+    clock.lap("teacher")
+
+    listen("saliency", None)
+    mask = _mask(prepared, term, drawn, parameters)
+    clock.lap("saliency")
+
+    listen("training", None)
+    order = endless(lesson.train, random.Random(f"{job.seed} retain order"))
+
+    def retain(_: Sequence[Exercise], weight: float | None = None) -> float:
+        indices = [next(order) for _ in range(min(lesson.batch, len(lesson.train)))]
+        return pass_over(stack, lesson, indices, recipe, learn=weight is not None).loss
+
+    deck = scene.deck(drawn, "order")
+    parts = {
+        "forget": Part(term, deck, recipe.forget_batch, 1.0),
+        # The lesson draws its own pictures and carries the weight.
+        "retain": Part(retain, deck, 0, recipe.retain_weight),
+    }
+    assert recipe.step_size is not None, "a fitted recipe of output mode has one"
+    schedule = Schedule(recipe.planned_steps, recipe.step_size, True, recipe.warmup, recipe.decay)
+    movement, last = train_masked(
+        parts, parameters, mask, schedule, partial(listen, "training"),
+        weight_decay=recipe.weight_decay, clip=recipe.clip,
+    )  # fmt: skip
+    clock.lap("training")
+
+    changes = movement.written(stack.inventory, prepared.on_disk)
+    measured = {
+        "forget_probability_before": before,
+        "forget_probability_after": _probability(scene, sample),
+        "retain_drift": pass_over(stack, lesson, lesson.held_out, recipe).drift,
+    }
+    clock.lap("measuring")
+    return MethodOutcome(changes, mask, last, clock.laps, measured)
+
+
+def share_visual(model: nn.Module, stack: VisualStack) -> None:
+    """Let a loaded model see through the very parameters of a visual stack, so that training one trains both."""
+    owned = {id(value) for value in stack.visual_parameters().values()}
+    for name, value in stack.model.named_parameters(remove_duplicate=False):
+        if id(value) in owned:
+            path, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(path), leaf, value)
+
+
+def _term(scene: Scene, exercises: Sequence[Exercise], recipe: Recipe) -> Term:
+    settings = recipe.baseline or BaselineRecipe.model_validate({})
+    if recipe.output_loss == "npo":
+        return preference(scene, exercises, settings.npo_beta)
+    if recipe.output_loss == "idk":
+        return refusal(scene, settings.refusals)
+    return ascent(scene) if recipe.output_loss == "ga" else to_uniform(scene)
+
+
+def _retention(prepared: OutputPrepared, cache: int) -> Lesson:
+    recipe, keep = prepared.recipe, prepared.visual.keep
+    watched = tuple({**recipe.layers, **recipe.retention_layers})
+    store = teacher_features(prepared.visual.stack, keep, watched, recipe.micro_batch, cache)
+    train_on, held_out = split_validation(keep.subjects, recipe.validation_share)
+    return Lesson(
+        "retain",
+        keep,
+        store,
+        recipe.retention_layers,
+        feature_loss(recipe.retention_distance),
+        train_on,
+        held_out or train_on,
+        recipe.retain_weight,
+        recipe.retain_batch,
+        {layer: spread(store.all(layer)) for layer in recipe.layers},
+    )
+
+
+def _mask(
+    prepared: OutputPrepared, term: Term, exercises: Sequence[Exercise], parameters: dict[str, Parameter]
+) -> SaliencyMask:
+    recipe, stack = prepared.recipe, prepared.visual.stack
+    scored = limited(exercises, _SCORED, prepared.job.seed, "scored")
+    size = 1 if recipe.saliency == "fisher" else recipe.forget_batch
+    parts = [scored[at : at + size] for at in range(0, len(scored), size)]
+    scores = gradient_scores(
+        parameters, (partial(term, part, 1.0) for part in parts), squared=recipe.saliency == "fisher"
+    )
+    if recipe.saliency == "random":
+        generator = torch.Generator().manual_seed(prepared.job.seed)
+        scores = random_scores(parameters, scores, generator)
+    return select(parameters, scores, recipe.density, recipe.granularity, stack.layer_of)
+
+
+def _probability(scene: Scene, exercises: Sequence[Exercise]) -> float:
+    return scene.learn(exercises, lambda _, tokens, log_p: log_likelihood(tokens, log_p).exp(), None)

@@ -1,0 +1,29 @@
+"""Forgetting towards ignorance: every token becomes equally likely where the answer stood.
+
+    L = E KL( uniform || p ) = E [ -(1 / V) sum_v log p_v - log V ]
+
+Bounded below, unlike gradient ascent. Used for language models by Yuan et al. (arXiv 2410.08109, maximum entropy), with
+the other direction of KL there; this one keeps a gradient where p is sure of the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from vkdsurgeon.baselines.examples import Exercise
+from vkdsurgeon.baselines.language_loss import Scene, Term
+
+
+def to_uniform(scene: Scene) -> Term:
+    """KL from the uniform distribution at the answers' positions, a mean over tokens, in nats."""
+
+    def term(exercises: Sequence[Exercise], weight: float | None = None) -> float:
+        def value(part: list[int], tokens: Tensor, log_p: Tensor) -> Tensor:
+            return (-log_p.mean(dim=2) - math.log(log_p.shape[2])).sum(dim=1)
+
+        return scene.learn(exercises, value, weight, by_token=True)
+
+    return term

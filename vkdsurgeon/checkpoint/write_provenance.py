@@ -1,0 +1,65 @@
+"""The record beside the patched weights: what every method tells of its sets, and the write that puts it there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vkdsurgeon.checkpoint.inventory import Inventory
+from vkdsurgeon.checkpoint.provenance import free_record_name, provenance_record, set_digest
+from vkdsurgeon.checkpoint.stage import WriteReport, write_patched
+from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.vision_pass.run import raw_bytes
+
+
+def salt_of(seed: int, changes: Mapping[str, Tensor]) -> bytes:
+    """A salt that differs from run to run with what was learnt, and is the same for equal runs."""
+    hasher = hashlib.sha256(str(seed).encode())
+    for name in sorted(changes):
+        hasher.update(raw_bytes(changes[name]))
+    return hasher.digest()[:16]
+
+
+def set_facts(sets: Mapping[str, Sequence[Picture]], salt: bytes) -> dict[str, dict[str, Any]]:
+    """Counts and salted digests of sets of pictures; never who is on them."""
+    return {
+        name: {
+            "pictures": len(pictures),
+            "subjects": len({picture.subject for picture in pictures}),
+            "digest": set_digest((picture.digest for picture in pictures), salt),
+        }
+        for name, pictures in sets.items()
+    }
+
+
+def write_recorded(
+    inventory: Inventory,
+    changes: Mapping[str, Tensor],
+    out: Path,
+    facts: Mapping[str, Any],
+    *,
+    drop_stale: bool = False,
+) -> WriteReport:
+    """Write the patched checkpoint with its record.
+
+    Args:
+        inventory: Of the original.
+        changes: Name on disk -> new tensor.
+        out: The directory to make.
+        facts: What the record says; it gets the digest of the patched weights besides.
+        drop_stale: Leave out files that may hold the same weights once more.
+
+    Raises:
+        UserError: As `write_patched`.
+        SurgeryError: As `write_patched`.
+    """
+    name = free_record_name(inventory)
+    if drop_stale:
+        facts = {**facts, "left_out": list(inventory.stale)}
+        inventory = inventory.without_stale()
+    record = {name: lambda digest: provenance_record({**facts, "weights_digest": digest})}
+    return write_patched(inventory, changes, out, extra_files=record)

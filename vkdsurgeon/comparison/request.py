@@ -1,0 +1,67 @@
+"""What a comparison is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from vkdsurgeon.comparison.methods import Contestant
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.relearn import RelearnScope
+from vkdsurgeon.evaluation.gates import Gate
+
+Listener: TypeAlias = Callable[[Mapping[str, Any]], None]
+ComparedProtocol: TypeAlias = Literal["people", "pairs"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One case.
+
+    Attributes:
+        model: The checkpoint that is to forget.
+        contestants: Methods, in the order of the table.
+        forget: The forget set's file.
+        retain: The retain set's file.
+        out: Directory for results and finished cells.
+        recipe: Settings for all methods.
+        gold: A model that never saw the forget set.
+        heldout: Other views of the forget set's subjects, to measure on.
+        retain_heldout: Other views of the retain set's subjects, to measure on.
+        text: Questions without pictures; half is measured, the other half given to methods that have a use for text.
+        seeds: Every method runs once with each.
+        protocols: Relearning protocols behind AG.
+        scopes: What the attacker trains; every protocol is run with each.
+        attack_steps: Steps of the attack.
+        limit: At most so many questions per measured set.
+        gates: Bounds on `NAME.METRIC`; they do not stop anything here.
+        device: Where.
+        dtype: What weights are held in while unlearning.
+        tower: Module path of the tower, where the split rule gets it wrong.
+        projector: Module paths of the projector, likewise.
+        keep_models: Leave the patched checkpoints in `out`.
+    """
+
+    model: Path
+    contestants: Sequence[Contestant]
+    forget: Path
+    retain: Path
+    out: Path
+    recipe: Recipe
+    gold: Path | None = None
+    heldout: Path | None = None
+    retain_heldout: Path | None = None
+    text: Path | None = None
+    seeds: Sequence[int] = (0,)
+    protocols: Sequence[ComparedProtocol] = ("people", "pairs")
+    scopes: Sequence[RelearnScope] = ("visual", "all")
+    attack_steps: int = 15
+    limit: int | None = 800
+    gates: Sequence[Gate] = ()
+    device: str = "auto"
+    dtype: str = "float32"
+    tower: str | None = None
+    projector: Sequence[str] | None = None
+    keep_models: bool = False

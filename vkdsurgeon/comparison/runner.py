@@ -1,0 +1,83 @@
+"""Fills cells: unlearn, measure, attack."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+from vkdsurgeon.checkpoint.digest import weights_digest
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.comparison.cache import cached
+from vkdsurgeon.comparison.datasets import Case
+from vkdsurgeon.comparison.methods import GOLD, Contestant
+from vkdsurgeon.comparison.relearning import attack
+from vkdsurgeon.comparison.request import Listener
+from vkdsurgeon.comparison.settings import effective
+from vkdsurgeon.comparison.unlearn import forget_model, unlearn
+from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
+from vkdsurgeon.results.comparison import Cell
+from vkdsurgeon.results.comparison_columns import CPU_SECONDS, FLOPS, MEMORY, SECONDS, chances, headline
+
+
+def reference_cell(case: Case, name: str, root: Path, seed: int, listener: Listener) -> Cell:
+    """The cell of base or gold."""
+    digest = weights_digest(root, take_inventory(root).shards)
+
+    def fill(key: str) -> Cell:
+        # What the base model knows cannot come back.
+        return _measured(
+            case, root, seed, listener, attacked=name == GOLD,
+            key=key, name=name, recipe={}, steps=0, elements_changed=0, weights_digest=digest, met=None,
+        )  # fmt: skip
+
+    return cached(case, name, seed, {"weights": digest}, fill, listener)
+
+
+def contestant_cell(case: Case, each: Contestant, recipe: dict[str, Any], seed: int, listener: Listener) -> Cell:
+    """The cell of a method."""
+    asked = case.asked
+    known = {
+        "weights": weights_digest(asked.model, take_inventory(asked.model).shards),
+        "method": each.method,
+        "recipe": recipe,
+        "effective": effective(each, recipe),
+        "reads_text": each.reads_text and case.given_text is not None,
+        "dtype": asked.dtype,
+    }
+
+    def fill(key: str) -> Cell:
+        out = asked.out / "models" / f"{each.name}-{seed}-{key[:16]}"
+        effort = unlearn(case, each, recipe, seed, out, listener)
+        cell = _measured(
+            case, out, seed, listener, attacked=True, key=key, name=each.name, recipe=recipe,
+            **{name: effort[name] for name in ("steps", "elements_changed", "weights_digest", "met")},
+        )  # fmt: skip
+        cost = {
+            SECONDS: effort["seconds"],
+            CPU_SECONDS: effort["cpu_seconds"],
+            MEMORY: effort["peak_memory_mib"],
+            FLOPS: None if effort["flops"] is None else effort["flops"] / 1e12,
+        }
+        if not asked.keep_models:
+            forget_model(out)
+        return cell.model_copy(update={"values": cell.values | cost})
+
+    return cached(case, each.name, seed, known, fill, listener)
+
+
+def _measured(case: Case, root: Path, seed: int, listener: Listener, *, attacked: bool, **facts: Any) -> Cell:
+    """Evaluate a model, and attack it."""
+    asked = case.asked
+    found = evaluate(
+        Evaluation(model=root, sets=case.measured, device=asked.device, limit=asked.limit, seed=0), listener
+    )
+    gc.collect()
+    gains, diverged = attack(case, root, seed, listener) if attacked else ({}, [])
+    return Cell(
+        seed=seed,
+        values=headline(found.metrics) | gains,
+        chance=chances(found.metrics),
+        diverged=diverged,
+        **facts,
+    )

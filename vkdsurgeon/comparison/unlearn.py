@@ -1,0 +1,106 @@
+"""One contestant's patched model, made by a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vkdsurgeon.checkpoint.digest import weights_digest
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.comparison.datasets import Case
+from vkdsurgeon.comparison.methods import Contestant
+from vkdsurgeon.comparison.request import Listener
+from vkdsurgeon.comparison.subprocess import send
+from vkdsurgeon.comparison.worker import Errand
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.atomic import write_whole
+from vkdsurgeon.files.directories import take
+
+
+def unlearn(
+    case: Case, each: Contestant, recipe: dict[str, Any], seed: int, out: Path, listener: Listener
+) -> dict[str, Any]:
+    """Unlearn into a directory, or find it done by a run that was interrupted while it measured.
+
+    Args:
+        case: The comparison.
+        each: The contestant.
+        recipe: Its recipe.
+        seed: Its seed.
+        out: The directory; removed first where it is not whole.
+        listener: Hears progress.
+
+    Returns:
+        The fields of `worker.Effort`.
+    """
+    asked, told = case.asked, _beside(out)
+    if out.is_dir() and told.is_file():
+        done: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
+        if done["weights_digest"] == weights_digest(out, take_inventory(out).shards):
+            return done
+    _remove(out)
+    out.parent.mkdir(exist_ok=True)
+    listener({"event": "unlearn", "method": each.name, "seed": seed, "text": f"{each.name}, seed {seed}: unlearning"})
+
+    def heard(event: Mapping[str, Any]) -> None:
+        text = f"{each.name}, seed {seed}: " + (
+            f"step {event['step']}/{event['steps']}" if "step" in event else str(event.get("stage", event.get("text")))
+        )
+        listener({**event, "method": each.name, "seed": seed, "text": text})
+
+    effort = send(
+        Errand(
+            model=str(asked.model.absolute()),
+            forget=str(asked.forget.absolute()),
+            retain=str(asked.retain.absolute()),
+            text=str(case.given_text.absolute()) if each.reads_text and case.given_text else None,
+            out=str(out.absolute()),
+            method=each.method,
+            recipe=recipe,
+            scope=None,
+            seed=seed,
+            device=asked.device,
+            dtype=asked.dtype,
+            tower=asked.tower,
+            projector=None if asked.projector is None else list(asked.projector),
+            threads=torch.get_num_threads(),
+        ),
+        heard,
+    )
+    write_whole(told, json.dumps(effort) + "\n")
+    return effort
+
+
+def forget_model(out: Path) -> None:
+    """Remove a patched model and what is noted of it."""
+    _remove(out)
+    _beside(out).unlink(missing_ok=True)
+
+
+def _remove(out: Path) -> None:
+    # A run that went on from an earlier one's journal would not tell what it takes.
+    journal = out.with_name(f"{out.name}.journal")
+    try:
+        held = take(journal)
+    except FileNotFoundError:
+        held = None
+    except BlockingIOError:
+        # The worker of a comparison that was killed lives on until its run ends.
+        raise UserError(
+            "a run of an earlier comparison is still at work on this model", where=out, remedy="wait for it to end"
+        ) from None
+    for path in (out, journal):
+        shutil.rmtree(path, ignore_errors=True)
+    if held is not None:
+        os.close(held)
+
+
+def _beside(model: Path) -> Path:
+    """Where it is noted what a patched model took."""
+    return model.with_name(f"{model.name}.json")

@@ -1,0 +1,44 @@
+"""Settings of the forget term."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from vkdsurgeon.config.section import Section, positive
+
+Distance = Literal["nmse", "mse", "cosine", "smooth_l1"]
+ForgetTarget = Literal["nobody", "swap", "farthest", "common", "mean", "rmu", "blank", "reference"]
+
+
+class Forgetting(Section):
+    """What forget pictures are distilled towards, where, and by which distance.
+
+    The symbols are those of docs/method.md: T(x) = t(x) + S(nu_p - mu) - S(mu_p - mu).
+    """
+
+    layers: dict[str, float] = Field(
+        {"projector": 1.0},
+        description="Tapped layers and their weight in both losses, as LAYER=WEIGHT[,LAYER=WEIGHT...]; `projector` "
+        "stands for every output that the language model reads; see `inspect` for the names.",
+    )
+    distance: Distance = Field(
+        "nmse", description="Distance between student and target features: nmse, mse, cosine or smooth_l1."
+    )
+    forget_target: ForgetTarget = Field(
+        "nobody",
+        description="What the student is to see on forget pictures: nobody; common, one nobody for all subjects; swap "
+        "or farthest, one retain identity; mean, of the retain identities; rmu, a random direction; blank, the "
+        "teacher's features of a blank picture; reference, those of --forget-teacher.",
+    )
+    stand_ins: int = Field(2, ge=1, description="Number k of far retain identities that nobody is mixed from.")
+    far_share: float = Field(1 / 3, gt=0, le=1, description="Share of the retain identities that counts as far.")
+    steering: float = Field(
+        1.0, gt=0, description="Target rmu: length of the random direction over the mean length of a token's features."
+    )
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_weigh_something(cls, weights: dict[str, float]) -> dict[str, float] | None:
+        return positive(weights)

@@ -1,0 +1,44 @@
+"""Settings of the saliency mask."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from vkdsurgeon.config.section import Section
+
+Saliency = Literal["forget_gradient", "ratio", "fisher", "random"]
+
+
+class Mask(Section):
+    """Which weights may move."""
+
+    depth: int | str = Field(
+        "all",
+        description="Which weights the mask may choose from: all; a number K, the projector and the last K layers "
+        "whose features reach it; projector.",
+    )
+    density: float = Field(
+        0.5, gt=0, le=1, description="Share of the visual weights within `depth` that the saliency mask lets move."
+    )
+    granularity: Literal["element", "row", "tensor", "layer"] = Field(
+        "element",
+        description="What the saliency mask selects as a whole: element, row, tensor or layer. Units larger than an "
+        "element are ranked by their mean score and bring the density as near as whole units can.",
+    )
+    saliency: Saliency = Field(
+        "forget_gradient",
+        description="What ranks the weights: forget_gradient; ratio, that over the sensitivity of retained features; "
+        "fisher, squared gradients by picture; random, the control.",
+    )
+
+    @field_validator("depth", mode="before")
+    @classmethod
+    def _depth_is_known(cls, depth: Any) -> Any:
+        if isinstance(depth, str) and depth.isdecimal():
+            # As a flag hands it over.
+            depth = int(depth)
+        if depth in ("all", "projector") or (type(depth) is int and depth >= 1):
+            return depth
+        raise ValueError("neither 'all', 'projector' nor a number of layers from 1 up")

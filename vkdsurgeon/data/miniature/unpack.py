@@ -1,0 +1,123 @@
+"""The miniature as it is shipped inside the package, brought to a directory.
+
+It is the one of seed 0, the first seed that was tried with these settings; the card says how well base and gold answer.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.directories import staged
+
+CARD = "card.json"
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+@dataclass(frozen=True)
+class MiniaturePaths:
+    """Where the parts of an unpacked miniature are.
+
+    Attributes:
+        base: Checkpoint that saw everybody.
+        gold: Checkpoint trained the same way without pictures of the forget people.
+        records: Directory with `forget.jsonl`, `forget_heldout.jsonl`, `retain.jsonl`, `retain_heldout.jsonl`,
+            `generic.jsonl`, `text.jsonl` and `images/`.
+    """
+
+    base: Path
+    gold: Path
+    records: Path
+
+
+def read_card() -> dict[str, Any]:
+    """How the shipped miniature was made: seed, sizes, versions, accuracies of base and gold."""
+    card: dict[str, Any] = json.loads((SHIPPED / CARD).read_text(encoding="utf-8"))
+    return card
+
+
+def refuse_non_empty(out: Path) -> None:
+    """Refuse a directory that has something in it, or a file in its place.
+
+    Raises:
+        UserError: `out` cannot be used.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError("this is not a directory", where=out, remedy="name a directory that does not exist yet")
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError("the output directory is not empty", where=out, remedy="name a new or an empty directory")
+
+
+def unpack(out: Path) -> MiniaturePaths:
+    """Write the shipped miniature: two checkpoints, the records with their pictures, the card.
+
+    Args:
+        out: A directory that is missing or empty.
+
+    Returns:
+        Where the parts are.
+
+    Raises:
+        UserError: `out` is a file or not empty, or cannot be made.
+        SurgeryError: The disk is full, or writing failed otherwise; nothing is left.
+    """
+    refuse_non_empty(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with staged(out) as staging:
+        for name in ("base", "gold"):
+            (staging / name).mkdir()
+            for file in (SHIPPED / name).iterdir():
+                shutil.copyfile(file, staging / name / file.name)
+        shutil.copyfile(SHIPPED / CARD, staging / CARD)
+        with zipfile.ZipFile(SHIPPED / "records.zip") as packed:
+            packed.extractall(staging / "records")
+        # What is staged is its owner's alone; nothing in here is anybody's secret.
+        shutil.copymode(staging / "records", staging)
+    return MiniaturePaths(out / "base", out / "gold", out / "records")
+
+
+def unpack_generic(out: Path) -> Path:
+    """Write the pictures of strangers alone, for retention where no retain set is given.
+
+    Args:
+        out: A directory; created where missing, other files in it are left alone.
+
+    Returns:
+        The records, `generic.jsonl`; their pictures lie in `images/` beside it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(SHIPPED / "records.zip") as packed:
+        records = packed.read("generic.jsonl").decode("utf-8")
+        pictures = {json.loads(line)["image"] for line in records.splitlines()}
+        packed.extractall(out, members=["generic.jsonl", *sorted(pictures)])
+    return out / "generic.jsonl"
+
+
+def ship(minted: Path, shipped: Path = SHIPPED) -> None:
+    """Turn a freshly minted directory into what the package carries.
+
+    Args:
+        minted: A directory from `mint`.
+        shipped: Where the package keeps it; replaced.
+    """
+    if shipped.exists():
+        shutil.rmtree(shipped)
+    shipped.mkdir(parents=True)
+    for name in ("base", "gold"):
+        # Plain copies with ordinary rights: shards are written readable by their owner alone.
+        shutil.copytree(minted / name, shipped / name, copy_function=shutil.copyfile)
+    shutil.copyfile(minted / CARD, shipped / CARD)
+    records = minted / "records"
+    with zipfile.ZipFile(shipped / "records.zip", "w") as packed:
+        for path in sorted(records.rglob("*")):
+            if path.is_file():
+                # A fixed date keeps the archive the same for the same pictures.
+                entry = zipfile.ZipInfo(str(path.relative_to(records).as_posix()), (1980, 1, 1, 0, 0, 0))
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                entry.external_attr = 0o644 << 16
+                packed.writestr(entry, path.read_bytes())

@@ -1,0 +1,86 @@
+"""Cells of a row, checked: text, and nested values that some copies of a benchmark hold as JSON strings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from vkdsurgeon.data.protocol import ProtocolRecord
+from vkdsurgeon.data.suites.parquet import Row
+from vkdsurgeon.errors import UserError
+
+Shape = TypeVar("Shape")
+
+
+class Skipped:
+    """Counts questions that cannot be asked; published benchmarks have a few, and one must not end an evaluation."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: str | None = None
+
+    def note(self, row: Row, why: str) -> None:
+        """One more."""
+        self.count += 1
+        self.first = self.first or f"{row.source}: {why}"
+
+    def told(self) -> str | None:
+        """One sentence, or None where nothing was passed over."""
+        return (
+            f"{self.count} question(s) cannot be asked and were passed over, the first at {self.first}"
+            if self.count
+            else None
+        )
+
+
+def nested(row: Row, column: str, shape: TypeAdapter[Shape]) -> Shape:
+    """A nested cell; null is an empty one.
+
+    Raises:
+        UserError: Naming file, row and column: it is a string that is no JSON, or has another structure.
+    """
+    value = row.values[column]
+    where = f"{row.source}, column {column!r}"
+    if isinstance(value, str):
+        try:
+            # A cell that was left blank says as little as one that is not there.
+            value = json.loads(value) if value.strip() else None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"broken JSON: {error}", where=where, expected="JSON, or a nested column") from None
+    try:
+        return shape.validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise UserError(f"{place or 'the cell'}: {first['msg']}", where=where) from None
+
+
+def text(row: Row, column: str) -> str | None:
+    """A text cell without the blanks at its ends; None where nothing is left."""
+    value = row.values.get(column)
+    return (value.strip() or None) if isinstance(value, str) else None
+
+
+def required(row: Row, column: str) -> str:
+    """A text cell that must not be blank.
+
+    Raises:
+        UserError: It is.
+    """
+    value = text(row, column)
+    if value is None:
+        raise UserError("the cell is blank", where=f"{row.source}, column {column!r}", expected="text")
+    return value
+
+
+def record(row: Row, skipped: Skipped, **values: Any) -> ProtocolRecord | None:
+    """A record of the row, or None where its content makes no question."""
+    try:
+        return ProtocolRecord(source=row.source, **values)
+    except ValidationError as error:
+        skipped.note(
+            row, str(error.errors(include_url=False, include_input=False)[0]["msg"]).removeprefix("Value error, ")
+        )
+        return None

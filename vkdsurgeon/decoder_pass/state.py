@@ -1,0 +1,78 @@
+"""Where a decoder pass stands: all that its next step depends on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from vkdsurgeon.decoder_pass.adversarial_features import Seeker
+from vkdsurgeon.decoder_pass.questions import Deck
+from vkdsurgeon.decoder_pass.trainer import DecoderStep
+from vkdsurgeon.training.resume.journal import Journal, Kept, Snapshot
+from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_generator
+
+DECODER = "decoder"
+
+
+def kept_of(journal: Journal | None, student: str) -> Kept | None:
+    """What a journal kept of the decoder pass after the same visual pass.
+
+    Args:
+        journal: The run's, if it has one.
+        student: Digest of the student's visual tensors. A visual pass that went on since makes another decoder pass.
+    """
+    kept = None if journal is None else journal.kept(DECODER)
+    return kept if kept is not None and kept.facts.get("student") == student else None
+
+
+@dataclass
+class DecoderCourse:
+    """The training of the decoder's weights.
+
+    Attributes:
+        trainee: The selected weights and their optimizer.
+        decks: Questions by lesson.
+        seeker: Draws where to begin its search.
+        student: Digest of the student's visual tensors.
+        step: Steps done.
+        last: The last of them.
+    """
+
+    trainee: Trainee
+    decks: dict[str, Deck]
+    seeker: Seeker
+    student: str
+    step: int = 0
+    last: DecoderStep | None = None
+
+    def stepped(self, step: DecoderStep) -> None:
+        """A step is done."""
+        self.step, self.last = step.step, step
+
+    def snapshot(self) -> Snapshot:
+        """All of it, for the journal."""
+        assert self.last is not None
+        facts = {
+            **self.trainee.facts(),
+            "student": self.student,
+            "decks": {lesson: deck.position() for lesson, deck in self.decks.items()},
+            "generator": generator_numbers(self.seeker.generator),
+            "step": self.step,
+            "last": asdict(self.last),
+        }
+        # Another student's pass may lie in the journal, and its files must not be taken for those of this one.
+        stamp = str(int(self.student[:12], 16))
+        return Snapshot(facts, self.trainee.files(f"{stamp}.{self.step}", stamp))
+
+    def restore(self, kept: Kept) -> None:
+        """Stand where a journal left off. The trainee has the checkpoint's weights and a fresh optimizer.
+
+        Raises:
+            UserError: The journal is damaged.
+        """
+        facts = kept.facts
+        with kept.intact():
+            self.trainee.load(kept.tensors["state"](), facts)
+            for lesson, deck in self.decks.items():
+                deck.go_to(facts["decks"][lesson])
+            set_generator(self.seeker.generator, facts["generator"])
+            self.step, self.last = facts["step"], DecoderStep(**facts["last"])

@@ -1,0 +1,202 @@
+"""The loop of the decoder pass: W is distilled towards its own former self, looking through other eyes.
+
+    L_W = KL( W0(T(x), q) || W(f, q) ) + a KL( W0(T(x), q) || W(T(x), q) )         x forgotten
+        + b KL( W0(t(r), q) || W(g, q) )  +  c KL( W0(text) || W(text) )           r kept
+
+t are the original features, T those of the unlearned tower and projector, W0 the original language model. Half of the
+forget questions are asked with f = t(x), half at features that `seek` found; kept ones by halves with g = t(r), T(r). A
+method of this project's own (docs/method.md). KL is a mean over judged positions and over questions, in nats.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from vkdsurgeon_kernels import MaskedAdamW
+
+from vkdsurgeon.config import DecoderRecipe
+from vkdsurgeon.decoder_pass.adversarial_features import Seeker
+from vkdsurgeon.decoder_pass.questions import Deck
+from vkdsurgeon.decoder_pass.teacher import Book, Card, Eyes
+from vkdsurgeon.errors import Diverged
+
+FORGET, RETAIN, TEXT = "forget", "retain", "text"
+# What W0 said of the original features of the forget pictures, along nobody's answers.
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the student is from the teacher.
+
+    Attributes:
+        kl: Mean KL divergence per judged position, nats.
+        agreement: Share of the questions that a greedy student would answer in the teacher's very tokens.
+        questions: How many were asked.
+    """
+
+    kl: float
+    agreement: float
+    questions: int
+
+
+@dataclass(frozen=True)
+class DecoderStep:
+    """What one step of the decoder pass saw, before the step; KL divergences in nats."""
+
+    step: int
+    steps: int
+    loss: float
+    forget_kl: float
+    nobody_kl: float
+    retain_kl: float
+    text_kl: float
+    seconds_left: float
+
+
+def distil(
+    book: Book,
+    lesson: str,
+    cards: Sequence[Card],
+    *,
+    eyes: Eyes = nullcontext,
+    weight: float | None = None,
+    seeker: Seeker | None = None,
+) -> Drift:
+    """Compare the student with the teacher on some questions.
+
+    Args:
+        book: The teacher's word; its model is the student by now.
+        lesson: The set that the cards belong to.
+        cards: The questions.
+        eyes: Context in which the student looks at pictures.
+        weight: Leave the gradient of the KL divergence times this in the parameters; None only measures.
+        seeker: The blend of `eyes`: first looks for features that are still read as the original ones were.
+    """
+    total, same = 0.0, 0
+    with torch.set_grad_enabled(weight is not None), eyes():
+        for part, look in book.batches(cards):
+            if seeker is not None:
+                _seek(book, part, look, seeker)
+            logits = look()
+            teacher = book.log_probabilities(lesson, part)
+            divergence = kl(teacher, logits.log_softmax(dim=2)).mean(dim=1).sum() / len(cards)
+            if weight is not None:
+                (weight * divergence).backward()
+            total += float(divergence.detach())
+            answered = slice(-len(part[0].answer), None)
+            equal = logits[:, answered].argmax(dim=2) == torch.tensor(
+                [card.answer for card in part], device=logits.device
+            )
+            same += int(equal.all(dim=1).sum())
+    return Drift(total, same / max(len(cards), 1), len(cards))
+
+
+def _seek(book: Book, part: Sequence[Card], look: Callable[[], Tensor], seeker: Seeker) -> None:
+    seeker.begin()
+    wanted = book.log_probabilities(ORIGINAL, part)
+    for _ in range(seeker.steps):
+        seeker.move(kl(wanted, look().log_softmax(dim=2)).sum())
+
+
+def kl(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL( teacher || student ) over the last dimension of log-probabilities; gradients flow to the student.
+
+    In this direction a student that is sure of a forgotten name still gets a gradient where the teacher looks.
+    """
+    # A log-probability of minus infinity would make nothing times infinity.
+    teacher = teacher.clamp_min(-1e4)
+    return (teacher.exp() * (teacher - student)).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class TrainingEyes:
+    """Contexts for the looks of training.
+
+    Attributes:
+        student: Through the unlearned tower and projector.
+        around: Somewhere on and beside the way from the unlearned to the original features, as the seeker says.
+        seeker: The blend of `around`.
+    """
+
+    student: Eyes
+    around: Eyes
+    seeker: Seeker
+
+
+def train(
+    book: Book,
+    decks: dict[str, Deck],
+    eyes: TrainingEyes,
+    optimizer: MaskedAdamW,
+    recipe: DecoderRecipe,
+    listen: Callable[[DecoderStep], None],
+    done: int = 0,
+) -> None:
+    """Run the schedule, or the rest of it.
+
+    Args:
+        book: The teacher's word on every question of the decks.
+        decks: Questions by lesson: forget, retain, text.
+        eyes: Contexts in which W sees otherwise than through its own tower and projector.
+        optimizer: Holds the mask.
+        recipe: The settings.
+        listen: Hears of every step.
+        done: Steps that were made before.
+
+    Raises:
+        Diverged: The loss is not finite.
+    """
+    started = time.monotonic()
+    for step in range(done, recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.step_size * group["unit_step"] * _share_of_peak(step, recipe)
+        drawn = draw(book, decks, recipe)
+        first, second = _halves(drawn[FORGET])
+        forget = distil(book, FORGET, first, weight=0.5)
+        around = distil(book, FORGET, second, eyes=eyes.around, weight=0.5, seeker=eyes.seeker)
+        nobody = distil(book, FORGET, drawn[FORGET], eyes=eyes.student, weight=recipe.nobody_weight)
+        first, second = _halves(drawn[RETAIN])
+        retain = distil(book, RETAIN, first, weight=recipe.retain_weight / 2)
+        through = distil(book, RETAIN, second, eyes=eyes.student, weight=recipe.retain_weight / 2)
+        text = distil(book, TEXT, drawn[TEXT], weight=recipe.text_weight)
+        forget_kl, retain_kl = (forget.kl + around.kl) / 2, (retain.kl + through.kl) / 2
+        loss = (
+            forget_kl
+            + recipe.nobody_weight * nobody.kl
+            + recipe.retain_weight * retain_kl
+            + recipe.text_weight * text.kl
+        )
+        if not loss < float("inf"):
+            raise Diverged(
+                f"the decoder pass diverged at step {step + 1} (loss {loss}); nothing was written. "
+                "Try a lower --decoder-step-size"
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        pace = (time.monotonic() - started) / (step + 1 - done)
+        left = pace * (recipe.steps - step - 1)
+        listen(DecoderStep(step + 1, recipe.steps, loss, forget_kl, nobody.kl, retain_kl, text.kl, left))
+
+
+def draw(book: Book, decks: dict[str, Deck], recipe: DecoderRecipe) -> dict[str, list[Card]]:
+    """The questions of one step."""
+    sizes = {FORGET: recipe.forget_batch, RETAIN: recipe.retain_batch, TEXT: recipe.text_batch}
+    return {lesson: book.cards(lesson, deck.draw(sizes[lesson])) for lesson, deck in decks.items()}
+
+
+def _halves(cards: Sequence[Card]) -> tuple[Sequence[Card], Sequence[Card]]:
+    # A single question cannot be halved; both looks then ask it.
+    middle = (len(cards) + 1) // 2
+    return cards[:middle], cards[middle:] or cards
+
+
+def _share_of_peak(step: int, recipe: DecoderRecipe) -> float:
+    warm = (step + 1) / (recipe.warmup * recipe.steps + 1)
+    left = (recipe.steps - step) / max(recipe.decay * recipe.steps, 1.0)
+    return min(warm, left, 1.0)

@@ -1,0 +1,280 @@
+"""One evaluation: every set asked of the model, its reference and gold, and what the answers amount to."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from vkdsurgeon.checkpoint.provenance import versions
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.cache import AnswerCache
+from vkdsurgeon.evaluation.forget_quality import forget_quality, quality_ids
+from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
+from vkdsurgeon.evaluation.metrics import (
+    compare_answers,
+    comparison_ids,
+    differences,
+    finite,
+    metric_ids,
+    summarise,
+)
+from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
+from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
+from vkdsurgeon.evaluation.silence import without_silence
+from vkdsurgeon.evaluation.warnings import warnings_for
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.results.evaluation import EvalResult, Example, Metric, ModelFacts, Settings, SubjectResult
+
+Role = Literal["model", "reference", "gold"]
+Answers = dict[str, list[Answered]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to measure.
+
+    Attributes:
+        model: Directory of the model.
+        sets: Sets to ask, each under its own name.
+        reference: The model before unlearning.
+        gold: A model that never saw what is to be forgotten.
+        gates: Bounds; they do not stop anything here.
+        scoring: How answers are obtained.
+        device: Where.
+        dtype: In what precision.
+        limit: At most so many records per set.
+        seed: Of sampling and bootstrap.
+        salt: For the digests of the sets.
+        include_examples: Put names, questions and answers into the result.
+        cache: Directory of answers that were measured before; None for none.
+        suite: What the sets come from, for the result.
+        few_shot: Demonstrations before a question, for the result.
+    """
+
+    model: Path
+    sets: Sequence[NamedSet]
+    reference: Path | None = None
+    gold: Path | None = None
+    gates: Sequence[Gate] = ()
+    scoring: Scoring = field(default_factory=Scoring)
+    device: str = "auto"
+    dtype: str = "auto"
+    limit: int | None = None
+    seed: int = 0
+    salt: bytes = b""
+    include_examples: bool = False
+    cache: Path | None = None
+    suite: str = "jsonl"
+    few_shot: int = 0
+
+
+def known_metrics(sets: Sequence[NamedSet], *, reference: bool, gold: bool) -> list[str]:
+    """Every metric id that an evaluation of these sets will give."""
+    own = [name for chosen in sets for name in metric_ids(chosen.name, chosen.records)]
+    known = list(own)
+    if reference:
+        known += [f"{prefix}.{name}" for prefix in ("reference", "delta") for name in own]
+        known += [name for chosen in sets for name in comparison_ids(chosen.name, chosen.records)]
+    if reference and gold:
+        known += [f"room.{name}" for name in own]
+    if gold:
+        known += [f"{prefix}.{name}" for prefix in ("gold", "gap") for name in own]
+        known += [name for chosen in sets for name in quality_ids(chosen.name, chosen.records, forget=chosen.forget)]
+    return known
+
+
+def evaluate(evaluation: Evaluation, listener: Listener | None = None) -> EvalResult:
+    """Measure, compare and judge.
+
+    Args:
+        evaluation: What.
+        listener: Gets progress events.
+
+    Returns:
+        The result, gates included; nothing is written.
+
+    Raises:
+        UserError: Sets, gates or models are wrong; gates and sets are checked before a model is loaded.
+    """
+    started = time.perf_counter()
+    chosen = _draw(evaluation)
+    roles: dict[Role, Path] = {"model": evaluation.model}
+    if evaluation.reference:
+        roles["reference"] = evaluation.reference
+    if evaluation.gold:
+        roles["gold"] = evaluation.gold
+    known = known_metrics(chosen, reference="reference" in roles, gold="gold" in roles)
+    check_gates(evaluation.gates, known)
+    store = _open_cache(evaluation, listener)
+
+    answers: dict[Role, Answers] = {}
+    facts: list[ModelFacts] = []
+    first: LoadedModel | None = None
+    for role, root in roles.items():
+        if listener:
+            listener({"event": "model", "role": role, "text": f"loading {role}"})
+        loaded = load_model(root, device=evaluation.device, dtype=evaluation.dtype)
+        if first is not None:
+            match_encoder(loaded, first)
+        cache = None if store is None else store.of(loaded, (first or loaded).root, evaluation.scoring)
+        said = {
+            named.name: answer_records(loaded, named.records, evaluation.scoring, listener, cache) for named in chosen
+        }
+        answers[role] = without_silence(said)
+        if cache is not None and listener:
+            listener({"event": "note", "text": cache.told(role)})
+        facts.append(model_facts(role, loaded))
+        # Only one model is in memory at a time; the first one's encoder stays for the others.
+        first = first or replace(loaded, model=None)
+        del loaded
+        gc.collect()
+    assert first is not None
+    metrics = _metrics(chosen, answers, evaluation.seed)
+    return EvalResult(
+        models=facts,
+        sets=[set_facts(named, whole, evaluation.salt) for named, whole in zip(chosen, evaluation.sets, strict=True)],
+        settings=settings_of(evaluation, first),
+        metrics=metrics,
+        subjects=_subjects(chosen, answers["model"], evaluation.include_examples),
+        gates=judge(evaluation.gates, {metric.id: metric.value for metric in metrics}),
+        warnings=warnings_for(chosen, metrics),
+        examples=_examples(answers) if evaluation.include_examples else [],
+        versions=versions(),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def _open_cache(evaluation: Evaluation, listener: Listener | None) -> AnswerCache | None:
+    if evaluation.cache is None:
+        return None
+    if evaluation.include_examples:
+        raise UserError(
+            "examples come from answers, and the cache keeps none of them",
+            where="--include-examples",
+            expected="--include-examples or --cache, not both",
+        )
+
+    def warn(text: str) -> None:
+        if listener:
+            listener({"event": "warning", "text": text})
+
+    return AnswerCache(evaluation.cache, warn)
+
+
+def match_encoder(loaded: LoadedModel, first: LoadedModel) -> None:
+    """Let a second model get exactly the inputs of the first.
+
+    Raises:
+        UserError: They are not models of one kind and vocabulary.
+    """
+    sizes = [len(model.encoder.tokenizer) for model in (loaded, first)]
+    if loaded.model_type != first.model_type or sizes[0] != sizes[1]:
+        raise UserError(
+            "this model cannot be compared: it differs from the first in kind or vocabulary",
+            where=loaded.root,
+            value=[loaded.model_type, sizes[0]],
+            expected=f"like {first.root}: {[first.model_type, sizes[1]]}",
+        )
+    loaded.encoder = first.encoder
+
+
+def model_facts(role: Role, loaded: LoadedModel) -> ModelFacts:
+    """What a result says about a model."""
+    return ModelFacts(
+        role=role,
+        model_type=loaded.model_type,
+        weights_digest=loaded.digest,
+        dtype=str(loaded.dtype).removeprefix("torch."),
+    )
+
+
+def settings_of(evaluation: Evaluation, loaded: LoadedModel) -> Settings:
+    """What a result says about how it was made."""
+    return Settings(
+        device=str(loaded.device),
+        batch_size=evaluation.scoring.batch_size,
+        length_normalised=evaluation.scoring.length_normalised,
+        max_new_tokens=evaluation.scoring.max_new_tokens,
+        limit=evaluation.limit,
+        seed=evaluation.seed,
+        prompt_format=loaded.encoder.format,
+        suite=evaluation.suite,
+        few_shot=evaluation.few_shot,
+    )
+
+
+def _draw(evaluation: Evaluation) -> list[NamedSet]:
+    names = [named.name for named in evaluation.sets]
+    if not names:
+        raise UserError("there is nothing to measure on", expected="--forget, --retain, --text or --set NAME=FILE")
+    if len(set(names)) != len(names):
+        raise UserError("two sets have one name", where="--set", value=names)
+    return [
+        replace(named, records=tuple(sample(named.records, evaluation.limit, evaluation.seed)))
+        for named in evaluation.sets
+    ]
+
+
+def _metrics(sets: Sequence[NamedSet], answers: dict[Role, Answers], seed: int) -> list[Metric]:
+    metrics: list[Metric] = []
+    for named in sets:
+        mine = answers["model"][named.name]
+        metrics += summarise(named.name, mine, forget=named.forget, seed=seed)
+        others: tuple[tuple[Role, str], ...] = (("reference", "delta"), ("gold", "gap"))
+        for role, prefix in others:
+            if role in answers:
+                theirs = answers[role][named.name]
+                metrics += summarise(f"{role}.{named.name}", theirs, forget=named.forget, seed=seed)
+                metrics += differences(f"{prefix}.{named.name}", mine, theirs, forget=named.forget, seed=seed)
+            if role == "gold" and role in answers:
+                metrics += forget_quality(named.name, mine, answers[role][named.name], forget=named.forget)
+        if "reference" in answers and "gold" in answers:
+            known, unknown = (answers[role][named.name] for role in ("reference", "gold"))
+            metrics += differences(f"room.{named.name}", known, unknown, forget=named.forget, seed=seed)
+        if "reference" in answers:
+            metrics += compare_answers(named.name, mine, answers["reference"][named.name])
+    return metrics
+
+
+def _subjects(sets: Sequence[NamedSet], answers: Answers, by_name: bool) -> list[SubjectResult]:
+    labels: dict[str, str] = {}
+    results = []
+    for named in sets:
+        members: dict[str, list[Answered]] = {}
+        for answer in answers[named.name]:
+            if answer.record.subject is not None:
+                members.setdefault(answer.record.subject, []).append(answer)
+        for subject, chosen in members.items():
+            labels.setdefault(subject, subject if by_name else f"subject-{len(labels) + 1}")
+            measured = summarise(named.name, chosen, forget=named.forget, seed=0)
+            results.append(
+                SubjectResult(
+                    set=named.name,
+                    subject=labels[subject],
+                    n=len(chosen),
+                    values={metric.id: metric.value for metric in measured if metric.id.count(".") == 2},
+                )
+            )
+    return results
+
+
+def _examples(answers: dict[Role, Answers]) -> list[Example]:
+    return [
+        Example(
+            set=name,
+            model=role,
+            subject=answer.record.subject,
+            task=answer.record.task,
+            question=answer.record.question or "",
+            answer=answer.record.answer or "",
+            said=answer.said,
+            values={metric: finite(value) for metric, value in answer.values.items()},
+        )
+        for role, sets in answers.items()
+        for name, chosen in sets.items()
+        for answer in chosen
+    ]

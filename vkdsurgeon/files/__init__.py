@@ -1,0 +1,1 @@
+"""Whole files or none, directories of our own, copies by the kernel."""

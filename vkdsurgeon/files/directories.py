@@ -1,0 +1,226 @@
+"""Directories that belong to a running process: staged beside their place, scratch, or its own while it runs.
+
+The first two go with their process or, where it was killed, with the next one that makes the like. A mark inside
+says that the directory was made here, whatever its name; the owner holds a lock on it, which dies with the owner: what
+bears the mark and can be locked is nobody's any more.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.files.copy import sync
+from vkdsurgeon.files.names import fitting
+
+_SCRATCH, _STAGING = "vkdsurgeon-", ".staging-"
+DIGITS = 8
+# Beside the directory that is given away, so that whoever gets it finds it empty.
+_MARK, CONTENT = ".vkdsurgeon-owned", "content"
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A fresh directory beside `out` that takes its place when the block ends, and vanishes when it fails.
+
+    A process that is killed leaves only the staging directory behind; the next run for the same output removes it.
+
+    Raises:
+        SurgeryError: The disk is full, or writing or renaming failed otherwise.
+        UserError: The directory cannot be made.
+    """
+    place = out.resolve()
+    with ExitStack() as held:
+        try:
+            owned = held.enter_context(_owned(place.parent, staging_prefix(place)))
+        except OSError as error:
+            raise UserError(
+                "the output cannot be written",
+                where=place.parent,
+                value=error.strerror,
+                remedy="choose another directory",
+            ) from error
+        staging = owned / CONTENT
+        try:
+            yield staging
+            _move(staging, place)
+            sync(place.parent)
+        except OSError as error:
+            _discard(owned)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            problem = "the disk is full" if full else f"writing failed: {error}"
+            raise SurgeryError(f"{out}: {problem}; nothing was left behind") from error
+        except BaseException:
+            _discard(owned)
+            raise
+        _discard(owned)
+
+
+def staging_prefix(place: Path) -> str:
+    """What the names of staging directories for an output begin with; digits follow.
+
+    Args:
+        place: The output.
+    """
+    return f".{fitting(place, 1 + len(_STAGING) + DIGITS)}{_STAGING}"
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty directory in the system's place for temporary files, removed when the block ends.
+
+    It is its owner's alone (mode 0700). Where the process was killed instead, the next block removes what it left.
+    """
+    with _owned(Path(tempfile.gettempdir()), _SCRATCH) as owned:
+        try:
+            yield owned / CONTENT
+        finally:
+            _discard(owned)
+
+
+@contextmanager
+def alone_in(folder: Path, command: str) -> Iterator[None]:
+    """Keep other runs of a command out of a directory that keeps results from run to run.
+
+    Args:
+        folder: An existing directory.
+        command: The command's name, for the message.
+
+    Raises:
+        UserError: Another process is at work there. File systems without locks cannot tell, and let both in.
+    """
+    try:
+        descriptor = take(folder)
+    except BlockingIOError:
+        raise UserError(f"another `{command}` is at work here", where=folder, remedy="wait for it to end") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def take(folder: Path) -> int:
+    """A descriptor that keeps other processes from taking the same directory, until it is closed.
+
+    Args:
+        folder: An existing directory.
+
+    Raises:
+        BlockingIOError: Another process has taken it. File systems without locks cannot tell, and give it to everybody.
+        OSError: It cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(descriptor)
+            raise BlockingIOError(error.errno, "taken by another process", str(folder)) from error
+    return descriptor
+
+
+@contextmanager
+def _owned(parent: Path, prefix: str) -> Iterator[Path]:
+    """A fresh marked directory that nobody removes while the block lasts; those of dead processes are removed first.
+
+    Args:
+        parent: An existing directory.
+        prefix: What the name begins with; random digits follow.
+
+    Raises:
+        OSError: The directory cannot be made.
+    """
+    _remove_abandoned(parent, prefix)
+    owned = parent / f"{prefix}{secrets.token_hex(DIGITS // 2)}"
+    owned.mkdir(mode=0o700)
+    try:
+        lock = os.open(owned, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        owned.rmdir()
+        raise
+    try:
+        # The lock comes before the mark, so that whoever clears up beside us never finds one without the other.
+        _lock(lock, fcntl.LOCK_EX)
+        (owned / _MARK).write_text(_mark_of(owned), encoding="ascii")
+        (owned / CONTENT).mkdir(mode=0o700)
+        yield owned
+    except BaseException:
+        _discard(owned)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _mark_of(owned: Path) -> str:
+    # A copy has another number: it was made by somebody who wants to keep it.
+    return f"made by vkdsurgeon, which removes it; directory {owned.lstat().st_ino}\n"
+
+
+def _is_marked(folder: Path) -> bool:
+    mark = folder / _MARK
+    try:
+        return not mark.is_symlink() and mark.read_text(encoding="ascii") == _mark_of(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _move(staging: Path, place: Path) -> None:
+    """Rename a directory to its final place, and keep its permissions."""
+    mode = stat.S_IMODE(staging.stat().st_mode)
+    # A new parent is written into the directory itself, which its permissions may forbid.
+    if not mode & stat.S_IWUSR:
+        staging.chmod(mode | stat.S_IWUSR)
+    os.rename(staging, place)
+    if not mode & stat.S_IWUSR:
+        place.chmod(mode)
+
+
+def _discard(owned: Path) -> None:
+    """Remove a marked directory and all in it; what cannot be removed stays."""
+    content = owned / CONTENT
+    # A directory that is read-only in an original would keep its copy's files.
+    for directory, _, _ in os.walk(content):
+        with suppress(OSError):
+            os.chmod(directory, 0o700)
+    shutil.rmtree(content, ignore_errors=True)
+    if not content.exists():
+        # The mark goes last: without it nobody would remove the rest.
+        with suppress(OSError):
+            (owned / _MARK).unlink(missing_ok=True)
+            owned.rmdir()
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    ours = re.compile(re.escape(prefix) + f"[0-9a-f]{{{DIGITS}}}")
+    for path in (parent / name for name in os.listdir(parent) if ours.fullmatch(name)):
+        try:
+            # Only a real directory of our own, never what a link of that name leads to.
+            if path.lstat().st_uid != os.geteuid():
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            if _is_marked(path) and _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                _discard(path)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    """Whether the lock was had. File systems without locks answer no, so that nothing alive is ever removed."""
+    try:
+        fcntl.flock(descriptor, kind)
+    except OSError:
+        return False
+    return True

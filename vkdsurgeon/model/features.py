@@ -1,0 +1,213 @@
+"""Pictures and the features a frozen teacher gives them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+from vkdsurgeon_kernels import target_power
+
+from vkdsurgeon.data.augment import varied
+from vkdsurgeon.data.images import open_image
+from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.errors import SurgeryError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vkdsurgeon.model.images import ImageBatch, PreparedImage
+    from vkdsurgeon.model.vision import VisualStack
+
+# More of them change the estimate little, and may lie on disk.
+_SPREAD_OVER = 512
+# Variance over pictures, as a share of the features' power, below which a teacher counts as collapsed.
+LEAST_VARIATION = 5e-3
+
+
+class PictureSet:
+    """Pictures ready for one tower: decoded and preprocessed once, as far as memory allows.
+
+    Args:
+        stack: The tower and projector, whose image processor prepares the pictures.
+        pictures: The pictures.
+        cache_bytes: Most bytes of prepared pictures to keep; beyond that they are decoded again each time.
+        alter: What every picture goes through before it is prepared.
+    """
+
+    def __init__(
+        self,
+        stack: VisualStack,
+        pictures: Sequence[Picture],
+        cache_bytes: int,
+        *,
+        alter: Callable[[Image.Image, Picture], Image.Image] | None = None,
+    ) -> None:
+        self._stack = stack
+        self._alter = alter
+        self.pictures = tuple(pictures)
+        self.subjects = tuple(picture.subject for picture in pictures)
+        self._cache: dict[int, PreparedImage] = {}
+        self._budget = cache_bytes
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def prepared(self, index: int) -> PreparedImage:
+        """One picture as the image processor leaves it."""
+        if index in self._cache:
+            return self._cache[index]
+        picture = self.pictures[index]
+        opened = open_image(picture.path, where=picture.source, digest=picture.digest)
+        opened = varied(opened, picture) if picture.variant else opened
+        image = self._stack.prepare(
+            opened if self._alter is None else self._alter(opened, picture), f"{picture.source} ({picture.path})"
+        )
+        size = sum(value.nbytes for value in image.inputs.values())
+        if size <= self._budget:
+            self._budget -= size
+            self._cache[index] = image
+        return image
+
+    def batches(self, indices: Sequence[int], micro_batch: int) -> Iterator[tuple[list[int], ImageBatch]]:
+        """Batches that the tower can take at once: pictures of one signature, so no padding anywhere.
+
+        Args:
+            indices: Which pictures.
+            micro_batch: Most pictures per batch.
+
+        Yields:
+            The indices of a batch's pictures, and the batch.
+        """
+        groups: dict[object, list[int]] = {}
+        for index in indices:
+            groups.setdefault(self.prepared(index).signature, []).append(index)
+        for group in groups.values():
+            for start in range(0, len(group), micro_batch):
+                part = group[start : start + micro_batch]
+                yield part, self._stack.collate([self.prepared(index) for index in part])
+
+
+class FeatureStore:
+    """Features of pictures at several layers: in memory up to a bound, beyond it in an unnamed temporary file.
+
+    Args:
+        budget_bytes: Most bytes to hold in memory.
+    """
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._budget = budget_bytes
+        self._values: dict[str, dict[int, Tensor]] = {}
+        self._powers: dict[str, dict[int, Tensor]] = {}
+
+    def put(self, layer: str, index: int, value: Tensor) -> None:
+        """Keep one picture's features [N, D] at a layer."""
+        value = value.detach().to("cpu", copy=True)
+        if value.nbytes > self._budget:
+            value = _on_disk(value)
+        else:
+            self._budget -= value.nbytes
+        self._values.setdefault(layer, {})[index] = value
+        self._powers.setdefault(layer, {})[index] = target_power(value.unsqueeze(0))
+
+    def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Features [B, N, D] of pictures that share one token count."""
+        rows = self._values[layer]
+        return torch.stack([rows[index] for index in indices]).to(device, non_blocking=True)
+
+    def powers(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Mean square of each picture's features, [B] float32; what normalised distances divide by."""
+        rows = self._powers[layer]
+        return torch.cat([rows[index] for index in indices]).to(device, non_blocking=True)
+
+    def all(self, layer: str) -> list[Tensor]:
+        """The features [N, D] of every picture at a layer, in order of their indices."""
+        rows = self._values[layer]
+        return [rows[index] for index in sorted(rows)]
+
+
+class TeacherPass(Protocol):
+    """What `teacher_features` does, by whoever does it."""
+
+    def __call__(
+        self, stack: VisualStack, pictures: PictureSet, layers: Sequence[str], micro_batch: int, budget_bytes: int
+    ) -> FeatureStore:
+        """The features of every picture at every layer."""
+
+
+def teacher_features(
+    stack: VisualStack, pictures: PictureSet, layers: Sequence[str], micro_batch: int, budget_bytes: int
+) -> FeatureStore:
+    """Run the frozen teacher once over a set.
+
+    Args:
+        stack: Tower and projector as the checkpoint has them.
+        pictures: The set.
+        layers: Tapped layers to keep.
+        micro_batch: Most pictures per forward pass.
+        budget_bytes: Most bytes of features to hold in memory.
+
+    Returns:
+        The features of every picture at every layer.
+    """
+    store = FeatureStore(budget_bytes)
+    with torch.no_grad():
+        for indices, batch in pictures.batches(range(len(pictures)), micro_batch):
+            for layer, values in stack.features(batch, layers).items():
+                for index, value in zip(indices, values, strict=True):
+                    store.put(layer, index, value)
+    return store
+
+
+def spread(features: Sequence[Tensor]) -> float:
+    """How much the features of different pictures differ: the mean square of an element around its mean over pictures.
+
+    Unlike their power it leaves out what all pictures share, which in real towers is most of it (massive activations,
+    arXiv 2402.17762), so that an error can be told as a share of what there is to be read. Token positions are compared
+    among pictures of one token count; where no two pictures share one, every token with the mean of all tokens.
+
+    Args:
+        features: One [N, D] per picture; at most 512 of them, evenly chosen, are looked at.
+
+    Returns:
+        The unbiased estimate; at least 0.5 % of the features' power, below which a teacher counts as collapsed.
+    """
+    features = features[:: -(-len(features) // _SPREAD_OVER)]
+    power = sum(float(value.float().square().mean()) for value in features) / len(features)
+    return max(variance(features), LEAST_VARIATION * power, 1e-12)
+
+
+def variance(features: Sequence[Tensor]) -> float:
+    """What `spread` estimates, from all of these features and without its floor."""
+    groups: dict[int, list[Tensor]] = {}
+    for value in features:
+        groups.setdefault(value.shape[0], []).append(value)
+    several = [group for group in groups.values() if len(group) > 1]
+    if not several:
+        several = [[token for value in features for token in value.float().unsqueeze(1)]]
+    squares = elements = 0.0
+    for group in several:
+        mean = sum((value.float() for value in group[1:]), group[0].float()) / len(group)
+        squares += sum(float((value.float() - mean).square().sum()) for value in group)
+        elements += max(len(group) - 1, 1) * mean.numel()
+    return squares / elements
+
+
+def _on_disk(value: Tensor) -> Tensor:
+    # The file has no name once it is open, so features of forget pictures never outlive the process.
+    with tempfile.NamedTemporaryFile(prefix="vkdsurgeon-features-") as file:
+        try:
+            # Reserved now: a disk that fills up later would kill the process without a word.
+            os.posix_fallocate(file.fileno(), 0, max(value.nbytes, 1))
+        except OSError as error:
+            raise SurgeryError(
+                f"{tempfile.gettempdir()}: no room for teacher features ({error.strerror}); nothing was written. "
+                "Raise cache_gib, or point TMPDIR at a larger disk"
+            ) from error
+        mapped = torch.from_file(file.name, shared=True, size=prod(value.shape), dtype=value.dtype).view(value.shape)
+        mapped.copy_(value)
+    return mapped

@@ -1,0 +1,182 @@
+"""Images on their way to the tower: prepared one by one by the checkpoint's own processor, batched where they fit.
+
+Families differ wildly in what a processor returns: one tensor per image, tiles, patches packed end to end, grids.
+What they share: two images whose tensors have equal shapes and whose integer metadata is equal can be concatenated
+along dimension 0, and each then yields the same number of feature rows. Such images have the same *signature*.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from vkdsurgeon.checkpoint.inventory import read_json
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.library_errors import blaming
+
+PIXELS = "pixel_values"
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """One image as the processor returns it.
+
+    Attributes:
+        inputs: Keyword arguments of the model's `get_image_features`, on the CPU.
+        signature: Images of equal signature can share a batch.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    signature: Hashable
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images of one signature.
+
+    Attributes:
+        inputs: Keyword arguments of the model's `get_image_features`.
+        size: Number of images, B.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    size: int
+
+    def to(self, device: torch.device | str) -> ImageBatch:
+        """The same batch on another device."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
+        return ImageBatch(moved, self.size)
+
+
+def collate(images: Sequence[PreparedImage]) -> ImageBatch:
+    """Concatenate prepared images.
+
+    Raises:
+        ValueError: No images, or their signatures differ.
+    """
+    if not images:
+        raise ValueError("an empty batch")
+    if any(image.signature != images[0].signature for image in images):
+        raise ValueError("images of different signatures do not fit in one batch")
+    inputs = {name: torch.cat([image.inputs[name] for image in images]) for name in images[0].inputs}
+    return ImageBatch(inputs, len(images))
+
+
+def signature_of(inputs: Mapping[str, torch.Tensor]) -> Hashable:
+    """Shapes of everything, values of whatever holds no pixels."""
+    facts: list[Hashable] = []
+    for name in sorted(inputs):
+        value = inputs[name]
+        facts.append((name, str(value.dtype), tuple(value.shape)))
+        if not value.is_floating_point():
+            facts.append(hashlib.sha256(value.contiguous().numpy().tobytes()).digest())
+    return tuple(facts)
+
+
+class Preparer:
+    """The checkpoint's image processor, reduced to what the tower needs.
+
+    Args:
+        root: The checkpoint.
+        model_type: As in config.json.
+        accepted: Names that the model's `get_image_features` takes.
+
+    Raises:
+        UserError: The processor's config is missing or broken, or needs a package that is not installed.
+    """
+
+    def __init__(self, root: Path, model_type: str, accepted: Sequence[str]) -> None:
+        self.root = root
+        self.accepted = frozenset(accepted)
+        self.processor = _load_processor(root)
+        self.settings = _defaults_of_full_processor(model_type)
+
+    def __call__(self, image: Image.Image, where: str | None = None) -> PreparedImage:
+        """Prepare one image (any mode; converted to RGB).
+
+        Args:
+            image: The picture.
+            where: The record and the file that it comes from, for messages.
+        """
+
+        def refused(error: BaseException) -> UserError:
+            return UserError(
+                f"the image processor refuses this image: {type(error).__name__}: {error}",
+                where=where or self.root,
+                value=image.size,
+                expected=f"an image that the processor of {self.root} can handle",
+                remedy=None if where is None else "leave the picture out, or give one of more usual size and shape",
+            )
+
+        with blaming(self.root, refused):
+            produced = self.processor(images=[image.convert("RGB")], return_tensors="pt", **self.settings)
+        inputs = {name: torch.as_tensor(value) for name, value in produced.items() if name in self.accepted}
+        if PIXELS not in inputs:
+            raise UserError(
+                "the image processor returns no pixel values", where=self.root, value=sorted(produced), expected=PIXELS
+            )
+        return PreparedImage(inputs, signature_of(inputs))
+
+
+def _load_processor(root: Path) -> Any:
+    # Earlier versions of transformers hide the class at the top level where torchvision is missing, though the
+    # processors' PIL variants need none.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+    names = ("preprocessor_config.json", "processor_config.json")
+    present = [root / name for name in names if (root / name).is_file()]
+    if not present:
+        raise UserError(
+            "no image processor in the checkpoint",
+            where=root,
+            expected=" or ".join(names),
+            remedy="copy preprocessor_config.json from the original checkpoint",
+        )
+    for path in present:
+        read_json(path)
+
+    def refused(error: BaseException) -> UserError:
+        if isinstance(error, ImportError):
+            return UserError(f"the image processor needs a package: {error}", where=present[0])
+        return UserError(
+            f"transformers refuses the image processor: {type(error).__name__}: {error}",
+            where=present[0],
+            remedy="copy the file from the original checkpoint",
+        )
+
+    with blaming(root, refused):
+        return AutoImageProcessor.from_pretrained(root, trust_remote_code=False)
+
+
+def _defaults_of_full_processor(model_type: str) -> dict[str, Any]:
+    """What the model's full processor asks of the image processor beyond the saved settings.
+
+    InternVL, for one, cuts pictures into tiles only because its processor says so; the image processor alone would
+    not, and the tower would be trained on other inputs than it sees in use.
+    """
+    from transformers.models.auto.configuration_auto import model_type_to_module_name
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    class_name = PROCESSOR_MAPPING_NAMES.get(model_type)
+    if class_name is None:
+        return {}
+    module_name = model_type_to_module_name(model_type)
+    try:
+        module = importlib.import_module(f"transformers.models.{module_name}.processing_{module_name}")
+    except ImportError:
+        # A processor that lives elsewhere; the image processor's own settings are all there is.
+        return {}
+    processor = vars(module).get(class_name)
+    # Recent versions of transformers keep the defaults on the class, earlier ones in its typed keyword arguments.
+    typed = vars(module).get(f"{class_name}Kwargs")
+    return {
+        **getattr(processor, "images_kwargs", {}),
+        **getattr(typed, "_defaults", {}).get("images_kwargs", {}),
+    }

@@ -1,0 +1,121 @@
+"""Read tower and projector from disk, once; the language model's bytes are never touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.checkpoint.split import Split, split_checkpoint
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.vision import VisualStack
+
+
+def load_visual_stack(
+    root: Path,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+    tower: str | None = None,
+    projector: Sequence[str] | None = None,
+) -> VisualStack:
+    """Load tower and projector of a checkpoint; everything else stays on disk.
+
+    Args:
+        root: The checkpoint directory.
+        device: Where tower and projector go.
+        dtype: Of their parameters in memory; must hold the values on disk exactly.
+        tower: Module path of the tower, where the rule gets it wrong.
+        projector: Module paths of the projector, where the rule gets it wrong.
+
+    Returns:
+        The stack; each visual tensor is proven to map back to its bytes on disk.
+
+    Raises:
+        UserError: The checkpoint is incomplete, contradictory, of an unknown kind, or holds NaN or infinity.
+    """
+    inventory = take_inventory(root)
+    split = split_checkpoint(inventory, tower=tower, projector=projector, dtype=dtype)
+    # First the computed buffers, then the values from disk: nothing can initialise what was read.
+    _compute_buffers(split)
+    stack = VisualStack(inventory, split)
+    aliases, state = _aliases(stack.model), stack.model.state_dict()
+    for name, target in split.targets.items():
+        value = _read(stack, name, target, dtype=state[target].dtype)
+        if target in aliases:
+            value = nn.Parameter(value)
+        for alias in aliases.get(target, [target]):
+            _place(stack.model, alias, value)
+    for parameter in stack.model.parameters():
+        parameter.requires_grad_(not parameter.is_meta and parameter.is_floating_point())
+    return stack.to(device)
+
+
+def _aliases(model: nn.Module) -> dict[str, list[str]]:
+    """Parameter name -> every name it goes by in the module (more than one where weights are tied)."""
+    names: dict[int, list[str]] = {}
+    for name, value in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(value), []).append(name)
+    return {group[0]: group for group in names.values()}
+
+
+def _read(stack: VisualStack, name: str, target: str, *, dtype: torch.dtype) -> torch.Tensor:
+    """Read one tensor, once, and check that it would come back to disk as it was."""
+    disk = read_tensor(stack.inventory, name)
+    where = f"{stack.inventory.root / stack.inventory.tensors[name].file}: tensor {name}"
+    if disk.is_floating_point() and not bool(torch.isfinite(disk).all()):
+        raise UserError(
+            "NaN or infinity in a visual tensor",
+            where=where,
+            value=int((~torch.isfinite(disk)).sum()),
+            expected="finite values",
+            remedy="start from a checkpoint that was not damaged in training or export",
+        )
+    value = disk.to(dtype, copy=True)
+    back = stack.to_disk({target: value})
+    if list(back) != [name] or not _same_bytes(back[name], disk):
+        raise UserError(
+            "the tensor would not come back to disk as it was",
+            where=where,
+            value=f"{disk.dtype} held as {value.dtype}",
+            expected="a dtype in memory that holds every value exactly",
+            remedy="work in float32",
+        )
+    return value
+
+
+def _place(model: nn.Module, target: str, value: torch.Tensor) -> None:
+    path, _, leaf = target.rpartition(".")
+    setattr(model.get_submodule(path), leaf, value)
+
+
+def _same_bytes(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return (
+        left.dtype == right.dtype
+        and left.shape == right.shape
+        and torch.equal(left.reshape(-1).view(torch.uint8), right.reshape(-1).view(torch.uint8))
+    )
+
+
+def _compute_buffers(split: Split) -> None:
+    """Compute the buffers that checkpoints do not hold (rotary tables, position ids), as `from_pretrained` does."""
+    model: Any = split.skeleton
+    placement = split.placement
+    visual = [placement.tower, *placement.projector]
+
+    def is_visual(path: str) -> bool:
+        return any(path == prefix or path.startswith(prefix + ".") for prefix in visual)
+
+    for path, module in model.named_modules():
+        # Parameters are read from disk; only what holds a buffer, or may set one of its children's, has work to do.
+        if not is_visual(path) or next(module.buffers(), None) is None:
+            module._is_hf_initialized = True
+            continue
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                setattr(module, name, torch.empty_like(buffer, device="cpu"))
+    model.initialize_weights()

@@ -1,0 +1,202 @@
+"""A whole multimodal model with its processor, as `from_pretrained` gives it; no code of the checkpoint is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vkdsurgeon.checkpoint.complete import check_layer_counts
+from vkdsurgeon.checkpoint.digest import weights_digest
+from vkdsurgeon.checkpoint.inventory import check_unchanged, read_json, take_inventory
+from vkdsurgeon.checkpoint.offline import stay_offline
+from vkdsurgeon.checkpoint.skeleton import read_config
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.library_errors import blaming
+from vkdsurgeon.model.device import resolve_device, resolve_dtype
+from vkdsurgeon.model.prompts import Encoder
+
+
+@dataclass
+class LoadedModel:
+    """A model that is ready to be asked.
+
+    Attributes:
+        root: Its directory.
+        model: The transformers model, in `eval` mode, on `device`.
+        encoder: Turns questions and pictures into its inputs.
+        device: Where it runs.
+        dtype: What its weights are held in.
+        model_type: Architecture, such as `llava`.
+        digest: SHA-256 over its weight files, in hex.
+    """
+
+    root: Path
+    model: Any
+    encoder: Encoder
+    device: torch.device
+    dtype: torch.dtype
+    model_type: str
+    digest: str
+
+
+def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """Load a checkpoint directory, language model included.
+
+    Args:
+        root: A Hugging Face checkpoint directory with safetensors weights.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` ...
+        dtype: `float32`, `bfloat16`, or `auto`: the checkpoint's own on a GPU, float32 on a CPU.
+
+    Raises:
+        UserError: The directory is no complete checkpoint of a known multimodal architecture, or its processor needs
+            something that is not installed.
+        SurgeryError: A file of it changed while it was loaded.
+    """
+    stay_offline()
+    from transformers import GenerationConfig
+
+    place = resolve_device(device)
+    kind: torch.dtype | None = None if dtype == "auto" else resolve_dtype(dtype)
+    inventory = take_inventory(root)
+    check_layer_counts(read_json(root / "config.json"), len(inventory.tensors), root / "config.json")
+    config = read_config(root)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError("encoder-decoder models are not evaluated", where=root, value=config.model_type)
+    if kind is None and place.type == "cpu":
+        kind = torch.float32
+    encoder = Encoder(load_processor(root))
+    specials = _special_tokens(root, config)
+    model = _load_weights(root, kind).to(place).eval()
+    # A generation config of our own: whatever else the checkpoint's says would change what is measured.
+    model.generation_config = GenerationConfig(**specials)
+    digest = weights_digest(inventory.root, inventory.shards)
+    # Else the digest may name other weights than those that are asked.
+    check_unchanged(inventory)
+    return LoadedModel(
+        root=root,
+        model=model,
+        encoder=encoder,
+        device=place,
+        dtype=model.dtype,
+        model_type=str(config.model_type),
+        digest=digest,
+    )
+
+
+def load_processor(root: Path) -> Any:
+    """The checkpoint's processor for pictures and text.
+
+    Raises:
+        UserError: There is none, it is broken, or it needs something that is not installed.
+    """
+    from transformers import AutoProcessor
+
+    def refused(error: BaseException) -> UserError:
+        if isinstance(error, ImportError):
+            return _needs_a_package(error, root)
+        return UserError(
+            f"transformers cannot load the processor: {type(error).__name__}: {error}",
+            where=root,
+            expected="processor, image processor and tokenizer files beside the weights",
+            remedy="restore them from the original checkpoint",
+        )
+
+    with blaming(root, refused):
+        processor = AutoProcessor.from_pretrained(root, trust_remote_code=False, local_files_only=True)
+    if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
+        raise UserError(
+            "there is no processor for both pictures and text",
+            where=root,
+            value=type(processor).__name__,
+            expected="processor_config.json, an image processor and a tokenizer",
+        )
+    if "patch_size" in vars(processor) and processor.patch_size is None:
+        raise UserError(
+            "the processor does not know how large a patch of a picture is",
+            where=root / "processor_config.json",
+            value="patch_size: null",
+            expected="the patch_size of vision_config in config.json",
+            remedy="put that number there",
+        )
+    return processor
+
+
+def _needs_a_package(error: ImportError, root: Path) -> UserError:
+    needs = "torchvision" if "torchvision" in str(error).lower() else "a library that is not installed"
+    return UserError(
+        f"the processor of this model needs {needs}",
+        where=root,
+        remedy=f"install it: pip install {needs}" if needs == "torchvision" else str(error).strip(),
+    )
+
+
+def _special_tokens(root: Path, config: Any) -> dict[str, int | list[int]]:
+    """Ids of the tokens that begin, end and fill up an answer, and nothing else of the checkpoint's generation config.
+
+    Raises:
+        UserError: The file is broken, or an id is none.
+    """
+    path = root / "generation_config.json"
+    told = read_json(path) if path.exists() else {}
+    found: dict[str, int | list[int]] = {}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        sources = (told.get(name), getattr(config, name, None), getattr(config.get_text_config(), name, None))
+        value = next((each for each in sources if each is not None), None)
+        if value is None:
+            continue
+        ids = value if isinstance(value, list) else [value]
+        if not ids or not all(type(each) is int and each >= 0 for each in ids):
+            raise UserError(
+                f"{name} is no token's number",
+                where=path if told.get(name) is not None else root / "config.json",
+                value=value,
+                expected="a number from 0, or a list of such numbers",
+                remedy="restore the file from the original checkpoint",
+            )
+        found[name] = ids if name == "eos_token_id" else ids[0]
+    if "eos_token_id" in found and "pad_token_id" not in found:
+        ends = found["eos_token_id"]
+        found["pad_token_id"] = ends[0] if isinstance(ends, list) else ends
+    return found
+
+
+def _load_weights(root: Path, dtype: torch.dtype | None) -> Any:
+    from transformers import AutoModelForMultimodalLM, GenerationConfig
+    from transformers.utils import logging
+
+    # Its bar would land on stderr even where that is a log.
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+
+    def refused(error: BaseException) -> UserError:
+        return UserError(f"transformers cannot load the model: {type(error).__name__}: {error}", where=root)
+
+    try:
+        with blaming(root, refused):
+            model, report = AutoModelForMultimodalLM.from_pretrained(
+                root,
+                dtype="auto" if dtype is None else dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                # Without one, the checkpoint's is read and judged.
+                generation_config=GenerationConfig(),
+            )
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    # from_pretrained only warns and fills such tensors at random, which would measure noise.
+    for kind in ("missing_keys", "mismatched_keys"):
+        absent = sorted(str(key) for key in report.get(kind) or ())
+        if absent:
+            raise UserError(
+                f"{len(absent)} tensors of the model are not in its files, or have other shapes",
+                where=root,
+                value=absent[0],
+                expected="a complete checkpoint",
+            )
+    return model

@@ -1,0 +1,285 @@
+"""Questions and pictures as model inputs, the same for every model that is compared."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vkdsurgeon.data.images import open_image
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.library_errors import blaming
+
+# What a processor returns per token; everything else belongs to the picture.
+_PER_TOKEN = frozenset(
+    {
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+        "mm_token_type_ids",
+        "qformer_input_ids",
+        "qformer_attention_mask",
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """One question as the model gets it, up to where the answer begins.
+
+    Attributes:
+        text: The text after the chat template.
+        tokens: Per-token inputs, int64 [1, T] each, `input_ids` among them.
+        picture: The picture's inputs as the processor made them; empty without a picture.
+        signature: Equal for prompts that may share a batch without any padding.
+    """
+
+    text: str
+    tokens: dict[str, Tensor]
+    picture: dict[str, Tensor]
+    signature: Hashable
+
+    @functools.cached_property
+    def ids(self) -> tuple[int, ...]:
+        """The tokens."""
+        return tuple(self.tokens["input_ids"][0].tolist())
+
+
+class Encoder:
+    """A processor that encodes each picture and each wording once.
+
+    Args:
+        processor: A transformers processor with a tokenizer and an image processor.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self._template = getattr(processor, "chat_template", None)
+        self._both_ways = type(processor).__name__ == "PaliGemmaProcessor"
+        self._pictures: dict[Path, tuple[dict[str, Tensor], Hashable]] = {}
+        self._tokens: dict[Hashable, dict[str, Tensor]] = {}
+        self._wordings: dict[tuple[str, bool, str], str] = {}
+        self._continuations: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._opened: tuple[Path, Any] | None = None
+        self._alter: Callable[[Image.Image, Path], Image.Image] | None = None
+        self._beginning = ""
+
+    @property
+    def format(self) -> str:
+        """Where the wording around a question comes from."""
+        if self._template:
+            return "chat template of the processor"
+        return "chat template of the tokenizer" if getattr(self.tokenizer, "chat_template", None) else "plain"
+
+    @property
+    def picture_mark(self) -> str:
+        """What stands for a picture in the text of a prompt."""
+        return str(
+            getattr(self.processor, "image_token", None) or getattr(self.tokenizer, "image_token", None) or "<image>"
+        )
+
+    def prompt(self, question: str, picture: Path | None, where: str) -> Prompt:
+        """Encode one question.
+
+        Args:
+            question: What is asked.
+            picture: The picture it is about.
+            where: `file:line` of the record, for messages.
+
+        Raises:
+            UserError: The picture cannot be decoded, or the processor or its template refuses the input.
+        """
+        text = self._wording(question, picture is not None, where)
+        if picture is None:
+            tokens = self._tokens.get((None, text)) or self._call(text, None, where)
+            self._tokens[None, text] = tokens
+            return Prompt(text, tokens, {}, (tokens["input_ids"].shape[1], None))
+        if picture in self._pictures:
+            inputs, key = self._pictures[picture]
+            tokens = self._tokens.get((key, text)) or _split(self._call(text, picture, where))[0]
+        else:
+            tokens, inputs = _split(self._call(text, picture, where))
+            key = _key(inputs)
+            self._pictures[picture] = inputs, key
+        self._tokens[key, text] = tokens
+        return Prompt(text, tokens, inputs, (tokens["input_ids"].shape[1], key))
+
+    def continuation(self, prompt: Prompt, answer: str) -> tuple[int, ...]:
+        """The token ids of an answer right after a prompt; never empty.
+
+        Raises:
+            UserError: The tokenizer makes nothing of the answer.
+        """
+        known = self._continuations.get((prompt.text, answer))
+        if known is None:
+            known = self._continue(prompt.text, answer)
+            self._continuations[prompt.text, answer] = known
+        return known
+
+    def drop_pictures(self) -> None:
+        """Let go of encoded pictures; what else is known stays."""
+        self._pictures.clear()
+        self._opened = None
+
+    @contextmanager
+    def altered(
+        self, *, picture: Callable[[Image.Image, Path], Image.Image] | None = None, beginning: str = ""
+    ) -> Iterator[None]:
+        """Encode otherwise for a while, as attacks on the input do.
+
+        Args:
+            picture: What every decoded picture (RGB) goes through before the processor sees it; gets its path too.
+            beginning: Words that the answer is made to begin with; what follows is the answer.
+        """
+        kept = self._alter, self._beginning
+        self.drop_pictures()
+        self._alter, self._beginning = picture, beginning
+        try:
+            yield
+        finally:
+            self.drop_pictures()
+            self._alter, self._beginning = kept
+
+    def _continue(self, text: str, answer: str) -> tuple[int, ...]:
+        gap = _gap(text)
+        start = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        whole = self.tokenizer(text + gap + answer, add_special_tokens=False)["input_ids"]
+        if whole[: len(start)] == start and len(whole) > len(start):
+            return tuple(whole[len(start) :])
+        ids = tuple(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
+        if not ids:
+            raise UserError("the tokenizer makes no token of this answer", value=answer)
+        return ids
+
+    def _wording(self, question: str, with_picture: bool, where: str) -> str:
+        key = question, with_picture, self._beginning
+        if key not in self._wordings:
+            self._wordings[key] = self._worded(question, with_picture, where)
+        return self._wordings[key]
+
+    def _worded(self, question: str, with_picture: bool, where: str) -> str:
+        mark = self.picture_mark
+        if mark in question:
+            raise UserError("a question holds the model's own mark for pictures", where=where, value=mark)
+        parts: list[dict[str, str]] = [{"type": "image"}] if with_picture else []
+        parts.append({"type": "text", "text": question})
+        plain = f"{mark}\n{question}" if with_picture else question
+
+        def refused(error: BaseException) -> UserError:
+            return UserError(f"the chat template refuses the question: {error}", where=where)
+
+        with blaming(None, refused):
+            if self._template:
+                chat: Any = [{"role": "user", "content": parts}]
+                text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            elif getattr(self.tokenizer, "chat_template", None):
+                chat = [{"role": "user", "content": plain}]
+                text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            else:
+                text = plain + "\n"
+        return f"{text}{_gap(str(text))}{self._beginning}" if self._beginning else str(text)
+
+    def _call(self, text: str, picture: Path | None, where: str) -> dict[str, Tensor]:
+        if picture is None:
+
+            def unread(error: BaseException) -> UserError:
+                return UserError(
+                    f"the checkpoint's tokenizer cannot read the question: {type(error).__name__}: {error}",
+                    where=where,
+                    remedy="restore the tokenizer's files from the original checkpoint",
+                )
+
+            with blaming(None, unread):
+                return self.encode(text, [])
+        if self._opened is None or self._opened[0] != picture:
+            opened = open_image(picture, where=where)
+            self._opened = picture, opened if self._alter is None else self._alter(opened, picture)
+
+        def refused(error: BaseException) -> UserError:
+            return UserError(
+                f"the processor refuses the picture: {type(error).__name__}: {error}", where=where, value=picture
+            )
+
+        with blaming(None, refused):
+            return self.encode(text, [self._opened[1]])
+
+    def encode(self, text: str, pictures: list[Any]) -> dict[str, Tensor]:
+        """A text after the chat template, and its decoded pictures in their order, as model inputs of one row."""
+        # A template that writes the start token itself must not get a second one.
+        start = self.tokenizer.bos_token
+        special = not (start and text.startswith(start))
+        if not pictures:
+            encoded = self.tokenizer([text], return_tensors="pt", add_special_tokens=special)
+            tokens = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+            # Without it, whether PaliGemma reads a text both ways is up to the implementation of attention.
+            more = {"token_type_ids": torch.zeros_like(tokens["input_ids"])} if self._both_ways else {}
+            return {**tokens, **more}
+        encoded = self.processor(text=[text], images=pictures, return_tensors="pt", add_special_tokens=special)
+        # PaliGemma's processor gives targets of training too.
+        return {name: value for name, value in encoded.items() if isinstance(value, Tensor) and name != "labels"}
+
+
+def as_prompt(text: str, encoded: dict[str, Tensor]) -> Prompt:
+    """A prompt of what `Encoder.encode` gave."""
+    tokens, inputs = _split(encoded)
+    return Prompt(text, tokens, inputs, (tokens["input_ids"].shape[1], _key(inputs)))
+
+
+def collate(prompts: list[Prompt]) -> dict[str, Tensor]:
+    """Stack prompts of one signature along the first dimension; nothing is padded."""
+    kinds = ("tokens", "picture")
+    return {
+        name: torch.cat([getattr(prompt, kind)[name] for prompt in prompts])
+        for kind in kinds
+        for name in getattr(prompts[0], kind)
+    }
+
+
+def append(inputs: dict[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
+    """Lengthen a batch's tokens by the beginnings of answers.
+
+    Args:
+        inputs: From `collate`, on any device.
+        ids: int64 [B, n]; n may be zero.
+    """
+    if ids.shape[1] == 0:
+        return inputs
+    longer = dict(inputs)
+    for name in _PER_TOKEN & inputs.keys():
+        if name == "input_ids":
+            more = ids.to(inputs[name])
+        elif name.startswith("qformer"):
+            continue
+        else:
+            # PaliGemma: 0 is a prompt, which is read both ways; 1 an answer, which nothing before it may see. Where 1
+            # stands for a picture (Gemma 3), prompts without one have no types.
+            ones = name == "attention_mask" or (name == "token_type_ids" and not inputs[name].any())
+            more = (torch.ones_like(ids) if ones else torch.zeros_like(ids)).to(inputs[name])
+        longer[name] = torch.cat([inputs[name], more], dim=1)
+    return longer
+
+
+def _gap(text: str) -> str:
+    # `ASSISTANT:` is followed by a space in training data, a line break or a special token by nothing.
+    return " " if text[-1:].isalnum() or text[-1:] in ":.,;!?" else ""
+
+
+def _split(encoded: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    tokens = {name: value for name, value in encoded.items() if name in _PER_TOKEN}
+    return tokens, {name: value for name, value in encoded.items() if name not in _PER_TOKEN}
+
+
+def _key(inputs: dict[str, Tensor]) -> Hashable:
+    """Shapes, and the values of grids and sizes: pictures that agree in them get the same tokens."""
+    return tuple(
+        (name, tuple(value.shape), None if value.is_floating_point() else tuple(value.flatten().tolist()))
+        for name, value in sorted(inputs.items())
+    )

@@ -1,0 +1,223 @@
+"""Vision tower and projector, alive; features tapped by forward hooks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory
+from vkdsurgeon.checkpoint.split import Split
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.model import images as batches
+from vkdsurgeon.model.images import ImageBatch, PreparedImage
+from vkdsurgeon.model.layers import PROJECTOR, find_layers, outputs_of
+
+
+class VisualStack(nn.Module):
+    """The visual half of one checkpoint: pixels in, features out, gradients through.
+
+    The language model stays on the `meta` device: it has shapes and no values. The stack is always in `eval` mode, so
+    that dropout never blurs features that are compared.
+
+    Attributes:
+        inventory: Of the checkpoint.
+        split: Its tensors by part.
+        layers: Where features can be tapped, in order: `layer.0` ... `layer.{L-1}`, `deepstack.0` ... (towers that feed
+            several depths to the language model, as Qwen3-VL's), `projector`.
+        outputs: Those of them that the language model reads: all `deepstack.*` and `projector`.
+
+    Build one with `load_visual_stack`.
+    """
+
+    def __init__(self, inventory: Inventory, split: Split) -> None:
+        super().__init__()
+        self.inventory = inventory
+        self.split = split
+        self.model = split.skeleton
+        self._disk_names = {target: name for name, target in split.targets.items()}
+        self._taps = {f"layer.{index}": path for index, path in enumerate(find_layers(split))}
+        self.outputs = outputs_of(split)
+        self.layers: tuple[str, ...] = (*self._taps, *self.outputs)
+        self._inputs = tuple(inspect.signature(self._image_features).parameters)
+        self._preparer: batches.Preparer | None = None
+        self.eval()
+
+    def train(self, mode: bool = True) -> VisualStack:
+        """Stay in `eval` mode whatever is asked."""
+        super().train(False)
+        return self
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> VisualStack:
+        # `.to()`, `.cuda()` and the like leave the language model where it is: it has no values to move.
+        super()._apply(lambda tensor: tensor if tensor.is_meta else fn(tensor), recurse)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where tower and projector live."""
+        return self._home.device
+
+    @property
+    def _home(self) -> nn.Parameter:
+        # One look-up by name: a walk over all modules, the language model's among them, costs as much as a small batch.
+        return self.model.get_parameter(self.split.placement.visual_parameters[0])
+
+    def visual_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters of tower and projector by their names in the module, in the model's order."""
+        wanted = set(self.split.placement.visual_parameters)
+        return {name: value for name, value in self.model.named_parameters() if name in wanted}
+
+    def layer_of(self, parameter: str) -> str:
+        """The layer that a visual parameter belongs to.
+
+        Args:
+            parameter: Its name in the module.
+
+        Returns:
+            `layer.{i}`; the module path of a part of the projector; `tower` for what of the tower lies outside its
+            layers, such as the embeddings.
+        """
+        places = self._taps | {path: path for path in self.split.placement.projector}
+        return next((layer for layer, path in places.items() if f"{parameter}.".startswith(f"{path}.")), "tower")
+
+    def late_parameters(self, count: int) -> dict[str, nn.Parameter]:
+        """The projector and the last layers of the tower whose features reach it.
+
+        Args:
+            count: How many layers. LLaVA and its kin read features of a chosen layer; it is the last, whatever the
+                tower has behind it. With 0 the projector alone: its parameters, or where it lies in the tower all that
+                follows the layers there.
+
+        Returns:
+            As `visual_parameters`.
+
+        Raises:
+            ValueError: The tower has fewer layers.
+        """
+        if count > len(self._taps):
+            raise ValueError(f"{count} layers of a tower with {len(self._taps)} that reach the projector")
+        parameters = self.visual_parameters()
+        last = list(self._taps.values())[len(self._taps) - count :]
+        wanted = {name for name in parameters if any(name.startswith(f"{path}.") for path in last)}
+        wanted |= set(self.split.placement.projector_parameters)
+        if count or not self.split.placement.projector_parameters:
+            wanted |= self._behind_layers(list(parameters))
+        return {name: value for name, value in parameters.items() if name in wanted}
+
+    def _behind_layers(self, names: list[str]) -> set[str]:
+        lists = tuple(path.rpartition(".")[0] + "." for path in self._taps.values())
+        inside = [position for position, name in enumerate(names) if name.startswith(lists)]
+        return set(names[inside[-1] + 1 :]) if inside else set()
+
+    def prepare(self, image: Image.Image, where: str | None = None) -> PreparedImage:
+        """Run the checkpoint's image processor on one image; the tensors stay on the CPU.
+
+        Args:
+            image: The picture.
+            where: The record and the file that it comes from, for messages.
+
+        Raises:
+            UserError: The processor's config is missing or broken, or it refuses the image.
+        """
+        if self._preparer is None:
+            self._preparer = batches.Preparer(self.inventory.root, self.split.model_type, self._inputs)
+        return self._preparer(image, where)
+
+    def collate(self, images: Sequence[PreparedImage]) -> ImageBatch:
+        """Concatenate prepared images of one signature.
+
+        Raises:
+            ValueError: No images, or different signatures.
+        """
+        return batches.collate(images)
+
+    def features(self, batch: ImageBatch, layers: Sequence[str] = (PROJECTOR,)) -> dict[str, torch.Tensor]:
+        """Features of a batch.
+
+        Args:
+            batch: From `collate`; moved to the stack's device where needed.
+            layers: Some of `self.layers`.
+
+        Returns:
+            Layer name -> features [B, N, D]; N and D differ between layers. Gradients flow to the parameters.
+
+        Raises:
+            ValueError: An unknown layer.
+        """
+        unknown = [name for name in layers if name not in self.layers]
+        if unknown:
+            raise ValueError(f"unknown layer {unknown[0]!r}; known: {', '.join(self.layers)}")
+        tapped: dict[str, Any] = {}
+        hooks = [
+            self.model.get_submodule(self._taps[name]).register_forward_hook(partial(_keep, tapped, name))
+            for name in layers
+            if name in self._taps
+        ]
+        try:
+            tapped |= self._project(batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {name: _by_image(tapped[name], batch.size) for name in layers}
+
+    def _project(self, batch: ImageBatch) -> dict[str, Any]:
+        """Run tower and projector; every output that the language model reads, as the family lays it out."""
+        home = self._home
+        inputs = {
+            name: value.to(home.dtype) if value.is_floating_point() else value
+            for name, value in batch.to(home.device).inputs.items()
+        }
+        output = self._image_features(**inputs, return_dict=True)
+        outputs = dict(zip(self.outputs, getattr(output, "deepstack_features", None) or (), strict=False))
+        if output.pooler_output is not None:
+            return {**outputs, PROJECTOR: output.pooler_output}
+        # Llama 4 leaves the last step to its forward pass.
+        projector: Any = self.model.get_submodule(self.split.placement.projector[0])
+        return {**outputs, PROJECTOR: projector(output.last_hidden_state)}
+
+    def to_disk(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Values of module parameters as the tensors they are on disk.
+
+        Args:
+            parameters: Module parameter (or buffer) name -> value; any subset of tower and projector.
+
+        Returns:
+            Name on disk -> CPU tensor in the dtype on disk.
+
+        Raises:
+            KeyError: A name outside tower and projector.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        for target, value in parameters.items():
+            entry = self.inventory.tensors[self._disk_names[target]]
+            tensors[entry.name] = value.detach().to("cpu", TORCH_DTYPES[entry.dtype]).contiguous()
+        return tensors
+
+    @property
+    def _image_features(self) -> Callable[..., Any]:
+        function: Any = getattr(self.model, "get_image_features", None)
+        if function is None:
+            raise UserError(
+                "this architecture offers no image features of its own",
+                where=self.inventory.root,
+                value=self.split.model_type,
+                expected="a model with get_image_features, such as llava, qwen2_5_vl, internvl, gemma3",
+            )
+        return function
+
+
+def _keep(tapped: dict[str, Any], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    tapped[name] = output[0] if isinstance(output, (tuple, list)) else output
+
+
+def _by_image(features: Any, size: int) -> torch.Tensor:
+    """Rows of all images, however a family lays them out ([B, N, D], packed [T, D], tiles, a list) -> [B, N, D]."""
+    if isinstance(features, (tuple, list)):
+        features = torch.cat([part.reshape(-1, part.shape[-1]) for part in features])
+    return features.reshape(size, -1, features.shape[-1])

@@ -1,5 +1,0 @@
-"""The built-in miniature: drawn people who do not exist, a small LLaVA that knows them, one that never saw some."""
-
-from vkdsurgeon.personas.shipped import MiniaturePaths, read_card, unpack, unpack_generic
-
-__all__ = ["MiniaturePaths", "read_card", "unpack", "unpack_generic"]

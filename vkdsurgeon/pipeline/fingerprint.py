@@ -1,0 +1,84 @@
+"""Digests and settings of everything that decides what a run computes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from vkdsurgeon.checkpoint.digest import weights_digest
+from vkdsurgeon.checkpoint.inventory import Inventory
+from vkdsurgeon.checkpoint.provenance import versions
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.decoder_pass.run import DecoderJob
+from vkdsurgeon.vision_pass.run import Prepared
+from vkdsurgeon.vision_pass.teacher import visual_digest
+
+# What says when to stop, not what to compute.
+FREE_KEYS = ("extensions", "forget_reading", "retain_reading", "retain_drift")
+# Configs, tokenizers and templates; weights are told by their values, and documentation decides nothing.
+_SETTINGS = (".json", ".jinja", ".txt", ".model")
+_MOST_BYTES = 64 << 20
+
+
+def inputs_of(prepared: Prepared, decoder: DecoderJob | None, salt: bytes) -> dict[str, Any]:
+    """What decides a run, as JSON that tells nothing of the sets but salted digests.
+
+    Args:
+        prepared: The visual pass.
+        decoder: The decoder pass, if there is one.
+        salt: Of the journal.
+    """
+    job, stack = prepared.job, prepared.stack
+    device = job.device
+    facts: dict[str, Any] = {
+        "checkpoint": _checkpoint_digest(stack.inventory, visual_digest(stack)),
+        "split": hashlib.sha256("\n".join((*stack.visual_parameters(), *stack.layers)).encode()).hexdigest(),
+        "forget": _pictures_digest(job.forget, salt),
+        "retain": _pictures_digest(job.retain, salt),
+        "generic": _pictures_digest(job.generic, salt),
+        "teachers": dict(prepared.plan.other_teachers),
+        "recipe": _binding(job.recipe),
+        "seed": job.seed,
+        "dtype": prepared.plan.dtype,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "versions": versions(),
+    }
+    if decoder is not None:
+        digests = {picture.path: picture.digest for picture in (*job.forget, *job.retain, *job.generic)}
+        asks = [ask for trained, held_out in decoder.asks.values() for ask in (*trained, *held_out)]
+        rows = ([ask.question, None if ask.picture is None else digests[ask.picture]] for ask in asks)
+        facts["questions"] = _salted((json.dumps(row) for row in rows if row[1] is not None), salt)
+        facts["text"] = _salted((json.dumps(part) for part in (decoder.text.train, decoder.text.held_out)), salt)
+        facts["language_model"] = weights_digest(stack.inventory.root, stack.inventory.shards)
+    # As it comes back from a file, so that it can be compared.
+    result: dict[str, Any] = json.loads(json.dumps(facts))
+    return result
+
+
+def _binding(recipe: Recipe) -> dict[str, Any]:
+    return {key: value for key, value in recipe.model_dump(mode="json").items() if key not in FREE_KEYS}
+
+
+def _checkpoint_digest(inventory: Inventory, visual: str) -> str:
+    hasher = hashlib.sha256(visual.encode())
+    for name, entry in sorted(inventory.tensors.items()):
+        hasher.update(f"{name} {entry.dtype} {list(entry.shape)}\n".encode())
+    for file in inventory.files:
+        if file.path.endswith(_SETTINGS) and file.size <= _MOST_BYTES:
+            content = (inventory.root / file.path).read_bytes()
+            hasher.update(f"{file.path} {hashlib.sha256(content).hexdigest()}\n".encode())
+    return hasher.hexdigest()
+
+
+def _pictures_digest(pictures: Sequence[Picture], salt: bytes) -> str:
+    return _salted((json.dumps([picture.digest, picture.subject]) for picture in pictures), salt)
+
+
+def _salted(rows: Iterable[str], salt: bytes) -> str:
+    return hmac.new(salt, "\n".join(rows).encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,334 @@
+"""From a request to a verified output directory: read the sets, prepare, operate, write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
+from vkdsurgeon.checkpoint.output import check_links, check_output
+from vkdsurgeon.checkpoint.provenance import free_record_name
+from vkdsurgeon.checkpoint.write_provenance import salt_of, set_facts, write_recorded
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.data.images import check_header, open_image
+from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
+from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.suites.read import unlearning_sets
+from vkdsurgeon.data.suites.split import SuiteSplit
+from vkdsurgeon.decoder_pass.gate import DecoderVerdict
+from vkdsurgeon.decoder_pass.plan import DecoderPlan
+from vkdsurgeon.decoder_pass.record import decoder_facts
+from vkdsurgeon.decoder_pass.run import DecoderJob, operate_decoder, prepare_decoder
+from vkdsurgeon.decoder_pass.text_set import read_keep_set
+from vkdsurgeon.decoder_pass.trainer import DecoderStep
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.directories import scratch
+from vkdsurgeon.pipeline.fingerprint import inputs_of
+from vkdsurgeon.pipeline.finished import finished, record_of
+from vkdsurgeon.pipeline.result import UnlearnResult
+from vkdsurgeon.training.resume.journal import Journal
+from vkdsurgeon.training.resume.session import journalled, left_behind
+from vkdsurgeon.training.saliency import layer_shares
+from vkdsurgeon.vision_pass.plan import Plan
+from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare, teach
+from vkdsurgeon.vision_pass.stop_rule import Verdict
+from vkdsurgeon.vision_pass.trainer import Step
+
+NO_RETAIN_SET = (
+    "no --retain set: retention is distilled on {what} alone. On the built-in miniature this cost 4 points of retain "
+    "accuracy and 3 of general vision on forget pictures (docs/method.md); give --retain where you can"
+)
+NO_SUBJECTS = (
+    "no record of the forget set names a subject, so all of it counts as one; where it shows several, name them "
+    "(key `subject`, or a sub-folder each), because targets are made per subject"
+)
+
+
+class Listener(Protocol):
+    """Hears how a run goes."""
+
+    def planned(self, plan: Plan) -> None:
+        """The plan is known; nothing was trained yet."""
+
+    def stage(self, name: str) -> None:
+        """A stage starts."""
+
+    def step(self, step: Step) -> None:
+        """A training step is done."""
+
+    def verdict(self, verdict: Verdict) -> None:
+        """The stop rule looked."""
+
+    def decoder_planned(self, plan: DecoderPlan) -> None:
+        """The plan of the decoder pass is known; nothing was trained yet."""
+
+    def decoder_step(self, step: DecoderStep) -> None:
+        """A step of the decoder pass is done."""
+
+    def decoder_verdict(self, verdict: DecoderVerdict) -> None:
+        """The gate of the decoder pass was measured."""
+
+    def note(self, text: str) -> None:
+        """How the run goes, where that is no stage of it."""
+
+    def warn(self, text: str) -> None:
+        """Something the user should know."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """`vkdsurgeon unlearn` as asked for.
+
+    `out` None is a dry run, `text` the decoder pass's keep set, `journal` None a directory beside the output. A `suite`
+    brings the forget and the retain set in place of files. `drop_stale` leaves out what may hold the
+    same weights once more, `follow_links` takes links that leave the model for what they lead to.
+    """
+
+    model: Path
+    forget: Path | None
+    retain: Path | None
+    generic: Path | None
+    out: Path | None
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    text: Path | None = None
+    suite: SuiteSplit | None = None
+    tower: str | None = None
+    projector: Sequence[str] | None = None
+    forget_teacher: Path | None = None
+    retain_teacher: Path | None = None
+    journal: Path | None = None
+    resume: bool = False
+    checkpoint_minutes: float = 1.0
+    drop_stale: bool = False
+    follow_links: bool = False
+
+
+def run(request: Request, listener: Listener) -> UnlearnResult:
+    """Do what was asked, or raise and leave nothing behind but, where training had begun, the journal to resume from.
+
+    Args:
+        request: What to do.
+        listener: Hears of it.
+
+    Raises:
+        UserError: Wrong input; found before anything is trained wherever that is possible.
+        SurgeryError: Training or writing failed; nothing half-written stays.
+    """
+    if request.text is not None and request.recipe.decoder is None:
+        raise UserError(
+            "a text keep set without a decoder pass, which alone could change how text is read",
+            where="--text",
+            value=str(request.text),
+            remedy="give --decoder-pass too, or leave --text out",
+        )
+    if request.out is None:
+        return _run(request, listener, None)
+    inventory = take_inventory(request.model)
+    check_links(inventory, request.follow_links)
+    if request.resume and (done := _done_before(request, inventory, listener)) is not None:
+        return done
+    check_output(inventory, request.out, [free_record_name(inventory)])
+    with journalled(request, inventory.size, listener) as journal:
+        return _run(request, listener, journal)
+
+
+def _done_before(request: Request, inventory: Inventory, listener: Listener) -> UnlearnResult | None:
+    """The result of the same run, where it was killed after its output had appeared; its journal goes.
+
+    Everything is read and compared as before training, so that an output of another run is never taken for it.
+    """
+    assert request.out is not None
+    record = record_of(inventory, request.out)
+    if record is None:
+        return None
+    with scratch() as folder:
+        sets = _read_sets(request, folder, listener)
+        prepared = prepare(_job(request, sets))
+        decoder = _prepare_decoder(request, prepared, sets)
+        dropped = inventory.stale if request.drop_stale else ()
+        done = finished(record, request.out, prepared, decoder, dropped)
+        if done is None or done.verdict is None:
+            return None
+        listener.planned(prepared.plan)
+        if decoder is not None:
+            listener.decoder_planned(decoder.plan)
+        listener.note(f"{request.out} holds the output of this very run, whole and verified: there is nothing to do")
+        left = left_behind(request, lambda salt: inputs_of(prepared, decoder, salt), remove=done.verdict.met)
+    return replace(done, journal=left)
+
+
+def _run(request: Request, listener: Listener, journal: Journal | None) -> UnlearnResult:
+    with scratch() as folder:
+        sets = _read_sets(request, folder, listener)
+        prepared = prepare(_job(request, sets))
+        decoder = _prepare_decoder(request, prepared, sets)
+        if journal is not None:
+            journal.match(inputs_of(prepared, decoder, journal.salt))
+        listener.stage("teacher")
+        prepared = teach(prepared)
+        listener.planned(prepared.plan)
+        if decoder is not None:
+            listener.decoder_planned(decoder.plan)
+        planned = UnlearnResult(
+            plan=prepared.plan,
+            recipe=prepared.job.recipe,
+            seed=request.seed,
+            decoder_plan=None if decoder is None else decoder.plan,
+        )
+        if request.out is None:
+            _look_at_pictures(prepared)
+            return planned
+
+        def heard(stage: str, event: Step | Verdict | DecoderStep | DecoderVerdict | None) -> None:
+            if event is None:
+                listener.stage(stage)
+            elif isinstance(event, Step):
+                listener.step(event)
+            elif isinstance(event, Verdict):
+                listener.verdict(event)
+            elif isinstance(event, DecoderStep):
+                listener.decoder_step(event)
+            else:
+                listener.decoder_verdict(event)
+
+        outcome = operate(prepared, heard, journal)
+        decoded = None if decoder is None else operate_decoder(decoder, heard, journal)
+    changes = {**outcome.changes, **({} if decoded is None else decoded.changes)}
+    facts = _facts(prepared, outcome, changes)
+    if decoder is not None and decoded is not None:
+        facts["decoder"] = decoder_facts(decoder, decoded, bytes.fromhex(facts["salt"]))
+    listener.stage("writing")
+    report = write_recorded(prepared.stack.inventory, changes, request.out, facts, drop_stale=request.drop_stale)
+    if journal is not None and outcome.verdict.met:
+        journal.discard()
+    return replace(
+        planned,
+        out=request.out,
+        selected_elements=outcome.mask.count,
+        verdicts=outcome.verdicts,
+        choice=outcome.choice,
+        journal=None if journal is None or not journal.saved else journal.path,
+        decoder_selected_elements=0 if decoded is None else decoded.mask.count,
+        decoder_verdict=None if decoded is None else decoded.verdict,
+        write=report,
+        seconds={**outcome.seconds, **({} if decoded is None else decoded.seconds), "writing": report.seconds},
+        provenance=facts,
+    )
+
+
+def _look_at_pictures(prepared: Prepared) -> None:
+    """Find what the run would stumble over: every picture's header, and one of each kind through the processor.
+
+    Raises:
+        UserError: A picture cannot be read, or the checkpoint's processor refuses it.
+    """
+    job, known = prepared.job, set()
+    for picture in (*job.forget, *job.retain, *job.generic):
+        kind = check_header(picture.path, where=picture.source)
+        if kind not in known:
+            known.add(kind)
+            opened = open_image(picture.path, where=picture.source)
+            prepared.stack.prepare(opened, f"{picture.source} ({picture.path})")
+
+
+def assemble(request: Request, folder: Path, listener: Listener) -> Job:
+    """The job that a request asks for, its sets read; nothing is loaded yet.
+
+    Args:
+        request: What to do.
+        folder: Where built-in pictures are unpacked, if they are needed; must outlive the job.
+        listener: Hears doubts about the sets.
+
+    Raises:
+        UserError: A set is wrong.
+    """
+    return _job(request, _read_sets(request, folder, listener))
+
+
+@dataclass(frozen=True)
+class _Sets:
+    forget: list[Record]
+    retain: list[Record]
+    generic: list[Record]
+
+
+def _read_sets(request: Request, folder: Path, listener: Listener) -> _Sets:
+    forget, retain = _read_own(request) if request.suite is None else unlearning_sets(request.suite, folder)
+    generic: list[Record] = []
+    if request.generic is not None:
+        generic = read_records(request.generic, role="generic")
+    elif not retain:
+        from vkdsurgeon.data.miniature import unpack_generic
+
+        generic = read_records(unpack_generic(folder), role="generic")
+    subjects = {record.subject or NO_SUBJECT for record in forget if record.image is not None}
+    if len({record.image for record in forget}) > 1 and subjects == {NO_SUBJECT}:
+        listener.warn(NO_SUBJECTS)
+    if not retain:
+        listener.warn(NO_RETAIN_SET.format(what="built-in drawn strangers" if not request.generic else "--generic"))
+    return _Sets(forget, retain, generic)
+
+
+def _read_own(request: Request) -> tuple[list[Record], list[Record]]:
+    if request.forget is None:
+        raise UserError("no forget set named", where="--forget")
+    retain = [] if request.retain is None else read_records(request.retain, role="retain")
+    return read_records(request.forget, role="forget"), retain
+
+
+def _prepare_decoder(request: Request, prepared: Prepared, sets: _Sets) -> DecoderJob | None:
+    if prepared.job.recipe.decoder is None:
+        return None
+    text = read_keep_set(request.text, request.seed)
+    return prepare_decoder(prepared, sets.forget, [*sets.retain, *sets.generic], text)
+
+
+def _job(request: Request, sets: _Sets) -> Job:
+    return Job(
+        model=request.model,
+        forget=pictures_of(sets.forget, role="forget"),
+        retain=pictures_of(sets.retain, role="retain") if sets.retain else [],
+        generic=pictures_of(sets.generic, role="generic") if sets.generic else [],
+        recipe=request.recipe,
+        seed=request.seed,
+        device=request.device,
+        dtype=request.dtype,
+        tower=request.tower,
+        projector=request.projector,
+        forget_teacher=request.forget_teacher,
+        retain_teacher=request.retain_teacher,
+    )
+
+
+def _facts(prepared: Prepared, outcome: Outcome, changes: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    job, plan = prepared.job, prepared.plan
+    salt = salt_of(job.seed, changes)
+    sizes = {name: value.numel() for name, value in prepared.stack.visual_parameters().items()}
+    return {
+        "method": "visual knowledge distillation, feature mode (reconstruction of arXiv 2512.11325)",
+        "model_type": plan.model_type,
+        "recipe": job.recipe.model_dump(),
+        "seed": job.seed,
+        "device": plan.device,
+        "dtype": plan.dtype,
+        "sets": set_facts({"forget": job.forget, "retain": job.retain, "generic": job.generic}, salt),
+        "salt": salt.hex(),
+        "teacher": asdict(plan.teacher),
+        "other_teachers": plan.other_teachers,
+        "visual_elements": plan.tower_parameters + plan.projector_parameters,
+        "selected_elements": outcome.mask.count,
+        "layers": [asdict(share) for share in layer_shares(outcome.mask, sizes, prepared.stack.layer_of)],
+        "tensors_with_selected_elements": sorted(outcome.changes),
+        "stop_rule": [asdict(verdict) for verdict in outcome.verdicts],
+        "stop_rule_written": asdict(outcome.choice),
+        "targets": {layer: asdict(reading) for layer, reading in outcome.readings.items()},
+        "step_size": None if outcome.step_size is None else asdict(outcome.step_size),
+    }

@@ -1,0 +1,260 @@
+"""`unlearn --method` from a request to a verified output directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from vkdsurgeon.baselines.base import MethodOutcome, ModelJob, ModelPlan, Operable
+from vkdsurgeon.baselines.baseline_run import MethodJob, MethodPrepared, operate_method, prepare_method
+from vkdsurgeon.baselines.examples import material
+from vkdsurgeon.baselines.output_mode import OutputJob, OutputPrepared, operate_output, prepare_output
+from vkdsurgeon.baselines.registry import BASELINES, Scope
+from vkdsurgeon.baselines.trainer import MethodStep
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.output import check_links, check_output
+from vkdsurgeon.checkpoint.provenance import free_record_name
+from vkdsurgeon.checkpoint.write_provenance import salt_of, set_facts, write_recorded
+from vkdsurgeon.config import BaselineRecipe, Recipe
+from vkdsurgeon.data.images import check_header
+from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of
+from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.pipeline.result import Result
+from vkdsurgeon.training.saliency import layer_shares
+
+SCHEMA = "vkdsurgeon/unlearn-method/1"
+
+
+class Listener(Protocol):
+    """Hears how a run goes."""
+
+    def method_planned(self, plan: ModelPlan) -> None:
+        """The plan is known; no weight was read yet."""
+
+    def stage(self, name: str) -> None:
+        """A stage starts."""
+
+    def method_step(self, step: MethodStep) -> None:
+        """A training step is done."""
+
+
+@dataclass(frozen=True)
+class MethodRequest:
+    """`vkdsurgeon unlearn --method` as asked for; `out` None is a dry run.
+
+    Attributes:
+        method: One of `names.BASELINES`, or `vkd` with an output loss in the recipe.
+        scope: What may move; None for what the method's source trains.
+        generic: Pictures of others to retain, in output mode alone.
+        drop_stale: Leave out of the output what may hold the same weights once more.
+        follow_links: Take links that leave the model for what they lead to.
+    """
+
+    model: Path
+    forget: Path
+    retain: Path | None
+    out: Path | None
+    method: str
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    scope: Scope | None = None
+    text: Path | None = None
+    generic: Path | None = None
+    tower: str | None = None
+    projector: Sequence[str] | None = None
+    drop_stale: bool = False
+    follow_links: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodResult(Result):
+    """The result of `vkdsurgeon unlearn --method`.
+
+    Attributes:
+        method: Its name.
+        recipe: The effective settings.
+        last: The last step; None without training.
+        measured: Label-free figures of output mode.
+    """
+
+    plan: ModelPlan
+    method: str
+    recipe: dict[str, Any]
+    last: MethodStep | None = None
+    measured: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return self.document(
+            SCHEMA,
+            self.recipe,
+            method=self.method,
+            last_step=None if self.last is None else {"loss": self.last.loss, **self.last.terms},
+            measured=self.measured,
+        )
+
+
+def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
+    """Do what was asked, or raise and leave nothing behind.
+
+    Raises:
+        UserError: Wrong input; found before the model is loaded wherever that is possible.
+        SurgeryError: Training or writing failed; nothing half-written stays.
+    """
+    if request.out is not None:
+        inventory = take_inventory(request.model)
+        check_links(inventory, request.follow_links)
+        check_output(inventory, request.out, [free_record_name(inventory)])
+    sets = _read(request)
+    check_disjoint(sets.pictures["forget"], [*sets.pictures["retain"], *sets.pictures["generic"]])
+    prepared = (_baseline if request.method in BASELINES else _output_mode)(request, sets)
+    listener.method_planned(prepared.plan)
+    planned = MethodResult(method=request.method, plan=prepared.plan, recipe=prepared.effective, seed=request.seed)
+    if request.out is None:
+        for picture in (picture for pictures in sets.pictures.values() for picture in pictures):
+            check_header(picture.path, where=picture.source)
+        return planned
+
+    def heard(stage: str, event: MethodStep | None) -> None:
+        if event is None:
+            listener.stage(stage)
+        else:
+            listener.method_step(event)
+
+    if isinstance(prepared, MethodPrepared):
+        outcome = operate_method(prepared, heard)
+    else:
+        outcome = operate_output(prepared, heard)
+    facts = _facts(request, sets, prepared, outcome)
+    listener.stage("writing")
+    report = write_recorded(prepared.inventory, outcome.changes, request.out, facts, drop_stale=request.drop_stale)
+    return replace(
+        planned,
+        out=request.out,
+        selected_elements=outcome.mask.count,
+        last=outcome.last,
+        measured=outcome.measured,
+        write=report,
+        seconds={**outcome.seconds, "writing": report.seconds},
+        provenance=facts,
+    )
+
+
+def _baseline(request: MethodRequest, sets: _Sets) -> MethodPrepared:
+    if request.generic is not None:
+        raise UserError(
+            "pictures without answers, which this method cannot retain",
+            where="--generic",
+            value=request.method,
+            expected="--retain records with questions and answers",
+        )
+    return prepare_method(
+        MethodJob(
+            method=request.method,
+            material=material(sets.forget, sets.retain, sets.text),
+            recipe=request.recipe.baseline or BaselineRecipe.model_validate({}),
+            scope=request.scope,
+            **_model(request),
+        )
+    )
+
+
+def _output_mode(request: MethodRequest, sets: _Sets) -> OutputPrepared:
+    if request.text is not None or request.scope not in (None, Scope.visual):
+        option = "--text" if request.text is not None else "--scope"
+        raise UserError(
+            "output mode trains tower and projector alone and has no use for this",
+            where=option,
+            expected="neither --text nor a --scope other than visual",
+            remedy="leave it out",
+        )
+    return prepare_output(
+        OutputJob(
+            forget=sets.pictures["forget"],
+            retain=[*sets.pictures["retain"], *sets.pictures["generic"]],
+            # Retention looks at pictures alone.
+            exercises=material(sets.forget, [], []).forget,
+            recipe=request.recipe,
+            **_model(request),
+        )
+    )
+
+
+def _model(request: MethodRequest) -> dict[str, Any]:
+    """The fields of `ModelJob`."""
+    return {each.name: getattr(request, each.name) for each in fields(ModelJob)}
+
+
+@dataclass(frozen=True)
+class _Sets:
+    forget: list[Record]
+    retain: list[Record]
+    text: list[Record]
+    pictures: dict[str, list[Picture]]
+
+
+def _read(request: MethodRequest) -> _Sets:
+    forget = read_records(request.forget, role="forget")
+    retain = [] if request.retain is None else read_records(request.retain, role="retain")
+    text = [] if request.text is None else read_records(request.text, role="text")
+    for record in text:
+        if record.image is not None:
+            raise UserError(
+                "a record of the text set has a picture",
+                where=record.source,
+                expected="questions without pictures",
+                remedy="pictures to keep belong into --retain",
+            )
+    generic = [] if request.generic is None else read_records(request.generic, role="generic")
+    pictures = {
+        "forget": pictures_of(forget, role="forget"),
+        "retain": pictures_of(retain, role="retain") if retain else [],
+        "generic": pictures_of(generic, role="generic") if generic else [],
+    }
+    return _Sets(forget, retain, text, pictures)
+
+
+def _facts(request: MethodRequest, sets: _Sets, prepared: Operable, outcome: MethodOutcome) -> dict[str, Any]:
+    salt = salt_of(request.seed, outcome.changes)
+    inventory, chosen = prepared.inventory, outcome.mask.selected
+    sizes = {name: inventory.tensors[disk].elements for name, disk in prepared.on_disk.items()}
+    selected = {prepared.on_disk[name]: mask.count for name, mask in chosen.items()}
+    language = _language_facts(selected, prepared.split.language)
+    return {
+        "method": prepared.title,
+        "model_type": prepared.plan.model_type,
+        "recipe": prepared.effective,
+        "seed": request.seed,
+        "device": str(request.device),
+        "dtype": str(request.dtype).removeprefix("torch."),
+        "sets": set_facts(sets.pictures, salt),
+        "salt": salt.hex(),
+        "tensors_with_selected_elements": sorted(outcome.changes),
+        "stop_rule": [],
+        "scope": prepared.plan.scope,
+        "selected_elements": outcome.mask.count,
+        "layers": [asdict(share) for share in layer_shares(outcome.mask, sizes, prepared.layer_of)],
+        **({} if language is None else {"language": language}),
+    }
+
+
+def _language_facts(selected: Mapping[str, int], language: Sequence[str]) -> dict[str, Any] | None:
+    """Which tensors of the language model may differ and by how many elements, for `diff --only-declared`.
+
+    Args:
+        selected: Tensor on disk -> selected elements.
+        language: Names on disk of the language side.
+
+    Returns:
+        None where none of them may.
+    """
+    inside = {name: count for name, count in sorted(selected.items()) if name in set(language)}
+    return {"selected_elements": sum(inside.values()), "tensors": inside} if inside else None

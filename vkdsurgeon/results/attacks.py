@@ -1,0 +1,186 @@
+"""What the attacks on features, weights, pictures, prompts and likelihoods found, as documents."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from vkdsurgeon.results.evaluation import SCHEMA_VERSION, GateOutcome, Metric, ModelFacts, SetFacts
+
+ProbeKind: TypeAlias = Literal["logistic", "ridge"]
+Pooling: TypeAlias = Literal["mean", "tokens"]
+WeightScope: TypeAlias = Literal["visual", "all"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AttackResult(_Document):
+    """What every attack says besides its settings.
+
+    Metric ids are `[reference.|gold.]ATTACK.[retain.]ROW.GROUP.METRIC`: ROW is what was tried (`before` is the model as
+    given), `retain.` marks utility.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    kind: str
+    models: list[ModelFacts]
+    sets: list[SetFacts]
+    metrics: list[Metric]
+    gates: list[GateOutcome]
+    warnings: list[str]
+    versions: dict[str, str]
+    seconds: float
+
+
+class _Asking(_Document):
+    """How questions were asked."""
+
+    device: str
+    seed: int
+    limit: int | None
+    batch_size: int
+    length_normalised: bool
+    max_new_tokens: int
+
+
+class ProbeSettings(_Document):
+    """The probe and what it was trained on."""
+
+    probe: ProbeKind
+    regularisation: float
+    pooling: Pooling
+    layers: list[str]
+    splits: int
+    tested_on: Literal["folds", "heldout"]
+    forget_subjects: int
+    forget_pictures: int
+    retain_subjects: int
+    retain_pictures: int
+    limit: int | None
+    device: str
+    seed: int
+
+
+class ProbeResult(AttackResult):
+    """What `vkdsurgeon attack probe` measured, per tapped layer."""
+
+    kind: Literal["attack.probe"] = "attack.probe"
+    settings: ProbeSettings
+
+
+class RoundTrip(_Document):
+    """One number format.
+
+    Attributes:
+        format: `int8`, `int4` or `nf4`.
+        group_size: Weights that share a scale; 0 for a whole output channel.
+        weights: How many were quantised.
+        scope_weights: How many the scope has.
+        relative_error: Sum of squared changes of the model's quantised weights over their sum of squares.
+        vanished: Of the visual weights that differ from the reference's, the share whose code is the reference's again;
+            None without a reference of the same shapes, or where nothing differs.
+    """
+
+    format: str
+    group_size: int
+    weights: int
+    scope_weights: int
+    relative_error: float
+    vanished: float | None
+
+
+class QuantizeSettings(_Asking):
+    """Which weights went through which formats."""
+
+    scope: WeightScope
+    formats: list[RoundTrip]
+
+
+class QuantizeResult(AttackResult):
+    """What `vkdsurgeon attack quantize` measured, per number format."""
+
+    kind: Literal["attack.quantize"] = "attack.quantize"
+    settings: QuantizeSettings
+
+
+class UniversalSettings(_Document):
+    """The attacker's recipe for one perturbation of all pictures.
+
+    Attributes:
+        eps: Bound of the perturbation per channel and pixel, in 1/255 of the range from black to white.
+        step_size: Of one step, likewise.
+        losses: Cross-entropy in nats per answer token over the steps, by model.
+    """
+
+    eps: float
+    step_size: float
+    steps: int
+    batch_size: int
+    records: int
+    losses: dict[str, list[float]]
+
+
+class PerturbSettings(_Asking):
+    """What was done to the pictures."""
+
+    perturbations: list[str]
+    universal: UniversalSettings | None
+    measured_on: Literal["forget", "heldout"]
+
+
+class PerturbResult(AttackResult):
+    """What `vkdsurgeon attack perturb` measured, per perturbation."""
+
+    kind: Literal["attack.perturb"] = "attack.perturb"
+    settings: PerturbSettings
+
+
+class TemplateFacts(_Document):
+    """One template: never its text, which may name somebody.
+
+    Attributes:
+        name: As in metric ids.
+        digest: Of its text and prefix; salted for a user's own.
+        builtin: Whether it comes with vkdsurgeon.
+        prefixed: Whether it makes the answer begin with given words.
+        unknown: Share of its own tokens that the tokenizer does not know.
+        asked: Whether it was asked.
+    """
+
+    name: str
+    digest: str
+    builtin: bool
+    prefixed: bool
+    unknown: float
+    asked: bool
+
+
+class PromptSettings(_Asking):
+    """Which prompts were tried."""
+
+    templates: list[TemplateFacts]
+
+
+class PromptResult(AttackResult):
+    """What `vkdsurgeon attack prompt` measured, per template."""
+
+    kind: Literal["attack.prompt"] = "attack.prompt"
+    settings: PromptSettings
+
+
+class MembershipSettings(_Asking):
+    """What counts as a member, and how it was scored."""
+
+    k_percent: float
+    members: int
+    nonmembers: int
+
+
+class MembershipResult(AttackResult):
+    """What `vkdsurgeon attack membership` measured, per score."""
+
+    kind: Literal["attack.membership"] = "attack.membership"
+    settings: MembershipSettings

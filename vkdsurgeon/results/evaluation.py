@@ -1,0 +1,177 @@
+"""The result of a measurement as a document; version it when a field changes its meaning."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.atomic import check_folder, write_whole
+
+SCHEMA_VERSION = 1
+Direction = Literal["lower", "higher", "none"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Metric(_Document):
+    """One measured number.
+
+    Attributes:
+        id: What gates refer to: `[model.]set.group.metric`.
+        value: The mean over `n` records; None where it could not be measured.
+        n: Number of records.
+        direction: Which way is better.
+        low: Lower end of the 95 % confidence interval.
+        high: Upper end of the 95 % confidence interval.
+        interval: How the interval was made.
+        chance: What guessing among the options would give; None without options.
+        unit: What was resampled as a whole for the interval, because what belongs to it is not independent.
+        clusters: How many of these there were.
+    """
+
+    id: str
+    value: float | None
+    n: int
+    direction: Direction
+    low: float | None = None
+    high: float | None = None
+    # Earlier versions wrote "paired normal", over single questions.
+    interval: Literal["wilson", "bootstrap", "paired bootstrap", "paired normal", "hierarchical bootstrap"] | None = (
+        None
+    )
+    chance: float | None = None
+    unit: Literal["subject", "picture", "question"] | None = None
+    clusters: int | None = None
+
+
+class SubjectResult(_Document):
+    """Results of one subject, under a number instead of a name unless examples were asked for."""
+
+    set: str
+    subject: str
+    n: int
+    values: dict[str, float | None]
+
+
+class Example(_Document):
+    """One question and the answers to it; written only when asked for."""
+
+    set: str
+    model: str
+    subject: str | None
+    task: str
+    question: str
+    answer: str
+    said: str
+    values: dict[str, float | None]
+
+
+class SetFacts(_Document):
+    """What was asked: never who, and never where it lies."""
+
+    name: str
+    records: int
+    asked: int
+    pictures: int
+    subjects: int
+    digest: str
+
+
+class ModelFacts(_Document):
+    """What was measured."""
+
+    role: Literal["model", "reference", "gold"]
+    model_type: str
+    weights_digest: str
+    dtype: str
+
+
+class Settings(_Document):
+    """Everything that decides the numbers besides models and data.
+
+    `suite` is the benchmark and its split; `few_shot` counts demonstrations before a question.
+    """
+
+    device: str
+    batch_size: int
+    length_normalised: bool
+    max_new_tokens: int
+    limit: int | None
+    seed: int
+    prompt_format: str
+    suite: str = "jsonl"
+    few_shot: int = 0
+
+
+class GateOutcome(_Document):
+    """One gate: what was asked for and what came out."""
+
+    gate: str
+    metric: str
+    value: float | None
+    bound: float | None
+    passed: bool
+
+
+class EvalResult(_Document):
+    """What `vkdsurgeon eval` measured."""
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["evaluation"] = "evaluation"
+    models: list[ModelFacts]
+    sets: list[SetFacts]
+    settings: Settings
+    metrics: list[Metric]
+    subjects: list[SubjectResult]
+    gates: list[GateOutcome]
+    warnings: list[str]
+    examples: list[Example] = []
+    versions: dict[str, str]
+    seconds: float
+
+
+_KINDS = re.compile(r"evaluation|aggregate|attack\.(relearn|restore|probe|quantize|perturb|prompt|membership)")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse, before hours of work, a place where a result cannot or must not be written.
+
+    Raises:
+        UserError: The folder does not exist or is not writable, or something is there that is no earlier result.
+    """
+    check_folder(path)
+    if path.exists() and not _is_result(path):
+        raise UserError(
+            "the output is an existing file that is no result of an earlier measurement",
+            where=path,
+            expected="a new file, or a result that may be replaced",
+            remedy="name another file: nothing but results is ever overwritten",
+        )
+
+
+def _is_result(path: Path) -> bool:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return (
+        isinstance(document, dict)
+        and type(document.get("schema_version")) is int
+        and isinstance(document.get("kind"), str)
+        and _KINDS.fullmatch(document["kind"]) is not None
+        and all(isinstance(document.get(key), list) for key in ("models", "metrics"))
+    )
+
+
+def write_document(path: Path, document: BaseModel) -> None:
+    """Write a result whole or not at all."""
+    write_whole(
+        path, json.dumps(document.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )

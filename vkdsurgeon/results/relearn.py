@@ -1,0 +1,154 @@
+"""What an attack found, as a document."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from vkdsurgeon.config.relearn import RelearnPlan, RelearnProtocol, RelearnScope
+from vkdsurgeon.results.evaluation import SCHEMA_VERSION, GateOutcome, Metric, ModelFacts, SetFacts
+
+RestoredPart: TypeAlias = Literal["visual", "tower", "projector"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RelearnSettings(_Document):
+    """The attacker's recipe; AG means nothing without it. Numbers of records are those of the first seed."""
+
+    protocol: RelearnProtocol
+    scope: RelearnScope
+    fraction: float
+    steps: int
+    lr: float
+    batch_size: int
+    optimizer: str = "AdamW, no weight decay, gradient norm clipped at 1, linear decay to zero"
+    seed: int
+    seeds: list[int] = []
+    rank: int | None = None
+    limit: int | None
+    device: str
+    trained_parameters: int
+    shown_records: int
+    shown_subjects: int
+    measured_records: int
+    measured_subjects: int
+    measured_on: Literal["forget", "heldout"]
+
+
+class CurvePoint(_Document):
+    """The measured part after so many steps; the mean over the seeds where there are several."""
+
+    model: str
+    step: int
+    loss: float | None
+    values: dict[str, float | None]
+
+
+class Recovery(_Document):
+    """How soon the knowledge was back.
+
+    Attributes:
+        model: `model` or `gold`.
+        share: What counts as back: chance plus this share of what `full` has above chance.
+        of: What `full` is: the reference on the same questions, or every answer right.
+        level: The score that had to be reached, the mean over the metrics in `ag_over`, from 0 to 1.
+        steps: Per seed the first measured step at that level; None where it was never reached.
+        within: Steps of the attack.
+    """
+
+    model: str
+    share: float
+    of: Literal["reference", "perfect"]
+    level: float
+    steps: list[int | None]
+    within: int
+
+
+class SeedOutcome(_Document):
+    """One seed of an attack: gains in points, and what was shown and measured.
+
+    An attack whose loss was no number any more `diverged`: it brought back nothing that can be measured, so its gain is
+    None.
+    """
+
+    seed: int
+    ag: float | None
+    gold_ag: float | None
+    shown_records: int
+    measured_records: int
+    diverged: bool = False
+    gold_diverged: bool = False
+
+
+class RelearnCase(_Document):
+    """One of several attacks in a document; its metrics stand under `relearn.ID.` instead of `relearn.`."""
+
+    id: str
+    settings: RelearnSettings
+    ag_over: list[str]
+    curve: list[CurvePoint]
+    recovery: list[Recovery]
+    seeds: list[SeedOutcome]
+    diverged: bool = False
+
+
+class RelearnResult(_Document):
+    """What `vkdsurgeon attack relearn` measured.
+
+    `relearn.ag` is in points (0 to 100): the mean of after minus before over the metrics in `ag_over`. With several
+    attacks, each is one of `cases`, and `settings` are those of all of them. An attack that `diverged` with some seed
+    has no AG; of a document with several attacks it says whether any did.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["attack.relearn"] = "attack.relearn"
+    models: list[ModelFacts]
+    sets: list[SetFacts]
+    settings: RelearnSettings | RelearnPlan
+    ag_over: list[str] = []
+    metrics: list[Metric]
+    curve: list[CurvePoint] = []
+    recovery: list[Recovery] = []
+    seeds: list[SeedOutcome] = []
+    cases: list[RelearnCase] = []
+    diverged: bool = False
+    plan: RelearnPlan | None = None
+    plan_digest: str | None = None
+    gates: list[GateOutcome]
+    warnings: list[str]
+    versions: dict[str, str]
+    seconds: float
+
+
+class RestoreSettings(_Document):
+    """What was put back, and how much of it had been changed."""
+
+    part: RestoredPart
+    restored_elements: int
+    differing_elements: int
+    device: str
+    seed: int
+    limit: int | None
+
+
+class RestoreResult(_Document):
+    """What `vkdsurgeon attack restore` measured.
+
+    `restore.before.*` is the model as given, `restore.after.*` the same language model behind the original's visual
+    weights. `reference.` and `gold.restore.after.*` are those models as they are: the ceiling and what anybody guesses.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["attack.restore"] = "attack.restore"
+    models: list[ModelFacts]
+    sets: list[SetFacts]
+    settings: RestoreSettings
+    metrics: list[Metric]
+    gates: list[GateOutcome]
+    warnings: list[str]
+    versions: dict[str, str]
+    seconds: float

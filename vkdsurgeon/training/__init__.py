@@ -1,0 +1,1 @@
+"""What every pass trains with: sampler, optimizer, losses, saliency."""

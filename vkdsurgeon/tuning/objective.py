@@ -1,0 +1,134 @@
+"""One model, loaded once, on which every trial runs what `unlearn` would run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.tuning.label_free_metrics import Yardstick
+from vkdsurgeon.tuning.relearning_proxy import Attacker
+from vkdsurgeon.tuning.splits import TrialSets
+from vkdsurgeon.tuning.teacher_cache import RememberedTeacher
+from vkdsurgeon.vision_pass.run import operate, prepare, refit
+from vkdsurgeon.vision_pass.stop_rule import Verdict
+from vkdsurgeon.vision_pass.trainer import Step
+
+FORGET, RETAIN, ROBUST = "forget", "retain", "robust"
+OBJECTIVES = (FORGET, RETAIN, ROBUST)
+Heard = Callable[[str, Step | Verdict | None], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a trial came to.
+
+    Attributes:
+        values: Objective -> value; less is better.
+        parts: What the objectives are made of, by name.
+        verdict: The stop rule's last verdict on the run itself; None of the model as given.
+        selected_elements: Elements that the mask let move.
+        seconds: Wall time of unlearning, measurement not included.
+    """
+
+    values: dict[str, float]
+    parts: dict[str, float]
+    verdict: Verdict | None
+    selected_elements: int
+    seconds: float
+
+
+class Examiner(Protocol):
+    """Asks questions of the whole model."""
+
+    def __call__(self, stack: VisualStack) -> tuple[float, float, dict[str, float]]:
+        """Objectives forget and retain, and what they are made of."""
+
+
+class Workbench:
+    """Tower and projector with the trials' pictures; between trials they are what the checkpoint says, bit by bit.
+
+    Args:
+        sets: From `tuning.sets.divide`; its job's recipe is the one that trials start from.
+        attacker: Simulated after every run.
+        examiner: Measures forgetting and retention with the language model; None for the yardstick.
+    """
+
+    def __init__(self, sets: TrialSets, attacker: Attacker, examiner: Examiner | None = None) -> None:
+        self.teacher = RememberedTeacher()
+        self.prepared = replace(prepare(sets.job), look=self.teacher)
+        self.stack = self.prepared.stack
+        self._attacker, self._examiner = attacker, examiner
+        self._seed = sets.job.seed
+        self._original = {
+            name: value.detach().to("cpu", copy=True) for name, value in self.stack.visual_parameters().items()
+        }
+        recipe = sets.job.recipe
+        budget = int(recipe.cache_gib * (1 << 30)) // 4
+        measured = (PictureSet(self.stack, sets.forget, budget), PictureSet(self.stack, sets.keep, budget))
+        reference = (self.prepared.forget, self.prepared.keep)
+        self.yardstick = Yardstick(self.stack, reference, measured, self.teacher, recipe.micro_batch, budget)
+        self.restore()
+
+    def restore(self) -> None:
+        """Bring back the weights of the checkpoint, bit by bit, and let all of them ask for gradients."""
+        with torch.no_grad():
+            for name, parameter in self.stack.visual_parameters().items():
+                parameter.copy_(self._original[name])
+                parameter.grad = None
+                parameter.requires_grad_(parameter.is_floating_point())
+
+    def untouched(self) -> Measured:
+        """The objectives of the model as it is given."""
+        with self._borrowed():
+            return self._measure(None, 0, 0.0)
+
+    def run(self, recipe: Recipe, listen: Heard) -> Measured:
+        """Unlearn by a recipe, measure, and bring the weights back.
+
+        Raises:
+            SurgeryError: The loss is not finite.
+            UserError: The sets do not suffice for the recipe.
+        """
+        with self._borrowed():
+            started = time.monotonic()
+            outcome = operate(refit(self.prepared, recipe), listen)
+            seconds = time.monotonic() - started
+            self._round()
+            listen("measuring", None)
+            return self._measure(outcome.verdict, outcome.mask.count, seconds)
+
+    def _round(self) -> None:
+        """To the dtype on disk, as whoever reads the written checkpoint finds them."""
+        with torch.no_grad():
+            for name, parameter in self.stack.visual_parameters().items():
+                (value,) = self.stack.to_disk({name: parameter}).values()
+                parameter.copy_(value)
+
+    def _measure(self, verdict: Verdict | None, selected: int, seconds: float) -> Measured:
+        reading = self.yardstick.read(self.stack)
+        parts = {"certainty": reading.certainty, "kept_drift": reading.kept_drift}
+        if reading.view_drift is not None:
+            parts["view_drift"] = reading.view_drift
+        values = {FORGET: reading.certainty, RETAIN: reading.kept_drift + (reading.view_drift or 0.0)}
+        if self._examiner is not None:
+            values[FORGET], values[RETAIN], told = self._examiner(self.stack)
+            parts |= told
+        recovered = self.yardstick.recovery(self.stack, self._attacker, self._seed)
+        values[ROBUST] = sum(recovered) / len(recovered)
+        parts["certainty_after_attack"] = recovered[-1]
+        return Measured(values, parts, verdict, selected, seconds)
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.restore()

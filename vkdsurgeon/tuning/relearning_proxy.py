@@ -1,0 +1,100 @@
+"""A simulated attacker who pulls the forget pictures' features back to the original's.
+
+First-order relearning in feature space: it needs no language model and no answers, only the original's features, which
+whoever has the original checkpoint has. It trains every visual weight, since a mask binds no attacker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from vkdsurgeon_kernels import MaskedAdamW
+
+from vkdsurgeon.model.features import FeatureStore, PictureSet
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.losses import feature_loss
+from vkdsurgeon.training.optimizer import unit_step
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """The attacker's recipe; recovery means nothing without it.
+
+    Attributes:
+        steps: AdamW steps.
+        step_size: Size of a step relative to each weight, as the recipe's `step_size`; constant.
+        batch: Pictures per step.
+        loss: Distance to the original's features at what the language model reads.
+    """
+
+    steps: int = 8
+    step_size: float = 0.05
+    batch: int = 16
+    loss: str = "nmse"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the result."""
+        return {**asdict(self), "weights": "all of tower and projector", "optimizer": "AdamW, no weight decay"}
+
+    def attack(
+        self,
+        stack: VisualStack,
+        pictures: PictureSet,
+        originals: FeatureStore,
+        micro_batch: int,
+        seed: int,
+    ) -> Iterator[int]:
+        """Take the steps, on the weights in place.
+
+        Args:
+            stack: The unlearned student.
+            pictures: What the attacker shows it.
+            originals: The teacher's features of them at `stack.outputs`.
+            micro_batch: Most pictures at once.
+            seed: Of the order of the pictures.
+
+        Yields:
+            The number of steps taken, after each.
+        """
+        parameters = [value for value in stack.visual_parameters().values() if value.is_floating_point()]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+            parameter.grad = None
+        groups = [{"params": [value], "lr": self.step_size * unit_step(value)} for value in parameters]
+        # With float32 masters, or the small steps would be lost in a bfloat16 weight.
+        optimizer = MaskedAdamW(groups, {value: torch.ones_like(value, dtype=torch.bool) for value in parameters})
+        generator = torch.Generator().manual_seed(seed)
+        loss = feature_loss({self.loss: 1.0})
+        order: list[int] = []
+        for step in range(1, self.steps + 1):
+            if len(order) < min(self.batch, len(pictures)):
+                order += torch.randperm(len(pictures), generator=generator).tolist()
+            chosen, order = order[: self.batch], order[self.batch :]
+            self._pull(stack, pictures, originals, chosen, micro_batch, loss)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            yield step
+
+    def _pull(
+        self,
+        stack: VisualStack,
+        pictures: PictureSet,
+        originals: FeatureStore,
+        chosen: Sequence[int],
+        micro_batch: int,
+        loss: Any,
+    ) -> None:
+        layers = stack.outputs
+        for part, batch in pictures.batches(chosen, micro_batch):
+            features = stack.features(batch, layers)
+            device = features[layers[0]].device
+            loss(
+                [features[layer] for layer in layers],
+                [originals.get(layer, part, device) for layer in layers],
+                layer_weights=[1.0] * len(layers),
+                sample_weights=torch.full((len(part),), 1 / len(chosen), device=device),
+                target_power=[originals.powers(layer, part, device) for layer in layers],
+            ).sum().backward()

@@ -1,0 +1,150 @@
+"""The search itself: the recipe first, then the points to start from, then a tree-structured Parzen estimator.
+
+Multivariate multi-objective TPE (Ozaki et al., Journal of Artificial Intelligence Research 73, 2022; optuna). The
+sampler is made anew for each trial from the seed and the number of finished ones, so a search that was interrupted
+draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.samplers import TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.tuning.objective import OBJECTIVES, Measured
+from vkdsurgeon.tuning.space import Range, Space, is_integer, named, point_of, recipe_at
+from vkdsurgeon.tuning.storage import REASON, finished
+
+# Points drawn evenly before the estimator has anything to estimate from; the first ones count.
+STARTUP = 8
+_DIGITS = 6
+
+
+def search(
+    study: optuna.Study,
+    space: Space,
+    recipe: Recipe,
+    derived_steps: int,
+    run: Callable[[Recipe], Measured],
+    *,
+    trials: int,
+    minutes: float | None,
+    seed: int,
+    heard: Callable[[FrozenTrial], None],
+    started: float,
+) -> None:
+    """Run trials until a budget is spent; at least one in all.
+
+    Args:
+        study: From `storage.opened`; its finished trials count.
+        space: What may vary.
+        recipe: Where the search starts, and what gives the keys that do not vary.
+        derived_steps: What `steps` counts multiples of.
+        run: Measures one recipe.
+        trials: Finished trials in all, earlier ones included.
+        minutes: No trial starts later than so many minutes after `started`; None for no bound.
+        seed: Of the draws.
+        heard: Hears of every finished trial.
+        started: `time.monotonic()` when the command began.
+
+    Raises:
+        UserError: The recipe that the search starts from cannot be run on these sets.
+    """
+    points = starting_points(space, recipe)
+    while True:
+        done = finished(study)
+        late = minutes is not None and time.monotonic() - started >= 60 * minutes
+        if len(done) >= trials or (late and done):
+            return
+        study.sampler = _sampler(seed, len(done))
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if len(done) < len(points) and not waiting:
+            study.enqueue_trial(points[len(done)])
+        trial = study.ask()
+        chosen = recipe_at(recipe, _draw(trial, space), space, derived_steps)
+        _try(study, trial, partial(run, chosen), first=not done)
+        heard(study.get_trials(deepcopy=False)[trial.number])
+
+
+def starting_points(space: Space, recipe: Recipe) -> list[dict[str, Any]]:
+    """The recipe and the space's points to start from, as the sampler names them.
+
+    Raises:
+        UserError: The recipe lies outside the space.
+    """
+    return [point_of(space, recipe, changes) for changes in ({}, *space.start)]
+
+
+def _try(study: optuna.Study, trial: Trial, run: Callable[[], Measured], *, first: bool) -> None:
+    try:
+        measured = run()
+    except UserError as error:
+        if first:
+            raise
+        # Told without the value, which may name a file or a subject.
+        _fail(study, trial, error.what)
+        return
+    except SurgeryError as error:
+        _fail(study, trial, str(error))
+        return
+    except torch.OutOfMemoryError:
+        _fail(study, trial, "out of memory")
+        return
+    values = [round(measured.values[name], _DIGITS) for name in OBJECTIVES]
+    if not all(map(math.isfinite, values)):
+        _fail(study, trial, "an objective is not a finite number")
+        return
+    trial.set_user_attr("parts", {name: round(value, _DIGITS) for name, value in measured.parts.items()})
+    trial.set_user_attr("seconds", round(measured.seconds, 1))
+    trial.set_user_attr("selected_elements", measured.selected_elements)
+    if measured.verdict is not None:
+        trial.set_user_attr("stop_rule", asdict(measured.verdict))
+    study.tell(trial, values)
+
+
+def _fail(study: optuna.Study, trial: Trial, reason: str) -> None:
+    trial.set_user_attr(REASON, reason)
+    study.tell(trial, state=TrialState.FAIL)
+
+
+def _sampler(seed: int, number: int) -> TPESampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        return TPESampler(seed=mixed, multivariate=True, n_startup_trials=STARTUP, constant_liar=False)
+
+
+def _draw(trial: Trial, space: Space) -> dict[str, Any]:
+    point: dict[str, Any] = {}
+    for key, dimension in space.search.items():
+        if not isinstance(dimension, Range):
+            point[key] = trial.suggest_categorical(key, [named(choice) for choice in dimension])
+        elif is_integer(key):
+            low, high, step = int(dimension.low), int(dimension.high), int(dimension.step or 1)
+            point[key] = trial.suggest_int(key, low, high, step=step, log=dimension.log)
+        else:
+            point[key] = trial.suggest_float(key, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
+    return point
+
+
+def changes_of(trial: FrozenTrial, recipe: Recipe, space: Space) -> dict[str, Any]:
+    """What a trial's recipe has other than the one that the search started from; `steps` as a multiple."""
+    start = point_of(space, recipe, {})
+    return {
+        key: value if isinstance(space.search[key], Range) else json.loads(value)
+        for key, value in trial.params.items()
+        if value != start[key]
+    }

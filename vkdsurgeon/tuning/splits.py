@@ -1,0 +1,68 @@
+"""Which pictures trials train on, and which none of them ever sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.vision_pass.run import Job
+from vkdsurgeon.vision_pass.stop_rule import split_validation
+
+SHARE = 0.25
+# With fewer, those that are left could not stand for identities at large.
+_FEWEST_SUBJECTS = 8
+
+
+@dataclass(frozen=True)
+class TrialSets:
+    """A job divided.
+
+    Attributes:
+        job: What trials train on.
+        forget: Forget pictures to measure on.
+        keep: Kept pictures to measure on.
+        forget_held_out: Whether no trial trains on `forget`.
+        keep_held_out: What no trial trains on of `keep`: `subjects` (nobody on them was seen), `pictures` (other
+            pictures of the same subjects were), or `nothing`.
+    """
+
+    job: Job
+    forget: tuple[Picture, ...]
+    keep: tuple[Picture, ...]
+    forget_held_out: bool
+    keep_held_out: str
+
+
+def divide(job: Job) -> TrialSets:
+    """Hold a quarter out: of the forget pictures of each subject, and of the kept subjects.
+
+    What is kept should hold for people who are in no set, so whole subjects are held out of the retain set (of the
+    generic one where there is no other); where it names fewer than eight, pictures of each. Where a subject has too few
+    pictures to spare one, it is measured on what was trained on.
+    """
+    trained, held = split_validation(tuple(picture.subject for picture in job.forget), SHARE)
+    forget = [job.forget[index] for index in held or trained]
+    kept: Sequence[Picture] = job.retain or job.generic
+    names = list(dict.fromkeys(picture.subject for picture in kept))
+    how = "subjects"
+    if len(names) >= _FEWEST_SUBJECTS:
+        away = set(names[3::4])
+        keep = [picture for picture in kept if picture.subject in away]
+        rest = [picture for picture in kept if picture.subject not in away]
+    else:
+        used, spared = split_validation(tuple(picture.subject for picture in kept), SHARE)
+        how = "pictures" if spared else "nothing"
+        keep, rest = [kept[index] for index in spared or used], [kept[index] for index in used]
+    return TrialSets(
+        job=replace(
+            job,
+            forget=[job.forget[index] for index in trained],
+            retain=rest if job.retain else job.retain,
+            generic=job.generic if job.retain else rest,
+        ),
+        forget=tuple(forget),
+        keep=tuple(keep),
+        forget_held_out=bool(held),
+        keep_held_out=how,
+    )

@@ -1,0 +1,311 @@
+"""`vkdsurgeon tune` from a request to a written front."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from vkdsurgeon.checkpoint.provenance import set_digest
+from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of, records_digest
+from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.files.directories import scratch
+from vkdsurgeon.pipeline.run import Listener as SetListener
+from vkdsurgeon.pipeline.run import Request, assemble
+from vkdsurgeon.tuning.identity_classifier import SURE
+from vkdsurgeon.tuning.objective import FORGET, OBJECTIVES, RETAIN, ROBUST, Measured, Workbench
+from vkdsurgeon.tuning.output import write
+from vkdsurgeon.tuning.pick import FORGET_RATE, Rule
+from vkdsurgeon.tuning.relearning_proxy import Attacker
+from vkdsurgeon.tuning.result import Attempt, TuneResult, pareto_front
+from vkdsurgeon.tuning.sampler import changes_of, search, starting_points
+from vkdsurgeon.tuning.space import Space, recipe_at
+from vkdsurgeon.tuning.splits import TrialSets, divide
+from vkdsurgeon.tuning.storage import REASON, check_folder, finished, opened
+from vkdsurgeon.tuning.validation_metrics import Answers, ValidationRecords
+from vkdsurgeon.vision_pass.run import Job
+from vkdsurgeon.vision_pass.stop_rule import Verdict
+from vkdsurgeon.vision_pass.teacher import visual_digest
+from vkdsurgeon.vision_pass.trainer import Step
+
+_UNTOUCHED = "untouched"
+NO_DECODER = (
+    "the recipe has a decoder pass; the trials leave it out, and the recipes that are written keep its settings as "
+    "they are"
+)
+
+
+class Listener(SetListener, Protocol):
+    """Hears how a search goes."""
+
+    def attempted(self, attempt: Attempt, trials: int) -> None:
+        """A trial is finished."""
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """`vkdsurgeon tune` as asked for.
+
+    Attributes:
+        unlearn: Model, sets, seed, device, and the recipe that the search starts from; its `out` is not used.
+        out: The directory of journal, front and document.
+        space: What may vary.
+        trials: Finished trials in all.
+        minutes: No trial starts later than so many minutes after the command; None for no bound.
+        resume: Go on with the trials that `out` holds.
+        rule: What to pick; None for nothing.
+        validation: Records to measure forgetting and retention on; None for label-free objectives.
+        attacker: Simulated after every trial.
+    """
+
+    unlearn: Request
+    out: Path
+    space: Space
+    trials: int
+    minutes: float | None = None
+    resume: bool = False
+    rule: Rule | None = None
+    validation: ValidationRecords | None = None
+    attacker: Attacker = field(default_factory=Attacker)
+
+
+def tune(request: TuneRequest, listener: Listener) -> TuneResult:
+    """Search, and write what was found.
+
+    Raises:
+        UserError: Wrong input, other inputs than those of the trials that are to be continued, or a start recipe that
+            cannot be run; found before anything is trained wherever that is possible.
+        SurgeryError: No trial came to a result.
+    """
+    started = time.monotonic()
+    check_folder(request.out, request.resume, request.unlearn.model)
+    starting_points(request.space, request.unlearn.recipe)
+    if request.validation is not None:
+        request.validation.check()
+    with scratch() as folder:
+        job = assemble(request.unlearn, folder, listener)
+        check_disjoint(job.forget, [*job.retain, *job.generic])
+        sets = divide(job)
+        answers = _answers(request)
+        bench = Workbench(sets, request.attacker, answers)
+        warnings = [*_told(request, sets, job), *bench.prepared.plan.warnings]
+        for text in warnings:
+            listener.warn(text)
+        objectives = _objectives(request, sets, bench)
+        inputs = _inputs(request, job, bench, objectives)
+        # As many as `unlearn` would take on the whole forget set.
+        derived = request.unlearn.recipe.fitted(len(job.forget)).planned_steps
+        with opened(request.out, inputs) as study:
+            untouched = _untouched(study, bench, listener)
+
+            def heard(stage: str, event: Step | Verdict | None) -> None:
+                if isinstance(event, Step):
+                    listener.step(event)
+                elif event is None:
+                    listener.stage(stage)
+
+            def described(trial: FrozenTrial) -> None:
+                listener.attempted(_attempt(trial, len(finished(study)) - 1, request, derived), request.trials)
+
+            search(
+                study,
+                request.space,
+                request.unlearn.recipe,
+                derived,
+                lambda recipe: bench.run(_as_planned(recipe, derived), heard),
+                trials=request.trials,
+                minutes=request.minutes,
+                seed=request.unlearn.seed,
+                heard=described,
+                started=started,
+            )
+            attempts = tuple(_attempt(trial, number, request, derived) for number, trial in enumerate(finished(study)))
+            result = _conclude(request, attempts, inputs, objectives, untouched, warnings, started)
+            write(result, request.out)
+    return result
+
+
+def _conclude(
+    request: TuneRequest,
+    attempts: tuple[Attempt, ...],
+    inputs: Mapping[str, Any],
+    objectives: Mapping[str, Mapping[str, Any]],
+    untouched: Mapping[str, Any],
+    warnings: Sequence[str],
+    started: float,
+) -> TuneResult:
+    front = pareto_front(attempts)
+    if not front:
+        raise SurgeryError(f"none of {len(attempts)} trials came to a result; the first: {attempts[0].reason}")
+    default = _bounds(attempts[0], objectives)
+    chosen = None if request.rule is None else request.rule.pick([each.candidate for each in front], default)
+    return TuneResult(
+        inputs=inputs,
+        space=request.space,
+        objectives=objectives,
+        untouched=untouched,
+        attempts=attempts,
+        front=front,
+        rule=None if request.rule is None else request.rule.text,
+        picked=None if chosen is None else attempts[chosen.trial],
+        warnings=tuple(warnings),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _bounds(default: Attempt, objectives: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """What `default` means in a rule: the start recipe's values, but never less than what anybody would guess."""
+    if default.reason is not None:
+        return {}
+    # Below chance nothing is left to read, and less of it is no better.
+    floors = {name: float(facts.get("chance", 0.0)) for name, facts in objectives.items()}
+    floors[FORGET_RATE] = floors[FORGET]
+    return {name: max(value, floors.get(name, value)) for name, value in default.candidate.values.items()}
+
+
+def _attempt(trial: FrozenTrial, number: int, request: TuneRequest, derived: int) -> Attempt:
+    recipe = request.unlearn.recipe
+    values = dict(zip(OBJECTIVES, trial.values, strict=True)) if trial.values else {}
+    facts = {key: value for key, value in trial.user_attrs.items() if key != REASON}
+    return Attempt(
+        number=number,
+        changes=changes_of(trial, recipe, request.space),
+        recipe=recipe_at(recipe, trial.params, request.space, derived),
+        values=values,
+        facts=facts,
+        reason=trial.user_attrs.get(REASON),
+    )
+
+
+def _as_planned(recipe: Any, derived: int) -> Any:
+    # Trials see fewer pictures than `unlearn` will, and are to take as many steps.
+    return recipe if recipe.steps is not None else recipe.model_copy(update={"steps": derived})
+
+
+def _answers(request: TuneRequest) -> Answers | None:
+    if request.validation is None:
+        return None
+    dtype = str(request.unlearn.dtype).removeprefix("torch.")
+    return Answers(request.unlearn.model, request.validation, device=str(request.unlearn.device), dtype=dtype)
+
+
+def _untouched(study: optuna.Study, bench: Workbench, listener: Listener) -> dict[str, Any]:
+    known = study.user_attrs.get(_UNTOUCHED)
+    if known is None:
+        listener.stage("untouched model")
+        measured: Measured = bench.untouched()
+        known = {name: round(value, 6) for name, value in {**measured.parts, **measured.values}.items()}
+        study.set_user_attr(_UNTOUCHED, known)
+    return dict(known)
+
+
+def _told(request: TuneRequest, sets: TrialSets, job: Job) -> list[str]:
+    told = []
+    if not sets.forget_held_out:
+        told.append(
+            "no subject of the forget set has four pictures, so forgetting is measured on what trials train on: that "
+            "flatters recipes that fit pictures instead of people"
+        )
+    if sets.keep_held_out == "nothing":
+        told.append(
+            "the kept set names fewer than eight subjects and none has four pictures, so retention is measured on what "
+            "trials train on"
+        )
+    if request.unlearn.recipe.decoder is not None:
+        told.append(NO_DECODER)
+    if request.validation is not None:
+        trained = {picture.digest for picture in [*job.forget, *job.retain, *job.generic]}
+        records = [record for record in (*request.validation.forget, *request.validation.retain) if record.image]
+        shared = [] if not records else _shared(pictures_of(records, role="validation"), trained)
+        if shared:
+            told.append(
+                f"{len(shared)} pictures of the validation records are in the sets that trials train on, too: give "
+                "other views"
+            )
+    return told
+
+
+def _shared(pictures: Sequence[Picture], trained: set[str]) -> list[Picture]:
+    return [picture for picture in pictures if picture.digest in trained]
+
+
+def _objectives(request: TuneRequest, sets: TrialSets, bench: Workbench) -> dict[str, dict[str, Any]]:
+    """What the three objectives are, in words and numbers."""
+    attacker = request.attacker
+    forget = f"{len(sets.forget)} {'held-out' if sets.forget_held_out else 'trained-on'} forget pictures"
+    keep = {
+        "subjects": "pictures of held-out subjects",
+        "pictures": "held-out pictures of trained subjects",
+        "nothing": "trained-on pictures",
+    }[sets.keep_held_out]
+    chance = round(1 / bench.yardstick.identities, 4)
+    reads = (
+        f"probability that a nearest-centroid reader of the original features ({bench.yardstick.identities} subjects, "
+        f"{100 * SURE:.0f} % sure of them) gives to the right subject, mean over {forget}"
+    )
+    found: dict[str, dict[str, Any]] = {
+        FORGET: {"what": reads, "measured": "label-free", "chance": chance, "pictures": len(sets.forget)},
+        RETAIN: {
+            "what": f"squared change of the features over their power, {len(sets.keep)} kept {keep}, plus the same "
+            f"along views on {forget}",
+            "measured": "label-free",
+            "pictures": len(sets.keep),
+        },
+        ROBUST: {
+            "what": f"the reader's probability under attack, mean over {attacker.steps} steps that pull the features "
+            f"of {len(sets.job.forget)} forget pictures back to the original's, mean over {forget}",
+            "measured": "label-free",
+            "chance": chance,
+            "pictures": len(sets.forget),
+            "attacker": attacker.as_dict(),
+        },
+    }
+    if request.validation is not None:
+        records = request.validation
+        found[FORGET] = {
+            "what": "rate of right answers to the validation questions about what is to be forgotten",
+            "measured": "validation records, with the language model",
+            "chance": round(records.chance, 4),
+            "records": len(records.forget),
+        }
+        found[RETAIN] = {
+            "what": "rate of right answers lost on the validation records to keep, plus that on general questions "
+            "about forget pictures",
+            "measured": "validation records, with the language model",
+            "records": len(records.retain),
+        }
+    return found
+
+
+def _inputs(
+    request: TuneRequest, job: Job, bench: Workbench, objectives: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What trials depend on; equal inputs may share a journal."""
+    digest = visual_digest(bench.stack)
+    # Told beside the digests of the sets, and the same whenever the search is continued.
+    salt = hashlib.sha256(f"{job.seed} {digest}".encode()).digest()[:16]
+    sets = {"forget": job.forget, "retain": job.retain, "generic": job.generic}
+    found: dict[str, Any] = {
+        "model": digest,
+        "seed": job.seed,
+        "salt": salt.hex(),
+        "dtype": str(job.dtype).removeprefix("torch."),
+        "recipe": request.unlearn.recipe.model_dump(),
+        "space": request.space.as_dict(),
+        "objectives": {name: facts["measured"] for name, facts in objectives.items()},
+        "attacker": request.attacker.as_dict(),
+    }
+    for name, pictures in sets.items():
+        # Who is on a picture decides about targets, so the labels count; the salt keeps them untold.
+        labelled = (f"{picture.digest} {picture.subject}" for picture in pictures)
+        found[f"{name} set"] = {"pictures": len(pictures), "digest": set_digest(labelled, salt)}
+    if request.validation is not None:
+        for name, records in (("forget", request.validation.forget), ("retain", request.validation.retain)):
+            found[f"validation {name} set"] = {"records": len(records), "digest": records_digest(records, salt)}
+    return found

@@ -1,0 +1,1 @@
+"""Visual knowledge distillation: teacher, targets, mask, training, stop rule."""

@@ -1,0 +1,97 @@
+"""Losses on forget pictures that hardening takes at other weights than the student's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.losses import feature_loss
+from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
+from vkdsurgeon.vision_pass.trainer import Lesson, Targets
+
+
+@dataclass(frozen=True)
+class Glance:
+    """The forget lesson as hardening looks at it.
+
+    Attributes:
+        stack: The student.
+        lesson: Forgetting.
+        recipe: The settings.
+        teacher: The teacher's features t(x) of the forget pictures at the lesson's layers.
+        heads: Identity heads, where the recipe has them.
+    """
+
+    stack: VisualStack
+    lesson: Lesson
+    recipe: Recipe
+    teacher: FeatureStore
+    heads: IdentityHeads | None
+
+    def forget(self, indices: Sequence[int], weight: float, identity_weight: float) -> Iterator[Tensor]:
+        """Yield, part by part, what sums to the weighted forget loss and hinge of the heads, means over pictures.
+
+        Args:
+            indices: Forget pictures.
+            weight: Of the forget loss.
+            identity_weight: Of the heads' hinge; without heads it has no say.
+        """
+        for part, features in self._passes(indices):
+            loss = self._distance(part, features, self.lesson.targets, weight / len(indices))
+            if self.heads is not None and identity_weight:
+                loss = loss + identity_weight / len(indices) * self.heads.hinge(features, part).sum()
+            yield loss
+
+    def relearn(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        """Yield, part by part, what sums to the attacker's loss: the distance back to the teacher's features t(x)."""
+        for part, features in self._passes(indices):
+            yield self._distance(part, features, self.teacher, 1 / len(indices), plain=True)
+
+    def reread(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        """Yield, part by part, the loss of an attacker whom it suffices that the heads read the subjects again."""
+        assert self.heads is not None
+        for part, features in self._passes(indices):
+            yield self.heads.surprise(features, part).sum() / len(indices)
+
+    def _passes(self, indices: Sequence[int]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        for part, batch in self.lesson.pictures.batches(indices, self.recipe.micro_batch):
+            yield part, self.stack.features(batch, tuple(self.lesson.layers))
+
+    def _distance(
+        self, part: list[int], features: dict[str, Tensor], store: Targets, share: float, *, plain: bool = False
+    ) -> Tensor:
+        layers = tuple(self.lesson.layers)
+        device = features[layers[0]].device
+        # A loss of a target's own, such as a repulsion, says nothing about a way back.
+        loss = feature_loss({"nmse": 1.0}) if plain else self.lesson.loss
+        return loss(
+            [features[layer] for layer in layers],
+            [store.get(layer, part, device) for layer in layers],
+            layer_weights=list(self.lesson.layers.values()),
+            sample_weights=torch.full((len(part),), share, device=device),
+            target_power=[store.powers(layer, part, device) for layer in layers],
+        ).sum()
+
+
+def gradients(losses: Iterator[Tensor], weights: Mapping[str, Parameter]) -> dict[str, Tensor]:
+    """Gradient of a sum of losses, leaving every `.grad` and whatever hangs on it alone.
+
+    Args:
+        losses: Yields the terms; each one's graph is gone before the next is made.
+        weights: Parameters by name; those that ask for no gradient, or have no say, are left out of the result.
+    """
+    asking = {name: value for name, value in weights.items() if value.requires_grad}
+    total: dict[str, Tensor] = {}
+    for loss in losses:
+        found = torch.autograd.grad(loss, list(asking.values()), allow_unused=True)
+        for name, gradient in zip(asking, found, strict=True):
+            if gradient is not None:
+                total[name] = total[name] + gradient if name in total else gradient
+    return total

@@ -1,0 +1,170 @@
+"""What a recipe's hardening adds to the gradient of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.errors import Diverged
+from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
+from vkdsurgeon.vision_pass.hardening.objective import Glance
+from vkdsurgeon.vision_pass.hardening.simulated_attack import SimulatedAttacker
+from vkdsurgeon.vision_pass.hardening.temporary_weights import Excursion, units_of
+from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
+from vkdsurgeon.vision_pass.trainer import Lesson
+
+# Kept subjects are what forgotten ones are told apart from; more of them make heads slower and hardly better.
+_MOST_PICTURES = 1024
+
+Term = Callable[["Hardener", int, Sequence[int]], None]
+"""(hardener, step, forget pictures of the step): adds to the gradient of the selected weights."""
+
+
+class Hardener:
+    """Adds the gradients of the recipe's hardening terms to those that a step has gathered.
+
+    Args:
+        glance: The forget lesson.
+        weights: All parameters of tower and projector by name.
+        terms: Which terms.
+        seed: Of the draws; equal seeds and steps draw alike, whatever ran before.
+    """
+
+    def __init__(self, glance: Glance, weights: Mapping[str, Parameter], terms: Sequence[Term], seed: int) -> None:
+        self.glance, self.weights, self.recipe = glance, weights, glance.recipe
+        self.units = units_of(weights)
+        self._terms, self._seed = terms, seed
+        self.attacker = SimulatedAttacker(
+            weights,
+            self.units,
+            {
+                "features": [glance.relearn],
+                "identity": [glance.reread],
+                "both": [glance.relearn, glance.reread],
+            }[self.recipe.tamper_goal],
+            size=self.recipe.tamper_size,
+            kind=self.recipe.tamper_optimizer,
+            horizon=self.recipe.tamper_horizon,
+        )
+
+    def __call__(self, step: int, indices: Sequence[int]) -> None:
+        """Add the terms' gradients; every weight has its bits back afterwards.
+
+        Args:
+            step: Number of the step within its schedule.
+            indices: The step's forget pictures.
+
+        Raises:
+            Diverged: A term is not finite.
+        """
+        for term in self._terms:
+            term(self, step, indices)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a step needs of the steps before it, beside the student's weights; tensors and numbers only."""
+        return self.attacker.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.attacker.load_state_dict(state)
+
+    def learn(self, losses: Iterator[Tensor], name: str) -> None:
+        """Leave the gradient of the losses' sum with the student's selected weights."""
+        for loss in losses:
+            if not torch.isfinite(loss.detach()):
+                raise Diverged(f"the {name} became {float(loss.detach())}; nothing was written. Try a lower step_size")
+            loss.backward()
+
+    def sides(self, indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+        """A step's forget pictures of the subjects whom the simulated attacker has, and of the others.
+
+        An attack that goes on from step to step keeps its subjects. Where one side has no picture in this step, the
+        pictures are halved instead.
+        """
+        subjects = self.glance.lesson.pictures.subjects
+        known = sorted(set(subjects), key=str)
+        order = torch.randperm(len(known), generator=self.generator(-self.attacker.number)).tolist()
+        attacked = {known[place] for place in order[: (len(known) + 1) // 2]}
+        shown = [index for index in indices if subjects[index] in attacked]
+        judged = [index for index in indices if subjects[index] not in attacked]
+        return (shown, judged) if shown and judged else _halves(indices)
+
+    def generator(self, step: int) -> torch.Generator:
+        """Source of a step's draws."""
+        return torch.Generator().manual_seed((self._seed * 1_000_003 + step) % 2**63)
+
+
+def tampered(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
+    """Recipe key `tamper_weight`: see `attack`. A batch of one picture is both halves."""
+    recipe, glance = hardener.recipe, hardener.glance
+    if step % recipe.tamper_every:
+        return
+    shown, judged = _halves(indices) if recipe.tamper_split == "pictures" else hardener.sides(indices)
+    with Excursion(hardener.weights) as excursion:
+        hardener.attacker.attack(excursion, shown, recipe.tamper_steps)
+        hardener.learn(
+            glance.forget(judged, recipe.tamper_weight, recipe.tamper_weight * recipe.identity_weight),
+            "forget loss under the simulated attack",
+        )
+
+
+def unread(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
+    """Recipe key `identity_weight`: the heads' hinge at the student's own weights, see `heads`."""
+    hardener.learn(hardener.glance.forget(indices, 0.0, hardener.recipe.identity_weight), "identity hinge")
+
+
+TERMS: dict[str, Term] = {
+    "tamper_weight": tampered,
+    "identity_weight": unread,
+}
+"""Recipe key that switches a term on -> term."""
+
+
+def prepare_hardening(stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, seed: int) -> Hardener | None:
+    """Train heads, as far as the recipe asks for them.
+
+    Args:
+        stack: The student while it still is the teacher.
+        lessons: Forgetting and retention.
+        recipe: The settings.
+        seed: Of the draws.
+
+    Returns:
+        What adds to the gradients of a step; None where the recipe has no such term.
+    """
+    forget, retain = lessons
+    terms = [term for key, term in TERMS.items() if getattr(recipe, key)]
+    if not terms:
+        return None
+    layers = tuple(forget.layers)
+    assert isinstance(forget.targets, StretchedTargets)
+    teacher = forget.targets.teacher
+    heads = None
+    if recipe.identity_weight or (recipe.tamper_weight and recipe.tamper_goal != "features"):
+        assert isinstance(retain.targets, FeatureStore)
+        kept = retain.targets.all(layers[-1])
+        chosen = retain.train[:: max(1, -(-len(retain.train) // _MOST_PICTURES))]
+        heads = IdentityHeads(
+            teacher.all(layers[-1]),
+            forget.pictures.subjects,
+            [kept[index] for index in chosen],
+            [retain.pictures.subjects[index] for index in chosen],
+            layer=layers[-1],
+            kind=recipe.identity_heads,
+            margin=recipe.identity_margin,
+            generator=torch.Generator().manual_seed(seed),
+            device=stack.device,
+        )
+    return Hardener(Glance(stack, forget, recipe, teacher, heads), stack.visual_parameters(), terms, seed)
+
+
+def _halves(indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    middle = (len(indices) + 1) // 2
+    return indices[:middle], indices[middle:] or indices

@@ -1,0 +1,72 @@
+"""From lessons to the saliency mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.model.images import ImageBatch
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.saliency import (
+    SaliencyMask,
+    gradient_scores,
+    random_scores,
+    ratio_scores,
+    select,
+    sensitivity,
+)
+from vkdsurgeon.vision_pass.trainer import Lesson, pass_over
+
+# The proxy estimates a mean over pictures; more of them cost a backward pass each and move it little.
+_MOST_PROBED = 512
+
+
+def choose_mask(
+    stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, generator: torch.Generator
+) -> SaliencyMask:
+    """Pass over the lessons once and select, by the recipe's rule, which elements may move.
+
+    Args:
+        stack: The student at the teacher's weights; parameters that ask for no gradient are not to choose from.
+        lessons: Forgetting and retention.
+        recipe: Rule, density, granularity.
+        generator: Source of random scores and projections.
+
+    Raises:
+        UserError: Nothing is selected.
+    """
+    forget, retain = lessons
+    parameters = {name: value for name, value in stack.visual_parameters().items() if value.requires_grad}
+    # The Fisher information is a mean over pictures, and squares do not add up within a batch.
+    size = 1 if recipe.saliency == "fisher" else recipe.forget_batch
+    passes = (partial(pass_over, stack, forget, part, recipe, learn=True) for part in _parts(_originals(forget), size))
+    scores = gradient_scores(parameters, passes, squared=recipe.saliency == "fisher")
+    if recipe.saliency == "ratio":
+        scores = ratio_scores(scores, gradient_scores(parameters, _sensitivities(stack, retain, recipe, generator)))
+    if recipe.saliency == "random":
+        scores = random_scores(parameters, scores, generator)
+    return select(parameters, scores, recipe.density, recipe.granularity, stack.layer_of)
+
+
+def _sensitivities(
+    stack: VisualStack, retain: Lesson, recipe: Recipe, generator: torch.Generator
+) -> Iterator[Callable[[], None]]:
+    def look(batch: ImageBatch) -> None:
+        sensitivity(stack.features(batch, tuple(retain.layers)), retain.layers, generator).backward()
+
+    indices = _originals(retain)
+    step = max(1, -(-len(indices) // _MOST_PROBED))
+    for _, batch in retain.pictures.batches(indices[::step], recipe.micro_batch):
+        yield partial(look, batch)
+
+
+def _originals(lesson: Lesson) -> list[int]:
+    # Copies cost a pass each and rank the weights as their originals do.
+    return [index for index in lesson.train if index < lesson.originals]
+
+
+def _parts(indices: list[int], size: int) -> list[list[int]]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]

@@ -1,0 +1,238 @@
+"""From teachers to lessons: whose features the student is to show on which pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Generator, Tensor
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.data.augment import variants
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.features import FeatureStore, PictureSet, TeacherPass, spread, teacher_features
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.losses import feature_loss
+from vkdsurgeon.vision_pass.identity_classifier import IdentityReader
+from vkdsurgeon.vision_pass.stop_rule import split_validation
+from vkdsurgeon.vision_pass.target_readings import TargetReading, read_targets
+from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, ForgetTargets, TargetContext
+from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
+from vkdsurgeon.vision_pass.teacher import Teacher
+from vkdsurgeon.vision_pass.trainer import Lesson
+
+# Pictures that the stop rule looks at, per set, and copies of each of them, as far as that goes. Their numbers are
+# beyond those of any copy that is trained on.
+_LOOKED_AT, _LOOKS, _FIRST_LOOK = 256, 4, 10_000
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What the student is taught, and what it is judged by.
+
+    Attributes:
+        forget: The forget lesson; its targets are a `StretchedTargets`.
+        retain: The retain lesson.
+        targets: What the strategy made.
+        readings: What the forget targets read as, by layer.
+        readers: Read subjects off features, by layer.
+    """
+
+    forget: Lesson
+    retain: Lesson
+    targets: ForgetTargets
+    readings: dict[str, TargetReading]
+    readers: dict[str, IdentityReader]
+
+    @property
+    def both(self) -> tuple[Lesson, Lesson]:
+        """Forgetting and retention."""
+        return self.forget, self.retain
+
+    @property
+    def stretched(self) -> StretchedTargets:
+        """The forget lesson's targets."""
+        assert isinstance(self.forget.targets, StretchedTargets)
+        return self.forget.targets
+
+
+@dataclass(frozen=True)
+class _Division:
+    """Pictures of a set with their copies, and what is done with them.
+
+    Attributes:
+        pictures: Originals, copies to train on, copies to look at.
+        known: Originals that are trained on.
+        held_out: Originals that are not.
+        train: Those that are trained on and their copies.
+        judged: What the stop rule looks at.
+        apart: Whether nothing of that was trained on in any form.
+    """
+
+    pictures: PictureSet
+    known: list[int]
+    held_out: list[int]
+    train: list[int]
+    judged: list[int]
+    apart: bool
+
+
+def make_lessons(
+    stack: VisualStack,
+    forget: PictureSet,
+    keep: PictureSet,
+    recipe: Recipe,
+    generator: Generator,
+    *,
+    forget_teacher: Teacher | None = None,
+    retain_teacher: Teacher | None = None,
+    look: TeacherPass = teacher_features,
+) -> Lessons:
+    """Run the teachers and make the forget and the retain lesson.
+
+    Args:
+        stack: Tower and projector as the checkpoint has them; the teacher of whatever no other teacher is given for.
+        forget: Pictures to forget.
+        keep: Retain and generic pictures.
+        recipe: The settings, fitted.
+        generator: Source of the draws that targets make.
+        forget_teacher: The reference model, for forget target `reference`.
+        retain_teacher: Teacher of the kept pictures, and the space that identities are taken from.
+        look: Runs the own teacher over a set; one that remembers saves the passes of later runs on the same weights.
+
+    Raises:
+        UserError: The sets do not suffice for the forget target, a teacher cannot be loaded, or the targets still read
+            as the subjects that are to be forgotten.
+    """
+    budget = int(recipe.cache_gib * (1 << 30)) // 2
+    originals = len(forget), len(keep)
+    forgetting = _divide(stack, forget, recipe, recipe.forget_batch, budget)
+    keeping = _divide(stack, keep, recipe, recipe.retain_batch, budget)
+    forget, keep = forgetting.pictures, keeping.pictures
+    layers = tuple(recipe.layers)
+    watched = tuple({**recipe.layers, **recipe.retention_layers})
+    own = look(stack, forget, layers, recipe.micro_batch, budget)
+    if retain_teacher is None:
+        kept = look(stack, keep, watched, recipe.micro_batch, budget)
+    else:
+        kept = retain_teacher.features(keep.pictures, watched, recipe.micro_batch, budget)
+    context = TargetContext(
+        recipe=recipe,
+        forget=own,
+        keep=kept,
+        forget_subjects=forget.subjects,
+        keep_subjects=keep.subjects,
+        forget_known=forgetting.known,
+        keep_known=keeping.known,
+        forget_held_out=forgetting.held_out,
+        keep_held_out=keeping.held_out[:: max(1, -(-len(keeping.held_out) // _LOOKED_AT))],
+        generator=generator,
+        altered=lambda alter: teacher_features(
+            stack, PictureSet(stack, forget.pictures, 0, alter=alter), layers, recipe.micro_batch, budget
+        ),
+        reference=None
+        if forget_teacher is None
+        else partial(forget_teacher.features, forget.pictures, layers, recipe.micro_batch, budget),
+        empty=partial(FeatureStore, budget),
+    )
+    targets = FORGET_TARGETS[recipe.forget_target](context)
+    readers = {layer: context.reader(layer).to(stack.device) for layer in layers}
+    subjects = [forget.subjects[index] for index in forgetting.known]
+    readings = targets.readings or {
+        layer: read_targets(
+            readers[layer],
+            _some(own, layer, forgetting.known),
+            _some(targets.features, layer, forgetting.known),
+            subjects,
+        )
+        for layer in layers
+    }
+    check_targets(recipe, readings)
+    return Lessons(
+        forget=Lesson(
+            "forget",
+            forget,
+            StretchedTargets(own, targets.features),
+            recipe.layers,
+            feature_loss({recipe.distance: 1.0}),
+            forgetting.train,
+            forgetting.judged,
+            1.0,
+            recipe.forget_batch,
+            originals=originals[0],
+            apart=forgetting.apart,
+        ),
+        retain=Lesson(
+            "retain",
+            keep,
+            kept,
+            recipe.retention_layers,
+            feature_loss(recipe.retention_distance),
+            keeping.train,
+            keeping.judged,
+            recipe.retain_weight,
+            recipe.retain_batch,
+            {layer: spread(kept.all(layer)[: originals[1]]) for layer in layers},
+            originals=originals[1],
+            apart=keeping.apart,
+        ),
+        targets=targets,
+        readings=readings,
+        readers=readers,
+    )
+
+
+def _some(store: FeatureStore, layer: str, indices: Sequence[int]) -> list[Tensor]:
+    everything = store.all(layer)
+    return [everything[index] for index in indices]
+
+
+def check_targets(recipe: Recipe, readings: dict[str, TargetReading]) -> None:
+    """Refuse targets that still are the person.
+
+    Raises:
+        UserError: At some layer, the targets of a subject read as that subject more often than chance.
+    """
+    for layer, reading in readings.items():
+        if reading.still:
+            raise UserError(
+                f"the forget targets of {reading.still} subject(s) still read as the subject itself at {layer!r}: "
+                "training towards them would forget nothing",
+                where=f"forget target {recipe.forget_target!r}",
+                value=f"{reading.own} of {reading.images} targets read as their own subject (before: "
+                f"{reading.original})",
+                expected=f"no more than chance, which is 1 in {reading.subjects}",
+                remedy="give more pictures of each subject and more retain subjects of the same kind, or another "
+                "forget_target or --seed",
+            )
+
+
+def _divide(stack: VisualStack, pictures: PictureSet, recipe: Recipe, batch: int, budget: int) -> _Division:
+    known, held_out = split_validation(pictures.subjects, recipe.validation_share)
+    # A subject with too few pictures to spare one is judged on copies that are not trained on.
+    spared = {pictures.subjects[index] for index in held_out}
+    unspared = [index for index in known if pictures.subjects[index] not in spared]
+    originals = held_out[:: max(1, -(-len(held_out) // _LOOKED_AT))]
+    copied = [*originals, *unspared[:: max(1, -(-len(unspared) // _LOOKED_AT))]]
+    looks = min(_LOOKS, max(_LOOKED_AT // max(len(copied), 1) - len(originals) // max(len(copied), 1), 1))
+    # No more than the steps can draw: each copy costs the teacher a pass.
+    affordable = batch * recipe.planned_steps // max(len(known), 1) - 1
+    count = min(recipe.copies, max(affordable, 0))
+    training = variants(pictures.pictures, known, count)
+    judging = variants(pictures.pictures, copied, looks, after=_FIRST_LOOK)
+    first = len(pictures)
+    return _Division(
+        PictureSet(stack, [*pictures.pictures, *training, *judging], budget),
+        known,
+        held_out,
+        [*known, *range(first, first + len(training))],
+        [*originals, *range(first + len(training), first + len(training) + len(judging))],
+        bool(held_out) and not unspared,
+    )
+
+
+def unknown_layers(recipe: Recipe, known: Sequence[str]) -> list[tuple[str, str]]:
+    """(recipe key, layer) of every layer that the tower does not have."""
+    named = {"layers": recipe.layers, "retain_layers": recipe.retain_layers or {}}
+    return [(key, layer) for key, layers in named.items() for layer in layers if layer not in known]

@@ -1,0 +1,142 @@
+"""What a run is going to do and to cost, known before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.vision_pass.hardening.memory import hardening_bytes
+from vkdsurgeon.vision_pass.target_readings import TargetReading
+from vkdsurgeon.vision_pass.teacher_quality import TeacherQuality
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimate in MiB. Activations are measured on one picture, everything else follows from sizes."""
+
+    weights: float
+    gradients: float
+    saliency_scores: float
+    mask: float
+    optimizer: float
+    activations: float
+    features: float
+    pictures: float
+    hardening: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Most MiB alive at once: scores and whole gradients are gone before the optimizer's state exists."""
+        return (
+            self.weights
+            + self.mask
+            + max(self.saliency_scores + self.gradients, self.optimizer)
+            + self.activations
+            + self.features
+            + self.pictures
+            + self.hardening
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of one run.
+
+    `other_teachers` holds the digest of the visual tensors of every other teacher, by what it teaches; `targets` what
+    the forget targets read as, by layer, once they are made.
+    """
+
+    model_type: str
+    device: str
+    dtype: str
+    tower_parameters: int
+    projector_parameters: int
+    selected_parameters: int
+    layers: tuple[str, ...]
+    feature_shape: tuple[int, ...]
+    forget_pictures: int
+    forget_subjects: int
+    retain_pictures: int
+    retain_subjects: int
+    generic_pictures: int
+    steps: int
+    memory: Memory
+    teacher: TeacherQuality
+    other_teachers: dict[str, str] = field(default_factory=dict)
+    targets: dict[str, TargetReading] = field(default_factory=dict)
+    warnings: tuple[str, ...] = field(default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`; memory in MiB."""
+        facts = asdict(self)
+        facts["memory_mib"] = {key: round(value, 1) for key, value in facts.pop("memory").items()}
+        facts["memory_mib"]["total"] = round(self.memory.total, 1)
+        return facts
+
+
+def estimate_memory(
+    stack: VisualStack, forget: PictureSet, keep: PictureSet, recipe: Recipe, selected: int
+) -> tuple[Memory, tuple[int, ...]]:
+    """Estimate a run's memory from the sizes of the weights and one picture passed through the tower.
+
+    Returns:
+        The estimate, and the shape [N, D] of that picture's features at the last of the recipe's layers.
+    """
+    parameters = list(stack.visual_parameters().values())
+    moving = [parameter for parameter in parameters if parameter.requires_grad]
+    elements = sum(parameter.numel() for parameter in moving)
+    width = sum(parameter.nbytes for parameter in parameters)
+    _, batch = next(iter(forget.batches([0], 1)))
+    saved: dict[int, int] = {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        features = stack.features(batch, tuple({**recipe.layers, **recipe.retention_layers}))
+    per_picture = sum(values.nbytes for values in features.values())
+    shape = tuple(features[next(reversed(features))].shape[1:])
+    pictures = (1 + recipe.copies) * (len(forget) + len(keep))
+    # The graph of `features` is still alive here, so no freed storage was counted twice.
+    at_once = min(recipe.micro_batch, max(recipe.forget_batch, recipe.retain_batch), pictures)
+    prepared = sum(value.nbytes for value in forget.prepared(0).inputs.values())
+    masters = selected * 4 if any(parameter.dtype != torch.float32 for parameter in parameters) else 0
+    cache = recipe.cache_gib * 1024
+    memory = Memory(
+        weights=width / _MIB,
+        gradients=sum(parameter.nbytes for parameter in moving) / _MIB,
+        saliency_scores=elements * 4 / _MIB,
+        mask=elements / 8 / _MIB,
+        # Two moments and the packed gradient, float32; on a CPU also the list of positions; a copy of the selected
+        # weights, so that a step can be undone.
+        optimizer=(
+            selected * ((16 if parameters[0].device.type == "cpu" else 12) + (0 if recipe.step_size else 4)) + masters
+        )
+        / _MIB,
+        activations=sum(saved.values()) * at_once / _MIB,
+        features=min(per_picture * pictures / _MIB, cache),
+        pictures=min(prepared * pictures / _MIB, cache),
+        hardening=hardening_bytes(parameters, selected, recipe) / _MIB,
+    )
+    return memory, shape
+
+
+def warnings_for(recipe: Recipe, layers: Sequence[str]) -> list[str]:
+    """What the user should know about a recipe that will run all the same."""
+    last = layers[-1]
+    if last not in recipe.layers:
+        return [f"the recipe does not look at {last!r}; what lies behind its last layer is not taught anything"]
+    return []

@@ -1,0 +1,496 @@
+"""The operation from checkpoint to changed tensors: teacher, targets, saliency mask, training, stop rule."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from vkdsurgeon_kernels import MaskedAdamW, restrict_weight_gradients
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
+from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.model.features import PictureSet, TeacherPass, teacher_features
+from vkdsurgeon.model.layers import PROJECTOR
+from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.resume.journal import Journal, Keeper
+from vkdsurgeon.training.resume.state import Trainee
+from vkdsurgeon.training.saliency import SaliencyMask
+from vkdsurgeon.vision_pass.depth import limit_depth
+from vkdsurgeon.vision_pass.hardening.terms import prepare_hardening
+from vkdsurgeon.vision_pass.mask import choose_mask
+from vkdsurgeon.vision_pass.objective import Lessons, make_lessons, unknown_layers
+from vkdsurgeon.vision_pass.plan import Memory, Plan, estimate_memory, warnings_for
+from vkdsurgeon.vision_pass.state import VISUAL, Companions, Course
+from vkdsurgeon.vision_pass.step_control import StepControl, StepSize, probe_images
+from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
+from vkdsurgeon.vision_pass.target_readings import TargetReading
+from vkdsurgeon.vision_pass.teacher import Teacher
+from vkdsurgeon.vision_pass.teacher_checks import examine_teachers
+from vkdsurgeon.vision_pass.trainer import Lesson, Step, make_optimizer, settle, train
+from vkdsurgeon.vision_pass.validation import Validation, stretched_at
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the user asked for.
+
+    Attributes:
+        model: The checkpoint directory.
+        forget: Pictures to forget.
+        retain: Pictures whose reading is kept; may be empty when `generic` is not.
+        generic: Pictures of others, used for retention as well.
+        recipe: The settings.
+        seed: Seed of the draws: batch order, nobody, the random mask.
+        device: Where the tower runs.
+        dtype: What the tower's weights are held in; float32 or bfloat16.
+        tower: Module path of the tower, where the split rule gets it wrong.
+        projector: Module paths of the projector, likewise.
+        forget_teacher: Checkpoint whose features on the forget pictures are the targets (forget target `reference`).
+        retain_teacher: Checkpoint whose features on kept pictures are kept, instead of the model's own.
+    """
+
+    model: Path
+    forget: Sequence[Picture]
+    retain: Sequence[Picture]
+    generic: Sequence[Picture]
+    recipe: Recipe
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    tower: str | None = None
+    projector: Sequence[str] | None = None
+    forget_teacher: Path | None = None
+    retain_teacher: Path | None = None
+
+    def teacher(self, role: str) -> Teacher | None:
+        """The other model that teaches `forget` or `retain`, if there is one."""
+        model = self.forget_teacher if role == "forget" else self.retain_teacher
+        if model is None:
+            return None
+        return Teacher(f"--{role}-teacher", model, self.device, self.dtype, self.tower, self.projector)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """The lessons of a job, and what making them took.
+
+    Attributes:
+        lessons: Forgetting and retention.
+        generator: Source of all later draws.
+        seconds: Wall time.
+    """
+
+    lessons: Lessons
+    generator: torch.Generator
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job whose model and pictures are loaded and whose cost is known; nothing was changed yet.
+
+    Attributes:
+        job: As asked for, with everything derived that was left to the data.
+        stack: Tower and projector.
+        forget: Pictures to forget.
+        keep: Retain and generic pictures.
+        plan: What is going to be done.
+        look: Runs the own teacher over a set.
+        taught: What `teach` made; None before.
+    """
+
+    job: Job
+    stack: VisualStack
+    forget: PictureSet
+    keep: PictureSet
+    plan: Plan
+    look: TeacherPass = teacher_features
+    taught: Taught | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an operation did.
+
+    Attributes:
+        changes: Disk name -> new tensor in the dtype on disk, of every tensor with a selected element.
+        mask: The saliency mask.
+        verdicts: The stop rule's verdicts, one per finished schedule.
+        choice: The verdict that the changes belong to.
+        last: The last step.
+        stand_ins: Forgotten subject -> the identities its nobody was mixed from. Names: never write them out.
+        seconds: Wall time per stage.
+        readings: What the forget targets read as, by layer.
+        step_size: What the step size was found to be; None where the recipe fixes it.
+    """
+
+    changes: dict[str, Tensor]
+    mask: SaliencyMask
+    verdicts: tuple[Verdict, ...]
+    choice: Choice
+    last: Step
+    stand_ins: dict[str, tuple[str, ...]]
+    seconds: dict[str, float]
+    readings: Mapping[str, TargetReading] = field(default_factory=dict)
+    step_size: StepSize | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The stop rule's verdict on what is written."""
+        return self.verdicts[self.choice.index]
+
+
+def prepare(job: Job) -> Prepared:
+    """Load tower and projector, check the sets, and plan the run. Reads only; writes nothing.
+
+    Raises:
+        UserError: Anything wrong with the checkpoint, the sets, or the recipe's layers.
+    """
+    if not job.forget:
+        raise UserError("the forget set is empty", expected="at least one picture")
+    if not job.retain and not job.generic:
+        raise UserError("neither retain nor generic pictures", expected="at least one set to keep")
+    check_disjoint(job.forget, [*job.retain, *job.generic])
+    stack = load_visual_stack(job.model, device=job.device, dtype=job.dtype, tower=job.tower, projector=job.projector)
+    for key, layer in unknown_layers(job.recipe, stack.layers):
+        raise UserError("no such layer", where=f"recipe key {key!r}", value=layer, expected=", ".join(stack.layers))
+    if (job.forget_teacher is None) == (job.recipe.forget_target == "reference"):
+        raise UserError(
+            "forget target 'reference' and a reference model go together",
+            where="recipe key 'forget_target' and --forget-teacher",
+            value=f"{job.recipe.forget_target}, {job.forget_teacher or 'no reference model'}",
+            expected="both or neither",
+        )
+    choice = limit_depth(stack, job.recipe.depth)
+    job = replace(job, recipe=_with_all_outputs(job.recipe.fitted(len(job.forget)), stack))
+    cache = int(job.recipe.cache_gib * (1 << 30))
+    forget = PictureSet(stack, job.forget, cache // 2)
+    kept = _affordable([*job.retain, *job.generic], job.recipe, job.seed)
+    keep = PictureSet(stack, _identified(kept), cache // 2)
+    placement = stack.split.placement
+    parameters = stack.visual_parameters()
+    tower = sum(parameters[name].numel() for name in placement.tower_parameters if name in parameters)
+    total = sum(parameter.numel() for parameter in parameters.values())
+    selected = round(job.recipe.density * sum(parameter.numel() for parameter in choice.values()))
+    memory, shape = _first_pass(stack, forget, keep, job.recipe, selected)
+    quality, doubted, teachers = examine_teachers(
+        stack, forget, keep, job.recipe, {role: job.teacher(role) for role in ("forget", "retain")}
+    )
+    plan = Plan(
+        model_type=stack.split.model_type,
+        device=str(job.device),
+        dtype=str(job.dtype).removeprefix("torch."),
+        tower_parameters=tower,
+        projector_parameters=total - tower,
+        selected_parameters=selected,
+        layers=tuple(job.recipe.layers),
+        feature_shape=shape,
+        forget_pictures=len(forget),
+        forget_subjects=len(set(forget.subjects)),
+        retain_pictures=len(job.retain),
+        retain_subjects=len({picture.subject for picture in job.retain}),
+        generic_pictures=len(job.generic),
+        steps=job.recipe.planned_steps,
+        memory=memory,
+        teacher=quality,
+        other_teachers=teachers,
+        warnings=(
+            *stack.inventory.warnings,
+            *stack.split.warnings,
+            *warnings_for(job.recipe, stack.layers),
+            *_told_of_sampling(len(kept), len(job.retain) + len(job.generic)),
+            *_told_of_both(job),
+            *doubted,
+        ),
+    )
+    return Prepared(job, stack, forget, keep, plan)
+
+
+def refit(prepared: Prepared, recipe: Recipe) -> Prepared:
+    """The same job under another recipe, on what is loaded already; the plan stays that of the first recipe.
+
+    Args:
+        prepared: From `prepare`, its stack at the weights of the checkpoint, all of them asking for gradients.
+        recipe: The other settings. The pictures stay those that the first recipe could afford.
+
+    Raises:
+        UserError: The recipe names a layer or a depth that the tower does not have.
+    """
+    stack = prepared.stack
+    for key, layer in unknown_layers(recipe, stack.layers):
+        raise UserError("no such layer", where=f"recipe key {key!r}", value=layer, expected=", ".join(stack.layers))
+    limit_depth(stack, recipe.depth)
+    recipe = _with_all_outputs(recipe.fitted(len(prepared.forget)), stack)
+    return replace(prepared, job=replace(prepared.job, recipe=recipe))
+
+
+def teach(prepared: Prepared) -> Prepared:
+    """Run the teachers, make the forget targets and read them. Changes nothing.
+
+    Raises:
+        UserError: The sets do not suffice for the recipe, or the targets still read as those who are to be forgotten.
+    """
+    job, started = prepared.job, time.monotonic()
+    generator = torch.Generator().manual_seed(job.seed)
+    lessons = make_lessons(
+        prepared.stack,
+        prepared.forget,
+        prepared.keep,
+        job.recipe,
+        generator,
+        forget_teacher=job.teacher("forget"),
+        retain_teacher=job.teacher("retain"),
+        look=prepared.look,
+    )
+    return replace(
+        prepared,
+        plan=replace(prepared.plan, targets=dict(lessons.readings)),
+        taught=Taught(lessons, generator, time.monotonic() - started),
+    )
+
+
+def operate(
+    prepared: Prepared, listen: Callable[[str, Step | Verdict | None], None], journal: Journal | None = None
+) -> Outcome:
+    """Make the student forget. Changes the loaded stack only; no file is touched but the journal's.
+
+    Args:
+        prepared: From `prepare`.
+        listen: Hears the name of each stage as it starts, every step and every verdict.
+        journal: Where training is saved, and gone on with. Whatever came before it is computed again: teachers,
+            targets and draws follow from the checkpoint, the sets, the recipe and the seed.
+
+    Raises:
+        SurgeryError: The loss is not finite, or a frozen element changed.
+        UserError: The sets do not suffice for the recipe, or the journal is damaged.
+        KeyboardInterrupt: Interrupted; with a journal at the end of a step, and saved.
+    """
+    job, stack, recipe = prepared.job, prepared.stack, prepared.job.recipe
+    parameters = stack.visual_parameters()
+
+    if prepared.taught is None:
+        listen("teacher", None)
+        prepared = teach(prepared)
+    assert prepared.taught is not None
+    taught, generator = prepared.taught.lessons, prepared.taught.generator
+    clock = Clock({"teacher": prepared.taught.seconds})
+    lessons = taught.both
+    validation = Validation(stack, taught, recipe)
+
+    listen("saliency", None)
+    kept = None if journal is None else journal.kept(VISUAL)
+    mask = choose_mask(stack, lessons, recipe, generator) if kept is None else kept.mask(parameters)
+    frozen = _frozen_fingerprint(parameters, mask)
+    clock.lap("saliency")
+
+    listen("training", None)
+    with ExitStack() as training:
+        optimizer = make_optimizer(parameters, mask, recipe)
+        training.callback(optimizer.detach_hooks)
+        harden = prepare_hardening(stack, lessons, recipe, job.seed)
+        control = None if recipe.step_size else _step_control(stack, lessons[1], parameters, optimizer, recipe)
+        companions = {"hardening": harden, "steps": control, "validation": validation}
+        present = {name: each for name, each in companions.items() if each is not None}
+        course = Course(Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=Companions(present))
+        if kept is not None:
+            course.restore(kept)
+        elif control is not None:
+            own = torch.Generator().manual_seed(job.seed)
+            settle(stack, lessons, optimizer, recipe, control, generator=own, harden=harden)
+
+        def heard(step: Step) -> None:
+            course.stepped(step)
+            if not course.verdicts and step.step in stretched_at(step.steps):
+                validation.stretch()
+            listen("training", step)
+            keeper.step()
+
+        # A simulated attacker needs the gradients of all rows.
+        if harden is None:
+            training.enter_context(restrict_weight_gradients(stack, optimizer))
+        keeper = training.enter_context(Keeper(journal, VISUAL, course.snapshot))
+        while course.open:
+            course.begin()
+            steps, peak = course.schedule
+            train(
+                stack,
+                lessons,
+                optimizer,
+                recipe,
+                steps=steps,
+                peak=peak,
+                generator=generator,
+                listen=heard,
+                orders=course.orders,
+                done=course.step,
+                harden=harden,
+                control=control,
+            )
+            with _as_written(stack, parameters, mask):
+                course.judged(validation.judge())
+            listen("stop rule", course.verdicts[-1])
+            keeper.save()
+    choice = course.settle()
+    if kept is not None:
+        with _as_written(stack, parameters, mask):
+            kept.agree(course.verdicts[choice.index], validation.judge())
+    clock.lap("training")
+
+    if _frozen_fingerprint(parameters, mask) != frozen:
+        raise SurgeryError("a frozen weight changed during training; nothing was written. This is a bug, please report")
+    changes = stack.to_disk({name: parameters[name].detach() for name in mask.selected})
+    clock.lap("conversion")
+    assert course.last is not None
+    verdicts = tuple(course.verdicts)
+    return Outcome(
+        changes,
+        mask,
+        verdicts,
+        choice,
+        course.last,
+        taught.targets.stand_ins,
+        clock.laps,
+        readings=taught.readings,
+        step_size=None if control is None else control.told,
+    )
+
+
+@contextmanager
+def _as_written(stack: VisualStack, parameters: Mapping[str, Parameter], mask: SaliencyMask) -> Iterator[None]:
+    # Updates smaller than the rounding on disk are lost there, and whoever judges should see that.
+    kept = {name: parameters[name].detach().clone() for name in mask.selected}
+    with torch.no_grad():
+        for name in mask.selected:
+            (value,) = stack.to_disk({name: parameters[name].detach()}).values()
+            parameters[name].copy_(value.reshape(parameters[name].shape))
+        yield
+        for name, value in kept.items():
+            parameters[name].copy_(value)
+
+
+def _step_control(
+    stack: VisualStack,
+    retain: Lesson,
+    parameters: Mapping[str, Parameter],
+    optimizer: MaskedAdamW,
+    recipe: Recipe,
+) -> StepControl:
+    layer = next(reversed(recipe.layers))
+    batches = list(retain.pictures.batches(probe_images(retain.originals), recipe.micro_batch))
+    named = {name: value for name, value in parameters.items() if optimizer.selection(value) is not None}
+
+    def look() -> list[Tensor]:
+        with torch.no_grad():
+            return [stack.features(batch, (layer,))[layer].detach() for _, batch in batches]
+
+    def put(values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            optimizer.set_selected_values(named[name], value)
+
+    return StepControl(
+        target=recipe.step_drift,
+        bound=recipe.retain_drift,
+        look=look,
+        teacher=look(),
+        variance=retain.spreads[layer],
+        values=lambda: {name: optimizer.selected_values(value).clone() for name, value in named.items()},
+        put=put,
+    )
+
+
+def _with_all_outputs(recipe: Recipe, stack: VisualStack) -> Recipe:
+    # A tower that feeds several depths to the language model leaks the person through any that is not taught.
+    def complete(layers: dict[str, float]) -> dict[str, float]:
+        if PROJECTOR not in layers:
+            return layers
+        depths = {name: layers[PROJECTOR] for name in stack.outputs if name not in layers}
+        return dict(sorted((layers | depths).items(), key=lambda item: stack.layers.index(item[0])))
+
+    kept = None if recipe.retain_layers is None else complete(recipe.retain_layers)
+    return recipe.model_copy(update={"layers": complete(recipe.layers), "retain_layers": kept})
+
+
+def _first_pass(
+    stack: VisualStack, forget: PictureSet, keep: PictureSet, recipe: Recipe, selected: int
+) -> tuple[Memory, tuple[int, ...]]:
+    try:
+        return estimate_memory(stack, forget, keep, recipe, selected)
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise UserError(
+            f"tower and projector cannot take what the image processor makes: {type(error).__name__}: {error}",
+            where=stack.inventory.root,
+            expected="config.json, the image processor's config and the split to fit each other",
+            remedy="restore the two files from the original checkpoint; check --tower and --projector with `inspect`",
+        ) from error
+
+
+def _affordable(pictures: list[Picture], recipe: Recipe, seed: int) -> list[Picture]:
+    # More pictures than the run can ever draw would cost a teacher's pass each and teach nothing.
+    most = recipe.retain_batch * recipe.planned_steps
+    if len(pictures) <= most:
+        return pictures
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(pictures), generator=generator)[:most].sort().values
+    return [pictures[index] for index in chosen.tolist()]
+
+
+def _told_of_sampling(used: int, given: int) -> list[str]:
+    if used == given:
+        return []
+    return [f"{used} of {given} retain and generic pictures are used, as many as the steps can draw (recipe key steps)"]
+
+
+def _told_of_both(job: Job) -> list[str]:
+    shared = {picture.subject for picture in job.forget} & {picture.subject for picture in job.retain} - {NO_SUBJECT}
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} subject(s) of the forget set have pictures in the retain set: that works against forgetting"
+    ]
+
+
+def _identified(pictures: Sequence[Picture]) -> list[Picture]:
+    # Without labels each picture stands for someone of its own; one crowd-wide mean would leave nobody to mix.
+    if len({picture.subject for picture in pictures}) > 1:
+        return list(pictures)
+    return [replace(picture, subject=f"{picture.subject} {number}") for number, picture in enumerate(pictures)]
+
+
+def _frozen_fingerprint(parameters: Mapping[str, Parameter], mask: SaliencyMask) -> str:
+    digest = hashlib.sha256()
+    for name, parameter in parameters.items():
+        frozen = parameter.detach()
+        if name in mask.selected:
+            frozen = frozen.masked_fill(mask.selected[name].to_bool(), 0)
+        digest.update(raw_bytes(frozen))
+    return digest.hexdigest()
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor of any dtype and shape, row-major, on the CPU."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+class Clock:
+    """Wall time per stage."""
+
+    def __init__(self, laps: Mapping[str, float] | None = None) -> None:
+        self.laps: dict[str, float] = dict(laps or {})
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """A stage ended."""
+        now = time.monotonic()
+        self.laps[name] = now - self._last
+        self._last = now

@@ -1,0 +1,182 @@
+"""Where the training of tower and projector stands: all that its next step depends on, and the best state so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.training.resume.journal import Kept, Snapshot
+from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_generator
+from vkdsurgeon.training.resume.trees import put_together, taken_apart
+from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict, choose, judge
+from vkdsurgeon.vision_pass.trainer import Lesson, Order, Step
+
+VISUAL = "visual"
+_COMPANION = "companion "
+
+
+class Companion(Protocol):
+    """Something that takes part in every step and carries something of its own from one to the next."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it carries, for `resume.trees`."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with it."""
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Several companions as one.
+
+    Attributes:
+        members: By name.
+    """
+
+    members: Mapping[str, Companion]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What they carry, by name."""
+        return {name: member.state_dict() for name, member in self.members.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with it."""
+        for name, member in self.members.items():
+            member.load_state_dict(state[name])
+
+
+@dataclass
+class Course:
+    """The training of one student, schedule after schedule.
+
+    Attributes:
+        trainee: The selected weights and their optimizer.
+        lessons: Forgetting and retention.
+        generator: Source of the order of the pictures.
+        recipe: The settings.
+        companion: What else a step depends on.
+        verdicts: The stop rule's, one per finished schedule.
+        step: Steps done of the schedule that was begun; 0 between schedules.
+        last: The last step.
+        orders: The order of each lesson's pictures, while a schedule is under way.
+        best: Index of the best verdict, and the selected weights it was given on; only for weights that are not the
+            trainee's any more.
+    """
+
+    trainee: Trainee
+    lessons: Sequence[Lesson]
+    generator: torch.Generator
+    recipe: Recipe
+    companion: Companion | None = None
+    verdicts: list[Verdict] = field(default_factory=list)
+    step: int = 0
+    last: Step | None = None
+    orders: list[Order] = field(default_factory=list)
+    best: tuple[int, dict[str, Tensor]] | None = None
+
+    @property
+    def choice(self) -> Choice | None:
+        """The best of the states that are still there; None before the first verdict."""
+        there = [] if self.best is None else [self.best[0]]
+        if self.verdicts and self.step == 0:
+            there.append(len(self.verdicts) - 1)
+        return choose(self.recipe, self.verdicts, there) if there else None
+
+    @property
+    def open(self) -> bool:
+        """Whether the stop rule is not met yet, the budget not spent, and the last extension helped."""
+        choice = self.choice
+        met = choice is not None and self.verdicts[choice.index].met
+        # An extension in vain ends the run: the next one, as long and as small, would be no other.
+        in_vain = choice is not None and len(self.verdicts) > 1 and choice.index < len(self.verdicts) - 1
+        return not met and not in_vain and len(self.verdicts) <= self.recipe.extensions
+
+    @property
+    def schedule(self) -> tuple[int, float]:
+        """Steps and peak of the schedule under way: an extension has half of both.
+
+        The peak is the recipe's step size, or where it has none a factor of the size that is measured.
+        """
+        share = 1.0 if not self.verdicts else 0.5
+        return max(int(self.recipe.planned_steps * share), 1), (self.recipe.step_size or 1.0) * share
+
+    def begin(self) -> None:
+        """Begin a schedule, or go on with one that was begun."""
+        if self.step:
+            return
+        choice = self.choice
+        if choice is not None and choice.index == len(self.verdicts) - 1:
+            self.best = choice.index, self.trainee.values()
+        self.orders = [Order(lesson.train, self.generator) for lesson in self.lessons]
+
+    def stepped(self, step: Step) -> None:
+        """A step is done."""
+        self.step, self.last = step.step, step
+
+    def judged(self, verdict: Verdict) -> None:
+        """A schedule is done, and the stop rule has looked."""
+        self.verdicts.append(verdict)
+        self.step, self.orders = 0, []
+
+    def settle(self) -> Choice:
+        """End on the best state: write its weights back where training has moved on."""
+        choice = self.choice
+        assert choice is not None
+        if self.best is not None and choice.index == self.best[0]:
+            self.trainee.put(self.best[1])
+        return choice
+
+    def snapshot(self) -> Snapshot:
+        """All of it, for the journal."""
+        carried, aside = taken_apart(None if self.companion is None else self.companion.state_dict(), _COMPANION)
+        facts = {
+            **self.trainee.facts(),
+            "companion": carried,
+            "generator": generator_numbers(self.generator),
+            "verdicts": [asdict(verdict) for verdict in self.verdicts],
+            "step": self.step,
+            "last": None if self.last is None else asdict(self.last),
+            "orders": [list(order.left) for order in self.orders],
+            "best": None if self.best is None else self.best[0],
+            "written": None if self.choice is None else asdict(self.choice),
+        }
+        files = self.trainee.files(f"{len(self.verdicts)}.{self.step}")
+        stamp, make = files["state"]
+        files["state"] = stamp, lambda: make() | aside
+        if self.best is not None:
+            index, values = self.best
+            files["best"] = (str(index), lambda: values)
+        return Snapshot(facts, files)
+
+    def restore(self, kept: Kept) -> None:
+        """Stand where a journal left off. The trainee has the checkpoint's weights and a fresh optimizer.
+
+        Raises:
+            UserError: The journal is damaged.
+        """
+        facts = kept.facts
+        with kept.intact():
+            tensors = kept.tensors["state"]()
+            self.trainee.load(tensors, facts)
+            if self.companion is not None:
+                device = next(iter(self.trainee.parameters.values())).device
+                self.companion.load_state_dict(put_together(facts["companion"], tensors, device))
+            set_generator(self.generator, facts["generator"])
+            self.verdicts = [self._again(verdict) for verdict in facts["verdicts"]]
+            self.step, self.last = facts["step"], None if facts["last"] is None else Step(**facts["last"])
+            if self.step:
+                pairs = zip(self.lessons, facts["orders"], strict=True)
+                self.orders = [Order(lesson.train, self.generator, left) for lesson, left in pairs]
+            if facts["best"] is not None:
+                self.best = facts["best"], kept.tensors["best"]()
+
+    def _again(self, verdict: dict[str, Any]) -> Verdict:
+        # The bounds may be others than those of the run that measured it.
+        measured = {key: value for key, value in verdict.items() if key not in ("met", "own_allowed", "agree_needed")}
+        pairs = {key: tuple(measured[key]) for key in ("pictures", "held_out")}
+        return judge(self.recipe, **(measured | pairs))

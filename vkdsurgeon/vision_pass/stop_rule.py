@@ -1,0 +1,165 @@
+"""The label-free stop rule: is forgetting complete, and has retention recovered?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.vision_pass.target_readings import most_by_chance
+
+# Where the teacher itself reads nobody, this share of the way to the targets is asked for instead.
+_WAY = 0.8
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the stop rule saw after a finished learning-rate decay, on pictures that were not trained on.
+
+    Attributes:
+        forget_ratio: Squared distance of the forget pictures' features to their targets, over that of the teacher's.
+        retain_drift: Squared error of the retain pictures' features over the variance of such features over pictures.
+        met: Whether forgetting is complete and retention intact.
+        pictures: Number of forget and retain pictures it was measured on, altered copies among them.
+        held_out: Whether the forget and the retain pictures were held out; else some were copies of pictures that were
+            trained on, because their subject had too few to spare one.
+        own: Forget pictures that read as their own subject, of those that the teacher reads so; at the layer that tells
+            most.
+        base_own: How many the teacher reads so.
+        own_allowed: Most that chance would let read so.
+        subjects: Subjects that can be read, forgotten and kept ones.
+        readable: Retain pictures that the teacher reads as their subject.
+        agree: How many of these the student reads so.
+        agree_needed: Fewest that were asked for.
+        reach: Share of the way to their targets that forget pictures went.
+        stretch: How much longer the way was made in training, because pictures that are not trained on lag behind.
+    """
+
+    forget_ratio: float
+    retain_drift: float
+    met: bool
+    pictures: tuple[int, int]
+    held_out: tuple[bool, bool]
+    own: int
+    base_own: int
+    own_allowed: int
+    subjects: int
+    readable: int
+    agree: int
+    agree_needed: int
+    reach: float
+    stretch: float = 1.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of a run's verdicts its weights belong to.
+
+    Attributes:
+        index: Into the verdicts, from 0.
+        reason: The rule that chose it.
+    """
+
+    index: int
+    reason: str
+
+
+def judge(
+    recipe: Recipe,
+    *,
+    forget_ratio: float,
+    retain_drift: float,
+    pictures: tuple[int, int],
+    held_out: tuple[bool, bool],
+    own: int,
+    base_own: int,
+    subjects: int,
+    readable: int,
+    agree: int,
+    reach: float,
+    stretch: float = 1.0,
+) -> Verdict:
+    """Whether forgetting is complete and retention intact, see `Verdict` for the arguments.
+
+    Forgetting: no more forget pictures read as their own subject than chance would let (5 % one-sided), and what the
+    recipe grants. Retention: of the retain pictures that the teacher can read, not significantly more read otherwise
+    than the recipe grants, and the drift is within its bound.
+    Only ever call it after the decay: retention dips early and recovers late.
+    """
+    by_chance = most_by_chance(pictures[0], 1 / subjects)
+    own_allowed = min(by_chance + int(recipe.forget_reading * pictures[0]), pictures[0])
+    agree_needed = readable - most_by_chance(readable, recipe.retain_reading)
+    # A teacher that reads nobody on these pictures cannot tell whether somebody was forgotten.
+    forgotten = own <= own_allowed and (base_own > by_chance or reach >= _WAY or recipe.forget_reading == 1)
+    met = forgotten and agree >= agree_needed and retain_drift <= recipe.retain_drift
+    return Verdict(
+        forget_ratio=forget_ratio,
+        retain_drift=retain_drift,
+        met=met,
+        pictures=pictures,
+        held_out=held_out,
+        own=own,
+        base_own=base_own,
+        own_allowed=own_allowed,
+        subjects=subjects,
+        readable=readable,
+        agree=agree,
+        agree_needed=agree_needed,
+        reach=reach,
+        stretch=stretch,
+    )
+
+
+def choose(recipe: Recipe, verdicts: Sequence[Verdict], among: Iterable[int]) -> Choice:
+    """The best verdict, without labels: what a run writes when its budget ends before the stop rule is met.
+
+    A verdict that meets the stop rule; else, of those that kept what they should, the one with the fewest forget
+    pictures read as their own subject, and of these the one with the lowest forget ratio; else the one with the least
+    retain drift. The earlier of equals. Adding a verdict never makes another of the former ones the best, so that it is
+    enough to keep the best state so far.
+
+    Args:
+        recipe: The bounds.
+        verdicts: All of them.
+        among: Indices of those to choose from; at least one.
+    """
+    reasons = (
+        "the stop rule was met",
+        "not met: the fewest forget pictures read as their own subject, among the verdicts within the bounds of "
+        "retention",
+        "not met, and no verdict within the bounds of retention: the lowest retain drift",
+    )
+
+    def rank(index: int) -> tuple[int, float, float, int]:
+        verdict = verdicts[index]
+        if verdict.met:
+            return 0, 0.0, 0.0, index
+        intact = verdict.retain_drift <= recipe.retain_drift and verdict.agree >= verdict.agree_needed
+        if intact and math.isfinite(verdict.forget_ratio):
+            return 1, verdict.own, verdict.forget_ratio, index
+        return 2, verdict.retain_drift if math.isfinite(verdict.retain_drift) else math.inf, 0.0, index
+
+    best = min(among, key=rank)
+    return Choice(best, reasons[rank(best)[0]])
+
+
+def split_validation(subjects: tuple[str, ...], share: float) -> tuple[list[int], list[int]]:
+    """Hold out pictures of every subject that has enough of them.
+
+    Args:
+        subjects: The subject of each picture.
+        share: Share to hold out; a subject with fewer than `1 / share` pictures is trained on entirely.
+
+    Returns:
+        Indices to train on and indices held out, both in order. With nothing held out, the second is empty.
+    """
+    seen: dict[str, int] = {}
+    train: list[int] = []
+    held_out: list[int] = []
+    for index, subject in enumerate(subjects):
+        seen[subject] = seen.get(subject, 0) + 1
+        # The last of each full run of 1 / share pictures, so that the share never exceeds what was asked.
+        due = share > 0 and int(seen[subject] * share) > int((seen[subject] - 1) * share)
+        (held_out if due else train).append(index)
+    return train, held_out

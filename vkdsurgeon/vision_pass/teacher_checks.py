@@ -1,0 +1,67 @@
+"""All teachers of a run, looked at before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.vision_pass.teacher import Teacher, visual_digest
+from vkdsurgeon.vision_pass.teacher_quality import (
+    TeacherQuality,
+    doubts,
+    examine,
+    sample_pictures,
+    told_of_gap,
+    told_of_kinds,
+    told_of_operations,
+)
+
+_COMPARED = 4
+
+
+def examine_teachers(
+    stack: VisualStack, forget: PictureSet, keep: PictureSet, recipe: Recipe, others: Mapping[str, Teacher | None]
+) -> tuple[TeacherQuality, list[str], dict[str, str]]:
+    """Measure the given model as a teacher, and check the models that teach in its place.
+
+    Args:
+        stack: The given model.
+        forget: Pictures to forget.
+        keep: Retain and generic pictures.
+        recipe: The settings.
+        others: The teacher of `forget` and of `retain`, where another one was given.
+
+    Returns:
+        The given model's quality, doubts about all teachers as warnings, and digests of the others by what they teach.
+
+    Raises:
+        UserError: A teacher cannot be loaded, has features that are not finite, or of another shape.
+    """
+    budget = int(recipe.cache_gib * (1 << 30)) // 2
+    first = sample_pictures(forget.pictures)
+    sample = [*first, *sample_pictures(keep.pictures)]
+    quality = examine(stack, sample, recipe.micro_batch, budget, forgotten=len(first))
+    found = [*told_of_operations(stack.inventory, "this checkpoint"), *doubts(quality, "the checkpoint's features")]
+    found += told_of_kinds(quality)
+    digests = {}
+    for role, pictures, layers in (
+        ("forget", forget.pictures, recipe.layers),
+        ("retain", keep.pictures, {**recipe.layers, **recipe.retention_layers}),
+    ):
+        teacher = others.get(role)
+        if teacher is None:
+            continue
+        other = teacher.load()
+        gap = teacher.compare(
+            other, stack, sample_pictures(pictures)[:_COMPARED], sorted(layers, key=stack.layers.index)
+        )
+        digests[role] = visual_digest(other)
+        found += told_of_gap(gap, teacher.option)
+        found += told_of_operations(other.inventory, f"the checkpoint of {teacher.option}")
+        # A reference that cannot tell the forget pictures' subjects apart is what one would wish for.
+        if role == "retain":
+            judged = examine(other, sample_pictures(pictures), recipe.micro_batch, budget)
+            found += doubts(judged, f"the features of {teacher.option}")
+    return quality, found, digests

@@ -1,0 +1,232 @@
+"""Is the teacher fit to teach? Its past, and what its features tell apart.
+
+The bounds are low on purpose: they catch a collapsed teacher, not a noisy one. Random features tell pictures and
+subjects apart as well, so damage that keeps their spread shows only beside the original's figures (docs/method.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vkdsurgeon.checkpoint.inventory import Inventory
+from vkdsurgeon.checkpoint.provenance import SCHEMA
+from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.features import LEAST_VARIATION, PictureSet, teacher_features, variance
+from vkdsurgeon.model.layers import PROJECTOR
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.vision_pass.targets.identity_shift import centroids
+
+_SUBJECTS, _VIEWS = 8, 4
+_LEAST_SEPARATION = 0.01
+_MOST_GAP = 1.0
+# Sets of one kind of drawings came to 1.4 at most, of two kinds to 2.4 at least (docs/method.md).
+_MOST_APART = 2.0
+
+
+@dataclass(frozen=True)
+class TeacherQuality:
+    """What a sample of the given pictures looks like to a teacher, at the projector's output.
+
+    Attributes:
+        pictures: Size of the sample.
+        variation: Variance over pictures of each token's features, over the features' mean square. Near zero the
+            teacher sees the same in every picture.
+        token_variation: Variance over the tokens within pictures, likewise; None where a picture is one token. Near
+            zero all tokens are alike.
+        separation: Variance between subjects over variance within subjects, the former freed of what the latter adds
+            to means of few pictures; None where fewer than two subjects have two pictures each.
+        apart: How far the mean features of the pictures to forget and of those to keep lie from each other: squared
+            distance over what two sets of one kind, of so few subjects and pictures, have by chance. About 1 for one
+            kind; None where it is not asked, or fewer than two are kept.
+    """
+
+    pictures: int
+    variation: float
+    token_variation: float | None
+    separation: float | None
+    apart: float | None = None
+
+
+def sample_pictures(pictures: Sequence[Picture]) -> list[Picture]:
+    """A few pictures of a few subjects, in order; subjects with several pictures first."""
+    views: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        views.setdefault(picture.subject, []).append(picture)
+    ranked = sorted(views.values(), key=lambda own: -min(len(own), _VIEWS))[:_SUBJECTS]
+    return [picture for own in ranked for picture in own[:_VIEWS]]
+
+
+def examine(
+    stack: VisualStack, pictures: Sequence[Picture], micro_batch: int, budget_bytes: int, *, forgotten: int = 0
+) -> TeacherQuality:
+    """Measure a teacher on pictures.
+
+    Args:
+        stack: The teacher.
+        pictures: A sample, with subjects.
+        micro_batch: Most pictures per forward pass.
+        budget_bytes: Most bytes of features to hold in memory.
+        forgotten: How many of them, from the first, are to be forgotten; the others are to be kept.
+
+    Raises:
+        UserError: A feature is NaN or infinite: nothing can be distilled from that.
+    """
+    chosen = PictureSet(stack, pictures, 0)
+    with torch.no_grad():
+        features = teacher_features(stack, chosen, (PROJECTOR,), micro_batch, budget_bytes).all(PROJECTOR)
+    broken = [index for index, value in enumerate(features) if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise UserError(
+            f"the teacher's features are NaN or infinite on {len(broken)} of {len(features)} pictures",
+            where=stack.inventory.root,
+            expected="finite features",
+            remedy="work in float32, or start from a checkpoint that was not damaged in training or export",
+        )
+    return measure_features(features, chosen.subjects, forgotten)
+
+
+def measure_features(features: Sequence[Tensor], subjects: Sequence[str], forgotten: int = 0) -> TeacherQuality:
+    """The statistics of `TeacherQuality`.
+
+    Args:
+        features: One [N, D] per picture; token positions are averaged where N differs.
+        subjects: The subject of each picture.
+        forgotten: How many of them, from the first, are to be forgotten.
+    """
+    per_token = len({value.shape[0] for value in features}) == 1
+    values = [value.float() if per_token else value.float().mean(dim=0, keepdim=True) for value in features]
+    middle = sum(values[1:], values[0].clone()) / len(values)
+    several = [value.float() for value in features if value.shape[0] > 1]
+    return TeacherQuality(
+        pictures=len(values),
+        variation=_share(
+            [(value - middle).square().mean() for value in values], [value.square().mean() for value in values]
+        ),
+        token_variation=_share(
+            [(value - value.mean(dim=0)).square().mean() for value in several],
+            [value.square().mean() for value in several],
+        )
+        if several
+        else None,
+        separation=_separation(values, subjects),
+        apart=_apart(values, subjects, forgotten) if forgotten else None,
+    )
+
+
+def _share(parts: Sequence[Tensor], wholes: Sequence[Tensor]) -> float:
+    return float(torch.stack(list(parts)).sum()) / max(float(torch.stack(list(wholes)).sum()), 1e-12)
+
+
+def _separation(values: Sequence[Tensor], subjects: Sequence[str]) -> float | None:
+    counts = {subject: list(subjects).count(subject) for subject in subjects}
+    several = [subject for subject, count in counts.items() if count > 1]
+    if len(several) < 2:
+        return None
+    chosen = [index for index, subject in enumerate(subjects) if subject in several]
+    means = centroids([values[i] for i in chosen], [subjects[i] for i in chosen], per_token=True)
+    middle = torch.stack(list(means.values())).mean(dim=0)
+    spread = sum(float((values[index] - means[subjects[index]]).square().mean()) for index in chosen)
+    within = spread / (len(chosen) - len(several))
+    between = sum(float((mean - middle).square().mean()) for mean in means.values()) / (len(several) - 1)
+    accident = within * sum(1 / counts[subject] for subject in several) / len(several)
+    return max(between - accident, 0.0) / max(within, 1e-12)
+
+
+def _apart(values: Sequence[Tensor], subjects: Sequence[str], forgotten: int) -> float | None:
+    kept = values[forgotten:]
+    if len(kept) < 2:
+        return None
+    means = [torch.stack(list(part)).mean(dim=0) for part in (values[:forgotten], kept)]
+    ratio = _separation(kept, subjects[forgotten:])
+    # Where nothing tells subjects apart from views, every picture counts as somebody.
+    between = 1.0 if ratio is None else ratio / (1 + ratio)
+    by_chance = sum(
+        between / len(set(part)) + (1 - between) / len(part) for part in (subjects[:forgotten], subjects[forgotten:])
+    )
+    return float((means[0] - means[1]).square().mean()) / max(variance(kept) * by_chance, 1e-12)
+
+
+def doubts(quality: TeacherQuality, whose: str) -> list[str]:
+    """What the statistics say against a teacher, as warnings.
+
+    Args:
+        quality: From `examine`.
+        whose: Whose features, as the start of a sentence.
+    """
+    found = []
+    if quality.variation < LEAST_VARIATION:
+        found.append(
+            f"{whose} hardly differ between pictures (variance {quality.variation:.1e} of their power): the teacher "
+            "looks collapsed, and there is little to forget or to keep"
+        )
+    if quality.token_variation is not None and quality.token_variation < LEAST_VARIATION:
+        found.append(
+            f"{whose} hardly differ between the tokens of a picture (variance {quality.token_variation:.1e} of their "
+            "power): the teacher looks collapsed"
+        )
+    if quality.separation is not None and quality.separation < _LEAST_SEPARATION:
+        found.append(
+            f"{whose} hardly tell subjects apart (variance between subjects {quality.separation:.3f} of that within): "
+            "the teacher is degraded, or never knew them; check the checkpoint, or name a better --retain-teacher"
+        )
+    return found
+
+
+def told_of_kinds(quality: TeacherQuality) -> list[str]:
+    """A warning where the pictures to keep are of another kind than those to forget."""
+    if quality.apart is None or quality.apart <= _MOST_APART:
+        return []
+    return [
+        "the pictures to keep look unlike those to forget (the squared distance of their mean features is "
+        f"{quality.apart:.1f} times that of two sets of one kind): what is "
+        "kept on them, and the stop rule's retain drift, say little about others of the kind that is forgotten; give "
+        "such pictures with --retain or --generic, and measure with `eval`"
+    ]
+
+
+def earlier_operations(inventory: Inventory) -> list[str]:
+    """Names of the records that earlier operations of this tool left in a checkpoint."""
+    names = []
+    for file in inventory.files:
+        if not (file.path.startswith("vkdsurgeon") and file.path.endswith(".json")):
+            continue
+        try:
+            record = json.loads((inventory.root / file.path).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            # Whatever it is, it is no record of ours.
+            continue
+        if isinstance(record, dict) and str(record.get("schema", "")).rpartition("/")[0] == SCHEMA.rpartition("/")[0]:
+            names.append(file.path)
+    return names
+
+
+def told_of_gap(gap: float, option: str) -> list[str]:
+    """A warning where another teacher lives in another feature space than the language model reads.
+
+    Args:
+        gap: From `Teacher.compare`.
+        option: What the teacher was given with.
+    """
+    if gap <= _MOST_GAP:
+        return []
+    return [
+        f"the features of {option} differ from the checkpoint's by {gap:.2f} of their power: the language model was "
+        "never trained to read such features; a teacher should be of the checkpoint's own lineage"
+    ]
+
+
+def told_of_operations(inventory: Inventory, what: str) -> list[str]:
+    """A warning where a checkpoint was operated on before."""
+    records = earlier_operations(inventory)
+    if not records:
+        return []
+    return [
+        f"{what} was unlearned before ({', '.join(records)}): its features are the teacher, with all that the earlier "
+        "run cost; where the original is at hand, name it with --retain-teacher or start from it"
+    ]

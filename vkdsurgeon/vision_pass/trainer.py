@@ -1,0 +1,314 @@
+"""The unlearning loop: a student is distilled towards its targets, one lesson for forgetting and one for retention.
+
+    L = sum_l w_l d(h_l(x), T_l(x)), x forgotten  +  lambda sum_l v_l d'(h_l(x), t_l(x)), x kept
+
+after Visual Knowledge Distillation (arXiv 2512.11325; the forget term is this project's reconstruction, see
+docs/method.md). The teacher is the checkpoint as given; its features were computed once and are the targets here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from vkdsurgeon_kernels import MaskedAdamW
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.errors import Diverged
+from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.losses import FeatureLoss
+from vkdsurgeon.training.optimizer import unit_step
+from vkdsurgeon.training.saliency import SaliencyMask
+from vkdsurgeon.vision_pass.step_control import StepControl
+
+# Gradients that the moments settle on before the first step, and the size that probing starts from.
+_SETTLING = 8
+_FIRST_PROBE = 0.05
+
+
+class Targets(Protocol):
+    """Target features by layer and picture."""
+
+    def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Features [B, N, D] of pictures that share one token count."""
+
+    def powers(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Mean square of each picture's features, [B] float32."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A set of pictures and what the student is to see on them.
+
+    Attributes:
+        name: `forget` or `retain`.
+        pictures: The pictures.
+        targets: Their target features at `layers` and at the recipe's layers.
+        layers: Layers and their weights in the loss.
+        loss: From student and target features at `layers` to a number per picture.
+        train: Indices to train on.
+        held_out: Indices for the stop rule: pictures that were held out and copies of them, or copies of trained ones.
+        weight: Weight in the loss.
+        batch: Pictures per step.
+        spreads: Mean square by which the targets of different pictures differ, by layer: what drift is a share of.
+            Where a layer is missing, it is a share of the power of each picture's target.
+        originals: How many of the pictures, from the first, are no altered copies.
+        apart: Whether nothing that is held out was trained on in any form.
+    """
+
+    name: str
+    pictures: PictureSet
+    targets: Targets
+    layers: Mapping[str, float]
+    loss: FeatureLoss
+    train: list[int]
+    held_out: list[int]
+    weight: float
+    batch: int
+    spreads: Mapping[str, float] = field(default_factory=dict)
+    originals: int = 0
+    apart: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step saw; losses are means over the step's pictures, before the step."""
+
+    step: int
+    steps: int
+    loss: float
+    forget_loss: float
+    similarity: float
+    retain_drift: float
+    images_per_second: float
+    seconds_left: float
+
+
+class Order:
+    """The indices that a lesson trains on, without end: each once, in random order, before any is drawn again.
+
+    Args:
+        indices: Indices of pictures.
+        generator: Source of the order; asked whenever all were drawn.
+        left: What is left of an order that was begun before.
+    """
+
+    def __init__(self, indices: Sequence[int], generator: torch.Generator, left: Sequence[int] = ()) -> None:
+        self._indices = indices
+        self._generator = generator
+        self.left = list(left)
+
+    def draw(self, count: int) -> list[int]:
+        """The next indices."""
+        drawn: list[int] = []
+        while len(drawn) < count:
+            if not self.left:
+                shuffled = torch.randperm(len(self._indices), generator=self._generator).tolist()
+                self.left = [self._indices[position] for position in shuffled]
+            taken = count - len(drawn)
+            drawn += self.left[:taken]
+            del self.left[:taken]
+        return drawn
+
+
+@dataclass
+class Measure:
+    """Sums over pictures of one lesson."""
+
+    loss: float = 0.0
+    similarity: float = 0.0
+    drift: float = 0.0
+    pictures: int = 0
+
+
+def train(
+    stack: VisualStack,
+    lessons: Sequence[Lesson],
+    optimizer: MaskedAdamW,
+    recipe: Recipe,
+    *,
+    steps: int,
+    peak: float,
+    generator: torch.Generator,
+    listen: Callable[[Step], None],
+    orders: Sequence[Order] | None = None,
+    done: int = 0,
+    harden: Callable[[int, Sequence[int]], None] | None = None,
+    control: StepControl | None = None,
+) -> None:
+    """Run one full learning-rate schedule over the lessons, or the rest of one.
+
+    Args:
+        stack: The student; its selected weights are moved in place.
+        lessons: Forgetting and retention.
+        optimizer: Holds the mask.
+        recipe: Everything else.
+        steps: Number of optimizer steps.
+        peak: Peak step size, relative to each weight; under a control, relative to the size that it holds.
+        generator: Source of the order of the pictures.
+        listen: Hears of every step.
+        orders: The order of each lesson's pictures; fresh ones where there are none.
+        done: Steps of the schedule that were made before.
+        harden: Adds to the gradient of a step, given its number and its forget pictures.
+        control: Holds the step size by measuring what steps change.
+
+    Raises:
+        Diverged: The loss is not finite, or the control finds no step small enough.
+    """
+    orders = orders or [Order(lesson.train, generator) for lesson in lessons]
+    started, seen = time.monotonic(), 0
+    for step in range(done, steps):
+        measures = _gather(stack, lessons, orders, recipe, step, harden)
+        loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
+        if not loss < float("inf"):
+            key = "step_drift" if control else "step_size"
+            raise Diverged(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower {key}")
+        move = partial(make_step, optimizer)
+        share = peak * _share_of_peak(step, steps, recipe)
+        if control is None:
+            move(share)
+        elif control.due(step, steps):
+            control.follow(move, share)
+        else:
+            move(control.size * share)
+        seen += sum(measure.pictures for measure in measures.values())
+        pace = (time.monotonic() - started) / (step + 1 - done)
+        forget = measures["forget"]
+        drift = measures["retain"].drift if "retain" in measures else float("nan")
+        rate = seen / max(time.monotonic() - started, 1e-9)
+        listen(Step(step + 1, steps, loss, forget.loss, forget.similarity, drift, rate, pace * (steps - step - 1)))
+
+
+def settle(
+    stack: VisualStack,
+    lessons: Sequence[Lesson],
+    optimizer: MaskedAdamW,
+    recipe: Recipe,
+    control: StepControl,
+    *,
+    generator: torch.Generator,
+    harden: Callable[[int, Sequence[int]], None] | None = None,
+) -> None:
+    """Let the optimizer's moments settle without moving a weight, then find the step size.
+
+    Args:
+        stack: The student at the teacher's weights.
+        lessons: Forgetting and retention.
+        optimizer: Fresh.
+        recipe: The settings.
+        control: Gets the size.
+        generator: Source of the order of the pictures; its draws are nobody else's.
+        harden: As for `train`.
+    """
+    orders = [Order(lesson.train, generator) for lesson in lessons]
+    for step in range(_SETTLING):
+        _gather(stack, lessons, orders, recipe, step, harden)
+        if step + 1 < _SETTLING:
+            make_step(optimizer, 0.0)
+    control.probe(partial(make_step, optimizer), _FIRST_PROBE)
+
+
+def make_step(optimizer: MaskedAdamW, size: float) -> None:
+    """Move the selected weights by a step of a size relative to each of them, and forget the gradient."""
+    for group in optimizer.param_groups:
+        group["lr"] = size * group["unit_step"]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _gather(
+    stack: VisualStack,
+    lessons: Sequence[Lesson],
+    orders: Sequence[Order],
+    recipe: Recipe,
+    step: int,
+    harden: Callable[[int, Sequence[int]], None] | None,
+) -> dict[str, Measure]:
+    measures: dict[str, Measure] = {}
+    for lesson, order in zip(lessons, orders, strict=True):
+        indices = order.draw(min(lesson.batch, len(lesson.train)))
+        measures[lesson.name] = pass_over(stack, lesson, indices, recipe, learn=True)
+        if harden is not None and lesson.name == "forget":
+            harden(step, indices)
+    return measures
+
+
+def pass_over(
+    stack: VisualStack, lesson: Lesson, indices: Sequence[int], recipe: Recipe, *, learn: bool = False
+) -> Measure:
+    """Pass pictures through the student once.
+
+    Args:
+        stack: The student.
+        lesson: Where the pictures and their targets come from.
+        indices: Which pictures.
+        recipe: The layers that are compared, and the most pictures at once.
+        learn: Leave the gradient of the lesson's weighted loss in the parameters.
+
+    Returns:
+        Means over the pictures: the loss at the lesson's layers; the cosine similarity to the target and the squared
+        error as a share of what pictures differ by, at the recipe's layers, whatever the lesson looks at.
+    """
+    measure = Measure(pictures=len(indices))
+    learn = learn and lesson.weight > 0
+    weight = lesson.weight if learn else 1.0
+    watched, taught = tuple(recipe.layers), tuple(lesson.layers)
+    for part, batch in lesson.pictures.batches(indices, recipe.micro_batch):
+        with torch.set_grad_enabled(learn):
+            features = stack.features(batch, tuple(dict.fromkeys((*watched, *taught))))
+            device = features[watched[0]].device
+            targets = {layer: lesson.targets.get(layer, part, device) for layer in features}
+            # All weights go into the loss itself: its gradient is made in the forward pass, and one that has to be
+            # scaled in backward would be read and written once more.
+            loss = lesson.loss(
+                [features[layer] for layer in taught],
+                [targets[layer] for layer in taught],
+                layer_weights=list(lesson.layers.values()),
+                sample_weights=torch.full((len(part),), weight / len(indices), device=device),
+                target_power=[lesson.targets.powers(layer, part, device) for layer in taught],
+            ).sum()
+        if learn:
+            loss.backward()
+        measure.loss += float(loss.detach()) / weight
+        for layer in watched:
+            share = 1 / (len(indices) * len(watched))
+            _compare(measure, features[layer].detach(), targets[layer], lesson.spreads.get(layer), share)
+    return measure
+
+
+def make_optimizer(parameters: Mapping[str, Parameter], mask: SaliencyMask, recipe: Recipe) -> MaskedAdamW:
+    """The masked optimizer; parameters without a selected element stop asking for gradients."""
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in mask.selected)
+    moving = {parameters[name]: chosen for name, chosen in mask.selected.items()}
+    groups = [{"params": [parameter], "unit_step": unit_step(parameter)} for parameter in moving]
+    return MaskedAdamW(
+        groups,
+        moving,
+        lr=0.0,
+        weight_decay=recipe.weight_decay,
+        max_norm=recipe.clip,
+        # Dense gradients of a large tower would live together otherwise, one more copy of its weights.
+        during_backward="pack",
+    )
+
+
+def _compare(measure: Measure, student: Tensor, target: Tensor, spread: float | None, share: float) -> None:
+    s, t = student.float(), target.float()
+    measure.similarity += share * float(torch.nn.functional.cosine_similarity(s, t, dim=-1).mean(dim=1).sum())
+    whole = t.square().mean(dim=(1, 2)).clamp_min(1e-12) if spread is None else spread
+    error = (s - t).square().mean(dim=(1, 2)) / whole
+    measure.drift += share * float(error.sum())
+
+
+def _share_of_peak(step: int, steps: int, recipe: Recipe) -> float:
+    warm = (step + 1) / (recipe.warmup * steps + 1)
+    left = (steps - step) / max(recipe.decay * steps, 1.0)
+    return min(warm, left, 1.0)

@@ -1,0 +1,152 @@
+"""What the student shows on pictures that it was not trained on: whose it reads as, how far it went, what it kept.
+
+Subjects are read by nearest centroid in the teacher's space (`identity_classifier`), so nothing of this needs labels
+beyond who is on which picture, nor the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vkdsurgeon.config import Recipe
+from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.vision_pass.objective import Lessons
+from vkdsurgeon.vision_pass.stop_rule import Verdict, judge
+from vkdsurgeon.vision_pass.target_readings import read_all
+from vkdsurgeon.vision_pass.trainer import Lesson
+
+# Share of the way that pictures which are not trained on are to go.
+_AIM = 1.0
+# Beyond this, going farther no longer makes up for views that do not follow.
+_FARTHEST = 2.0
+
+# Shares of the steps after which the way is measured and made longer.
+_MEASURED_AT = (0.6, 0.8)
+
+
+def stretched_at(steps: int) -> tuple[int, ...]:
+    """Steps of a schedule after which `Validation.stretch` is due."""
+    return tuple(max(round(share * steps), 1) for share in _MEASURED_AT)
+
+
+@dataclass
+class Validation:
+    """Looks at the student now and then.
+
+    Args:
+        stack: The student; at the teacher's weights when this is made.
+        lessons: What it is taught.
+        recipe: The settings.
+    """
+
+    stack: VisualStack
+    lessons: Lessons
+    recipe: Recipe
+    _originals: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for lesson in self.lessons.both:
+            self._originals[lesson.name] = {
+                layer: self._read(layer, [self._teacher(lesson, layer, [index])[0] for index in lesson.held_out])
+                for layer in self.recipe.layers
+            }
+
+    def judge(self) -> Verdict:
+        """The stop rule's verdict on the student as it stands."""
+        forget, retain = self.lessons.both
+        seen = self._features(forget, forget.held_out)
+        own = base = 0
+        for layer in self.recipe.layers:
+            reader = self.lessons.readers[layer]
+            whose = reader.indices([forget.pictures.subjects[index] for index in forget.held_out])
+            before = self._originals["forget"][layer] == whose
+            after = self._read(layer, seen[layer]) == whose
+            # Where several layers feed the language model, the one that tells most counts.
+            if (count := int((before & after).sum())) >= own:
+                own, base = count, int(before.sum())
+        kept = self._features(retain, retain.held_out)
+        readable, agree = min(
+            (self._agreement(layer, kept[layer]) for layer in self.recipe.layers),
+            key=lambda counts: counts[1] - counts[0],
+        )
+        ratio, reach = self._way(seen, forget.held_out)
+        return judge(
+            self.recipe,
+            forget_ratio=ratio,
+            retain_drift=self._drift(kept, retain),
+            pictures=(len(forget.held_out), len(retain.held_out)),
+            held_out=(forget.apart, retain.apart),
+            own=own,
+            base_own=base,
+            subjects=len(self.lessons.readers[self._last].subjects),
+            agree=agree,
+            readable=readable,
+            reach=reach,
+            stretch=self.lessons.stretched.stretch,
+        )
+
+    def stretch(self) -> None:
+        """Make the way as long as it takes for pictures that are not trained on to go as far as they should."""
+        forget, targets = self.lessons.forget, self.lessons.stretched
+        _, reach = self._way(self._features(forget, forget.held_out), forget.held_out)
+        targets.stretch = min(max(targets.stretch * _AIM / max(reach, 0.1), 1.0), _FARTHEST)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {"stretch": self.lessons.stretched.stretch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.lessons.stretched.stretch = state["stretch"]
+
+    @property
+    def _last(self) -> str:
+        return next(reversed(self.recipe.layers))
+
+    def _teacher(self, lesson: Lesson, layer: str, indices: Sequence[int]) -> Tensor:
+        store = self.lessons.stretched.teacher if lesson.name == "forget" else lesson.targets
+        return store.get(layer, indices, self.stack.device)
+
+    def _features(self, lesson: Lesson, indices: Sequence[int]) -> dict[str, list[Tensor]]:
+        found: dict[str, dict[int, Tensor]] = {layer: {} for layer in self.recipe.layers}
+        with torch.no_grad():
+            for part, batch in lesson.pictures.batches(indices, self.recipe.micro_batch):
+                for layer, values in self.stack.features(batch, tuple(self.recipe.layers)).items():
+                    found[layer].update(zip(part, values, strict=True))
+        return {layer: [rows[index] for index in indices] for layer, rows in found.items()}
+
+    def _read(self, layer: str, features: Sequence[Tensor]) -> Tensor:
+        return read_all(self.lessons.readers[layer], features)
+
+    def _way(self, seen: dict[str, list[Tensor]], indices: Sequence[int]) -> tuple[float, float]:
+        """Squared distance left to the plain targets and share of the way gone, means over pictures and layers."""
+        left, gone = [], []
+        for layer, values in seen.items():
+            for index, value in zip(indices, values, strict=True):
+                origin = self._teacher(self.lessons.forget, layer, [index])[0].float()
+                move = self.lessons.stretched.targets.get(layer, [index], self.stack.device)[0].float() - origin
+                length = move.square().sum().clamp_min(1e-12)
+                went = value.float() - origin
+                left.append((went - move).square().sum() / length)
+                gone.append((went * move).sum() / length)
+        return float(torch.stack(left).mean()), float(torch.stack(gone).mean())
+
+    def _agreement(self, layer: str, features: Sequence[Tensor]) -> tuple[int, int]:
+        """Retain pictures that the teacher reads as their subject, and how many of these the student does."""
+        retain = self.lessons.retain
+        whose = self.lessons.readers[layer].indices([retain.pictures.subjects[index] for index in retain.held_out])
+        before = self._originals["retain"][layer] == whose
+        return int(before.sum()), int((before & (self._read(layer, features) == whose)).sum())
+
+    def _drift(self, kept: dict[str, list[Tensor]], retain: Lesson) -> float:
+        shares = [
+            (value.float() - self._teacher(retain, layer, [index])[0].float()).square().mean() / retain.spreads[layer]
+            for layer, values in kept.items()
+            for index, value in zip(retain.held_out, values, strict=True)
+        ]
+        return float(torch.stack(shares).mean())
