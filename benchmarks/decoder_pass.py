@@ -31,12 +31,11 @@ from vkdsurgeon.config import DecoderRecipe, Recipe
 from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.record import Record, groups_of
+from vkdsurgeon.data.sets import read_set, sample
 from vkdsurgeon.decoder_pass.run import operate_decoder, prepare_decoder
 from vkdsurgeon.decoder_pass.text_set import read_keep_set
-from vkdsurgeon.evaluation.metrics import groups_of
 from vkdsurgeon.evaluation.score import Scoring, answer_records
-from vkdsurgeon.evaluation.sets import read_set, sample
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
 

@@ -47,7 +47,7 @@ from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.model.features import FeatureStore, PictureSet
 from vkdsurgeon.model.images import ImageBatch
-from vkdsurgeon.training import losses as distances
+from vkdsurgeon.training import losses
 from vkdsurgeon.training.saliency import random_scores, select
 from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
 from vkdsurgeon.vision_pass.trainer import Lesson, make_optimizer, train
@@ -181,7 +181,7 @@ class Ours:
                 features = targets_of(self.stack.features(images, (LAYER,))[LAYER])
             for index, value in zip(indices, features, strict=True):
                 store.put(LAYER, index, value)
-        loss = distances.feature_loss({self.recipe.distance: 1.0})
+        loss = losses.feature_loss({self.recipe.distance: 1.0})
         return Lesson(name, pictures, store, self.recipe.layers, loss, everything, everything, weight, batch)
 
     def steps(self, count: int, watch: Stopwatch) -> None:
@@ -207,9 +207,9 @@ class Ours:
                 yield found
 
         original = PictureSet.batches
-        loss = watch.timed("loss", distances.feature_distillation)
+        loss = watch.timed("loss", losses.feature_distillation)
         changed.enter_context(_replaced(PictureSet, "batches", batches))
-        changed.enter_context(_replaced(distances, "feature_distillation", loss))
+        changed.enter_context(_replaced(losses, "feature_distillation", loss))
         for owner, name, stage in (
             (self.stack, "features", "forward"),
             (FeatureStore, "get", "teacher"),

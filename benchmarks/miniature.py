@@ -27,8 +27,8 @@ from vkdsurgeon.config.preset import preset_names, preset_settings
 from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
-from vkdsurgeon.evaluation.sets import read_set
 from vkdsurgeon.results.evaluation import EvalResult, Example
 from vkdsurgeon.vision_pass.run import Job, Outcome, operate, prepare
 

@@ -30,10 +30,9 @@ from vkdsurgeon.config import Recipe, load_recipe
 from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.data.record import Record
-from vkdsurgeon.evaluation.metrics import groups_of
+from vkdsurgeon.data.record import Record, groups_of
+from vkdsurgeon.data.sets import NamedSet, read_set, sample
 from vkdsurgeon.evaluation.score import Scoring, answer_records
-from vkdsurgeon.evaluation.sets import NamedSet, read_set, sample
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
 

@@ -21,8 +21,8 @@ from vkdsurgeon.attacks.restore import Restoring, restore
 from vkdsurgeon.attacks.templates import Template
 from vkdsurgeon.attacks.universal import Universal
 from vkdsurgeon.config.relearn import RelearnPlan, RelearnProtocol, RelearnScope
+from vkdsurgeon.data.sets import NamedSet, read_set
 from vkdsurgeon.errors import Diverged
-from vkdsurgeon.evaluation.sets import NamedSet, read_set
 from vkdsurgeon.results.evaluation import Metric
 
 PROTOCOLS: tuple[RelearnProtocol, ...] = ("people", "pairs", "benign")

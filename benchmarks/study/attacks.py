@@ -12,8 +12,7 @@ import torch
 
 from vkdsurgeon.attacks.finetune import fine_tune, trainable
 from vkdsurgeon.attacks.split import Split, split_records
-from vkdsurgeon.data.record import Record
-from vkdsurgeon.evaluation.metrics import to_forget
+from vkdsurgeon.data.record import Record, to_forget
 from vkdsurgeon.evaluation.score import Scoring, answer_records
 from vkdsurgeon.model.multimodal import LoadedModel
 

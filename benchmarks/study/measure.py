@@ -12,10 +12,9 @@ from benchmarks.study.attacks import SCORING, Attack, Battlefield, strike
 from benchmarks.study.cases import Place
 from vkdsurgeon.attacks.restore import Restoring, put_back
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.data.record import Record
-from vkdsurgeon.evaluation.metrics import groups_of
+from vkdsurgeon.data.record import Record, groups_of
+from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.evaluation.score import Answered, answer_records
-from vkdsurgeon.evaluation.sets import NamedSet, sample
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.model.prompts import Encoder
 

@@ -10,8 +10,8 @@ from tests.conftest import draw_subject
 from vkdsurgeon.attacks.relearn_data import Material, gather_material
 from vkdsurgeon.config.relearn import RelearnPlan
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.sets import NamedSet
 
 TASKS = ("vqa.name", "vqa.city", "vqa.food", "general.side")
 

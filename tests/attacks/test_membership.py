@@ -11,10 +11,10 @@ from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import World, world
 from vkdsurgeon.attacks.membership import Inferring, answer_likelihoods, membership, min_k, separation
+from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import parse_gates
 from vkdsurgeon.evaluation.score import Scoring, answer_records
-from vkdsurgeon.evaluation.sets import read_set
 from vkdsurgeon.model.multimodal import load_model
 from vkdsurgeon.results.attacks import MembershipResult
 

@@ -19,10 +19,10 @@ from vkdsurgeon.attacks.image_transforms import CHANGES, Perturbation, perturbat
 from vkdsurgeon.attacks.perturb import Perturbing, perturb
 from vkdsurgeon.attacks.universal import Pixels, Universal, added, pixels_of, train_perturbation
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import parse_gates
 from vkdsurgeon.evaluation.score import Scoring, answer_records
-from vkdsurgeon.evaluation.sets import read_set
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.model.prompts import Encoder
 from vkdsurgeon.results.attacks import PerturbResult

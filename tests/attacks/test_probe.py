@@ -20,9 +20,9 @@ from vkdsurgeon.attacks.probe import Probing, probe
 from vkdsurgeon.attacks.probe_pictures import build_gallery, deal_folds
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import parse_gates
-from vkdsurgeon.evaluation.sets import NamedSet
 from vkdsurgeon.results.attacks import ProbeResult
 
 

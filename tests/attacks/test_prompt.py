@@ -13,10 +13,10 @@ from vkdsurgeon.attacks.prompt import Prompting, prompt
 from vkdsurgeon.attacks.templates import BUILTIN, Template, read_templates, unknown_share
 from vkdsurgeon.attacks.variation import summary_rows
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import parse_gates
 from vkdsurgeon.evaluation.score import Scoring, encode
-from vkdsurgeon.evaluation.sets import read_set
 from vkdsurgeon.model.multimodal import load_model
 from vkdsurgeon.results.attacks import PromptResult
 from vkdsurgeon.results.evaluation import Metric

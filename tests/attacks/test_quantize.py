@@ -17,9 +17,9 @@ from tests.tiny_llava import World, world
 from vkdsurgeon.attacks.number_formats import FORMATS, Format, normal_float, round_trip, same_code
 from vkdsurgeon.attacks.quantize import Quantizing, RoundedWeights, quantizable, quantize, vanished
 from vkdsurgeon.checkpoint.placement import locate_visual
+from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.evaluation.gates import parse_gates
 from vkdsurgeon.evaluation.score import Scoring, encode
-from vkdsurgeon.evaluation.sets import read_set
 from vkdsurgeon.model.batches import answer_request, log_probabilities
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import load_model

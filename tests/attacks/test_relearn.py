@@ -18,9 +18,9 @@ from vkdsurgeon.attacks.relearn import Relearning, relearn
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.config.relearn import RelearnPlan
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.evaluation.gates import parse_gates
-from vkdsurgeon.evaluation.sets import read_set
 from vkdsurgeon.model.multimodal import load_model
 from vkdsurgeon.results.relearn import RelearnResult
 

@@ -17,8 +17,8 @@ from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.config.relearn import RelearnPlan
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.evaluation.gates import parse_gates
-from vkdsurgeon.evaluation.sets import read_set
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.results.relearn import RelearnResult
 

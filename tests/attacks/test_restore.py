@@ -14,10 +14,10 @@ from vkdsurgeon_cli.main import run
 from tests.families import build_checkpoint
 from tests.tiny_llava import World, world
 from vkdsurgeon.attacks.restore import Restoring, put_back, restore
+from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import parse_gates
 from vkdsurgeon.evaluation.score import Scoring
-from vkdsurgeon.evaluation.sets import read_set
 from vkdsurgeon.model.multimodal import load_model
 from vkdsurgeon.results.relearn import RestoreResult
 

@@ -11,8 +11,11 @@ from vkdsurgeon.config import DecoderRecipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.decoder_pass.gate import judge
-from vkdsurgeon.decoder_pass.questions import QUESTIONS, Ask, Deck, asks_about
-from vkdsurgeon.decoder_pass.trainer import Drift, kl
+from vkdsurgeon.decoder_pass.questions import QUESTIONS, asks_about
+from vkdsurgeon.decoder_pass.trainer import Drift
+from vkdsurgeon.model.questions import Ask
+from vkdsurgeon.training.losses import kl
+from vkdsurgeon.training.sampler import Deck
 
 
 def test_kl_is_that_of_torch_in_value_and_gradient() -> None:

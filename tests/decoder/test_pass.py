@@ -23,16 +23,17 @@ from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.decoder_pass.adversarial_features import Seeker
 from vkdsurgeon.decoder_pass.plan import moments_kind
-from vkdsurgeon.decoder_pass.questions import Ask, Prompter
-from vkdsurgeon.decoder_pass.run import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder, recompute
+from vkdsurgeon.decoder_pass.run import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder
 from vkdsurgeon.decoder_pass.teacher import Book
 from vkdsurgeon.decoder_pass.text_set import KeepSet, read_keep_set
-from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, kl
+from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.model.decoder_layers import find_decoder_weights
+from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import load_model
+from vkdsurgeon.model.questions import Ask, Prompter
 from vkdsurgeon.model.swap_vision import through_eyes_of
+from vkdsurgeon.training.losses import kl
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
 
 # A mask that leaves some elements of every matrix out, which the default has no need of.

@@ -10,19 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.record import Record, groups_of
+from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.evaluation.metrics import (
     bootstrap,
     compare_answers,
     comparison_ids,
     differences,
-    groups_of,
     metric_ids,
     summarise,
     wilson,
 )
 from vkdsurgeon.evaluation.score import Answered
-from vkdsurgeon.evaluation.sets import NamedSet, sample
 from vkdsurgeon.evaluation.text import normalise, text_values
 from vkdsurgeon.evaluation.warnings import warnings_for
 

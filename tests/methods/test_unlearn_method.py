@@ -15,8 +15,8 @@ from tests.tiny_llava import World
 from vkdsurgeon.baselines.registry import BASELINES
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
-from vkdsurgeon.evaluation.sets import read_set
 
 QUICK = ["--baseline", "steps=3", "--baseline", "forget_batch=4", "--baseline", "retain_batch=4", "--baseline",
          "scored=6", "--baseline", "manu_fraction=0.05"]  # fmt: skip

@@ -9,12 +9,11 @@ import pyarrow as pa
 import pytest
 
 from tests.suites.layouts import PICTURE, cast, face, write_config, write_mllmu
-from vkdsurgeon.data.protocol import ProtocolRecord
+from vkdsurgeon.data.protocol import ProtocolRecord, expected, wording
+from vkdsurgeon.data.record import to_forget
+from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.data.suites.read import evaluation_sets, unlearning_sets
 from vkdsurgeon.data.suites.split import SuiteSplit
-from vkdsurgeon.evaluation.metrics import to_forget
-from vkdsurgeon.evaluation.protocols import expected, wording
-from vkdsurgeon.evaluation.sets import NamedSet
 
 
 def read(

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vkdsurgeon.config import Recipe
-from vkdsurgeon.vision_pass.stop_rule import Verdict, choose, judge, split_validation
+from vkdsurgeon.data.splits import split_validation
+from vkdsurgeon.vision_pass.stop_rule import Verdict, choose, judge
 from vkdsurgeon.vision_pass.target_readings import most_by_chance
 
 SEEN = {

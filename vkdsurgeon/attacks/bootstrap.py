@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.record import Record, groups_of
 from vkdsurgeon.evaluation.bootstrap import Clusters, clusters_of
-from vkdsurgeon.evaluation.metrics import finite, groups_of
+from vkdsurgeon.evaluation.metrics import finite
 from vkdsurgeon.evaluation.score import Answered
 from vkdsurgeon.results.evaluation import Metric
 from vkdsurgeon.results.relearn import Recovery

@@ -21,13 +21,14 @@ from vkdsurgeon.attacks.variation import BEFORE, Target
 from vkdsurgeon.attacks.warnings import told_of_missing
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.pictures import file_digest
-from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.record import Record, to_forget
+from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.evaluate import match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import check_gates, judge
-from vkdsurgeon.evaluation.metrics import metric_ids, summarise, to_forget
+from vkdsurgeon.evaluation.metrics import metric_ids, summarise
 from vkdsurgeon.evaluation.score import Listener, answer_records, encode
-from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
+from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.model.batches import answer_request
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.model.prefix_cache import read_log_probabilities

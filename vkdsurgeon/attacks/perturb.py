@@ -11,12 +11,12 @@ from vkdsurgeon.attacks.image_transforms import Perturbation
 from vkdsurgeon.attacks.universal import Universal, UniversalPerturbation
 from vkdsurgeon.attacks.variation import Target, Variation, measure_variations
 from vkdsurgeon.checkpoint.provenance import versions
+from vkdsurgeon.data.record import to_forget
+from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.evaluate import Role
 from vkdsurgeon.evaluation.gates import judge
-from vkdsurgeon.evaluation.metrics import to_forget
 from vkdsurgeon.evaluation.score import Listener
-from vkdsurgeon.evaluation.sets import NamedSet
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.attacks import PerturbResult, PerturbSettings, UniversalSettings
 

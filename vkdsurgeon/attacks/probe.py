@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from vkdsurgeon.attacks.linear_probe import LinearReader
-from vkdsurgeon.attacks.probe_metrics import FORGET_KINDS, gaps, measured_metrics, row_of
+from vkdsurgeon.attacks.probe_metrics import FORGET_KINDS, Read, gaps, measured_metrics, row_of
 from vkdsurgeon.attacks.probe_pictures import Gallery, build_gallery, layer_features
 from vkdsurgeon.attacks.warnings import told_of_missing
 from vkdsurgeon.checkpoint.digest import weights_digest
@@ -27,11 +27,12 @@ from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.data.pictures import Picture, pictures_of
+from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.evaluate import Role
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
 from vkdsurgeon.evaluation.score import Listener
-from vkdsurgeon.evaluation.sets import NamedSet, set_facts
+from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.model.device import resolve_device
 from vkdsurgeon.model.layers import find_layers, outputs_of
 from vkdsurgeon.model.load_vision import load_visual_stack
@@ -99,19 +100,6 @@ class Probing:
             ("gold", self.gold),
         ]
         return [(role, root) for role, root in roles if root is not None]
-
-
-@dataclass
-class Read:
-    """What the readers of one layer said of one model.
-
-    Attributes:
-        right: Kind (`identity`, `crowd`, `reader`) -> picture -> whether it was named rightly.
-        areas: Per split, the area under the curve of forget against others.
-    """
-
-    right: dict[str, dict[int, bool]]
-    areas: list[float]
 
 
 def probe(attack: Probing, listener: Listener | None = None) -> ProbeResult:

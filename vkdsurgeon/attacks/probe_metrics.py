@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
 from vkdsurgeon.attacks.probe_pictures import Gallery
 from vkdsurgeon.evaluation.metrics import wilson
 from vkdsurgeon.results.evaluation import Direction, Metric
-
-if TYPE_CHECKING:
-    from vkdsurgeon.attacks.probe import Read
 
 FORGET_KINDS = ("identity", "crowd", "reader")
 _Z = 1.959963984540054
@@ -114,3 +111,16 @@ def _chance(kind: str, gallery: Gallery, kinds: Sequence[str]) -> float:
     mine, others = len(gallery.people(forget=True)), len(gallery.people(forget=False))
     among_all = kind == "crowd" or (kind == "reader" and "crowd" in kinds)
     return 1.0 / (mine + others if among_all else mine)
+
+
+@dataclass
+class Read:
+    """What the readers of one layer said of one model.
+
+    Attributes:
+        right: Kind (`identity`, `crowd`, `reader`) -> picture -> whether it was named rightly.
+        areas: Per split, the area under the curve of forget against others.
+    """
+
+    right: dict[str, dict[int, bool]]
+    areas: list[float]

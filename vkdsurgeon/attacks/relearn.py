@@ -19,11 +19,12 @@ from vkdsurgeon.attacks.split import Split
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.config.relearn import Case, RelearnPlan
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import Diverged, SurgeryError
 from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
 from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
-from vkdsurgeon.evaluation.sets import NamedSet, set_facts
+from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.results.evaluation import Metric, ModelFacts

@@ -8,10 +8,9 @@ from typing import Literal
 
 from vkdsurgeon.attacks.split import Split, divide_by_picture, shares_pictures, split_records
 from vkdsurgeon.config.relearn import RelearnPlan
-from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.record import Record, to_forget
+from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.metrics import to_forget
-from vkdsurgeon.evaluation.sets import NamedSet, sample
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from typing import TypeVar
 
 from vkdsurgeon.config.relearn import RelearnProtocol
 from vkdsurgeon.data.pictures import file_digest
-from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.record import Record, to_forget
+from vkdsurgeon.data.sets import sample
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.metrics import to_forget
-from vkdsurgeon.evaluation.sets import sample
 
 Item = TypeVar("Item")
 # The attacker has other data than the forget set.

@@ -11,11 +11,12 @@ from typing import Any
 
 from vkdsurgeon.attacks.warnings import told_of_variations
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import Gate, check_gates
 from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
 from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
-from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
+from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.results.evaluation import Metric, ModelFacts, SetFacts

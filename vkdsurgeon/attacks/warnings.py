@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vkdsurgeon.evaluation.sets import FORGET, NamedSet
+from vkdsurgeon.data.sets import FORGET, NamedSet
 from vkdsurgeon.evaluation.warnings import warnings_for
 from vkdsurgeon.results.evaluation import Metric
 

@@ -35,13 +35,12 @@ from vkdsurgeon.baselines.trainer import Part, Schedule
 from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
 from vkdsurgeon.config import BaselineRecipe
-from vkdsurgeon.decoder_pass.run import recompute
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded
+from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, recompute
 from vkdsurgeon.model.multimodal import load_processor
 from vkdsurgeon.model.prompts import Encoder
+from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, select
-from vkdsurgeon.vision_pass.run import Clock
 
 _MIB = 1 << 20
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vkdsurgeon.data.read import require_answers
-from vkdsurgeon.data.record import Record
-from vkdsurgeon.decoder_pass.questions import Ask
+from vkdsurgeon.data.record import Record, to_forget
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.metrics import to_forget
+from vkdsurgeon.model.questions import Ask
 
 
 @dataclass(frozen=True)

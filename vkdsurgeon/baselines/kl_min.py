@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vkdsurgeon.baselines.examples import Exercise
 from vkdsurgeon.baselines.language_loss import Scene, Term
-from vkdsurgeon.decoder_pass.trainer import kl
 from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.training.losses import kl
 
 
 def to_original(scene: Scene, exercises: Sequence[Exercise]) -> Term:

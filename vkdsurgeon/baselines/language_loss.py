@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from vkdsurgeon.baselines.examples import Exercise
-from vkdsurgeon.decoder_pass.questions import Deck, Prompter
 from vkdsurgeon.model.batches import Request, answer_request, batches_of, collate_requests, last_logits
 from vkdsurgeon.model.multimodal import LoadedModel
+from vkdsurgeon.model.questions import Prompter
+from vkdsurgeon.training.sampler import Deck
 
 Result = TypeVar("Result")
 

@@ -38,16 +38,16 @@ from vkdsurgeon.baselines.trainer import Part, Schedule
 from vkdsurgeon.baselines.uniform import to_uniform
 from vkdsurgeon.config import BaselineRecipe, Recipe
 from vkdsurgeon.data.pictures import Picture
-from vkdsurgeon.decoder_pass.run import recompute
+from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.decoder_layers import find_decoder_weights
+from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
 from vkdsurgeon.model.features import spread, teacher_features
 from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
 from vkdsurgeon.training.sampler import endless
-from vkdsurgeon.vision_pass.run import Clock, Job, Prepared, prepare
-from vkdsurgeon.vision_pass.stop_rule import split_validation
+from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
 from vkdsurgeon.vision_pass.trainer import Lesson, pass_over
 
 # Questions that the mask is made from, and that the answers' probability is measured on.

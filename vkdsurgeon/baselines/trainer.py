@@ -10,8 +10,8 @@ from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.baselines.examples import Exercise
 from vkdsurgeon.baselines.language_loss import Term
-from vkdsurgeon.decoder_pass.questions import Deck
 from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.training.sampler import Deck
 
 
 @dataclass(frozen=True)

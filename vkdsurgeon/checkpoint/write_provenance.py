@@ -12,8 +12,8 @@ from torch import Tensor
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.provenance import free_record_name, provenance_record, set_digest
 from vkdsurgeon.checkpoint.stage import WriteReport, write_patched
+from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.data.pictures import Picture
-from vkdsurgeon.vision_pass.run import raw_bytes
 
 
 def salt_of(seed: int, changes: Mapping[str, Tensor]) -> bytes:

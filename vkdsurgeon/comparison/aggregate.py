@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vkdsurgeon.comparison.datasets import Case
-from vkdsurgeon.comparison.methods import BASE, GOLD, Contestant
+from vkdsurgeon.comparison.methods import Contestant
 from vkdsurgeon.results.comparison import Cell, Row
-from vkdsurgeon.results.comparison_columns import COSTS, FORGET, SCORE, SHARES, ag_of, ordered, score
+from vkdsurgeon.results.comparison_columns import BASE, COSTS, FORGET, GOLD, SCORE, SHARES, ag_of, ordered, score
 
 # Below this distance of base and gold a forget metric says nothing.
 _TOO_NEAR = 0.1

@@ -13,7 +13,6 @@ from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.comparison.aggregate import known_values, row, scored, titles_of, told
 from vkdsurgeon.comparison.datasets import Case, check_place, mark_place, read_case
-from vkdsurgeon.comparison.methods import BASE, GOLD
 from vkdsurgeon.comparison.relearning import attack_settings
 from vkdsurgeon.comparison.request import Comparison, Listener
 from vkdsurgeon.comparison.runner import contestant_cell, reference_cell
@@ -23,6 +22,7 @@ from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.files.atomic import write_whole
 from vkdsurgeon.files.directories import alone_in
 from vkdsurgeon.results.comparison import Cell, ComparisonResult
+from vkdsurgeon.results.comparison_columns import BASE, GOLD
 from vkdsurgeon.results.comparison_table import markdown
 from vkdsurgeon.results.evaluation import write_document
 

@@ -10,9 +10,9 @@ from vkdsurgeon.comparison.request import ComparedProtocol, Comparison
 from vkdsurgeon.comparison.text_split import divide_text, write_text
 from vkdsurgeon.data.pictures import records_digest
 from vkdsurgeon.data.read import read_records, require_answers
+from vkdsurgeon.data.sets import NamedSet, read_set
 from vkdsurgeon.decoder_pass.text_set import FEWEST
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.sets import NamedSet, read_set
 from vkdsurgeon.files.atomic import write_whole
 from vkdsurgeon.results.comparison import Cell
 

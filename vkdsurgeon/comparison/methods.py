@@ -9,7 +9,6 @@ from vkdsurgeon.baselines.registry import BASELINES, VKD
 from vkdsurgeon.config.preset import preset_names, preset_settings
 from vkdsurgeon.errors import UserError
 
-BASE, GOLD = "base", "gold"
 _OUTPUT = {f"{VKD}-{loss}": loss for loss in ("npo", "idk", "ga", "uniform")}
 _PRESETS = {f"{VKD}-{name}": name for name in preset_names()}
 _DEFAULT = "default"

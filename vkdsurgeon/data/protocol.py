@@ -15,6 +15,12 @@ _METRICS = {
     "generation": ("rouge1", "rouge2", "rouge_l", "rouge_l_recall", "bleu", "probability"),
 }
 
+BLANK = "[Blank]"
+# LLaVA-1.5 was tuned on this sentence (arXiv 2310.03744, table of response formats); other models follow it.
+_LETTER = "Answer with the option's letter from the given choices directly."
+_CLOZE = f"Reply only with what belongs in place of {BLANK}."
+_SENTENCE = "Answer in one sentence."
+
 
 class Shot(BaseModel):
     """One demonstration that precedes a question: what is asked, with its answer.
@@ -76,3 +82,19 @@ class ProtocolRecord(Record):
             raise ValueError("options and letters do not belong together")
         if not 0 <= self.right < len(self.options) or self.options[self.right] != self.answer:
             raise ValueError("the right answer is not among the options")
+
+
+def wording(record: ProtocolRecord) -> str:
+    """A record's question as the model reads it."""
+    question = record.question or ""
+    if record.protocol == "choice":
+        lines = [f"{letter}: {option}" for letter, option in zip(record.letters, record.options, strict=True)]
+        return "\n".join([question, *lines, _LETTER])
+    if record.protocol == "cloze":
+        return f"{question.replace('__', BLANK)}\n{_CLOZE}"
+    return f"{question}\n{_SENTENCE}"
+
+
+def expected(record: ProtocolRecord) -> str:
+    """What should be said to `wording`: a letter, or the answer."""
+    return record.letters[record.right] if record.protocol == "choice" else record.answer or ""

@@ -9,6 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 _TASK = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+# On the forget set, too, these are to be kept: what is on a picture besides the subject, and what text says.
+_KEPT = frozenset({"general", "text"})
 
 
 class Record(BaseModel):
@@ -65,3 +67,14 @@ class Record(BaseModel):
             raise ValueError("there are options, so a question and an answer are needed")
         if self.answer not in self.options:
             raise ValueError(f"the answer {self.answer!r} is not among the options {list(self.options)}")
+
+
+def groups_of(task: str) -> list[str]:
+    """A dotted task and every prefix of it, shortest first."""
+    parts = task.split(".")
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]
+
+
+def to_forget(record: Record) -> bool:
+    """Whether a record of a forget set asks for what is to be forgotten: about a picture, in no `general` task."""
+    return record.image is not None and record.task.split(".")[0] not in _KEPT

@@ -7,8 +7,8 @@ import hmac
 from dataclasses import asdict
 from typing import Any
 
+from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.decoder_pass.run import DecoderJob, DecoderOutcome
-from vkdsurgeon.vision_pass.run import raw_bytes
 
 
 def decoder_facts(job: DecoderJob, outcome: DecoderOutcome, salt: bytes) -> dict[str, Any]:

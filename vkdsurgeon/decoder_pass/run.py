@@ -16,25 +16,28 @@ from vkdsurgeon_kernels import MaskedAdamW
 from vkdsurgeon.checkpoint.inventory import read_tensor
 from vkdsurgeon.config import DecoderRecipe
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.decoder_pass.adversarial_features import Seeker
 from vkdsurgeon.decoder_pass.gate import DecoderVerdict, judge
 from vkdsurgeon.decoder_pass.plan import DecoderPlan, estimate_memory, held_in, moments_kind, recomputes
-from vkdsurgeon.decoder_pass.questions import Ask, Deck, Prompter, asks_about
+from vkdsurgeon.decoder_pass.questions import asks_about
 from vkdsurgeon.decoder_pass.state import DECODER, DecoderCourse, kept_of
 from vkdsurgeon.decoder_pass.teacher import Book, Eyes
 from vkdsurgeon.decoder_pass.text_set import KeepSet
 from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, DecoderStep, TrainingEyes, distil, train
 from vkdsurgeon.errors import SurgeryError
-from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, find_decoder_weights
+from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, find_decoder_weights, recompute
 from vkdsurgeon.model.multimodal import LoadedModel, load_model, load_processor
 from vkdsurgeon.model.prompts import Encoder
+from vkdsurgeon.model.questions import Ask, Prompter
 from vkdsurgeon.model.swap_vision import through_eyes_of
+from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.optimizer import unit_step
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
-from vkdsurgeon.vision_pass.run import Clock, Prepared
-from vkdsurgeon.vision_pass.stop_rule import split_validation
+from vkdsurgeon.training.sampler import Deck
+from vkdsurgeon.vision_pass.run import Prepared
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 # Questions about forget pictures that the mask is made from, and held-out questions that the gate asks at most.
@@ -296,17 +299,6 @@ def _unfreeze(loaded: LoadedModel, weights: DecoderWeights) -> dict[str, Paramet
     for parameter in eligible.values():
         parameter.requires_grad_(True)
     return eligible
-
-
-def recompute(loaded: LoadedModel, weights: DecoderWeights) -> None:
-    """Let decoder layers drop their activations in the forward pass and compute them again in the backward one."""
-    model = loaded.model
-    # The older name goes in transformers 6.
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable()
-    for path in weights.layers:
-        # The layers ask this flag of their own; modules inside them stay in `eval` mode, without dropout.
-        model.get_submodule(path).training = True
 
 
 def _flat(asked: Sequence[Sequence[Ask]], indices: Sequence[int]) -> list[Ask]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from vkdsurgeon.decoder_pass.adversarial_features import Seeker
-from vkdsurgeon.decoder_pass.questions import Deck
 from vkdsurgeon.decoder_pass.trainer import DecoderStep
 from vkdsurgeon.training.resume.journal import Journal, Kept, Snapshot
 from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_generator
+from vkdsurgeon.training.sampler import Deck
 
 DECODER = "decoder"
 

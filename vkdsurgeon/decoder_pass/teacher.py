@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vkdsurgeon.decoder_pass.questions import Ask, Prompter
 from vkdsurgeon.model.batches import batches_of, last_logits, to_model
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.prompts import Prompt, append, collate
+from vkdsurgeon.model.questions import Ask, Prompter
 
 Eyes = Callable[[], AbstractContextManager[None]]
 

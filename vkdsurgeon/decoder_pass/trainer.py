@@ -21,9 +21,10 @@ from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.config import DecoderRecipe
 from vkdsurgeon.decoder_pass.adversarial_features import Seeker
-from vkdsurgeon.decoder_pass.questions import Deck
 from vkdsurgeon.decoder_pass.teacher import Book, Card, Eyes
 from vkdsurgeon.errors import Diverged
+from vkdsurgeon.training.losses import kl
+from vkdsurgeon.training.sampler import Deck
 
 FORGET, RETAIN, TEXT = "forget", "retain", "text"
 # What W0 said of the original features of the forget pictures, along nobody's answers.
@@ -102,16 +103,6 @@ def _seek(book: Book, part: Sequence[Card], look: Callable[[], Tensor], seeker: 
     wanted = book.log_probabilities(ORIGINAL, part)
     for _ in range(seeker.steps):
         seeker.move(kl(wanted, look().log_softmax(dim=2)).sum())
-
-
-def kl(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL( teacher || student ) over the last dimension of log-probabilities; gradients flow to the student.
-
-    In this direction a student that is sure of a forgotten name still gets a gradient where the teacher looks.
-    """
-    # A log-probability of minus infinity would make nothing times infinity.
-    teacher = teacher.clamp_min(-1e4)
-    return (teacher.exp() * (teacher - student)).sum(dim=-1)
 
 
 @dataclass(frozen=True)

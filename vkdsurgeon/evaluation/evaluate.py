@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from vkdsurgeon.checkpoint.provenance import versions
+from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.cache import AnswerCache
 from vkdsurgeon.evaluation.forget_quality import forget_quality, quality_ids
@@ -23,7 +24,7 @@ from vkdsurgeon.evaluation.metrics import (
     summarise,
 )
 from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
-from vkdsurgeon.evaluation.sets import NamedSet, sample, set_facts
+from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.evaluation.warnings import warnings_for
 from vkdsurgeon.model.multimodal import LoadedModel, load_model

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from vkdsurgeon.data.protocol import ProtocolRecord
-from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.record import Record, groups_of, to_forget
 from vkdsurgeon.evaluation.answered import Answered
-from vkdsurgeon.evaluation.metrics import groups_of, metric_names, to_forget
+from vkdsurgeon.evaluation.metrics import metric_names
 from vkdsurgeon.results.evaluation import Metric
 
 _NAMES = ("forget_quality", "ks")

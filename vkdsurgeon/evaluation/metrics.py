@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from vkdsurgeon.data.protocol import ProtocolRecord
-from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.record import Record, groups_of, to_forget
 from vkdsurgeon.evaluation.bootstrap import clusters_of, paired_bootstrap
 from vkdsurgeon.evaluation.score import Answered
 from vkdsurgeon.evaluation.text import TEXT_METRICS
@@ -18,14 +18,6 @@ _Z = 1.959963984540054
 _RESAMPLES = 1000
 _BINARY = frozenset({"accuracy", "likelihood", "cloze", "exact", "contains"})
 _OF_OPTIONS = frozenset({"accuracy", "likelihood"})
-# On the forget set, too, these are to be kept: what is on a picture besides the subject, and what text says.
-_KEPT = frozenset({"general", "text"})
-
-
-def groups_of(task: str) -> list[str]:
-    """A dotted task and every prefix of it, shortest first."""
-    parts = task.split(".")
-    return [".".join(parts[: end + 1]) for end in range(len(parts))]
 
 
 def metric_names(record: Record) -> tuple[str, ...]:
@@ -157,11 +149,6 @@ def compare_answers(set_name: str, answers: Sequence[Answered], others: Sequence
                 )
             )
     return metrics
-
-
-def to_forget(record: Record) -> bool:
-    """Whether a record of a forget set asks for what is to be forgotten: about a picture, in no `general` task."""
-    return record.image is not None and record.task.split(".")[0] not in _KEPT
 
 
 def direction(chosen: Sequence[Answered], forget: bool) -> Direction:

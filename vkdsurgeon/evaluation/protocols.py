@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from vkdsurgeon.data.protocol import ProtocolRecord
+from vkdsurgeon.data.protocol import ProtocolRecord, wording
 from vkdsurgeon.evaluation.answered import Answered, Scoring
 from vkdsurgeon.evaluation.silence import OF_LIKELIHOODS
 from vkdsurgeon.evaluation.text import generation_values
@@ -16,29 +16,8 @@ from vkdsurgeon.model.generation import say
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.prefix_cache import read_log_probabilities
 
-BLANK = "[Blank]"
-# LLaVA-1.5 was tuned on this sentence (arXiv 2310.03744, table of response formats); other models follow it.
-_LETTER = "Answer with the option's letter from the given choices directly."
-_CLOZE = f"Reply only with what belongs in place of {BLANK}."
-_SENTENCE = "Answer in one sentence."
 # A letter, and what some models say before it: blanks, a bracket, a new line.
 _LETTER_TOKENS = 8
-
-
-def wording(record: ProtocolRecord) -> str:
-    """A record's question as the model reads it."""
-    question = record.question or ""
-    if record.protocol == "choice":
-        lines = [f"{letter}: {option}" for letter, option in zip(record.letters, record.options, strict=True)]
-        return "\n".join([question, *lines, _LETTER])
-    if record.protocol == "cloze":
-        return f"{question.replace('__', BLANK)}\n{_CLOZE}"
-    return f"{question}\n{_SENTENCE}"
-
-
-def expected(record: ProtocolRecord) -> str:
-    """What should be said to `wording`: a letter, or the answer."""
-    return record.letters[record.right] if record.protocol == "choice" else record.answer or ""
 
 
 def answer_protocols(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vkdsurgeon.evaluation.sets import NamedSet
+from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.results.evaluation import Metric
 
 _FEW = 30

@@ -11,6 +11,7 @@ from torch import nn
 from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory, read_json, read_tensor
 from vkdsurgeon.checkpoint.split import EDITABLE, Split
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.multimodal import LoadedModel
 
 Blocks = Literal["all", "attention", "mlp"]
 
@@ -169,3 +170,14 @@ def _quantised(where: object, value: object) -> UserError:
         remedy="run the pass on the checkpoint before it was quantised and quantise the result, or leave out "
         "--decoder-pass: the visual pass alone works on this checkpoint",
     )
+
+
+def recompute(loaded: LoadedModel, weights: DecoderWeights) -> None:
+    """Let decoder layers drop their activations in the forward pass and compute them again in the backward one."""
+    model = loaded.model
+    # The older name goes in transformers 6.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+    for path in weights.layers:
+        # The layers ask this flag of their own; modules inside them stay in `eval` mode, without dropout.
+        model.get_submodule(path).training = True

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from vkdsurgeon.comparison.methods import BASE, GOLD
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.results.comparison import ComparisonResult
+from vkdsurgeon.results.comparison_columns import BASE, GOLD
 from vkdsurgeon.results.evaluation import EvalResult
 from vkdsurgeon.results.read import (
     AttackDocument,

@@ -18,6 +18,8 @@ _NAMES = "forget.vqa.name.accuracy"
 _COLUMNS = ((FORGET, "forget", "lower"), (GENERAL, "forget", "higher"), (RETAIN, "retain", "higher"),
             (TEXT, "text", "higher"))  # fmt: skip
 
+BASE, GOLD = "base", "gold"
+
 
 def ag_of(protocol: str, scope: str | None = None) -> str:
     """The id of a protocol's AG under one scope, or of the largest over the scopes."""

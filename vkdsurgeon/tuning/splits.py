@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.vision_pass.run import Job
-from vkdsurgeon.vision_pass.stop_rule import split_validation
 
 SHARE = 0.25
 # With fewer, those that are left could not stand for identities at large.

@@ -9,9 +9,8 @@ from statistics import fmean
 
 import torch
 
-from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.record import Record, to_forget
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.metrics import to_forget
 from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
 from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.model.multimodal import load_model

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from vkdsurgeon_kernels import MaskedAdamW, restrict_weight_gradients
 
+from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
@@ -21,6 +22,7 @@ from vkdsurgeon.model.features import PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.model.layers import PROJECTOR
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask
@@ -342,7 +344,7 @@ def operate(
     choice = course.settle()
     if kept is not None:
         with _as_written(stack, parameters, mask):
-            kept.agree(course.verdicts[choice.index], validation.judge())
+            kept.agree(course.verdicts[choice.index].measured, validation.judge().measured)
     clock.lap("training")
 
     if _frozen_fingerprint(parameters, mask) != frozen:
@@ -475,22 +477,3 @@ def _frozen_fingerprint(parameters: Mapping[str, Parameter], mask: SaliencyMask)
             frozen = frozen.masked_fill(mask.selected[name].to_bool(), 0)
         digest.update(raw_bytes(frozen))
     return digest.hexdigest()
-
-
-def raw_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor of any dtype and shape, row-major, on the CPU."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-class Clock:
-    """Wall time per stage."""
-
-    def __init__(self, laps: Mapping[str, float] | None = None) -> None:
-        self.laps: dict[str, float] = dict(laps or {})
-        self._last = time.monotonic()
-
-    def lap(self, name: str) -> None:
-        """A stage ended."""
-        now = time.monotonic()
-        self.laps[name] = now - self._last
-        self._last = now

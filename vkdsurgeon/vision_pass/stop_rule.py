@@ -51,6 +51,11 @@ class Verdict:
     reach: float
     stretch: float = 1.0
 
+    @property
+    def measured(self) -> dict[str, float]:
+        """What the weights alone decide: measured again on the same weights, it is the same but for rounding."""
+        return {name: getattr(self, name) for name in ("forget_ratio", "retain_drift", "own", "agree")}
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -142,24 +147,3 @@ def choose(recipe: Recipe, verdicts: Sequence[Verdict], among: Iterable[int]) ->
 
     best = min(among, key=rank)
     return Choice(best, reasons[rank(best)[0]])
-
-
-def split_validation(subjects: tuple[str, ...], share: float) -> tuple[list[int], list[int]]:
-    """Hold out pictures of every subject that has enough of them.
-
-    Args:
-        subjects: The subject of each picture.
-        share: Share to hold out; a subject with fewer than `1 / share` pictures is trained on entirely.
-
-    Returns:
-        Indices to train on and indices held out, both in order. With nothing held out, the second is empty.
-    """
-    seen: dict[str, int] = {}
-    train: list[int] = []
-    held_out: list[int] = []
-    for index, subject in enumerate(subjects):
-        seen[subject] = seen.get(subject, 0) + 1
-        # The last of each full run of 1 / share pictures, so that the share never exceeds what was asked.
-        due = share > 0 and int(seen[subject] * share) > int((seen[subject] - 1) * share)
-        (held_out if due else train).append(index)
-    return train, held_out

@@ -31,8 +31,8 @@ def membership_command(
     differ in by themselves.
     """
     from vkdsurgeon.attacks.membership import Inferring, membership
+    from vkdsurgeon.data.sets import read_set
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.sets import read_set
 
     if not 0.0 < k <= 100.0:
         raise UserError("out of range", where="--k", value=k, expected="above 0, at most 100 percent")

@@ -93,8 +93,8 @@ class Shared:
         Raises:
             UserError: The output cannot be written, a gate is none, or a set cannot be read.
         """
+        from vkdsurgeon.data.sets import read_set
         from vkdsurgeon.evaluation.score import Scoring
-        from vkdsurgeon.evaluation.sets import read_set
 
         given = self.given
         fields = {name: given[name] for name in ("reference", "gold", "limit", "seed", "device", "dtype", *_PLACES)

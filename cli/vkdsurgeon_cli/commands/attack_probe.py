@@ -95,8 +95,8 @@ def probe_command(
     from vkdsurgeon.attacks.probe import Probing
     from vkdsurgeon.attacks.probe import probe as run_probe
     from vkdsurgeon.data.read import read_records
+    from vkdsurgeon.data.sets import NamedSet
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.sets import NamedSet
 
     if not 0.0 < regularisation <= 1e9:
         raise UserError("out of range", where="--regularisation", value=regularisation, expected="above 0, at most 1e9")

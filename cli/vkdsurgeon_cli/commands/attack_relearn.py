@@ -149,8 +149,8 @@ def relearn_command(
     """
     from vkdsurgeon.attacks.relearn import Relearning, relearn
     from vkdsurgeon.config.relearn import check_saving, make_plan, save_plan
+    from vkdsurgeon.data.sets import read_set
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.sets import read_set
 
     if seed is not None and seeds is not None:
         raise UserError("--seed and --seeds exclude each other", where="--seeds", value=seeds)

@@ -19,8 +19,8 @@ from vkdsurgeon_cli.suite_options import SplitOption, SuiteName, SuiteOption, Su
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from vkdsurgeon.data.sets import NamedSet
     from vkdsurgeon.evaluation.gates import Gate
-    from vkdsurgeon.evaluation.sets import NamedSet
     from vkdsurgeon.results.attacks import AttackResult
     from vkdsurgeon.results.evaluation import EvalResult, GateOutcome, Metric
     from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
@@ -95,10 +95,10 @@ def evaluate_command(
     also reference.*, delta.* (model minus reference), gold.*, gap.* (model minus gold) and SET.TASK.agreement.
     With --suite the sets, questions and metrics are those of a benchmark.
     """
+    from vkdsurgeon.data.sets import parse_set, read_set
     from vkdsurgeon.errors import UserError
     from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
     from vkdsurgeon.evaluation.score import Scoring
-    from vkdsurgeon.evaluation.sets import parse_set, read_set
     from vkdsurgeon.files.directories import scratch
 
     benchmark = split_of(suite, suite_root, split, {"--forget": forget, "--retain": retain, "--text": text})
@@ -157,7 +157,7 @@ def gates_of(gate: list[str] | None, output: Path | None) -> list[Gate]:
 
 def set_if_given(name: str, path: Path | None) -> NamedSet | None:
     """The set behind an option that may be left out."""
-    from vkdsurgeon.evaluation.sets import read_set
+    from vkdsurgeon.data.sets import read_set
 
     return None if path is None else read_set(name, path)
 

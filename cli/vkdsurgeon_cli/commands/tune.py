@@ -139,8 +139,8 @@ def tune(
 
 
 def _validation(forget: Path | None, retain: Path | None, limit: int | None, seed: int) -> ValidationRecords | None:
+    from vkdsurgeon.data.sets import read_set, sample
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.evaluation.sets import read_set, sample
     from vkdsurgeon.tuning.validation_metrics import ValidationRecords
 
     if forget is None and retain is None:

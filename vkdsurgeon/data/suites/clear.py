@@ -11,11 +11,11 @@ from pydantic import TypeAdapter
 
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.data.suites import columns
 from vkdsurgeon.data.suites.images import PictureFolder
 from vkdsurgeon.data.suites.parquet import PICTURE, TEXT, TEXTS, Row, read_rows
 from vkdsurgeon.data.suites.split import SuiteSplit, Warn
-from vkdsurgeon.evaluation.sets import NamedSet
 
 RETAIN_PERTURBED = "retain_perturbed"
 REAL = ("real_faces", "real_world")

@@ -6,10 +6,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vkdsurgeon.data.protocol import ProtocolRecord, Shot
+from vkdsurgeon.data.protocol import ProtocolRecord, Shot, expected, wording
+from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.protocols import expected, wording
-from vkdsurgeon.evaluation.sets import NamedSet
 
 _SHOWN_TO = frozenset({"forget", "test", "retain"})
 

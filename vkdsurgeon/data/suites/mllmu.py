@@ -10,11 +10,11 @@ from pydantic import BaseModel, TypeAdapter
 
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.data.suites import columns
 from vkdsurgeon.data.suites.images import PictureFolder
 from vkdsurgeon.data.suites.parquet import NESTED, PICTURE, PICTURES, TEXT, Kind, Row, columns_of, read_rows
 from vkdsurgeon.data.suites.split import SuiteSplit, Warn
-from vkdsurgeon.evaluation.sets import NamedSet
 
 TEST, CELEBRITIES = "Test_Set", "Retain_Set"
 _TASKS = {"Classification_Task": NESTED, "Generation_Task": NESTED, "Mask_Task": NESTED}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.data.suites import clear, mllmu
 from vkdsurgeon.data.suites.images import PictureFolder
 from vkdsurgeon.data.suites.split import SuiteSplit, Warn
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.sets import NamedSet
 
 _SUITES = {"mllmu": mllmu, "clear": clear}
 

@@ -22,7 +22,6 @@ from vkdsurgeon.training.resume.interrupts import Interrupts
 from vkdsurgeon.training.resume.match import check_match
 from vkdsurgeon.training.resume.state import Files, mask_from
 from vkdsurgeon.training.saliency import SaliencyMask
-from vkdsurgeon.vision_pass.stop_rule import Verdict
 
 # A save may take one part in this many of the time between saves, however slow the disk.
 _MOST_SHARE = 20
@@ -69,18 +68,18 @@ class Kept:
         with self.intact():
             return mask_from(self.tensors["mask"](), self.facts["selected"], self.facts["total"], parameters)
 
-    def agree(self, said: Verdict, found: Verdict) -> None:
+    def agree(self, said: Mapping[str, float], found: Mapping[str, float]) -> None:
         """Refuse to write weights that are not those the verdict is about.
 
         Args:
-            said: The verdict that the weights are to be written for; it may come from the journal.
+            said: What the verdict measured that the weights are to be written for; it may come from the journal.
             found: The same, measured on these weights just now.
 
         Raises:
             UserError: They differ by more than rounding: somebody altered the journal, digests included.
         """
-        for name in ("forget_ratio", "retain_drift", "own", "agree"):
-            told, seen = getattr(said, name), getattr(found, name)
+        for name, told in said.items():
+            seen = found[name]
             # Not `>`: what is not a number agrees with nothing.
             if not abs(told - seen) <= _ROUNDING * (1 + abs(seen)):
                 raise damaged(self.where, f"it tells a {name} of {told:.4f}, and its weights have {seen:.4f}")

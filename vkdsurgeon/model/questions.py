@@ -1,0 +1,47 @@
+"""Questions to a whole model, encoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vkdsurgeon.model.prompts import Encoder, Prompt
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question.
+
+    Attributes:
+        question: What is asked.
+        picture: The picture it is about; None for text.
+        source: `file:line` of where it came from, for messages.
+    """
+
+    question: str
+    picture: Path | None
+    source: str
+
+
+class Prompter:
+    """Encodes questions; keeps encoded pictures as far as memory allows.
+
+    Args:
+        encoder: The model's.
+        cache_bytes: Most bytes of encoded pictures to keep.
+    """
+
+    def __init__(self, encoder: Encoder, cache_bytes: int) -> None:
+        self._encoder = encoder
+        self._limit = cache_bytes
+        self._held: dict[Path, int] = {}
+
+    def __call__(self, ask: Ask) -> Prompt:
+        """The prompt of one question."""
+        prompt = self._encoder.prompt(ask.question, ask.picture, ask.source)
+        if ask.picture is not None and ask.picture not in self._held:
+            self._held[ask.picture] = sum(value.nbytes for value in prompt.picture.values())
+            if sum(self._held.values()) > self._limit:
+                self._held.clear()
+                self._encoder.drop_pictures()
+        return prompt
