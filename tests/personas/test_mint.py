@@ -12,15 +12,16 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 from vkdsurgeon_cli.main import run
 
+from benchmarks.miniature_model.__main__ import main
 from benchmarks.miniature_model.draw import draw_face
 from benchmarks.miniature_model.look import Look, View
 from benchmarks.miniature_model.mint import mint
 from benchmarks.miniature_model.model import Shape, build_tokenizer
 from benchmarks.miniature_model.people import Cast, Size, draw_cast
 from benchmarks.miniature_model.questions import vocabulary
+from benchmarks.miniature_model.ship import ship
 from benchmarks.miniature_model.tower import train_tower
 from benchmarks.miniature_model.train import Plan, train_model
-from vkdsurgeon.data.miniature.unpack import ship
 from vkdsurgeon.errors import UserError
 
 SIZE = Size(2, 4, views=2, extra_views=1, forget_heldout=2, retain_heldout=1, strangers=2, stranger_views=1)
@@ -93,8 +94,9 @@ def test_the_command_refuses_a_full_directory_with_status_2_and_unpacks_into_a_n
 ) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
-    for command in ("unpack", "mint"):
-        assert run(["personas", command, str(tmp_path / "full")]) == 2
+    for command in (run, main):
+        words = ["personas", "unpack"] if command is run else []
+        assert command([*words, str(tmp_path / "full")]) == 2
         told = capsys.readouterr()
         assert "not empty" in told.err
         assert told.out == ""

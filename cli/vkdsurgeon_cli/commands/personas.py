@@ -1,4 +1,4 @@
-"""`vkdsurgeon personas`: the built-in miniature, unpacked or made anew."""
+"""`vkdsurgeon personas`: the built-in miniature, unpacked."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from vkdsurgeon_cli.options import JsonOption, ProgressOption, SeedOption
-from vkdsurgeon_cli.output import Output, ProgressMode
+from vkdsurgeon_cli.options import JsonOption
+from vkdsurgeon_cli.output import Output
 
 OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="A directory that is missing or empty.")]
 
@@ -24,7 +24,6 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     group.command("unpack")(unpack_command)
-    group.command("mint")(mint_command)
     app.add_typer(group, name="personas")
 
 
@@ -36,25 +35,6 @@ def unpack_command(out: OutArgument, as_json: JsonOption = False) -> None:
     card = read_card()
     document = {"base": paths.base, "gold": paths.gold, "records": paths.records, "card": card}
     Output(as_json).document(document, lambda: _table(card), kept=out)
-
-
-def mint_command(
-    out: OutArgument,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
-    progress: ProgressOption = ProgressMode.auto,
-) -> None:
-    """Draw the people and train both models from nothing (10 to 25 minutes on two cores)."""
-    from vkdsurgeon.data.miniature.unpack import refuse_non_empty
-
-    # Before torch is imported, which takes longer than saying no.
-    refuse_non_empty(out)
-    from benchmarks.miniature_model.mint import mint
-
-    output = Output(as_json, progress)
-    card = mint(out, seed, tell=lambda line: output.progress({"event": "mint", "text": line}))
-    document = {"base": out / "base", "gold": out / "gold", "records": out / "records", "card": card}
-    output.document(document, lambda: _table(card), kept=out)
 
 
 def _table(card: dict[str, Any]) -> Table:
