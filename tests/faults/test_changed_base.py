@@ -12,8 +12,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.checkpoint.conftest import edit_json, leftovers
-from tests.journal.runs import RECIPE, Ear, Place, asked, go, place
 from tests.tiny_llava import build
+from tests.training.resume.runs import RECIPE, Ear, Place, asked, go, place
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model import multimodal as models

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import vkdsurgeon.training.resume.files
-from tests.journal.runs import DECODER, RECIPE, Ear, Place, asked, files, go, journal, stop
+from tests.training.resume.runs import DECODER, RECIPE, Ear, Place, asked, files, go, journal, stop
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import SLACK_BYTES
 from vkdsurgeon.errors import SurgeryError, UserError

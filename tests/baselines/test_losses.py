@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tests.methods.conftest import Stage
+from tests.baselines.conftest import Stage
 from vkdsurgeon.baselines.grad_ascent import ascent
 from vkdsurgeon.baselines.kl_min import to_original
 from vkdsurgeon.baselines.language_loss import cross_entropy

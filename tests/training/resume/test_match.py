@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import vkdsurgeon.checkpoint.provenance
 import vkdsurgeon.pipeline.fingerprint
-from tests.journal.runs import DECODER, RECIPE, Ear, Place, asked, files, go, stop
+from tests.training.resume.runs import DECODER, RECIPE, Ear, Place, asked, files, go, stop
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.pipeline.run import Request
 from vkdsurgeon.training.resume.files import Folder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.suites.layouts import write_clear, write_mllmu
+from tests.data.suites.layouts import write_clear, write_mllmu
 from vkdsurgeon.data.miniature.unpack import MiniaturePaths, unpack
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.journal.runs import DECODER, RECIPE, Place, asked, files, go, place
+from tests.training.resume.runs import DECODER, RECIPE, Place, asked, files, go, place
 
 
 @pytest.fixture(scope="session")

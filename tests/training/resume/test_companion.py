@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import write_set
-from tests.journal.runs import RECIPE
+from tests.training.resume.runs import RECIPE
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.training.resume.journal import Journal

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import Parameter
 
+from tests.baselines.conftest import Stage
 from tests.families import FAMILIES, build_checkpoint
-from tests.methods.conftest import Stage
 from vkdsurgeon.baselines.language_loss import cross_entropy
 from vkdsurgeon.baselines.manu import Moments, counted, neuron_scores, top_neurons
 from vkdsurgeon.baselines.mmunlearner import fisher, fisher_mask

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.journal.runs import DECODER, RECIPE, Ear, Place, asked, files, go, journal, stop
+from tests.training.resume.runs import DECODER, RECIPE, Ear, Place, asked, files, go, journal, stop
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.vision_pass.stop_rule import Verdict, choose, judge
 

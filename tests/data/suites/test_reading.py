@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.suites.layouts import PICTURE, cast, face, write_config, write_mllmu
+from tests.data.suites.layouts import PICTURE, cast, face, write_config, write_mllmu
 from vkdsurgeon.data.protocol import ProtocolRecord, expected, wording
 from vkdsurgeon.data.record import to_forget
 from vkdsurgeon.data.sets import NamedSet

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from vkdsurgeon_cli.main import run
 
-from tests.suites.layouts import MLLMU, write_config
+from tests.data.suites.layouts import MLLMU, write_config
 from vkdsurgeon.data.suites.read import evaluation_sets, unlearning_sets
 from vkdsurgeon.data.suites.split import SuiteSplit
 from vkdsurgeon.errors import UserError

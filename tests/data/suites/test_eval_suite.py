@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from vkdsurgeon_cli.main import run
 
-from tests.suites.layouts import cast
+from tests.data.suites.layouts import cast
 from vkdsurgeon.data.miniature.unpack import MiniaturePaths
 from vkdsurgeon.results.evaluation import EvalResult
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.journal.runs import RECIPE, Ear, Place, asked, files, go, journal, stop
+from tests.training.resume.runs import RECIPE, Ear, Place, asked, files, go, journal, stop
 from vkdsurgeon.errors import UserError
 
 MET = RECIPE.model_copy(update={"forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 9.0})

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unlearning.test_surgery import QUICK, moved, pictures, run
+from tests.vision_pass.test_run import QUICK, moved, pictures, run
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.features import FeatureStore, teacher_features

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.journal.runs import DECODER, RECIPE, Ear, Killed, Place, asked, files, go, killed
+from tests.training.resume.runs import DECODER, RECIPE, Ear, Killed, Place, asked, files, go, killed
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.training.resume.files import Folder
 from vkdsurgeon.training.resume.journal import Journal

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from vkdsurgeon_cli.main import run
 
-from tests.journal.runs import Place, files, journal
+from tests.training.resume.runs import Place, files, journal
 
 STEPS = 40
 SLOWLY = ["--progress", "jsonl", "--resume", "--checkpoint-minutes", "0"]
