@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
-from vkdsurgeon_kernels import feature_distillation, fused_linear_distillation, target_power
+from vkdsurgeon_kernels import feature_distillation, target_power
 from vkdsurgeon_kernels.distillation.formula import distillation_loss
 
 from benchmarks.kernels.harness import Case, Provider
@@ -19,7 +19,6 @@ REQUIRED = {"cpu": {"eager": 6.0, "compiled naive": 1.2}, "cuda": {"eager": 5.0,
 TINY = [(2, 9, 16)] * 2
 SUM = {"nmse": 1.0, "cosine": 1.0}
 SIZES = {"cpu": [(4, 577, 1024)] * 4, "cuda": [(16, 577, 1024)] * 4}
-LINEAR = {"cpu": (4, 576, 1024, 4096), "cuda": (32, 576, 1024, 4096)}
 # Shapes, distance, dtype, whether the targets' power is known, whether the ratios of the issue are required.
 CASES: dict[str, list[tuple[str, list[tuple[int, int, int]], Mapping[str, float], torch.dtype, bool, bool]]] = {
     device: [
@@ -108,51 +107,3 @@ def test_loss_and_gradient(compare, device: torch.device, size: str, number: int
         3 * dtype.itemsize * elements, REQUIRED[device.type] if judged else {},
     )  # fmt: skip
     compare(case, {name: _provider(loss, works, terms) for name, loss in losses.items()})
-
-
-def test_last_linear_layer(compare, device: torch.device, size: str):
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    batch, tokens, inner, width = (3, 9, 8, 16) if size == "tiny" else LINEAR[device.type]
-    generator = torch.Generator(device).manual_seed(0)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, device=device).to(dtype)
-
-    inputs = [draw(batch, tokens, inner).requires_grad_() for _ in range(ROTATED)]
-    targets = [draw(batch, tokens, width) for _ in range(ROTATED)]
-    layer = [(draw(width, inner) / inner**0.5).requires_grad_(), draw(width).requires_grad_()]
-    moving = [inputs[0], *layer]
-
-    def provider(loss: Callable[[Tensor, Tensor], Tensor]) -> Provider:
-        def run(number: int) -> None:
-            x = inputs[number % ROTATED]
-            for tensor in (x, *layer):
-                tensor.grad = None
-            loss(x, targets[number % ROTATED]).backward()
-
-        def verify() -> None:
-            run(0)
-            exact = [tensor.detach().double().requires_grad_() for tensor in moving]
-            output = torch.nn.functional.linear(*exact)
-            distillation_loss([output], [targets[0].double()], [{"nmse": 1.0}]).sum().backward()
-            for tensor, truth in zip(moving, exact, strict=True):
-                error = (tensor.grad.double() - truth.grad).norm() / truth.grad.norm()
-                assert error < 16 * torch.finfo(dtype).eps, f"relative error {error}"
-
-        return Provider(run, verify)
-
-    def naive(x: Tensor, target: Tensor) -> Tensor:
-        return distillation_loss([torch.nn.functional.linear(x, *layer)], [target], [{"nmse": 1.0}]).sum()
-
-    providers = {
-        "ours": provider(lambda x, target: fused_linear_distillation(x, *layer, target)),
-        "linear, then ours": provider(
-            lambda x, target: feature_distillation(torch.nn.functional.linear(x, *layer), target).sum()
-        ),
-        "eager": provider(naive),
-        "compiled naive": provider(torch.compile(naive, dynamic=False)),
-    }
-    elements = 2 * batch * tokens * inner + batch * tokens * width + 2 * width * inner
-    name = f"last linear layer {inner} to {width}, nmse, {str(dtype).removeprefix('torch.')}"
-    shape = [[batch, tokens, inner], [width, inner]]
-    compare(Case("distillation", name, shape, dtype, dtype.itemsize * elements), providers)

@@ -6,7 +6,7 @@ mask. Which implementation runs is decided by device and workload (`backend.choo
 
 from vkdsurgeon_kernels.backend import Choice, choose, implementations
 from vkdsurgeon_kernels.bitmask import BitMask
-from vkdsurgeon_kernels.distillation import DISTANCES, feature_distillation, fused_linear_distillation, target_power
+from vkdsurgeon_kernels.distillation import DISTANCES, feature_distillation, target_power
 from vkdsurgeon_kernels.masked_adamw import MaskedAdamW, restrict_weight_gradients
 from vkdsurgeon_kernels.saliency import accumulate_scores, combine_scores, select_top_fraction
 
@@ -19,7 +19,6 @@ __all__ = [
     "choose",
     "combine_scores",
     "feature_distillation",
-    "fused_linear_distillation",
     "implementations",
     "restrict_weight_gradients",
     "select_top_fraction",

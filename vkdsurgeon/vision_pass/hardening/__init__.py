@@ -1,1 +1,1 @@
-"""Forgetting that is harder to undo: simulated attacks, identity heads, flat minima, projected updates."""
+"""Forgetting that is harder to undo: simulated attacks and identity heads."""
