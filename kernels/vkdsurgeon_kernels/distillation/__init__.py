@@ -1,5 +1,5 @@
 """Feature distillation: how far a student's visual tokens are from their targets, and which way to go."""
 
-from vkdsurgeon_kernels.distillation.face import DISTANCES, feature_distillation, target_power
+from vkdsurgeon_kernels.distillation.functional import DISTANCES, feature_distillation, target_power
 
 __all__ = ["DISTANCES", "feature_distillation", "target_power"]

@@ -14,7 +14,7 @@ from vkdsurgeon_kernels.saliency import compiled, histogram, reference
 
 
 def _accumulate(score: Tensor, gradient: Tensor, squared: bool, implementation: str) -> None:
-    """Add |gradient| or its square to a score, in place; see `face.accumulate_scores`."""
+    """Add |gradient| or its square to a score, in place; see `functional.accumulate_scores`."""
     if score.numel() == 0:
         return
     choice = choose("saliency_scores", score.device, score.numel(), implementation)

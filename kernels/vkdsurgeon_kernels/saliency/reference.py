@@ -12,7 +12,7 @@ from vkdsurgeon_kernels.saliency import values
 
 
 def accumulate(score: Tensor, gradient: Tensor, squared: bool) -> None:
-    """Add |gradient| or its square to a score, in place; see `face.accumulate_scores`."""
+    """Add |gradient| or its square to a score, in place; see `functional.accumulate_scores`."""
     wide = gradient.to(torch.float32)
     if squared:
         score.addcmul_(wide, wide)

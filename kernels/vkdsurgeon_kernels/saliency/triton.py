@@ -93,7 +93,7 @@ def write_words_kernel(
 
 
 def accumulate(score: Tensor, gradient: Tensor, squared: bool) -> None:
-    """Add |gradient| or its square to a score, [n] both, in place; see `face.accumulate_scores`."""
+    """Add |gradient| or its square to a score, [n] both, in place; see `functional.accumulate_scores`."""
     n = score.numel()
     accumulate_kernel[(triton.cdiv(n, _BLOCK),)](
         score, gradient, n, SQUARED=squared, BLOCK=_BLOCK, num_warps=_WARPS, **LAUNCH_OPTIONS
