@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vkdsurgeon.model.features import FeatureStore, PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.tuning.identity_classifier import IdentityReader
+from vkdsurgeon.tuning.identity_certainty import IdentityCertainty
 from vkdsurgeon.tuning.relearning_proxy import Attacker
 
 
@@ -62,7 +62,7 @@ class Yardstick:
         self._originals = forget
         self._teacher = [look(stack, pictures, self._layers, micro_batch, budget_bytes) for pictures in measured]
         self._readers = {
-            layer: IdentityReader(
+            layer: IdentityCertainty(
                 forget.all(layer),
                 reference[0].subjects,
                 keep.all(layer),

@@ -18,7 +18,7 @@ from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.files.directories import scratch
 from vkdsurgeon.pipeline.run import Listener as SetListener
 from vkdsurgeon.pipeline.run import Request, assemble
-from vkdsurgeon.tuning.identity_classifier import SURE
+from vkdsurgeon.tuning.identity_certainty import SURE
 from vkdsurgeon.tuning.objective import FORGET, OBJECTIVES, RETAIN, ROBUST, Measured, Workbench
 from vkdsurgeon.tuning.output import write
 from vkdsurgeon.tuning.pick import FORGET_RATE, Rule

@@ -160,16 +160,20 @@ class IdentityReader:
 
     Args:
         model: The teacher's features.
-        subjects: Subjects of the model, which are read.
+        subjects: The subjects that are read.
+        means: Subject -> centroid, where they are not all of the model's.
     """
 
-    def __init__(self, model: IdentityModel, subjects: Sequence[str]) -> None:
+    def __init__(
+        self, model: IdentityModel, subjects: Sequence[str], means: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.subjects = tuple(subjects)
         self._index = {subject: index for index, subject in enumerate(subjects)}
-        means = torch.stack([model.means[subject] for subject in subjects]).float()
-        weights = model.whitened(means)
-        self._pooled = means.shape[1] == 1
-        self._bias = -0.5 * (weights * means).sum(dim=(1, 2))
+        chosen = torch.stack([(means or model.means)[subject] for subject in subjects]).float()
+        weights = model.whitened(chosen)
+        self._pooled = chosen.shape[1] == 1
+        # What is common to all subjects drops out of every comparison, so what is left is linear in the features.
+        self._bias = -0.5 * (weights * chosen).sum(dim=(1, 2))
         self._weights = weights.flatten(1)
 
     def to(self, device: torch.device) -> IdentityReader:
@@ -192,6 +196,14 @@ class IdentityReader:
         Args:
             features: [B, N, D].
         """
+        return self.scores(features).argmax(dim=1).cpu()
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Minus half the squared distance to each subject, up to what all subjects share; float32 [B, subjects].
+
+        Args:
+            features: [B, N, D].
+        """
         values = features.to(self._weights.device).float()
         values = values.mean(dim=1) if self._pooled else values.flatten(1)
-        return (values @ self._weights.T + self._bias).argmax(dim=1).cpu()
+        return values @ self._weights.T + self._bias

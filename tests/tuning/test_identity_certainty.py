@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vkdsurgeon.tuning.identity_classifier import SURE, IdentityReader
+from vkdsurgeon.tuning.identity_certainty import SURE, IdentityCertainty
 
 TOKENS, WIDTH, VIEWS = 3, 40, 4
 GENERATOR = torch.Generator().manual_seed(0)
@@ -20,14 +20,14 @@ def pictures(subject: int, count: int) -> list[Tensor]:
     return list(5.0 + IDENTITIES[subject] + views + noise)
 
 
-def reader() -> tuple[IdentityReader, list[Tensor]]:
+def reader() -> tuple[IdentityCertainty, list[Tensor]]:
     forget = [picture for subject in range(2) for picture in pictures(subject, 6)]
     keep = [picture for subject in range(2, 12) for picture in pictures(subject, 6)]
     measured = [picture for subject in range(2) for picture in pictures(subject, 4)]
     labels = [name for name in FORGOTTEN for _ in range(6)]
     others = [f"other {subject}" for subject in range(2, 12) for _ in range(6)]
     truth = [name for name in FORGOTTEN for _ in range(4)]
-    return IdentityReader(forget, labels, keep, others, measured, truth), measured
+    return IdentityCertainty(forget, labels, keep, others, measured, truth), measured
 
 
 def test_it_is_as_sure_of_the_original_as_it_was_set_to_be():
@@ -76,13 +76,13 @@ def test_views_that_move_are_told_and_identities_that_move_are_not():
 def test_no_views_are_known_without_a_second_picture_of_anybody():
     singles = [pictures(subject, 1)[0] for subject in range(2, 12)]
     own = pictures(0, 4)
-    found = IdentityReader(own, ["one"] * 4, singles, [f"{i}" for i in range(10)], own, ["one"] * 4)
+    found = IdentityCertainty(own, ["one"] * 4, singles, [f"{i}" for i in range(10)], own, ["one"] * 4)
     assert found.view_drift(own, own) is None
 
 
 def test_pictures_with_other_numbers_of_tokens_are_read_by_their_means():
     ragged = [value[: 1 + index % TOKENS] for index, value in enumerate(pictures(0, 6))]
     keep = [value[: 1 + index % TOKENS] for index, value in enumerate(pictures(3, 6) + pictures(4, 6))]
-    found = IdentityReader(ragged, ["one"] * 6, keep, ["a"] * 6 + ["b"] * 6, ragged, ["one"] * 6)
+    found = IdentityCertainty(ragged, ["one"] * 6, keep, ["a"] * 6 + ["b"] * 6, ragged, ["one"] * 6)
     assert found.certainty(ragged) > 0.9
     assert found.certainty(keep[:6]) < 0.5

@@ -1,4 +1,4 @@
-"""A fixed reader of identity: who is it, by the teacher's centroids?
+"""How surely features are read as the right subject, by the teacher's centroids.
 
 It stands in for the language model, which reads the features it was trained on and stays as it is. Other than the
 forget loss, it does not depend on what a recipe distils towards, so recipes with different targets compare.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vkdsurgeon.vision_pass.identity_classifier import IdentityModel
+from vkdsurgeon.vision_pass.identity_classifier import IdentityModel, IdentityReader
 from vkdsurgeon.vision_pass.targets.identity_shift import centroids
 
 # What the reader is to give the right subject on the original features of the held-out pictures.
@@ -21,7 +21,7 @@ _MOST_OTHERS = 64
 _TEMPERATURES = 601
 
 
-class IdentityReader:
+class IdentityCertainty:
     """Nearest centroid as a probability, at one layer.
 
         p(s | h) = softmax_s( -|h - c_s|^2 / tau )
@@ -54,17 +54,11 @@ class IdentityReader:
         others = centroids(keep, keep_subjects, per_token=self._per_token)
         self.model = IdentityModel(keep, list(keep_subjects), others)
         step = max(1, -(-len(others) // _MOST_OTHERS))
-        chosen = torch.stack([*own.values(), *list(others.values())[::step]])
-        weighed = self.model.whitened(chosen)
-        # What is common to all subjects drops out of the softmax, so what is left is linear in h.
-        self._weights = 2 * weighed.flatten(1)
-        self._bias = -(weighed * chosen).sum(dim=(1, 2))
-        self._index = {name: index for index, name in enumerate(own)}
-        self._labels = torch.tensor([self._index[name] for name in measured_subjects])
-        self._tau = 1.0
-        scores = self._scores(measured)
-        self._tau = _temperature(scores, self._labels)
-        self.identities = len(chosen)
+        known = own | {name: others[name] for name in list(others)[::step] if name not in own}
+        self._reader = IdentityReader(self.model, list(known), known)
+        self._labels = self._reader.indices(measured_subjects)
+        self._temperature = _temperature(self._scores(measured), self._labels)
+        self.identities = len(known)
 
     def certainty(self, features: Sequence[Tensor]) -> float:
         """The probability of the right subject, mean over the pictures to measure on.
@@ -72,7 +66,7 @@ class IdentityReader:
         Args:
             features: The student's features [N, D] of those pictures, in their order.
         """
-        chances = torch.softmax(self._scores(features) / self._tau, dim=1)
+        chances = torch.softmax(self._scores(features) / self._temperature, dim=1)
         return float(chances[torch.arange(len(self._labels)), self._labels].mean())
 
     def view_drift(self, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> float | None:
@@ -89,7 +83,7 @@ class IdentityReader:
         return float((along.square().sum(dim=(1, 2)) / power).mean())
 
     def _scores(self, features: Sequence[Tensor]) -> Tensor:
-        return torch.stack([self._weights @ self._row(value).flatten() + self._bias for value in features])
+        return torch.cat([self._reader.scores(value.unsqueeze(0)) for value in features])
 
     def _row(self, value: Tensor) -> Tensor:
         """[N, D], or [1, D] where pictures differ in N."""
