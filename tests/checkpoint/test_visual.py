@@ -27,7 +27,7 @@ import json, os, sys
 import torch
 from pathlib import Path
 from typing import Any
-from vkdsurgeon.model import load_visual_stack
+from vkdsurgeon.model.load_vision import load_visual_stack
 
 def read_so_far():
     return int(dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())["rchar"])
