@@ -24,7 +24,7 @@ from vkdsurgeon.config import load_recipe
 from vkdsurgeon.config.preset import preset_names
 from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.pipeline.run import Request
-from vkdsurgeon.tuning.pick import parse_rule
+from vkdsurgeon.tuning.pick import rule_named
 from vkdsurgeon.tuning.result import Attempt, TuneResult
 from vkdsurgeon.tuning.space import DEFAULT
 from vkdsurgeon.tuning.tune import TuneRequest, tune
@@ -58,7 +58,7 @@ def find(place: Path, work: Path, arguments: argparse.Namespace) -> TuneResult:
         device=torch.device("cpu"),
         dtype=torch.float32,
     )
-    rule = parse_rule(arguments.pick, rates=False)
+    rule = rule_named(arguments.pick, rates=False)
     return tune(
         TuneRequest(unlearn, work, DEFAULT, arguments.trials, arguments.minutes, resume=True, rule=rule), Told()
     )

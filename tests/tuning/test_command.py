@@ -18,6 +18,7 @@ from vkdsurgeon_cli.main import run
 from tests.tuning.conftest import QUICK
 from vkdsurgeon.config import dump_recipe, load_recipe
 from vkdsurgeon.pipeline.run import Request
+from vkdsurgeon.tuning.pick import RULES, Rule
 from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.result import Attempt, TuneResult
 from vkdsurgeon.tuning.space import load_space
@@ -130,7 +131,13 @@ def test_a_search_from_start_to_unlearning(
     assert str(sets["forget"].parent) not in told
 
 
-def test_going_on_and_refusing_to(llava: Path, sets: dict[str, Path], place: Path, capsys: pytest.CaptureFixture[str]):
+def test_going_on_and_refusing_to(
+    llava: Path,
+    sets: dict[str, Path],
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
     assert run(words(llava, sets, place, "--trials", 1)) == 0
     assert "start recipe" in capsys.readouterr().out
     journal = (place / "out" / "journal.jsonl").read_bytes()
@@ -151,12 +158,12 @@ def test_going_on_and_refusing_to(llava: Path, sets: dict[str, Path], place: Pat
     # A process that was killed while it wrote leaves half a line.
     with (place / "out" / "journal.jsonl").open("ab") as file:
         file.write(b'{"op_code": 4, "wor')
-    rule = "min forget where retain<=-1"
-    assert run(words(llava, sets, place, "--trials", 2, "--resume", "--pick", rule, "--json")) == 3
+    monkeypatch.setitem(RULES, "forget", Rule("forget", "forget", no_worse=("unheard of",)))
+    assert run(words(llava, sets, place, "--trials", 2, "--resume", "--pick", "forget", "--json")) == 3
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert len(result["trials"]) == 2
-    assert result["pick"] == {"rule": rule, "satisfied": False, "trial": None, "file": None}
+    assert result["pick"] == {"rule": "forget", "satisfied": False, "trial": None, "file": None}
     assert "satisfies it" in captured.err
     assert (place / "out" / "tune.json").is_file()
     assert not (place / "out" / "picked.yaml").exists()

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.tuning.objective import OBJECTIVES
-from vkdsurgeon.tuning.pick import RULES, Candidate, parse_rule
+from vkdsurgeon.tuning.pick import RULES, Candidate, Rule, rule_named
 from vkdsurgeon.tuning.result import Attempt, dominates, pareto_front
 from vkdsurgeon.tuning.tune import _bounds
 
 SHARES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])
+RATES = ("forget_rate", "retain_rate", "general_rate")
 VALUES = st.fixed_dictionaries(dict.fromkeys(OBJECTIVES, SHARES))
 
 
@@ -47,26 +48,37 @@ def test_failed_trials_are_on_no_front():
 def test_a_named_rule_is_always_satisfied_and_never_worse_than_the_start(values: list[dict[str, float]], name: str):
     tried = attempts(values)
     front = [each.candidate for each in pareto_front(tried)]
-    taken = parse_rule(name, rates=False).pick(front, values[0])
+    taken = rule_named(name, rates=False).pick(front, values[0])
     assert taken is not None
     assert taken.values[name] <= values[0][name]
     guarded = {"forget": ["retain"], "retain": ["forget"], "robust": ["forget", "retain"]}[name]
     assert all(taken.values[other] <= values[0][other] for other in guarded)
 
 
-def test_a_rule_minimises_within_its_conditions():
+def test_a_rule_takes_the_best_of_what_loses_nothing():
     front = candidates((0.0, 0.5, 0.9), (0.2, 0.02, 0.8), (0.3, 0.01, 0.1))
-    pick = parse_rule("min forget where retain<=0.02 and robust < 0.9", rates=False).pick
-    assert pick(front, {}).trial == 1
-    assert parse_rule("max robust where retain<=0.02", rates=False).pick(front, {}).trial == 1
-    assert parse_rule("min forget where retain<=0.001", rates=False).pick(front, {}) is None
-    assert parse_rule("min seconds", rates=False).pick(candidates((1, 1, 1), seconds=3.0), {}).trial == 0
+    start = {"forget": 0.25, "retain": 0.02, "robust": 0.9}
+    assert RULES["forget"].pick(front, start).trial == 1
+    assert RULES["retain"].pick(front, start).trial == 1
+    assert RULES["retain"].pick(front, {**start, "forget": 0.3}).trial == 2
+    assert RULES["robust"].pick(front, start).trial == 1
+    assert RULES["forget"].pick(front, {**start, "retain": 0.001}) is None
+    assert RULES["forget"].pick(front, {}) is None, "a start recipe that failed compares with nothing"
+
+
+def test_of_the_rates_of_what_is_kept_more_is_better():
+    values = ((0.1, 0.9, 0.7), (0.1, 0.8, 0.9), (0.1, 0.9, 0.8), (0.3, 0.9, 0.9))
+    front = [
+        Candidate(number, dict.fromkeys(OBJECTIVES, 0.5) | dict(zip(RATES, each, strict=True)))
+        for number, each in enumerate(values)
+    ]
+    assert RULES["general"].pick(front, dict(zip(RATES, (0.1, 0.9, 0.5), strict=True))).trial == 2
 
 
 def test_the_knee_is_near_the_best_of_all():
     front = candidates((0.0, 1.0, 1.0), (0.1, 0.1, 0.1), (1.0, 0.0, 0.0))
-    assert parse_rule("knee", rates=False).pick(front, {}).trial == 1
-    assert parse_rule("knee", rates=False).pick(candidates((0.5, 0.5, 0.5)), {}).trial == 0
+    assert RULES["knee"].pick(front, {}).trial == 1
+    assert RULES["knee"].pick(candidates((0.5, 0.5, 0.5)), {}).trial == 0
 
 
 def test_runs_that_met_the_stop_rule_go_first():
@@ -74,26 +86,22 @@ def test_runs_that_met_the_stop_rule_go_first():
         Candidate(number, {**dict.fromkeys(OBJECTIVES, value), "stop_rule": rule})
         for number, value, rule in ((0, 0.2, 1.0), (1, 0.1, 0.0))
     )
-    assert parse_rule("min forget", rates=False).pick([met, unmet], {}).trial == 0
-    assert parse_rule("min forget where stop_rule>=0", rates=False).pick([met, unmet], {}).trial == 1
-    assert parse_rule("min forget where forget<0.2", rates=False).pick([met, unmet], {}).trial == 1
+    least = Rule("least", "forget")
+    assert least.pick([met, unmet], {}).trial == 0
+    assert least.pick([unmet], {}).trial == 1
 
 
-@pytest.mark.parametrize(
-    "text", ["", "best", "min", "min forget where", "min forget if retain<1", "min forget where a"]
-)
-def test_other_sentences_are_refused(text: str):
+@pytest.mark.parametrize("text", ["", "best", "min forget where retain<=0.02"])
+def test_other_names_are_refused(text: str):
     with pytest.raises(UserError, match="not a rule") as caught:
-        parse_rule(text, rates=False)
+        rule_named(text, rates=False)
     assert all(name in str(caught.value) for name in RULES)
 
 
-def test_unknown_names_are_told_with_the_known_ones():
-    with pytest.raises(UserError, match="did you mean retain"):
-        parse_rule("min forget where retian<=1", rates=False)
+def test_a_rule_on_answers_needs_answers():
     with pytest.raises(UserError, match="--validation-forget"):
-        parse_rule("min forget where retain_rate>=0.9", rates=False)
-    assert parse_rule("min forget where retain_rate>=0.9", rates=True).conditions == (("retain_rate", ">=", 0.9),)
+        rule_named("general", rates=False)
+    assert rule_named("general", rates=True) is RULES["general"]
 
 
 def test_below_chance_is_no_better_than_chance():

@@ -152,7 +152,7 @@ def _conclude(
         untouched=untouched,
         attempts=attempts,
         front=front,
-        rule=None if request.rule is None else request.rule.text,
+        rule=None if request.rule is None else request.rule.name,
         picked=None if chosen is None else attempts[chosen.trial],
         warnings=tuple(warnings),
         seconds=time.monotonic() - started,
@@ -160,7 +160,7 @@ def _conclude(
 
 
 def _bounds(default: Attempt, objectives: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """What `default` means in a rule: the start recipe's values, but never less than what anybody would guess."""
+    """What a member must not be worse than: the start recipe's values, but never less than what anybody would guess."""
     if default.reason is not None:
         return {}
     # Below chance nothing is left to read, and less of it is no better.

@@ -60,8 +60,8 @@ def tune(
         str | None,
         typer.Option(
             "--pick",
-            help="Write one member of the front as picked.yaml: knee, forget, retain, robust, or a rule such as "
-            '"min forget where retain<=0.02". Status 3 when none satisfies it.',
+            help="Write one member of the front as picked.yaml: knee, forget, retain, robust, or with validation "
+            "records general. Status 3 when none satisfies it.",
         ),
     ] = None,
     validation_forget: Annotated[
@@ -97,7 +97,7 @@ def tune(
     from vkdsurgeon.errors import GateFailed, UserError
     from vkdsurgeon.model.device import resolve_device, resolve_dtype
     from vkdsurgeon.pipeline.run import Request
-    from vkdsurgeon.tuning.pick import parse_rule
+    from vkdsurgeon.tuning.pick import rule_named
     from vkdsurgeon.tuning.space import load_space
     from vkdsurgeon.tuning.tune import TuneRequest
     from vkdsurgeon.tuning.tune import tune as run
@@ -125,7 +125,7 @@ def tune(
         trials=trials,
         minutes=minutes,
         resume=resume,
-        rule=None if pick is None else parse_rule(pick, rates=validation is not None),
+        rule=None if pick is None else rule_named(pick, rates=validation is not None),
         validation=validation,
     )
     try:
