@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vkdsurgeon.data.read import read_records, require_answers, require_pictures
+from vkdsurgeon.data.read import read_records, require_answers
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 
@@ -223,11 +223,8 @@ def test_what_does_not_exist_and_what_holds_no_pictures(folder: Path) -> None:
 
 def test_requirements_name_the_first_record_that_misses_them(folder: Path) -> None:
     records = read_records(write(folder, FLAT, {"question": "q"}), role="retain")
-    with pytest.raises(UserError, match=r":2: a record of the retain set has no picture"):
-        require_pictures(records, role="retain")
     with pytest.raises(UserError, match=r":2: a record of the retain set has no answer"):
         require_answers(records, role="retain")
-    require_pictures(records[:1], role="retain")
     require_answers(records[:1], role="retain")
 
 

@@ -54,17 +54,6 @@ def read_records(path: Path, *, role: str, default_task: str = "vqa") -> list[Re
     return records
 
 
-def require_pictures(records: Sequence[Record], *, role: str) -> None:
-    """Refuse a set in which some record has no picture.
-
-    Raises:
-        UserError: Naming the first such record.
-    """
-    for record in records:
-        if record.image is None:
-            raise UserError(f"a record of the {role} set has no picture", where=record.source)
-
-
 def require_answers(records: Sequence[Record], *, role: str) -> None:
     """Refuse a set in which some record has no question or no answer, so that nothing can be measured on it.
 
