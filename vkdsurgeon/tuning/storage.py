@@ -13,11 +13,12 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.directories import alone_in
+from vkdsurgeon.training.resume.interrupts import Interrupts
 from vkdsurgeon.tuning.objective import OBJECTIVES
 
 FILE = "journal.jsonl"
@@ -27,6 +28,27 @@ _STUDY = "tune"
 _FIRST = {"op_code": 0, "study_name": _STUDY, "directions": [1] * len(OBJECTIVES)}
 _HEAD = b'{"op_code":0,"worker_id":"'
 _MOST_BYTES = 1 << 20
+
+
+class _WholeEntries(JournalFileOpenLock):
+    """Nobody else is at work on the journal (`alone_in`), so there is nothing to lock, but an entry is written whole.
+
+    The lock files of optuna do not survive Ctrl-C: taken between two of their steps, it ends as an error about a file
+    of theirs, or leaves one that the next access waits for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._waiting = Interrupts()
+
+    def acquire(self) -> bool:
+        """Let Ctrl-C wait."""
+        self._waiting = Interrupts().__enter__()
+        return True
+
+    def release(self) -> None:
+        """Let it come."""
+        self._waiting.__exit__(None, None, None)
 
 
 def check_folder(folder: Path, resume: bool, model: Path) -> None:
@@ -116,7 +138,7 @@ def _load(path: Path) -> optuna.Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(str(path))),
+                storage=JournalStorage(JournalFileBackend(str(path), lock_obj=_WholeEntries(path))),
                 study_name=_STUDY,
                 directions=["minimize"] * len(OBJECTIVES),
                 load_if_exists=True,
