@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.splits import split_validation
+from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
 from vkdsurgeon.vision_pass.stop_rule import Verdict, choose, judge
-from vkdsurgeon.vision_pass.target_readings import most_by_chance
 
 SEEN = {
     "forget_ratio": 0.1,

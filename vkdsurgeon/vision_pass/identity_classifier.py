@@ -28,12 +28,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
 # The Gram matrix of so many images takes milliseconds to decompose; more of them change the directions little.
 _MOST_IMAGES = 1024
 # Eigenvalues below this share of the largest are rounding.
 _LEAST_POWER = 1e-8
+# How often a guesser may be called a knower.
+_SIGNIFICANCE = 0.05
 
 
 class IdentityModel:
@@ -207,3 +210,11 @@ class IdentityReader:
         values = features.to(self._weights.device).float()
         values = values.mean(dim=1) if self._pooled else values.flatten(1)
         return values @ self._weights.T + self._bias
+
+
+def most_by_chance(images: int, chance: float) -> int:
+    """The most right readings that guessing explains: more than these are significantly above chance, at 5 %.
+
+    The smallest k with P(X <= k) at least 0.95 for X ~ Binomial(images, chance); 0 without images.
+    """
+    return int(binom.ppf(1 - _SIGNIFICANCE, images, chance)) if images else 0

@@ -15,7 +15,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore, PictureSet, TeacherPass, spread, teacher_features
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import feature_loss
-from vkdsurgeon.vision_pass.identity_classifier import IdentityReader
+from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
 from vkdsurgeon.vision_pass.target_readings import TargetReading, read_targets
 from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, ForgetTargets, TargetContext
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
@@ -36,14 +36,14 @@ class Lessons:
         retain: The retain lesson.
         targets: What the strategy made.
         readings: What the forget targets read as, by layer.
-        readers: Read subjects off features, by layer.
+        spaces: How subjects are read off features, by layer.
     """
 
     forget: Lesson
     retain: Lesson
     targets: ForgetTargets
     readings: dict[str, TargetReading]
-    readers: dict[str, IdentityReader]
+    spaces: dict[str, IdentitySpace]
 
     @property
     def both(self) -> tuple[Lesson, Lesson]:
@@ -125,8 +125,6 @@ def make_lessons(
         keep_subjects=keep.subjects,
         forget_known=forgetting.known,
         keep_known=keeping.known,
-        forget_held_out=forgetting.held_out,
-        keep_held_out=keeping.held_out[:: max(1, -(-len(keeping.held_out) // _LOOKED_AT))],
         generator=generator,
         altered=lambda alter: teacher_features(
             stack, PictureSet(stack, forget.pictures, 0, alter=alter), layers, recipe.micro_batch, budget
@@ -135,18 +133,16 @@ def make_lessons(
         if forget_teacher is None
         else partial(forget_teacher.features, forget.pictures, layers, recipe.micro_batch, budget),
         empty=partial(FeatureStore, budget),
+        forget_digests=[picture.digest for picture in forget.pictures],
+        keep_digests=[picture.digest for picture in keep.pictures],
+        device=stack.device,
     )
     targets = FORGET_TARGETS[recipe.forget_target](context)
-    readers = {layer: context.reader(layer).to(stack.device) for layer in layers}
-    subjects = [forget.subjects[index] for index in forgetting.known]
+    spaces = {layer: context.spaces(layer)[0] for layer in layers}
+    for space in spaces.values():
+        space.reader.to(stack.device)
     readings = targets.readings or {
-        layer: read_targets(
-            readers[layer],
-            _some(own, layer, forgetting.known),
-            _some(targets.features, layer, forgetting.known),
-            subjects,
-        )
-        for layer in layers
+        layer: read_targets(space, partial(_target, targets, layer)) for layer, space in spaces.items()
     }
     check_targets(recipe, readings)
     return Lessons(
@@ -179,13 +175,12 @@ def make_lessons(
         ),
         targets=targets,
         readings=readings,
-        readers=readers,
+        spaces=spaces,
     )
 
 
-def _some(store: FeatureStore, layer: str, indices: Sequence[int]) -> list[Tensor]:
-    everything = store.all(layer)
-    return [everything[index] for index in indices]
+def _target(targets: ForgetTargets, layer: str, image: Image) -> Tensor:
+    return targets.features.all(layer)[image[1]]
 
 
 def check_targets(recipe: Recipe, readings: dict[str, TargetReading]) -> None:

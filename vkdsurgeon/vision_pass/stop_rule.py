@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vkdsurgeon.config import Recipe
-from vkdsurgeon.vision_pass.target_readings import most_by_chance
+from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
 
 # Where the teacher itself reads nobody, this share of the way to the targets is asked for instead.
 _WAY = 0.8

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import binom
 from torch import Tensor
 
-from vkdsurgeon.vision_pass.identity_classifier import IdentityReader
-
-# How often a guesser may be called a knower.
-_SIGNIFICANCE = 0.05
+from vkdsurgeon.vision_pass.identity_classifier import IdentityReader, most_by_chance
+from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
 
 
 @dataclass(frozen=True)
@@ -27,6 +24,7 @@ class TargetReading:
         still: Forgotten subjects whose targets read as themselves more often than chance.
         trust: Most that a mean's images had to be counted for, `targets.shifts`; 1 where the plain rule sufficed.
         stretch: Farthest that a subject had to be moved, in ways to its nobody.
+        at: Where identities were moved: at token positions, or at the tokens where the subject shows.
     """
 
     images: int
@@ -36,25 +34,7 @@ class TargetReading:
     still: int
     trust: float = 1.0
     stretch: float = 1.0
-
-
-def most_by_chance(images: int, chance: float) -> int:
-    """The most right readings that guessing explains: more than these are significantly above chance, at 5 %.
-
-    The smallest k with P(X <= k) at least 0.95 for X ~ Binomial(images, chance); 0 without images.
-    """
-    return int(binom.ppf(1 - _SIGNIFICANCE, images, chance)) if images else 0
-
-
-def own_readings(reader: IdentityReader, features: Sequence[Tensor], subjects: Sequence[str]) -> Tensor:
-    """Which of the images read as their own subject, bool [B].
-
-    Args:
-        reader: Knows the subjects.
-        features: One [N, D] per image.
-        subjects: The subject of each image.
-    """
-    return read_all(reader, features) == reader.indices(subjects)
+    at: str = ""
 
 
 def read_all(reader: IdentityReader, features: Sequence[Tensor]) -> Tensor:
@@ -64,26 +44,27 @@ def read_all(reader: IdentityReader, features: Sequence[Tensor]) -> Tensor:
     return torch.cat([reader.read(value.unsqueeze(0)) for value in features])
 
 
-def read_targets(
-    reader: IdentityReader, originals: Sequence[Tensor], targets: Sequence[Tensor], subjects: Sequence[str]
-) -> TargetReading:
-    """What targets read as.
+def read_targets(space: IdentitySpace, targets: Callable[[Image], Tensor]) -> TargetReading:
+    """What the targets of the known forget images read as, to readers that were not made from these images.
 
     Args:
-        reader: Knows the subjects.
-        originals: The teacher's features [N, D] of the forget images.
-        targets: Their targets.
-        subjects: The subject of each.
+        space: How identities are read.
+        targets: The target [N, D] of a forget image.
     """
-    own = own_readings(reader, targets, subjects)
+    places = range(space.known.forgotten)
+    subjects = space.known.subjects[: space.known.forgotten]
+    images = space.known.images[: space.known.forgotten]
+    own = space.own(places, [space.pooled(image, targets(image)) for image in images])
+    before = space.own(places, space.rows[: space.known.forgotten])
     still = 0
     for subject in dict.fromkeys(subjects):
         mine = torch.tensor([each == subject for each in subjects])
-        still += int(own[mine].sum()) > most_by_chance(int(mine.sum()), reader.chance)
+        still += int(own[mine].sum()) > most_by_chance(int(mine.sum()), space.reader.chance)
     return TargetReading(
         images=len(subjects),
         own=int(own.sum()),
-        original=int(own_readings(reader, originals, subjects).sum()),
-        subjects=len(reader.subjects),
+        original=int(before.sum()),
+        subjects=len(space.reader.subjects),
         still=still,
+        at=space.name,
     )

@@ -52,7 +52,9 @@ class Validation:
     def __post_init__(self) -> None:
         for lesson in self.lessons.both:
             self._originals[lesson.name] = {
-                layer: self._read(layer, [self._teacher(lesson, layer, [index])[0] for index in lesson.held_out])
+                layer: self._read(
+                    lesson, layer, [self._teacher(lesson, layer, [index])[0] for index in lesson.held_out]
+                )
                 for layer in self.recipe.layers
             }
 
@@ -62,10 +64,10 @@ class Validation:
         seen = self._features(forget, forget.held_out)
         own = base = 0
         for layer in self.recipe.layers:
-            reader = self.lessons.readers[layer]
+            reader = self.lessons.spaces[layer].reader
             whose = reader.indices([forget.pictures.subjects[index] for index in forget.held_out])
             before = self._originals["forget"][layer] == whose
-            after = self._read(layer, seen[layer]) == whose
+            after = self._read(forget, layer, seen[layer]) == whose
             # Where several layers feed the language model, the one that tells most counts.
             if (count := int((before & after).sum())) >= own:
                 own, base = count, int(before.sum())
@@ -83,7 +85,7 @@ class Validation:
             held_out=(forget.apart, retain.apart),
             own=own,
             base_own=base,
-            subjects=len(self.lessons.readers[self._last].subjects),
+            subjects=len(self.lessons.spaces[self._last].reader.subjects),
             agree=agree,
             readable=readable,
             reach=reach,
@@ -120,28 +122,36 @@ class Validation:
                     found[layer].update(zip(part, values, strict=True))
         return {layer: [rows[index] for index in indices] for layer, rows in found.items()}
 
-    def _read(self, layer: str, features: Sequence[Tensor]) -> Tensor:
-        return read_all(self.lessons.readers[layer], features)
+    def _read(self, lesson: Lesson, layer: str, features: Sequence[Tensor]) -> Tensor:
+        """Whose each of a lesson's held-out pictures reads as."""
+        space = self.lessons.spaces[layer]
+        images = [(lesson.name, index) for index in lesson.held_out]
+        return read_all(space.reader, [space.pooled(*each) for each in zip(images, features, strict=True)])
 
     def _way(self, seen: dict[str, list[Tensor]], indices: Sequence[int]) -> tuple[float, float]:
-        """Squared distance left to the plain targets and share of the way gone, means over pictures and layers."""
+        """Squared distance left to the plain targets and share of the way gone, over pictures; means over layers."""
         left, gone = [], []
         for layer, values in seen.items():
+            sums = torch.zeros(3, dtype=torch.float64)
             for index, value in zip(indices, values, strict=True):
                 origin = self._teacher(self.lessons.forget, layer, [index])[0].float()
                 move = self.lessons.stretched.targets.get(layer, [index], self.stack.device)[0].float() - origin
-                length = move.square().sum().clamp_min(1e-12)
                 went = value.float() - origin
-                left.append((went - move).square().sum() / length)
-                gone.append((went * move).sum() / length)
+                parts = ((went - move).square(), went * move, move.square())
+                sums += torch.stack([part.sum() for part in parts]).double().cpu()
+            length = sums[2].clamp_min(1e-12)
+            left.append(sums[0] / length)
+            gone.append(sums[1] / length)
         return float(torch.stack(left).mean()), float(torch.stack(gone).mean())
 
     def _agreement(self, layer: str, features: Sequence[Tensor]) -> tuple[int, int]:
         """Retain pictures that the teacher reads as their subject, and how many of these the student does."""
         retain = self.lessons.retain
-        whose = self.lessons.readers[layer].indices([retain.pictures.subjects[index] for index in retain.held_out])
+        whose = self.lessons.spaces[layer].reader.indices(
+            [retain.pictures.subjects[index] for index in retain.held_out]
+        )
         before = self._originals["retain"][layer] == whose
-        return int(before.sum()), int((before & (self._read(layer, features) == whose)).sum())
+        return int(before.sum()), int((before & (self._read(retain, layer, features) == whose)).sum())
 
     def _drift(self, kept: dict[str, list[Tensor]], retain: Lesson) -> float:
         shares = [

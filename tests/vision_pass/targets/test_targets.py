@@ -31,7 +31,8 @@ def _store(features: list[torch.Tensor]) -> FeatureStore:
 
 def _context(reference: Callable[[], FeatureStore] | None = None, **settings: object) -> TargetContext:
     generator = torch.Generator().manual_seed(3)
-    own = [torch.randn(2, 4, generator=generator) for _ in range(4)]
+    # Two pictures of each subject, which differ as their two views do.
+    own = [centre + shift for centre in torch.randn(2, 2, 4, generator=generator) for shift in (-0.1, 0.1)]
     # Six kept subjects of two pictures each; the last is far from everybody.
     centres = [torch.randn(2, 4, generator=generator) + (20 if subject == 5 else 0) for subject in range(6)]
     kept = [centre + shift for centre in centres for shift in (-0.1, 0.1)]

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from PIL import Image
+from PIL import Image as PilImage
 from torch import Tensor
 
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.model.features import FeatureStore
-from vkdsurgeon.vision_pass.identity_classifier import IdentityModel, IdentityReader
-from vkdsurgeon.vision_pass.target_readings import TargetReading, own_readings
-from vkdsurgeon.vision_pass.targets.identity_shift import centroids
-
-# A reader holds one float32 vector of a whole image's features per subject.
-_READER_ELEMENTS = 1 << 28
-_FEWEST_READ = 32
+from vkdsurgeon.vision_pass.identity_classifier import IdentityModel
+from vkdsurgeon.vision_pass.identity_space import POSITIONS, PRESENCE, IdentitySpace, Image, KnownImages
+from vkdsurgeon.vision_pass.presence import TokenWeights
+from vkdsurgeon.vision_pass.target_readings import TargetReading
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,14 @@ class TargetContext:
         keep_subjects: The subject of each kept image.
         forget_known: The forget images that identities are estimated from: no altered copies, nothing held out.
         keep_known: The same of the kept images.
-        forget_held_out: Forget images that were held out, no copies.
-        keep_held_out: The same of the kept images.
         generator: Source of draws.
         altered: Runs the teacher over the forget images after they went through a function of image and file.
         reference: Runs the reference model of `--forget-teacher` over the forget images; None without one.
         empty: Makes an empty store within the memory that the recipe grants.
+        forget_digests: Digest of the file of each forget image; copies of one image share it. None are known where
+            this is empty, as below.
+        keep_digests: The same of the kept images.
+        device: Where tokens are compared.
     """
 
     recipe: Recipe
@@ -49,12 +49,13 @@ class TargetContext:
     forget_known: Sequence[int]
     keep_known: Sequence[int]
     generator: torch.Generator
-    altered: Callable[[Callable[[Image.Image, Picture], Image.Image]], FeatureStore]
+    altered: Callable[[Callable[[PilImage.Image, Picture], PilImage.Image]], FeatureStore]
     reference: Callable[[], FeatureStore] | None
     empty: Callable[[], FeatureStore]
-    forget_held_out: Sequence[int] = ()
-    keep_held_out: Sequence[int] = ()
-    _known: dict[str, tuple[IdentityModel, IdentityReader]] = field(default_factory=dict)
+    forget_digests: Sequence[str] = ()
+    keep_digests: Sequence[str] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _spaces: dict[str, tuple[IdentitySpace, ...]] = field(default_factory=dict)
 
     @property
     def forgotten(self) -> list[str]:
@@ -68,50 +69,56 @@ class TargetContext:
         return [subject for subject in kept if subject not in set(self.forgotten)]
 
     def identities(self, layer: str) -> IdentityModel:
-        """Identities at a layer, of the forgotten and of the kept subjects.
+        """Identities at a layer, of the forgotten and of the kept subjects, taken as they are read best."""
+        return self.spaces(layer)[0].model
 
-        Centroids are [N, D], or [1, D] where N varies, and where identities are read better without positions: what a
-        subject looks like at each place means little where subjects stand now here, now there. Which it is, held-out
-        images tell.
-        """
-        return self._both(layer)[0]
+    def spaces(self, layer: str) -> tuple[IdentitySpace, ...]:
+        """The ways of taking identities at a layer; first that of positions, unless the
+        other reads significantly more images."""
+        # Each takes a pass over all images, so they are made once.
+        if layer not in self._spaces:
+            known, feature = self._known(), partial(self._feature, layer)
+            weights = self._weights(layer, known)
+            local = IdentitySpace(PRESENCE, known, feature, weights)
+            counts = {value.shape[0] for store in (self.forget, self.keep) for value in store.all(layer)}
+            if len(counts) > 1:
+                self._spaces[layer] = (local,)
+            else:
+                fixed = IdentitySpace(POSITIONS, known, feature)
+                self._spaces[layer] = (local, fixed) if local.beats(fixed) else (fixed, local)
+        return self._spaces[layer]
 
-    def reader(self, layer: str) -> IdentityReader:
-        """Reads forgotten and kept subjects at a layer; of very many kept ones, some."""
-        return self._both(layer)[1]
+    def _known(self) -> KnownImages:
+        forgotten = set(self.forgotten)
+        kept = [index for index in self.keep_known if self.keep_subjects[index] not in forgotten]
+        images = [*(("forget", index) for index in self.forget_known), *(("retain", index) for index in kept)]
+        return KnownImages(tuple(images), tuple(map(self._subject, images)), len(self.forget_known))
 
-    def _both(self, layer: str) -> tuple[IdentityModel, IdentityReader]:
-        # A reader takes a pass over all images, so each is made once.
-        if layer not in self._known:
-            same = len({value.shape[0] for store in (self.forget, self.keep) for value in store.all(layer)}) == 1
-            found = self._estimate(layer, per_token=same)
-            if same and len(self.forget_held_out) + len(self.keep_held_out) > 0:
-                pooled = self._estimate(layer, per_token=False)
-                if self._right(layer, pooled[1]) > self._right(layer, found[1]):
-                    found = pooled
-            self._known[layer] = found
-        return self._known[layer]
+    def _weights(self, layer: str, known: KnownImages) -> TokenWeights:
+        digests = {"forget": self.forget_digests, "retain": self.keep_digests}
+        places: dict[tuple[str, str], int] = {}
+        for place, (role, index) in enumerate(known.images):
+            if digests[role]:
+                places[role, digests[role][index]] = place
 
-    def _estimate(self, layer: str, *, per_token: bool) -> tuple[IdentityModel, IdentityReader]:
-        features, subjects = self._images(layer, self.forget_known, self.keep_known)
-        model = IdentityModel(features, subjects, centroids(features, subjects, per_token=per_token))
-        size = next(iter(model.means.values())).numel()
-        most = max(_READER_ELEMENTS // size, _FEWEST_READ)
-        kept = self.kept
-        return model, IdentityReader(model, [*self.forgotten, *kept[:: max(1, -(-len(kept) // most))]])
+        def same(image: Image) -> int | None:
+            role, index = image
+            if not digests[role]:
+                return known.images.index(image) if image in known.images else None
+            return places.get((role, digests[role][index]))
 
-    def _right(self, layer: str, reader: IdentityReader) -> int:
-        """How many held-out images are read as their subject."""
-        return int(own_readings(reader, *self._images(layer, self.forget_held_out, self.keep_held_out)).sum())
-
-    def _images(self, layer: str, forget: Sequence[int], keep: Sequence[int]) -> tuple[list[Tensor], list[str]]:
-        """Features and subjects of some forget and kept images."""
-        own, others, forgotten = self.forget.all(layer), self.keep.all(layer), set(self.forgotten)
-        kept = [index for index in keep if self.keep_subjects[index] not in forgotten]
-        return (
-            [*(own[index] for index in forget), *(others[index] for index in kept)],
-            [*(self.forget_subjects[index] for index in forget), *(self.keep_subjects[index] for index in kept)],
+        features = [self._feature(layer, image) for image in known.images]
+        return TokenWeights(
+            features, known.subjects, known.forgotten, partial(self._feature, layer), self._subject, same, self.device
         )
+
+    def _feature(self, layer: str, image: Image) -> Tensor:
+        role, index = image
+        return (self.forget if role == "forget" else self.keep).all(layer)[index]
+
+    def _subject(self, image: Image) -> str:
+        role, index = image
+        return (self.forget_subjects if role == "forget" else self.keep_subjects)[index]
 
     def from_last(self) -> list[str]:
         """The recipe's layers from the last back: draws are made where the language model reads."""

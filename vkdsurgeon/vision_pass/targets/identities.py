@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from math import inf
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from vkdsurgeon.vision_pass.target_readings import TargetReading, most_by_chance, own_readings
 from vkdsurgeon.vision_pass.targets import identity_shift
 from vkdsurgeon.vision_pass.targets.context import ForgetTargets, TargetContext
+from vkdsurgeon.vision_pass.targets.moves import move_far_enough
 
 _Draw = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, tuple[str, ...]]]
-
-# (trust, stretch), tried in turn until a target no longer reads as its own subject: first less is held to be the
-# accident of views, then the way is longer.
-_WAYS = ((1.0, 1.0), (4.0, 1.0), (16.0, 1.0), (inf, 1.0), (inf, 1.5), (inf, 2.0))
 
 
 def nobody(context: TargetContext) -> ForgetTargets:
@@ -115,46 +110,7 @@ def _moved(context: TargetContext, draw: _Draw) -> ForgetTargets:
                 {name: model.means[name] for name in context.forgotten},
                 {name: model.means[name] for name in context.kept},
             )
-        moves, readings[layer] = _far_enough(context, layer, stand_ins)
-        for index, (subject, value) in enumerate(zip(context.forget_subjects, context.forget.all(layer), strict=True)):
-            made.put(layer, index, value.float() + moves[subject])
+        moved, readings[layer] = move_far_enough(context, layer, stand_ins)
+        for index, value in enumerate(moved):
+            made.put(layer, index, value)
     return ForgetTargets(made, stand_ins, readings)
-
-
-def _far_enough(
-    context: TargetContext, layer: str, stand_ins: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, Tensor], TargetReading]:
-    """Shifts by which no subject reads as itself any more, as far as the ways in `_WAYS` get there."""
-    reader, model = context.reader(layer), context.identities(layer)
-    everything = context.forget.all(layer)
-    images: dict[str, list[Tensor]] = {name: [] for name in context.forgotten}
-    for index in context.forget_known:
-        images[context.forget_subjects[index]].append(everything[index])
-    moves: dict[str, Tensor] = {}
-    own: dict[str, int] = {}
-    left = context.forgotten
-    ways: list[tuple[float, float]] = []
-    for trust, stretch in _WAYS:
-        ways.append((trust, stretch))
-        moved = identity_shift.shifts(
-            model, context.kept, {name: stand_ins[name] for name in left}, trust=trust, stretch=stretch
-        )
-        moves |= moved
-        for name in left:
-            shifted = [value.float() + moved[name] for value in images[name]]
-            own[name] = int(own_readings(reader, shifted, [name] * len(shifted)).sum())
-        left = [name for name in left if own[name] > most_by_chance(len(images[name]), reader.chance)]
-        if not left:
-            break
-    original = sum(int(own_readings(reader, images[name], [name] * len(images[name])).sum()) for name in images)
-    trust, stretch = ways[-1]
-    reading = TargetReading(
-        images=len(context.forget_known),
-        own=sum(own.values()),
-        original=original,
-        subjects=len(reader.subjects),
-        still=len(left),
-        trust=trust,
-        stretch=stretch,
-    )
-    return moves, reading

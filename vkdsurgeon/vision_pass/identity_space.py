@@ -1,0 +1,177 @@
+"""Two ways of taking identities from features: at token positions, and where the subject shows.
+
+What a subject looks like at each position says most where subjects stand alike, as faces do that were cut out. Where
+they stand now here, now there, it says little; then the tokens that are the subject's are averaged (`presence`), and
+the rest of the image is left alone. Which way reads images better that it was not made from decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from vkdsurgeon.vision_pass.identity_classifier import IdentityModel, IdentityReader, most_by_chance
+
+# (role, index): an image of the forget or of the retain set.
+Image = tuple[str, int]
+
+POSITIONS, PRESENCE = "token positions", "the subject's tokens"
+
+# A reader holds one float32 vector per subject.
+_READER_ELEMENTS = 1 << 28
+_FEWEST_READ = 32
+_FOLDS = 4
+# Beyond these, kept images that tell how well identities are read.
+_MOST_TRIED = 256
+
+
+@dataclass(frozen=True)
+class KnownImages:
+    """Images that identities are estimated from.
+
+    Attributes:
+        images: Which; those of the forgotten subjects first.
+        subjects: The subject of each.
+        forgotten: How many are of forgotten subjects.
+    """
+
+    images: tuple[Image, ...]
+    subjects: tuple[str, ...]
+    forgotten: int
+
+    @property
+    def tried(self) -> list[int]:
+        """Places of the images that tell how well identities are read: of very many kept ones, some."""
+        kept = range(self.forgotten, len(self.images))
+        return [*range(self.forgotten), *kept[:: max(1, -(-len(kept) // _MOST_TRIED))]]
+
+    @cached_property
+    def folds(self) -> list[int]:
+        """The fold of each image; -1 for the only image of its subject."""
+        counts: dict[str, int] = {}
+        turns = []
+        for subject in self.subjects:
+            turns.append(counts.get(subject, 0))
+            counts[subject] = turns[-1] + 1
+        return [
+            turn % min(_FOLDS, counts[subject]) if counts[subject] > 1 else -1
+            for turn, subject in zip(turns, self.subjects, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class IdentitySpace:
+    """Identities at one layer, taken in one way.
+
+    Attributes:
+        name: `POSITIONS` or `PRESENCE`.
+        known: What identities are estimated from.
+        feature: The teacher's features [N, D] of an image.
+        weights: The weight of each token of an image, float32 [N] with sum 1; None keeps the positions.
+    """
+
+    name: str
+    known: KnownImages
+    feature: Callable[[Image], Tensor]
+    weights: Callable[[Image], Tensor] | None = None
+    _folded: list[IdentityReader] = field(default_factory=list)
+
+    def pooled(self, image: Image, feature: Tensor) -> Tensor:
+        """What is read of an image: float32 [N, D], or [1, D], the weighted mean of its tokens.
+
+        Args:
+            image: Which.
+            feature: [N, D], the teacher's, a student's, or a target.
+        """
+        if self.weights is None:
+            return feature.float()
+        return self.weights(image).to(feature.device).unsqueeze(0) @ feature.float()
+
+    def spread(self, image: Image, move: Tensor) -> Tensor:
+        """What is added to an image's tokens, float32 [N, D], so that what is read of it moves.
+
+        With weights w each token moves by w / |w|^2 times the move: what is the subject's goes all the way, what is
+        not stays, and the weighted mean moves by the move.
+
+        Args:
+            image: Which.
+            move: [N, D] or [1, D].
+        """
+        if self.weights is None:
+            return move
+        weights = self.weights(image)
+        return (weights / weights.square().sum()).unsqueeze(1) * move
+
+    @cached_property
+    def rows(self) -> list[Tensor]:
+        """What is read of each known image."""
+        return [self.pooled(image, self.feature(image)) for image in self.known.images]
+
+    @cached_property
+    def model(self) -> IdentityModel:
+        """Identities of all known images."""
+        return self._model(range(len(self.rows)), self.rows)
+
+    @cached_property
+    def reader(self) -> IdentityReader:
+        """Reads forgotten and kept subjects; of very many kept ones, some."""
+        return self._reader(self.model)
+
+    def refitted(self, rows: Sequence[Tensor]) -> IdentityModel:
+        """Identities of the known images where these are read of them."""
+        return self._model(range(len(rows)), rows)
+
+    def own(self, places: Sequence[int], rows: Sequence[Tensor]) -> Tensor:
+        """Which known images read as their own subject to a reader that was not made from them, bool [B].
+
+        The only image of a subject is read by one that was.
+
+        Args:
+            places: Of the images among the known ones.
+            rows: What is read of each, as `pooled` gives it.
+        """
+        if not self._folded:
+            for fold in range(_FOLDS):
+                others = [place for place, mine in enumerate(self.known.folds) if mine != fold]
+                self._folded.append(self._reader(self._model(others, self.rows)))
+        found = []
+        for place, row in zip(places, rows, strict=True):
+            fold = self.known.folds[place]
+            reader = self.reader if fold < 0 else self._folded[fold]
+            found.append(reader.read(row.unsqueeze(0)) == reader.indices([self.known.subjects[place]]))
+        return torch.cat(found) if found else torch.empty(0, dtype=torch.bool)
+
+    @cached_property
+    def read(self) -> Tensor:
+        """Which of the known images that are tried read as their own subject, bool."""
+        places = self.known.tried
+        return self.own(places, [self.rows[place] for place in places])
+
+    def beats(self, other: IdentitySpace) -> bool:
+        """Whether this way reads significantly more images than another (sign test, 5 % one-sided)."""
+        gained, lost = int((self.read & ~other.read).sum()), int((other.read & ~self.read).sum())
+        return gained > most_by_chance(gained + lost, 0.5)
+
+    def _model(self, places: Sequence[int], rows: Sequence[Tensor]) -> IdentityModel:
+        chosen, subjects = [rows[place] for place in places], [self.known.subjects[place] for place in places]
+        return IdentityModel(chosen, subjects, means_of(chosen, subjects))
+
+    def _reader(self, model: IdentityModel) -> IdentityReader:
+        forgotten = dict.fromkeys(self.known.subjects[: self.known.forgotten])
+        kept = [subject for subject in dict.fromkeys(self.known.subjects) if subject not in forgotten]
+        most = max(_READER_ELEMENTS // (_FOLDS + 1) // next(iter(model.means.values())).numel(), _FEWEST_READ)
+        return IdentityReader(model, [*forgotten, *kept[:: max(1, -(-len(kept) // most))]])
+
+
+def means_of(rows: Sequence[Tensor], subjects: Sequence[str]) -> dict[str, Tensor]:
+    """Mean of what is read of each subject's images, float32, in order of first appearance."""
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    for row, subject in zip(rows, subjects, strict=True):
+        sums[subject] = sums[subject] + row if subject in sums else row.clone()
+        counts[subject] = counts.get(subject, 0) + 1
+    return {subject: total / counts[subject] for subject, total in sums.items()}

@@ -1,0 +1,138 @@
+"""Moving forget images until they no longer read as their own subject, and no farther than that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from torch import Tensor
+
+from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
+from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
+from vkdsurgeon.vision_pass.target_readings import TargetReading
+from vkdsurgeon.vision_pass.targets import identity_shift
+from vkdsurgeon.vision_pass.targets.context import TargetContext
+
+# (trust, stretch), tried in turn until a target no longer reads as its own subject: first less is held to be the
+# accident of views, then the way is longer.
+_WAYS = ((1.0, 1.0), (4.0, 1.0), (16.0, 1.0), (inf, 1.0), (inf, 1.5), (inf, 2.0))
+# Of what a second, cruder way of reading recognised: more left means that identity is left where only it looks.
+_MOST_LEFT = 0.5
+
+
+@dataclass(frozen=True)
+class _Try:
+    """What moving identities in one way, or in two ways one after the other, comes to.
+
+    Attributes:
+        images: Every forget image's features, moved.
+        reading: What the known ones read as, to the best way of reading.
+        left: The largest share, over all ways of reading, of what was recognised before and still is.
+    """
+
+    images: list[Tensor]
+    reading: TargetReading
+    left: float
+
+    @property
+    def done(self) -> bool:
+        return self.reading.still == 0 and self.left <= _MOST_LEFT
+
+
+def move_far_enough(
+    context: TargetContext, layer: str, stand_ins: Mapping[str, Sequence[str]]
+) -> tuple[list[Tensor], TargetReading]:
+    """Move forget images towards the mixture of their subject's stand-ins.
+
+    Identities are moved as they are read best. Where images still read as themselves then, to that way or to the
+    other, the other way is tried, and then both one after the other.
+
+    Args:
+        context: What is known.
+        layer: Where.
+        stand_ins: Forgotten subject -> the kept identities to mix.
+
+    Returns:
+        Float32 [N, D] of every forget image, and what the known ones read as.
+    """
+    spaces = context.spaces(layer)
+    ways: list[tuple[IdentitySpace, ...]] = [(space,) for space in spaces]
+    if len(spaces) > 1:
+        ways.append((spaces[1], spaces[0]))
+    tries: list[_Try] = []
+    for stages in ways:
+        tries.append(_try(context, layer, stand_ins, stages))
+        if tries[-1].done:
+            break
+    best = min(tries, key=lambda each: (each.reading.still, each.left))
+    return best.images, best.reading
+
+
+def _try(
+    context: TargetContext, layer: str, stand_ins: Mapping[str, Sequence[str]], stages: Sequence[IdentitySpace]
+) -> _Try:
+    best = context.spaces(layer)[0]
+    origin = [value.float() for value in context.forget.all(layer)]
+    moved, own = list(origin), dict.fromkeys(context.forgotten, 0)
+    places: dict[str, list[int]] = {name: [] for name in context.forgotten}
+    for place, (_, index) in enumerate(best.known.images[: best.known.forgotten]):
+        places[context.forget_subjects[index]].append(place)
+    left, used = context.forgotten, _WAYS[0]
+    for trust, stretch in _WAYS:
+        used = (trust, stretch)
+        farther = _through(context, layer, stages, {name: stand_ins[name] for name in left}, trust, stretch)
+        for index, value in farther.items():
+            moved[index] = value
+        for name in left:
+            own[name] = _own(best, moved, places[name])
+        left = [name for name in left if own[name] > most_by_chance(len(places[name]), best.reader.chance)]
+        if not left:
+            break
+    known = list(range(best.known.forgotten))
+    reading = TargetReading(
+        images=len(known),
+        own=sum(own.values()),
+        original=_own(best, origin, known),
+        subjects=len(best.reader.subjects),
+        still=len(left),
+        trust=used[0],
+        stretch=used[1],
+        at=", then ".join(space.name for space in stages),
+    )
+    shares = [_own(space, moved, known) / max(_own(space, origin, known), 1) for space in context.spaces(layer)]
+    return _Try(moved, reading, max(shares))
+
+
+def _through(
+    context: TargetContext,
+    layer: str,
+    stages: Sequence[IdentitySpace],
+    stand_ins: Mapping[str, Sequence[str]],
+    trust: float,
+    stretch: float,
+) -> dict[int, Tensor]:
+    """The images of some subjects, moved in each of the ways in turn."""
+    mine = [index for index, subject in enumerate(context.forget_subjects) if subject in stand_ins]
+    now = {index: context.forget.all(layer)[index].float() for index in mine}
+    for number, space in enumerate(stages):
+        model = space.model
+        if number:
+            # What the former way has moved is no longer where it was.
+            rows = list(space.rows)
+            for place, (_, index) in enumerate(space.known.images[: space.known.forgotten]):
+                if index in now:
+                    rows[place] = space.pooled(("forget", index), now[index])
+            model = space.refitted(rows)
+        moves = identity_shift.shifts(model, context.kept, stand_ins, trust=trust, stretch=stretch)
+        for index in mine:
+            image: Image = ("forget", index)
+            now[index] = now[index] + space.spread(image, moves[context.forget_subjects[index]])
+    return now
+
+
+def _own(space: IdentitySpace, images: Sequence[Tensor], places: Sequence[int]) -> int:
+    """How many known forget images read as their own subject."""
+    named = [space.known.images[place] for place in places]
+    rows = [space.pooled(image, images[image[1]]) for image in named]
+    return int(space.own(places, rows).sum())
