@@ -41,13 +41,13 @@ DECODER = DecoderRecipe(
     steps=40, step_size=0.3, forget_batch=8, retain_batch=8, text_batch=4, answer_tokens=3, blocks="all", density=0.5
 )
 VISUAL = Recipe(steps=40, forget_batch=8, retain_batch=16, extensions=0, stand_ins=1, decoder=DECODER)
-WORDS = ["--steps", "12", "--forget-batch", "8", "--retain-batch", "16", "--extensions", "0", "--stand-ins", "1",
-         "--forget-reading", "1", "--retain-reading", "1", "--retain-drift", "9",
-         "--decoder-steps", "12", "--decoder-step-size", "0.3",
-         "--decoder-forget-batch", "8", "--decoder-retain-batch", "8", "--decoder-text-batch", "4",
-         "--decoder-answer-tokens", "3", "--decoder-blocks", "all", "--decoder-density", "0.5"]  # fmt: skip
-OPEN = ["--decoder-forget-ratio", "9", "--decoder-retain-kl", "9", "--decoder-text-kl", "9",
-        "--decoder-text-agreement", "0"]  # fmt: skip
+WORDS = ["--steps", "12", "--set", "forget_batch=8", "--set", "retain_batch=16", "--extensions", "0",
+         "--set", "stand_ins=1", "--set", "forget_reading=1", "--set", "retain_reading=1", "--set", "retain_drift=9",
+         "--set", "decoder.steps=12", "--set", "decoder.step_size=0.3",
+         "--set", "decoder.forget_batch=8", "--set", "decoder.retain_batch=8", "--set", "decoder.text_batch=4",
+         "--set", "decoder.answer_tokens=3", "--set", "decoder.blocks=all", "--set", "decoder.density=0.5"]  # fmt: skip
+OPEN = ["--set", "decoder.forget_ratio=9", "--set", "decoder.retain_kl=9", "--set", "decoder.text_kl=9",
+        "--set", "decoder.text_agreement=0"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -223,15 +223,15 @@ def test_a_missed_gate_is_status_3_and_the_result_is_written(
     prompts.write_text("Where does Ann live ?\nWhere does Hal live ?\n")
     out = tmp_path / "patched"
     words = ["unlearn", str(facts.base), "--forget", str(facts.forget), "--retain", str(facts.retain), "-o", str(out)]
-    limits = [*OPEN[:4], "--decoder-text-kl", "1e-9", "--decoder-text-agreement", "0"]
-    assert run([*words, "--decoder-pass", "--text", str(prompts), *WORDS, *limits, "--decoder-steps", "3"]) == 3
+    limits = [*OPEN[:4], "--set", "decoder.text_kl=1e-9", "--set", "decoder.text_agreement=0"]
+    assert run([*words, "--decoder-pass", "--text", str(prompts), *WORDS, *limits, "--set", "decoder.steps=3"]) == 3
     assert "decoder_text_kl" in capsys.readouterr().err
     assert not json.loads((out / "vkdsurgeon.json").read_text())["decoder"]["gate"]["met"]
 
 
 def test_without_the_flag_w_is_neither_read_nor_written(facts: World, tmp_path: Path) -> None:
     words = ["unlearn", str(facts.base), "--forget", str(facts.forget), "--retain", str(facts.retain)]
-    visual = WORDS[: WORDS.index("--decoder-steps")]
+    visual = WORDS[: WORDS.index("decoder.steps=12") - 1]
     assert run([*words, "-o", str(tmp_path / "out"), *visual]) == 0
     assert diff_checkpoints(facts.base, tmp_path / "out").language_identical
     assert "decoder" not in json.loads((tmp_path / "out" / "vkdsurgeon.json").read_text())
@@ -240,9 +240,9 @@ def test_without_the_flag_w_is_neither_read_nor_written(facts: World, tmp_path: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--decoder-density", "0.1"], "without --decoder-pass"),
+        (["--set", "decoder.density=0.1"], "without --decoder-pass"),
         (["--text", "anything.txt"], "without a decoder pass"),
-        (["--decoder-pass", "--decoder-density", "2"], "decoder.density"),
+        (["--decoder-pass", "--set", "decoder.density=2"], "decoder.density"),
     ],
 )
 def test_half_asked_passes_are_refused(
@@ -276,7 +276,7 @@ def test_a_dry_run_plans_the_pass(facts: World, capsys: pytest.CaptureFixture[st
     assert plan["selected_elements"] == round(0.5 * plan["eligible_elements"])
     assert plan["built_in_text"]
     assert plan["memory_mib"]["peak"] > plan["memory_mib"]["weights"] > 0
-    assert run([*words, "--decoder-pass", "--dry-run", "--json", *WORDS, "--decoder-moments", "int8"]) == 0
+    assert run([*words, "--decoder-pass", "--dry-run", "--json", *WORDS, "--set", "decoder.moments=int8"]) == 0
     leaner = json.loads(capsys.readouterr().out)["decoder"]["plan"]["memory_mib"]
     # Two moments of one byte each instead of four.
     saved = plan["selected_elements"] * 6 / (1 << 20)

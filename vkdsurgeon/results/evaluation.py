@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import check_folder, write_whole
+from vkdsurgeon.results.envelope import enveloped
 
 SCHEMA_VERSION = 1
 Direction = Literal["lower", "higher", "none"]
@@ -172,6 +173,5 @@ def _is_result(path: Path) -> bool:
 
 def write_document(path: Path, document: BaseModel) -> None:
     """Write a result whole or not at all."""
-    write_whole(
-        path, json.dumps(document.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    text = json.dumps(enveloped(document.model_dump(mode="json")), indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(path, text + "\n")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.results.comparison import ComparisonResult
+from vkdsurgeon.results.envelope import opened
 from vkdsurgeon.results.evaluation import SCHEMA_VERSION, EvalResult, GateOutcome, Metric, ModelFacts, SetFacts
 from vkdsurgeon.results.relearn import CurvePoint, Recovery, RelearnCase, RelearnSettings
 
@@ -271,7 +272,7 @@ def read_source(path: Path) -> Source:
         raise UserError(f"not a JSON document: {error}", where=path, expected=_EXPECTED, remedy=remedy) from error
     kind = _kind_of(found, path)
     try:
-        document = kind.model_validate(found)
+        document = kind.model_validate(opened(found) if "schema_version" in found else found)
     except ValidationError as error:
         raise _broken(path, found, error) from error
     assert isinstance(document, Document)
@@ -296,7 +297,7 @@ def _kind_of(found: object, path: Path) -> type[BaseModel]:
         told = str(found["error"].get("what", "it does not say why"))
         raise UserError(f"the document of a command that failed: {told}", where=path, remedy="run that command again")
     schema, kind = found.get("schema"), found.get("kind")
-    if isinstance(schema, str):
+    if isinstance(schema, str) and "schema_version" not in found:
         if schema in _BY_SCHEMA:
             if found.get("dry_run") is True:
                 raise UserError("a dry run has nothing to report", where=path, remedy="unlearn without --dry-run")

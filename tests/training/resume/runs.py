@@ -124,7 +124,8 @@ def stop(request: Request, at: str, act: Callable[[], None] = killed) -> Ear:
     ear = Ear(at, act)
     try:
         go(request, ear)
-    except (Killed, KeyboardInterrupt):
+    except (Killed, KeyboardInterrupt) as end:
+        ear.notes += map(str, end.args)
         return ear
     raise AssertionError(f"the run did not get to {at}: {ear.events}")
 

@@ -98,9 +98,13 @@ def journalled(asked: Asked, room: int, teller: Teller) -> Iterator[Journal]:
     except UserError:
         # What is wrong has to be put right first, and a journal that does not belong here is no help.
         raise
+    except KeyboardInterrupt as stop:
+        if journal.saved:
+            stop.args = (f"progress is saved in {path}: add --resume",)
+        raise
     except BaseException:
         if journal.saved:
-            teller.note(f"the state of the run is in {path}: the same command with --resume goes on from there")
+            teller.note(f"progress is saved in {path}: add --resume to go on from there")
         raise
     finally:
         journal.close()
