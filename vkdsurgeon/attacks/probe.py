@@ -341,5 +341,5 @@ def _told(attack: Probing, kinds: Sequence[str], layers: Sequence[str], metrics:
                 f"chance {own.chance:.3f}"
             )
     if attack.reference is None:
-        found.append("no reference was given (--reference), so no reader of the old features was tried")
+        found.append("no base was given (--base), so no reader of the old features was tried")
     return found

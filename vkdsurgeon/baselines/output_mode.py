@@ -184,7 +184,7 @@ def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
         UserError: The model cannot be loaded, or a question does not suit it.
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
-    with told_of_memory("Use a smaller --micro-batch or --density, or --dtype bfloat16"):
+    with told_of_memory("Use a smaller micro_batch or density (--set), or --dtype bfloat16"):
         return _operate(prepared, listen)
 
 

@@ -151,7 +151,7 @@ def operate_decoder(
     except torch.OutOfMemoryError as error:
         raise SurgeryError(
             "the GPU has too little memory for the decoder pass; nothing was written. Use a smaller "
-            "--decoder-micro-batch or --decoder-density, or --decoder-dtype bfloat16"
+            "decoder.micro_batch or decoder.density, or decoder.dtype=bfloat16, with --set"
         ) from error
 
 

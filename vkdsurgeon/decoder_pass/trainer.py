@@ -166,7 +166,7 @@ def train(
         if not loss < float("inf"):
             raise Diverged(
                 f"the decoder pass diverged at step {step + 1} (loss {loss}); nothing was written. "
-                "Try a lower --decoder-step-size"
+                "Try a lower step size (--set decoder.step_size=...)"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

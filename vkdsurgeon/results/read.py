@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.results.comparison import ComparisonResult
-from vkdsurgeon.results.envelope import opened
 from vkdsurgeon.results.evaluation import SCHEMA_VERSION, EvalResult, GateOutcome, Metric, ModelFacts, SetFacts
 from vkdsurgeon.results.relearn import CurvePoint, Recovery, RelearnCase, RelearnSettings
 
@@ -272,7 +271,7 @@ def read_source(path: Path) -> Source:
         raise UserError(f"not a JSON document: {error}", where=path, expected=_EXPECTED, remedy=remedy) from error
     kind = _kind_of(found, path)
     try:
-        document = kind.model_validate(opened(found) if "schema_version" in found else found)
+        document = kind.model_validate(found)
     except ValidationError as error:
         raise _broken(path, found, error) from error
     assert isinstance(document, Document)

@@ -175,7 +175,7 @@ def select(
             "the saliency mask selects nothing",
             value=density,
             expected=f"a density that selects at least one of {total} visual weights, and a forget loss with gradient",
-            remedy="raise --density, or check that the forget pictures differ from their targets at the chosen layers",
+            remedy="raise density, or check that the forget pictures differ from their targets at the chosen layers",
         )
     considered = sum(scores[name].numel() for name in names)
     masks = select_top_fraction(

@@ -19,7 +19,7 @@ SCHEMA = "vkdsurgeon/inspect/1"
 
 def inspect(*, model: ModelArgument, parts: Parts, printing: TablePrinting) -> None:
     """Show what surgery would see in MODEL: tower, projector, language model, layers, files. Reads headers only."""
-    output = printing.sink
+    output = printing.begin()
     from vkdsurgeon.checkpoint.inventory import take_inventory
     from vkdsurgeon.checkpoint.split import split_checkpoint
 
