@@ -85,7 +85,9 @@ class Output:
             text = json.dumps(enveloped(data), indent=2, default=str)
             print(text, flush=True)
         elif table is not None:
-            self._stdout.print(table())
+            shown = table()
+            # Text of its own lines, such as YAML, stays as it is; sentences wrap, and what cannot wrap is not cut.
+            self._stdout.print(shown, soft_wrap=isinstance(shown, str), crop=False)
             self._stdout.file.flush()
 
     def rescue(self, data: Mapping[str, Any]) -> None:

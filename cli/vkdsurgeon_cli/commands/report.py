@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -20,6 +21,19 @@ class FormatName(str, Enum):
 
     html = "html"
     md = "md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signing:
+    """What the block at the end of the report says; the rest is left to be filled in by hand."""
+
+    product: Annotated[str, typer.Option("--product", metavar="TEXT", help="What the model is released as.")] = ""
+    date: Annotated[str, typer.Option("--date", metavar="TEXT", help="Date of the report; none is made up.")] = ""
+    request: Annotated[
+        str, typer.Option("--request-id", metavar="TEXT", help="What asked for it, such as a ticket.")
+    ] = ""
+    approver: Annotated[str, typer.Option("--approver", metavar="TEXT", help="Who signs.")] = ""
+    panel: ClassVar[str] = "Sign-off"
 
 
 def report(
@@ -40,7 +54,7 @@ def report(
         typer.Option("--format", metavar="NAME", help="html or md; otherwise the output's suffix tells."),
     ] = None,
     title: Annotated[
-        str | None, typer.Option("--title", metavar="TEXT", help="Heading, such as the model's name.")
+        str | None, typer.Option("--title", metavar="TEXT", help="Heading, in place of one made of the product.")
     ] = None,
     include_examples: Annotated[
         bool,
@@ -49,6 +63,7 @@ def report(
             help="Show names, questions and answers where the documents hold them (eval --include-examples).",
         ),
     ] = False,
+    signing: Signing,
     printing: Printing,
 ) -> None:
     """Write the evidence about one unlearned model as one page: HTML, or Markdown for a model card.
@@ -61,7 +76,7 @@ def report(
     from vkdsurgeon.errors import UserError
     from vkdsurgeon.files.atomic import write_whole
     from vkdsurgeon.report.evidence import gather
-    from vkdsurgeon.report.page import TITLE, compose
+    from vkdsurgeon.report.page import SignOff, compose
     from vkdsurgeon.report.render import check_report, format_of, render
     from vkdsurgeon.results.read import read_source
 
@@ -73,7 +88,7 @@ def report(
     out = printing.sink
     if include_examples and not any(result.examples for result in case.evaluations):
         out.warn("--include-examples: no document holds examples; evaluate with eval --include-examples")
-    page = compose(case, title=title or TITLE, include_examples=include_examples)
+    page = compose(case, title=title, sign_off=SignOff(**vars(signing)), include_examples=include_examples)
     write_whole(output, render(page, chosen))
     from vkdsurgeon_cli.tables import pairs
 
@@ -110,5 +125,5 @@ def register(app: typer.Typer) -> None:
         "report",
         report,
         "report results/*.json patched/vkdsurgeon.json -o report.html",
-        'report eval.json relearn.json -o card.md --title "Product 2.1"',
+        'report eval.json relearn.json -o card.md --product "Assistant 2.1" --date 2026-03-01',
     )

@@ -202,7 +202,7 @@ def test_the_decoder_pass_is_restored(cases: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        ({"method": "graddiff", "recipe": {"baseline": {"steps": 2}}}, "--method graddiff --baseline steps=2"),
+        ({"method": "graddiff", "recipe": {"baseline": {"steps": 2}}}, "--method graddiff --set baseline.steps=2"),
         ({"method": "manu"}, "--method manu --text TEXT"),
         ({"recipe": {"output_loss": "npo", "steps": 2}}, "--output-loss npo --steps 2"),
     ],
