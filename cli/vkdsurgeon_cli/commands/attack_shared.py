@@ -21,6 +21,8 @@ ForgetOption = Annotated[
 RetainOption = Annotated[Path | None, typer.Option("--retain", metavar="SET", help="What utility is measured on.")]
 
 _ROWS = {"before": "as given"}
+# Where the room is small, what other models say goes before what the model itself says of another task.
+_GOES = {"reference": 200, "gold": 100}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,10 @@ def attack_sheets(result: AttackResult, title: str, *, first: str) -> list[Sheet
         column = grid.columns[position]
         part = "retain" if column.utility else "forget"
         shown = "base" if role == "reference" else role
-        sheet.column("\n".join([part, *column.group.removesuffix(".accuracy").split("."), shown]), drop=number)
+        sheet.column(
+            "\n".join([part, *column.group.removesuffix(".accuracy").split("."), shown]),
+            drop=number and number + _GOES.get(role, 0),
+        )
     for row in grid.rows:
         metrics = [grid.cells.get((row, *place)) for place in places]
         sheet.row(_ROWS.get(row, row), *("" if metric is None else percent(metric.value) for metric in metrics))

@@ -45,7 +45,7 @@ def test_a_process_that_is_ended_goes_on(
         assert process.stderr is not None
         for line in process.stderr:
             heard.append(line)
-            if '"event": "step", "step": 5,' in line:
+            if '"event": "step"' in line and '"step": 5,' in line:
                 process.send_signal(number)
                 break
         heard += process.stderr
