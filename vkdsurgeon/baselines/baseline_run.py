@@ -24,14 +24,14 @@ from vkdsurgeon.baselines.grad_ascent import ascent
 from vkdsurgeon.baselines.kl_min import to_original
 from vkdsurgeon.baselines.language_loss import Scene, Term, cross_entropy, limited
 from vkdsurgeon.baselines.manu import counted, neuron_scores, top_neurons
-from vkdsurgeon.baselines.masked_training import all_of, train_masked
+from vkdsurgeon.baselines.masked_training import train_masked
 from vkdsurgeon.baselines.mmunlearner import fisher, fisher_mask
 from vkdsurgeon.baselines.npo import preference
 from vkdsurgeon.baselines.refusal import refusal
 from vkdsurgeon.baselines.registry import BASELINES, Facts, Scope
 from vkdsurgeon.baselines.rmu import Tap, misdirection, retention
 from vkdsurgeon.baselines.scope import ScopedWeights, decoder_layers, find_weights, mlp_output
-from vkdsurgeon.baselines.trainer import Part, Schedule
+from vkdsurgeon.baselines.trainer import Part
 from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
 from vkdsurgeon.config import BaselineRecipe
@@ -40,7 +40,8 @@ from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, recomp
 from vkdsurgeon.model.multimodal import load_processor
 from vkdsurgeon.model.prompts import Encoder
 from vkdsurgeon.training.clock import Clock
-from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, select
+from vkdsurgeon.training.saliency import SaliencyMask, everything, gradient_scores, select
+from vkdsurgeon.training.schedule import Schedule
 
 _MIB = 1 << 20
 
@@ -127,10 +128,10 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
     encoder = Encoder(load_processor(job.model))
     for first in (job.material.forget[0], *job.material.retain[:1], *job.material.text[:1]):
         encoder.continuation(encoder.prompt(first.question, first.picture, first.source), first.answer)
+    relative = recipe.lr is None
     schedule = Schedule(
         steps=(recipe.steps or facts.steps) if facts.trains else 0,
         peak=recipe.lr or recipe.step_size or facts.step_size,
-        relative=recipe.lr is None,
         warmup=recipe.warmup,
         decay=recipe.decay,
     )
@@ -146,8 +147,8 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
         text_questions=len(job.material.text),
         elements=elements,
         steps=schedule.steps,
-        step_size=schedule.peak if schedule.relative and facts.trains else None,
-        lr=None if schedule.relative or not facts.trains else schedule.peak,
+        step_size=schedule.peak if relative and facts.trains else None,
+        lr=None if relative or not facts.trains else schedule.peak,
         memory_mib=_memory(job, inventory, elements),
         warnings=(*inventory.warnings, *split.warnings, *weights.warnings, *_told(job)),
     )
@@ -210,7 +211,7 @@ def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
     listen("training", None)
     movement, last = train_masked(
         parts, parameters, mask, prepared.schedule, partial(listen, "training"),
-        weight_decay=recipe.weight_decay, clip=recipe.clip,
+        relative=recipe.lr is None, weight_decay=recipe.weight_decay, clip=recipe.clip,
     )  # fmt: skip
     clock.lap("training")
     return MethodOutcome(movement.written(prepared.inventory, weights.on_disk), mask, last, clock.laps)
@@ -259,7 +260,7 @@ def _mask(prepared: MethodPrepared, scene: Scene, parameters: dict[str, Paramete
         scores = fisher(parameters, loss, forget)
         return fisher_mask(parameters, scores, fisher(parameters, loss, kept), recipe.mmunlearner_threshold)
     if recipe.density == 1.0:
-        return all_of(parameters)
+        return everything(parameters)
     batches = [forget[at : at + recipe.forget_batch] for at in range(0, len(forget), recipe.forget_batch)]
     scores = gradient_scores(parameters, (partial(loss, batch, 1.0) for batch in batches))
     return select(parameters, scores, recipe.density)

@@ -4,36 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 from torch.nn import Parameter
 from vkdsurgeon_kernels import MaskedAdamW
 
-from vkdsurgeon.baselines.trainer import MethodStep, Part, Schedule, train
+from vkdsurgeon.baselines.trainer import MethodStep, Part, train
 from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor
-from vkdsurgeon.training.optimizer import unit_step
+from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.saliency import SaliencyMask
-
-
-def all_of(parameters: Mapping[str, Parameter]) -> SaliencyMask:
-    """The mask that lets every element move."""
-    from vkdsurgeon_kernels import BitMask
-
-    ones = {name: torch.ones(value.shape, dtype=torch.bool, device=value.device) for name, value in parameters.items()}
-    selected = {name: BitMask.from_bool(value) for name, value in ones.items()}
-    return SaliencyMask(selected, sum(value.numel() for value in parameters.values()))
-
-
-def optimizer_for(
-    parameters: Mapping[str, Parameter], mask: SaliencyMask, *, weight_decay: float, clip: float
-) -> MaskedAdamW:
-    """The masked optimizer; parameters without a selected element stop asking for gradients."""
-    for name, parameter in parameters.items():
-        parameter.requires_grad_(name in mask.selected)
-    moving = {parameters[name]: chosen for name, chosen in mask.selected.items()}
-    groups = [{"params": [parameter], "unit_step": unit_step(parameter)} for parameter in moving]
-    # Dense gradients of a large model would live together otherwise, one more copy of its weights.
-    return MaskedAdamW(groups, moving, lr=0.0, weight_decay=weight_decay, max_norm=clip, during_backward="pack")
+from vkdsurgeon.training.schedule import Schedule
 
 
 class Movement:
@@ -79,6 +58,7 @@ def train_masked(
     schedule: Schedule,
     listen: Callable[[MethodStep], None],
     *,
+    relative: bool = True,
     weight_decay: float,
     clip: float,
 ) -> tuple[Movement, MethodStep]:
@@ -90,6 +70,7 @@ def train_masked(
         mask: Which elements may move.
         schedule: Steps and their size.
         listen: Hears of every step.
+        relative: Whether the schedule's size is relative to each weight, or a learning rate.
         weight_decay: Of the selected elements.
         clip: Norm of their gradient at most.
 
@@ -99,7 +80,7 @@ def train_masked(
     Raises:
         SurgeryError: The loss is not finite.
     """
-    optimizer = optimizer_for(parameters, mask, weight_decay=weight_decay, clip=clip)
+    optimizer = build_optimizer(parameters, mask, relative=relative, weight_decay=weight_decay, max_norm=clip)
     try:
         movement = Movement(parameters, mask, optimizer)
         return movement, train(parts, optimizer, schedule, listen)

@@ -34,7 +34,7 @@ from vkdsurgeon.baselines.language_loss import Scene, Term, limited, log_likelih
 from vkdsurgeon.baselines.masked_training import train_masked
 from vkdsurgeon.baselines.npo import preference
 from vkdsurgeon.baselines.refusal import refusal
-from vkdsurgeon.baselines.trainer import Part, Schedule
+from vkdsurgeon.baselines.trainer import Part
 from vkdsurgeon.baselines.uniform import to_uniform
 from vkdsurgeon.config import BaselineRecipe, Recipe
 from vkdsurgeon.data.pictures import Picture
@@ -47,6 +47,7 @@ from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
 from vkdsurgeon.training.sampler import endless
+from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
 from vkdsurgeon.vision_pass.trainer import Lesson, pass_over
 
@@ -226,7 +227,7 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
         "retain": Part(retain, deck, 0, recipe.retain_weight),
     }
     assert recipe.step_size is not None, "a fitted recipe of output mode has one"
-    schedule = Schedule(recipe.planned_steps, recipe.step_size, True, recipe.warmup, recipe.decay)
+    schedule = Schedule(recipe.planned_steps, recipe.warmup, recipe.decay, recipe.step_size)
     movement, last = train_masked(
         parts, parameters, mask, schedule, partial(listen, "training"),
         weight_decay=recipe.weight_decay, clip=recipe.clip,

@@ -11,7 +11,9 @@ from vkdsurgeon_kernels import MaskedAdamW
 from vkdsurgeon.baselines.examples import Exercise
 from vkdsurgeon.baselines.language_loss import Term
 from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.training.optimizer import take_step
 from vkdsurgeon.training.sampler import Deck
+from vkdsurgeon.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -29,31 +31,6 @@ class Part:
     deck: Deck[Exercise]
     batch: int
     weight: float
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Steps and their size.
-
-    Attributes:
-        steps: Number of optimizer steps.
-        peak: Peak step size relative to each weight; with `lr`, the learning rate of all of them.
-        relative: Which of the two `peak` is.
-        warmup: First share of the steps, of linear warm-up.
-        decay: Last share of the steps, of linear decay to zero.
-    """
-
-    steps: int
-    peak: float
-    relative: bool
-    warmup: float
-    decay: float
-
-    def share_of_peak(self, step: int) -> float:
-        """The share of `peak` in one step, counted from 0."""
-        warm = (step + 1) / (self.warmup * self.steps + 1)
-        left = (self.steps - step) / max(self.decay * self.steps, 1.0)
-        return min(warm, left, 1.0)
 
 
 @dataclass(frozen=True)
@@ -82,7 +59,7 @@ def train(
 
     Args:
         parts: Terms by name.
-        optimizer: Holds the mask; its groups have `unit_step`.
+        optimizer: Holds the mask.
         schedule: Steps and their size.
         listen: Hears of every step.
 
@@ -94,9 +71,6 @@ def train(
     """
     started = time.monotonic()
     for step in range(schedule.steps):
-        share = schedule.peak * schedule.share_of_peak(step)
-        for group in optimizer.param_groups:
-            group["lr"] = share * (group["unit_step"] if schedule.relative else 1.0)
         terms = {name: part.term(part.deck.draw(part.batch), part.weight) for name, part in parts.items()}
         loss = sum(part.weight * terms[name] for name, part in parts.items())
         if not abs(loss) < float("inf"):
@@ -104,8 +78,7 @@ def train(
                 f"the loss became {loss} at step {step + 1}; nothing was written. Try a smaller step_size or fewer "
                 "steps (section `baseline` of the recipe)"
             )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        take_step(optimizer, schedule.size(step))
         pace = (time.monotonic() - started) / (step + 1)
         seen = MethodStep(step + 1, schedule.steps, loss, terms, pace * (schedule.steps - step - 1))
         listen(seen)

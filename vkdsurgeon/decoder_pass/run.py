@@ -32,7 +32,7 @@ from vkdsurgeon.model.prompts import Encoder
 from vkdsurgeon.model.questions import Ask, Prompter
 from vkdsurgeon.model.swap_vision import through_eyes_of
 from vkdsurgeon.training.clock import Clock
-from vkdsurgeon.training.optimizer import unit_step
+from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
@@ -189,13 +189,8 @@ def _operate(
     clock.lap("decoder saliency")
 
     listen("decoder training", None)
-    for name, parameter in parameters.items():
-        parameter.requires_grad_(name in mask.selected)
-    moving = {parameters[name]: chosen for name, chosen in mask.selected.items()}
-    groups = [{"params": [parameter], "unit_step": unit_step(parameter)} for parameter in moving]
-    # The decoder's gradients are packed as they arrive: dense ones of a 7B model would take another 13 GB.
-    moments = moments_kind(recipe, next(iter(moving)).dtype)
-    optimizer = MaskedAdamW(groups, moving, lr=0.0, max_norm=recipe.clip, during_backward="pack", moments=moments)
+    moments = moments_kind(recipe, parameters[next(iter(mask.selected))].dtype)
+    optimizer = build_optimizer(parameters, mask, step_size=recipe.step_size, max_norm=recipe.clip, moments=moments)
     before = {name: optimizer.selected_values(parameters[name]).to("cpu", copy=True) for name in mask.selected}
     seeker = Seeker(reach=recipe.reach, steps=recipe.seek_steps, size=recipe.seek_size, seed=visual.seed)
     eyes = TrainingEyes(student_eyes, partial(student_eyes, blend=seeker), seeker)

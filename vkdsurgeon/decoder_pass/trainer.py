@@ -24,7 +24,9 @@ from vkdsurgeon.decoder_pass.adversarial_features import Seeker
 from vkdsurgeon.decoder_pass.teacher import Book, Card, Eyes
 from vkdsurgeon.errors import Diverged
 from vkdsurgeon.training.losses import kl
+from vkdsurgeon.training.optimizer import take_step
 from vkdsurgeon.training.sampler import Deck
+from vkdsurgeon.training.schedule import Schedule
 
 FORGET, RETAIN, TEXT = "forget", "retain", "text"
 # What W0 said of the original features of the forget pictures, along nobody's answers.
@@ -143,10 +145,9 @@ def train(
     Raises:
         Diverged: The loss is not finite.
     """
+    schedule = Schedule(recipe.steps, recipe.warmup, recipe.decay)
     started = time.monotonic()
     for step in range(done, recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.step_size * group["unit_step"] * _share_of_peak(step, recipe)
         drawn = draw(book, decks, recipe)
         first, second = _halves(drawn[FORGET])
         forget = distil(book, FORGET, first, weight=0.5)
@@ -168,8 +169,7 @@ def train(
                 f"the decoder pass diverged at step {step + 1} (loss {loss}); nothing was written. "
                 "Try a lower --decoder-step-size"
             )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        take_step(optimizer, schedule.size(step))
         pace = (time.monotonic() - started) / (step + 1 - done)
         left = pace * (recipe.steps - step - 1)
         listen(DecoderStep(step + 1, recipe.steps, loss, forget_kl, nobody.kl, retain_kl, text.kl, left))
@@ -185,9 +185,3 @@ def _halves(cards: Sequence[Card]) -> tuple[Sequence[Card], Sequence[Card]]:
     # A single question cannot be halved; both looks then ask it.
     middle = (len(cards) + 1) // 2
     return cards[:middle], cards[middle:] or cards
-
-
-def _share_of_peak(step: int, recipe: DecoderRecipe) -> float:
-    warm = (step + 1) / (recipe.warmup * recipe.steps + 1)
-    left = (recipe.steps - step) / max(recipe.decay * recipe.steps, 1.0)
-    return min(warm, left, 1.0)

@@ -139,6 +139,13 @@ def sensitivity(features: Mapping[str, Tensor], layers: Mapping[str, float], gen
     return torch.stack(terms).sum()
 
 
+def everything(parameters: Mapping[str, Parameter]) -> SaliencyMask:
+    """The mask that lets every element of every parameter move."""
+    ones = {name: torch.ones(value.shape, dtype=torch.bool, device=value.device) for name, value in parameters.items()}
+    selected = {name: BitMask.from_bool(value) for name, value in ones.items()}
+    return SaliencyMask(selected, sum(value.numel() for value in parameters.values()))
+
+
 def random_scores(
     parameters: Mapping[str, Parameter], names: Iterable[str], generator: torch.Generator
 ) -> dict[str, Tensor]:

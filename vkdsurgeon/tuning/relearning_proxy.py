@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.model.features import FeatureStore, PictureSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import feature_loss
-from vkdsurgeon.training.optimizer import unit_step
+from vkdsurgeon.training.optimizer import build_optimizer, take_step
+from vkdsurgeon.training.saliency import everything
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,11 @@ class Attacker:
         Yields:
             The number of steps taken, after each.
         """
-        parameters = [value for value in stack.visual_parameters().values() if value.is_floating_point()]
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+        parameters = {name: value for name, value in stack.visual_parameters().items() if value.is_floating_point()}
+        for parameter in parameters.values():
             parameter.grad = None
-        groups = [{"params": [value], "lr": self.step_size * unit_step(value)} for value in parameters]
-        # With float32 masters, or the small steps would be lost in a bfloat16 weight.
-        optimizer = MaskedAdamW(groups, {value: torch.ones_like(value, dtype=torch.bool) for value in parameters})
+        # Masked although nothing is: with float32 masters, or small steps would be lost in a bfloat16 weight.
+        optimizer = build_optimizer(parameters, everything(parameters), step_size=self.step_size, during_backward=None)
         generator = torch.Generator().manual_seed(seed)
         loss = feature_loss({self.loss: 1.0})
         order: list[int] = []
@@ -74,8 +72,7 @@ class Attacker:
                 order += torch.randperm(len(pictures), generator=generator).tolist()
             chosen, order = order[: self.batch], order[self.batch :]
             self._pull(stack, pictures, originals, chosen, micro_batch, loss)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            take_step(optimizer, 1.0)
             yield step
 
     def _pull(

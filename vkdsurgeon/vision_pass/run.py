@@ -23,6 +23,7 @@ from vkdsurgeon.model.layers import PROJECTOR
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
+from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask
@@ -37,7 +38,7 @@ from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 from vkdsurgeon.vision_pass.target_readings import TargetReading
 from vkdsurgeon.vision_pass.teacher import Teacher
 from vkdsurgeon.vision_pass.teacher_checks import examine_teachers
-from vkdsurgeon.vision_pass.trainer import Lesson, Step, make_optimizer, settle, train
+from vkdsurgeon.vision_pass.trainer import Lesson, Step, settle, train
 from vkdsurgeon.vision_pass.validation import Validation, stretched_at
 
 
@@ -296,7 +297,7 @@ def operate(
 
     listen("training", None)
     with ExitStack() as training:
-        optimizer = make_optimizer(parameters, mask, recipe)
+        optimizer = build_optimizer(parameters, mask, weight_decay=recipe.weight_decay, max_norm=recipe.clip)
         training.callback(optimizer.detach_hooks)
         harden = prepare_hardening(stack, lessons, recipe, job.seed)
         control = None if recipe.step_size else _step_control(stack, lessons[1], parameters, optimizer, recipe)

@@ -16,7 +16,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.config import Recipe
@@ -24,8 +23,8 @@ from vkdsurgeon.errors import Diverged
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import FeatureLoss
-from vkdsurgeon.training.optimizer import unit_step
-from vkdsurgeon.training.saliency import SaliencyMask
+from vkdsurgeon.training.optimizer import take_step
+from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.step_control import StepControl
 
 # Gradients that the moments settle on before the first step, and the size that probing starts from.
@@ -164,14 +163,15 @@ def train(
     """
     orders = orders or [Order(lesson.train, generator) for lesson in lessons]
     started, seen = time.monotonic(), 0
+    schedule = Schedule(steps, recipe.warmup, recipe.decay, peak)
     for step in range(done, steps):
         measures = _gather(stack, lessons, orders, recipe, step, harden)
         loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
         if not loss < float("inf"):
             key = "step_drift" if control else "step_size"
             raise Diverged(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower {key}")
-        move = partial(make_step, optimizer)
-        share = peak * _share_of_peak(step, steps, recipe)
+        move = partial(take_step, optimizer)
+        share = schedule.size(step)
         if control is None:
             move(share)
         elif control.due(step, steps):
@@ -211,16 +211,8 @@ def settle(
     for step in range(_SETTLING):
         _gather(stack, lessons, orders, recipe, step, harden)
         if step + 1 < _SETTLING:
-            make_step(optimizer, 0.0)
-    control.probe(partial(make_step, optimizer), _FIRST_PROBE)
-
-
-def make_step(optimizer: MaskedAdamW, size: float) -> None:
-    """Move the selected weights by a step of a size relative to each of them, and forget the gradient."""
-    for group in optimizer.param_groups:
-        group["lr"] = size * group["unit_step"]
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+            take_step(optimizer, 0.0)
+    control.probe(partial(take_step, optimizer), _FIRST_PROBE)
 
 
 def _gather(
@@ -283,32 +275,9 @@ def pass_over(
     return measure
 
 
-def make_optimizer(parameters: Mapping[str, Parameter], mask: SaliencyMask, recipe: Recipe) -> MaskedAdamW:
-    """The masked optimizer; parameters without a selected element stop asking for gradients."""
-    for name, parameter in parameters.items():
-        parameter.requires_grad_(name in mask.selected)
-    moving = {parameters[name]: chosen for name, chosen in mask.selected.items()}
-    groups = [{"params": [parameter], "unit_step": unit_step(parameter)} for parameter in moving]
-    return MaskedAdamW(
-        groups,
-        moving,
-        lr=0.0,
-        weight_decay=recipe.weight_decay,
-        max_norm=recipe.clip,
-        # Dense gradients of a large tower would live together otherwise, one more copy of its weights.
-        during_backward="pack",
-    )
-
-
 def _compare(measure: Measure, student: Tensor, target: Tensor, spread: float | None, share: float) -> None:
     s, t = student.float(), target.float()
     measure.similarity += share * float(torch.nn.functional.cosine_similarity(s, t, dim=-1).mean(dim=1).sum())
     whole = t.square().mean(dim=(1, 2)).clamp_min(1e-12) if spread is None else spread
     error = (s - t).square().mean(dim=(1, 2)) / whole
     measure.drift += share * float(error.sum())
-
-
-def _share_of_peak(step: int, steps: int, recipe: Recipe) -> float:
-    warm = (step + 1) / (recipe.warmup * steps + 1)
-    left = (steps - step) / max(recipe.decay * steps, 1.0)
-    return min(warm, left, 1.0)

@@ -15,6 +15,7 @@ from tests.conftest import write_set
 from tests.training.resume.runs import RECIPE
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.resume.trees import put_together, taken_apart
@@ -22,7 +23,7 @@ from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_lessons
 from vkdsurgeon.vision_pass.run import Job, prepare
 from vkdsurgeon.vision_pass.state import VISUAL, Course
-from vkdsurgeon.vision_pass.trainer import Step, make_optimizer, train
+from vkdsurgeon.vision_pass.trainer import Step, train
 
 CPU = torch.device("cpu")
 LEAVES = st.one_of(
@@ -82,7 +83,7 @@ def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
         lessons = make_lessons(prepared.stack, prepared.forget, prepared.keep, RECIPE, generator).both
         mask = choose_mask(prepared.stack, lessons, RECIPE, generator)
         parameters = prepared.stack.visual_parameters()
-        trainee = Trainee(parameters, mask, make_optimizer(parameters, mask, RECIPE))
+        trainee = Trainee(parameters, mask, build_optimizer(parameters, mask, max_norm=RECIPE.clip))
         return Course(trainee, lessons, generator, RECIPE, companion=Echo()), prepared.stack
 
     def steps(course: Course, stack: Any, number: int) -> None:

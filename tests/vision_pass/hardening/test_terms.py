@@ -16,6 +16,7 @@ from vkdsurgeon.config import Recipe
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.features import FeatureStore, teacher_features
 from vkdsurgeon.training.losses import feature_loss
+from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
 from vkdsurgeon.vision_pass.hardening.objective import Glance, gradients
 from vkdsurgeon.vision_pass.hardening.simulated_attack import SimulatedAttacker
@@ -24,7 +25,7 @@ from vkdsurgeon.vision_pass.hardening.terms import TERMS, Hardener, prepare_hard
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_lessons
 from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare
-from vkdsurgeon.vision_pass.trainer import Lesson, make_optimizer
+from vkdsurgeon.vision_pass.trainer import Lesson
 
 TOKENS, INPUTS, OUTPUTS, PICTURES = 3, 4, 2, 6
 
@@ -265,7 +266,7 @@ def test_terms_leave_every_bit_and_teach_selected_weights_only(
     lessons = make_lessons(stack, prepared.forget, prepared.keep, recipe, generator).both
     mask = choose_mask(stack, lessons, recipe, generator)
     weights = stack.visual_parameters()
-    optimizer = make_optimizer(weights, mask, recipe)
+    optimizer = build_optimizer(weights, mask, max_norm=recipe.clip)
     before = {name: value.detach().clone() for name, value in weights.items()}
     asking = {name: value.requires_grad for name, value in weights.items()}
     hardener = prepare_hardening(stack, lessons, recipe, 0)
