@@ -1,8 +1,7 @@
-"""The divergence against torch's own, and the order in which questions are drawn."""
+"""The divergence against torch's own, and the gate."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import torch
@@ -13,9 +12,7 @@ from vkdsurgeon.data.record import Record
 from vkdsurgeon.decoder_pass.gate import judge
 from vkdsurgeon.decoder_pass.questions import QUESTIONS, asks_about
 from vkdsurgeon.decoder_pass.trainer import Drift
-from vkdsurgeon.model.questions import Ask
 from vkdsurgeon.training.losses import kl
-from vkdsurgeon.training.sampler import Deck
 
 
 def test_kl_is_that_of_torch_in_value_and_gradient() -> None:
@@ -30,15 +27,6 @@ def test_kl_is_that_of_torch_in_value_and_gradient() -> None:
     expected.sum().backward()
     torch.testing.assert_close(ours.grad, theirs.grad)
     assert kl(torch.tensor([0.0, -torch.inf]), torch.tensor([0.0, -50.0])) == 0
-
-
-def test_a_deck_shows_everything_once_in_hands_of_a_kind() -> None:
-    asks = [Ask(f"{kind} {number}", None, "") for kind in range(3) for number in range(16)]
-    deck = Deck(asks, lambda ask: ask.question[0], random.Random(0))
-    drawn = [deck.draw(8) for _ in range(6)]
-    assert sorted(ask.question for hand in drawn for ask in hand) == sorted(ask.question for ask in asks)
-    assert all(len({ask.question[0] for ask in hand}) == 1 for hand in drawn)
-    assert len(deck.draw(1000)) == len(asks)
 
 
 def test_pictures_without_questions_get_the_built_in_ones() -> None:

@@ -18,7 +18,7 @@ from vkdsurgeon.errors import Diverged
 from vkdsurgeon.evaluation.score import encode
 from vkdsurgeon.model.batches import answer_request, batches_of, log_probabilities
 from vkdsurgeon.model.multimodal import LoadedModel
-from vkdsurgeon.training.sampler import endless
+from vkdsurgeon.training.sampler import Sampler, random_shuffle
 
 
 @contextmanager
@@ -112,11 +112,10 @@ def fine_tune(
     """
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / steps)
-    order = endless(range(len(records)), random.Random(seed))
+    sampler = Sampler(records, random_shuffle(random.Random(seed)))
     for step in range(steps):
-        chosen = [records[next(order)] for _ in range(min(batch_size, len(records)))]
         optimizer.zero_grad(set_to_none=True)
-        loss = backward(loaded, chosen)
+        loss = backward(loaded, sampler.draw(batch_size))
         if not math.isfinite(loss):
             raise Diverged(f"the attack diverged at step {step + 1} (loss {loss}); use a smaller --lr")
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -22,7 +22,7 @@ from vkdsurgeon.errors import Diverged, UserError
 from vkdsurgeon.evaluation.evaluate import Role
 from vkdsurgeon.evaluation.score import Listener, encode
 from vkdsurgeon.model.multimodal import LoadedModel
-from vkdsurgeon.training.sampler import endless
+from vkdsurgeon.training.sampler import Sampler, random_shuffle
 
 NAME = "universal"
 PIXELS = "pixel_values"
@@ -189,7 +189,7 @@ def train_perturbation(
     """
     eps, step_size = recipe.eps / 255.0, recipe.step / 255.0
     delta = torch.zeros(pixels.shape, device=loaded.device, requires_grad=True)
-    order = endless(range(len(records)), random.Random(recipe.seed))
+    sampler = Sampler(records, random_shuffle(random.Random(recipe.seed)))
     frozen = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     losses: list[float] = []
     for parameter in frozen:
@@ -197,8 +197,7 @@ def train_perturbation(
     try:
         with added(loaded, pixels, delta):
             for step in range(recipe.steps):
-                chosen = [records[next(order)] for _ in range(min(recipe.batch_size, len(records)))]
-                losses.append(backward(loaded, chosen))
+                losses.append(backward(loaded, sampler.draw(recipe.batch_size)))
                 if not math.isfinite(losses[-1]):
                     raise Diverged(f"the universal perturbation diverged at step {step + 1} (loss {losses[-1]})")
                 assert delta.grad is not None

@@ -242,9 +242,11 @@ def _parts(
         forgotten = ascent(scene)
     if held is None:
         held = to_original(scene, retain) if job.method == "klmin" else cross_entropy(scene)
-    parts = {"forget": Part(forgotten, scene.deck(forget, "forget order"), recipe.forget_batch, recipe.forget_weight)}
+    parts = {
+        "forget": Part(forgotten, scene.sampler(forget, "forget order"), recipe.forget_batch, recipe.forget_weight)
+    }
     if job.method != "ga" and recipe.retain_weight > 0:
-        parts["retain"] = Part(held, scene.deck(retain, "retain order"), recipe.retain_batch, recipe.retain_weight)
+        parts["retain"] = Part(held, scene.sampler(retain, "retain order"), recipe.retain_batch, recipe.retain_weight)
     return parts, parameters
 
 

@@ -14,7 +14,7 @@ from vkdsurgeon.baselines.examples import Exercise
 from vkdsurgeon.model.batches import Request, answer_request, batches_of, collate_requests, last_logits
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.questions import Prompter
-from vkdsurgeon.training.sampler import Deck
+from vkdsurgeon.training.sampler import GroupedSampler
 
 Result = TypeVar("Result")
 
@@ -60,7 +60,7 @@ class Scene:
         """Equal for exercises that share a forward pass."""
         return self.request(exercise).signature
 
-    def deck(self, exercises: Sequence[Exercise], order: str) -> Deck[Exercise]:
+    def sampler(self, exercises: Sequence[Exercise], order: str) -> GroupedSampler[Exercise]:
         """Exercises to draw from, those that share a forward pass together.
 
         Args:
@@ -68,7 +68,7 @@ class Scene:
             order: Names the order, which is the same for equal names.
         """
         kinds = {each: self.kind(each) for each in exercises}
-        return Deck(exercises, kinds.__getitem__, random.Random(f"{self.seed} {order}"))
+        return GroupedSampler(exercises, kinds.__getitem__, random.Random(f"{self.seed} {order}"))
 
     def logits(
         self, exercises: Sequence[Exercise], answers: Sequence[str] | None = None

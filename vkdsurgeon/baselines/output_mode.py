@@ -46,7 +46,7 @@ from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
-from vkdsurgeon.training.sampler import endless
+from vkdsurgeon.training.sampler import Sampler, random_shuffle
 from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
 from vkdsurgeon.vision_pass.trainer import Lesson, pass_over
@@ -214,17 +214,16 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     clock.lap("saliency")
 
     listen("training", None)
-    order = endless(lesson.train, random.Random(f"{job.seed} retain order"))
+    kept = Sampler(lesson.train, random_shuffle(random.Random(f"{job.seed} retain order")))
 
     def retain(_: Sequence[Exercise], weight: float | None = None) -> float:
-        indices = [next(order) for _ in range(min(lesson.batch, len(lesson.train)))]
-        return pass_over(stack, lesson, indices, recipe, learn=weight is not None).loss
+        return pass_over(stack, lesson, kept.draw(lesson.batch), recipe, learn=weight is not None).loss
 
-    deck = scene.deck(drawn, "order")
+    sampler = scene.sampler(drawn, "order")
     parts = {
-        "forget": Part(term, deck, recipe.forget_batch, 1.0),
+        "forget": Part(term, sampler, recipe.forget_batch, 1.0),
         # The lesson draws its own pictures and carries the weight.
-        "retain": Part(retain, deck, 0, recipe.retain_weight),
+        "retain": Part(retain, sampler, 0, recipe.retain_weight),
     }
     assert recipe.step_size is not None, "a fitted recipe of output mode has one"
     schedule = Schedule(recipe.planned_steps, recipe.warmup, recipe.decay, recipe.step_size)

@@ -12,7 +12,7 @@ from vkdsurgeon.baselines.examples import Exercise
 from vkdsurgeon.baselines.language_loss import Term
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.training.optimizer import take_step
-from vkdsurgeon.training.sampler import Deck
+from vkdsurgeon.training.sampler import GroupedSampler
 from vkdsurgeon.training.schedule import Schedule
 
 
@@ -22,13 +22,13 @@ class Part:
 
     Attributes:
         term: The term.
-        deck: Exercises in the order they are drawn.
+        sampler: Exercises in the order they are drawn.
         batch: How many of them a step.
         weight: Of the term.
     """
 
     term: Term
-    deck: Deck[Exercise]
+    sampler: GroupedSampler[Exercise]
     batch: int
     weight: float
 
@@ -71,7 +71,7 @@ def train(
     """
     started = time.monotonic()
     for step in range(schedule.steps):
-        terms = {name: part.term(part.deck.draw(part.batch), part.weight) for name, part in parts.items()}
+        terms = {name: part.term(part.sampler.draw(part.batch), part.weight) for name, part in parts.items()}
         loss = sum(part.weight * terms[name] for name, part in parts.items())
         if not abs(loss) < float("inf"):
             raise SurgeryError(

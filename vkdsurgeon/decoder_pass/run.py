@@ -36,7 +36,7 @@ from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
-from vkdsurgeon.training.sampler import Deck
+from vkdsurgeon.training.sampler import GroupedSampler
 from vkdsurgeon.vision_pass.run import Prepared
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
@@ -194,7 +194,7 @@ def _operate(
     before = {name: optimizer.selected_values(parameters[name]).to("cpu", copy=True) for name in mask.selected}
     seeker = Seeker(reach=recipe.reach, steps=recipe.seek_steps, size=recipe.seek_size, seed=visual.seed)
     eyes = TrainingEyes(student_eyes, partial(student_eyes, blend=seeker), seeker)
-    course = DecoderCourse(Trainee(parameters, mask, optimizer), drawn.decks, seeker, student)
+    course = DecoderCourse(Trainee(parameters, mask, optimizer), drawn.samplers, seeker, student)
     if kept is not None:
         course.restore(kept)
 
@@ -205,7 +205,7 @@ def _operate(
 
     try:
         with Keeper(journal, DECODER, course.snapshot) as keeper:
-            train(book, drawn.decks, eyes, optimizer, recipe, heard, done=course.step)
+            train(book, drawn.samplers, eyes, optimizer, recipe, heard, done=course.step)
             keeper.save()
     finally:
         optimizer.detach_hooks()
@@ -222,7 +222,7 @@ def _operate(
 
 @dataclass(frozen=True)
 class _Drawn:
-    decks: dict[str, Deck]
+    samplers: dict[str, GroupedSampler[Ask]]
     scored: list[Ask]
     judged: dict[str, list[Ask]]
 
@@ -231,7 +231,7 @@ def _write_book(job: DecoderJob, book: Book, student_eyes: Eyes) -> _Drawn:
     """Draw the questions of all steps, and let the original W answer them while it still is the original."""
     recipe, seed = job.recipe, job.prepared.job.seed
     sizes = {FORGET: recipe.forget_batch, RETAIN: recipe.retain_batch, TEXT: recipe.text_batch}
-    decks: dict[str, Deck] = {}
+    samplers: dict[str, GroupedSampler[Ask]] = {}
     judged: dict[str, list[Ask]] = {}
     for lesson, (trained, held_out) in job.asks.items():
         generator = random.Random(f"{seed} {lesson}")
@@ -240,10 +240,10 @@ def _write_book(job: DecoderJob, book: Book, student_eyes: Eyes) -> _Drawn:
         judged[lesson] = generator.sample(held_out, min(_JUDGED, len(held_out)))
         book.write(lesson, [*drawn, *judged[lesson]], student_eyes if lesson == FORGET else nullcontext)
         kinds = {ask: book.kind(lesson, ask) for ask in drawn}
-        decks[lesson] = Deck(drawn, kinds.__getitem__, generator)
-    scored = list(decks[FORGET].asks)
+        samplers[lesson] = GroupedSampler(drawn, kinds.__getitem__, generator)
+    scored = list(samplers[FORGET].items)
     book.note(ORIGINAL, book.cards(FORGET, scored))
-    return _Drawn(decks, random.Random(seed).sample(scored, min(_SCORED, len(scored))), judged)
+    return _Drawn(samplers, random.Random(seed).sample(scored, min(_SCORED, len(scored))), judged)
 
 
 def _saliency_mask(

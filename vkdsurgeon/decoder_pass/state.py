@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 
 from vkdsurgeon.decoder_pass.adversarial_features import Seeker
 from vkdsurgeon.decoder_pass.trainer import DecoderStep
+from vkdsurgeon.model.questions import Ask
 from vkdsurgeon.training.resume.journal import Journal, Kept, Snapshot
 from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_generator
-from vkdsurgeon.training.sampler import Deck
+from vkdsurgeon.training.sampler import GroupedSampler
 
 DECODER = "decoder"
 
@@ -30,7 +31,7 @@ class DecoderCourse:
 
     Attributes:
         trainee: The selected weights and their optimizer.
-        decks: Questions by lesson.
+        samplers: Questions by lesson.
         seeker: Draws where to begin its search.
         student: Digest of the student's visual tensors.
         step: Steps done.
@@ -38,7 +39,7 @@ class DecoderCourse:
     """
 
     trainee: Trainee
-    decks: dict[str, Deck]
+    samplers: dict[str, GroupedSampler[Ask]]
     seeker: Seeker
     student: str
     step: int = 0
@@ -54,7 +55,7 @@ class DecoderCourse:
         facts = {
             **self.trainee.facts(),
             "student": self.student,
-            "decks": {lesson: deck.position() for lesson, deck in self.decks.items()},
+            "decks": {lesson: sampler.state_dict() for lesson, sampler in self.samplers.items()},
             "generator": generator_numbers(self.seeker.generator),
             "step": self.step,
             "last": asdict(self.last),
@@ -72,7 +73,7 @@ class DecoderCourse:
         facts = kept.facts
         with kept.intact():
             self.trainee.load(kept.tensors["state"](), facts)
-            for lesson, deck in self.decks.items():
-                deck.go_to(facts["decks"][lesson])
+            for lesson, sampler in self.samplers.items():
+                sampler.load_state_dict(facts["decks"][lesson])
             set_generator(self.seeker.generator, facts["generator"])
             self.step, self.last = facts["step"], DecoderStep(**facts["last"])

@@ -23,9 +23,10 @@ from vkdsurgeon.config import DecoderRecipe
 from vkdsurgeon.decoder_pass.adversarial_features import Seeker
 from vkdsurgeon.decoder_pass.teacher import Book, Card, Eyes
 from vkdsurgeon.errors import Diverged
+from vkdsurgeon.model.questions import Ask
 from vkdsurgeon.training.losses import kl
 from vkdsurgeon.training.optimizer import take_step
-from vkdsurgeon.training.sampler import Deck
+from vkdsurgeon.training.sampler import GroupedSampler
 from vkdsurgeon.training.schedule import Schedule
 
 FORGET, RETAIN, TEXT = "forget", "retain", "text"
@@ -124,7 +125,7 @@ class TrainingEyes:
 
 def train(
     book: Book,
-    decks: dict[str, Deck],
+    samplers: dict[str, GroupedSampler[Ask]],
     eyes: TrainingEyes,
     optimizer: MaskedAdamW,
     recipe: DecoderRecipe,
@@ -134,8 +135,8 @@ def train(
     """Run the schedule, or the rest of it.
 
     Args:
-        book: The teacher's word on every question of the decks.
-        decks: Questions by lesson: forget, retain, text.
+        book: The teacher's word on every question of the samplers.
+        samplers: Questions by lesson: forget, retain, text.
         eyes: Contexts in which W sees otherwise than through its own tower and projector.
         optimizer: Holds the mask.
         recipe: The settings.
@@ -148,7 +149,7 @@ def train(
     schedule = Schedule(recipe.steps, recipe.warmup, recipe.decay)
     started = time.monotonic()
     for step in range(done, recipe.steps):
-        drawn = draw(book, decks, recipe)
+        drawn = draw(book, samplers, recipe)
         first, second = _halves(drawn[FORGET])
         forget = distil(book, FORGET, first, weight=0.5)
         around = distil(book, FORGET, second, eyes=eyes.around, weight=0.5, seeker=eyes.seeker)
@@ -175,10 +176,10 @@ def train(
         listen(DecoderStep(step + 1, recipe.steps, loss, forget_kl, nobody.kl, retain_kl, text.kl, left))
 
 
-def draw(book: Book, decks: dict[str, Deck], recipe: DecoderRecipe) -> dict[str, list[Card]]:
+def draw(book: Book, samplers: dict[str, GroupedSampler[Ask]], recipe: DecoderRecipe) -> dict[str, list[Card]]:
     """The questions of one step."""
     sizes = {FORGET: recipe.forget_batch, RETAIN: recipe.retain_batch, TEXT: recipe.text_batch}
-    return {lesson: book.cards(lesson, deck.draw(sizes[lesson])) for lesson, deck in decks.items()}
+    return {lesson: book.cards(lesson, sampler.draw(sizes[lesson])) for lesson, sampler in samplers.items()}
 
 
 def _halves(cards: Sequence[Card]) -> tuple[Sequence[Card], Sequence[Card]]:

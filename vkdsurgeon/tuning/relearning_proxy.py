@@ -17,6 +17,7 @@ from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.optimizer import build_optimizer, take_step
 from vkdsurgeon.training.saliency import everything
+from vkdsurgeon.training.sampler import Sampler, torch_shuffle
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,9 @@ class Attacker:
         optimizer = build_optimizer(parameters, everything(parameters), step_size=self.step_size, during_backward=None)
         generator = torch.Generator().manual_seed(seed)
         loss = feature_loss({self.loss: 1.0})
-        order: list[int] = []
+        sampler = Sampler(range(len(pictures)), torch_shuffle(generator))
         for step in range(1, self.steps + 1):
-            if len(order) < min(self.batch, len(pictures)):
-                order += torch.randperm(len(pictures), generator=generator).tolist()
-            chosen, order = order[: self.batch], order[self.batch :]
-            self._pull(stack, pictures, originals, chosen, micro_batch, loss)
+            self._pull(stack, pictures, originals, sampler.draw(self.batch), micro_batch, loss)
             take_step(optimizer, 1.0)
             yield step
 

@@ -333,7 +333,7 @@ def operate(
                 peak=peak,
                 generator=generator,
                 listen=heard,
-                orders=course.orders,
+                samplers=course.samplers,
                 done=course.step,
                 harden=harden,
                 control=control,

@@ -24,6 +24,7 @@ from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import FeatureLoss
 from vkdsurgeon.training.optimizer import take_step
+from vkdsurgeon.training.sampler import Sampler, torch_shuffle
 from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.step_control import StepControl
 
@@ -90,33 +91,6 @@ class Step:
     seconds_left: float
 
 
-class Order:
-    """The indices that a lesson trains on, without end: each once, in random order, before any is drawn again.
-
-    Args:
-        indices: Indices of pictures.
-        generator: Source of the order; asked whenever all were drawn.
-        left: What is left of an order that was begun before.
-    """
-
-    def __init__(self, indices: Sequence[int], generator: torch.Generator, left: Sequence[int] = ()) -> None:
-        self._indices = indices
-        self._generator = generator
-        self.left = list(left)
-
-    def draw(self, count: int) -> list[int]:
-        """The next indices."""
-        drawn: list[int] = []
-        while len(drawn) < count:
-            if not self.left:
-                shuffled = torch.randperm(len(self._indices), generator=self._generator).tolist()
-                self.left = [self._indices[position] for position in shuffled]
-            taken = count - len(drawn)
-            drawn += self.left[:taken]
-            del self.left[:taken]
-        return drawn
-
-
 @dataclass
 class Measure:
     """Sums over pictures of one lesson."""
@@ -137,7 +111,7 @@ def train(
     peak: float,
     generator: torch.Generator,
     listen: Callable[[Step], None],
-    orders: Sequence[Order] | None = None,
+    samplers: Sequence[Sampler[int]] | None = None,
     done: int = 0,
     harden: Callable[[int, Sequence[int]], None] | None = None,
     control: StepControl | None = None,
@@ -153,7 +127,7 @@ def train(
         peak: Peak step size, relative to each weight; under a control, relative to the size that it holds.
         generator: Source of the order of the pictures.
         listen: Hears of every step.
-        orders: The order of each lesson's pictures; fresh ones where there are none.
+        samplers: Of each lesson's pictures; fresh ones where there are none.
         done: Steps of the schedule that were made before.
         harden: Adds to the gradient of a step, given its number and its forget pictures.
         control: Holds the step size by measuring what steps change.
@@ -161,11 +135,11 @@ def train(
     Raises:
         Diverged: The loss is not finite, or the control finds no step small enough.
     """
-    orders = orders or [Order(lesson.train, generator) for lesson in lessons]
+    samplers = samplers or [Sampler(lesson.train, torch_shuffle(generator)) for lesson in lessons]
     started, seen = time.monotonic(), 0
     schedule = Schedule(steps, recipe.warmup, recipe.decay, peak)
     for step in range(done, steps):
-        measures = _gather(stack, lessons, orders, recipe, step, harden)
+        measures = _gather(stack, lessons, samplers, recipe, step, harden)
         loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
         if not loss < float("inf"):
             key = "step_drift" if control else "step_size"
@@ -207,9 +181,9 @@ def settle(
         generator: Source of the order of the pictures; its draws are nobody else's.
         harden: As for `train`.
     """
-    orders = [Order(lesson.train, generator) for lesson in lessons]
+    samplers = [Sampler(lesson.train, torch_shuffle(generator)) for lesson in lessons]
     for step in range(_SETTLING):
-        _gather(stack, lessons, orders, recipe, step, harden)
+        _gather(stack, lessons, samplers, recipe, step, harden)
         if step + 1 < _SETTLING:
             take_step(optimizer, 0.0)
     control.probe(partial(take_step, optimizer), _FIRST_PROBE)
@@ -218,14 +192,14 @@ def settle(
 def _gather(
     stack: VisualStack,
     lessons: Sequence[Lesson],
-    orders: Sequence[Order],
+    samplers: Sequence[Sampler[int]],
     recipe: Recipe,
     step: int,
     harden: Callable[[int, Sequence[int]], None] | None,
 ) -> dict[str, Measure]:
     measures: dict[str, Measure] = {}
-    for lesson, order in zip(lessons, orders, strict=True):
-        indices = order.draw(min(lesson.batch, len(lesson.train)))
+    for lesson, sampler in zip(lessons, samplers, strict=True):
+        indices = sampler.draw(lesson.batch)
         measures[lesson.name] = pass_over(stack, lesson, indices, recipe, learn=True)
         if harden is not None and lesson.name == "forget":
             harden(step, indices)

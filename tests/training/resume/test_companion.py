@@ -94,7 +94,7 @@ def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
 
         train(
             stack, course.lessons, course.trainee.optimizer, RECIPE, steps=number, peak=0.5,
-            generator=course.generator, listen=heard, orders=course.orders, done=course.step,
+            generator=course.generator, listen=heard, samplers=course.samplers, done=course.step,
         )  # fmt: skip
 
     forget, retain = (write_set(tmp_path, name, range(first, first + 4)) for name, first in (("f", 0), ("r", 9)))
