@@ -24,14 +24,13 @@ from vkdsurgeon.baselines.grad_ascent import ascent
 from vkdsurgeon.baselines.kl_min import to_original
 from vkdsurgeon.baselines.language_loss import Scene, Term, cross_entropy, limited
 from vkdsurgeon.baselines.manu import counted, neuron_scores, top_neurons
-from vkdsurgeon.baselines.masked_training import train_masked
 from vkdsurgeon.baselines.mmunlearner import fisher, fisher_mask
 from vkdsurgeon.baselines.npo import preference
 from vkdsurgeon.baselines.refusal import refusal
 from vkdsurgeon.baselines.registry import BASELINES, Facts, Scope
 from vkdsurgeon.baselines.rmu import Tap, misdirection, retention
 from vkdsurgeon.baselines.scope import ScopedWeights, decoder_layers, find_weights, mlp_output
-from vkdsurgeon.baselines.trainer import Part
+from vkdsurgeon.baselines.trainer import Part, train_masked
 from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
 from vkdsurgeon.config import BaselineRecipe
@@ -209,12 +208,12 @@ def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
     clock.lap("mask")
 
     listen("training", None)
-    movement, last = train_masked(
+    write_back, last = train_masked(
         parts, parameters, mask, prepared.schedule, partial(listen, "training"),
         relative=recipe.lr is None, weight_decay=recipe.weight_decay, clip=recipe.clip,
     )  # fmt: skip
     clock.lap("training")
-    return MethodOutcome(movement.written(prepared.inventory, weights.on_disk), mask, last, clock.laps)
+    return MethodOutcome(write_back.changes(prepared.inventory, weights.on_disk), mask, last, clock.laps)
 
 
 def _parts(

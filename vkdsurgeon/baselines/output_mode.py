@@ -31,10 +31,9 @@ from vkdsurgeon.baselines.base import (
 from vkdsurgeon.baselines.examples import Exercise
 from vkdsurgeon.baselines.grad_ascent import ascent
 from vkdsurgeon.baselines.language_loss import Scene, Term, limited, log_likelihood
-from vkdsurgeon.baselines.masked_training import train_masked
 from vkdsurgeon.baselines.npo import preference
 from vkdsurgeon.baselines.refusal import refusal
-from vkdsurgeon.baselines.trainer import Part
+from vkdsurgeon.baselines.trainer import Part, train_masked
 from vkdsurgeon.baselines.uniform import to_uniform
 from vkdsurgeon.config import BaselineRecipe, Recipe
 from vkdsurgeon.data.pictures import Picture
@@ -227,13 +226,13 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     }
     assert recipe.step_size is not None, "a fitted recipe of output mode has one"
     schedule = Schedule(recipe.planned_steps, recipe.warmup, recipe.decay, recipe.step_size)
-    movement, last = train_masked(
+    write_back, last = train_masked(
         parts, parameters, mask, schedule, partial(listen, "training"),
         weight_decay=recipe.weight_decay, clip=recipe.clip,
     )  # fmt: skip
     clock.lap("training")
 
-    changes = movement.written(stack.inventory, prepared.on_disk)
+    changes = write_back.changes(stack.inventory, prepared.on_disk)
     measured = {
         "forget_probability_before": before,
         "forget_probability_after": _probability(scene, sample),

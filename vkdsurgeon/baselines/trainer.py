@@ -1,4 +1,4 @@
-"""The loop that all trained methods share: draw, add up the terms' gradients, step."""
+"""The loop that all trained methods share: draw, add up the terms' gradients, step under a mask."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from torch.nn import Parameter
 from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.baselines.examples import Exercise
 from vkdsurgeon.baselines.language_loss import Term
 from vkdsurgeon.errors import SurgeryError
-from vkdsurgeon.training.optimizer import take_step
+from vkdsurgeon.training.optimizer import build_optimizer, take_step
+from vkdsurgeon.training.saliency import SaliencyMask
 from vkdsurgeon.training.sampler import GroupedSampler
 from vkdsurgeon.training.schedule import Schedule
+from vkdsurgeon.training.write_back import WriteBack
 
 
 @dataclass(frozen=True)
@@ -83,3 +86,40 @@ def train(
         seen = MethodStep(step + 1, schedule.steps, loss, terms, pace * (schedule.steps - step - 1))
         listen(seen)
     return seen
+
+
+def train_masked(
+    parts: Mapping[str, Part],
+    parameters: Mapping[str, Parameter],
+    mask: SaliencyMask,
+    schedule: Schedule,
+    listen: Callable[[MethodStep], None],
+    *,
+    relative: bool = True,
+    weight_decay: float,
+    clip: float,
+) -> tuple[WriteBack, MethodStep]:
+    """Run a schedule under a mask.
+
+    Args:
+        parts: Terms by name.
+        parameters: By name; those without a selected element stop asking for gradients.
+        mask: Which elements may move.
+        schedule: Steps and their size.
+        listen: Hears of every step.
+        relative: Whether the schedule's size is relative to each weight, or a learning rate.
+        weight_decay: Of the selected elements.
+        clip: Norm of their gradient at most.
+
+    Returns:
+        What writes them back, and the last step.
+
+    Raises:
+        SurgeryError: The loss is not finite.
+    """
+    optimizer = build_optimizer(parameters, mask, relative=relative, weight_decay=weight_decay, max_norm=clip)
+    try:
+        write_back = WriteBack(parameters, mask, optimizer)
+        return write_back, train(parts, optimizer, schedule, listen)
+    finally:
+        optimizer.detach_hooks()

@@ -11,9 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from vkdsurgeon_kernels import MaskedAdamW
 
-from vkdsurgeon.checkpoint.inventory import read_tensor
 from vkdsurgeon.config import DecoderRecipe
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.splits import split_validation
@@ -37,6 +35,7 @@ from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
 from vkdsurgeon.training.sampler import GroupedSampler
+from vkdsurgeon.training.write_back import WriteBack
 from vkdsurgeon.vision_pass.run import Prepared
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
@@ -191,7 +190,7 @@ def _operate(
     listen("decoder training", None)
     moments = moments_kind(recipe, parameters[next(iter(mask.selected))].dtype)
     optimizer = build_optimizer(parameters, mask, step_size=recipe.step_size, max_norm=recipe.clip, moments=moments)
-    before = {name: optimizer.selected_values(parameters[name]).to("cpu", copy=True) for name in mask.selected}
+    write_back = WriteBack(parameters, mask, optimizer)
     seeker = Seeker(reach=recipe.reach, steps=recipe.seek_steps, size=recipe.seek_size, seed=visual.seed)
     eyes = TrainingEyes(student_eyes, partial(student_eyes, blend=seeker), seeker)
     course = DecoderCourse(Trainee(parameters, mask, optimizer), drawn.samplers, seeker, student)
@@ -211,12 +210,17 @@ def _operate(
         optimizer.detach_hooks()
     clock.lap("decoder training")
 
-    changes, selected = _as_written(job, mask, parameters, optimizer, before)
+    changes = write_back.changes(job.prepared.stack.inventory, weights.on_disk)
+    with torch.no_grad():
+        # The gate measures what is written.
+        for name in mask.selected:
+            parameters[name].copy_(changes[weights.on_disk[name]])
     found = {lesson: distil(book, lesson, book.cards(lesson, asks)) for lesson, asks in drawn.judged.items()}
     verdict = judge(recipe, start, found[FORGET], found[RETAIN], found[TEXT])
     listen("decoder gate", verdict)
     clock.lap("decoder gate")
     assert course.last is not None
+    selected = {weights.on_disk[name]: chosen.count for name, chosen in mask.selected.items()}
     return DecoderOutcome(changes, mask, selected, verdict, course.last, clock.laps)
 
 
@@ -257,34 +261,6 @@ def _saliency_mask(
         generator = torch.Generator().manual_seed(job.prepared.job.seed)
         scores = random_scores(parameters, scores, generator)
     return select(parameters, scores, recipe.density)
-
-
-def _as_written(
-    job: DecoderJob,
-    mask: SaliencyMask,
-    parameters: Mapping[str, Parameter],
-    optimizer: MaskedAdamW,
-    before: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """The new tensors: what is on disk, plus what training added to the selected elements, and to no other.
-
-    The parameters take the rounded values too, so that the gate measures what is written.
-    """
-    inventory = job.prepared.stack.inventory
-    changes: dict[str, Tensor] = {}
-    selected: dict[str, int] = {}
-    for name, chosen in mask.selected.items():
-        disk_name = job.weights.on_disk[name]
-        disk = read_tensor(inventory, disk_name)
-        where = chosen.to("cpu").to_bool().reshape(-1)
-        moved = optimizer.selected_values(parameters[name]).cpu().double() - before[name].double()
-        new = disk.reshape(-1).clone()
-        new[where] = (disk.reshape(-1)[where].double() + moved).to(disk.dtype)
-        changes[disk_name] = new.reshape(disk.shape)
-        selected[disk_name] = chosen.count
-        with torch.no_grad():
-            parameters[name].copy_(changes[disk_name])
-    return changes, selected
 
 
 def _unfreeze(loaded: LoadedModel, weights: DecoderWeights) -> dict[str, Parameter]:

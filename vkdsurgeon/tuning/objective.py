@@ -13,6 +13,7 @@ import torch
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.write_back import round_to_disk
 from vkdsurgeon.tuning.label_free_metrics import Yardstick
 from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.splits import TrialSets
@@ -101,16 +102,9 @@ class Workbench:
             started = time.monotonic()
             outcome = operate(refit(self.prepared, recipe), listen)
             seconds = time.monotonic() - started
-            self._round()
+            round_to_disk(self.stack, self._original)
             listen("measuring", None)
             return self._measure(outcome.verdict, outcome.mask.count, seconds)
-
-    def _round(self) -> None:
-        """To the dtype on disk, as whoever reads the written checkpoint finds them."""
-        with torch.no_grad():
-            for name, parameter in self.stack.visual_parameters().items():
-                (value,) = self.stack.to_disk({name: parameter}).values()
-                parameter.copy_(value)
 
     def _measure(self, verdict: Verdict | None, selected: int, seconds: float) -> Measured:
         reading = self.yardstick.read(self.stack)

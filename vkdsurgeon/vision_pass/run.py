@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask
+from vkdsurgeon.training.write_back import rounded_to_disk
 from vkdsurgeon.vision_pass.depth import limit_depth
 from vkdsurgeon.vision_pass.hardening.terms import prepare_hardening
 from vkdsurgeon.vision_pass.mask import choose_mask
@@ -338,13 +339,13 @@ def operate(
                 harden=harden,
                 control=control,
             )
-            with _as_written(stack, parameters, mask):
+            with rounded_to_disk(stack, mask.selected):
                 course.judged(validation.judge())
             listen("stop rule", course.verdicts[-1])
             keeper.save()
     choice = course.settle()
     if kept is not None:
-        with _as_written(stack, parameters, mask):
+        with rounded_to_disk(stack, mask.selected):
             kept.agree(course.verdicts[choice.index].measured, validation.judge().measured)
     clock.lap("training")
 
@@ -365,19 +366,6 @@ def operate(
         readings=taught.readings,
         step_size=None if control is None else control.told,
     )
-
-
-@contextmanager
-def _as_written(stack: VisualStack, parameters: Mapping[str, Parameter], mask: SaliencyMask) -> Iterator[None]:
-    # Updates smaller than the rounding on disk are lost there, and whoever judges should see that.
-    kept = {name: parameters[name].detach().clone() for name in mask.selected}
-    with torch.no_grad():
-        for name in mask.selected:
-            (value,) = stack.to_disk({name: parameters[name].detach()}).values()
-            parameters[name].copy_(value.reshape(parameters[name].shape))
-        yield
-        for name, value in kept.items():
-            parameters[name].copy_(value)
 
 
 def _step_control(
