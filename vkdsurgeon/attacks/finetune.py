@@ -18,6 +18,7 @@ from vkdsurgeon.errors import Diverged
 from vkdsurgeon.evaluation.score import encode
 from vkdsurgeon.model.batches import answer_request, batches_of, log_probabilities
 from vkdsurgeon.model.multimodal import LoadedModel
+from vkdsurgeon.training.losses import accumulate
 from vkdsurgeon.training.sampler import Sampler, random_shuffle
 
 
@@ -136,12 +137,6 @@ def backward(loaded: LoadedModel, records: Sequence[Record]) -> float:
     ]
     loaded.encoder.drop_pictures()
     tokens = sum(len(request.wanted) for request in requests)
-    total = 0.0
     # One backward pass per shape: sums add up to the mean over all tokens of the step.
-    for batch in batches_of(requests, lambda request: request.signature, len(requests)):
-        loss = -log_probabilities(loaded, batch).sum() / tokens
-        # A question without a picture teaches a vision tower nothing.
-        if loss.requires_grad:
-            loss.backward()
-        total += float(loss.detach())
-    return total
+    batches = batches_of(requests, lambda request: request.signature, len(requests))
+    return accumulate((-log_probabilities(loaded, batch).sum() / tokens for batch in batches), 1.0)

@@ -14,6 +14,7 @@ from vkdsurgeon.baselines.examples import Exercise
 from vkdsurgeon.model.batches import Request, answer_request, batches_of, collate_requests, last_logits
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.questions import Prompter
+from vkdsurgeon.training.losses import accumulate
 from vkdsurgeon.training.sampler import GroupedSampler
 
 Result = TypeVar("Result")
@@ -109,20 +110,19 @@ class Scene:
             answers: As in `logits`.
             by_token: The mean is one over all tokens instead of exercises.
         """
-        total, count = 0.0, len(exercises)
+        count = len(exercises)
         if by_token:
             requests = [
                 self.request(each, None if answers is None else answers[at]) for at, each in enumerate(exercises)
             ]
             count = sum(len(request.wanted) for request in requests)
-        with torch.set_grad_enabled(weight is not None):
+
+        def means() -> Iterator[Tensor]:
             for part, chosen, logits in self.logits(exercises, answers):
                 tokens = torch.tensor([[want[0] for want in each.wanted] for each in chosen], device=logits.device)
-                mean = value(part, tokens, logits.log_softmax(dim=2)).sum() / count
-                if weight is not None:
-                    (weight * mean).backward()
-                total += float(mean.detach())
-        return total
+                yield value(part, tokens, logits.log_softmax(dim=2)).sum() / count
+
+        return accumulate(means(), weight)
 
 
 def log_likelihood(tokens: Tensor, log_probabilities: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from vkdsurgeon.baselines.examples import Exercise
 from vkdsurgeon.baselines.language_loss import Scene, Term, hidden_of
 from vkdsurgeon.model.batches import Request, batches_of, collate_requests
 from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.training.losses import accumulate
 
 
 @dataclass
@@ -121,11 +122,6 @@ def _mean(
     power: float,
     weight: float | None,
 ) -> float:
-    total = 0.0
-    with torch.set_grad_enabled(weight is not None):
-        for part, hidden in tap.activations(exercises):
-            loss = error(part, hidden).square().mean(dim=(1, 2)).sum() / (power * len(exercises))
-            if weight is not None:
-                (weight * loss).backward()
-            total += float(loss.detach())
-    return total
+    scale = power * len(exercises)
+    errors = (error(part, hidden) for part, hidden in tap.activations(exercises))
+    return accumulate((each.square().mean(dim=(1, 2)).sum() / scale for each in errors), weight)

@@ -11,7 +11,7 @@ method of this project's own (docs/method.md). KL is a mean over judged position
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from vkdsurgeon.decoder_pass.adversarial_features import Seeker
 from vkdsurgeon.decoder_pass.teacher import Book, Card, Eyes
 from vkdsurgeon.errors import Diverged
 from vkdsurgeon.model.questions import Ask
-from vkdsurgeon.training.losses import kl
+from vkdsurgeon.training.losses import accumulate, kl
 from vkdsurgeon.training.optimizer import take_step
 from vkdsurgeon.training.sampler import GroupedSampler
 from vkdsurgeon.training.schedule import Schedule
@@ -82,22 +82,24 @@ def distil(
         weight: Leave the gradient of the KL divergence times this in the parameters; None only measures.
         seeker: The blend of `eyes`: first looks for features that are still read as the original ones were.
     """
-    total, same = 0.0, 0
-    with torch.set_grad_enabled(weight is not None), eyes():
+    same = 0
+
+    def divergences() -> Iterator[Tensor]:
+        nonlocal same
         for part, look in book.batches(cards):
             if seeker is not None:
                 _seek(book, part, look, seeker)
             logits = look()
             teacher = book.log_probabilities(lesson, part)
-            divergence = kl(teacher, logits.log_softmax(dim=2)).mean(dim=1).sum() / len(cards)
-            if weight is not None:
-                (weight * divergence).backward()
-            total += float(divergence.detach())
+            yield kl(teacher, logits.log_softmax(dim=2)).mean(dim=1).sum() / len(cards)
             answered = slice(-len(part[0].answer), None)
             equal = logits[:, answered].argmax(dim=2) == torch.tensor(
                 [card.answer for card in part], device=logits.device
             )
             same += int(equal.all(dim=1).sum())
+
+    with eyes():
+        total = accumulate(divergences(), weight)
     return Drift(total, same / max(len(cards), 1), len(cards))
 
 

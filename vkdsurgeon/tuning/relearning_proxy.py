@@ -6,7 +6,7 @@ whoever has the original checkpoint has. It trains every visual weight, since a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from vkdsurgeon.model.features import FeatureStore, PictureSet
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.training.losses import feature_loss
+from vkdsurgeon.training.losses import feature_loss, layer_loss
 from vkdsurgeon.training.optimizer import build_optimizer, take_step
 from vkdsurgeon.training.saliency import everything
 from vkdsurgeon.training.sampler import Sampler, torch_shuffle
@@ -66,30 +66,12 @@ class Attacker:
         # Masked although nothing is: with float32 masters, or small steps would be lost in a bfloat16 weight.
         optimizer = build_optimizer(parameters, everything(parameters), step_size=self.step_size, during_backward=None)
         generator = torch.Generator().manual_seed(seed)
-        loss = feature_loss({self.loss: 1.0})
+        loss, layers = feature_loss({self.loss: 1.0}), dict.fromkeys(stack.outputs, 1.0)
         sampler = Sampler(range(len(pictures)), torch_shuffle(generator))
         for step in range(1, self.steps + 1):
-            self._pull(stack, pictures, originals, sampler.draw(self.batch), micro_batch, loss)
+            chosen = sampler.draw(self.batch)
+            for part, batch in pictures.batches(chosen, micro_batch):
+                features = stack.features(batch, stack.outputs)
+                layer_loss(loss, layers, features, originals, part, 1 / len(chosen)).backward()
             take_step(optimizer, 1.0)
             yield step
-
-    def _pull(
-        self,
-        stack: VisualStack,
-        pictures: PictureSet,
-        originals: FeatureStore,
-        chosen: Sequence[int],
-        micro_batch: int,
-        loss: Any,
-    ) -> None:
-        layers = stack.outputs
-        for part, batch in pictures.batches(chosen, micro_batch):
-            features = stack.features(batch, layers)
-            device = features[layers[0]].device
-            loss(
-                [features[layer] for layer in layers],
-                [originals.get(layer, part, device) for layer in layers],
-                layer_weights=[1.0] * len(layers),
-                sample_weights=torch.full((len(part),), 1 / len(chosen), device=device),
-                target_power=[originals.powers(layer, part, device) for layer in layers],
-            ).sum().backward()

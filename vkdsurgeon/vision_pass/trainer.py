@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from vkdsurgeon.config import Recipe
 from vkdsurgeon.errors import Diverged
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.training.losses import FeatureLoss
+from vkdsurgeon.training.losses import FeatureLoss, Targets, layer_loss
 from vkdsurgeon.training.optimizer import take_step
 from vkdsurgeon.training.sampler import Sampler, torch_shuffle
 from vkdsurgeon.training.schedule import Schedule
@@ -31,16 +30,6 @@ from vkdsurgeon.vision_pass.step_control import StepControl
 # Gradients that the moments settle on before the first step, and the size that probing starts from.
 _SETTLING = 8
 _FIRST_PROBE = 0.05
-
-
-class Targets(Protocol):
-    """Target features by layer and picture."""
-
-    def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
-        """Features [B, N, D] of pictures that share one token count."""
-
-    def powers(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
-        """Mean square of each picture's features, [B] float32."""
 
 
 @dataclass(frozen=True)
@@ -225,21 +214,15 @@ def pass_over(
     measure = Measure(pictures=len(indices))
     learn = learn and lesson.weight > 0
     weight = lesson.weight if learn else 1.0
-    watched, taught = tuple(recipe.layers), tuple(lesson.layers)
+    watched = tuple(recipe.layers)
     for part, batch in lesson.pictures.batches(indices, recipe.micro_batch):
         with torch.set_grad_enabled(learn):
-            features = stack.features(batch, tuple(dict.fromkeys((*watched, *taught))))
+            features = stack.features(batch, tuple(dict.fromkeys((*watched, *lesson.layers))))
             device = features[watched[0]].device
             targets = {layer: lesson.targets.get(layer, part, device) for layer in features}
-            # All weights go into the loss itself: its gradient is made in the forward pass, and one that has to be
-            # scaled in backward would be read and written once more.
-            loss = lesson.loss(
-                [features[layer] for layer in taught],
-                [targets[layer] for layer in taught],
-                layer_weights=list(lesson.layers.values()),
-                sample_weights=torch.full((len(part),), weight / len(indices), device=device),
-                target_power=[lesson.targets.powers(layer, part, device) for layer in taught],
-            ).sum()
+            loss = layer_loss(
+                lesson.loss, lesson.layers, features, lesson.targets, part, weight / len(indices), read=targets
+            )
         if learn:
             loss.backward()
         measure.loss += float(loss.detach()) / weight
