@@ -33,6 +33,7 @@ from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import load_model
 from vkdsurgeon.model.questions import Ask, Prompter
 from vkdsurgeon.model.swap_vision import through_eyes_of
+from vkdsurgeon.training.events import unheard
 from vkdsurgeon.training.losses import kl
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
 
@@ -69,8 +70,8 @@ def decoder_pass(root: Path, facts: World, recipe: DecoderRecipe) -> Done:
     sets = (pictures_of(forget, role="forget"), pictures_of(retain, role="retain"))
     prepared = prepare(Job(root, *sets, [], VISUAL.model_copy(update={"decoder": recipe})))
     job = prepare_decoder(prepared, forget, retain, read_keep_set(facts.text, 0))
-    outcome = operate(prepared, lambda *_: None)
-    return Done(job, operate_decoder(job, lambda *_: None), outcome.changes)
+    outcome = operate(prepared, unheard)
+    return Done(job, operate_decoder(job, unheard), outcome.changes)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import PictureSet, teacher_features
 from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.training.events import unheard
 from vkdsurgeon.vision_pass.objective import make_lessons
 from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare
 from vkdsurgeon.vision_pass.teacher_quality import (
@@ -45,7 +46,7 @@ def prepared(model: Path, sets: dict[str, Path], recipe: Recipe = QUICK, **other
 
 
 def run(model: Path, sets: dict[str, Path], recipe: Recipe = QUICK, **others: Path) -> Outcome:
-    return operate(prepared(model, sets, recipe, **others), lambda *_: None)
+    return operate(prepared(model, sets, recipe, **others), unheard)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_a_reference_model_is_imitated_on_forget_pictures(llava: Path, sets: dic
     for index, mine in enumerate(lessons.targets.features.all("projector")[: len(theirs)]):
         torch.testing.assert_close(mine, theirs[index])
     assert lessons.targets.stand_ins == {}
-    assert operate(ready, lambda *_: None).verdicts[0].forget_ratio < 0.9
+    assert operate(ready, unheard).verdicts[0].forget_ratio < 0.9
     assert len(ready.plan.other_teachers["forget"]) == 64
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,12 +13,13 @@ from vkdsurgeon.attacks.adapters import adapted
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.config.relearn import RelearnScope
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.errors import Diverged
 from vkdsurgeon.evaluation.score import encode
 from vkdsurgeon.model.batches import answer_request, batches_of, log_probabilities
 from vkdsurgeon.model.multimodal import LoadedModel
+from vkdsurgeon.training.loop import run_steps
 from vkdsurgeon.training.losses import accumulate
 from vkdsurgeon.training.sampler import Sampler, random_shuffle
+from vkdsurgeon.training.schedule import Schedule
 
 
 @contextmanager
@@ -114,15 +114,19 @@ def fine_tune(
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / steps)
     sampler = Sampler(records, random_shuffle(random.Random(seed)))
-    for step in range(steps):
+
+    def gather(_: int) -> tuple[float, dict[str, float]]:
         optimizer.zero_grad(set_to_none=True)
-        loss = backward(loaded, sampler.draw(batch_size))
-        if not math.isfinite(loss):
-            raise Diverged(f"the attack diverged at step {step + 1} (loss {loss}); use a smaller --lr")
+        return backward(loaded, sampler.draw(batch_size)), {}
+
+    def move(step: int, size: float) -> None:
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        yield loss
+
+    diverged = "the attack diverged at step {step} (loss {loss}); use a smaller --lr"
+    for step in run_steps(Schedule(steps, 0.0, 0.0), gather, move, diverged=diverged):
+        yield step.loss
     optimizer.zero_grad(set_to_none=True)
 
 

@@ -27,13 +27,14 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.evaluate import match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import check_gates, judge
 from vkdsurgeon.evaluation.metrics import metric_ids, summarise
-from vkdsurgeon.evaluation.score import Listener, answer_records, encode
+from vkdsurgeon.evaluation.score import answer_records, encode
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.model.batches import answer_request
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.model.prefix_cache import read_log_probabilities
 from vkdsurgeon.results.attacks import MembershipResult, MembershipSettings
 from vkdsurgeon.results.evaluation import Direction, Metric
+from vkdsurgeon.training.events import Event, Listener, unheard
 
 SCORES = ("loss", "min_k")
 MEASURES = ("auc", "advantage", "tpr_at_fpr_5")
@@ -55,7 +56,7 @@ class Inferring(Target):
     k_percent: float = 20.0
 
 
-def membership(attack: Inferring, listener: Listener | None = None) -> MembershipResult:
+def membership(attack: Inferring, listener: Listener = unheard) -> MembershipResult:
     """Measure how well members are told from non-members, for a model, its base and gold.
 
     Args:
@@ -86,8 +87,7 @@ def membership(attack: Inferring, listener: Listener | None = None) -> Membershi
     facts, metrics, device, longest = [], [], "", 0
     first: LoadedModel | None = None
     for role, root in attack.roles:
-        if listener:
-            listener({"event": "model", "role": role, "text": f"loading {role}"})
+        listener(Event("model", f"loading {role}", {"role": role}))
         loaded = load_model(root, device=attack.device, dtype=attack.dtype)
         if first is not None:
             match_encoder(loaded, first)

@@ -16,9 +16,9 @@ from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.evaluate import Role
 from vkdsurgeon.evaluation.gates import judge
-from vkdsurgeon.evaluation.score import Listener
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.attacks import PerturbResult, PerturbSettings, UniversalSettings
+from vkdsurgeon.training.events import Listener, unheard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class PerturbedPictures(Variation):
         return loaded.encoder.altered(picture=self._perturbation)
 
 
-def perturb(attack: Perturbing, listener: Listener | None = None) -> PerturbResult:
+def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
     """Measure a model on changed pictures, and its base and gold alike.
 
     Args:

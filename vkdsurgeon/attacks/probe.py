@@ -31,7 +31,6 @@ from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.evaluate import Role
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
-from vkdsurgeon.evaluation.score import Listener
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.model.device import resolve_device
 from vkdsurgeon.model.layers import find_layers, outputs_of
@@ -39,6 +38,7 @@ from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.results.attacks import Pooling, ProbeKind, ProbeResult, ProbeSettings
 from vkdsurgeon.results.evaluation import Metric, ModelFacts
+from vkdsurgeon.training.events import Event, Listener, unheard
 
 FORGET, OTHERS = "forget", "others"
 
@@ -102,7 +102,7 @@ class Probing:
         return [(role, root) for role, root in roles if root is not None]
 
 
-def probe(attack: Probing, listener: Listener | None = None) -> ProbeResult:
+def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
     """Probe a model's features, and those of its base and gold alike.
 
     Args:
@@ -151,8 +151,7 @@ def probe(attack: Probing, listener: Listener | None = None) -> ProbeResult:
     stuck = 0
     device = resolve_device(attack.device)
     for role, root in attack.roles:
-        if listener:
-            listener({"event": "model", "role": role, "text": f"probing {role}"})
+        listener(Event("model", f"probing {role}", {"role": role}))
         stack = load_visual_stack(root, device=device, tower=attack.tower, projector=attack.projector)
         _check_layers(stack, layers, root)
         facts[role] = _facts(role, stack)
@@ -163,8 +162,7 @@ def probe(attack: Probing, listener: Listener | None = None) -> ProbeResult:
         for layer, values in features.items():
             found[role][layer], missed = _read(attack, gallery, kinds, values, layer, role, readers)
             stuck += missed
-            if listener:
-                listener({"event": "probe", "model": role, "layer": layer, "text": f"{role}: probed {layer}"})
+            listener(Event("probe", f"{role}: probed {layer}", {"model": role, "layer": layer}))
     metrics: list[Metric] = []
     order: tuple[Role, ...] = ("model", "reference", "gold")
     for role in order:

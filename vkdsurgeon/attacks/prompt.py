@@ -14,9 +14,9 @@ from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.evaluate import Role
 from vkdsurgeon.evaluation.gates import judge
-from vkdsurgeon.evaluation.score import Listener
 from vkdsurgeon.model.multimodal import LoadedModel, load_processor
 from vkdsurgeon.results.attacks import PromptResult, PromptSettings, TemplateFacts
+from vkdsurgeon.training.events import Listener, unheard
 
 # With more unknown words than this a template does not say what it was written to say.
 _MOST_UNKNOWN = 0.5
@@ -62,7 +62,7 @@ class OtherWords(Variation):
         return loaded.encoder.altered(beginning=self._template.prefix.strip())
 
 
-def prompt(attack: Prompting, listener: Listener | None = None) -> PromptResult:
+def prompt(attack: Prompting, listener: Listener = unheard) -> PromptResult:
     """Ask a model in other words, and its base and gold alike.
 
     Args:

@@ -23,11 +23,11 @@ from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.evaluate import Role
 from vkdsurgeon.evaluation.gates import judge
-from vkdsurgeon.evaluation.score import Listener
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.results.attacks import QuantizeResult, QuantizeSettings, RoundTrip, WeightScope
+from vkdsurgeon.training.events import Listener, unheard
 
 # Below this share the round trip says little about a quantised release.
 _MOST_OF_IT = 0.5
@@ -95,7 +95,7 @@ class RoundedWeights(Variation):
                     value.copy_(originals[name])
 
 
-def quantize(attack: Quantizing, listener: Listener | None = None) -> QuantizeResult:
+def quantize(attack: Quantizing, listener: Listener = unheard) -> QuantizeResult:
     """Measure a model before and after round trips of its weights, and its base and gold alike.
 
     Args:

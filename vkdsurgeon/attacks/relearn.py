@@ -23,12 +23,13 @@ from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import Diverged, SurgeryError
 from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
-from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
+from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.results.evaluation import Metric, ModelFacts
 from vkdsurgeon.results.relearn import RelearnCase, RelearnResult, RelearnSettings
+from vkdsurgeon.training.events import Event, Listener, unheard
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Relearning:
         return Scoring(self.batch_size, self.plan.length_normalised, self.plan.max_new_tokens)
 
 
-def relearn(attack: Relearning, listener: Listener | None = None) -> RelearnResult:
+def relearn(attack: Relearning, listener: Listener = unheard) -> RelearnResult:
     """Attack a model, and gold alike, and report what came back beside what it cost.
 
     Args:
@@ -151,7 +152,7 @@ def relearn(attack: Relearning, listener: Listener | None = None) -> RelearnResu
 class _Answers:
     """What an untouched model says, each question asked once however many attacks measure on it."""
 
-    def __init__(self, attack: Relearning, loaded: LoadedModel, listener: Listener | None) -> None:
+    def __init__(self, attack: Relearning, loaded: LoadedModel, listener: Listener) -> None:
         self.attack, self.loaded, self.listener = attack, loaded, listener
         self._known: dict[int, Answered] = {}
 
@@ -197,10 +198,9 @@ def _one_seed(
         )
         try:
             for step, loss in enumerate(losses, start=1):
-                if listener:
-                    text = f"{role}: attack {case.id}, seed {seed}, step {step} of {plan.steps}"
-                    facts = {"model": role, "case": case.id, "seed": seed, "step": step, "loss": loss}
-                    listener({"event": "attack", **facts, "text": text})
+                text = f"{role}: attack {case.id}, seed {seed}, step {step} of {plan.steps}"
+                facts = {"model": role, "case": case.id, "seed": seed, "step": step, "loss": loss}
+                listener(Event("attack", text, facts))
                 conduct.trained_on.append(loss)
                 if step in plan.measured_steps:
                     conduct.measured(step, loss, asked.fresh(split.measured))

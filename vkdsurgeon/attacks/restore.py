@@ -23,13 +23,14 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import check_gates, judge
 from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
-from vkdsurgeon.evaluation.score import Answered, Listener, answer_records
+from vkdsurgeon.evaluation.score import Answered, answer_records
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.results.evaluation import Metric
 from vkdsurgeon.results.relearn import RestoredPart, RestoreResult, RestoreSettings
+from vkdsurgeon.training.events import Listener, unheard
 
 # More than this over the model as it is given counts as having come back.
 _CAME_BACK = 0.05
@@ -48,7 +49,7 @@ class Restoring(Target):
     part: RestoredPart = "visual"
 
 
-def restore(attack: Restoring, listener: Listener | None = None) -> RestoreResult:
+def restore(attack: Restoring, listener: Listener = unheard) -> RestoreResult:
     """Measure a model as it is, with its visual side put back, and beside the original and gold.
 
     Args:

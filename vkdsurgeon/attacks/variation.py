@@ -15,11 +15,12 @@ from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import Gate, check_gates
 from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
-from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
+from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.results.evaluation import Metric, ModelFacts, SetFacts
+from vkdsurgeon.training.events import Event, Listener, unheard
 
 BEFORE, WORST, MEAN, GAIN = "before", "worst", "mean", "gain"
 # Rows of metric ids that no variation may be called.
@@ -119,7 +120,7 @@ class Measured:
 
 
 def measure_variations(
-    target: Target, attack: str, variations: Sequence[Variation], listener: Listener | None = None
+    target: Target, attack: str, variations: Sequence[Variation], listener: Listener = unheard
 ) -> Measured:
     """Ask every model every question, as it is and under every variation.
 
@@ -146,8 +147,7 @@ def measure_variations(
     metrics: list[Metric] = []
     first: LoadedModel | None = None
     for role, root in target.roles:
-        if listener:
-            listener({"event": "model", "role": role, "text": f"loading {role}"})
+        listener(Event("model", f"loading {role}", {"role": role}))
         loaded = load_model(root, device=target.device, dtype=target.dtype)
         if first is not None:
             match_encoder(loaded, first)
@@ -181,7 +181,7 @@ def _measure(
     parts: dict[str, list[Record]],
     loaded: LoadedModel,
     role: Role,
-    listener: Listener | None,
+    listener: Listener,
 ) -> list[Metric]:
     start = attack if role == "model" else f"{role}.{attack}"
     before = without_silence(

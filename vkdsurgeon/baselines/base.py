@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 
 from vkdsurgeon.baselines.language_loss import Scene
-from vkdsurgeon.baselines.trainer import MethodStep
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.multimodal import load_model
+from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.saliency import SaliencyMask
-
-Listener = Callable[[str, MethodStep | None], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +116,7 @@ class MethodOutcome:
 
     changes: dict[str, Tensor]
     mask: SaliencyMask
-    last: MethodStep | None
+    last: Step | None
     seconds: dict[str, float]
     measured: dict[str, float] = field(default_factory=dict)
 

@@ -11,7 +11,6 @@ from torch.nn import Parameter
 from vkdsurgeon_kernels import BitMask
 
 from vkdsurgeon.baselines.base import (
-    Listener,
     MethodOutcome,
     ModelJob,
     ModelPlan,
@@ -39,6 +38,7 @@ from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, recomp
 from vkdsurgeon.model.multimodal import load_processor
 from vkdsurgeon.model.prompts import Encoder
 from vkdsurgeon.training.clock import Clock
+from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.saliency import SaliencyMask, everything, gradient_scores, select
 from vkdsurgeon.training.schedule import Schedule
 
@@ -170,7 +170,7 @@ def operate_method(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
 
     Args:
         prepared: From `prepare_method`.
-        listen: Hears the name of each stage as it starts, and every step.
+        listen: Hears of every stage and step.
 
     Raises:
         UserError: The model cannot be loaded, or a question does not suit it.
@@ -184,7 +184,7 @@ def operate_method(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
 def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
     job, weights, recipe = prepared.job, prepared.weights, prepared.job.recipe
     clock = Clock()
-    listen("language model", None)
+    listen(Event.stage("language model"))
     scene = load_scene(job, recipe.micro_batch, int(recipe.cache_gib * (1 << 30)))
     model = scene.loaded.model
     check_loaded(model, prepared.inventory, DecoderWeights((), weights.on_disk, prepared.plan.elements, job.dtype, ()))
@@ -199,17 +199,17 @@ def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
     for parameter in parameters.values():
         parameter.requires_grad_(True)
 
-    listen("original", None)
+    listen(Event.stage("original"))
     parts, parameters = _parts(prepared, scene, parameters)
     clock.lap("original")
 
-    listen("mask", None)
+    listen(Event.stage("mask"))
     mask = _mask(prepared, scene, parameters)
     clock.lap("mask")
 
-    listen("training", None)
+    listen(Event.stage("training"))
     write_back, last = train_masked(
-        parts, parameters, mask, prepared.schedule, partial(listen, "training"),
+        parts, parameters, mask, prepared.schedule, lambda step: listen(Event.step(step)),
         relative=recipe.lr is None, weight_decay=recipe.weight_decay, clip=recipe.clip,
     )  # fmt: skip
     clock.lap("training")
@@ -276,7 +276,7 @@ def _prune(prepared: MethodPrepared, scene: Scene, listen: Listener, clock: Cloc
         "decoder": [mlp_output(model, layer) for layer in weights.decoder.layers] if weights.decoder else [],
     }
     outputs = [path for paths in groups.values() for path in paths]
-    listen("importance", None)
+    listen(Event.stage("importance"))
     found = []
     loss = cross_entropy(scene)
     for role, exercises in (("forget", job.material.forget), ("retain", job.material.retain)):

@@ -20,7 +20,6 @@ from torch import nn
 from torch.nn import Parameter
 
 from vkdsurgeon.baselines.base import (
-    Listener,
     MethodOutcome,
     ModelJob,
     ModelPlan,
@@ -43,6 +42,7 @@ from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
 from vkdsurgeon.model.features import spread, teacher_features
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
+from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
 from vkdsurgeon.training.sampler import Sampler, random_shuffle
@@ -173,7 +173,7 @@ def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
 
     Args:
         prepared: From `prepare_output`.
-        listen: Hears the name of each stage as it starts, and every step.
+        listen: Hears of every stage and step.
 
     Returns:
         What it did. `measured` holds `forget_probability_before` and `_after`, the mean probability of the answers that
@@ -191,7 +191,7 @@ def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
 def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     job, recipe, stack = prepared.job, prepared.recipe, prepared.visual.stack
     clock = Clock()
-    listen("language model", None)
+    listen(Event.stage("language model"))
     cache = int(recipe.cache_gib * (1 << 30)) // 2
     scene = load_scene(job, recipe.micro_batch, cache)
     parameters = {name: value for name, value in stack.visual_parameters().items() if value.requires_grad}
@@ -200,7 +200,7 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
         recompute(scene.loaded, find_decoder_weights(stack.inventory, stack.split, "all"))
     clock.lap("language model")
 
-    listen("teacher", None)
+    listen(Event.stage("teacher"))
     lesson = _retention(prepared, cache)
     drawn = limited(job.exercises, recipe.forget_batch * recipe.planned_steps, job.seed, "forget")
     term = _term(scene, drawn, recipe)
@@ -208,11 +208,11 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     before = _probability(scene, sample)
     clock.lap("teacher")
 
-    listen("saliency", None)
+    listen(Event.stage("saliency"))
     mask = _mask(prepared, term, drawn, parameters)
     clock.lap("saliency")
 
-    listen("training", None)
+    listen(Event.stage("training"))
     kept = Sampler(lesson.train, random_shuffle(random.Random(f"{job.seed} retain order")))
 
     def retain(_: Sequence[Exercise], weight: float | None = None) -> float:
@@ -227,7 +227,7 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     assert recipe.step_size is not None, "a fitted recipe of output mode has one"
     schedule = Schedule(recipe.planned_steps, recipe.warmup, recipe.decay, recipe.step_size)
     write_back, last = train_masked(
-        parts, parameters, mask, schedule, partial(listen, "training"),
+        parts, parameters, mask, schedule, lambda step: listen(Event.step(step)),
         weight_decay=recipe.weight_decay, clip=recipe.clip,
     )  # fmt: skip
     clock.lap("training")

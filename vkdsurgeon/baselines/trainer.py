@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch.nn import Parameter
-from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.baselines.examples import Exercise
 from vkdsurgeon.baselines.language_loss import Term
-from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.training.events import Step
+from vkdsurgeon.training.loop import run_steps
 from vkdsurgeon.training.optimizer import build_optimizer, take_step
 from vkdsurgeon.training.saliency import SaliencyMask
 from vkdsurgeon.training.sampler import GroupedSampler
@@ -36,69 +35,17 @@ class Part:
     weight: float
 
 
-@dataclass(frozen=True)
-class MethodStep:
-    """What one step saw, before the step.
-
-    Attributes:
-        step: Counted from 1.
-        steps: Of the schedule.
-        loss: Weighted sum of the terms.
-        terms: Name -> value.
-        seconds_left: Estimate.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    terms: dict[str, float]
-    seconds_left: float
-
-
-def train(
-    parts: Mapping[str, Part], optimizer: MaskedAdamW, schedule: Schedule, listen: Callable[[MethodStep], None]
-) -> MethodStep:
-    """Run the schedule.
-
-    Args:
-        parts: Terms by name.
-        optimizer: Holds the mask.
-        schedule: Steps and their size.
-        listen: Hears of every step.
-
-    Returns:
-        The last step.
-
-    Raises:
-        SurgeryError: The loss is not finite.
-    """
-    started = time.monotonic()
-    for step in range(schedule.steps):
-        terms = {name: part.term(part.sampler.draw(part.batch), part.weight) for name, part in parts.items()}
-        loss = sum(part.weight * terms[name] for name, part in parts.items())
-        if not abs(loss) < float("inf"):
-            raise SurgeryError(
-                f"the loss became {loss} at step {step + 1}; nothing was written. Try a smaller step_size or fewer "
-                "steps (section `baseline` of the recipe)"
-            )
-        take_step(optimizer, schedule.size(step))
-        pace = (time.monotonic() - started) / (step + 1)
-        seen = MethodStep(step + 1, schedule.steps, loss, terms, pace * (schedule.steps - step - 1))
-        listen(seen)
-    return seen
-
-
 def train_masked(
     parts: Mapping[str, Part],
     parameters: Mapping[str, Parameter],
     mask: SaliencyMask,
     schedule: Schedule,
-    listen: Callable[[MethodStep], None],
+    listen: Callable[[Step], None],
     *,
     relative: bool = True,
     weight_decay: float,
     clip: float,
-) -> tuple[WriteBack, MethodStep]:
+) -> tuple[WriteBack, Step]:
     """Run a schedule under a mask.
 
     Args:
@@ -106,7 +53,7 @@ def train_masked(
         parameters: By name; those without a selected element stop asking for gradients.
         mask: Which elements may move.
         schedule: Steps and their size.
-        listen: Hears of every step.
+        listen: Hears of every step; its values are the terms.
         relative: Whether the schedule's size is relative to each weight, or a learning rate.
         weight_decay: Of the selected elements.
         clip: Norm of their gradient at most.
@@ -115,11 +62,22 @@ def train_masked(
         What writes them back, and the last step.
 
     Raises:
-        SurgeryError: The loss is not finite.
+        Diverged: The loss is not finite.
     """
+
+    def gather(_: int) -> tuple[float, dict[str, float]]:
+        terms = {name: part.term(part.sampler.draw(part.batch), part.weight) for name, part in parts.items()}
+        return sum(part.weight * terms[name] for name, part in parts.items()), terms
+
+    diverged = (
+        "the loss became {loss} at step {step}; nothing was written. Try a smaller step_size or fewer steps (section "
+        "`baseline` of the recipe)"
+    )
     optimizer = build_optimizer(parameters, mask, relative=relative, weight_decay=weight_decay, max_norm=clip)
     try:
         write_back = WriteBack(parameters, mask, optimizer)
-        return write_back, train(parts, optimizer, schedule, listen)
+        for last in run_steps(schedule, gather, lambda _, size: take_step(optimizer, size), diverged=diverged):
+            listen(last)
+        return write_back, last
     finally:
         optimizer.detach_hooks()

@@ -14,7 +14,7 @@ from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.comparison.aggregate import known_values, row, scored, titles_of, told
 from vkdsurgeon.comparison.datasets import Case, check_place, mark_place, read_case
 from vkdsurgeon.comparison.relearning import attack_settings
-from vkdsurgeon.comparison.request import Comparison, Listener
+from vkdsurgeon.comparison.request import Comparison
 from vkdsurgeon.comparison.runner import contestant_cell, reference_cell
 from vkdsurgeon.comparison.settings import recipe_of
 from vkdsurgeon.evaluation.gates import check_gates, judge
@@ -25,6 +25,7 @@ from vkdsurgeon.results.comparison import Cell, ComparisonResult
 from vkdsurgeon.results.comparison_columns import BASE, GOLD
 from vkdsurgeon.results.comparison_table import markdown
 from vkdsurgeon.results.evaluation import write_document
+from vkdsurgeon.training.events import Listener
 
 __all__ = ["Comparison", "compare"]
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from vkdsurgeon.comparison.methods import Contestant
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.config.relearn import RelearnScope
 from vkdsurgeon.evaluation.gates import Gate
 
-Listener: TypeAlias = Callable[[Mapping[str, Any]], None]
 ComparedProtocol: TypeAlias = Literal["people", "pairs"]
 
 

@@ -12,12 +12,12 @@ from vkdsurgeon.comparison.cache import cached
 from vkdsurgeon.comparison.datasets import Case
 from vkdsurgeon.comparison.methods import Contestant
 from vkdsurgeon.comparison.relearning import attack
-from vkdsurgeon.comparison.request import Listener
 from vkdsurgeon.comparison.settings import effective
 from vkdsurgeon.comparison.unlearn import forget_model, unlearn
 from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
 from vkdsurgeon.results.comparison import Cell
 from vkdsurgeon.results.comparison_columns import CPU_SECONDS, FLOPS, GOLD, MEMORY, SECONDS, chances, headline
+from vkdsurgeon.training.events import Listener
 
 
 def reference_cell(case: Case, name: str, root: Path, seed: int, listener: Listener) -> Cell:

@@ -7,22 +7,22 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
 
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.training.events import Event, Listener
 
 if TYPE_CHECKING:
     from vkdsurgeon.comparison.worker import Errand
 
 
-def send(errand: Errand, listen: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+def send(errand: Errand, listener: Listener) -> dict[str, Any]:
     """Run an errand in a process of its own.
 
     Args:
         errand: What to do.
-        listen: Hears progress.
+        listener: Hears of what the run tells.
 
     Returns:
         The fields of `worker.Effort`.
@@ -54,7 +54,8 @@ def send(errand: Errand, listen: Callable[[Mapping[str, Any]], None]) -> dict[st
         for line in process.stdout:
             last = json.loads(line)
             if last["event"] not in ("done", "error"):
-                listen(last)
+                kind, text = last.pop("event"), last.pop("text")
+                listener(Event(kind, text, last))
         status = process.wait()
     finally:
         # An interrupted comparison leaves no worker behind.

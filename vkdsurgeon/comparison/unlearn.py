@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.comparison.datasets import Case
 from vkdsurgeon.comparison.methods import Contestant
-from vkdsurgeon.comparison.request import Listener
 from vkdsurgeon.comparison.subprocess import send
 from vkdsurgeon.comparison.worker import Errand
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import write_whole
 from vkdsurgeon.files.directories import take
+from vkdsurgeon.training.events import Event, Listener
 
 
 def unlearn(
@@ -46,13 +45,11 @@ def unlearn(
             return done
     _remove(out)
     out.parent.mkdir(exist_ok=True)
-    listener({"event": "unlearn", "method": each.name, "seed": seed, "text": f"{each.name}, seed {seed}: unlearning"})
+    own = {"method": each.name, "seed": seed}
+    listener(Event("unlearn", f"{each.name}, seed {seed}: unlearning", own))
 
-    def heard(event: Mapping[str, Any]) -> None:
-        text = f"{each.name}, seed {seed}: " + (
-            f"step {event['step']}/{event['steps']}" if "step" in event else str(event.get("stage", event.get("text")))
-        )
-        listener({**event, "method": each.name, "seed": seed, "text": text})
+    def heard(event: Event) -> None:
+        listener(Event(event.kind, f"{each.name}, seed {seed}: {event.text}", {**event.facts, **own}))
 
     effort = send(
         Errand(

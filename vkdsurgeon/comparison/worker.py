@@ -11,7 +11,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +25,7 @@ from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.device import resolve_device, resolve_dtype
 from vkdsurgeon.pipeline.run import Request, run
 from vkdsurgeon.pipeline.run_baseline import MethodRequest, run_method
+from vkdsurgeon.training.events import Event, Step
 
 _MIB = 1 << 20
 
@@ -119,44 +120,23 @@ class FlopMeter:
 class _Listener:
     """Hears of every kind of run, and counts."""
 
-    def __init__(self, tell: Callable[[dict[str, Any]], None], counts_stage: str | None) -> None:
+    def __init__(self, tell: Callable[[Mapping[str, Any]], None], counts_stage: str | None) -> None:
         self._tell = tell
         self._stage = counts_stage
         self.meters = {"step": FlopMeter(), "decoder step": FlopMeter()}
 
-    def stage(self, name: str) -> None:
-        if self._stage is not None:
-            self.meters["step"].end()
-            if name == self._stage:
-                self.meters["step"].begin()
-        self._tell({"event": "stage", "stage": name})
-
-    def warn(self, text: str) -> None:
-        self._tell({"event": "warning", "text": text})
-
-    def note(self, text: str) -> None:
-        self._tell({"event": "note", "text": text})
-
-    def step(self, step: Any) -> None:
-        self._heard("step", step)
-
-    method_step = step
-
-    def decoder_step(self, step: Any) -> None:
-        self._heard("decoder step", step)
-
-    def planned(self, plan: Any) -> None:
-        pass
-
-    def verdict(self, verdict: Any) -> None:
-        pass
-
-    decoder_planned = method_planned = planned
-    decoder_verdict = verdict
-
-    def _heard(self, kind: str, step: Any) -> None:
-        self.meters[kind].step(step.step == step.steps)
-        self._tell({"event": kind, "step": step.step, "steps": step.steps, "loss": step.loss})
+    def __call__(self, event: Event) -> None:
+        if event.kind in self.meters:
+            step: Step = event.subject
+            self.meters[event.kind].step(step.step == step.steps)
+            facts = {"step": step.step, "steps": step.steps, "loss": step.loss}
+            self._tell(Event(event.kind, event.text, facts))
+        elif event.kind in ("stage", "note", "warning"):
+            if event.kind == "stage" and self._stage is not None:
+                self.meters["step"].end()
+                if event.text == self._stage:
+                    self.meters["step"].begin()
+            self._tell(event)
 
     @property
     def flops(self) -> float | None:
@@ -165,7 +145,7 @@ class _Listener:
         return sum(totals) if totals else None
 
 
-def perform(errand: Errand, tell: Callable[[dict[str, Any]], None]) -> Effort:
+def perform(errand: Errand, tell: Callable[[Mapping[str, Any]], None]) -> Effort:
     """Do one run and measure it.
 
     Raises:
@@ -240,8 +220,8 @@ def main() -> None:
     lines: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def tell(event: dict[str, Any]) -> None:
-        print(json.dumps(event), file=lines, flush=True)
+    def tell(event: Mapping[str, Any]) -> None:
+        print(json.dumps(dict(event)), file=lines, flush=True)
 
     # A comparison that is cancelled cancels its worker, which then clears its staging directory away.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

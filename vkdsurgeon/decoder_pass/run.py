@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from vkdsurgeon.decoder_pass.questions import asks_about
 from vkdsurgeon.decoder_pass.state import DECODER, DecoderCourse, kept_of
 from vkdsurgeon.decoder_pass.teacher import Book, Eyes
 from vkdsurgeon.decoder_pass.text_set import KeepSet
-from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, DecoderStep, TrainingEyes, distil, train
+from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, TrainingEyes, distil, train
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, find_decoder_weights, recompute
 from vkdsurgeon.model.multimodal import LoadedModel, load_model, load_processor
@@ -30,6 +30,7 @@ from vkdsurgeon.model.prompts import Encoder
 from vkdsurgeon.model.questions import Ask, Prompter
 from vkdsurgeon.model.swap_vision import through_eyes_of
 from vkdsurgeon.training.clock import Clock
+from vkdsurgeon.training.events import Event, Listener, Step
 from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
@@ -81,7 +82,7 @@ class DecoderOutcome:
     mask: SaliencyMask
     selected: dict[str, int]
     verdict: DecoderVerdict
-    last: DecoderStep
+    last: Step
     seconds: dict[str, float]
 
 
@@ -131,14 +132,14 @@ def prepare_decoder(prepared: Prepared, forget: Sequence[Record], keep: Sequence
 
 def operate_decoder(
     job: DecoderJob,
-    listen: Callable[[str, DecoderStep | DecoderVerdict | None], None],
+    listen: Listener,
     journal: Journal | None = None,
 ) -> DecoderOutcome:
     """Teach W what the visual pass made of the forget pictures. Loads the whole model; no file but the journal's.
 
     Args:
         job: From `prepare_decoder`, after `operate` made the student of the visual pass.
-        listen: Hears the name of each stage as it starts, every step and the verdict.
+        listen: Hears of every stage, of every step and of the verdict.
         journal: Where training is saved, and gone on with.
 
     Raises:
@@ -154,12 +155,10 @@ def operate_decoder(
         ) from error
 
 
-def _operate(
-    job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdict | None], None], journal: Journal | None
-) -> DecoderOutcome:
+def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> DecoderOutcome:
     visual, recipe, weights = job.prepared.job, job.recipe, job.weights
     clock = Clock()
-    listen("language model", None)
+    listen(Event.stage("language model"))
     loaded = load_model(visual.model, device=str(visual.device), dtype=job.plan.dtype)
     check_loaded(loaded.model, job.prepared.stack.inventory, weights)
     parameters = _unfreeze(loaded, weights)
@@ -167,7 +166,7 @@ def _operate(
         recompute(loaded, weights)
     clock.lap("decoder model")
 
-    listen("decoder teacher", None)
+    listen(Event.stage("decoder teacher"))
     budget = int(visual.recipe.cache_gib * (1 << 30))
     book = Book(
         loaded,
@@ -181,13 +180,13 @@ def _operate(
     start = distil(book, FORGET, book.cards(FORGET, drawn.judged[FORGET]))
     clock.lap("decoder teacher")
 
-    listen("decoder saliency", None)
+    listen(Event.stage("decoder saliency"))
     student = visual_digest(job.prepared.stack)
     kept = kept_of(journal, student)
     mask = _saliency_mask(job, book, drawn.scored, parameters) if kept is None else kept.mask(parameters)
     clock.lap("decoder saliency")
 
-    listen("decoder training", None)
+    listen(Event.stage("decoder training"))
     moments = moments_kind(recipe, parameters[next(iter(mask.selected))].dtype)
     optimizer = build_optimizer(parameters, mask, step_size=recipe.step_size, max_norm=recipe.clip, moments=moments)
     write_back = WriteBack(parameters, mask, optimizer)
@@ -197,9 +196,9 @@ def _operate(
     if kept is not None:
         course.restore(kept)
 
-    def heard(step: DecoderStep) -> None:
+    def heard(step: Step) -> None:
         course.stepped(step)
-        listen("decoder training", step)
+        listen(Event.step(step, "decoder step"))
         keeper.step()
 
     try:
@@ -217,7 +216,7 @@ def _operate(
             parameters[name].copy_(changes[weights.on_disk[name]])
     found = {lesson: distil(book, lesson, book.cards(lesson, asks)) for lesson, asks in drawn.judged.items()}
     verdict = judge(recipe, start, found[FORGET], found[RETAIN], found[TEXT])
-    listen("decoder gate", verdict)
+    listen(Event("decoder verdict", subject=verdict))
     clock.lap("decoder gate")
     assert course.last is not None
     selected = {weights.on_disk[name]: chosen.count for name, chosen in mask.selected.items()}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from vkdsurgeon.decoder_pass.adversarial_features import Seeker
-from vkdsurgeon.decoder_pass.trainer import DecoderStep
 from vkdsurgeon.model.questions import Ask
+from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.resume.journal import Journal, Kept, Snapshot
 from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_generator
 from vkdsurgeon.training.sampler import GroupedSampler
@@ -43,9 +43,9 @@ class DecoderCourse:
     seeker: Seeker
     student: str
     step: int = 0
-    last: DecoderStep | None = None
+    last: Step | None = None
 
-    def stepped(self, step: DecoderStep) -> None:
+    def stepped(self, step: Step) -> None:
         """A step is done."""
         self.step, self.last = step.step, step
 
@@ -58,7 +58,7 @@ class DecoderCourse:
             "decks": {lesson: sampler.state_dict() for lesson, sampler in self.samplers.items()},
             "generator": generator_numbers(self.seeker.generator),
             "step": self.step,
-            "last": asdict(self.last),
+            "last": self.last.flat(),
         }
         # Another student's pass may lie in the journal, and its files must not be taken for those of this one.
         stamp = str(int(self.student[:12], 16))
@@ -76,4 +76,4 @@ class DecoderCourse:
             for lesson, sampler in self.samplers.items():
                 sampler.load_state_dict(facts["decks"][lesson])
             set_generator(self.seeker.generator, facts["generator"])
-            self.step, self.last = facts["step"], DecoderStep(**facts["last"])
+            self.step, self.last = facts["step"], Step.from_flat(facts["last"])

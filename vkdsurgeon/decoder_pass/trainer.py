@@ -10,7 +10,6 @@ method of this project's own (docs/method.md). KL is a mean over judged position
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from vkdsurgeon_kernels import MaskedAdamW
 from vkdsurgeon.config import DecoderRecipe
 from vkdsurgeon.decoder_pass.adversarial_features import Seeker
 from vkdsurgeon.decoder_pass.teacher import Book, Card, Eyes
-from vkdsurgeon.errors import Diverged
 from vkdsurgeon.model.questions import Ask
+from vkdsurgeon.training.events import Step
+from vkdsurgeon.training.loop import run_steps
 from vkdsurgeon.training.losses import accumulate, kl
 from vkdsurgeon.training.optimizer import take_step
 from vkdsurgeon.training.sampler import GroupedSampler
@@ -47,20 +47,6 @@ class Drift:
     kl: float
     agreement: float
     questions: int
-
-
-@dataclass(frozen=True)
-class DecoderStep:
-    """What one step of the decoder pass saw, before the step; KL divergences in nats."""
-
-    step: int
-    steps: int
-    loss: float
-    forget_kl: float
-    nobody_kl: float
-    retain_kl: float
-    text_kl: float
-    seconds_left: float
 
 
 def distil(
@@ -131,7 +117,7 @@ def train(
     eyes: TrainingEyes,
     optimizer: MaskedAdamW,
     recipe: DecoderRecipe,
-    listen: Callable[[DecoderStep], None],
+    listen: Callable[[Step], None],
     done: int = 0,
 ) -> None:
     """Run the schedule, or the rest of it.
@@ -142,15 +128,14 @@ def train(
         eyes: Contexts in which W sees otherwise than through its own tower and projector.
         optimizer: Holds the mask.
         recipe: The settings.
-        listen: Hears of every step.
+        listen: Hears of every step; its values are KL divergences in nats.
         done: Steps that were made before.
 
     Raises:
         Diverged: The loss is not finite.
     """
-    schedule = Schedule(recipe.steps, recipe.warmup, recipe.decay)
-    started = time.monotonic()
-    for step in range(done, recipe.steps):
+
+    def gather(_: int) -> tuple[float, dict[str, float]]:
         drawn = draw(book, samplers, recipe)
         first, second = _halves(drawn[FORGET])
         forget = distil(book, FORGET, first, weight=0.5)
@@ -167,15 +152,15 @@ def train(
             + recipe.retain_weight * retain_kl
             + recipe.text_weight * text.kl
         )
-        if not loss < float("inf"):
-            raise Diverged(
-                f"the decoder pass diverged at step {step + 1} (loss {loss}); nothing was written. "
-                "Try a lower --decoder-step-size"
-            )
-        take_step(optimizer, schedule.size(step))
-        pace = (time.monotonic() - started) / (step + 1 - done)
-        left = pace * (recipe.steps - step - 1)
-        listen(DecoderStep(step + 1, recipe.steps, loss, forget_kl, nobody.kl, retain_kl, text.kl, left))
+        told = {"forget_kl": forget_kl, "nobody_kl": nobody.kl, "retain_kl": retain_kl, "text_kl": text.kl}
+        return loss, told
+
+    diverged = (
+        "the decoder pass diverged at step {step} (loss {loss}); nothing was written. Try a lower --decoder-step-size"
+    )
+    schedule = Schedule(recipe.steps, recipe.warmup, recipe.decay)
+    for step in run_steps(schedule, gather, lambda _, size: take_step(optimizer, size), diverged=diverged, done=done):
+        listen(step)
 
 
 def draw(book: Book, samplers: dict[str, GroupedSampler[Ask]], recipe: DecoderRecipe) -> dict[str, list[Card]]:

@@ -23,12 +23,13 @@ from vkdsurgeon.evaluation.metrics import (
     metric_ids,
     summarise,
 )
-from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
+from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.evaluation.warnings import warnings_for
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.results.evaluation import EvalResult, Example, Metric, ModelFacts, Settings, SubjectResult
+from vkdsurgeon.training.events import Event, Listener, unheard
 
 Role = Literal["model", "reference", "gold"]
 Answers = dict[str, list[Answered]]
@@ -88,7 +89,7 @@ def known_metrics(sets: Sequence[NamedSet], *, reference: bool, gold: bool) -> l
     return known
 
 
-def evaluate(evaluation: Evaluation, listener: Listener | None = None) -> EvalResult:
+def evaluate(evaluation: Evaluation, listener: Listener = unheard) -> EvalResult:
     """Measure, compare and judge.
 
     Args:
@@ -116,8 +117,7 @@ def evaluate(evaluation: Evaluation, listener: Listener | None = None) -> EvalRe
     facts: list[ModelFacts] = []
     first: LoadedModel | None = None
     for role, root in roles.items():
-        if listener:
-            listener({"event": "model", "role": role, "text": f"loading {role}"})
+        listener(Event("model", f"loading {role}", {"role": role}))
         loaded = load_model(root, device=evaluation.device, dtype=evaluation.dtype)
         if first is not None:
             match_encoder(loaded, first)
@@ -126,8 +126,8 @@ def evaluate(evaluation: Evaluation, listener: Listener | None = None) -> EvalRe
             named.name: answer_records(loaded, named.records, evaluation.scoring, listener, cache) for named in chosen
         }
         answers[role] = without_silence(said)
-        if cache is not None and listener:
-            listener({"event": "note", "text": cache.told(role)})
+        if cache is not None:
+            listener(Event.note(cache.told(role)))
         facts.append(model_facts(role, loaded))
         # Only one model is in memory at a time; the first one's encoder stays for the others.
         first = first or replace(loaded, model=None)
@@ -149,7 +149,7 @@ def evaluate(evaluation: Evaluation, listener: Listener | None = None) -> EvalRe
     )
 
 
-def _open_cache(evaluation: Evaluation, listener: Listener | None) -> AnswerCache | None:
+def _open_cache(evaluation: Evaluation, listener: Listener) -> AnswerCache | None:
     if evaluation.cache is None:
         return None
     if evaluation.include_examples:
@@ -159,11 +159,7 @@ def _open_cache(evaluation: Evaluation, listener: Listener | None) -> AnswerCach
             expected="--include-examples or --cache, not both",
         )
 
-    def warn(text: str) -> None:
-        if listener:
-            listener({"event": "warning", "text": text})
-
-    return AnswerCache(evaluation.cache, warn)
+    return AnswerCache(evaluation.cache, lambda text: listener(Event.warning(text)))
 
 
 def match_encoder(loaded: LoadedModel, first: LoadedModel) -> None:

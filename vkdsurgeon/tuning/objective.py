@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,6 +13,7 @@ import torch
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.write_back import round_to_disk
 from vkdsurgeon.tuning.label_free_metrics import Yardstick
 from vkdsurgeon.tuning.relearning_proxy import Attacker
@@ -20,11 +21,9 @@ from vkdsurgeon.tuning.splits import TrialSets
 from vkdsurgeon.tuning.teacher_cache import RememberedTeacher
 from vkdsurgeon.vision_pass.run import operate, prepare, refit
 from vkdsurgeon.vision_pass.stop_rule import Verdict
-from vkdsurgeon.vision_pass.trainer import Step
 
 FORGET, RETAIN, ROBUST = "forget", "retain", "robust"
 OBJECTIVES = (FORGET, RETAIN, ROBUST)
-Heard = Callable[[str, Step | Verdict | None], None]
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Workbench:
         with self._borrowed():
             return self._measure(None, 0, 0.0)
 
-    def run(self, recipe: Recipe, listen: Heard) -> Measured:
+    def run(self, recipe: Recipe, listen: Listener) -> Measured:
         """Unlearn by a recipe, measure, and bring the weights back.
 
         Raises:
@@ -103,7 +102,7 @@ class Workbench:
             outcome = operate(refit(self.prepared, recipe), listen)
             seconds = time.monotonic() - started
             round_to_disk(self.stack, self._original)
-            listen("measuring", None)
+            listen(Event.stage("measuring"))
             return self._measure(outcome.verdict, outcome.mask.count, seconds)
 
     def _measure(self, verdict: Verdict | None, selected: int, seconds: float) -> Measured:

@@ -14,10 +14,12 @@ import torch
 
 from vkdsurgeon.model.features import FeatureStore, PictureSet
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.training.losses import feature_loss, layer_loss
+from vkdsurgeon.training.loop import run_steps
+from vkdsurgeon.training.losses import accumulate, feature_loss, layer_loss
 from vkdsurgeon.training.optimizer import build_optimizer, take_step
 from vkdsurgeon.training.saliency import everything
 from vkdsurgeon.training.sampler import Sampler, torch_shuffle
+from vkdsurgeon.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class Attacker:
 
         Yields:
             The number of steps taken, after each.
+
+        Raises:
+            Diverged: The loss is not finite.
         """
         parameters = {name: value for name, value in stack.visual_parameters().items() if value.is_floating_point()}
         for parameter in parameters.values():
@@ -68,10 +73,16 @@ class Attacker:
         generator = torch.Generator().manual_seed(seed)
         loss, layers = feature_loss({self.loss: 1.0}), dict.fromkeys(stack.outputs, 1.0)
         sampler = Sampler(range(len(pictures)), torch_shuffle(generator))
-        for step in range(1, self.steps + 1):
+
+        def gather(_: int) -> tuple[float, dict[str, float]]:
             chosen = sampler.draw(self.batch)
-            for part, batch in pictures.batches(chosen, micro_batch):
-                features = stack.features(batch, stack.outputs)
-                layer_loss(loss, layers, features, originals, part, 1 / len(chosen)).backward()
-            take_step(optimizer, 1.0)
-            yield step
+            looks = (
+                (part, stack.features(batch, stack.outputs)) for part, batch in pictures.batches(chosen, micro_batch)
+            )
+            terms = (layer_loss(loss, layers, seen, originals, part, 1 / len(chosen)) for part, seen in looks)
+            return accumulate(terms, 1.0), {}
+
+        diverged = "the simulated attack diverged at step {step} (loss {loss})"
+        constant = Schedule(self.steps, 0.0, 0.0)
+        for step in run_steps(constant, gather, lambda _, size: take_step(optimizer, size), diverged=diverged):
+            yield step.step

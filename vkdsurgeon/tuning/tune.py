@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -16,8 +16,8 @@ from vkdsurgeon.checkpoint.provenance import set_digest
 from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of, records_digest
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.files.directories import scratch
-from vkdsurgeon.pipeline.run import Listener as SetListener
 from vkdsurgeon.pipeline.run import Request, assemble
+from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.tuning.identity_certainty import SURE
 from vkdsurgeon.tuning.objective import FORGET, OBJECTIVES, RETAIN, ROBUST, Measured, Workbench
 from vkdsurgeon.tuning.output import write
@@ -30,22 +30,13 @@ from vkdsurgeon.tuning.splits import TrialSets, divide
 from vkdsurgeon.tuning.storage import REASON, check_folder, finished, opened
 from vkdsurgeon.tuning.validation_metrics import Answers, ValidationRecords
 from vkdsurgeon.vision_pass.run import Job
-from vkdsurgeon.vision_pass.stop_rule import Verdict
 from vkdsurgeon.vision_pass.teacher import visual_digest
-from vkdsurgeon.vision_pass.trainer import Step
 
 _UNTOUCHED = "untouched"
 NO_DECODER = (
     "the recipe has a decoder pass; the trials leave it out, and the recipes that are written keep its settings as "
     "they are"
 )
-
-
-class Listener(SetListener, Protocol):
-    """Hears how a search goes."""
-
-    def attempted(self, attempt: Attempt, trials: int) -> None:
-        """A trial is finished."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,7 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
         bench = Workbench(sets, request.attacker, answers)
         warnings = [*_told(request, sets, job), *bench.prepared.plan.warnings]
         for text in warnings:
-            listener.warn(text)
+            listener(Event.warning(text))
         objectives = _objectives(request, sets, bench)
         inputs = _inputs(request, job, bench, objectives)
         # As many as `unlearn` would take on the whole forget set.
@@ -104,14 +95,13 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
         with opened(request.out, inputs) as study:
             untouched = _untouched(study, bench, listener)
 
-            def heard(stage: str, event: Step | Verdict | None) -> None:
-                if isinstance(event, Step):
-                    listener.step(event)
-                elif event is None:
-                    listener.stage(stage)
+            def heard(event: Event) -> None:
+                if event.kind in ("stage", "step"):
+                    listener(event)
 
             def described(trial: FrozenTrial) -> None:
-                listener.attempted(_attempt(trial, len(finished(study)) - 1, request, derived), request.trials)
+                attempt = _attempt(trial, len(finished(study)) - 1, request, derived)
+                listener(Event("trial", facts={"trials": request.trials}, subject=attempt))
 
             search(
                 study,
@@ -198,7 +188,7 @@ def _answers(request: TuneRequest) -> Answers | None:
 def _untouched(study: optuna.Study, bench: Workbench, listener: Listener) -> dict[str, Any]:
     known = study.user_attrs.get(_UNTOUCHED)
     if known is None:
-        listener.stage("untouched model")
+        listener(Event.stage("untouched model"))
         measured: Measured = bench.untouched()
         known = {name: round(value, 6) for name, value in {**measured.parts, **measured.values}.items()}
         study.set_user_attr(_UNTOUCHED, known)

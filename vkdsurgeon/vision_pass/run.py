@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from vkdsurgeon.model.layers import PROJECTOR
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
+from vkdsurgeon.training.events import Event, Listener, Step
 from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
@@ -39,7 +40,7 @@ from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 from vkdsurgeon.vision_pass.target_readings import TargetReading
 from vkdsurgeon.vision_pass.teacher import Teacher
 from vkdsurgeon.vision_pass.teacher_checks import examine_teachers
-from vkdsurgeon.vision_pass.trainer import Lesson, Step, settle, train
+from vkdsurgeon.vision_pass.trainer import Lesson, settle, train
 from vkdsurgeon.vision_pass.validation import Validation, stretched_at
 
 
@@ -262,14 +263,12 @@ def teach(prepared: Prepared) -> Prepared:
     )
 
 
-def operate(
-    prepared: Prepared, listen: Callable[[str, Step | Verdict | None], None], journal: Journal | None = None
-) -> Outcome:
+def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None) -> Outcome:
     """Make the student forget. Changes the loaded stack only; no file is touched but the journal's.
 
     Args:
         prepared: From `prepare`.
-        listen: Hears the name of each stage as it starts, every step and every verdict.
+        listen: Hears of every stage, step and verdict.
         journal: Where training is saved, and gone on with. Whatever came before it is computed again: teachers,
             targets and draws follow from the checkpoint, the sets, the recipe and the seed.
 
@@ -282,7 +281,7 @@ def operate(
     parameters = stack.visual_parameters()
 
     if prepared.taught is None:
-        listen("teacher", None)
+        listen(Event.stage("teacher"))
         prepared = teach(prepared)
     assert prepared.taught is not None
     taught, generator = prepared.taught.lessons, prepared.taught.generator
@@ -290,13 +289,13 @@ def operate(
     lessons = taught.both
     validation = Validation(stack, taught, recipe)
 
-    listen("saliency", None)
+    listen(Event.stage("saliency"))
     kept = None if journal is None else journal.kept(VISUAL)
     mask = choose_mask(stack, lessons, recipe, generator) if kept is None else kept.mask(parameters)
     frozen = _frozen_fingerprint(parameters, mask)
     clock.lap("saliency")
 
-    listen("training", None)
+    listen(Event.stage("training"))
     with ExitStack() as training:
         optimizer = build_optimizer(parameters, mask, weight_decay=recipe.weight_decay, max_norm=recipe.clip)
         training.callback(optimizer.detach_hooks)
@@ -315,7 +314,7 @@ def operate(
             course.stepped(step)
             if not course.verdicts and step.step in stretched_at(step.steps):
                 validation.stretch()
-            listen("training", step)
+            listen(Event.step(step))
             keeper.step()
 
         # A simulated attacker needs the gradients of all rows.
@@ -341,7 +340,7 @@ def operate(
             )
             with rounded_to_disk(stack, mask.selected):
                 course.judged(validation.judge())
-            listen("stop rule", course.verdicts[-1])
+            listen(Event("verdict", subject=course.verdicts[-1]))
             keeper.save()
     choice = course.settle()
     if kept is not None:

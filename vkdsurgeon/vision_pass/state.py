@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from vkdsurgeon.config import Recipe
+from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.resume.journal import Kept, Snapshot
 from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_generator
 from vkdsurgeon.training.resume.trees import put_together, taken_apart
 from vkdsurgeon.training.sampler import Sampler, torch_shuffle
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict, choose, judge
-from vkdsurgeon.vision_pass.trainer import Lesson, Step
+from vkdsurgeon.vision_pass.trainer import Lesson
 
 VISUAL = "visual"
 _COMPANION = "companion "
@@ -141,7 +142,7 @@ class Course:
             "generator": generator_numbers(self.generator),
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "step": self.step,
-            "last": None if self.last is None else asdict(self.last),
+            "last": None if self.last is None else self.last.flat(),
             "orders": [list(sampler.left) for sampler in self.samplers],
             "best": None if self.best is None else self.best[0],
             "written": None if self.choice is None else asdict(self.choice),
@@ -169,7 +170,7 @@ class Course:
                 self.companion.load_state_dict(put_together(facts["companion"], tensors, device))
             set_generator(self.generator, facts["generator"])
             self.verdicts = [self._again(verdict) for verdict in facts["verdicts"]]
-            self.step, self.last = facts["step"], None if facts["last"] is None else Step(**facts["last"])
+            self.step, self.last = facts["step"], None if facts["last"] is None else Step.from_flat(facts["last"])
             if self.step:
                 pairs = zip(self.lessons, facts["orders"], strict=True)
                 shuffle = torch_shuffle(self.generator)

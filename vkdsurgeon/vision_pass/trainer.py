@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -18,9 +18,10 @@ from torch import Tensor
 from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.config import Recipe
-from vkdsurgeon.errors import Diverged
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.events import Step
+from vkdsurgeon.training.loop import run_steps
 from vkdsurgeon.training.losses import FeatureLoss, Targets, layer_loss
 from vkdsurgeon.training.optimizer import take_step
 from vkdsurgeon.training.sampler import Sampler, torch_shuffle
@@ -64,20 +65,6 @@ class Lesson:
     spreads: Mapping[str, float] = field(default_factory=dict)
     originals: int = 0
     apart: bool = False
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step saw; losses are means over the step's pictures, before the step."""
-
-    step: int
-    steps: int
-    loss: float
-    forget_loss: float
-    similarity: float
-    retain_drift: float
-    images_per_second: float
-    seconds_left: float
 
 
 @dataclass
@@ -125,28 +112,34 @@ def train(
         Diverged: The loss is not finite, or the control finds no step small enough.
     """
     samplers = samplers or [Sampler(lesson.train, torch_shuffle(generator)) for lesson in lessons]
-    started, seen = time.monotonic(), 0
-    schedule = Schedule(steps, recipe.warmup, recipe.decay, peak)
-    for step in range(done, steps):
+    images = 0
+
+    def gather(step: int) -> tuple[float, dict[str, float]]:
+        nonlocal images
         measures = _gather(stack, lessons, samplers, recipe, step, harden)
-        loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
-        if not loss < float("inf"):
-            key = "step_drift" if control else "step_size"
-            raise Diverged(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower {key}")
-        move = partial(take_step, optimizer)
-        share = schedule.size(step)
-        if control is None:
-            move(share)
-        elif control.due(step, steps):
-            control.follow(move, share)
-        else:
-            move(control.size * share)
-        seen += sum(measure.pictures for measure in measures.values())
-        pace = (time.monotonic() - started) / (step + 1 - done)
+        images += sum(measure.pictures for measure in measures.values())
         forget = measures["forget"]
         drift = measures["retain"].drift if "retain" in measures else float("nan")
-        rate = seen / max(time.monotonic() - started, 1e-9)
-        listen(Step(step + 1, steps, loss, forget.loss, forget.similarity, drift, rate, pace * (steps - step - 1)))
+        loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
+        return loss, {"forget_loss": forget.loss, "similarity": forget.similarity, "retain_drift": drift}
+
+    def move(step: int, size: float) -> None:
+        taken = partial(take_step, optimizer)
+        if control is None:
+            taken(size)
+        elif control.due(step, steps):
+            control.follow(taken, size)
+        else:
+            taken(control.size * size)
+
+    key = "step_drift" if control else "step_size"
+    diverged = f"the loss became {{loss}} at step {{step}}; nothing was written. Try a lower {key}"
+    started = time.monotonic()
+    for step in run_steps(
+        Schedule(steps, recipe.warmup, recipe.decay, peak), gather, move, diverged=diverged, done=done
+    ):
+        rate = images / max(time.monotonic() - started, 1e-9)
+        listen(replace(step, values={**step.values, "images_per_second": rate}))
 
 
 def settle(

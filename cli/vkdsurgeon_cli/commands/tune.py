@@ -25,6 +25,7 @@ from vkdsurgeon_cli.output import Output, ProgressMode
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vkdsurgeon.training.events import Event
     from vkdsurgeon.tuning.result import Attempt, TuneResult
     from vkdsurgeon.tuning.validation_metrics import ValidationRecords
 
@@ -164,6 +165,13 @@ def _validation(forget: Path | None, retain: Path | None, limit: int | None, see
 
 class _TrialListener(RunListener):
     """Adds finished trials to what a run tells."""
+
+    def __call__(self, event: Event) -> None:
+        """Hear of an event."""
+        if event.kind == "trial":
+            self.attempted(event.subject, event.facts["trials"])
+        else:
+            super().__call__(event)
 
     def attempted(self, attempt: Attempt, trials: int) -> None:
         """A trial is finished."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,13 +29,12 @@ from vkdsurgeon_cli.suite_options import SplitOption, SuiteName, SuiteOption, Su
 if TYPE_CHECKING:
     from vkdsurgeon.decoder_pass.gate import DecoderVerdict
     from vkdsurgeon.decoder_pass.plan import DecoderPlan
-    from vkdsurgeon.decoder_pass.trainer import DecoderStep
     from vkdsurgeon.pipeline.result import UnlearnResult
+    from vkdsurgeon.training.events import Event, Step
     from vkdsurgeon.vision_pass.plan import Plan
     from vkdsurgeon.vision_pass.stop_rule import Verdict
     from vkdsurgeon.vision_pass.target_readings import TargetReading
     from vkdsurgeon.vision_pass.teacher_quality import TeacherQuality
-    from vkdsurgeon.vision_pass.trainer import Step
 
 BUILT_IN_TEXT = (
     "no --text: the text keep set is a few neutral prompts of the package; give prompts of the kind your users write, "
@@ -246,6 +246,22 @@ class RunListener:
     def __init__(self, output: Output) -> None:
         self._output = output
 
+    def __call__(self, event: Event) -> None:
+        """Hear of an event."""
+        told = {"stage": self.stage, "note": self.note, "warning": self.warn}
+        heard: dict[str, Callable[[Any], None]] = {
+            "plan": self.planned,
+            "step": self.step,
+            "verdict": self.verdict,
+            "decoder plan": self.decoder_planned,
+            "decoder step": self.decoder_step,
+            "decoder verdict": self.decoder_verdict,
+        }
+        if event.kind in told:
+            told[event.kind](event.text)
+        else:
+            heard[event.kind](event.subject)
+
     def planned(self, plan: Plan) -> None:
         """The plan, before anything is trained."""
         for warning in plan.warnings:
@@ -265,13 +281,14 @@ class RunListener:
 
     def step(self, step: Step) -> None:
         """A training step."""
+        seen = step.values
         self._output.progress(
             {
                 "event": "step",
-                **{key: round(value, 6) for key, value in vars(step).items()},
-                "text": f"step {step.step}/{step.steps}  loss {step.loss:.4f}  forget {step.forget_loss:.4f}  "
-                f"similarity {step.similarity:.3f}  retain drift {step.retain_drift:.4f}  "
-                f"{step.images_per_second:.0f} images/s  {step.seconds_left:.0f} s left",
+                **{key: round(value, 6) for key, value in step.flat().items()},
+                "text": f"step {step.step}/{step.steps}  loss {step.loss:.4f}  forget {seen['forget_loss']:.4f}  "
+                f"similarity {seen['similarity']:.3f}  retain drift {seen['retain_drift']:.4f}  "
+                f"{seen['images_per_second']:.0f} images/s  {step.seconds_left:.0f} s left",
                 "last": step.step == step.steps,
             }
         )
@@ -292,14 +309,15 @@ class RunListener:
         if plan.built_in_text:
             self._output.warn(BUILT_IN_TEXT)
 
-    def decoder_step(self, step: DecoderStep) -> None:
+    def decoder_step(self, step: Step) -> None:
         """A step of the decoder pass."""
+        seen = step.values
         self._output.progress(
             {
                 "event": "decoder step",
-                **{key: round(value, 6) for key, value in vars(step).items()},
-                "text": f"decoder step {step.step}/{step.steps}  loss {step.loss:.4f}  forget {step.forget_kl:.4f}  "
-                f"nobody {step.nobody_kl:.4f}  retain {step.retain_kl:.4f}  text {step.text_kl:.4f}  "
+                **{key: round(value, 6) for key, value in step.flat().items()},
+                "text": f"decoder step {step.step}/{step.steps}  loss {step.loss:.4f}  forget {seen['forget_kl']:.4f}  "
+                f"nobody {seen['nobody_kl']:.4f}  retain {seen['retain_kl']:.4f}  text {seen['text_kl']:.4f}  "
                 f"{step.seconds_left:.0f} s left",
                 "last": step.step == step.steps,
             }

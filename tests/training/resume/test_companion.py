@@ -15,6 +15,7 @@ from tests.conftest import write_set
 from tests.training.resume.runs import RECIPE
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.state import Trainee
@@ -23,7 +24,7 @@ from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_lessons
 from vkdsurgeon.vision_pass.run import Job, prepare
 from vkdsurgeon.vision_pass.state import VISUAL, Course
-from vkdsurgeon.vision_pass.trainer import Step, train
+from vkdsurgeon.vision_pass.trainer import train
 
 CPU = torch.device("cpu")
 LEAVES = st.one_of(

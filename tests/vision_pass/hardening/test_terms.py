@@ -15,6 +15,7 @@ from tests.vision_pass.test_run import QUICK, moved, pictures, run
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.features import FeatureStore, teacher_features
+from vkdsurgeon.training.events import unheard
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
@@ -335,7 +336,7 @@ def test_after_tampering_less_comes_back(llava: Path, sets: dict[str, Path]):
         )
         prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
         hardener = judge_of(prepared)
-        operate(prepared, lambda *_: None)
+        operate(prepared, unheard)
         attacker = SimulatedAttacker(hardener.weights, hardener.units, [hardener.glance.relearn], size=0.1)
         with Excursion(hardener.weights) as excursion:
             attacker.attack(excursion, range(0, 16, 2), 4)
