@@ -14,8 +14,8 @@ from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import to_forget
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.evaluate import Role
-from vkdsurgeon.evaluation.gates import judge
+from vkdsurgeon.evaluation.gates import judge_metrics
+from vkdsurgeon.evaluation.models import Role
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.attacks import PerturbResult, PerturbSettings, UniversalSettings
 from vkdsurgeon.training.events import Listener, unheard
@@ -92,7 +92,7 @@ def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
             measured_on="heldout" if attack.heldout else "forget",
         ),
         metrics=measured.metrics,
-        gates=judge(attack.gates, {metric.id: metric.value for metric in measured.metrics}),
+        gates=judge_metrics(attack.gates, measured.metrics),
         warnings=warnings,
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),

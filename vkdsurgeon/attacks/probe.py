@@ -9,7 +9,6 @@ model's, it says whether what used to read the person there still does.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +28,8 @@ from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.evaluate import Role
-from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
+from vkdsurgeon.evaluation.gates import Gate, check_gates, judge_metrics
+from vkdsurgeon.evaluation.models import Role, measure_each, roles_of
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.model.device import resolve_device
 from vkdsurgeon.model.layers import find_layers, outputs_of
@@ -94,12 +93,7 @@ class Probing:
     @property
     def roles(self) -> list[tuple[Role, Path]]:
         """What is to be probed; the reference first, because the reader is trained on it."""
-        roles: list[tuple[Role, Path | None]] = [
-            ("reference", self.reference),
-            ("model", self.model),
-            ("gold", self.gold),
-        ]
-        return [(role, root) for role, root in roles if root is not None]
+        return roles_of(("reference", self.reference), ("model", self.model), ("gold", self.gold))
 
 
 def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
@@ -146,23 +140,27 @@ def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
     check_gates(attack.gates, _known(attack, kinds, layers))
 
     facts: dict[Role, ModelFacts] = {}
-    found: dict[Role, dict[str, Read]] = {}
     readers: dict[tuple[str, int], LinearReader] = {}
     stuck = 0
     device = resolve_device(attack.device)
-    for role, root in attack.roles:
-        listener(Event("model", f"probing {role}", {"role": role}))
-        stack = load_visual_stack(root, device=device, tower=attack.tower, projector=attack.projector)
-        _check_layers(stack, layers, root)
+
+    def measure(role: Role, stack: VisualStack) -> dict[str, Read]:
+        nonlocal stuck
+        _check_layers(stack, layers, stack.inventory.root)
         facts[role] = _facts(role, stack)
-        features = layer_features(stack, gallery, layers, attack.pooling, attack.batch_size, listener)
-        del stack
-        gc.collect()
-        found[role] = {}
-        for layer, values in features.items():
-            found[role][layer], missed = _read(attack, gallery, kinds, values, layer, role, readers)
+        found = {}
+        for layer, values in layer_features(
+            stack, gallery, layers, attack.pooling, attack.batch_size, listener
+        ).items():
+            found[layer], missed = _read(attack, gallery, kinds, values, layer, role, readers)
             stuck += missed
             listener(Event("probe", f"{role}: probed {layer}", {"model": role, "layer": layer}))
+        return found
+
+    def load(root: Path) -> VisualStack:
+        return load_visual_stack(root, device=device, tower=attack.tower, projector=attack.projector)
+
+    found = measure_each(attack.roles, load, measure, listener, doing="probing")
     metrics: list[Metric] = []
     order: tuple[Role, ...] = ("model", "reference", "gold")
     for role in order:
@@ -192,7 +190,7 @@ def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
             seed=attack.seed,
         ),
         metrics=metrics,
-        gates=judge(attack.gates, {metric.id: metric.value for metric in metrics}),
+        gates=judge_metrics(attack.gates, metrics),
         warnings=[*told, *_told(attack, kinds, layers, metrics)],
         versions={**versions(), "scikit-learn": version("scikit-learn")},
         seconds=round(time.perf_counter() - started, 3),

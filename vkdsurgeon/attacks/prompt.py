@@ -12,8 +12,8 @@ from vkdsurgeon.attacks.variation import Target, Variation, measure_variations
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.evaluate import Role
-from vkdsurgeon.evaluation.gates import judge
+from vkdsurgeon.evaluation.gates import judge_metrics
+from vkdsurgeon.evaluation.models import Role
 from vkdsurgeon.model.multimodal import LoadedModel, load_processor
 from vkdsurgeon.results.attacks import PromptResult, PromptSettings, TemplateFacts
 from vkdsurgeon.training.events import Listener, unheard
@@ -115,7 +115,7 @@ def prompt(attack: Prompting, listener: Listener = unheard) -> PromptResult:
             ],
         ),
         metrics=measured.metrics,
-        gates=judge(attack.gates, {metric.id: metric.value for metric in measured.metrics}),
+        gates=judge_metrics(attack.gates, measured.metrics),
         warnings=[*_told(unknown, {template.name for template in asked}), *measured.warnings],
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),

@@ -21,8 +21,8 @@ from vkdsurgeon.attacks.variation import Target, Variation, measure_variations
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.evaluate import Role
-from vkdsurgeon.evaluation.gates import judge
+from vkdsurgeon.evaluation.gates import judge_metrics
+from vkdsurgeon.evaluation.models import Role
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.vision import VisualStack
@@ -137,7 +137,7 @@ def quantize(attack: Quantizing, listener: Listener = unheard) -> QuantizeResult
             ],
         ),
         metrics=measured.metrics,
-        gates=judge(attack.gates, {metric.id: metric.value for metric in measured.metrics}),
+        gates=judge_metrics(attack.gates, measured.metrics),
         warnings=warnings,
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),

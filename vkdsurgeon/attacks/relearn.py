@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,12 +20,12 @@ from vkdsurgeon.config.relearn import Case, RelearnPlan
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import Diverged, SurgeryError
-from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
+from vkdsurgeon.evaluation.models import Role, ask_each, roles_of
 from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
-from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.evaluation import Metric, ModelFacts
 from vkdsurgeon.results.relearn import RelearnCase, RelearnResult, RelearnSettings
 from vkdsurgeon.training.events import Event, Listener, unheard
@@ -108,31 +107,19 @@ def relearn(attack: Relearning, listener: Listener = unheard) -> RelearnResult:
 
     conducts: dict[Role, dict[str, list[Conduct]]] = {}
     reference: dict[str, list[list[Answered]]] = {}
-    facts: list[ModelFacts] = []
-    first: LoadedModel | None = None
-    roots: list[tuple[Role, Path | None]] = [
-        ("model", attack.model),
-        ("gold", attack.gold),
-        ("reference", attack.reference),
-    ]
-    for role, root in roots:
-        if root is None:
-            continue
-        loaded = load_model(root, device=attack.device, dtype=plan.dtype)
-        first = first or loaded
-        match_encoder(loaded, first)
-        facts.append(model_facts(role, loaded))
+
+    def ask(role: Role, loaded: LoadedModel) -> None:
         asked = _Answers(attack, loaded, listener)
         asked.ask([record for splits in material.splits.values() for split in splits for record in split.measured])
         if role == "reference":
-            reference = {
-                name: [asked.ask(split.measured) for split in splits] for name, splits in material.splits.items()
-            }
+            reference.update(
+                {name: [asked.ask(split.measured) for split in splits] for name, splits in material.splits.items()}
+            )
         else:
             conducts[role] = {case.id: _conduct(attack, asked, case, role, material) for case in cases}
-        loaded.model = None
-        gc.collect()
-    assert first is not None
+
+    roles = roles_of(("model", attack.model), ("gold", attack.gold), ("reference", attack.reference))
+    done = ask_each(roles, ask, device=attack.device, dtype=plan.dtype, listener=listener)
     findings = [
         find(
             plan,
@@ -144,9 +131,10 @@ def relearn(attack: Relearning, listener: Listener = unheard) -> RelearnResult:
         for case in cases
     ]
     settings = [
-        _settings(attack, case, material, str(first.device), conducts["model"][case.id][0].trained) for case in cases
+        _settings(attack, case, material, str(done.first.device), conducts["model"][case.id][0].trained)
+        for case in cases
     ]
-    return _result(attack, material, settings, findings, facts, started)
+    return _result(attack, material, settings, findings, done.models, started)
 
 
 class _Answers:

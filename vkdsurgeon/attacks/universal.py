@@ -18,7 +18,7 @@ from vkdsurgeon.attacks.finetune import backward
 from vkdsurgeon.attacks.variation import Variation
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.evaluate import Role
+from vkdsurgeon.evaluation.models import Role
 from vkdsurgeon.evaluation.score import encode
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.training.events import Event, Listener, unheard

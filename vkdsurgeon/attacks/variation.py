@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vkdsurgeon.attacks.warnings import told_of_variations
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.sets import NamedSet, sample
-from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
 from vkdsurgeon.evaluation.gates import Gate, check_gates
 from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
+from vkdsurgeon.evaluation.models import Role, ask_each, roles_of
 from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
-from vkdsurgeon.evaluation.sets import set_facts
+from vkdsurgeon.evaluation.sets import drawn_facts
 from vkdsurgeon.evaluation.silence import without_silence
-from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.evaluation import Metric, ModelFacts, SetFacts
-from vkdsurgeon.training.events import Event, Listener, unheard
+from vkdsurgeon.training.events import Listener, unheard
 
 BEFORE, WORST, MEAN, GAIN = "before", "worst", "mean", "gain"
 # Rows of metric ids that no variation may be called.
@@ -66,12 +65,21 @@ class Target:
     @property
     def roles(self) -> list[tuple[Role, Path]]:
         """What is to be measured, the model first."""
-        roles: list[tuple[Role, Path | None]] = [
-            ("model", self.model),
-            ("reference", self.reference),
-            ("gold", self.gold),
-        ]
-        return [(role, root) for role, root in roles if root is not None]
+        return roles_of(("model", self.model), ("reference", self.reference), ("gold", self.gold))
+
+    def draw(self) -> dict[str, list[Record]]:
+        """The questions that are asked, by part of the metric ids: empty for the forget set, `retain.` for the other.
+
+        A set that was not given is left out.
+        """
+        return {part: sample(whole.records, self.limit, self.seed) for part, whole in self._wholes()}
+
+    def facts(self, parts: Mapping[str, Sequence[Record]]) -> list[SetFacts]:
+        """What a result says about the sets, of which `draw` gave the parts."""
+        return drawn_facts(((whole, parts[part]) for part, whole in self._wholes()), self.salt)
+
+    def _wholes(self) -> list[tuple[str, NamedSet]]:
+        return [("", self.forget), *([] if self.retain is None else [("retain.", self.retain)])]
 
     def asking(self, device: str) -> dict[str, Any]:
         """The settings that every document of an attack on answers tells."""
@@ -138,30 +146,17 @@ def measure_variations(
     Raises:
         UserError: Sets, gates or models are wrong; sets and gates are checked before a model is loaded.
     """
-    forget = sample(target.forget.records, target.limit, target.seed)
-    retain = sample(target.retain.records, target.limit, target.seed) if target.retain else []
-    parts = {name: records for name, records in (("", forget), ("retain.", retain)) if records}
+    parts = target.draw()
     check_gates(target.gates, _known(target, attack, variations, parts))
 
-    facts: list[ModelFacts] = []
-    metrics: list[Metric] = []
-    first: LoadedModel | None = None
-    for role, root in target.roles:
-        listener(Event("model", f"loading {role}", {"role": role}))
-        loaded = load_model(root, device=target.device, dtype=target.dtype)
-        if first is not None:
-            match_encoder(loaded, first)
-        facts.append(model_facts(role, loaded))
-        metrics += _measure(target, attack, variations, parts, loaded, role, listener)
-        first = first or replace(loaded, model=None)
-        # One model in memory at a time.
-        del loaded
-        gc.collect()
-    assert first is not None
-    used = [(target.forget, forget), *([(target.retain, retain)] if target.retain else [])]
+    def ask(role: Role, loaded: LoadedModel) -> list[Metric]:
+        return _measure(target, attack, variations, parts, loaded, role, listener)
+
+    asked = ask_each(target.roles, ask, device=target.device, dtype=target.dtype, listener=listener)
+    metrics = [metric for found in asked.found.values() for metric in found]
     return Measured(
-        models=facts,
-        sets=[set_facts(NamedSet(whole.name, tuple(records)), whole, target.salt) for whole, records in used],
+        models=asked.models,
+        sets=target.facts(parts),
         metrics=metrics,
         warnings=told_of_variations(
             attack,
@@ -170,7 +165,7 @@ def measure_variations(
             has_retain=target.retain is not None,
             has_gold=target.gold is not None,
         ),
-        device=str(first.device),
+        device=str(asked.first.device),
     )
 
 
