@@ -39,7 +39,7 @@ from vkdsurgeon.model.multimodal import load_processor
 from vkdsurgeon.model.prompts import Encoder
 from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.events import Event, Listener
-from vkdsurgeon.training.saliency import SaliencyMask, everything, gradient_scores, select
+from vkdsurgeon.training.saliency import SaliencyMask, choose_mask, everything
 from vkdsurgeon.training.schedule import Schedule
 
 _MIB = 1 << 20
@@ -262,9 +262,15 @@ def _mask(prepared: MethodPrepared, scene: Scene, parameters: dict[str, Paramete
         return fisher_mask(parameters, scores, fisher(parameters, loss, kept), recipe.mmunlearner_threshold)
     if recipe.density == 1.0:
         return everything(parameters)
-    batches = [forget[at : at + recipe.forget_batch] for at in range(0, len(forget), recipe.forget_batch)]
-    scores = gradient_scores(parameters, (partial(loss, batch, 1.0) for batch in batches))
-    return select(parameters, scores, recipe.density)
+    return choose_mask(
+        parameters,
+        forget,
+        lambda part: loss(part, 1.0),
+        rule="forget_gradient",
+        density=recipe.density,
+        batch=recipe.forget_batch,
+        generator=torch.Generator().manual_seed(job.seed),
+    )
 
 
 def _prune(prepared: MethodPrepared, scene: Scene, listen: Listener, clock: Clock) -> MethodOutcome:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
@@ -44,7 +43,7 @@ from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.losses import feature_loss
-from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
+from vkdsurgeon.training.saliency import SaliencyMask, choose_mask
 from vkdsurgeon.training.sampler import Sampler, random_shuffle
 from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
@@ -283,16 +282,17 @@ def _mask(
     prepared: OutputPrepared, term: Term, exercises: Sequence[Exercise], parameters: dict[str, Parameter]
 ) -> SaliencyMask:
     recipe, stack = prepared.recipe, prepared.visual.stack
-    scored = limited(exercises, _SCORED, prepared.job.seed, "scored")
-    size = 1 if recipe.saliency == "fisher" else recipe.forget_batch
-    parts = [scored[at : at + size] for at in range(0, len(scored), size)]
-    scores = gradient_scores(
-        parameters, (partial(term, part, 1.0) for part in parts), squared=recipe.saliency == "fisher"
+    return choose_mask(
+        parameters,
+        limited(exercises, _SCORED, prepared.job.seed, "scored"),
+        lambda part: term(part, 1.0),
+        rule=recipe.saliency,
+        density=recipe.density,
+        batch=recipe.forget_batch,
+        generator=torch.Generator().manual_seed(prepared.job.seed),
+        granularity=recipe.granularity,
+        layer_of=stack.layer_of,
     )
-    if recipe.saliency == "random":
-        generator = torch.Generator().manual_seed(prepared.job.seed)
-        scores = random_scores(parameters, scores, generator)
-    return select(parameters, scores, recipe.density, recipe.granularity, stack.layer_of)
 
 
 def _probability(scene: Scene, exercises: Sequence[Exercise]) -> float:

@@ -34,7 +34,7 @@ from vkdsurgeon.training.events import Event, Listener, Step
 from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
-from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
+from vkdsurgeon.training.saliency import SaliencyMask, choose_mask
 from vkdsurgeon.training.sampler import GroupedSampler
 from vkdsurgeon.training.write_back import WriteBack
 from vkdsurgeon.vision_pass.run import Prepared
@@ -252,14 +252,15 @@ def _write_book(job: DecoderJob, book: Book, student_eyes: Eyes) -> _Drawn:
 def _saliency_mask(
     job: DecoderJob, book: Book, scored: Sequence[Ask], parameters: Mapping[str, Parameter]
 ) -> SaliencyMask:
-    recipe = job.recipe
-    parts = [scored[at : at + recipe.forget_batch] for at in range(0, len(scored), recipe.forget_batch)]
-    passes = (partial(distil, book, FORGET, book.cards(FORGET, part), weight=1.0) for part in parts)
-    scores = gradient_scores(parameters, passes)
-    if recipe.saliency == "random":
-        generator = torch.Generator().manual_seed(job.prepared.job.seed)
-        scores = random_scores(parameters, scores, generator)
-    return select(parameters, scores, recipe.density)
+    return choose_mask(
+        parameters,
+        scored,
+        lambda part: distil(book, FORGET, book.cards(FORGET, part), weight=1.0),
+        rule=job.recipe.saliency,
+        density=job.recipe.density,
+        batch=job.recipe.forget_batch,
+        generator=torch.Generator().manual_seed(job.prepared.job.seed),
+    )
 
 
 def _unfreeze(loaded: LoadedModel, weights: DecoderWeights) -> dict[str, Parameter]:
