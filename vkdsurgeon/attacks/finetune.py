@@ -16,6 +16,7 @@ from vkdsurgeon.data.record import Record
 from vkdsurgeon.evaluation.score import encode
 from vkdsurgeon.model.batches import answer_request, batches_of, log_probabilities
 from vkdsurgeon.model.multimodal import LoadedModel
+from vkdsurgeon.training.kept_weights import kept_weights
 from vkdsurgeon.training.loop import run_steps
 from vkdsurgeon.training.losses import accumulate
 from vkdsurgeon.training.sampler import Sampler, random_shuffle
@@ -51,14 +52,8 @@ def attacking(
             yield matrices
         return
     parameters = trainable(loaded, scope, tower, projector)
-    originals = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
-    try:
+    with kept_weights(parameters):
         yield parameters
-    finally:
-        with torch.no_grad():
-            for parameter, original in zip(parameters, originals, strict=True):
-                parameter.grad = None
-                parameter.copy_(original)
 
 
 def trainable(

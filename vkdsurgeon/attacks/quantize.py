@@ -28,6 +28,7 @@ from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.results.attacks import QuantizeResult, QuantizeSettings, RoundTrip, WeightScope
 from vkdsurgeon.training.events import Listener, unheard
+from vkdsurgeon.training.kept_weights import kept_weights
 
 # Below this share the round trip says little about a quantised release.
 _MOST_OF_IT = 0.5
@@ -74,8 +75,7 @@ class RoundedWeights(Variation):
         chosen = quantizable(loaded.model, names)
         if not chosen:
             raise UserError("there is nothing to quantise in this scope", where=loaded.root, value=attack.scope)
-        originals = {name: value.detach().to("cpu", copy=True) for name, value in chosen.items()}
-        try:
+        with kept_weights(chosen.values()):
             with torch.no_grad():
                 changed, power = 0.0, 0.0
                 for value in chosen.values():
@@ -89,10 +89,6 @@ class RoundedWeights(Variation):
                 self.scope_weights = sum(value.numel() for name, value in every if names is None or name in names)
                 self.relative_error = changed / power if power else 0.0
             yield
-        finally:
-            with torch.no_grad():
-                for name, value in chosen.items():
-                    value.copy_(originals[name])
 
 
 def quantize(attack: Quantizing, listener: Listener = unheard) -> QuantizeResult:
