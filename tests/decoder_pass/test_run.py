@@ -24,14 +24,14 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.decoder_pass.adversarial_features import Seeker
 from vkdsurgeon.decoder_pass.plan import moments_kind
 from vkdsurgeon.decoder_pass.run import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder
-from vkdsurgeon.decoder_pass.teacher import Book
+from vkdsurgeon.decoder_pass.teacher import TeacherOutputs
 from vkdsurgeon.decoder_pass.text_set import KeepSet, read_keep_set
 from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import load_model
-from vkdsurgeon.model.questions import Ask, Prompter
+from vkdsurgeon.model.questions import Prompter, Question
 from vkdsurgeon.model.swap_vision import through_eyes_of
 from vkdsurgeon.training.events import unheard
 from vkdsurgeon.training.losses import kl
@@ -127,16 +127,20 @@ def test_seeking_comes_nearer_to_the_person_and_leaves_no_gradient(facts: World)
     """The noisy features of another model stand for the unlearned ones; what is sought is what W says of its own."""
     loaded = load_model(facts.base, device="cpu")
     other = load_visual_stack(facts.gold, device="cpu")
-    book = Book(loaded, Prompter(loaded.encoder, 1 << 20), micro_batch=4, answer_tokens=3, budget_bytes=1 << 20)
-    asks = [Ask(str(record.question), record.image, "") for record in read_records(facts.forget, role="forget")[:8]]
+    outputs = TeacherOutputs(
+        loaded, Prompter(loaded.encoder, 1 << 20), micro_batch=4, answer_tokens=3, budget_bytes=1 << 20
+    )
+    questions = [
+        Question(str(record.question), record.image, "") for record in read_records(facts.forget, role="forget")[:8]
+    ]
     found = []
     for steps in (0, 4):
         seeker = Seeker(reach=0.0, steps=steps, size=0.05, seed=0)
         seeker._share = 0.0
-        book.write(FORGET, asks, lambda: through_eyes_of(loaded.model, other.model))
-        part, look = next(iter(book.batches(book.cards(FORGET, asks))))
-        book.note(ORIGINAL, part)
-        wanted = book.log_probabilities(ORIGINAL, part)
+        outputs.write(FORGET, questions, lambda: through_eyes_of(loaded.model, other.model))
+        part, look = next(iter(outputs.batches(outputs.answers_to(FORGET, questions))))
+        outputs.note(ORIGINAL, part)
+        wanted = outputs.log_probabilities(ORIGINAL, part)
         with through_eyes_of(loaded.model, other.model, seeker):
             for _ in range(steps):
                 seeker.move(kl(wanted, look().log_softmax(dim=2)).sum())

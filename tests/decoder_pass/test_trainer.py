@@ -10,7 +10,7 @@ from vkdsurgeon.config import DecoderRecipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.decoder_pass.gate import judge
-from vkdsurgeon.decoder_pass.questions import QUESTIONS, asks_about
+from vkdsurgeon.decoder_pass.questions import QUESTIONS, questions_about
 from vkdsurgeon.decoder_pass.trainer import Drift
 from vkdsurgeon.training.losses import kl
 
@@ -32,10 +32,10 @@ def test_kl_is_that_of_torch_in_value_and_gradient() -> None:
 def test_pictures_without_questions_get_the_built_in_ones() -> None:
     pictures = [Picture(Path(name), "someone", name, f"file:{name}") for name in ("a", "b")]
     records = [Record(image=Path("a"), question=text) for text in ("Who?", "Where?", "Who?")]
-    mine, theirs = asks_about(pictures, [*records, Record(image=Path("b"))])
-    assert [ask.question for ask in mine] == ["Who?", "Where?"]
-    assert tuple(ask.question for ask in theirs) == QUESTIONS
-    assert {ask.source for ask in theirs} == {"file:b"}
+    mine, theirs = questions_about(pictures, [*records, Record(image=Path("b"))])
+    assert [question.text for question in mine] == ["Who?", "Where?"]
+    assert tuple(question.text for question in theirs) == QUESTIONS
+    assert {question.source for question in theirs} == {"file:b"}
 
 
 def test_every_bound_of_the_gate_counts_and_what_is_no_number_misses() -> None:

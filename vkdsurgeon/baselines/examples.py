@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from vkdsurgeon.data.read import require_answers
 from vkdsurgeon.data.record import Record, to_forget
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.questions import Ask
+from vkdsurgeon.model.questions import Question
 
 
 @dataclass(frozen=True)
-class Exercise(Ask):
+class Exercise(Question):
     """One question and the answer that is taught or untaught."""
 
     answer: str

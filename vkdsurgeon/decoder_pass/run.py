@@ -18,16 +18,16 @@ from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.decoder_pass.adversarial_features import Seeker
 from vkdsurgeon.decoder_pass.gate import DecoderVerdict, judge
 from vkdsurgeon.decoder_pass.plan import DecoderPlan, estimate_memory, held_in, moments_kind, recomputes
-from vkdsurgeon.decoder_pass.questions import asks_about
+from vkdsurgeon.decoder_pass.questions import questions_about
 from vkdsurgeon.decoder_pass.state import DECODER, DecoderCourse, kept_of
-from vkdsurgeon.decoder_pass.teacher import Book, Eyes
+from vkdsurgeon.decoder_pass.teacher import Eyes, TeacherOutputs
 from vkdsurgeon.decoder_pass.text_set import KeepSet
 from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, TrainingEyes, distil, train
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, find_decoder_weights, recompute
 from vkdsurgeon.model.multimodal import LoadedModel, load_model, load_processor
 from vkdsurgeon.model.prompts import Encoder
-from vkdsurgeon.model.questions import Ask, Prompter
+from vkdsurgeon.model.questions import Prompter, Question
 from vkdsurgeon.model.swap_vision import through_eyes_of
 from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.events import Event, Listener, Step
@@ -52,7 +52,7 @@ class DecoderJob:
         prepared: The visual pass that comes first.
         recipe: The settings.
         weights: What may move.
-        asks: Questions by lesson: trained on, and held out.
+        questions: By lesson: trained on, and held out.
         text: The text keep set.
         plan: What is going to happen.
     """
@@ -60,7 +60,7 @@ class DecoderJob:
     prepared: Prepared
     recipe: DecoderRecipe
     weights: DecoderWeights
-    asks: dict[str, tuple[list[Ask], list[Ask]]]
+    questions: dict[str, tuple[list[Question], list[Question]]]
     text: KeepSet
     plan: DecoderPlan
 
@@ -103,23 +103,23 @@ def prepare_decoder(prepared: Prepared, forget: Sequence[Record], keep: Sequence
     recipe = job.recipe.decoder
     assert recipe is not None
     weights = find_decoder_weights(stack.inventory, stack.split, recipe.blocks)
-    asks: dict[str, tuple[list[Ask], list[Ask]]] = {}
+    questions: dict[str, tuple[list[Question], list[Question]]] = {}
     for lesson, pictures, records in ((FORGET, prepared.forget, forget), (RETAIN, prepared.keep, keep)):
-        asked = asks_about(pictures.pictures, records)
+        asked = questions_about(pictures.pictures, records)
         train_on, held_out = split_validation(pictures.subjects, job.recipe.validation_share)
-        asks[lesson] = _flat(asked, train_on), _flat(asked, held_out or train_on)
-    asks[TEXT] = _prompts(text.train), _prompts(text.held_out)
+        questions[lesson] = _flat(asked, train_on), _flat(asked, held_out or train_on)
+    questions[TEXT] = _prompts(text.train), _prompts(text.held_out)
     encoder = Encoder(load_processor(job.model))
-    for trained, _ in asks.values():
-        encoder.prompt(trained[0].question, trained[0].picture, trained[0].source)
+    for trained, _ in questions.values():
+        encoder.prompt(trained[0].text, trained[0].picture, trained[0].source)
     dtype, saves = held_in(recipe, weights, job.device), recomputes(recipe, job.device)
     plan = DecoderPlan(
         dtype=str(dtype).removeprefix("torch."),
         layers=len(weights.layers),
         eligible_elements=weights.elements,
         selected_elements=round(recipe.density * weights.elements),
-        forget_questions=sum(map(len, asks[FORGET])),
-        retain_questions=sum(map(len, asks[RETAIN])),
+        forget_questions=sum(map(len, questions[FORGET])),
+        retain_questions=sum(map(len, questions[RETAIN])),
         text_prompts=(len(text.train), len(text.held_out)),
         built_in_text=text.built_in,
         steps=recipe.steps,
@@ -127,7 +127,7 @@ def prepare_decoder(prepared: Prepared, forget: Sequence[Record], keep: Sequence
         memory_mib=estimate_memory(stack.inventory, weights, recipe, stack.split.config, dtype, saves),
         warnings=weights.warnings,
     )
-    return DecoderJob(prepared, recipe, weights, asks, text, plan)
+    return DecoderJob(prepared, recipe, weights, questions, text, plan)
 
 
 def operate_decoder(
@@ -168,7 +168,7 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
 
     listen(Event.stage("decoder teacher"))
     budget = int(visual.recipe.cache_gib * (1 << 30))
-    book = Book(
+    outputs = TeacherOutputs(
         loaded,
         Prompter(loaded.encoder, budget),
         micro_batch=recipe.micro_batch,
@@ -176,14 +176,14 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
         budget_bytes=budget,
     )
     student_eyes = partial(through_eyes_of, loaded.model, job.prepared.stack.model)
-    drawn = _write_book(job, book, student_eyes)
-    start = distil(book, FORGET, book.cards(FORGET, drawn.judged[FORGET]))
+    drawn = _ask_teacher(job, outputs, student_eyes)
+    start = distil(outputs, FORGET, outputs.answers_to(FORGET, drawn.judged[FORGET]))
     clock.lap("decoder teacher")
 
     listen(Event.stage("decoder saliency"))
     student = visual_digest(job.prepared.stack)
     kept = kept_of(journal, student)
-    mask = _saliency_mask(job, book, drawn.scored, parameters) if kept is None else kept.mask(parameters)
+    mask = _saliency_mask(job, outputs, drawn.scored, parameters) if kept is None else kept.mask(parameters)
     clock.lap("decoder saliency")
 
     listen(Event.stage("decoder training"))
@@ -203,7 +203,7 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
 
     try:
         with Keeper(journal, DECODER, course.snapshot) as keeper:
-            train(book, drawn.samplers, eyes, optimizer, recipe, heard, done=course.step)
+            train(outputs, drawn.samplers, eyes, optimizer, recipe, heard, done=course.step)
             keeper.save()
     finally:
         optimizer.detach_hooks()
@@ -214,7 +214,10 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
         # The gate measures what is written.
         for name in mask.selected:
             parameters[name].copy_(changes[weights.on_disk[name]])
-    found = {lesson: distil(book, lesson, book.cards(lesson, asks)) for lesson, asks in drawn.judged.items()}
+    found = {
+        lesson: distil(outputs, lesson, outputs.answers_to(lesson, questions))
+        for lesson, questions in drawn.judged.items()
+    }
     verdict = judge(recipe, start, found[FORGET], found[RETAIN], found[TEXT])
     listen(Event("decoder verdict", subject=verdict))
     clock.lap("decoder gate")
@@ -225,37 +228,37 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
 
 @dataclass(frozen=True)
 class _Drawn:
-    samplers: dict[str, GroupedSampler[Ask]]
-    scored: list[Ask]
-    judged: dict[str, list[Ask]]
+    samplers: dict[str, GroupedSampler[Question]]
+    scored: list[Question]
+    judged: dict[str, list[Question]]
 
 
-def _write_book(job: DecoderJob, book: Book, student_eyes: Eyes) -> _Drawn:
+def _ask_teacher(job: DecoderJob, outputs: TeacherOutputs, student_eyes: Eyes) -> _Drawn:
     """Draw the questions of all steps, and let the original W answer them while it still is the original."""
     recipe, seed = job.recipe, job.prepared.job.seed
     sizes = {FORGET: recipe.forget_batch, RETAIN: recipe.retain_batch, TEXT: recipe.text_batch}
-    samplers: dict[str, GroupedSampler[Ask]] = {}
-    judged: dict[str, list[Ask]] = {}
-    for lesson, (trained, held_out) in job.asks.items():
+    samplers: dict[str, GroupedSampler[Question]] = {}
+    judged: dict[str, list[Question]] = {}
+    for lesson, (trained, held_out) in job.questions.items():
         generator = random.Random(f"{seed} {lesson}")
         # The teacher answers no more questions than the steps can draw.
         drawn = generator.sample(trained, min(sizes[lesson] * recipe.steps, len(trained)))
         judged[lesson] = generator.sample(held_out, min(_JUDGED, len(held_out)))
-        book.write(lesson, [*drawn, *judged[lesson]], student_eyes if lesson == FORGET else nullcontext)
-        kinds = {ask: book.kind(lesson, ask) for ask in drawn}
+        outputs.write(lesson, [*drawn, *judged[lesson]], student_eyes if lesson == FORGET else nullcontext)
+        kinds = {question: outputs.kind(lesson, question) for question in drawn}
         samplers[lesson] = GroupedSampler(drawn, kinds.__getitem__, generator)
     scored = list(samplers[FORGET].items)
-    book.note(ORIGINAL, book.cards(FORGET, scored))
+    outputs.note(ORIGINAL, outputs.answers_to(FORGET, scored))
     return _Drawn(samplers, random.Random(seed).sample(scored, min(_SCORED, len(scored))), judged)
 
 
 def _saliency_mask(
-    job: DecoderJob, book: Book, scored: Sequence[Ask], parameters: Mapping[str, Parameter]
+    job: DecoderJob, outputs: TeacherOutputs, scored: Sequence[Question], parameters: Mapping[str, Parameter]
 ) -> SaliencyMask:
     return choose_mask(
         parameters,
         scored,
-        lambda part: distil(book, FORGET, book.cards(FORGET, part), weight=1.0),
+        lambda part: distil(outputs, FORGET, outputs.answers_to(FORGET, part), weight=1.0),
         rule=job.recipe.saliency,
         density=job.recipe.density,
         batch=job.recipe.forget_batch,
@@ -272,9 +275,9 @@ def _unfreeze(loaded: LoadedModel, weights: DecoderWeights) -> dict[str, Paramet
     return eligible
 
 
-def _flat(asked: Sequence[Sequence[Ask]], indices: Sequence[int]) -> list[Ask]:
-    return [ask for index in indices for ask in asked[index]]
+def _flat(asked: Sequence[Sequence[Question]], indices: Sequence[int]) -> list[Question]:
+    return [question for index in indices for question in asked[index]]
 
 
-def _prompts(prompts: Sequence[str]) -> list[Ask]:
-    return [Ask(prompt, None, "the text keep set") for prompt in prompts]
+def _prompts(prompts: Sequence[str]) -> list[Question]:
+    return [Question(prompt, None, "the text keep set") for prompt in prompts]

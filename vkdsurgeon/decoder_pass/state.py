@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vkdsurgeon.decoder_pass.adversarial_features import Seeker
-from vkdsurgeon.model.questions import Ask
+from vkdsurgeon.model.questions import Question
 from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.resume.journal import Journal, Kept, Snapshot
 from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_generator
@@ -39,7 +39,7 @@ class DecoderCourse:
     """
 
     trainee: Trainee
-    samplers: dict[str, GroupedSampler[Ask]]
+    samplers: dict[str, GroupedSampler[Question]]
     seeker: Seeker
     student: str
     step: int = 0

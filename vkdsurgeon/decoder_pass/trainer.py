@@ -1,4 +1,4 @@
-"""The loop of the decoder pass: W is distilled towards its own former self, looking through other eyes.
+"""The loop of the decoder pass: W is distilled towards its own former self, looking with other visual features.
 
     L_W = KL( W0(T(x), q) || W(f, q) ) + a KL( W0(T(x), q) || W(T(x), q) )         x forgotten
         + b KL( W0(t(r), q) || W(g, q) )  +  c KL( W0(text) || W(text) )           r kept
@@ -20,8 +20,8 @@ from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.config import DecoderRecipe
 from vkdsurgeon.decoder_pass.adversarial_features import Seeker
-from vkdsurgeon.decoder_pass.teacher import Book, Card, Eyes
-from vkdsurgeon.model.questions import Ask
+from vkdsurgeon.decoder_pass.teacher import Eyes, TeacherAnswer, TeacherOutputs
+from vkdsurgeon.model.questions import Question
 from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.loop import run_steps
 from vkdsurgeon.training.losses import accumulate, kl
@@ -50,9 +50,9 @@ class Drift:
 
 
 def distil(
-    book: Book,
+    outputs: TeacherOutputs,
     lesson: str,
-    cards: Sequence[Card],
+    answers: Sequence[TeacherAnswer],
     *,
     eyes: Eyes = nullcontext,
     weight: float | None = None,
@@ -61,9 +61,9 @@ def distil(
     """Compare the student with the teacher on some questions.
 
     Args:
-        book: The teacher's word; its model is the student by now.
-        lesson: The set that the cards belong to.
-        cards: The questions.
+        outputs: What the teacher says; its model is the student by now.
+        lesson: The set that the questions belong to.
+        answers: The teacher's answers to the questions.
         eyes: Context in which the student looks at pictures.
         weight: Leave the gradient of the KL divergence times this in the parameters; None only measures.
         seeker: The blend of `eyes`: first looks for features that are still read as the original ones were.
@@ -72,26 +72,26 @@ def distil(
 
     def divergences() -> Iterator[Tensor]:
         nonlocal same
-        for part, look in book.batches(cards):
+        for part, look in outputs.batches(answers):
             if seeker is not None:
-                _seek(book, part, look, seeker)
+                _seek(outputs, part, look, seeker)
             logits = look()
-            teacher = book.log_probabilities(lesson, part)
-            yield kl(teacher, logits.log_softmax(dim=2)).mean(dim=1).sum() / len(cards)
-            answered = slice(-len(part[0].answer), None)
+            teacher = outputs.log_probabilities(lesson, part)
+            yield kl(teacher, logits.log_softmax(dim=2)).mean(dim=1).sum() / len(answers)
+            answered = slice(-len(part[0].tokens), None)
             equal = logits[:, answered].argmax(dim=2) == torch.tensor(
-                [card.answer for card in part], device=logits.device
+                [answer.tokens for answer in part], device=logits.device
             )
             same += int(equal.all(dim=1).sum())
 
     with eyes():
         total = accumulate(divergences(), weight)
-    return Drift(total, same / max(len(cards), 1), len(cards))
+    return Drift(total, same / max(len(answers), 1), len(answers))
 
 
-def _seek(book: Book, part: Sequence[Card], look: Callable[[], Tensor], seeker: Seeker) -> None:
+def _seek(outputs: TeacherOutputs, part: Sequence[TeacherAnswer], look: Callable[[], Tensor], seeker: Seeker) -> None:
     seeker.begin()
-    wanted = book.log_probabilities(ORIGINAL, part)
+    wanted = outputs.log_probabilities(ORIGINAL, part)
     for _ in range(seeker.steps):
         seeker.move(kl(wanted, look().log_softmax(dim=2)).sum())
 
@@ -112,8 +112,8 @@ class TrainingEyes:
 
 
 def train(
-    book: Book,
-    samplers: dict[str, GroupedSampler[Ask]],
+    outputs: TeacherOutputs,
+    samplers: dict[str, GroupedSampler[Question]],
     eyes: TrainingEyes,
     optimizer: MaskedAdamW,
     recipe: DecoderRecipe,
@@ -123,7 +123,7 @@ def train(
     """Run the schedule, or the rest of it.
 
     Args:
-        book: The teacher's word on every question of the samplers.
+        outputs: What the teacher says to every question of the samplers.
         samplers: Questions by lesson: forget, retain, text.
         eyes: Contexts in which W sees otherwise than through its own tower and projector.
         optimizer: Holds the mask.
@@ -136,15 +136,15 @@ def train(
     """
 
     def gather(_: int) -> tuple[float, dict[str, float]]:
-        drawn = draw(book, samplers, recipe)
+        drawn = draw(outputs, samplers, recipe)
         first, second = _halves(drawn[FORGET])
-        forget = distil(book, FORGET, first, weight=0.5)
-        around = distil(book, FORGET, second, eyes=eyes.around, weight=0.5, seeker=eyes.seeker)
-        nobody = distil(book, FORGET, drawn[FORGET], eyes=eyes.student, weight=recipe.nobody_weight)
+        forget = distil(outputs, FORGET, first, weight=0.5)
+        around = distil(outputs, FORGET, second, eyes=eyes.around, weight=0.5, seeker=eyes.seeker)
+        nobody = distil(outputs, FORGET, drawn[FORGET], eyes=eyes.student, weight=recipe.nobody_weight)
         first, second = _halves(drawn[RETAIN])
-        retain = distil(book, RETAIN, first, weight=recipe.retain_weight / 2)
-        through = distil(book, RETAIN, second, eyes=eyes.student, weight=recipe.retain_weight / 2)
-        text = distil(book, TEXT, drawn[TEXT], weight=recipe.text_weight)
+        retain = distil(outputs, RETAIN, first, weight=recipe.retain_weight / 2)
+        through = distil(outputs, RETAIN, second, eyes=eyes.student, weight=recipe.retain_weight / 2)
+        text = distil(outputs, TEXT, drawn[TEXT], weight=recipe.text_weight)
         forget_kl, retain_kl = (forget.kl + around.kl) / 2, (retain.kl + through.kl) / 2
         loss = (
             forget_kl
@@ -163,13 +163,15 @@ def train(
         listen(step)
 
 
-def draw(book: Book, samplers: dict[str, GroupedSampler[Ask]], recipe: DecoderRecipe) -> dict[str, list[Card]]:
+def draw(
+    outputs: TeacherOutputs, samplers: dict[str, GroupedSampler[Question]], recipe: DecoderRecipe
+) -> dict[str, list[TeacherAnswer]]:
     """The questions of one step."""
     sizes = {FORGET: recipe.forget_batch, RETAIN: recipe.retain_batch, TEXT: recipe.text_batch}
-    return {lesson: book.cards(lesson, sampler.draw(sizes[lesson])) for lesson, sampler in samplers.items()}
+    return {lesson: outputs.answers_to(lesson, sampler.draw(sizes[lesson])) for lesson, sampler in samplers.items()}
 
 
-def _halves(cards: Sequence[Card]) -> tuple[Sequence[Card], Sequence[Card]]:
+def _halves(answers: Sequence[TeacherAnswer]) -> tuple[Sequence[TeacherAnswer], Sequence[TeacherAnswer]]:
     # A single question cannot be halved; both looks then ask it.
-    middle = (len(cards) + 1) // 2
-    return cards[:middle], cards[middle:] or cards
+    middle = (len(answers) + 1) // 2
+    return answers[:middle], answers[middle:] or answers
