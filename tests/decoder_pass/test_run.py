@@ -21,7 +21,7 @@ from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.config import DecoderRecipe, Recipe
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.decoder_pass.adversarial_features import Seeker
+from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.decoder_pass.plan import moments_kind
 from vkdsurgeon.decoder_pass.run import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder
 from vkdsurgeon.decoder_pass.teacher import TeacherOutputs
@@ -32,7 +32,7 @@ from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import load_model
 from vkdsurgeon.model.questions import Prompter, Question
-from vkdsurgeon.model.swap_vision import through_eyes_of
+from vkdsurgeon.model.swap_vision import with_vision_of
 from vkdsurgeon.training.events import unheard
 from vkdsurgeon.training.losses import kl
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
@@ -135,15 +135,15 @@ def test_seeking_comes_nearer_to_the_person_and_leaves_no_gradient(facts: World)
     ]
     found = []
     for steps in (0, 4):
-        seeker = Seeker(reach=0.0, steps=steps, size=0.05, seed=0)
-        seeker._share = 0.0
-        outputs.write(FORGET, questions, lambda: through_eyes_of(loaded.model, other.model))
+        adversary = FeatureAdversary(reach=0.0, steps=steps, size=0.05, seed=0)
+        adversary._share = 0.0
+        outputs.write(FORGET, questions, lambda: with_vision_of(loaded.model, other.model))
         part, look = next(iter(outputs.batches(outputs.answers_to(FORGET, questions))))
         outputs.note(ORIGINAL, part)
         wanted = outputs.log_probabilities(ORIGINAL, part)
-        with through_eyes_of(loaded.model, other.model, seeker):
+        with with_vision_of(loaded.model, other.model, adversary):
             for _ in range(steps):
-                seeker.move(kl(wanted, look().log_softmax(dim=2)).sum())
+                adversary.move(kl(wanted, look().log_softmax(dim=2)).sum())
             found.append(float(kl(wanted, look().log_softmax(dim=2)).sum().detach()))
     assert found[1] < 0.5 * found[0]
     assert all(parameter.grad is None for parameter in loaded.model.parameters())

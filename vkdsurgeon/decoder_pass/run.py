@@ -15,20 +15,20 @@ from torch.nn import Parameter
 from vkdsurgeon.config import DecoderRecipe
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.splits import split_validation
-from vkdsurgeon.decoder_pass.adversarial_features import Seeker
+from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.decoder_pass.gate import DecoderVerdict, judge
 from vkdsurgeon.decoder_pass.plan import DecoderPlan, estimate_memory, held_in, moments_kind, recomputes
 from vkdsurgeon.decoder_pass.questions import questions_about
 from vkdsurgeon.decoder_pass.state import DECODER, DecoderCourse, kept_of
-from vkdsurgeon.decoder_pass.teacher import Eyes, TeacherOutputs
+from vkdsurgeon.decoder_pass.teacher import TeacherOutputs, VisionSwap
 from vkdsurgeon.decoder_pass.text_set import KeepSet
-from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, TrainingEyes, distil, train
+from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, VisionSwaps, distil, train
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, find_decoder_weights, recompute
 from vkdsurgeon.model.multimodal import LoadedModel, load_model, load_processor
 from vkdsurgeon.model.prompts import Encoder
 from vkdsurgeon.model.questions import Prompter, Question
-from vkdsurgeon.model.swap_vision import through_eyes_of
+from vkdsurgeon.model.swap_vision import with_vision_of
 from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.events import Event, Listener, Step
 from vkdsurgeon.training.optimizer import build_optimizer
@@ -175,8 +175,8 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
         answer_tokens=recipe.answer_tokens,
         budget_bytes=budget,
     )
-    student_eyes = partial(through_eyes_of, loaded.model, job.prepared.stack.model)
-    drawn = _ask_teacher(job, outputs, student_eyes)
+    student_vision = partial(with_vision_of, loaded.model, job.prepared.stack.model)
+    drawn = _ask_teacher(job, outputs, student_vision)
     start = distil(outputs, FORGET, outputs.answers_to(FORGET, drawn.judged[FORGET]))
     clock.lap("decoder teacher")
 
@@ -190,9 +190,9 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
     moments = moments_kind(recipe, parameters[next(iter(mask.selected))].dtype)
     optimizer = build_optimizer(parameters, mask, step_size=recipe.step_size, max_norm=recipe.clip, moments=moments)
     write_back = WriteBack(parameters, mask, optimizer)
-    seeker = Seeker(reach=recipe.reach, steps=recipe.seek_steps, size=recipe.seek_size, seed=visual.seed)
-    eyes = TrainingEyes(student_eyes, partial(student_eyes, blend=seeker), seeker)
-    course = DecoderCourse(Trainee(parameters, mask, optimizer), drawn.samplers, seeker, student)
+    adversary = FeatureAdversary(reach=recipe.reach, steps=recipe.seek_steps, size=recipe.seek_size, seed=visual.seed)
+    vision = VisionSwaps(student_vision, partial(student_vision, blend=adversary), adversary)
+    course = DecoderCourse(Trainee(parameters, mask, optimizer), drawn.samplers, adversary, student)
     if kept is not None:
         course.restore(kept)
 
@@ -203,7 +203,7 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
 
     try:
         with Keeper(journal, DECODER, course.snapshot) as keeper:
-            train(outputs, drawn.samplers, eyes, optimizer, recipe, heard, done=course.step)
+            train(outputs, drawn.samplers, vision, optimizer, recipe, heard, done=course.step)
             keeper.save()
     finally:
         optimizer.detach_hooks()
@@ -233,7 +233,7 @@ class _Drawn:
     judged: dict[str, list[Question]]
 
 
-def _ask_teacher(job: DecoderJob, outputs: TeacherOutputs, student_eyes: Eyes) -> _Drawn:
+def _ask_teacher(job: DecoderJob, outputs: TeacherOutputs, student_vision: VisionSwap) -> _Drawn:
     """Draw the questions of all steps, and let the original W answer them while it still is the original."""
     recipe, seed = job.recipe, job.prepared.job.seed
     sizes = {FORGET: recipe.forget_batch, RETAIN: recipe.retain_batch, TEXT: recipe.text_batch}
@@ -244,7 +244,7 @@ def _ask_teacher(job: DecoderJob, outputs: TeacherOutputs, student_eyes: Eyes) -
         # The teacher answers no more questions than the steps can draw.
         drawn = generator.sample(trained, min(sizes[lesson] * recipe.steps, len(trained)))
         judged[lesson] = generator.sample(held_out, min(_JUDGED, len(held_out)))
-        outputs.write(lesson, [*drawn, *judged[lesson]], student_eyes if lesson == FORGET else nullcontext)
+        outputs.write(lesson, [*drawn, *judged[lesson]], student_vision if lesson == FORGET else nullcontext)
         kinds = {question: outputs.kind(lesson, question) for question in drawn}
         samplers[lesson] = GroupedSampler(drawn, kinds.__getitem__, generator)
     scored = list(samplers[FORGET].items)

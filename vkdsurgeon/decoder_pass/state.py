@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vkdsurgeon.decoder_pass.adversarial_features import Seeker
+from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.model.questions import Question
 from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.resume.journal import Journal, Kept, Snapshot
@@ -32,7 +32,7 @@ class DecoderCourse:
     Attributes:
         trainee: The selected weights and their optimizer.
         samplers: Questions by lesson.
-        seeker: Draws where to begin its search.
+        adversary: Draws where to begin its search.
         student: Digest of the student's visual tensors.
         step: Steps done.
         last: The last of them.
@@ -40,7 +40,7 @@ class DecoderCourse:
 
     trainee: Trainee
     samplers: dict[str, GroupedSampler[Question]]
-    seeker: Seeker
+    adversary: FeatureAdversary
     student: str
     step: int = 0
     last: Step | None = None
@@ -56,7 +56,7 @@ class DecoderCourse:
             **self.trainee.facts(),
             "student": self.student,
             "decks": {lesson: sampler.state_dict() for lesson, sampler in self.samplers.items()},
-            "generator": generator_numbers(self.seeker.generator),
+            "generator": generator_numbers(self.adversary.generator),
             "step": self.step,
             "last": self.last.flat(),
         }
@@ -75,5 +75,5 @@ class DecoderCourse:
             self.trainee.load(kept.tensors["state"](), facts)
             for lesson, sampler in self.samplers.items():
                 sampler.load_state_dict(facts["decks"][lesson])
-            set_generator(self.seeker.generator, facts["generator"])
+            set_generator(self.adversary.generator, facts["generator"])
             self.step, self.last = facts["step"], Step.from_flat(facts["last"])

@@ -17,7 +17,7 @@ from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.prompts import Prompt, append, collate
 from vkdsurgeon.model.questions import Prompter, Question
 
-Eyes = Callable[[], AbstractContextManager[None]]
+VisionSwap = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,19 @@ class TeacherOutputs:
         self._store = FeatureStore(budget_bytes)
         self._known: dict[str, dict[Question, TeacherAnswer]] = {}
 
-    def write(self, lesson: str, questions: Iterable[Question], eyes: Eyes) -> None:
+    def write(self, lesson: str, questions: Iterable[Question], vision: VisionSwap) -> None:
         """Ask the teacher, once per question.
 
         Args:
             lesson: Name of the set.
             questions: Those; repeated ones are asked once.
-            eyes: Context in which the teacher looks at pictures.
+            vision: Context in which the teacher looks at pictures.
         """
         known = self._known.setdefault(lesson, {})
         new = [question for question in dict.fromkeys(questions) if question not in known]
         # Neighbours share pictures, and a part is small enough for its pictures to be held.
         new.sort(key=lambda question: str(question.picture or ""))
-        with torch.no_grad(), eyes():
+        with torch.no_grad(), vision():
             for start in range(0, len(new), 16 * self.micro_batch):
                 prompts = [
                     (question, self.prompter(question)) for question in new[start : start + 16 * self.micro_batch]

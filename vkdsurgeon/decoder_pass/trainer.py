@@ -19,8 +19,8 @@ from torch import Tensor
 from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.config import DecoderRecipe
-from vkdsurgeon.decoder_pass.adversarial_features import Seeker
-from vkdsurgeon.decoder_pass.teacher import Eyes, TeacherAnswer, TeacherOutputs
+from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
+from vkdsurgeon.decoder_pass.teacher import TeacherAnswer, TeacherOutputs, VisionSwap
 from vkdsurgeon.model.questions import Question
 from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.loop import run_steps
@@ -54,9 +54,9 @@ def distil(
     lesson: str,
     answers: Sequence[TeacherAnswer],
     *,
-    eyes: Eyes = nullcontext,
+    vision: VisionSwap = nullcontext,
     weight: float | None = None,
-    seeker: Seeker | None = None,
+    adversary: FeatureAdversary | None = None,
 ) -> Drift:
     """Compare the student with the teacher on some questions.
 
@@ -64,17 +64,17 @@ def distil(
         outputs: What the teacher says; its model is the student by now.
         lesson: The set that the questions belong to.
         answers: The teacher's answers to the questions.
-        eyes: Context in which the student looks at pictures.
+        vision: Context in which the student looks at pictures.
         weight: Leave the gradient of the KL divergence times this in the parameters; None only measures.
-        seeker: The blend of `eyes`: first looks for features that are still read as the original ones were.
+        adversary: The blend of `vision`: first looks for features that are still read as the original ones were.
     """
     same = 0
 
     def divergences() -> Iterator[Tensor]:
         nonlocal same
         for part, look in outputs.batches(answers):
-            if seeker is not None:
-                _seek(outputs, part, look, seeker)
+            if adversary is not None:
+                _seek(outputs, part, look, adversary)
             logits = look()
             teacher = outputs.log_probabilities(lesson, part)
             yield kl(teacher, logits.log_softmax(dim=2)).mean(dim=1).sum() / len(answers)
@@ -84,37 +84,39 @@ def distil(
             )
             same += int(equal.all(dim=1).sum())
 
-    with eyes():
+    with vision():
         total = accumulate(divergences(), weight)
     return Drift(total, same / max(len(answers), 1), len(answers))
 
 
-def _seek(outputs: TeacherOutputs, part: Sequence[TeacherAnswer], look: Callable[[], Tensor], seeker: Seeker) -> None:
-    seeker.begin()
+def _seek(
+    outputs: TeacherOutputs, part: Sequence[TeacherAnswer], look: Callable[[], Tensor], adversary: FeatureAdversary
+) -> None:
+    adversary.begin()
     wanted = outputs.log_probabilities(ORIGINAL, part)
-    for _ in range(seeker.steps):
-        seeker.move(kl(wanted, look().log_softmax(dim=2)).sum())
+    for _ in range(adversary.steps):
+        adversary.move(kl(wanted, look().log_softmax(dim=2)).sum())
 
 
 @dataclass(frozen=True)
-class TrainingEyes:
+class VisionSwaps:
     """Contexts for the looks of training.
 
     Attributes:
         student: Through the unlearned tower and projector.
-        around: Somewhere on and beside the way from the unlearned to the original features, as the seeker says.
-        seeker: The blend of `around`.
+        around: Somewhere on and beside the way from the unlearned to the original features, as the adversary says.
+        adversary: The blend of `around`.
     """
 
-    student: Eyes
-    around: Eyes
-    seeker: Seeker
+    student: VisionSwap
+    around: VisionSwap
+    adversary: FeatureAdversary
 
 
 def train(
     outputs: TeacherOutputs,
     samplers: dict[str, GroupedSampler[Question]],
-    eyes: TrainingEyes,
+    vision: VisionSwaps,
     optimizer: MaskedAdamW,
     recipe: DecoderRecipe,
     listen: Callable[[Step], None],
@@ -125,7 +127,7 @@ def train(
     Args:
         outputs: What the teacher says to every question of the samplers.
         samplers: Questions by lesson: forget, retain, text.
-        eyes: Contexts in which W sees otherwise than through its own tower and projector.
+        vision: Contexts in which W sees otherwise than through its own tower and projector.
         optimizer: Holds the mask.
         recipe: The settings.
         listen: Hears of every step; its values are KL divergences in nats.
@@ -139,11 +141,11 @@ def train(
         drawn = draw(outputs, samplers, recipe)
         first, second = _halves(drawn[FORGET])
         forget = distil(outputs, FORGET, first, weight=0.5)
-        around = distil(outputs, FORGET, second, eyes=eyes.around, weight=0.5, seeker=eyes.seeker)
-        nobody = distil(outputs, FORGET, drawn[FORGET], eyes=eyes.student, weight=recipe.nobody_weight)
+        around = distil(outputs, FORGET, second, vision=vision.around, weight=0.5, adversary=vision.adversary)
+        nobody = distil(outputs, FORGET, drawn[FORGET], vision=vision.student, weight=recipe.nobody_weight)
         first, second = _halves(drawn[RETAIN])
         retain = distil(outputs, RETAIN, first, weight=recipe.retain_weight / 2)
-        through = distil(outputs, RETAIN, second, eyes=eyes.student, weight=recipe.retain_weight / 2)
+        through = distil(outputs, RETAIN, second, vision=vision.student, weight=recipe.retain_weight / 2)
         text = distil(outputs, TEXT, drawn[TEXT], weight=recipe.text_weight)
         forget_kl, retain_kl = (forget.kl + around.kl) / 2, (retain.kl + through.kl) / 2
         loss = (
