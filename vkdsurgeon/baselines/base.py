@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vkdsurgeon.baselines.language_loss import Scene
+from vkdsurgeon.baselines.language_loss import LanguageLoss
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.errors import SurgeryError
@@ -54,7 +54,7 @@ class ModelPlan:
         scope: What may move.
         device: Where.
         dtype: What weights are held in.
-        forget_questions: Exercises to forget.
+        forget_questions: Examples to forget.
         elements: Weights in scope, which the mask selects from.
         steps: Optimizer steps; 0 without training.
         step_size: Peak step, relative to each weight; None where it is given otherwise, or nothing is trained.
@@ -121,7 +121,7 @@ class MethodOutcome:
     measured: dict[str, float] = field(default_factory=dict)
 
 
-def load_scene(job: ModelJob, micro_batch: int, cache_bytes: int) -> Scene:
+def load_language_loss(job: ModelJob, micro_batch: int, cache_bytes: int) -> LanguageLoss:
     """The whole model, in which nothing asks for a gradient yet.
 
     Raises:
@@ -129,7 +129,7 @@ def load_scene(job: ModelJob, micro_batch: int, cache_bytes: int) -> Scene:
     """
     loaded = load_model(job.model, device=str(job.device), dtype=str(job.dtype).removeprefix("torch."))
     loaded.model.requires_grad_(False)
-    return Scene(loaded, micro_batch, cache_bytes, job.seed)
+    return LanguageLoss(loaded, micro_batch, cache_bytes, job.seed)
 
 
 @contextmanager

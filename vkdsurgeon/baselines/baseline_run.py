@@ -15,13 +15,13 @@ from vkdsurgeon.baselines.base import (
     ModelJob,
     ModelPlan,
     Operable,
-    load_scene,
+    load_language_loss,
     told_of_memory,
 )
-from vkdsurgeon.baselines.examples import Material
+from vkdsurgeon.baselines.examples import TrainingSets
 from vkdsurgeon.baselines.grad_ascent import ascent
 from vkdsurgeon.baselines.kl_min import to_original
-from vkdsurgeon.baselines.language_loss import Scene, Term, cross_entropy, limited
+from vkdsurgeon.baselines.language_loss import LanguageLoss, Term, cross_entropy, limited
 from vkdsurgeon.baselines.manu import counted, neuron_scores, top_neurons
 from vkdsurgeon.baselines.mmunlearner import fisher, fisher_mask
 from vkdsurgeon.baselines.npo import preference
@@ -51,13 +51,13 @@ class MethodJob(ModelJob):
 
     Attributes:
         method: One of `BASELINES`.
-        material: The exercises.
+        training_sets: The examples.
         recipe: The settings.
         scope: What may move; None for what the method's source trains.
     """
 
     method: str
-    material: Material
+    training_sets: TrainingSets
     recipe: BaselineRecipe
     scope: Scope | None
 
@@ -73,8 +73,8 @@ class MethodPlan(ModelPlan):
     moments, and float32 masters of narrower weights.
 
     Attributes:
-        retain_questions: Exercises to keep.
-        text_questions: Exercises without pictures, for masks and importance alone.
+        retain_questions: Examples to keep.
+        text_questions: Examples without pictures, for masks and importance alone.
         lr: Peak learning rate of all weights alike, where it was given.
     """
 
@@ -99,14 +99,14 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
         UserError: The checkpoint, the sets or the recipe do not suit the method.
     """
     facts, recipe = job.facts, job.recipe
-    if facts.needs_retain and not job.material.retain:
+    if facts.needs_retain and not job.training_sets.retain:
         raise UserError(
             f"method {job.method} needs a retain set with questions and answers",
             where="--retain",
             expected="records of others that are to be kept",
             remedy="give --retain; of these methods only ga does without",
         )
-    if job.material.text and not facts.reads_text:
+    if job.training_sets.text and not facts.reads_text:
         readers = ", ".join(name for name, each in BASELINES.items() if each.reads_text)
         raise UserError(
             "a text set that this method has no use for",
@@ -125,7 +125,7 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
         for layer in (*weights.tower_layers, *(weights.decoder.layers if weights.decoder else ())):
             mlp_output(split.skeleton, layer)
     encoder = Encoder(load_processor(job.model))
-    for first in (job.material.forget[0], *job.material.retain[:1], *job.material.text[:1]):
+    for first in (job.training_sets.forget[0], *job.training_sets.retain[:1], *job.training_sets.text[:1]):
         encoder.continuation(encoder.prompt(first.text, first.picture, first.source), first.answer)
     relative = recipe.lr is None
     schedule = Schedule(
@@ -141,9 +141,9 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
         scope=scope.value,
         device=str(job.device),
         dtype=str(job.dtype).removeprefix("torch."),
-        forget_questions=len(job.material.forget),
-        retain_questions=len(job.material.retain),
-        text_questions=len(job.material.text),
+        forget_questions=len(job.training_sets.forget),
+        retain_questions=len(job.training_sets.retain),
+        text_questions=len(job.training_sets.text),
         elements=elements,
         steps=schedule.steps,
         step_size=schedule.peak if relative and facts.trains else None,
@@ -185,26 +185,26 @@ def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
     job, weights, recipe = prepared.job, prepared.weights, prepared.job.recipe
     clock = Clock()
     listen(Event.stage("language model"))
-    scene = load_scene(job, recipe.micro_batch, int(recipe.cache_gib * (1 << 30)))
-    model = scene.loaded.model
+    language = load_language_loss(job, recipe.micro_batch, int(recipe.cache_gib * (1 << 30)))
+    model = language.loaded.model
     check_loaded(model, prepared.inventory, DecoderWeights((), weights.on_disk, prepared.plan.elements, job.dtype, ()))
     named = dict(model.named_parameters())
     parameters: dict[str, Parameter] = {name: named[name] for name in weights.on_disk}
     if recipe.checkpointing == "on" or (recipe.checkpointing == "auto" and job.device.type == "cuda"):
         layers = decoder_layers(prepared.inventory, prepared.split, weights)
-        recompute(scene.loaded, DecoderWeights(layers, {}, 0, job.dtype, ()))
+        recompute(language.loaded, DecoderWeights(layers, {}, 0, job.dtype, ()))
     clock.lap("language model")
     if job.method == "manu":
-        return _prune(prepared, scene, listen, clock)
+        return _prune(prepared, language, listen, clock)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
 
     listen(Event.stage("original"))
-    parts, parameters = _parts(prepared, scene, parameters)
+    parts, parameters = _parts(prepared, language, parameters)
     clock.lap("original")
 
     listen(Event.stage("mask"))
-    mask = _mask(prepared, scene, parameters)
+    mask = _mask(prepared, language, parameters)
     clock.lap("mask")
 
     listen(Event.stage("training"))
@@ -217,46 +217,48 @@ def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
 
 
 def _parts(
-    prepared: MethodPrepared, scene: Scene, parameters: dict[str, Parameter]
+    prepared: MethodPrepared, language: LanguageLoss, parameters: dict[str, Parameter]
 ) -> tuple[dict[str, Part], dict[str, Parameter]]:
     """The method's terms, and the parameters that it trains of those in scope."""
     job, recipe, steps = prepared.job, prepared.job.recipe, prepared.schedule.steps
     # The original answers no more questions than the steps can draw.
-    forget = limited(job.material.forget, recipe.forget_batch * steps, job.seed, "forget")
-    retain = limited(job.material.retain, recipe.retain_batch * steps, job.seed, "retain")
+    forget = limited(job.training_sets.forget, recipe.forget_batch * steps, job.seed, "forget")
+    retain = limited(job.training_sets.retain, recipe.retain_batch * steps, job.seed, "retain")
     held: Term | None = None
     if job.method == "rmu":
         layers, written = _rmu_layers(prepared.inventory, prepared.split, prepared.weights, recipe)
         trained = set(prepared.weights.visual) | written
         parameters = _only(parameters, trained)
-        tap = Tap(scene, layers)
+        tap = Tap(language, layers)
         generator = torch.Generator().manual_seed(job.seed)
         forgotten: Term = misdirection(tap, forget, recipe.rmu_steering, generator)
         held = retention(tap, retain)
     elif job.method == "npo":
-        forgotten = preference(scene, forget, recipe.npo_beta)
+        forgotten = preference(language, forget, recipe.npo_beta)
     elif job.method == "idk":
-        forgotten = refusal(scene, recipe.refusals)
+        forgotten = refusal(language, recipe.refusals)
     else:
-        forgotten = ascent(scene)
+        forgotten = ascent(language)
     if held is None:
-        held = to_original(scene, retain) if job.method == "klmin" else cross_entropy(scene)
+        held = to_original(language, retain) if job.method == "klmin" else cross_entropy(language)
     parts = {
-        "forget": Part(forgotten, scene.sampler(forget, "forget order"), recipe.forget_batch, recipe.forget_weight)
+        "forget": Part(forgotten, language.sampler(forget, "forget order"), recipe.forget_batch, recipe.forget_weight)
     }
     if job.method != "ga" and recipe.retain_weight > 0:
-        parts["retain"] = Part(held, scene.sampler(retain, "retain order"), recipe.retain_batch, recipe.retain_weight)
+        parts["retain"] = Part(
+            held, language.sampler(retain, "retain order"), recipe.retain_batch, recipe.retain_weight
+        )
     return parts, parameters
 
 
-def _mask(prepared: MethodPrepared, scene: Scene, parameters: dict[str, Parameter]) -> SaliencyMask:
+def _mask(prepared: MethodPrepared, language: LanguageLoss, parameters: dict[str, Parameter]) -> SaliencyMask:
     job, recipe = prepared.job, prepared.job.recipe
-    loss = cross_entropy(scene)
-    forget = limited(job.material.forget, recipe.scored, job.seed, "scored forget")
+    loss = cross_entropy(language)
+    forget = limited(job.training_sets.forget, recipe.scored, job.seed, "scored forget")
     if job.method == "mmunlearner":
         kept = [
-            *limited(job.material.retain, recipe.scored, job.seed, "scored retain"),
-            *limited(job.material.text, recipe.scored, job.seed, "scored text"),
+            *limited(job.training_sets.retain, recipe.scored, job.seed, "scored retain"),
+            *limited(job.training_sets.text, recipe.scored, job.seed, "scored text"),
         ]
         scores = fisher(parameters, loss, forget)
         return fisher_mask(parameters, scores, fisher(parameters, loss, kept), recipe.mmunlearner_threshold)
@@ -273,10 +275,10 @@ def _mask(prepared: MethodPrepared, scene: Scene, parameters: dict[str, Paramete
     )
 
 
-def _prune(prepared: MethodPrepared, scene: Scene, listen: Listener, clock: Clock) -> MethodOutcome:
+def _prune(prepared: MethodPrepared, language: LanguageLoss, listen: Listener, clock: Clock) -> MethodOutcome:
     """MANU: the chosen neurons' columns become zero; there is nothing to train."""
     job, weights, recipe = prepared.job, prepared.weights, prepared.job.recipe
-    model = scene.loaded.model
+    model = language.loaded.model
     groups = {
         "tower": [mlp_output(model, layer) for layer in weights.tower_layers] if weights.visual else [],
         "decoder": [mlp_output(model, layer) for layer in weights.decoder.layers] if weights.decoder else [],
@@ -284,11 +286,11 @@ def _prune(prepared: MethodPrepared, scene: Scene, listen: Listener, clock: Cloc
     outputs = [path for paths in groups.values() for path in paths]
     listen(Event.stage("importance"))
     found = []
-    loss = cross_entropy(scene)
-    for role, exercises in (("forget", job.material.forget), ("retain", job.material.retain)):
-        drawn = limited(exercises, recipe.scored, job.seed, f"scored {role}")
+    loss = cross_entropy(language)
+    for role, examples in (("forget", job.training_sets.forget), ("retain", job.training_sets.retain)):
+        drawn = limited(examples, recipe.scored, job.seed, f"scored {role}")
         if role == "retain":
-            drawn += limited(job.material.text, recipe.scored, job.seed, "scored text")
+            drawn += limited(job.training_sets.text, recipe.scored, job.seed, "scored text")
         with counted(model, outputs) as moments:
             loss(drawn)
         found.append(dict(moments))
@@ -352,11 +354,11 @@ def _memory(job: MethodJob, inventory: Inventory, elements: int) -> dict[str, fl
 
 def _told(job: MethodJob) -> list[str]:
     told = []
-    if job.material.passed_over:
+    if job.training_sets.passed_over:
         told.append(
-            f"{job.material.passed_over} records of the forget set in tasks general.* and text.* take no part: what "
-            "else is to be seen, and what text says, is not to be forgotten"
+            f"{job.training_sets.passed_over} records of the forget set in tasks general.* and text.* take no part: "
+            "what else is to be seen, and what text says, is not to be forgotten"
         )
-    if job.method == "mmunlearner" and not job.material.text:
+    if job.method == "mmunlearner" and not job.training_sets.text:
         told.append("no --text: MMUnlearner's mask preserves the retain set alone, not what text says of the forgotten")
     return told

@@ -23,12 +23,12 @@ from vkdsurgeon.baselines.base import (
     ModelJob,
     ModelPlan,
     Operable,
-    load_scene,
+    load_language_loss,
     told_of_memory,
 )
-from vkdsurgeon.baselines.examples import Exercise
+from vkdsurgeon.baselines.examples import QAExample
 from vkdsurgeon.baselines.grad_ascent import ascent
-from vkdsurgeon.baselines.language_loss import Scene, Term, limited, log_likelihood
+from vkdsurgeon.baselines.language_loss import LanguageLoss, Term, limited, log_likelihood
 from vkdsurgeon.baselines.npo import preference
 from vkdsurgeon.baselines.refusal import refusal
 from vkdsurgeon.baselines.trainer import Part, train_masked
@@ -60,13 +60,13 @@ class OutputJob(ModelJob):
     Attributes:
         forget: Pictures to forget.
         retain: Pictures whose features are kept, retain and generic ones.
-        exercises: Questions about the forget pictures, with the answers to be forgotten.
+        examples: Questions about the forget pictures, with the answers to be forgotten.
         recipe: The settings; `output_loss` is set.
     """
 
     forget: Sequence[Picture]
     retain: Sequence[Picture]
-    exercises: Sequence[Exercise]
+    examples: Sequence[QAExample]
     recipe: Recipe
 
 
@@ -143,7 +143,7 @@ def prepare_output(job: OutputJob) -> OutputPrepared:
         scope="visual",
         device=str(job.device),
         dtype=visual.plan.dtype,
-        forget_questions=len(job.exercises),
+        forget_questions=len(job.examples),
         retain_pictures=len(visual.keep),
         elements=sum(value.numel() for value in choice),
         selected_elements=visual.plan.selected_parameters,
@@ -192,19 +192,19 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     clock = Clock()
     listen(Event.stage("language model"))
     cache = int(recipe.cache_gib * (1 << 30)) // 2
-    scene = load_scene(job, recipe.micro_batch, cache)
+    language = load_language_loss(job, recipe.micro_batch, cache)
     parameters = {name: value for name, value in stack.visual_parameters().items() if value.requires_grad}
-    share_visual(scene.loaded.model, stack)
+    share_visual(language.loaded.model, stack)
     if job.device.type == "cuda":
-        recompute(scene.loaded, find_decoder_weights(stack.inventory, stack.split, "all"))
+        recompute(language.loaded, find_decoder_weights(stack.inventory, stack.split, "all"))
     clock.lap("language model")
 
     listen(Event.stage("teacher"))
     lesson = _retention(prepared, cache)
-    drawn = limited(job.exercises, recipe.forget_batch * recipe.planned_steps, job.seed, "forget")
-    term = _term(scene, drawn, recipe)
+    drawn = limited(job.examples, recipe.forget_batch * recipe.planned_steps, job.seed, "forget")
+    term = _term(language, drawn, recipe)
     sample = limited(drawn, _MEASURED, job.seed, "measured")
-    before = _probability(scene, sample)
+    before = _probability(language, sample)
     clock.lap("teacher")
 
     listen(Event.stage("saliency"))
@@ -214,10 +214,10 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     listen(Event.stage("training"))
     kept = Sampler(lesson.train, random_shuffle(random.Random(f"{job.seed} retain order")))
 
-    def retain(_: Sequence[Exercise], weight: float | None = None) -> float:
+    def retain(_: Sequence[QAExample], weight: float | None = None) -> float:
         return pass_over(stack, lesson, kept.draw(lesson.batch), recipe, learn=weight is not None).loss
 
-    sampler = scene.sampler(drawn, "order")
+    sampler = language.sampler(drawn, "order")
     parts = {
         "forget": Part(term, sampler, recipe.forget_batch, 1.0),
         # The lesson draws its own pictures and carries the weight.
@@ -234,7 +234,7 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     changes = write_back.changes(stack.inventory, prepared.on_disk)
     measured = {
         "forget_probability_before": before,
-        "forget_probability_after": _probability(scene, sample),
+        "forget_probability_after": _probability(language, sample),
         "retain_drift": pass_over(stack, lesson, lesson.held_out, recipe).drift,
     }
     clock.lap("measuring")
@@ -250,13 +250,13 @@ def share_visual(model: nn.Module, stack: VisualStack) -> None:
             setattr(model.get_submodule(path), leaf, value)
 
 
-def _term(scene: Scene, exercises: Sequence[Exercise], recipe: Recipe) -> Term:
+def _term(language: LanguageLoss, examples: Sequence[QAExample], recipe: Recipe) -> Term:
     settings = recipe.baseline or BaselineRecipe.model_validate({})
     if recipe.output_loss == "npo":
-        return preference(scene, exercises, settings.npo_beta)
+        return preference(language, examples, settings.npo_beta)
     if recipe.output_loss == "idk":
-        return refusal(scene, settings.refusals)
-    return ascent(scene) if recipe.output_loss == "ga" else to_uniform(scene)
+        return refusal(language, settings.refusals)
+    return ascent(language) if recipe.output_loss == "ga" else to_uniform(language)
 
 
 def _retention(prepared: OutputPrepared, cache: int) -> Lesson:
@@ -279,12 +279,12 @@ def _retention(prepared: OutputPrepared, cache: int) -> Lesson:
 
 
 def _mask(
-    prepared: OutputPrepared, term: Term, exercises: Sequence[Exercise], parameters: dict[str, Parameter]
+    prepared: OutputPrepared, term: Term, examples: Sequence[QAExample], parameters: dict[str, Parameter]
 ) -> SaliencyMask:
     recipe, stack = prepared.recipe, prepared.visual.stack
     return choose_mask(
         parameters,
-        limited(exercises, _SCORED, prepared.job.seed, "scored"),
+        limited(examples, _SCORED, prepared.job.seed, "scored"),
         lambda part: term(part, 1.0),
         rule=recipe.saliency,
         density=recipe.density,
@@ -295,5 +295,5 @@ def _mask(
     )
 
 
-def _probability(scene: Scene, exercises: Sequence[Exercise]) -> float:
-    return scene.learn(exercises, lambda _, tokens, log_p: log_likelihood(tokens, log_p).exp(), None)
+def _probability(language: LanguageLoss, examples: Sequence[QAExample]) -> float:
+    return language.learn(examples, lambda _, tokens, log_p: log_likelihood(tokens, log_p).exp(), None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch.nn import Parameter
 
-from vkdsurgeon.baselines.examples import Exercise
+from vkdsurgeon.baselines.examples import QAExample
 from vkdsurgeon.baselines.language_loss import Term
 from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.loop import run_steps
@@ -20,17 +20,17 @@ from vkdsurgeon.training.write_back import WriteBack
 
 @dataclass(frozen=True)
 class Part:
-    """One term of a method's loss, and where its exercises come from.
+    """One term of a method's loss, and where its examples come from.
 
     Attributes:
         term: The term.
-        sampler: Exercises in the order they are drawn.
+        sampler: Examples in the order they are drawn.
         batch: How many of them a step.
         weight: Of the term.
     """
 
     term: Term
-    sampler: GroupedSampler[Exercise]
+    sampler: GroupedSampler[QAExample]
     batch: int
     weight: float
 

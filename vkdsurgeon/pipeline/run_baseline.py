@@ -11,7 +11,7 @@ import torch
 
 from vkdsurgeon.baselines.base import MethodOutcome, ModelJob, ModelPlan, Operable
 from vkdsurgeon.baselines.baseline_run import MethodJob, MethodPrepared, operate_method, prepare_method
-from vkdsurgeon.baselines.examples import material
+from vkdsurgeon.baselines.examples import training_sets
 from vkdsurgeon.baselines.output_mode import OutputJob, OutputPrepared, operate_output, prepare_output
 from vkdsurgeon.baselines.registry import BASELINES, Scope
 from vkdsurgeon.checkpoint.inventory import take_inventory
@@ -140,7 +140,7 @@ def _baseline(request: MethodRequest, sets: _Sets) -> MethodPrepared:
     return prepare_method(
         MethodJob(
             method=request.method,
-            material=material(sets.forget, sets.retain, sets.text),
+            training_sets=training_sets(sets.forget, sets.retain, sets.text),
             recipe=request.recipe.baseline or BaselineRecipe.model_validate({}),
             scope=request.scope,
             **_model(request),
@@ -162,7 +162,7 @@ def _output_mode(request: MethodRequest, sets: _Sets) -> OutputPrepared:
             forget=sets.pictures["forget"],
             retain=[*sets.pictures["retain"], *sets.pictures["generic"]],
             # Retention looks at pictures alone.
-            exercises=material(sets.forget, [], []).forget,
+            examples=training_sets(sets.forget, [], []).forget,
             recipe=request.recipe,
             **_model(request),
         )
