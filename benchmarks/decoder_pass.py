@@ -34,7 +34,7 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record, groups_of
 from vkdsurgeon.data.sets import read_set, sample
 from vkdsurgeon.decoder_pass.run import operate_decoder, prepare_decoder
-from vkdsurgeon.decoder_pass.text_set import read_keep_set
+from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.evaluation.score import Scoring, answer_records
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.training.events import unheard
@@ -132,7 +132,7 @@ class Laboratory:
                 job = replace(prepared.job, recipe=recipe.model_copy(update={"decoder": decoder}))
                 started = time.monotonic()
                 planned = prepare_decoder(
-                    replace(prepared, job=job), self.forget, self.retain, read_keep_set(text, seed)
+                    replace(prepared, job=job), self.forget, self.retain, read_text_retain_set(text, seed)
                 )
                 decoded = operate_decoder(planned, unheard)
                 seconds = round(time.monotonic() - started, 1)

@@ -21,7 +21,7 @@ from vkdsurgeon.data.miniature import unpack_generic
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.decoder_pass.run import operate_decoder, prepare_decoder
-from vkdsurgeon.decoder_pass.text_set import read_keep_set
+from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.pipeline.run_baseline import MethodRequest, run_method
 from vkdsurgeon.training.events import Step, unheard
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
@@ -104,7 +104,7 @@ def _feature_mode(place: Place, recipe: StudyRecipe, seed: int, out: Path, scrat
     }
     if settings.decoder is not None:
         started = time.monotonic()
-        text = read_keep_set(place.records / "text.jsonl", seed)
+        text = read_text_retain_set(place.records / "text.jsonl", seed)
         decoded = operate_decoder(prepare_decoder(prepared, forget, kept, text), unheard)
         changes |= decoded.changes
         facts |= {

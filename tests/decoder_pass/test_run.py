@@ -25,7 +25,7 @@ from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.decoder_pass.plan import moments_kind
 from vkdsurgeon.decoder_pass.run import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder
 from vkdsurgeon.decoder_pass.teacher import TeacherOutputs
-from vkdsurgeon.decoder_pass.text_set import KeepSet, read_keep_set
+from vkdsurgeon.decoder_pass.text_set import TextRetainSet, read_text_retain_set
 from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
@@ -69,7 +69,7 @@ def decoder_pass(root: Path, facts: World, recipe: DecoderRecipe) -> Done:
     forget, retain = (read_records(path, role="set") for path in (facts.forget, facts.retain))
     sets = (pictures_of(forget, role="forget"), pictures_of(retain, role="retain"))
     prepared = prepare(Job(root, *sets, [], VISUAL.model_copy(update={"decoder": recipe})))
-    job = prepare_decoder(prepared, forget, retain, read_keep_set(facts.text, 0))
+    job = prepare_decoder(prepared, forget, retain, read_text_retain_set(facts.text, 0))
     outcome = operate(prepared, unheard)
     return Done(job, operate_decoder(job, unheard), outcome.changes)
 
@@ -343,4 +343,4 @@ def test_sharded_narrow_checkpoints_are_patched_in_place(facts: World, done: Don
     difference = diff_checkpoints(root, tmp_path / "out")
     changed = {tensor.name: tensor.changed for tensor in difference.tensors if tensor.part == "language"}
     assert all(count <= found.outcome.selected[name] for name, count in changed.items())
-    assert isinstance(done.job.text, KeepSet)
+    assert isinstance(done.job.text, TextRetainSet)

@@ -21,7 +21,7 @@ from vkdsurgeon.decoder_pass.plan import DecoderPlan, estimate_memory, held_in, 
 from vkdsurgeon.decoder_pass.questions import questions_about
 from vkdsurgeon.decoder_pass.state import DECODER, DecoderCourse, kept_of
 from vkdsurgeon.decoder_pass.teacher import TeacherOutputs, VisionSwap
-from vkdsurgeon.decoder_pass.text_set import KeepSet
+from vkdsurgeon.decoder_pass.text_set import TextRetainSet
 from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, VisionSwaps, distil, train
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, find_decoder_weights, recompute
@@ -53,7 +53,7 @@ class DecoderJob:
         recipe: The settings.
         weights: What may move.
         questions: By lesson: trained on, and held out.
-        text: The text keep set.
+        text: The text retain set.
         plan: What is going to happen.
     """
 
@@ -61,7 +61,7 @@ class DecoderJob:
     recipe: DecoderRecipe
     weights: DecoderWeights
     questions: dict[str, tuple[list[Question], list[Question]]]
-    text: KeepSet
+    text: TextRetainSet
     plan: DecoderPlan
 
 
@@ -86,14 +86,16 @@ class DecoderOutcome:
     seconds: dict[str, float]
 
 
-def prepare_decoder(prepared: Prepared, forget: Sequence[Record], keep: Sequence[Record], text: KeepSet) -> DecoderJob:
+def prepare_decoder(
+    prepared: Prepared, forget: Sequence[Record], keep: Sequence[Record], text: TextRetainSet
+) -> DecoderJob:
     """Plan a decoder pass and refuse what cannot work, before anything is trained. Reads headers and the processor.
 
     Args:
         prepared: The visual pass; its recipe has the section `decoder`.
         forget: The records behind the forget pictures; their questions are asked.
         keep: The records behind the kept pictures, likewise.
-        text: The text keep set.
+        text: The text retain set.
 
     Raises:
         UserError: The language model is quantised or has no weights to patch, the checkpoint's processor does not
@@ -280,4 +282,4 @@ def _flat(asked: Sequence[Sequence[Question]], indices: Sequence[int]) -> list[Q
 
 
 def _prompts(prompts: Sequence[str]) -> list[Question]:
-    return [Question(prompt, None, "the text keep set") for prompt in prompts]
+    return [Question(prompt, None, "the text retain set") for prompt in prompts]

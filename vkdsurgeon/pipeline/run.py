@@ -22,7 +22,7 @@ from vkdsurgeon.data.suites.read import unlearning_sets
 from vkdsurgeon.data.suites.split import SuiteSplit
 from vkdsurgeon.decoder_pass.record import decoder_facts
 from vkdsurgeon.decoder_pass.run import DecoderJob, operate_decoder, prepare_decoder
-from vkdsurgeon.decoder_pass.text_set import read_keep_set
+from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.directories import scratch
 from vkdsurgeon.pipeline.fingerprint import inputs_of
@@ -48,9 +48,9 @@ NO_SUBJECTS = (
 class Request:
     """`vkdsurgeon unlearn` as asked for.
 
-    `out` None is a dry run, `text` the decoder pass's keep set, `journal` None a directory beside the output. A `suite`
-    brings the forget and the retain set in place of files. `drop_stale` leaves out what may hold the
-    same weights once more, `follow_links` takes links that leave the model for what they lead to.
+    `out` None is a dry run, `text` the decoder pass's retain set, `journal` None a directory beside the output. A
+    `suite` brings the forget and the retain set in place of files. `drop_stale` leaves out what may hold the same
+    weights once more, `follow_links` takes links that leave the model for what they lead to.
     """
 
     model: Path
@@ -88,7 +88,7 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
     """
     if request.text is not None and request.recipe.decoder is None:
         raise UserError(
-            "a text keep set without a decoder pass, which alone could change how text is read",
+            "a text retain set without a decoder pass, which alone could change how text is read",
             where="--text",
             value=str(request.text),
             remedy="give --decoder-pass too, or leave --text out",
@@ -242,7 +242,7 @@ def _read_own(request: Request) -> tuple[list[Record], list[Record]]:
 def _prepare_decoder(request: Request, prepared: Prepared, sets: _Sets) -> DecoderJob | None:
     if prepared.job.recipe.decoder is None:
         return None
-    text = read_keep_set(request.text, request.seed)
+    text = read_text_retain_set(request.text, request.seed)
     return prepare_decoder(prepared, sets.forget, [*sets.retain, *sets.generic], text)
 
 
