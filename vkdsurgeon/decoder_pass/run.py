@@ -19,7 +19,7 @@ from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.decoder_pass.gate import DecoderVerdict, judge
 from vkdsurgeon.decoder_pass.plan import DecoderPlan, estimate_memory, held_in, moments_kind, recomputes
 from vkdsurgeon.decoder_pass.questions import questions_about
-from vkdsurgeon.decoder_pass.state import DECODER, DecoderCourse, kept_of
+from vkdsurgeon.decoder_pass.state import DECODER, TrainingState, kept_of
 from vkdsurgeon.decoder_pass.teacher import TeacherOutputs, VisionSwap
 from vkdsurgeon.decoder_pass.text_set import TextRetainSet
 from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, VisionSwaps, distil, train
@@ -194,18 +194,18 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
     write_back = WriteBack(parameters, mask, optimizer)
     adversary = FeatureAdversary(reach=recipe.reach, steps=recipe.seek_steps, size=recipe.seek_size, seed=visual.seed)
     vision = VisionSwaps(student_vision, partial(student_vision, blend=adversary), adversary)
-    course = DecoderCourse(Trainee(parameters, mask, optimizer), drawn.samplers, adversary, student)
+    state = TrainingState(Trainee(parameters, mask, optimizer), drawn.samplers, adversary, student)
     if kept is not None:
-        course.restore(kept)
+        state.restore(kept)
 
     def heard(step: Step) -> None:
-        course.stepped(step)
+        state.stepped(step)
         listen(Event.step(step, "decoder step"))
         keeper.step()
 
     try:
-        with Keeper(journal, DECODER, course.snapshot) as keeper:
-            train(outputs, drawn.samplers, vision, optimizer, recipe, heard, done=course.step)
+        with Keeper(journal, DECODER, state.snapshot) as keeper:
+            train(outputs, drawn.samplers, vision, optimizer, recipe, heard, done=state.step)
             keeper.save()
     finally:
         optimizer.detach_hooks()
@@ -223,9 +223,9 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
     verdict = judge(recipe, start, found[FORGET], found[RETAIN], found[TEXT])
     listen(Event("decoder verdict", subject=verdict))
     clock.lap("decoder gate")
-    assert course.last is not None
+    assert state.last is not None
     selected = {weights.on_disk[name]: chosen.count for name, chosen in mask.selected.items()}
-    return DecoderOutcome(changes, mask, selected, verdict, course.last, clock.laps)
+    return DecoderOutcome(changes, mask, selected, verdict, state.last, clock.laps)
 
 
 @dataclass(frozen=True)

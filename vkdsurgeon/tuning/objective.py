@@ -15,7 +15,7 @@ from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.write_back import round_to_disk
-from vkdsurgeon.tuning.label_free_metrics import Yardstick
+from vkdsurgeon.tuning.label_free_metrics import LabelFreeMetrics
 from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.splits import TrialSets
 from vkdsurgeon.tuning.teacher_cache import RememberedTeacher
@@ -52,13 +52,13 @@ class Examiner(Protocol):
         """Objectives forget and retain, and what they are made of."""
 
 
-class Workbench:
+class TrialRunner:
     """Tower and projector with the trials' pictures; between trials they are what the checkpoint says, bit by bit.
 
     Args:
         sets: From `tuning.sets.divide`; its job's recipe is the one that trials start from.
         attacker: Simulated after every run.
-        examiner: Measures forgetting and retention with the language model; None for the yardstick.
+        examiner: Measures forgetting and retention with the language model; None for the label-free metrics.
     """
 
     def __init__(self, sets: TrialSets, attacker: Attacker, examiner: Examiner | None = None) -> None:
@@ -74,7 +74,7 @@ class Workbench:
         budget = int(recipe.cache_gib * (1 << 30)) // 4
         measured = (PictureSet(self.stack, sets.forget, budget), PictureSet(self.stack, sets.keep, budget))
         reference = (self.prepared.forget, self.prepared.keep)
-        self.yardstick = Yardstick(self.stack, reference, measured, self.teacher, recipe.micro_batch, budget)
+        self.label_free = LabelFreeMetrics(self.stack, reference, measured, self.teacher, recipe.micro_batch, budget)
         self.restore()
 
     def restore(self) -> None:
@@ -106,7 +106,7 @@ class Workbench:
             return self._measure(outcome.verdict, outcome.mask.count, seconds)
 
     def _measure(self, verdict: Verdict | None, selected: int, seconds: float) -> Measured:
-        reading = self.yardstick.read(self.stack)
+        reading = self.label_free.read(self.stack)
         parts = {"certainty": reading.certainty, "kept_drift": reading.kept_drift}
         if reading.view_drift is not None:
             parts["view_drift"] = reading.view_drift
@@ -114,7 +114,7 @@ class Workbench:
         if self._examiner is not None:
             values[FORGET], values[RETAIN], told = self._examiner(self.stack)
             parts |= told
-        recovered = self.yardstick.recovery(self.stack, self._attacker, self._seed)
+        recovered = self.label_free.recovery(self.stack, self._attacker, self._seed)
         values[ROBUST] = sum(recovered) / len(recovered)
         parts["certainty_after_attack"] = recovered[-1]
         return Measured(values, parts, verdict, selected, seconds)

@@ -34,7 +34,7 @@ from vkdsurgeon.vision_pass.hardening.terms import prepare_hardening
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import Lessons, make_lessons, unknown_layers
 from vkdsurgeon.vision_pass.plan import Memory, Plan, estimate_memory, warnings_for
-from vkdsurgeon.vision_pass.state import VISUAL, Companions, Course
+from vkdsurgeon.vision_pass.state import VISUAL, Companions, TrainingState
 from vkdsurgeon.vision_pass.step_control import StepControl, StepSize, probe_images
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 from vkdsurgeon.vision_pass.target_readings import TargetReading
@@ -303,16 +303,18 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         control = None if recipe.step_size else _step_control(stack, lessons[1], parameters, optimizer, recipe)
         companions = {"hardening": harden, "steps": control, "validation": validation}
         present = {name: each for name, each in companions.items() if each is not None}
-        course = Course(Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=Companions(present))
+        state = TrainingState(
+            Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=Companions(present)
+        )
         if kept is not None:
-            course.restore(kept)
+            state.restore(kept)
         elif control is not None:
             own = torch.Generator().manual_seed(job.seed)
             settle(stack, lessons, optimizer, recipe, control, generator=own, harden=harden)
 
         def heard(step: Step) -> None:
-            course.stepped(step)
-            if not course.verdicts and step.step in stretched_at(step.steps):
+            state.stepped(step)
+            if not state.verdicts and step.step in stretched_at(step.steps):
                 validation.stretch()
             listen(Event.step(step))
             keeper.step()
@@ -320,10 +322,10 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         # A simulated attacker needs the gradients of all rows.
         if harden is None:
             training.enter_context(restrict_weight_gradients(stack, optimizer))
-        keeper = training.enter_context(Keeper(journal, VISUAL, course.snapshot))
-        while course.open:
-            course.begin()
-            steps, peak = course.schedule
+        keeper = training.enter_context(Keeper(journal, VISUAL, state.snapshot))
+        while state.open:
+            state.begin()
+            steps, peak = state.schedule
             train(
                 stack,
                 lessons,
@@ -333,33 +335,33 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
                 peak=peak,
                 generator=generator,
                 listen=heard,
-                samplers=course.samplers,
-                done=course.step,
+                samplers=state.samplers,
+                done=state.step,
                 harden=harden,
                 control=control,
             )
             with rounded_to_disk(stack, mask.selected):
-                course.judged(validation.judge())
-            listen(Event("verdict", subject=course.verdicts[-1]))
+                state.judged(validation.judge())
+            listen(Event("verdict", subject=state.verdicts[-1]))
             keeper.save()
-    choice = course.settle()
+    choice = state.settle()
     if kept is not None:
         with rounded_to_disk(stack, mask.selected):
-            kept.agree(course.verdicts[choice.index].measured, validation.judge().measured)
+            kept.agree(state.verdicts[choice.index].measured, validation.judge().measured)
     clock.lap("training")
 
     if _frozen_fingerprint(parameters, mask) != frozen:
         raise SurgeryError("a frozen weight changed during training; nothing was written. This is a bug, please report")
     changes = stack.to_disk({name: parameters[name].detach() for name in mask.selected})
     clock.lap("conversion")
-    assert course.last is not None
-    verdicts = tuple(course.verdicts)
+    assert state.last is not None
+    verdicts = tuple(state.verdicts)
     return Outcome(
         changes,
         mask,
         verdicts,
         choice,
-        course.last,
+        state.last,
         taught.targets.stand_ins,
         clock.laps,
         readings=taught.readings,

@@ -53,7 +53,7 @@ class Companions:
 
 
 @dataclass
-class Course:
+class TrainingState:
     """The training of one student, schedule after schedule.
 
     Attributes:

@@ -18,7 +18,7 @@ from vkdsurgeon.vision_pass.trainer import Lesson
 
 
 @dataclass(frozen=True)
-class Glance:
+class ForgetObjective:
     """The forget lesson as hardening looks at it.
 
     Attributes:
