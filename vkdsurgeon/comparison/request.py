@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from vkdsurgeon.comparison.methods import Contestant
+from vkdsurgeon.comparison.methods import ComparedMethod
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.config.relearn import RelearnScope
 from vkdsurgeon.evaluation.gates import Gate
@@ -21,7 +21,7 @@ class Comparison:
 
     Attributes:
         model: The checkpoint that is to forget.
-        contestants: Methods, in the order of the table.
+        methods: What is compared, in the order of the table.
         forget: The forget set's file.
         retain: The retain set's file.
         out: Directory for results and finished cells.
@@ -44,7 +44,7 @@ class Comparison:
     """
 
     model: Path
-    contestants: Sequence[Contestant]
+    methods: Sequence[ComparedMethod]
     forget: Path
     retain: Path
     out: Path

@@ -14,18 +14,18 @@ from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.training.events import Event, Listener
 
 if TYPE_CHECKING:
-    from vkdsurgeon.comparison.worker import Errand
+    from vkdsurgeon.comparison.worker import RunSpec
 
 
-def send(errand: Errand, listener: Listener) -> dict[str, Any]:
-    """Run an errand in a process of its own.
+def send(spec: RunSpec, listener: Listener) -> dict[str, Any]:
+    """Run a spec in a process of its own.
 
     Args:
-        errand: What to do.
+        spec: What to do.
         listener: Hears of what the run tells.
 
     Returns:
-        The fields of `worker.Effort`.
+        The fields of `worker.RunCost`.
 
     Raises:
         UserError: The run refused its input.
@@ -49,7 +49,7 @@ def send(errand: Errand, listener: Listener) -> dict[str, Any]:
     assert process.stdout is not None
     last: dict[str, Any] = {}
     try:
-        process.stdin.write(json.dumps(asdict(errand)))
+        process.stdin.write(json.dumps(asdict(spec)))
         process.stdin.close()
         for line in process.stdout:
             last = json.loads(line)
@@ -68,14 +68,14 @@ def send(errand: Errand, listener: Listener) -> dict[str, Any]:
         return last
     if event == "error" and kind == "user":
         raise UserError(
-            f"{errand.method}: {last['what']}",
+            f"{spec.method}: {last['what']}",
             where=last["where"],
             value=last["value"],
             expected=last["expected"],
             remedy=last["remedy"],
         )
     raise SurgeryError(
-        f"{errand.method}: {last['what'] if event == 'error' else f'the run ended with status {status}, see above'}"
+        f"{spec.method}: {last['what'] if event == 'error' else f'the run ended with status {status}, see above'}"
     )
 
 

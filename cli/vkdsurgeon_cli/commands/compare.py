@@ -118,7 +118,7 @@ def compare_command(
     output = Output(as_json, progress)
     asked = Comparison(
         model=model,
-        contestants=parse_names(methods, preset),
+        methods=parse_names(methods, preset),
         forget=forget,
         retain=retain,
         out=out,
