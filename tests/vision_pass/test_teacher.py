@@ -24,12 +24,12 @@ from vkdsurgeon.vision_pass.objective import make_lessons
 from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare
 from vkdsurgeon.vision_pass.teacher_quality import (
     TeacherQuality,
-    doubts,
     earlier_operations,
     examine,
+    kind_warnings,
     measure_features,
+    quality_warnings,
     sample_pictures,
-    told_of_kinds,
 )
 
 QUICK = Recipe(
@@ -76,7 +76,7 @@ def test_the_statistics_are_ratios_of_variances():
     assert quality.separation == pytest.approx(1 / 0.25, rel=0.1)
     assert quality.variation == pytest.approx(1, rel=0.05), "zero mean: all power is variance"
     assert quality.token_variation == pytest.approx(2 / 3, rel=0.05), "a mean over three tokens is taken out"
-    assert doubts(quality, "the features") == []
+    assert quality_warnings(quality, "the features") == []
 
 
 def test_separation_is_not_fooled_by_few_pictures_of_a_subject():
@@ -103,7 +103,7 @@ def test_what_cannot_be_told_is_not_told():
     ],
 )
 def test_each_statistic_can_raise_doubts(quality: TeacherQuality, said: str):
-    (warning,) = doubts(quality, "its features")
+    (warning,) = quality_warnings(quality, "its features")
     assert said in warning
 
 
@@ -228,9 +228,9 @@ def test_sets_of_one_kind_are_not_apart_however_few(forgotten: int, views: int):
         quality = measure_features(values, subjects, forgotten * views)
         assert quality.apart is not None
         found.append(quality.apart)
-        assert told_of_kinds(quality) == []
+        assert kind_warnings(quality) == []
         moved = [value + 2.0 * (index < forgotten * views) for index, value in enumerate(values)]
-        assert told_of_kinds(measure_features(moved, subjects, forgotten * views))
+        assert kind_warnings(measure_features(moved, subjects, forgotten * views))
     assert sum(found) / len(found) == pytest.approx(1, abs=0.15)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vkdsurgeon.attacks.variation import BEFORE, Target
-from vkdsurgeon.attacks.warnings import told_of_missing
+from vkdsurgeon.attacks.warnings import missing_warnings
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.pictures import file_digest
 from vkdsurgeon.data.record import Record, to_forget
@@ -121,7 +121,7 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
         metrics=metrics,
         gates=judge_metrics(attack.gates, metrics),
         warnings=[
-            *_told(attack, metrics, members, outsiders),
+            *_warnings(attack, metrics, members, outsiders),
             *(["every answer is a single token, so Min-K% is the loss"] if max(lengths) == 1 else []),
         ],
         versions={**versions(), "scikit-learn": version("scikit-learn")},
@@ -260,10 +260,10 @@ def _known(attack: Inferring, retain: Sequence[Record]) -> list[str]:
     return [*own, *(f"{role}.{name}" for role, _ in attack.roles if role != "model" for name in own)]
 
 
-def _told(
+def _warnings(
     attack: Inferring, metrics: Sequence[Metric], members: Sequence[Record], outsiders: Sequence[Record]
 ) -> list[str]:
-    found = told_of_missing(has_retain=attack.retain is not None, has_gold=attack.gold is not None)
+    found = missing_warnings(has_retain=attack.retain is not None, has_gold=attack.gold is not None)
     by_id = {metric.id: metric for metric in metrics}
     shares = [{task: count / len(part) for task, count in Counter(r.task for r in part).items()}
               for part in (members, outsiders)]  # fmt: skip

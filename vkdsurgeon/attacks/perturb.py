@@ -88,7 +88,7 @@ def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
         settings=PerturbSettings(
             **attack.asking(measured.device),
             perturbations=[each.name for each in attack.perturbations],
-            universal=_told(attack.universal, universal, len(shown)),
+            universal=_universal_settings(attack.universal, universal, len(shown)),
             measured_on="heldout" if attack.heldout else "forget",
         ),
         metrics=measured.metrics,
@@ -99,7 +99,9 @@ def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
     )
 
 
-def _told(recipe: Universal | None, variation: UniversalPerturbation | None, records: int) -> UniversalSettings | None:
+def _universal_settings(
+    recipe: Universal | None, variation: UniversalPerturbation | None, records: int
+) -> UniversalSettings | None:
     if recipe is None or variation is None:
         return None
     return UniversalSettings(

@@ -20,7 +20,7 @@ import numpy as np
 from vkdsurgeon.attacks.linear_probe import LinearReader
 from vkdsurgeon.attacks.probe_metrics import FORGET_KINDS, Read, gaps, measured_metrics, row_of
 from vkdsurgeon.attacks.probe_pictures import Gallery, build_gallery, layer_features
-from vkdsurgeon.attacks.warnings import told_of_missing
+from vkdsurgeon.attacks.warnings import missing_warnings
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.provenance import versions
@@ -191,7 +191,7 @@ def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
         ),
         metrics=metrics,
         gates=judge_metrics(attack.gates, metrics),
-        warnings=[*told, *_told(attack, kinds, layers, metrics)],
+        warnings=[*told, *_warnings(attack, kinds, layers, metrics)],
         versions={**versions(), "scikit-learn": version("scikit-learn")},
         seconds=round(time.perf_counter() - started, 3),
     )
@@ -313,8 +313,8 @@ def _facts(role: Role, stack: VisualStack) -> ModelFacts:
     )
 
 
-def _told(attack: Probing, kinds: Sequence[str], layers: Sequence[str], metrics: Sequence[Metric]) -> list[str]:
-    found = told_of_missing(has_retain=attack.retain is not None, has_gold=attack.gold is not None)
+def _warnings(attack: Probing, kinds: Sequence[str], layers: Sequence[str], metrics: Sequence[Metric]) -> list[str]:
+    found = missing_warnings(has_retain=attack.retain is not None, has_gold=attack.gold is not None)
     by_id: Mapping[str, Metric] = {metric.id: metric for metric in metrics}
     last = row_of(layers[-1])
     for kind in (kind for kind in kinds if kind in FORGET_KINDS):

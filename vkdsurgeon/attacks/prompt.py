@@ -116,13 +116,13 @@ def prompt(attack: Prompting, listener: Listener = unheard) -> PromptResult:
         ),
         metrics=measured.metrics,
         gates=judge_metrics(attack.gates, measured.metrics),
-        warnings=[*_told(unknown, {template.name for template in asked}), *measured.warnings],
+        warnings=[*_warnings(unknown, {template.name for template in asked}), *measured.warnings],
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),
     )
 
 
-def _told(unknown: dict[str, float], asked: set[str]) -> list[str]:
+def _warnings(unknown: dict[str, float], asked: set[str]) -> list[str]:
     left_out = [f"{name} ({share:.0%})" for name, share in unknown.items() if name not in asked]
     partly = [f"{name} ({share:.0%})" for name, share in unknown.items() if name in asked and share > 0]
     found = []

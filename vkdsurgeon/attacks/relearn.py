@@ -12,8 +12,8 @@ import torch
 from vkdsurgeon.attacks.adapters import adapter_versions, require_peft
 from vkdsurgeon.attacks.finetune import attacking, fine_tune
 from vkdsurgeon.attacks.relearn_data import Material, Utility, gather_material
-from vkdsurgeon.attacks.relearn_metrics import CaseFindings, Conduct, find, known_ids
-from vkdsurgeon.attacks.relearn_warnings import cautions
+from vkdsurgeon.attacks.relearn_metrics import AttackRun, RelearnMetrics, find, known_ids
+from vkdsurgeon.attacks.relearn_warnings import relearn_warnings
 from vkdsurgeon.attacks.split import Split
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.config.relearn import Case, RelearnPlan
@@ -105,7 +105,7 @@ def relearn(attack: Relearning, listener: Listener = unheard) -> RelearnResult:
     if "llm" in plan.scope:
         require_peft()
 
-    conducts: dict[Role, dict[str, list[Conduct]]] = {}
+    attack_runs: dict[Role, dict[str, list[AttackRun]]] = {}
     reference: dict[str, list[list[Answered]]] = {}
 
     def ask(role: Role, loaded: LoadedModel) -> None:
@@ -116,25 +116,25 @@ def relearn(attack: Relearning, listener: Listener = unheard) -> RelearnResult:
                 {name: [asked.ask(split.measured) for split in splits] for name, splits in material.splits.items()}
             )
         else:
-            conducts[role] = {case.id: _conduct(attack, asked, case, role, material) for case in cases}
+            attack_runs[role] = {case.id: _attack(attack, asked, case, role, material) for case in cases}
 
     roles = roles_of(("model", attack.model), ("gold", attack.gold), ("reference", attack.reference))
     done = ask_each(roles, ask, device=attack.device, dtype=plan.dtype, listener=listener)
-    findings = [
+    measured = [
         find(
             plan,
-            conducts["model"][case.id],
-            conducts["gold"][case.id] if "gold" in conducts else None,
+            attack_runs["model"][case.id],
+            attack_runs["gold"][case.id] if "gold" in attack_runs else None,
             reference.get(case.id),
             material.utility,
         )
         for case in cases
     ]
     settings = [
-        _settings(attack, case, material, str(done.first.device), conducts["model"][case.id][0].trained)
+        _settings(attack, case, material, str(done.first.device), attack_runs["model"][case.id][0].trained)
         for case in cases
     ]
-    return _result(attack, material, settings, findings, done.models, started)
+    return _result(attack, material, settings, measured, done.models, started)
 
 
 class _Answers:
@@ -155,7 +155,7 @@ class _Answers:
         return answer_records(self.loaded, records, self.attack.scoring, self.listener) if records else []
 
 
-def _conduct(attack: Relearning, asked: _Answers, case: Case, role: Role, material: Material) -> list[Conduct]:
+def _attack(attack: Relearning, asked: _Answers, case: Case, role: Role, material: Material) -> list[AttackRun]:
     """One attack on one model, once per seed; the model is as before afterwards."""
     return [
         _one_seed(attack, asked, case, role, split, material.utility, seed)
@@ -165,16 +165,16 @@ def _conduct(attack: Relearning, asked: _Answers, case: Case, role: Role, materi
 
 def _one_seed(
     attack: Relearning, asked: _Answers, case: Case, role: Role, split: Split, utility: Utility, seed: int
-) -> Conduct:
+) -> AttackRun:
     plan, loaded, listener = attack.plan, asked.loaded, asked.listener
     given = without_silence({"measured": asked.ask(split.measured), "utility": asked.ask(utility.records)})
     before, utility_before = given["measured"], given["utility"]
-    conduct = Conduct(seed, split, before, utility_before)
-    conduct.measured(0, None, before)
+    attack_run = AttackRun(seed, split, before, utility_before)
+    attack_run.measured(0, None, before)
     with attacking(
         loaded, case.scope, rank=plan.rank, seed=seed, tower=attack.tower, projector=attack.projector
     ) as parameters:
-        conduct.trained = sum(parameter.numel() for parameter in parameters)
+        attack_run.trained = sum(parameter.numel() for parameter in parameters)
         losses = fine_tune(
             loaded,
             parameters,
@@ -189,43 +189,45 @@ def _one_seed(
                 text = f"{role}: attack {case.id}, seed {seed}, step {step} of {plan.steps}"
                 facts = {"model": role, "case": case.id, "seed": seed, "step": step, "loss": loss}
                 listener(Event("attack", text, facts))
-                conduct.trained_on.append(loss)
+                attack_run.trained_on.append(loss)
                 if step in plan.measured_steps:
-                    conduct.measured(step, loss, asked.fresh(split.measured))
+                    attack_run.measured(step, loss, asked.fresh(split.measured))
         except Diverged:
             # Other attacks of the series, and gold, have their own numbers.
-            conduct.diverge(plan.measured_steps)
+            attack_run.diverge(plan.measured_steps)
         except torch.OutOfMemoryError as error:
             raise SurgeryError(
                 f"the GPU has too little memory for an attacker who trains scope {case.scope} with {plan.batch_size} "
                 "records a step; attack with a narrower scope, or with fewer records"
             ) from error
         else:
-            conduct.utility_after = asked.fresh(utility.records)
-    return conduct
+            attack_run.utility_after = asked.fresh(utility.records)
+    return attack_run
 
 
 def _result(
     attack: Relearning,
     material: Material,
     settings: Sequence[RelearnSettings],
-    findings: Sequence[CaseFindings],
+    measured: Sequence[RelearnMetrics],
     facts: list[ModelFacts],
     started: float,
 ) -> RelearnResult:
     plan, cases = attack.plan, attack.plan.cases
     every: dict[str, Metric] = {}
     aliases: dict[str, float | None] = {}
-    for case, found in zip(cases, findings, strict=True):
+    for case, found in zip(cases, measured, strict=True):
         for metric in found.metrics:
             names = _names(metric.id, case, cases)
             every[names[0]] = metric.model_copy(update={"id": names[0]})
             aliases |= dict.fromkeys(names, metric.value)
     warnings = []
-    for case, found in zip(cases, findings, strict=True):
-        told = cautions(found, material.utility, gold=attack.gold is not None, heldout=attack.heldout is not None)
+    for case, found in zip(cases, measured, strict=True):
+        told = relearn_warnings(
+            found, material.utility, gold=attack.gold is not None, heldout=attack.heldout is not None
+        )
         warnings += [text if len(cases) == 1 or text in told.common else f"{case.id}: {text}" for text in told.every]
-    alone = findings[0] if len(cases) == 1 else None
+    alone = measured[0] if len(cases) == 1 else None
     return RelearnResult(
         models=facts,
         sets=[set_facts(chosen, whole, attack.salt) for chosen, whole in material.used()],
@@ -235,7 +237,7 @@ def _result(
         curve=alone.curve if alone else [],
         recovery=alone.recovery if alone else [],
         seeds=alone.seeds if alone else [],
-        diverged=any("model" in found.diverged for found in findings),
+        diverged=any("model" in found.diverged for found in measured),
         cases=[]
         if alone
         else [
@@ -248,7 +250,7 @@ def _result(
                 seeds=found.seeds,
                 diverged="model" in found.diverged,
             )
-            for case, each, found in zip(cases, settings, findings, strict=True)
+            for case, each, found in zip(cases, settings, measured, strict=True)
         ],
         plan=plan,
         plan_digest=plan.digest,

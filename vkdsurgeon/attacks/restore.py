@@ -100,7 +100,7 @@ def restore(attack: Restoring, listener: Listener = unheard) -> RestoreResult:
         ),
         metrics=metrics,
         gates=judge_metrics(attack.gates, metrics),
-        warnings=_told(attack, metrics, differing),
+        warnings=_warnings(attack, metrics, differing),
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),
     )
@@ -181,7 +181,7 @@ def _metrics(
     return metrics
 
 
-def _told(attack: Restoring, metrics: Sequence[Metric], differing: int) -> list[str]:
+def _warnings(attack: Restoring, metrics: Sequence[Metric], differing: int) -> list[str]:
     found = []
     if differing == 0:
         found.append(f"nothing was put back: the {attack.part} of both models is the same, so this attack says nothing")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vkdsurgeon.attacks.warnings import told_of_variations
+from vkdsurgeon.attacks.warnings import variation_warnings
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.evaluation.gates import Gate, check_gates
@@ -158,7 +158,7 @@ def measure_variations(
         models=asked.models,
         sets=target.facts(parts),
         metrics=metrics,
-        warnings=told_of_variations(
+        warnings=variation_warnings(
             attack,
             [variation.name for variation in variations],
             metrics,

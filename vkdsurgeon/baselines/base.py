@@ -133,7 +133,7 @@ def load_language_loss(job: ModelJob, micro_batch: int, cache_bytes: int) -> Lan
 
 
 @contextmanager
-def told_of_memory(remedy: str) -> Iterator[None]:
+def memory_advice(remedy: str) -> Iterator[None]:
     """Says what to do where the GPU has too little memory.
 
     Raises:

@@ -16,7 +16,7 @@ from vkdsurgeon.baselines.base import (
     ModelPlan,
     Operable,
     load_language_loss,
-    told_of_memory,
+    memory_advice,
 )
 from vkdsurgeon.baselines.examples import TrainingSets
 from vkdsurgeon.baselines.grad_ascent import ascent
@@ -149,7 +149,7 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
         step_size=schedule.peak if relative and facts.trains else None,
         lr=None if relative or not facts.trains else schedule.peak,
         memory_mib=_memory(job, inventory, elements),
-        warnings=(*inventory.warnings, *split.warnings, *weights.warnings, *_told(job)),
+        warnings=(*inventory.warnings, *split.warnings, *weights.warnings, *_warnings(job)),
     )
     return MethodPrepared(
         title=f"{job.method}: {facts.title}",
@@ -177,7 +177,7 @@ def operate_method(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
     settings = "micro_batch or density (section `baseline` of the recipe)"
-    with told_of_memory(f"Use a smaller {settings}, --dtype bfloat16, or a smaller --scope"):
+    with memory_advice(f"Use a smaller {settings}, --dtype bfloat16, or a smaller --scope"):
         return _operate(prepared, listen)
 
 
@@ -352,7 +352,7 @@ def _memory(job: MethodJob, inventory: Inventory, elements: int) -> dict[str, fl
     return {key: round(value / _MIB, 1) for key, value in facts.items()}
 
 
-def _told(job: MethodJob) -> list[str]:
+def _warnings(job: MethodJob) -> list[str]:
     told = []
     if job.training_sets.passed_over:
         told.append(

@@ -24,7 +24,7 @@ from vkdsurgeon.baselines.base import (
     ModelPlan,
     Operable,
     load_language_loss,
-    told_of_memory,
+    memory_advice,
 )
 from vkdsurgeon.baselines.examples import QAExample
 from vkdsurgeon.baselines.grad_ascent import ascent
@@ -183,7 +183,7 @@ def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
         UserError: The model cannot be loaded, or a question does not suit it.
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
-    with told_of_memory("Use a smaller --micro-batch or --density, or --dtype bfloat16"):
+    with memory_advice("Use a smaller --micro-batch or --density, or --dtype bfloat16"):
         return _operate(prepared, listen)
 
 

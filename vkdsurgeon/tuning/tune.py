@@ -85,7 +85,7 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
         sets = divide(job)
         answers = _answers(request)
         runner = TrialRunner(sets, request.attacker, answers)
-        warnings = [*_told(request, sets, job), *runner.prepared.plan.warnings]
+        warnings = [*_warnings(request, sets, job), *runner.prepared.plan.warnings]
         for text in warnings:
             listener(Event.warning(text))
         objectives = _objectives(request, sets, runner)
@@ -195,7 +195,7 @@ def _untouched(study: optuna.Study, runner: TrialRunner, listener: Listener) -> 
     return dict(known)
 
 
-def _told(request: TuneRequest, sets: TrialSets, job: Job) -> list[str]:
+def _warnings(request: TuneRequest, sets: TrialSets, job: Job) -> list[str]:
     told = []
     if not sets.forget_held_out:
         told.append(

@@ -187,7 +187,7 @@ def prepare(job: Job) -> Prepared:
     total = sum(parameter.numel() for parameter in parameters.values())
     selected = round(job.recipe.density * sum(parameter.numel() for parameter in choice.values()))
     memory, shape = _first_pass(stack, forget, keep, job.recipe, selected)
-    quality, doubted, teachers = examine_teachers(
+    quality, teacher_warnings, teachers = examine_teachers(
         stack, forget, keep, job.recipe, {role: job.teacher(role) for role in ("forget", "retain")}
     )
     plan = Plan(
@@ -212,9 +212,9 @@ def prepare(job: Job) -> Prepared:
             *stack.inventory.warnings,
             *stack.split.warnings,
             *warnings_for(job.recipe, stack.layers),
-            *_told_of_sampling(len(kept), len(job.retain) + len(job.generic)),
-            *_told_of_both(job),
-            *doubted,
+            *_sampling_warnings(len(kept), len(job.retain) + len(job.generic)),
+            *_overlap_warnings(job),
+            *teacher_warnings,
         ),
     )
     return Prepared(job, stack, forget, keep, plan)
@@ -437,13 +437,13 @@ def _affordable(pictures: list[Picture], recipe: Recipe, seed: int) -> list[Pict
     return [pictures[index] for index in chosen.tolist()]
 
 
-def _told_of_sampling(used: int, given: int) -> list[str]:
+def _sampling_warnings(used: int, given: int) -> list[str]:
     if used == given:
         return []
     return [f"{used} of {given} retain and generic pictures are used, as many as the steps can draw (recipe key steps)"]
 
 
-def _told_of_both(job: Job) -> list[str]:
+def _overlap_warnings(job: Job) -> list[str]:
     shared = {picture.subject for picture in job.forget} & {picture.subject for picture in job.retain} - {NO_SUBJECT}
     if not shared:
         return []
