@@ -15,7 +15,7 @@ from vkdsurgeon.config.relearn import RelearnScope
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.evaluation.score import encode
 from vkdsurgeon.model.batches import answer_request, batches_of, log_probabilities
-from vkdsurgeon.model.multimodal import LoadedModel
+from vkdsurgeon.model.multimodal import LoadedModel, train_only
 from vkdsurgeon.training.kept_weights import kept_weights
 from vkdsurgeon.training.loop import run_steps
 from vkdsurgeon.training.losses import accumulate
@@ -67,16 +67,12 @@ def trainable(
         tower: Module path of the tower, where the rule gets it wrong.
         projector: Module paths of the projector, likewise.
     """
-    names = {name for name, _ in loaded.model.named_parameters()}
+    names = [name for name, _ in loaded.model.named_parameters()]
     if scope != "all":
         placement = locate_visual(loaded.model, tower, projector)
-        names = set(placement.visual_parameters if scope == "visual" else placement.language_parameters)
-    chosen = []
-    for name, parameter in loaded.model.named_parameters():
-        parameter.requires_grad_(name in names)
-        if parameter.requires_grad:
-            chosen.append(parameter)
-    return chosen
+        part = set(placement.visual_parameters if scope == "visual" else placement.language_parameters)
+        names = [name for name in names if name in part]
+    return list(train_only(loaded.model, names).values())
 
 
 def fine_tune(

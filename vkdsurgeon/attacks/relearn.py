@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from vkdsurgeon.attacks.adapters import adapter_versions, require_peft
 from vkdsurgeon.attacks.finetune import attacking, fine_tune
 from vkdsurgeon.attacks.relearn_data import Material, Utility, gather_material
@@ -19,12 +17,13 @@ from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.config.relearn import Case, RelearnPlan
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.sets import NamedSet
-from vkdsurgeon.errors import Diverged, SurgeryError
+from vkdsurgeon.errors import Diverged
 from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
 from vkdsurgeon.evaluation.models import Role, ask_each, roles_of
 from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
+from vkdsurgeon.model.device import enough_memory
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.evaluation import Metric, ModelFacts
 from vkdsurgeon.results.relearn import RelearnCase, RelearnResult, RelearnSettings
@@ -184,22 +183,22 @@ def _one_seed(
             batch_size=plan.batch_size,
             seed=seed,
         )
+        short = (
+            f" for an attacker who trains scope {case.scope} with {plan.batch_size} records a step; attack with a "
+            "narrower scope, or with fewer records"
+        )
         try:
-            for step, loss in enumerate(losses, start=1):
-                text = f"{role}: attack {case.id}, seed {seed}, step {step} of {plan.steps}"
-                facts = {"model": role, "case": case.id, "seed": seed, "step": step, "loss": loss}
-                listener(Event("attack", text, facts))
-                attack_run.trained_on.append(loss)
-                if step in plan.measured_steps:
-                    attack_run.measured(step, loss, asked.fresh(split.measured))
+            with enough_memory(short):
+                for step, loss in enumerate(losses, start=1):
+                    text = f"{role}: attack {case.id}, seed {seed}, step {step} of {plan.steps}"
+                    facts = {"model": role, "case": case.id, "seed": seed, "step": step, "loss": loss}
+                    listener(Event("attack", text, facts))
+                    attack_run.trained_on.append(loss)
+                    if step in plan.measured_steps:
+                        attack_run.measured(step, loss, asked.fresh(split.measured))
         except Diverged:
             # Other attacks of the series, and gold, have their own numbers.
             attack_run.diverge(plan.measured_steps)
-        except torch.OutOfMemoryError as error:
-            raise SurgeryError(
-                f"the GPU has too little memory for an attacker who trains scope {case.scope} with {plan.batch_size} "
-                "records a step; attack with a narrower scope, or with fewer records"
-            ) from error
         else:
             attack_run.utility_after = asked.fresh(utility.records)
     return attack_run

@@ -5,8 +5,7 @@ Both load the whole model, move weights under a mask, and give changed tensors b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from torch import Tensor
 from vkdsurgeon.baselines.language_loss import LanguageLoss
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.split import Split
-from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.multimodal import load_model
 from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.saliency import SaliencyMask
@@ -130,16 +128,3 @@ def load_language_loss(job: ModelJob, micro_batch: int, cache_bytes: int) -> Lan
     loaded = load_model(job.model, device=str(job.device), dtype=str(job.dtype).removeprefix("torch."))
     loaded.model.requires_grad_(False)
     return LanguageLoss(loaded, micro_batch, cache_bytes, job.seed)
-
-
-@contextmanager
-def memory_advice(remedy: str) -> Iterator[None]:
-    """Says what to do where the GPU has too little memory.
-
-    Raises:
-        SurgeryError: It has.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise SurgeryError(f"the GPU has too little memory; nothing was written. {remedy}") from error

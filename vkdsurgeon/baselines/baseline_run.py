@@ -16,7 +16,6 @@ from vkdsurgeon.baselines.base import (
     ModelPlan,
     Operable,
     load_language_loss,
-    memory_advice,
 )
 from vkdsurgeon.baselines.examples import TrainingSets
 from vkdsurgeon.baselines.grad_ascent import ascent
@@ -35,7 +34,8 @@ from vkdsurgeon.checkpoint.split import Split, split_checkpoint
 from vkdsurgeon.config import BaselineRecipe
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, recompute
-from vkdsurgeon.model.multimodal import load_processor
+from vkdsurgeon.model.device import enough_memory
+from vkdsurgeon.model.multimodal import load_processor, train_only
 from vkdsurgeon.model.prompts import Encoder
 from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.events import Event, Listener
@@ -177,7 +177,7 @@ def operate_method(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
     settings = "micro_batch or density (section `baseline` of the recipe)"
-    with memory_advice(f"Use a smaller {settings}, --dtype bfloat16, or a smaller --scope"):
+    with enough_memory(f"; nothing was written. Use a smaller {settings}, --dtype bfloat16, or a smaller --scope"):
         return _operate(prepared, listen)
 
 
@@ -188,16 +188,13 @@ def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
     language = load_language_loss(job, recipe.micro_batch, int(recipe.cache_gib * (1 << 30)))
     model = language.loaded.model
     check_loaded(model, prepared.inventory, DecoderWeights((), weights.on_disk, prepared.plan.elements, job.dtype, ()))
-    named = dict(model.named_parameters())
-    parameters: dict[str, Parameter] = {name: named[name] for name in weights.on_disk}
     if recipe.checkpointing == "on" or (recipe.checkpointing == "auto" and job.device.type == "cuda"):
         layers = decoder_layers(prepared.inventory, prepared.split, weights)
         recompute(language.loaded, DecoderWeights(layers, {}, 0, job.dtype, ()))
     clock.lap("language model")
     if job.method == "manu":
         return _prune(prepared, language, listen, clock)
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
+    parameters: dict[str, Parameter] = train_only(model, weights.on_disk)
 
     listen(Event.stage("original"))
     parts, parameters = _parts(prepared, language, parameters)

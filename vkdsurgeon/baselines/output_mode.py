@@ -24,7 +24,6 @@ from vkdsurgeon.baselines.base import (
     ModelPlan,
     Operable,
     load_language_loss,
-    memory_advice,
 )
 from vkdsurgeon.baselines.examples import QAExample
 from vkdsurgeon.baselines.grad_ascent import ascent
@@ -38,6 +37,7 @@ from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
+from vkdsurgeon.model.device import enough_memory
 from vkdsurgeon.model.features import spread, teacher_features
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
@@ -183,7 +183,7 @@ def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
         UserError: The model cannot be loaded, or a question does not suit it.
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
-    with memory_advice("Use a smaller --micro-batch or --density, or --dtype bfloat16"):
+    with enough_memory("; nothing was written. Use a smaller --micro-batch or --density, or --dtype bfloat16"):
         return _operate(prepared, listen)
 
 

@@ -23,9 +23,9 @@ from vkdsurgeon.decoder_pass.state import DECODER, TrainingState, kept_of
 from vkdsurgeon.decoder_pass.teacher import TeacherOutputs, VisionSwap
 from vkdsurgeon.decoder_pass.text_set import TextRetainSet
 from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, VisionSwaps, distil, train
-from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, find_decoder_weights, recompute
-from vkdsurgeon.model.multimodal import LoadedModel, load_model, load_processor
+from vkdsurgeon.model.device import enough_memory
+from vkdsurgeon.model.multimodal import load_model, load_processor, train_only
 from vkdsurgeon.model.prompts import Encoder
 from vkdsurgeon.model.questions import Prompter, Question
 from vkdsurgeon.model.swap_vision import with_vision_of
@@ -148,13 +148,9 @@ def operate_decoder(
         UserError: The model cannot be loaded, a question does not suit it, or the journal is damaged.
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
-    try:
+    settings = "--decoder-micro-batch or --decoder-density, or --decoder-dtype bfloat16"
+    with enough_memory(f" for the decoder pass; nothing was written. Use a smaller {settings}"):
         return _operate(job, listen, journal)
-    except torch.OutOfMemoryError as error:
-        raise SurgeryError(
-            "the GPU has too little memory for the decoder pass; nothing was written. Use a smaller "
-            "--decoder-micro-batch or --decoder-density, or --decoder-dtype bfloat16"
-        ) from error
 
 
 def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> DecoderOutcome:
@@ -163,7 +159,7 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
     listen(Event.stage("language model"))
     loaded = load_model(visual.model, device=str(visual.device), dtype=job.plan.dtype)
     check_loaded(loaded.model, job.prepared.stack.inventory, weights)
-    parameters = _unfreeze(loaded, weights)
+    parameters = train_only(loaded.model, weights.on_disk)
     if job.plan.checkpointing:
         recompute(loaded, weights)
     clock.lap("decoder model")
@@ -266,15 +262,6 @@ def _saliency_mask(
         batch=job.recipe.forget_batch,
         generator=torch.Generator().manual_seed(job.prepared.job.seed),
     )
-
-
-def _unfreeze(loaded: LoadedModel, weights: DecoderWeights) -> dict[str, Parameter]:
-    loaded.model.requires_grad_(False)
-    parameters = dict(loaded.model.named_parameters())
-    eligible: dict[str, Parameter] = {name: parameters[name] for name in weights.on_disk}
-    for parameter in eligible.values():
-        parameter.requires_grad_(True)
-    return eligible
 
 
 def _flat(asked: Sequence[Sequence[Question]], indices: Sequence[int]) -> list[Question]:

@@ -9,13 +9,14 @@ import torch
 
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.answered import Answered, Scoring
 from vkdsurgeon.evaluation.cache import ModelCache
 from vkdsurgeon.evaluation.protocols import answer_protocols
 from vkdsurgeon.evaluation.text import text_values
 from vkdsurgeon.files.library_errors import blaming
 from vkdsurgeon.model.batches import Request, tokens_request
+from vkdsurgeon.model.device import enough_memory
 from vkdsurgeon.model.generation import say
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.prefix_cache import read_log_probabilities
@@ -90,13 +91,9 @@ def _fresh(loaded: LoadedModel, records: Mapping[int, Record], scoring: Scoring)
             remedy="restore them from the original checkpoint",
         )
 
-    try:
-        with blaming(loaded.root, refused):
-            answers = _answer(loaded, records, scoring)
-    except torch.OutOfMemoryError as error:
-        raise SurgeryError(
-            f"the GPU has too little memory for {scoring.batch_size} sequences at once; use a smaller --batch-size"
-        ) from error
+    short = f" for {scoring.batch_size} sequences at once; use a smaller --batch-size"
+    with enough_memory(short), blaming(loaded.root, refused):
+        answers = _answer(loaded, records, scoring)
     return [answers[index] for index in records]
 
 
