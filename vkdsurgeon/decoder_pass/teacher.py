@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vkdsurgeon.model.batches import batches_of, last_logits, to_model
+from vkdsurgeon.model.batches import batches_of, collate_requests, last_logits, to_model, tokens_request
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.model.multimodal import LoadedModel
-from vkdsurgeon.model.prompts import Prompt, append, collate
+from vkdsurgeon.model.prompts import Prompt, collate
 from vkdsurgeon.model.questions import Prompter, Question
 
 VisionSwap = Callable[[], AbstractContextManager[None]]
@@ -104,18 +104,15 @@ class TeacherOutputs:
             Answers, and a pass of the model over them: float32 logits [B, n, vocabulary] at the judged positions, with
             gradients where they are enabled.
         """
-        items = [(answer, self.prompter(answer.question)) for answer in answers]
-        for batch in batches_of(items, lambda item: (item[1].signature, len(item[0].tokens)), self.micro_batch):
-            part = [answer for answer, _ in batch]
-            yield part, partial(last_logits, self.loaded, self._inputs(batch), _judged(batch[0][1], part[0]))
+        items = [(each, tokens_request(self.prompter(each.question), each.tokens)) for each in answers]
+        for batch in batches_of(items, lambda item: item[1].signature, self.micro_batch):
+            part, requests = [answer for answer, _ in batch], [request for _, request in batch]
+            inputs = collate_requests(self.loaded, requests)
+            yield part, partial(last_logits, self.loaded, inputs, _judged(requests[0].prompt, part[0]))
 
     def log_probabilities(self, lesson: str, answers: Sequence[TeacherAnswer]) -> Tensor:
         """The teacher's, float32 [B, n, vocabulary], for answers of one batch of `batches`."""
         return self._store.get(lesson, [answer.index for answer in answers], self.loaded.device).float()
-
-    def _inputs(self, batch: Sequence[tuple[TeacherAnswer, Prompt]]) -> Mapping[str, Tensor]:
-        ids = torch.tensor([answer.tokens[:-1] for answer, _ in batch], dtype=torch.int64).reshape(len(batch), -1)
-        return to_model(append(collate([prompt for _, prompt in batch]), ids), self.loaded)
 
     def _generate(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
         inputs = to_model(collate(list(prompts)), self.loaded)
