@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vkdsurgeon.baselines.language_loss import LanguageLoss
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.model.multimodal import load_model
-from vkdsurgeon.training.events import Step
-from vkdsurgeon.training.saliency import SaliencyMask
+from vkdsurgeon.training.outcome import TrainingOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,22 +98,14 @@ class Operable:
     layer_of: Callable[[str], str]
 
 
-@dataclass(frozen=True)
-class MethodOutcome:
-    """What a method did.
+@dataclass(frozen=True, kw_only=True)
+class MethodOutcome(TrainingOutcome):
+    """What a baseline or output mode did.
 
     Attributes:
-        changes: Disk name -> new tensor in the dtype on disk, of every tensor with a selected element.
-        mask: By module parameter.
-        last: The last step; None without training.
-        seconds: Wall time per stage.
         measured: Label-free figures, of output mode.
     """
 
-    changes: dict[str, Tensor]
-    mask: SaliencyMask
-    last: Step | None
-    seconds: dict[str, float]
     measured: dict[str, float] = field(default_factory=dict)
 
 

@@ -210,7 +210,8 @@ def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
         relative=recipe.lr is None, weight_decay=recipe.weight_decay, clip=recipe.clip,
     )  # fmt: skip
     clock.lap("training")
-    return MethodOutcome(write_back.changes(prepared.inventory, weights.on_disk), mask, last, clock.laps)
+    changes = write_back.changes(prepared.inventory, weights.on_disk)
+    return MethodOutcome(changes=changes, mask=mask, last=last, seconds=clock.laps)
 
 
 def _parts(
@@ -305,7 +306,8 @@ def _prune(prepared: MethodPrepared, language: LanguageLoss, listen: Listener, c
             selected[name] = BitMask.from_bool(columns)
             changes[weights.on_disk[name]] = disk.masked_fill(columns, 0)
     clock.lap("importance")
-    return MethodOutcome(changes, SaliencyMask(selected, prepared.plan.elements), None, clock.laps)
+    mask = SaliencyMask(selected, prepared.plan.elements)
+    return MethodOutcome(changes=changes, mask=mask, last=None, seconds=clock.laps)
 
 
 def _layer_of(split: Split, weights: ScopedWeights, name: str) -> str:

@@ -238,7 +238,7 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
         "retain_drift": pass_over(stack, lesson, lesson.held_out, recipe).drift,
     }
     clock.lap("measuring")
-    return MethodOutcome(changes, mask, last, clock.laps, measured)
+    return MethodOutcome(changes=changes, mask=mask, last=last, seconds=clock.laps, measured=measured)
 
 
 def share_visual(model: nn.Module, stack: VisualStack) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
 from torch.nn import Parameter
 
 from vkdsurgeon.config import DecoderRecipe
@@ -32,6 +31,7 @@ from vkdsurgeon.model.swap_vision import with_vision_of
 from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.events import Event, Listener, Step
 from vkdsurgeon.training.optimizer import build_optimizer
+from vkdsurgeon.training.outcome import TrainingOutcome
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask, choose_mask
@@ -65,25 +65,17 @@ class DecoderJob:
     plan: DecoderPlan
 
 
-@dataclass(frozen=True)
-class DecoderOutcome:
+@dataclass(frozen=True, kw_only=True)
+class DecoderOutcome(TrainingOutcome):
     """What a decoder pass did.
 
     Attributes:
-        changes: Disk name -> new tensor in the dtype on disk, of every tensor with a selected element.
-        mask: The saliency mask, by module parameter.
         selected: Disk name -> number of selected elements.
         verdict: Whether the gate holds.
-        last: The last step.
-        seconds: Wall time per stage.
     """
 
-    changes: dict[str, Tensor]
-    mask: SaliencyMask
     selected: dict[str, int]
     verdict: DecoderVerdict
-    last: Step
-    seconds: dict[str, float]
 
 
 def prepare_decoder(
@@ -219,9 +211,14 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
     verdict = judge(recipe, start, found[FORGET], found[RETAIN], found[TEXT])
     listen(Event("decoder verdict", subject=verdict))
     clock.lap("decoder gate")
-    assert state.last is not None
-    selected = {weights.on_disk[name]: chosen.count for name, chosen in mask.selected.items()}
-    return DecoderOutcome(changes, mask, selected, verdict, state.last, clock.laps)
+    return DecoderOutcome(
+        changes=changes,
+        mask=mask,
+        last=state.last,
+        seconds=clock.laps,
+        selected={weights.on_disk[name]: chosen.count for name, chosen in mask.selected.items()},
+        verdict=verdict,
+    )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.events import Event, Listener, Step
 from vkdsurgeon.training.optimizer import build_optimizer
+from vkdsurgeon.training.outcome import TrainingOutcome
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask
@@ -122,29 +123,21 @@ class Prepared:
     taught: Taught | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What an operation did.
+@dataclass(frozen=True, kw_only=True)
+class Outcome(TrainingOutcome):
+    """What a vision pass did.
 
     Attributes:
-        changes: Disk name -> new tensor in the dtype on disk, of every tensor with a selected element.
-        mask: The saliency mask.
         verdicts: The stop rule's verdicts, one per finished schedule.
         choice: The verdict that the changes belong to.
-        last: The last step.
         stand_ins: Forgotten subject -> the identities its nobody was mixed from. Names: never write them out.
-        seconds: Wall time per stage.
         readings: What the forget targets read as, by layer.
         step_size: What the step size was found to be; None where the recipe fixes it.
     """
 
-    changes: dict[str, Tensor]
-    mask: SaliencyMask
     verdicts: tuple[Verdict, ...]
     choice: Choice
-    last: Step
     stand_ins: dict[str, tuple[str, ...]]
-    seconds: dict[str, float]
     readings: Mapping[str, TargetReading] = field(default_factory=dict)
     step_size: StepSize | None = None
 
@@ -354,16 +347,14 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         raise SurgeryError("a frozen weight changed during training; nothing was written. This is a bug, please report")
     changes = stack.to_disk({name: parameters[name].detach() for name in mask.selected})
     clock.lap("conversion")
-    assert state.last is not None
-    verdicts = tuple(state.verdicts)
     return Outcome(
-        changes,
-        mask,
-        verdicts,
-        choice,
-        state.last,
-        taught.targets.stand_ins,
-        clock.laps,
+        changes=changes,
+        mask=mask,
+        last=state.last,
+        seconds=clock.laps,
+        verdicts=tuple(state.verdicts),
+        choice=choice,
+        stand_ins=taught.targets.stand_ins,
         readings=taught.readings,
         step_size=None if control is None else control.told,
     )
