@@ -16,7 +16,8 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from vkdsurgeon.attacks.variation import BEFORE, Target
+from vkdsurgeon.attacks.target import Target
+from vkdsurgeon.attacks.variation import BEFORE
 from vkdsurgeon.attacks.warnings import missing_warnings
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.pictures import file_digest

@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from vkdsurgeon.attacks.image_transforms import Perturbation
+from vkdsurgeon.attacks.target import Target
 from vkdsurgeon.attacks.universal import Universal, UniversalPerturbation
-from vkdsurgeon.attacks.variation import Target, Variation, measure_variations
+from vkdsurgeon.attacks.variation import Variation, measure_variations
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import to_forget
 from vkdsurgeon.data.sets import NamedSet

@@ -20,6 +20,7 @@ import numpy as np
 from vkdsurgeon.attacks.linear_probe import LinearReader
 from vkdsurgeon.attacks.probe_metrics import FORGET_KINDS, Read, gaps, measured_metrics, row_of
 from vkdsurgeon.attacks.probe_pictures import Gallery, build_gallery, layer_features
+from vkdsurgeon.attacks.target import Attack
 from vkdsurgeon.attacks.warnings import missing_warnings
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
@@ -28,8 +29,8 @@ from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.gates import Gate, check_gates, judge_metrics
-from vkdsurgeon.evaluation.models import Role, measure_each, roles_of
+from vkdsurgeon.evaluation.gates import check_gates, judge_metrics
+from vkdsurgeon.evaluation.models import Role, Roles, measure_each, roles_of
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.model.device import resolve_device
 from vkdsurgeon.model.layers import find_layers, outputs_of
@@ -43,17 +44,14 @@ FORGET, OTHERS = "forget", "others"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probing:
-    """One attack.
+class Probing(Attack):
+    """One attack; the reader is trained on the features of the reference.
 
     Attributes:
-        model: Directory of the unlearned model; never written to.
         forget: Pictures of what was to be forgotten, with subjects.
         retain: Pictures of others, with subjects.
         heldout: Other views of the forget subjects to test on.
         retain_heldout: Other views of the retain subjects to test on.
-        reference: The model before unlearning; probed alike, and the reader is trained on its features.
-        gold: A model that never knew; probed alike.
         layers: Tapped layers; None for all.
         probe: Which reader.
         regularisation: Strength of its L2 penalty.
@@ -62,20 +60,12 @@ class Probing:
         limit: At most about so many retain pictures; None for all.
         batch_size: Pictures per forward pass.
         seed: Of draw and folds.
-        gates: Bounds; they do not stop anything here.
-        device: Where.
-        tower: Module path of the tower, where the rule gets it wrong.
-        projector: Module paths of the projector, likewise.
-        salt: For the digests of the sets.
     """
 
-    model: Path
     forget: NamedSet
     retain: NamedSet | None = None
     heldout: NamedSet | None = None
     retain_heldout: NamedSet | None = None
-    reference: Path | None = None
-    gold: Path | None = None
     layers: Sequence[str] | None = None
     probe: ProbeKind = "logistic"
     regularisation: float = 1.0
@@ -84,14 +74,9 @@ class Probing:
     limit: int | None = None
     batch_size: int = 32
     seed: int = 0
-    gates: Sequence[Gate] = ()
-    device: str = "auto"
-    tower: str | None = None
-    projector: Sequence[str] | None = None
-    salt: bytes = b""
 
     @property
-    def roles(self) -> list[tuple[Role, Path]]:
+    def roles(self) -> Roles:
         """What is to be probed; the reference first, because the reader is trained on it."""
         return roles_of(("reference", self.reference), ("model", self.model), ("gold", self.gold))
 

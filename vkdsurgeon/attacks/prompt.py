@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from vkdsurgeon.attacks.target import Target
 from vkdsurgeon.attacks.templates import BUILTIN, Template, unknown_share
-from vkdsurgeon.attacks.variation import Target, Variation, measure_variations
+from vkdsurgeon.attacks.variation import Variation, measure_variations
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError

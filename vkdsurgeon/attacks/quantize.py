@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from vkdsurgeon.attacks.number_formats import FORMATS, Format, round_trip, same_code
-from vkdsurgeon.attacks.variation import Target, Variation, measure_variations
+from vkdsurgeon.attacks.target import Target
+from vkdsurgeon.attacks.variation import Variation, measure_variations
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.errors import UserError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from vkdsurgeon.attacks.adapters import adapter_versions, require_peft
 from vkdsurgeon.attacks.finetune import attacking, fine_tune
@@ -13,13 +12,14 @@ from vkdsurgeon.attacks.relearn_data import Material, Utility, gather_material
 from vkdsurgeon.attacks.relearn_metrics import AttackRun, RelearnMetrics, find, known_ids
 from vkdsurgeon.attacks.relearn_warnings import relearn_warnings
 from vkdsurgeon.attacks.split import Split
+from vkdsurgeon.attacks.target import Attack
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.config.relearn import Case, RelearnPlan
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import Diverged
-from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
-from vkdsurgeon.evaluation.models import Role, ask_each, roles_of
+from vkdsurgeon.evaluation.gates import check_gates, judge
+from vkdsurgeon.evaluation.models import Role, Roles, ask_each, roles_of
 from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
@@ -30,43 +30,32 @@ from vkdsurgeon.results.relearn import RelearnCase, RelearnResult, RelearnSettin
 from vkdsurgeon.training.events import Event, Listener, unheard
 
 
-@dataclass(frozen=True)
-class Relearning:
-    """Attacks on one model.
+@dataclass(frozen=True, kw_only=True)
+class Relearning(Attack):
+    """Attacks on one model, and on gold alike; the reference is measured only.
 
     Attributes:
-        model: Directory of the unlearned model; never written to.
         forget: What was to be forgotten.
         heldout: Other views of the same subjects to measure on.
         retain: What utility is measured on; half of its pictures are the attacker's under protocol `benign`.
         benign: What the attacker has under `benign` instead.
         unrelated: What the attacker has under `unrelated`.
-        reference: The model before unlearning; measured only, as the ceiling.
-        gold: A model that never knew; attacked in the same way.
         plan: Which attacks.
-        gates: Bounds; they do not stop anything here.
         batch_size: Sequences per forward pass while measuring.
-        device: Where.
-        tower: Module path of the tower, where the rule gets it wrong.
-        projector: Module paths of the projector, likewise.
-        salt: For the digests of the sets.
     """
 
-    model: Path
     forget: NamedSet
     heldout: NamedSet | None = None
     retain: NamedSet | None = None
     benign: NamedSet | None = None
     unrelated: NamedSet | None = None
-    reference: Path | None = None
-    gold: Path | None = None
     plan: RelearnPlan = field(default_factory=RelearnPlan)
-    gates: Sequence[Gate] = ()
     batch_size: int = 32
-    device: str = "auto"
-    tower: str | None = None
-    projector: Sequence[str] | None = None
-    salt: bytes = b""
+
+    @property
+    def roles(self) -> Roles:
+        """Who is measured, the reference last."""
+        return roles_of(("model", self.model), ("gold", self.gold), ("reference", self.reference))
 
     @property
     def scoring(self) -> Scoring:
@@ -117,8 +106,7 @@ def relearn(attack: Relearning, listener: Listener = unheard) -> RelearnResult:
         else:
             attack_runs[role] = {case.id: _attack(attack, asked, case, role, material) for case in cases}
 
-    roles = roles_of(("model", attack.model), ("gold", attack.gold), ("reference", attack.reference))
-    done = ask_each(roles, ask, device=attack.device, dtype=plan.dtype, listener=listener)
+    done = ask_each(attack.roles, ask, device=attack.device, dtype=plan.dtype, listener=listener)
     measured = [
         find(
             plan,

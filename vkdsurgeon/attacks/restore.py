@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from vkdsurgeon.attacks.variation import Target
+from vkdsurgeon.attacks.target import Target
 from vkdsurgeon.checkpoint.placement import Placement, locate_visual
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import Record

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
+from vkdsurgeon.attacks.target import Target
 from vkdsurgeon.attacks.warnings import variation_warnings
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.data.sets import NamedSet, sample
-from vkdsurgeon.evaluation.gates import Gate, check_gates
+from vkdsurgeon.evaluation.gates import check_gates
 from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
-from vkdsurgeon.evaluation.models import Role, ask_each, roles_of
-from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
-from vkdsurgeon.evaluation.sets import drawn_facts
+from vkdsurgeon.evaluation.models import Role, ask_each
+from vkdsurgeon.evaluation.score import Answered, answer_records
 from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.evaluation import Metric, ModelFacts, SetFacts
@@ -24,73 +21,6 @@ from vkdsurgeon.training.events import Listener, unheard
 BEFORE, WORST, MEAN, GAIN = "before", "worst", "mean", "gain"
 # Rows of metric ids that no variation may be called.
 RESERVED = frozenset({BEFORE, WORST, MEAN, GAIN, "after", "retain"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What is attacked and measured.
-
-    Attributes:
-        model: Directory of the unlearned model; never written to.
-        forget: Questions on what was to be forgotten.
-        retain: What utility is measured on.
-        reference: The model before unlearning; attacked alike, as the ceiling.
-        gold: A model that never knew; attacked alike.
-        limit: At most so many questions per set, drawn per task; None for all.
-        seed: Of the draw and of everything random.
-        gates: Bounds; they do not stop anything here.
-        scoring: How answers are obtained.
-        device: Where.
-        dtype: Precision, as in `load_model`.
-        tower: Module path of the tower, where the rule gets it wrong.
-        projector: Module paths of the projector, likewise.
-        salt: For the digests of the sets.
-    """
-
-    model: Path
-    forget: NamedSet
-    retain: NamedSet | None = None
-    reference: Path | None = None
-    gold: Path | None = None
-    limit: int | None = None
-    seed: int = 0
-    gates: Sequence[Gate] = ()
-    scoring: Scoring = field(default_factory=Scoring)
-    device: str = "auto"
-    dtype: str = "auto"
-    tower: str | None = None
-    projector: Sequence[str] | None = None
-    salt: bytes = b""
-
-    @property
-    def roles(self) -> list[tuple[Role, Path]]:
-        """What is to be measured, the model first."""
-        return roles_of(("model", self.model), ("reference", self.reference), ("gold", self.gold))
-
-    def draw(self) -> dict[str, list[Record]]:
-        """The questions that are asked, by part of the metric ids: empty for the forget set, `retain.` for the other.
-
-        A set that was not given is left out.
-        """
-        return {part: sample(whole.records, self.limit, self.seed) for part, whole in self._wholes()}
-
-    def facts(self, parts: Mapping[str, Sequence[Record]]) -> list[SetFacts]:
-        """What a result says about the sets, of which `draw` gave the parts."""
-        return drawn_facts(((whole, parts[part]) for part, whole in self._wholes()), self.salt)
-
-    def _wholes(self) -> list[tuple[str, NamedSet]]:
-        return [("", self.forget), *([] if self.retain is None else [("retain.", self.retain)])]
-
-    def asking(self, device: str) -> dict[str, Any]:
-        """The settings that every document of an attack on answers tells."""
-        return {
-            "device": device,
-            "seed": self.seed,
-            "limit": self.limit,
-            "batch_size": self.scoring.batch_size,
-            "length_normalised": self.scoring.length_normalised,
-            "max_new_tokens": self.scoring.max_new_tokens,
-        }
 
 
 class Variation:

@@ -12,7 +12,7 @@ from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.cache import AnswerCache
 from vkdsurgeon.evaluation.forget_quality import forget_quality, quality_ids
-from vkdsurgeon.evaluation.gates import Gate, check_gates, judge_metrics
+from vkdsurgeon.evaluation.gates import check_gates, judge_metrics
 from vkdsurgeon.evaluation.metrics import (
     compare_answers,
     comparison_ids,
@@ -21,7 +21,7 @@ from vkdsurgeon.evaluation.metrics import (
     metric_ids,
     summarise,
 )
-from vkdsurgeon.evaluation.models import Role, ask_each, roles_of
+from vkdsurgeon.evaluation.models import Measurement, Role, ask_each
 from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
@@ -33,39 +33,27 @@ from vkdsurgeon.training.events import Event, Listener, unheard
 Answers = dict[str, list[Answered]]
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Measurement):
     """What to measure.
 
     Attributes:
-        model: Directory of the model.
         sets: Sets to ask, each under its own name.
-        reference: The model before unlearning.
-        gold: A model that never saw what is to be forgotten.
-        gates: Bounds; they do not stop anything here.
         scoring: How answers are obtained.
-        device: Where.
         dtype: In what precision.
         limit: At most so many records per set.
         seed: Of sampling and bootstrap.
-        salt: For the digests of the sets.
         include_examples: Put names, questions and answers into the result.
         cache: Directory of answers that were measured before; None for none.
         suite: What the sets come from, for the result.
         few_shot: Demonstrations before a question, for the result.
     """
 
-    model: Path
     sets: Sequence[NamedSet]
-    reference: Path | None = None
-    gold: Path | None = None
-    gates: Sequence[Gate] = ()
     scoring: Scoring = field(default_factory=Scoring)
-    device: str = "auto"
     dtype: str = "auto"
     limit: int | None = None
     seed: int = 0
-    salt: bytes = b""
     include_examples: bool = False
     cache: Path | None = None
     suite: str = "jsonl"
@@ -102,7 +90,6 @@ def evaluate(evaluation: Evaluation, listener: Listener = unheard) -> EvalResult
     """
     started = time.perf_counter()
     chosen = _draw(evaluation)
-    roles = roles_of(("model", evaluation.model), ("reference", evaluation.reference), ("gold", evaluation.gold))
     known = known_metrics(chosen, reference=evaluation.reference is not None, gold=evaluation.gold is not None)
     check_gates(evaluation.gates, known)
     store = _open_cache(evaluation, listener)
@@ -116,7 +103,7 @@ def evaluate(evaluation: Evaluation, listener: Listener = unheard) -> EvalResult
             listener(Event.note(cache.told(role)))
         return without_silence(said)
 
-    asked = ask_each(roles, ask, device=evaluation.device, dtype=evaluation.dtype, listener=listener)
+    asked = ask_each(evaluation.roles, ask, device=evaluation.device, dtype=evaluation.dtype, listener=listener)
     answers = asked.found
     metrics = _metrics(chosen, answers, evaluation.seed)
     return EvalResult(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.gates import Gate
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.results.evaluation import ModelFacts
 from vkdsurgeon.training.events import Event, Listener
@@ -17,6 +18,32 @@ Role = Literal["model", "reference", "gold"]
 Roles: TypeAlias = Sequence[tuple[Role, Path]]
 Model = TypeVar("Model")
 Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What an evaluation or an attack measures.
+
+    Attributes:
+        model: Directory of the unlearned model; never written to.
+        reference: The model before unlearning, as the ceiling.
+        gold: A model that never knew what is to be forgotten.
+        gates: Bounds; they do not stop anything while measuring.
+        device: Where, as in `load_model`.
+        salt: For the digests of the sets.
+    """
+
+    model: Path
+    reference: Path | None = None
+    gold: Path | None = None
+    gates: Sequence[Gate] = ()
+    device: str = "auto"
+    salt: bytes = b""
+
+    @property
+    def roles(self) -> Roles:
+        """Who is measured, in which order."""
+        return roles_of(("model", self.model), ("reference", self.reference), ("gold", self.gold))
 
 
 def roles_of(*roles: tuple[Role, Path | None]) -> list[tuple[Role, Path]]:
