@@ -12,9 +12,9 @@ from vkdsurgeon_cli.tables import pairs
 
 if TYPE_CHECKING:
     from vkdsurgeon.baselines.base import ModelPlan
-    from vkdsurgeon.baselines.trainer import MethodStep
     from vkdsurgeon.config import Recipe
     from vkdsurgeon.pipeline.run_baseline import MethodRequest, MethodResult
+    from vkdsurgeon.training.events import Event, Step
 
 
 def is_other_method(method: Method, scope: Scope | None, recipe: Recipe) -> bool:
@@ -89,6 +89,15 @@ class MethodListener:
     def __init__(self, output: Output) -> None:
         self._output = output
 
+    def __call__(self, event: Event) -> None:
+        """Hear of an event."""
+        if event.kind == "stage":
+            self.stage(event.text)
+        elif event.kind == "plan":
+            self.method_planned(event.subject)
+        else:
+            self.method_step(event.subject)
+
     def method_planned(self, plan: ModelPlan) -> None:
         """The plan, before anything is trained."""
         for warning in plan.warnings:
@@ -103,16 +112,16 @@ class MethodListener:
         """A stage starts."""
         self._output.progress({"event": "stage", "stage": name})
 
-    def method_step(self, step: MethodStep) -> None:
+    def method_step(self, step: Step) -> None:
         """A training step."""
-        terms = "  ".join(f"{name} {value:.4f}" for name, value in step.terms.items())
+        terms = "  ".join(f"{name} {value:.4f}" for name, value in step.values.items())
         self._output.progress(
             {
                 "event": "step",
                 "step": step.step,
                 "steps": step.steps,
                 "loss": round(step.loss, 6),
-                **{name: round(value, 6) for name, value in step.terms.items()},
+                **{name: round(value, 6) for name, value in step.values.items()},
                 "seconds_left": round(step.seconds_left, 1),
                 "text": f"loss {step.loss:.4f}  {terms}",
             }
@@ -133,7 +142,7 @@ def _rows(result: MethodResult) -> list[tuple[str, Any]]:
         rows.append(("written", "nothing (dry run)"))
     else:
         if result.last is not None:
-            terms = ", ".join(f"{name} {value:.4f}" for name, value in result.last.terms.items())
+            terms = ", ".join(f"{name} {value:.4f}" for name, value in result.last.values.items())
             rows.append(("last step", f"loss {result.last.loss:.4f} ({terms})"))
         rows += [(name.replace("_", " "), f"{value:.4f}") for name, value in result.measured.items()]
         rows += [

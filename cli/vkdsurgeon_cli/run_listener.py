@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from vkdsurgeon_cli.output import Output
 from vkdsurgeon_cli.run_words import told_decoder, told_targets, told_verdict
@@ -10,10 +11,9 @@ from vkdsurgeon_cli.run_words import told_decoder, told_targets, told_verdict
 if TYPE_CHECKING:
     from vkdsurgeon.decoder_pass.gate import DecoderVerdict
     from vkdsurgeon.decoder_pass.plan import DecoderPlan
-    from vkdsurgeon.decoder_pass.trainer import DecoderStep
+    from vkdsurgeon.training.events import Event, Step
     from vkdsurgeon.vision_pass.plan import Plan
     from vkdsurgeon.vision_pass.stop_rule import Verdict
-    from vkdsurgeon.vision_pass.trainer import Step
 
 BUILT_IN_TEXT = (
     "no --text: the text retain set is a few neutral prompts of the package. Give prompts of the kind your users "
@@ -26,6 +26,22 @@ class RunListener:
 
     def __init__(self, output: Output) -> None:
         self._output = output
+
+    def __call__(self, event: Event) -> None:
+        """Hear of an event."""
+        told = {"stage": self.stage, "note": self.note, "warning": self.warn}
+        heard: dict[str, Callable[[Any], None]] = {
+            "plan": self.planned,
+            "step": self.step,
+            "verdict": self.verdict,
+            "decoder plan": self.decoder_planned,
+            "decoder step": self.decoder_step,
+            "decoder verdict": self.decoder_verdict,
+        }
+        if event.kind in told:
+            told[event.kind](event.text)
+        else:
+            heard[event.kind](event.subject)
 
     def planned(self, plan: Plan) -> None:
         """The plan, before anything is trained."""
@@ -46,12 +62,13 @@ class RunListener:
 
     def step(self, step: Step) -> None:
         """A training step."""
+        seen = step.values
         self._output.progress(
             {
                 "event": "step",
-                **{key: round(value, 6) for key, value in vars(step).items()},
-                "text": f"loss {step.loss:.4f}  forget {step.forget_loss:.4f}  similarity {step.similarity:.3f}  "
-                f"retain drift {step.retain_drift:.4f}  {step.images_per_second:.0f} images/s",
+                **{key: round(value, 6) for key, value in step.flat().items()},
+                "text": f"loss {step.loss:.4f}  forget {seen['forget_loss']:.4f}  similarity {seen['similarity']:.3f}  "
+                f"retain drift {seen['retain_drift']:.4f}  {seen['images_per_second']:.0f} images/s",
             }
         )
 
@@ -71,14 +88,15 @@ class RunListener:
         if plan.built_in_text:
             self._output.warn(BUILT_IN_TEXT)
 
-    def decoder_step(self, step: DecoderStep) -> None:
+    def decoder_step(self, step: Step) -> None:
         """A step of the decoder pass."""
+        seen = step.values
         self._output.progress(
             {
                 "event": "decoder step",
-                **{key: round(value, 6) for key, value in vars(step).items()},
-                "text": f"loss {step.loss:.4f}  forget {step.forget_kl:.4f}  nobody {step.nobody_kl:.4f}  "
-                f"retain {step.retain_kl:.4f}  text {step.text_kl:.4f}",
+                **{key: round(value, 6) for key, value in step.flat().items()},
+                "text": f"loss {step.loss:.4f}  forget {seen['forget_kl']:.4f}  nobody {seen['nobody_kl']:.4f}  "
+                f"retain {seen['retain_kl']:.4f}  text {seen['text_kl']:.4f}",
             }
         )
 

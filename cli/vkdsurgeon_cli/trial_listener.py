@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vkdsurgeon_cli.run_listener import RunListener
 
 if TYPE_CHECKING:
+    from vkdsurgeon.training.events import Event
     from vkdsurgeon.tuning.result import Attempt
 
 _OBJECTIVES = ("forget", "retain", "robust")
@@ -15,6 +16,13 @@ _OBJECTIVES = ("forget", "retain", "robust")
 
 class TrialListener(RunListener):
     """Adds finished trials to what a run tells."""
+
+    def __call__(self, event: Event) -> None:
+        """Hear of an event."""
+        if event.kind == "trial":
+            self.attempted(event.subject, event.facts["trials"])
+        else:
+            super().__call__(event)
 
     def attempted(self, attempt: Attempt, trials: int) -> None:
         """A trial is finished."""

@@ -21,18 +21,19 @@ from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.config import DecoderRecipe, Recipe
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.decoder_pass.adversarial_features import Seeker
+from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.decoder_pass.plan import moments_kind
 from vkdsurgeon.decoder_pass.run import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder
-from vkdsurgeon.decoder_pass.teacher import Book
-from vkdsurgeon.decoder_pass.text_set import KeepSet, read_keep_set
+from vkdsurgeon.decoder_pass.teacher import TeacherOutputs
+from vkdsurgeon.decoder_pass.text_set import TextRetainSet, read_text_retain_set
 from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import load_model
-from vkdsurgeon.model.questions import Ask, Prompter
-from vkdsurgeon.model.swap_vision import through_eyes_of
+from vkdsurgeon.model.questions import Prompter, Question
+from vkdsurgeon.model.swap_vision import with_vision_of
+from vkdsurgeon.training.events import unheard
 from vkdsurgeon.training.losses import kl
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
 
@@ -68,9 +69,9 @@ def decoder_pass(root: Path, facts: World, recipe: DecoderRecipe) -> Done:
     forget, retain = (read_records(path, role="set") for path in (facts.forget, facts.retain))
     sets = (pictures_of(forget, role="forget"), pictures_of(retain, role="retain"))
     prepared = prepare(Job(root, *sets, [], VISUAL.model_copy(update={"decoder": recipe})))
-    job = prepare_decoder(prepared, forget, retain, read_keep_set(facts.text, 0))
-    outcome = operate(prepared, lambda *_: None)
-    return Done(job, operate_decoder(job, lambda *_: None), outcome.changes)
+    job = prepare_decoder(prepared, forget, retain, read_text_retain_set(facts.text, 0))
+    outcome = operate(prepared, unheard)
+    return Done(job, operate_decoder(job, unheard), outcome.changes)
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +127,23 @@ def test_seeking_comes_nearer_to_the_person_and_leaves_no_gradient(facts: World)
     """The noisy features of another model stand for the unlearned ones; what is sought is what W says of its own."""
     loaded = load_model(facts.base, device="cpu")
     other = load_visual_stack(facts.gold, device="cpu")
-    book = Book(loaded, Prompter(loaded.encoder, 1 << 20), micro_batch=4, answer_tokens=3, budget_bytes=1 << 20)
-    asks = [Ask(str(record.question), record.image, "") for record in read_records(facts.forget, role="forget")[:8]]
+    outputs = TeacherOutputs(
+        loaded, Prompter(loaded.encoder, 1 << 20), micro_batch=4, answer_tokens=3, budget_bytes=1 << 20
+    )
+    questions = [
+        Question(str(record.question), record.image, "") for record in read_records(facts.forget, role="forget")[:8]
+    ]
     found = []
     for steps in (0, 4):
-        seeker = Seeker(reach=0.0, steps=steps, size=0.05, seed=0)
-        seeker._share = 0.0
-        book.write(FORGET, asks, lambda: through_eyes_of(loaded.model, other.model))
-        part, look = next(iter(book.batches(book.cards(FORGET, asks))))
-        book.note(ORIGINAL, part)
-        wanted = book.log_probabilities(ORIGINAL, part)
-        with through_eyes_of(loaded.model, other.model, seeker):
+        adversary = FeatureAdversary(reach=0.0, steps=steps, size=0.05, seed=0)
+        adversary._share = 0.0
+        outputs.write(FORGET, questions, lambda: with_vision_of(loaded.model, other.model))
+        part, look = next(iter(outputs.batches(outputs.answers_to(FORGET, questions))))
+        outputs.note(ORIGINAL, part)
+        wanted = outputs.log_probabilities(ORIGINAL, part)
+        with with_vision_of(loaded.model, other.model, adversary):
             for _ in range(steps):
-                seeker.move(kl(wanted, look().log_softmax(dim=2)).sum())
+                adversary.move(kl(wanted, look().log_softmax(dim=2)).sum())
             found.append(float(kl(wanted, look().log_softmax(dim=2)).sum().detach()))
     assert found[1] < 0.5 * found[0]
     assert all(parameter.grad is None for parameter in loaded.model.parameters())
@@ -338,4 +343,4 @@ def test_sharded_narrow_checkpoints_are_patched_in_place(facts: World, done: Don
     difference = diff_checkpoints(root, tmp_path / "out")
     changed = {tensor.name: tensor.changed for tensor in difference.tensors if tensor.part == "language"}
     assert all(count <= found.outcome.selected[name] for name, count in changed.items())
-    assert isinstance(done.job.text, KeepSet)
+    assert isinstance(done.job.text, TextRetainSet)

@@ -125,7 +125,7 @@ def compare_command(
     resolve_dtype(place.dtype)
     asked = Comparison(
         model=model,
-        contestants=parse_names(methods.methods, source.preset),
+        methods=parse_names(methods.methods, source.preset),
         # A preset is what `vkd` stands for; the recipe is laid over the preset of each method.
         recipe=source.load(preset=False),
         gold=methods.gold,

@@ -18,6 +18,7 @@ from tests.training.resume.runs import DECODER, RECIPE, Ear, Place, asked, files
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import SLACK_BYTES
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.training.events import Event
 from vkdsurgeon.training.resume.files import Folder
 
 BOTH = RECIPE.model_copy(update={"decoder": DECODER})
@@ -190,9 +191,10 @@ def test_a_slow_disk_is_not_written_to_all_the_time(here: Place, tmp_path: Path)
     seen: list[bool] = []
 
     class Watching(Ear):
-        def step(self, step: object) -> None:
-            super().step(step)
-            seen.append((tmp_path / "out.journal" / "journal.json").exists())
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if event.kind == "step":
+                seen.append((tmp_path / "out.journal" / "journal.json").exists())
 
     go(asked(here, tmp_path / "out", checkpoint_minutes=1.0), Watching())
     assert seen == [False] * 8 + [True] * 4
