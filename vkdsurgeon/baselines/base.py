@@ -5,39 +5,16 @@ Both load the whole model, move weights under a mask, and give changed tensors b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from vkdsurgeon.baselines.language_loss import LanguageLoss
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.model.multimodal import load_model
+from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.training.outcome import TrainingOutcome
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelJob:
-    """The model that is operated on.
-
-    Attributes:
-        model: The checkpoint directory.
-        seed: Of all draws.
-        device: Where the model runs.
-        dtype: What its weights are held in.
-        tower: Module path of the tower, where the split rule gets it wrong.
-        projector: Module paths of the projector, likewise.
-    """
-
-    model: Path
-    seed: int
-    device: torch.device
-    dtype: torch.dtype
-    tower: str | None = None
-    projector: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +86,7 @@ class MethodOutcome(TrainingOutcome):
     measured: dict[str, float] = field(default_factory=dict)
 
 
-def load_language_loss(job: ModelJob, micro_batch: int, cache_bytes: int) -> LanguageLoss:
+def load_language_loss(job: ModelSource, micro_batch: int, cache_bytes: int) -> LanguageLoss:
     """The whole model, in which nothing asks for a gradient yet.
 
     Raises:

@@ -12,7 +12,6 @@ from vkdsurgeon_kernels import BitMask
 
 from vkdsurgeon.baselines.base import (
     MethodOutcome,
-    ModelJob,
     ModelPlan,
     Operable,
     load_language_loss,
@@ -37,6 +36,7 @@ from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, recomp
 from vkdsurgeon.model.device import enough_memory
 from vkdsurgeon.model.multimodal import load_processor, train_only
 from vkdsurgeon.model.prompts import Encoder
+from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.saliency import SaliencyMask, choose_mask, everything
@@ -46,7 +46,7 @@ _MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodJob(ModelJob):
+class MethodJob(ModelSource):
     """What the user asked for.
 
     Attributes:

@@ -20,7 +20,6 @@ from torch.nn import Parameter
 
 from vkdsurgeon.baselines.base import (
     MethodOutcome,
-    ModelJob,
     ModelPlan,
     Operable,
     load_language_loss,
@@ -39,6 +38,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
 from vkdsurgeon.model.device import enough_memory
 from vkdsurgeon.model.features import spread, teacher_features
+from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.events import Event, Listener
@@ -54,7 +54,7 @@ _SCORED, _MEASURED = 512, 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputJob(ModelJob):
+class OutputJob(ModelSource):
     """What the user asked for.
 
     Attributes:
@@ -118,20 +118,7 @@ def prepare_output(job: OutputJob) -> OutputPrepared:
             where="--retain",
             expected="--retain or --generic pictures",
         )
-    visual = prepare(
-        Job(
-            model=job.model,
-            forget=job.forget,
-            retain=job.retain,
-            generic=[],
-            recipe=job.recipe,
-            seed=job.seed,
-            device=job.device,
-            dtype=job.dtype,
-            tower=job.tower,
-            projector=job.projector,
-        )
-    )
+    visual = prepare(Job(forget=job.forget, retain=job.retain, generic=[], recipe=job.recipe, **job.source))
     recipe, stack = visual.job.recipe, visual.stack
     language = sum(stack.inventory.tensors[name].elements for name in stack.split.language) * job.dtype.itemsize
     memory = {"visual": round(visual.plan.memory.total, 1), "language_model": round(language / (1 << 20), 1)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from vkdsurgeon.decoder_pass.run import DecoderJob, operate_decoder, prepare_dec
 from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.directories import scratch
+from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.pipeline.fingerprint import inputs_of
 from vkdsurgeon.pipeline.finished import finished, record_of
 from vkdsurgeon.pipeline.result import UnlearnResult
@@ -44,8 +45,8 @@ NO_SUBJECTS = (
 )
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class Request(ModelSource):
     """`vkdsurgeon unlearn` as asked for.
 
     `out` None is a dry run, `text` the decoder pass's retain set, `journal` None a directory beside the output. A
@@ -53,19 +54,13 @@ class Request:
     weights once more, `follow_links` takes links that leave the model for what they lead to.
     """
 
-    model: Path
     forget: Path | None
     retain: Path | None
     generic: Path | None
     out: Path | None
     recipe: Recipe
-    seed: int
-    device: torch.device
-    dtype: torch.dtype
     text: Path | None = None
     suite: SuiteSplit | None = None
-    tower: str | None = None
-    projector: Sequence[str] | None = None
     forget_teacher: Path | None = None
     retain_teacher: Path | None = None
     journal: Path | None = None
@@ -248,18 +243,13 @@ def _prepare_decoder(request: Request, prepared: Prepared, sets: _Sets) -> Decod
 
 def _job(request: Request, sets: _Sets) -> Job:
     return Job(
-        model=request.model,
         forget=pictures_of(sets.forget, role="forget"),
         retain=pictures_of(sets.retain, role="retain") if sets.retain else [],
         generic=pictures_of(sets.generic, role="generic") if sets.generic else [],
         recipe=request.recipe,
-        seed=request.seed,
-        device=request.device,
-        dtype=request.dtype,
-        tower=request.tower,
-        projector=request.projector,
         forget_teacher=request.forget_teacher,
         retain_teacher=request.retain_teacher,
+        **request.source,
     )
 
 

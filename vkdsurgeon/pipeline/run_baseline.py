@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from vkdsurgeon.baselines.base import MethodOutcome, ModelJob, ModelPlan, Operable
+from vkdsurgeon.baselines.base import MethodOutcome, ModelPlan, Operable
 from vkdsurgeon.baselines.baseline_run import MethodJob, MethodPrepared, operate_method, prepare_method
 from vkdsurgeon.baselines.examples import training_sets
 from vkdsurgeon.baselines.output_mode import OutputJob, OutputPrepared, operate_output, prepare_output
@@ -24,6 +22,7 @@ from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.pipeline.result import Result
 from vkdsurgeon.training.events import Event, Listener, Step
 from vkdsurgeon.training.saliency import layer_shares
@@ -31,8 +30,8 @@ from vkdsurgeon.training.saliency import layer_shares
 SCHEMA = "vkdsurgeon/unlearn-method/1"
 
 
-@dataclass(frozen=True)
-class MethodRequest:
+@dataclass(frozen=True, kw_only=True)
+class MethodRequest(ModelSource):
     """`vkdsurgeon unlearn --method` as asked for; `out` None is a dry run.
 
     Attributes:
@@ -43,20 +42,14 @@ class MethodRequest:
         follow_links: Take links that leave the model for what they lead to.
     """
 
-    model: Path
     forget: Path
     retain: Path | None
     out: Path | None
     method: str
     recipe: Recipe
-    seed: int
-    device: torch.device
-    dtype: torch.dtype
     scope: Scope | None = None
     text: Path | None = None
     generic: Path | None = None
-    tower: str | None = None
-    projector: Sequence[str] | None = None
     drop_stale: bool = False
     follow_links: bool = False
 
@@ -143,7 +136,7 @@ def _baseline(request: MethodRequest, sets: _Sets) -> MethodPrepared:
             training_sets=training_sets(sets.forget, sets.retain, sets.text),
             recipe=request.recipe.baseline or BaselineRecipe.model_validate({}),
             scope=request.scope,
-            **_model(request),
+            **request.source,
         )
     )
 
@@ -164,14 +157,9 @@ def _output_mode(request: MethodRequest, sets: _Sets) -> OutputPrepared:
             # Retention looks at pictures alone.
             examples=training_sets(sets.forget, [], []).forget,
             recipe=request.recipe,
-            **_model(request),
+            **request.source,
         )
     )
-
-
-def _model(request: MethodRequest) -> dict[str, Any]:
-    """The fields of `ModelJob`."""
-    return {each.name: getattr(request, each.name) for each in fields(ModelJob)}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.features import PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.model.layers import PROJECTOR
-from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.events import Event, Listener, Step
@@ -46,34 +46,24 @@ from vkdsurgeon.vision_pass.validation import Validation, stretched_at
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(ModelSource):
     """What the user asked for.
 
     Attributes:
-        model: The checkpoint directory.
         forget: Pictures to forget.
         retain: Pictures whose reading is kept; may be empty when `generic` is not.
         generic: Pictures of others, used for retention as well.
         recipe: The settings.
-        seed: Seed of the draws: batch order, nobody, the random mask.
-        device: Where the tower runs.
-        dtype: What the tower's weights are held in; float32 or bfloat16.
-        tower: Module path of the tower, where the split rule gets it wrong.
-        projector: Module paths of the projector, likewise.
         forget_teacher: Checkpoint whose features on the forget pictures are the targets (forget target `reference`).
         retain_teacher: Checkpoint whose features on kept pictures are kept, instead of the model's own.
     """
 
+    # Declared again so that it can be given first, without its name.
     model: Path
     forget: Sequence[Picture]
     retain: Sequence[Picture]
     generic: Sequence[Picture]
     recipe: Recipe
-    seed: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    dtype: torch.dtype = torch.float32
-    tower: str | None = None
-    projector: Sequence[str] | None = None
     forget_teacher: Path | None = None
     retain_teacher: Path | None = None
 
@@ -82,7 +72,7 @@ class Job:
         model = self.forget_teacher if role == "forget" else self.retain_teacher
         if model is None:
             return None
-        return Teacher(f"--{role}-teacher", model, self.device, self.dtype, self.tower, self.projector)
+        return Teacher(option=f"--{role}-teacher", **self.source | {"model": model})
 
 
 @dataclass(frozen=True)
@@ -158,7 +148,7 @@ def prepare(job: Job) -> Prepared:
     if not job.retain and not job.generic:
         raise UserError("neither retain nor generic pictures", expected="at least one set to keep")
     check_disjoint(job.forget, [*job.retain, *job.generic])
-    stack = load_visual_stack(job.model, device=job.device, dtype=job.dtype, tower=job.tower, projector=job.projector)
+    stack = job.load_visual()
     for key, layer in unknown_layers(job.recipe, stack.layers):
         raise UserError("no such layer", where=f"recipe key {key!r}", value=layer, expected=", ".join(stack.layers))
     if (job.forget_teacher is None) == (job.recipe.forget_target == "reference"):
