@@ -146,6 +146,28 @@ class RecipeSource:
     settings: SetOption = None
     panel: ClassVar[str] = "Preset and recipe"
 
+    def given(self, *, decoder_pass: bool) -> dict[str, Any]:
+        """What `--set` sets.
+
+        Args:
+            decoder_pass: Whether a decoder pass was asked for by name.
+
+        Raises:
+            UserError: A word is no setting, or it sets up a decoder pass that neither an option nor preset and file ask
+                for.
+        """
+        from vkdsurgeon.config.keys import parse_settings
+        from vkdsurgeon.errors import UserError
+
+        found = parse_settings(self.settings or [])
+        if "decoder" in found and not decoder_pass and self.load({}).decoder is None:
+            raise UserError(
+                "a setting of the decoder pass without --decoder-pass",
+                where=f"--set decoder.{next(iter(found['decoder']))}",
+                expected="--decoder-pass or --preset decoder beside it: the language model is never edited unasked",
+            )
+        return found
+
     def load(self, settings: dict[str, Any] | None = None, *, preset: bool = True) -> Recipe:
         """The recipe: single settings over the file, the file over the preset.
 

@@ -56,6 +56,15 @@ def test_an_option_that_is_gone_is_told_what_it_is_now(option: str, told: str, c
     assert told in json.loads(captured.out)["error"]["remedy"]
 
 
+@pytest.mark.parametrize("command", ["unlearn", "tune"])
+def test_no_setting_edits_the_language_model_unasked(command: str, capsys: pytest.CaptureFixture[str]):
+    words = [command, "/no/such/model", "--forget", "f", "-o", "x", "--set", "decoder.steps=9"]
+    assert run(words) == 2
+    assert "--set decoder.steps: a setting of the decoder pass without --decoder-pass" in capsys.readouterr().err
+    assert run([*words, "--preset", "decoder"]) == 2
+    assert "no such" in capsys.readouterr().err
+
+
 def test_a_misspelt_key_is_told_before_anything_is_read(capsys: pytest.CaptureFixture[str]):
     assert run(["unlearn", "/no/such/model", "--forget", "f", "-o", "x", "--set", "denisty=1"]) == 2
     assert "did you mean 'density'" in capsys.readouterr().err

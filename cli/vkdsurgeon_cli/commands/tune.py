@@ -131,7 +131,12 @@ def tune(
 
     records = _validation(validation, search.seed)
     unlearning = Request(
-        model=model, out=None, recipe=source.load(), seed=search.seed, **vars(sets), **place.resolved()
+        model=model,
+        out=None,
+        recipe=source.load(source.given(decoder_pass=False)),
+        seed=search.seed,
+        **vars(sets),
+        **place.resolved(),
     )
     request = TuneRequest(
         unlearn=unlearning,

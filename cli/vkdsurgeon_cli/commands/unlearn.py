@@ -219,21 +219,13 @@ def _recipe(source: RecipeSource, flags: OwnFlags, sets: Sets) -> Recipe:
         UserError: It is none, or it sets up a decoder pass that nobody asked for.
     """
     from vkdsurgeon.config.files import lay_over
-    from vkdsurgeon.config.keys import parse_settings
-    from vkdsurgeon.errors import UserError
 
-    given = parse_settings(source.settings or [])
+    given = source.given(decoder_pass=flags.decoder_pass)
     own = flags.settings()
     if sets.forget_teacher is not None and "forget_target" not in given:
         own["forget_target"] = "reference"
     if flags.decoder_pass:
         own["decoder"] = {}
-    elif "decoder" in given and source.load({}).decoder is None:
-        raise UserError(
-            "a setting of the decoder pass without --decoder-pass",
-            where=f"--set decoder.{next(iter(given['decoder']))}",
-            expected="--decoder-pass beside it: the language model is never edited unasked",
-        )
     return source.load(lay_over(given, own))
 
 
