@@ -32,6 +32,7 @@ from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.training.events import unheard
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
 
 RECIPE = Recipe(steps=2, extensions=0, forget_batch=4, retain_batch=4)
@@ -91,11 +92,11 @@ def main() -> None:
             sets = [pictures_of(read_records(path, role="set"), role="set") for path in (forget, retain)]
             return Job(model, *sets, [], RECIPE)
 
-        operate(prepare(job(tiny)), lambda *_: None)
+        operate(prepare(job(tiny)), unheard)
 
         before_mib, start = peak_mib(reset=True), bytes_read()
         prepared = prepare(job(large))
-        outcome = operate(prepared, lambda *_: None)
+        outcome = operate(prepared, unheard)
         read, working_mib = bytes_read() - start, peak_mib()
 
         inventory, split = prepared.stack.inventory, prepared.stack.split

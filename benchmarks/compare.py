@@ -52,7 +52,7 @@ def main() -> None:
         result = compare(
             Comparison(
                 model=place.base,
-                contestants=parse_names(arguments.methods),
+                methods=parse_names(arguments.methods),
                 forget=place.records / "forget.jsonl",
                 retain=place.records / "retain.jsonl",
                 out=arguments.out,

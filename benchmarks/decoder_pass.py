@@ -34,9 +34,10 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record, groups_of
 from vkdsurgeon.data.sets import read_set, sample
 from vkdsurgeon.decoder_pass.run import operate_decoder, prepare_decoder
-from vkdsurgeon.decoder_pass.text_set import read_keep_set
+from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.evaluation.score import Scoring, answer_records
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.training.events import unheard
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
 
 RESULTS = Path(__file__).parent / "results" / "decoder_pass.jsonl"
@@ -119,7 +120,7 @@ class Laboratory:
         recipe = Recipe(decoder=DecoderRecipe(**settings))
         prepared = prepare(Job(self.base, *sets, [], recipe, seed=seed))
         started = time.monotonic()
-        outcome = operate(prepared, lambda *_: None)
+        outcome = operate(prepared, unheard)
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch) / "visual"
             write_patched(prepared.stack.inventory, outcome.changes, out)
@@ -131,9 +132,9 @@ class Laboratory:
                 job = replace(prepared.job, recipe=recipe.model_copy(update={"decoder": decoder}))
                 started = time.monotonic()
                 planned = prepare_decoder(
-                    replace(prepared, job=job), self.forget, self.retain, read_keep_set(text, seed)
+                    replace(prepared, job=job), self.forget, self.retain, read_text_retain_set(text, seed)
                 )
-                decoded = operate_decoder(planned, lambda *_: None)
+                decoded = operate_decoder(planned, unheard)
                 seconds = round(time.monotonic() - started, 1)
                 out = Path(scratch) / f"decoder-{density}"
                 write_patched(prepared.stack.inventory, {**outcome.changes, **decoded.changes}, out)

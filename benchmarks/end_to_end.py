@@ -48,9 +48,10 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.model.features import FeatureStore, PictureSet
 from vkdsurgeon.model.images import ImageBatch
 from vkdsurgeon.training import losses
+from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.saliency import random_scores, select
 from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
-from vkdsurgeon.vision_pass.trainer import Lesson, make_optimizer, train
+from vkdsurgeon.vision_pass.trainer import Lesson, train
 
 SCHEMA = "vkdsurgeon/end-to-end/1"
 FILE = RESULTS / "end_to_end.jsonl"
@@ -169,7 +170,9 @@ class Ours:
             self._lesson("forget", prepared.forget, 1.0, size.forget),
             self._lesson("retain", prepared.keep, self.recipe.retain_weight, size.retain),
         ]
-        self.optimizer = make_optimizer(self.parameters, mask, self.recipe)
+        self.optimizer = build_optimizer(
+            self.parameters, mask, weight_decay=self.recipe.weight_decay, max_norm=self.recipe.clip
+        )
         self.generator = torch.Generator().manual_seed(0)
         self.first_loss: float | None = None
 

@@ -30,6 +30,7 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
 from vkdsurgeon.results.evaluation import EvalResult, Example
+from vkdsurgeon.training.events import unheard
 from vkdsurgeon.vision_pass.run import Job, Outcome, operate, prepare
 
 
@@ -55,7 +56,7 @@ def measure(
     started = time.monotonic()
     sets = (keep, []) if retain else ([], keep)
     prepared = prepare(Job(base, forget, *sets, recipe, seed=seed, forget_teacher=forget_teacher))
-    outcome = operate(prepared, lambda *_: None)
+    outcome = operate(prepared, unheard)
     seconds = time.monotonic() - started
     out = place / f"unlearned-{seed}"
     report = write_patched(prepared.stack.inventory, outcome.changes, out)

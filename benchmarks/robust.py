@@ -34,6 +34,7 @@ from vkdsurgeon.data.record import Record, groups_of
 from vkdsurgeon.data.sets import NamedSet, read_set, sample
 from vkdsurgeon.evaluation.score import Scoring, answer_records
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.training.events import unheard
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
 
 ROWS = provenance.RESULTS / "robust.jsonl"
@@ -64,7 +65,7 @@ class Laboratory:
         ]
         started = time.monotonic()
         prepared = prepare(Job(self.base, *sets, [], recipe, seed=seed))
-        outcome = operate(prepared, lambda *_: None)
+        outcome = operate(prepared, unheard)
         seconds = time.monotonic() - started
         out = Path(tempfile.mkdtemp(dir=self.place)) / "unlearned"
         write_patched(prepared.stack.inventory, outcome.changes, out)

@@ -31,8 +31,8 @@ from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.training.events import Step
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
-from vkdsurgeon.vision_pass.trainer import Step
 
 TOWERS = ("random-128", "random-384", "random-1024", "trained-128", "trained-384", "shipped")
 ROWS = provenance.RESULTS / "towers.jsonl"
@@ -96,16 +96,16 @@ def unlearn(model: Path, records: Path, recipe: Recipe, people: int | None = Non
     steps: list[Step] = []
     started = time.process_time()
     prepared = prepare(Job(model, forget, retain, [], recipe, seed=0))
-    outcome = operate(prepared, lambda _, event: steps.append(event) if isinstance(event, Step) else None)
+    outcome = operate(prepared, lambda event: steps.append(event.subject) if event.kind == "step" else None)
     assert outcome.step_size is not None
     return {
         "visual_parameters": prepared.plan.tower_parameters + prepared.plan.projector_parameters,
         "step_size": asdict(outcome.step_size),
-        "most_drift": round(max(step.retain_drift for step in steps), 4),
+        "most_drift": round(max(step.values["retain_drift"] for step in steps), 4),
         "by_step": {
             step.step: {
-                "forget": round(step.forget_loss / steps[0].forget_loss, 4),
-                "drift": round(step.retain_drift, 4),
+                "forget": round(step.values["forget_loss"] / steps[0].values["forget_loss"], 4),
+                "drift": round(step.values["retain_drift"], 4),
             }
             for step in steps
             if step.step in _SHOWN

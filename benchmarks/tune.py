@@ -24,6 +24,7 @@ from vkdsurgeon.config import load_recipe
 from vkdsurgeon.config.preset import preset_names
 from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.pipeline.run import Request
+from vkdsurgeon.training.events import Event
 from vkdsurgeon.tuning.pick import rule_named
 from vkdsurgeon.tuning.result import Attempt, TuneResult
 from vkdsurgeon.tuning.space import DEFAULT
@@ -34,14 +35,10 @@ CASE = "miniature without a retain set"
 SHOWN = ("forget.vqa.name", "forget.vqa", "forget.general", "retain.vqa", "retain.general")
 
 
-class Told:
+def told(event: Event) -> None:
     """Finished trials on stderr, nothing else."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
-
-    def attempted(self, attempt: Attempt, trials: int) -> None:
-        """A trial is finished."""
+    if event.kind == "trial":
+        attempt: Attempt = event.subject
         print(json.dumps({"changes": attempt.changes, **attempt.values}), file=sys.stderr, flush=True)
 
 
@@ -59,9 +56,7 @@ def find(place: Path, work: Path, arguments: argparse.Namespace) -> TuneResult:
         dtype=torch.float32,
     )
     rule = rule_named(arguments.pick, rates=False)
-    return tune(
-        TuneRequest(unlearn, work, DEFAULT, arguments.trials, arguments.minutes, resume=True, rule=rule), Told()
-    )
+    return tune(TuneRequest(unlearn, work, DEFAULT, arguments.trials, arguments.minutes, resume=True, rule=rule), told)
 
 
 def row(name: str, attempt: Attempt, result: TuneResult, seed: int) -> dict[str, Any]:

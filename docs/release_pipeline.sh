@@ -157,17 +157,17 @@ step "unlearn" "$results/unlearn.json" unlearn "$model" --forget "$records/forge
 
 step "prove what is identical" "$results/diff.json" diff "$model" "$out/patched" --only-visual --json
 
-step "evaluate" "$results/eval.json" eval "$out/patched" --reference "$model" ${gold[@]+"${gold[@]}"} \
+step "evaluate" "$results/eval.json" eval "$out/patched" --base "$model" ${gold[@]+"${gold[@]}"} \
   --forget "$records/forget_heldout.jsonl" --retain "$records/retain_heldout.jsonl" --text "$records/text.jsonl" \
   "${eval_gates[@]/#/--gate=}" -o "$results/eval.json"
 
-step "attack: restore" "$results/restore.json" attack restore "$out/patched" --reference "$model" \
+step "attack: restore" "$results/restore.json" attack restore "$out/patched" --base "$model" \
   ${gold[@]+"${gold[@]}"} --forget "$records/forget_heldout.jsonl" --retain "$records/retain_heldout.jsonl" \
   ${restore_gates[@]+"${restore_gates[@]/#/--gate=}"} -o "$results/restore.json"
 
 for protocol in "${protocols[@]}"; do
   step "attack: relearn $protocol" "$results/relearn-$protocol.json" attack relearn "$out/patched" \
-    --protocol "$protocol" ${gold[@]+"${gold[@]}"} --reference "$model" --forget "$records/forget.jsonl" \
+    --protocol "$protocol" ${gold[@]+"${gold[@]}"} --base "$model" --forget "$records/forget.jsonl" \
     --heldout "$records/forget_heldout.jsonl" --retain "$records/retain_heldout.jsonl" \
     ${relearn_gates[@]+"${relearn_gates[@]/#/--gate=}"} -o "$results/relearn-$protocol.json"
 done

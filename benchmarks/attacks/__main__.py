@@ -28,10 +28,10 @@ from benchmarks.attacks.battery import BATTERY, BRINGING_BACK, Field, strike
 from benchmarks.attacks.table import table
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
-from vkdsurgeon.comparison.methods import Contestant, parse_names, parse_seeds
+from vkdsurgeon.comparison.methods import ComparedMethod, parse_names, parse_seeds
 from vkdsurgeon.comparison.settings import recipe_of
 from vkdsurgeon.comparison.text_split import divide_text, write_text
-from vkdsurgeon.comparison.worker import Errand, perform
+from vkdsurgeon.comparison.worker import RunSpec, perform
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.read import read_records
@@ -39,14 +39,14 @@ from vkdsurgeon.data.read import read_records
 ROWS = provenance.RESULTS / "attacks.jsonl"
 
 
-def unlearned(each: Contestant, place: Any, seed: int, work: Path) -> Path:
+def unlearned(each: ComparedMethod, place: Any, seed: int, work: Path) -> Path:
     """The miniature's base unlearned by a method at its defaults; found where an earlier run left it."""
     out, told = work / f"{each.name}-{seed}", work / f"{each.name}-{seed}.json"
     if out.is_dir() and told.is_file():
         return out
     given, _ = divide_text(read_records(place.records / "text.jsonl", role="text"))
-    effort = perform(
-        Errand(
+    cost = perform(
+        RunSpec(
             model=str(place.base),
             forget=str(place.records / "forget.jsonl"),
             retain=str(place.records / "retain.jsonl"),
@@ -64,7 +64,7 @@ def unlearned(each: Contestant, place: Any, seed: int, work: Path) -> Path:
         ),
         lambda event: None,
     )
-    told.write_text(json.dumps(asdict(effort)) + "\n")
+    told.write_text(json.dumps(asdict(cost)) + "\n")
     return out
 
 

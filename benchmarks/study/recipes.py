@@ -52,7 +52,7 @@ class StudyRecipe(BaseModel):
 
     @property
     def method_name(self) -> str:
-        """The method as a contestant of `compare`, presets apart."""
+        """The method as a row of `compare`, presets apart."""
         return "-".join(filter(None, (self.method.value, self.settings.output_loss)))
 
     @property

@@ -13,9 +13,7 @@ import torch
 
 from benchmarks.study.cases import Place
 from benchmarks.study.recipes import StudyRecipe
-from vkdsurgeon.baselines.base import ModelPlan
 from vkdsurgeon.baselines.registry import BASELINES
-from vkdsurgeon.baselines.trainer import MethodStep
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.comparison.text_split import divide_text, write_text
@@ -23,10 +21,10 @@ from vkdsurgeon.data.miniature import unpack_generic
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.decoder_pass.run import operate_decoder, prepare_decoder
-from vkdsurgeon.decoder_pass.text_set import read_keep_set
+from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.pipeline.run_baseline import MethodRequest, run_method
+from vkdsurgeon.training.events import Step, unheard
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
-from vkdsurgeon.vision_pass.trainer import Step
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def _feature_mode(place: Place, recipe: StudyRecipe, seed: int, out: Path, scrat
     started = time.monotonic()
     prepared = prepare(Job(place.base, pictures_of(forget, role="forget"), *sets, settings, seed=seed))
     seen: list[Step] = []
-    outcome = operate(prepared, lambda _, event: seen.append(event) if isinstance(event, Step) else None)
+    outcome = operate(prepared, lambda event: seen.append(event.subject) if event.kind == "step" else None)
     changes, last = dict(outcome.changes), outcome.verdict
     facts: dict[str, Any] = {
         "visual_seconds": round(time.monotonic() - started, 1),
@@ -89,7 +87,7 @@ def _feature_mode(place: Place, recipe: StudyRecipe, seed: int, out: Path, scrat
         "schedules": len(outcome.verdicts),
         "forget_ratio": round(last.forget_ratio, 4),
         # Of the pictures of a step; beside the ratio on held-out ones it tells what did not carry over.
-        "trained_ratio": round(seen[-1].forget_loss / seen[0].forget_loss, 4),
+        "trained_ratio": round(seen[-1].values["forget_loss"] / seen[0].values["forget_loss"], 4),
         "retain_drift": round(last.retain_drift, 4),
         "stop_rule_met": last.met,
         "own": last.own,
@@ -106,8 +104,8 @@ def _feature_mode(place: Place, recipe: StudyRecipe, seed: int, out: Path, scrat
     }
     if settings.decoder is not None:
         started = time.monotonic()
-        text = read_keep_set(place.records / "text.jsonl", seed)
-        decoded = operate_decoder(prepare_decoder(prepared, forget, kept, text), lambda *_: None)
+        text = read_text_retain_set(place.records / "text.jsonl", seed)
+        decoded = operate_decoder(prepare_decoder(prepared, forget, kept, text), unheard)
         changes |= decoded.changes
         facts |= {
             "decoder_seconds": round(time.monotonic() - started, 1),
@@ -139,7 +137,7 @@ def _through_the_model(place: Place, recipe: StudyRecipe, seed: int, out: Path, 
         device=torch.device("cpu"),
         dtype=torch.float32,
     )
-    result = run_method(request, _Silent())
+    result = run_method(request, unheard)
     assert result.write is not None
     facts = {
         "steps": 0 if result.last is None else result.last.step,
@@ -149,19 +147,6 @@ def _through_the_model(place: Place, recipe: StudyRecipe, seed: int, out: Path, 
         **{name: round(value, 4) for name, value in result.measured.items()},
     }
     return Unlearned(out, facts)
-
-
-class _Silent:
-    """Hears how a run goes, and tells nobody."""
-
-    def method_planned(self, plan: ModelPlan) -> None:
-        """Not told."""
-
-    def stage(self, name: str) -> None:
-        """Not told."""
-
-    def method_step(self, step: MethodStep) -> None:
-        """Not told."""
 
 
 def _kept(place: Place, recipe: StudyRecipe, scratch: Path) -> Path:

@@ -16,8 +16,11 @@ import typer
 import vkdsurgeon
 from vkdsurgeon.checkpoint.offline import stay_offline
 from vkdsurgeon.errors import GateFailed, SurgeryError, UserError
+from vkdsurgeon.results.envelope import enveloped
 from vkdsurgeon_cli import streams
+from vkdsurgeon_cli.command import SETTINGS, Interrupted
 from vkdsurgeon_cli.commands import COMMANDS
+from vkdsurgeon_cli.removed import advice_on
 
 # Newer typers carry a click of their own, so the class is found through typer, whichever click it uses.
 _UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -35,6 +38,7 @@ _FAULTS_OF_A_PATH = frozenset(
     }
 )
 
+_ERROR = "vkdsurgeon/error/1"
 DONE, UNEXPECTED, USER_INPUT, GATE, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
@@ -42,10 +46,11 @@ app = typer.Typer(
     help="Make a multimodal LLM forget what someone or something looks like. Only the vision tower and the projector "
     "are read, trained and written (with --decoder-pass or another --method selected weights of the language model "
     "too); everything else in the checkpoint stays as it is, byte for byte.",
-    epilog="Exit status: 0 done, 1 unexpected failure, 2 wrong input, 3 a gate or the stop rule was not met (the "
-    "result is written), 130 interrupted.",
+    context_settings=SETTINGS,
+    epilog="Examples: `vkdsurgeon demo`; `vkdsurgeon unlearn model/ --forget f.jsonl -o patched/`; `vkdsurgeon "
+    "unlearn -h` for more. Exit status: 0 done, 1 unexpected failure, 2 wrong input, 3 a gate or the stop rule was not "
+    "met (the result is written), 130 interrupted.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -100,7 +105,7 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     as_json = "--json" in arguments
     try:
-        status = app(args=arguments, standalone_mode=False)
+        status = app(args=arguments, prog_name="vkdsurgeon", standalone_mode=False)
         if status == INTERRUPTED:
             # Some typers turn Ctrl-C into a status by themselves.
             raise KeyboardInterrupt
@@ -114,13 +119,17 @@ def run(arguments: list[str]) -> int:
         for sentence in failed.failures:
             _tell("gate failed", sentence, arguments)
         return GATE
-    except (typer.Abort, KeyboardInterrupt):
-        _report("interrupted", "nothing half-written stays", arguments, {"status": INTERRUPTED})
+    except (Interrupted, typer.Abort, KeyboardInterrupt) as stop:
+        kept = f"; {stop}" if str(stop) else ""
+        _report("interrupted", f"No output was written{kept}.", arguments, {"status": INTERRUPTED})
         return INTERRUPTED
     except _UsageProblem as error:
         error.show(file=sys.stderr)
+        advice = advice_on(error)
+        if advice is not None:
+            _tell("hint", advice, arguments)
         if as_json:
-            _as_document("error", {"status": USER_INPUT, "what": error.format_message()})
+            _as_document("error", {"status": USER_INPUT, "what": error.format_message(), "remedy": advice})
         return USER_INPUT
     except SurgeryError as error:
         _report("failed", str(error), arguments, {"status": UNEXPECTED, "what": str(error)})
@@ -145,7 +154,9 @@ def _report(kind: str, text: str, arguments: list[str], facts: dict[str, object]
 
 def _tell(kind: str, text: str, arguments: list[str]) -> None:
     if streams.wants_lines(arguments):
-        print(json.dumps({"event": kind, "text": text}), file=sys.stderr)
+        print(streams.event_line({"event": kind, "text": text}), end="", file=sys.stderr)
+    elif kind == "interrupted":
+        print(streams.printable(f"Interrupted. {text}"), file=sys.stderr)
     else:
         print(streams.printable(f"{kind}: {text}"), file=sys.stderr)
 
@@ -153,4 +164,4 @@ def _tell(kind: str, text: str, arguments: list[str]) -> None:
 def _as_document(kind: str, facts: dict[str, object]) -> None:
     with contextlib.suppress(OSError):
         # A reader that went away changes nothing about the status.
-        print(json.dumps({"error": {"kind": kind, **facts}}, indent=2), flush=True)
+        print(json.dumps(enveloped({"schema": _ERROR, "error": {"kind": kind, **facts}}), indent=2), flush=True)

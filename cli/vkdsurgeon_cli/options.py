@@ -1,29 +1,185 @@
-"""Options that several commands share, spelled once."""
+"""Options that several commands share, spelled once, alone and in groups."""
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from vkdsurgeon_cli.output import ProgressMode
+from vkdsurgeon.config.preset import preset_names
+from vkdsurgeon_cli.streams import ProgressMode
+
+if TYPE_CHECKING:
+    from vkdsurgeon.config import Recipe
+    from vkdsurgeon_cli.output import Output
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face checkpoint directory.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+WideOption = Annotated[bool, typer.Option("--wide", help="Show all columns of tables.")]
 ProgressOption = Annotated[
-    ProgressMode, typer.Option("--progress", help="Progress on stderr: auto (terminal only), jsonl, none.")
+    ProgressMode,
+    typer.Option("--progress", metavar="HOW", help="On stderr: auto, jsonl or none. [default: auto]",
+                 show_default=False),
+]  # fmt: skip
+DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ...")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Seed of everything random.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")]
 TowerOption = Annotated[
-    str | None, typer.Option("--tower", help="Module path of the vision tower, where the split rule gets it wrong.")
+    str | None, typer.Option("--tower", metavar="MODULE", help="The vision tower, where it is found wrongly.")
 ]
 ProjectorOption = Annotated[
     list[str] | None,
-    typer.Option("--projector", help="Module path(s) of the projector, where the split rule gets it wrong."),
+    typer.Option("--projector", metavar="MODULE", help="The projector, likewise; repeatable."),
 ]
 GateOption = Annotated[
     list[str] | None,
-    typer.Option("--gate", help='A bound such as "forget.vqa.accuracy<=0.10"; missing it ends with status 3.'),
+    typer.Option(
+        "--gate",
+        metavar="BOUND",
+        help='A bound such as "forget.vqa.accuracy<=0.10"; repeatable. Missing it ends with status 3.',
+    ),
 ]
+BaseOption = Annotated[
+    Path | None, typer.Option("--base", "--reference", metavar="DIR", help="The model before unlearning.")
+]
+GoldOption = Annotated[
+    Path | None, typer.Option("--gold", metavar="DIR", help="A model that never saw the forget set.")
+]
+DtypeOption = Annotated[
+    str,
+    typer.Option("--dtype", metavar="TYPE", help="float32, bfloat16, or auto: the model's own on a GPU, else float32."),
+]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to this JSON file too.")
+]
+RecipeOption = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A recipe as YAML.")]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help=f"A recipe that ships with the tool: {', '.join(preset_names())}.",
+        autocompletion=lambda: list(preset_names()),
+    ),
+]
+
+
+def _known_keys(incomplete: str) -> list[str]:
+    from vkdsurgeon.config.keys import recipe_keys
+
+    return [f"{each.key}=" for each in recipe_keys() if each.key.startswith(incomplete)]
+
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of `vkdsurgeon recipe keys`; repeatable.",
+        autocompletion=_known_keys,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Printing:
+    """How a result is printed."""
+
+    as_json: JsonOption = False
+    progress: ProgressOption = ProgressMode.auto
+    panel: ClassVar[str] = "Output"
+
+    @functools.cached_property
+    def sink(self) -> Output:
+        """Where progress, warnings and the result go."""
+        from vkdsurgeon_cli.output import Output
+
+        return Output(self.as_json, self.progress, wide=getattr(self, "wide", False))
+
+    def begin(self, stage: str = "loading libraries") -> Output:
+        """The output, after something was shown on it."""
+        self.sink.begin(stage)
+        return self.sink
+
+    def close(self) -> None:
+        """Take progress off the terminal."""
+        if "sink" in self.__dict__:
+            self.sink.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePrinting(Printing):
+    """How a result is printed that is wider than a terminal."""
+
+    wide: WideOption = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the parts of the model lie, and where they run."""
+
+    device: DeviceOption = "auto"
+    tower: TowerOption = None
+    projector: ProjectorOption = None
+    panel: ClassVar[str] = "Device"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Where tower and projector lie."""
+
+    tower: TowerOption = None
+    projector: ProjectorOption = None
+    panel: ClassVar[str] = "Model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSource:
+    """Where a recipe comes from."""
+
+    preset: PresetOption = None
+    recipe: RecipeOption = None
+    settings: SetOption = None
+    panel: ClassVar[str] = "Preset and recipe"
+
+    def given(self, *, decoder_pass: bool) -> dict[str, Any]:
+        """What `--set` sets.
+
+        Args:
+            decoder_pass: Whether a decoder pass was asked for by name.
+
+        Raises:
+            UserError: A word is no setting, or it sets up a decoder pass that neither an option nor preset and file ask
+                for.
+        """
+        from vkdsurgeon.config.keys import parse_settings
+        from vkdsurgeon.errors import UserError
+
+        found = parse_settings(self.settings or [])
+        if "decoder" in found and not decoder_pass and self.load({}).decoder is None:
+            raise UserError(
+                "a setting of the decoder pass without --decoder-pass",
+                where=f"--set decoder.{next(iter(found['decoder']))}",
+                expected="--decoder-pass or --preset decoder beside it: the language model is never edited unasked",
+            )
+        return found
+
+    def load(self, settings: dict[str, Any] | None = None, *, preset: bool = True) -> Recipe:
+        """The recipe: single settings over the file, the file over the preset.
+
+        Args:
+            settings: In place of those of `--set`.
+            preset: Whether the preset is laid under them.
+
+        Raises:
+            UserError: An unknown preset or key, a file that cannot be read, a value out of range.
+        """
+        from vkdsurgeon.config import load_recipe
+        from vkdsurgeon.config.keys import parse_settings
+
+        chosen = parse_settings(self.settings or []) if settings is None else settings
+        return load_recipe(self.recipe, chosen, self.preset if preset else None)

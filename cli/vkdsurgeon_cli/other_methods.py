@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-from rich.markup import escape
-from rich.table import Table
 
 from vkdsurgeon.baselines.registry import Method, Scope
 from vkdsurgeon.errors import UserError
 from vkdsurgeon_cli.output import Output
+from vkdsurgeon_cli.tables import pairs
 
 if TYPE_CHECKING:
     from vkdsurgeon.baselines.base import ModelPlan
-    from vkdsurgeon.baselines.trainer import MethodStep
     from vkdsurgeon.config import Recipe
     from vkdsurgeon.pipeline.run_baseline import MethodRequest, MethodResult
+    from vkdsurgeon.training.events import Event, Step
 
 
 def is_other_method(method: Method, scope: Scope | None, recipe: Recipe) -> bool:
@@ -37,12 +35,12 @@ def is_other_method(method: Method, scope: Scope | None, recipe: Recipe) -> bool
     if recipe.output_loss is not None:
         return True
     if scope is not None or recipe.baseline is not None:
-        option = "--scope" if scope is not None else "--baseline (recipe section `baseline`)"
+        option = "--scope" if scope is not None else "--set baseline... (recipe section `baseline`)"
         raise UserError(
             "a setting of other methods without one of them",
             where=option,
             expected="--method other than vkd, or --output-loss",
-            remedy="VKD trains tower and projector; see --depth for how much of them",
+            remedy="VKD trains tower and projector; see the key `depth` for how much of them",
         )
     return False
 
@@ -73,30 +71,8 @@ def refuse_foreign_options(method: Method, recipe: Recipe, teachers: Mapping[str
             where=f"recipe key {unread[0]!r}",
             value=f"--method {method.value}",
             expected="keys of the section `baseline` alone",
-            remedy=f"give it as --baseline {unread[0]}=VALUE" if near else "leave it out",
+            remedy=f"give it as --set baseline.{unread[0]}=VALUE" if near else "leave it out",
         )
-
-
-def parse_settings(pairs: Sequence[str], option: str) -> dict[str, object]:
-    """KEY=VALUE words as settings; values are YAML.
-
-    Raises:
-        UserError: A word is no such pair, or its value is not YAML.
-    """
-    import yaml
-
-    from vkdsurgeon.config.yaml import read_value
-
-    settings: dict[str, object] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key:
-            raise UserError("not a setting", where=option, value=pair, expected="KEY=VALUE")
-        try:
-            settings[key.strip()] = read_value(value)
-        except yaml.YAMLError as error:
-            raise UserError("not a value", where=option, value=pair, expected="a number or text, as YAML") from error
-    return settings
 
 
 def run_other_method(request: MethodRequest, output: Output) -> None:
@@ -104,7 +80,7 @@ def run_other_method(request: MethodRequest, output: Output) -> None:
     from vkdsurgeon.pipeline.run_baseline import run_method
 
     result = run_method(request, MethodListener(output))
-    output.document(result.as_dict(), lambda: _table(result), kept=result.out)
+    output.document(result.as_dict(), lambda: pairs(_rows(result), output.columns), kept=result.out)
 
 
 class MethodListener:
@@ -112,6 +88,15 @@ class MethodListener:
 
     def __init__(self, output: Output) -> None:
         self._output = output
+
+    def __call__(self, event: Event) -> None:
+        """Hear of an event."""
+        if event.kind == "stage":
+            self.stage(event.text)
+        elif event.kind == "plan":
+            self.method_planned(event.subject)
+        else:
+            self.method_step(event.subject)
 
     def method_planned(self, plan: ModelPlan) -> None:
         """The plan, before anything is trained."""
@@ -125,26 +110,25 @@ class MethodListener:
 
     def stage(self, name: str) -> None:
         """A stage starts."""
-        self._output.progress({"event": "stage", "stage": name, "text": name})
+        self._output.progress({"event": "stage", "stage": name})
 
-    def method_step(self, step: MethodStep) -> None:
+    def method_step(self, step: Step) -> None:
         """A training step."""
-        terms = "  ".join(f"{name} {value:.4f}" for name, value in step.terms.items())
+        terms = "  ".join(f"{name} {value:.4f}" for name, value in step.values.items())
         self._output.progress(
             {
                 "event": "step",
                 "step": step.step,
                 "steps": step.steps,
                 "loss": round(step.loss, 6),
-                **{name: round(value, 6) for name, value in step.terms.items()},
+                **{name: round(value, 6) for name, value in step.values.items()},
                 "seconds_left": round(step.seconds_left, 1),
-                "text": f"step {step.step}/{step.steps}  loss {step.loss:.4f}  {terms}  {step.seconds_left:.0f} s left",
-                "last": step.step == step.steps,
+                "text": f"loss {step.loss:.4f}  {terms}",
             }
         )
 
 
-def _table(result: MethodResult) -> Table:
+def _rows(result: MethodResult) -> list[tuple[str, Any]]:
     plan = result.plan
     rows: list[tuple[str, Any]] = [
         ("method", result.provenance.get("method", result.method)),
@@ -158,7 +142,7 @@ def _table(result: MethodResult) -> Table:
         rows.append(("written", "nothing (dry run)"))
     else:
         if result.last is not None:
-            terms = ", ".join(f"{name} {value:.4f}" for name, value in result.last.terms.items())
+            terms = ", ".join(f"{name} {value:.4f}" for name, value in result.last.values.items())
             rows.append(("last step", f"loss {result.last.loss:.4f} ({terms})"))
         rows += [(name.replace("_", " "), f"{value:.4f}") for name, value in result.measured.items()]
         rows += [
@@ -168,7 +152,4 @@ def _table(result: MethodResult) -> Table:
             ("seconds", f"{sum(result.seconds.values()):.1f}"),
             ("written", result.out),
         ]
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in rows:
-        table.add_row(key, escape(str(value)))
-    return table
+    return rows

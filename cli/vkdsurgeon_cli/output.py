@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.segment import Segment
-from rich.table import Table
 
-from vkdsurgeon_cli.streams import printable
+from vkdsurgeon.results.envelope import enveloped
+from vkdsurgeon_cli.progress import display_of
+from vkdsurgeon_cli.streams import ProgressMode, event_line, printable
 
-_LOG_WIDTH = 140
-
-
-class ProgressMode(str, Enum):
-    """How progress is told on stderr; `auto` shows a line on a terminal and nothing elsewhere."""
-
-    auto = "auto"
-    jsonl = "jsonl"
-    none = "none"
+# What a log and a narrow terminal have.
+COLUMNS = 80
+_WIDE = 1000
 
 
 class _Harmless(RenderHook):
@@ -53,24 +46,25 @@ class Output:
     Args:
         as_json: stdout carries exactly one JSON document.
         progress: How progress is told.
+        wide: Tables show all their columns, however long the lines get.
     """
 
-    def __init__(self, as_json: bool = False, progress: ProgressMode = ProgressMode.auto) -> None:
+    def __init__(
+        self, as_json: bool = False, progress: ProgressMode = ProgressMode.auto, *, wide: bool = False
+    ) -> None:
         self.as_json = as_json
         self.mode = progress
         self._stdout = Console(soft_wrap=True, highlight=False)
         self._stdout.push_render_hook(_Harmless())
-        if not self._stdout.is_terminal:
-            # A log has no edge to wrap at; eighty columns would cut names and numbers.
-            self._stdout.width = _LOG_WIDTH
+        self.columns = _WIDE if wide else self._stdout.width if self._stdout.is_terminal else COLUMNS
+        self._stdout.width = self.columns
         self._stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-        self._line_open = False
-        self._last_shown = 0.0
+        self._display = display_of(progress, self._stderr)
 
     def document(
-        self, data: Mapping[str, Any], table: Callable[[], Table | str] | None = None, *, kept: object = None
+        self, data: Mapping[str, Any], table: Callable[[], RenderableType] | None = None, *, kept: object = None
     ) -> None:
-        """Print the result: `data` with `--json`, else what `table` renders (or nothing).
+        """Print the result: `data` in its envelope with `--json`, else what `table` renders (or nothing).
 
         Args:
             data: The document.
@@ -84,14 +78,16 @@ class Output:
                 raise
             self.warn(f"the result could not be printed: {error.strerror or error}; it is in {kept}")
 
-    def _print(self, data: Mapping[str, Any], table: Callable[[], Table | str] | None) -> None:
-        self._close_line()
+    def _print(self, data: Mapping[str, Any], table: Callable[[], RenderableType] | None) -> None:
+        self.close()
         if self.as_json:
             # Whole before the first byte, and in ASCII, so that no terminal's encoding can cut it short.
-            text = json.dumps(data, indent=2, default=str)
+            text = json.dumps(enveloped(data), indent=2, default=str)
             print(text, flush=True)
         elif table is not None:
-            self._stdout.print(table())
+            shown = table()
+            # Text of its own lines, such as YAML, stays as it is; sentences wrap, and what cannot wrap is not cut.
+            self._stdout.print(shown, soft_wrap=isinstance(shown, str), crop=False)
             self._stdout.file.flush()
 
     def rescue(self, data: Mapping[str, Any]) -> None:
@@ -99,9 +95,12 @@ class Output:
         self.as_json = True
         self.document(data)
 
+    def begin(self, stage: str) -> None:
+        """Show at once that work has begun: libraries alone take seconds to load."""
+        self.progress({"event": "stage", "stage": stage})
+
     def note(self, text: str) -> None:
         """Tell people something on stderr."""
-        self._close_line()
         if self.mode is ProgressMode.jsonl:
             self._write_line({"event": "note", "text": text})
         else:
@@ -109,7 +108,6 @@ class Output:
 
     def warn(self, text: str) -> None:
         """A warning on stderr; never changes the exit status."""
-        self._close_line()
         if self.mode is ProgressMode.jsonl:
             self._write_line({"event": "warning", "text": text})
         else:
@@ -117,25 +115,12 @@ class Output:
 
     def progress(self, event: Mapping[str, Any]) -> None:
         """One progress event: a flat mapping with `event`, and numbers; `text` is what people see."""
-        if self.mode is ProgressMode.jsonl:
-            self._write_line({key: value for key, value in event.items() if key not in ("text", "last")})
-            return
-        if self.mode is ProgressMode.none or not self._stderr.is_terminal:
-            return
-        now = time.monotonic()
-        if now - self._last_shown < 0.1 and not event.get("last"):
-            return
-        self._last_shown = now
-        text = printable(str(event.get("text", event.get("event", ""))))
-        self._stderr.file.write("\r\x1b[2K" + text[: max(self._stderr.width - 1, 20)])
-        self._stderr.file.flush()
-        self._line_open = True
+        self._display.show(event)
+
+    def close(self) -> None:
+        """Take progress off the terminal."""
+        self._display.close()
 
     def _write_line(self, event: Mapping[str, Any]) -> None:
-        sys.stderr.write(json.dumps(event, default=str) + "\n")
+        sys.stderr.write(event_line(event))
         sys.stderr.flush()
-
-    def _close_line(self) -> None:
-        if self._line_open:
-            self._stderr.file.write("\n")
-            self._line_open = False

@@ -6,13 +6,24 @@ and under `--progress jsonl` every line of stderr is a JSON object, whoever wrot
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
+from enum import Enum
 from typing import Any, TextIO
+
+
+class ProgressMode(str, Enum):
+    """How progress is told on stderr: a bar on a terminal and lines in a log, JSON lines, or not at all."""
+
+    auto = "auto"
+    jsonl = "jsonl"
+    none = "none"
 
 
 class Steady:
@@ -74,7 +85,7 @@ class Lines(Steady):
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
             if line.strip():
-                super().write(line + "\n" if _is_event(line) else json.dumps({"event": "log", "text": line}) + "\n")
+                super().write(line + "\n" if _is_event(line) else event_line({"event": "log", "text": line}))
         return len(text)
 
     def finish(self) -> None:
@@ -110,9 +121,20 @@ def finish() -> None:
             stream.flush()
 
 
+def event_line(event: Mapping[str, Any]) -> str:
+    """An event as a line of JSON, with the time after its name.
+
+    Args:
+        event: Has `event`, its name.
+    """
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    rest = {key: value for key, value in event.items() if key != "event"}
+    return json.dumps({"event": event["event"], "time": now, **rest}, default=str) + "\n"
+
+
 def wants_lines(arguments: Sequence[str]) -> bool:
     """Whether `--progress jsonl` is among the words of a command line."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = itertools.pairwise([*arguments, ""])
     return any(word == "--progress=jsonl" or (word == "--progress" and after == "jsonl") for word, after in pairs)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -21,47 +22,52 @@ class SuiteName(str, Enum):
     clear = "clear"
 
 
-SuiteOption = Annotated[
-    SuiteName,
-    typer.Option("--suite", help="Where the sets come from: your own files, or MLLMU-Bench or CLEAR as published."),
-]
-SuiteRootOption = Annotated[
-    Path | None,
-    typer.Option("--suite-root", help="The benchmark's directory, with one folder of parquet files per configuration."),
-]
-SplitOption = Annotated[
-    str | None, typer.Option("--split", help="What is forgotten: forget_5 (mllmu) or forget05 (clear), and so on.")
-]
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Sets of a published benchmark."""
 
+    suite: Annotated[
+        SuiteName,
+        typer.Option(
+            "--suite", metavar="NAME", show_default=False, help="mllmu or clear: take the sets of that benchmark."
+        ),
+    ] = SuiteName.jsonl
+    suite_root: Annotated[
+        Path | None, typer.Option("--suite-root", metavar="DIR", help="The benchmark: a folder of parquet files.")
+    ] = None
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="NAME", help="Of the benchmark: forget_5 or forget05, say.")
+    ] = None
+    panel: ClassVar[str] = "Data"
 
-def split_of(suite: SuiteName, root: Path | None, split: str | None, own: Mapping[str, object]) -> SuiteSplit | None:
-    """The split that was asked for, or None for files of the user's.
+    def chosen(self, own: Mapping[str, object]) -> SuiteSplit | None:
+        """The split that was asked for, or None for files of the user's.
 
-    Args:
-        suite: `--suite`.
-        root: `--suite-root`.
-        split: `--split`.
-        own: Options that name files which the benchmark replaces, with their values.
+        Args:
+            own: Options that name files which the benchmark replaces, with their values.
 
-    Raises:
-        UserError: The options do not go together.
-    """
-    from vkdsurgeon.data.suites.split import SuiteSplit
-    from vkdsurgeon.errors import UserError
+        Raises:
+            UserError: The options do not go together.
+        """
+        from vkdsurgeon.data.suites.split import SuiteSplit
+        from vkdsurgeon.errors import UserError
 
-    if suite is SuiteName.jsonl:
-        for flag, given in (("--suite-root", root is not None), ("--split", split is not None)):
-            if given:
-                raise UserError("an option of a benchmark without one", where=flag, remedy="add --suite mllmu or clear")
-        return None
-    for flag, value in own.items():
-        if value is not None:
+        if self.suite is SuiteName.jsonl:
+            for flag, value in (("--suite-root", self.suite_root), ("--split", self.split)):
+                if value is not None:
+                    raise UserError(
+                        "an option of a benchmark without one", where=flag, remedy="add --suite mllmu or clear"
+                    )
+            return None
+        name: Literal["mllmu", "clear"] = "mllmu" if self.suite is SuiteName.mllmu else "clear"
+        for flag, given in own.items():
+            if given is not None:
+                raise UserError(
+                    f"--suite {name} brings this set itself", where=flag, remedy=f"leave out {flag}, or --suite"
+                )
+        if self.suite_root is None or self.split is None:
             raise UserError(
-                f"--suite {suite.value} brings this set itself", where=flag, remedy=f"leave out {flag}, or --suite"
+                f"--suite {name} needs {'--suite-root' if self.suite_root is None else '--split'}",
+                expected="--suite-root DIR --split " + ("forget_5" if name == "mllmu" else "forget05"),
             )
-    if root is None or split is None:
-        raise UserError(
-            f"--suite {suite.value} needs {'--suite-root' if root is None else '--split'}",
-            expected="--suite-root DIR --split " + ("forget_5" if suite is SuiteName.mllmu else "forget05"),
-        )
-    return SuiteSplit(suite.value, root, split)
+        return SuiteSplit(name, self.suite_root, self.split)

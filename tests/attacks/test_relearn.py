@@ -182,7 +182,7 @@ def test_an_attack_that_learns_nothing_is_no_evidence(facts: World) -> None:
 
     def attacked(lr: float) -> RelearnResult:
         plan = RelearnPlan(protocol="people", steps=8, lr=lr, curve_steps=8, max_new_tokens=3)
-        return relearn(Relearning(facts.gold, forget, plan=plan, device="cpu"))
+        return relearn(Relearning(model=facts.gold, forget=forget, plan=plan, device="cpu"))
 
     assert any("hardly learned" in text for text in attacked(1e-7).warnings)
     assert not any("hardly learned" in text for text in attacked(1e-3).warnings)

@@ -1,4 +1,4 @@
-"""A tiny model that knows people, and exercises about them."""
+"""A tiny model that knows people, and examples about them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.tiny_llava import World, world
-from vkdsurgeon.baselines.examples import Material, material
-from vkdsurgeon.baselines.language_loss import Scene
+from vkdsurgeon.baselines.examples import TrainingSets, training_sets
+from vkdsurgeon.baselines.language_loss import LanguageLoss
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.model.batches import log_probabilities
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
@@ -18,21 +18,21 @@ from vkdsurgeon.model.multimodal import LoadedModel, load_model
 
 @dataclass
 class Stage:
-    """A loaded model with its scene and exercises."""
+    """A loaded model with its language loss and examples."""
 
     loaded: LoadedModel
-    scene: Scene
-    material: Material
+    language: LanguageLoss
+    training_sets: TrainingSets
 
-    def answer(self, exercise, answer: str | None = None) -> Tensor:
+    def answer(self, example, answer: str | None = None) -> Tensor:
         """Log-probability of each token of an answer, read one by one: [n] float32."""
         with torch.no_grad():
-            return log_probabilities(self.loaded, [self.scene.request(exercise, answer)])[0, :, 0]
+            return log_probabilities(self.loaded, [self.language.request(example, answer)])[0, :, 0]
 
-    def everything(self, exercise) -> Tensor:
+    def everything(self, example) -> Tensor:
         """Log-probabilities of the whole vocabulary at the answer's positions, [n, V]."""
         with torch.no_grad():
-            _, _, logits = next(iter(self.scene.logits([exercise])))
+            _, _, logits = next(iter(self.language.logits([example])))
         return logits[0].log_softmax(dim=1)
 
     def nudge(self, size: float = 0.02) -> None:
@@ -52,4 +52,4 @@ def facts() -> World:
 def stage(facts: World) -> Stage:
     loaded = load_model(facts.base, device="cpu", dtype="float32")
     sets = [read_records(path, role="set") for path in (facts.forget, facts.retain, facts.text)]
-    return Stage(loaded, Scene(loaded, 4, 1 << 24, 0), material(*sets))
+    return Stage(loaded, LanguageLoss(loaded, 4, 1 << 24, 0), training_sets(*sets))

@@ -18,38 +18,38 @@ from vkdsurgeon.baselines.uniform import to_uniform
 
 
 def test_cross_entropy_and_ascent(stage: Stage) -> None:
-    chosen = stage.material.forget[:5]
+    chosen = stage.training_sets.forget[:5]
     tokens = [float(value) for each in chosen for value in stage.answer(each)]
     assert len(tokens) > len(chosen), "some answer has several tokens, so the mean over tokens differs from others"
     expected = -sum(tokens) / len(tokens)
-    assert cross_entropy(stage.scene)(chosen) == pytest.approx(expected, rel=1e-4)
-    assert ascent(stage.scene)(chosen) == pytest.approx(-expected, rel=1e-4)
+    assert cross_entropy(stage.language)(chosen) == pytest.approx(expected, rel=1e-4)
+    assert ascent(stage.language)(chosen) == pytest.approx(-expected, rel=1e-4)
 
 
 def test_ascent_has_the_gradient_of_descent_turned_round_and_batches_add_up(stage: Stage) -> None:
-    chosen = stage.material.forget[:5]
+    chosen = stage.training_sets.forget[:5]
     weight = stage.loaded.model.get_submodule("model.language_model.layers.0.mlp.down_proj").weight
     gradients = []
-    for term, factor in ((cross_entropy(stage.scene), 2.0), (ascent(stage.scene), 2.0)):
+    for term, factor in ((cross_entropy(stage.language), 2.0), (ascent(stage.language), 2.0)):
         term(chosen, factor)
         gradients.append(weight.grad.clone())
         stage.loaded.model.zero_grad()
     assert gradients[0].abs().max() > 0
     torch.testing.assert_close(gradients[0], -gradients[1])
-    stage.scene.micro_batch = 1
-    cross_entropy(stage.scene)(chosen, 2.0)
+    stage.language.micro_batch = 1
+    cross_entropy(stage.language)(chosen, 2.0)
     torch.testing.assert_close(weight.grad, gradients[0], rtol=1e-3, atol=1e-6)
 
 
 def test_measuring_leaves_no_gradient(stage: Stage) -> None:
-    cross_entropy(stage.scene)(stage.material.forget[:3])
+    cross_entropy(stage.language)(stage.training_sets.forget[:3])
     assert all(parameter.grad is None for parameter in stage.loaded.model.parameters())
 
 
 def test_npo_counts_whole_answers_against_the_original(stage: Stage) -> None:
-    chosen, beta = stage.material.forget[:4], 0.4
+    chosen, beta = stage.training_sets.forget[:4], 0.4
     before = [float(stage.answer(each).sum()) for each in chosen]
-    term = preference(stage.scene, chosen, beta)
+    term = preference(stage.language, chosen, beta)
     assert term(chosen) == pytest.approx(2 / beta * math.log(2), rel=1e-5)
     stage.nudge()
     ratios = [float(stage.answer(each).sum()) - old for each, old in zip(chosen, before, strict=True)]
@@ -59,10 +59,10 @@ def test_npo_counts_whole_answers_against_the_original(stage: Stage) -> None:
 
 
 def test_npo_with_little_beta_pulls_as_ascent_does(stage: Stage) -> None:
-    chosen = [each for each in stage.material.forget if len(stage.scene.request(each).wanted) == 1][:4]
+    chosen = [each for each in stage.training_sets.forget if len(stage.language.request(each).wanted) == 1][:4]
     weight = stage.loaded.model.get_submodule("model.language_model.layers.1.mlp.down_proj").weight
     gradients = []
-    for term in (preference(stage.scene, chosen, 1e-4), ascent(stage.scene)):
+    for term in (preference(stage.language, chosen, 1e-4), ascent(stage.language)):
         term(chosen, 1.0)
         gradients.append(weight.grad.clone())
         stage.loaded.model.zero_grad()
@@ -70,9 +70,9 @@ def test_npo_with_little_beta_pulls_as_ascent_does(stage: Stage) -> None:
 
 
 def test_kl_is_that_of_the_vocabulary(stage: Stage) -> None:
-    chosen = stage.material.retain[:4]
+    chosen = stage.training_sets.retain[:4]
     before = [stage.everything(each) for each in chosen]
-    term = to_original(stage.scene, chosen)
+    term = to_original(stage.language, chosen)
     assert term(chosen) == pytest.approx(0, abs=1e-3)
     stage.nudge(0.15)
     sums = [float((old.exp() * (old - stage.everything(each))).sum()) for each, old in zip(chosen, before, strict=True)]
@@ -82,24 +82,24 @@ def test_kl_is_that_of_the_vocabulary(stage: Stage) -> None:
 
 
 def test_refusals_stand_in_for_answers(stage: Stage) -> None:
-    chosen, said = stage.material.forget[:3], "red tower"
+    chosen, said = stage.training_sets.forget[:3], "red tower"
     tokens = [float(value) for each in chosen for value in stage.answer(each, said)]
-    assert refusal(stage.scene, [said])(chosen) == pytest.approx(-sum(tokens) / len(tokens), rel=1e-4)
+    assert refusal(stage.language, [said])(chosen) == pytest.approx(-sum(tokens) / len(tokens), rel=1e-4)
 
 
 def test_uniform_is_a_divergence(stage: Stage) -> None:
-    chosen = stage.material.forget[:3]
+    chosen = stage.training_sets.forget[:3]
     rows = [row for each in chosen for row in stage.everything(each)]
     expected = sum(float((1 / len(row) * (math.log(1 / len(row)) - row)).sum()) for row in rows) / len(rows)
-    assert to_uniform(stage.scene)(chosen) == pytest.approx(expected, rel=1e-4)
+    assert to_uniform(stage.language)(chosen) == pytest.approx(expected, rel=1e-4)
     with torch.no_grad():
         stage.loaded.model.lm_head.weight.zero_()
-    assert to_uniform(stage.scene)(chosen) == pytest.approx(0, abs=1e-5)
+    assert to_uniform(stage.language)(chosen) == pytest.approx(0, abs=1e-5)
 
 
 def test_rmu_steers_one_layer(stage: Stage) -> None:
-    layer, chosen = "model.language_model.layers.0", stage.material.forget[:3]
-    tap, seen = Tap(stage.scene, layer), []
+    layer, chosen = "model.language_model.layers.0", stage.training_sets.forget[:3]
+    tap, seen = Tap(stage.language, layer), []
     handle = stage.loaded.model.get_submodule(layer).register_forward_hook(
         lambda _, __, output: seen.append(output[0] if isinstance(output, tuple) else output)
     )

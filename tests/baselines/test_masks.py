@@ -48,8 +48,8 @@ def test_the_fisher_mask_is_a_ratio_and_zero_over_zero_is_frozen() -> None:
 
 def test_fisher_information_squares_example_by_example(stage: Stage) -> None:
     name = "model.language_model.layers.0.mlp.down_proj.weight"
-    parameters, chosen = {name: stage.loaded.model.get_parameter(name)}, stage.material.forget[:3]
-    loss = cross_entropy(stage.scene)
+    parameters, chosen = {name: stage.loaded.model.get_parameter(name)}, stage.training_sets.forget[:3]
+    loss = cross_entropy(stage.language)
     squares = []
     for each in chosen:
         loss([each], 1.0)
@@ -76,9 +76,9 @@ def test_batches_of_tokens_add_up(stage: Stage) -> None:
     path = "model.language_model.layers.0.mlp.down_proj"
     found = []
     for size in (1, 4):
-        stage.scene.micro_batch = size
+        stage.language.micro_batch = size
         with counted(stage.loaded.model, [path]) as moments:
-            cross_entropy(stage.scene)(stage.material.forget[:4])
+            cross_entropy(stage.language)(stage.training_sets.forget[:4])
         found.append(moments[path])
     assert found[0].tokens == found[1].tokens > 4
     torch.testing.assert_close(found[0].second, found[1].second, rtol=1e-4, atol=1e-6)

@@ -18,8 +18,8 @@ from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
 
-QUICK = ["--baseline", "steps=3", "--baseline", "forget_batch=4", "--baseline", "retain_batch=4", "--baseline",
-         "scored=6", "--baseline", "manu_fraction=0.05"]  # fmt: skip
+QUICK = ["--set", "baseline.steps=3", "--set", "baseline.forget_batch=4", "--set", "baseline.retain_batch=4",
+         "--set", "baseline.scored=6", "--set", "baseline.manu_fraction=0.05"]  # fmt: skip
 
 
 def unlearn(facts: World, method: str, *words: object, retain: bool = True) -> int:
@@ -76,7 +76,7 @@ def test_the_scope_is_kept(facts: World, tmp_path: Path, capsys: pytest.CaptureF
 def test_a_mask_of_a_tenth_lets_a_tenth_move_whatever_decay_and_momentum_do(
     facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--baseline", "density=0.1", "--baseline", "weight_decay=0.5", "--scope", "all")
+    words = ("--set", "baseline.density=0.1", "--set", "baseline.weight_decay=0.5", "--scope", "all")
     one = done(facts, tmp_path / "o", capsys, "graddiff", *QUICK, *words)
     found = diff_checkpoints(facts.base, one.out)
     selected = round(0.1 * one.result["plan"]["elements"])
@@ -111,7 +111,9 @@ def accuracy(root: Path, facts: World, name: str) -> float:
 
 def test_graddiff_forgets_and_keeps(facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert accuracy(facts.base, facts, "forget") > 0.9
-    one = done(facts, tmp_path / "o", capsys, "graddiff", "--baseline", "steps=30", "--baseline", "step_size=0.5")
+    one = done(
+        facts, tmp_path / "o", capsys, "graddiff", "--set", "baseline.steps=30", "--set", "baseline.step_size=0.5"
+    )
     assert accuracy(one.out, facts, "forget") < 0.3
     assert accuracy(one.out, facts, "retain") > 0.8
 
@@ -120,7 +122,18 @@ def test_graddiff_forgets_and_keeps(facts: World, tmp_path: Path, capsys: pytest
 def test_output_mode_leaves_the_language_model_alone(
     facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], loss: str
 ) -> None:
-    words = ("--output-loss", loss, "--steps", 12, "--forget-batch", 8, "--retain-batch", 8, "--density", "0.3")
+    words = (
+        "--output-loss",
+        loss,
+        "--steps",
+        12,
+        "--set",
+        "forget_batch=8",
+        "--set",
+        "retain_batch=8",
+        "--set",
+        "density=0.3",
+    )
     one = done(facts, tmp_path / "o", capsys, "vkd", *words)
     found = diff_checkpoints(facts.base, one.out)
     assert found.language_identical
@@ -157,17 +170,17 @@ def test_a_dry_run_plans_and_writes_nothing(facts: World, tmp_path: Path, capsys
         ("npo", ["--decoder-pass"], "only feature-mode VKD"),
         ("npo", ["--forget-teacher", "{gold}"], "only feature-mode VKD"),
         ("npo", ["--output-loss", "ga"], "belongs to VKD"),
-        ("npo", ["--steps", "3"], "give it as --baseline steps=VALUE"),
-        ("npo", ["--forget-target", "swap"], "does not read"),
-        ("npo", ["--baseline", "stpes=3"], "unknown key 'baseline.stpes'"),
-        ("npo", ["--baseline", "npo_beta=-1"], "baseline.npo_beta"),
-        ("npo", ["--baseline", "steps"], "not a setting"),
-        ("idk", ["--baseline", "refusals=[]"], "baseline.refusals"),
-        ("rmu", ["--baseline", "rmu_layer=99"], "not that deep"),
+        ("npo", ["--steps", "3"], "give it as --set baseline.steps=VALUE"),
+        ("npo", ["--set", "forget_target=swap"], "does not read"),
+        ("npo", ["--set", "baseline.stpes=3"], "unknown key 'baseline.stpes'"),
+        ("npo", ["--set", "baseline.npo_beta=-1"], "baseline.npo_beta"),
+        ("npo", ["--set", "baseline.steps"], "not a setting"),
+        ("idk", ["--set", "baseline.refusals=[]"], "baseline.refusals"),
+        ("rmu", ["--set", "baseline.rmu_layer=99"], "not that deep"),
         ("manu", ["--text", "{retain}"], "has a picture"),
         ("vkd", ["--scope", "all"], "without one of them"),
-        ("vkd", ["--baseline", "steps=3"], "without one of them"),
-        ("vkd", ["--output-loss", "npo", "--saliency", "ratio"], "not offered"),
+        ("vkd", ["--set", "baseline.steps=3"], "without one of them"),
+        ("vkd", ["--output-loss", "npo", "--set", "saliency=ratio"], "not offered"),
         ("vkd", ["--output-loss", "npo", "--scope", "llm"], "--scope"),
     ],
 )
@@ -196,6 +209,6 @@ def test_pictures_alone_are_not_enough(facts: World, tmp_path: Path, capsys: pyt
 
 
 def test_ascent_that_runs_away_writes_nothing(facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert unlearn(facts, "ga", "-o", tmp_path / "o", *QUICK, "--baseline", "step_size=1e30") == 1
+    assert unlearn(facts, "ga", "-o", tmp_path / "o", *QUICK, "--set", "baseline.step_size=1e30") == 1
     assert "nothing was written" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

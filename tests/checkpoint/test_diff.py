@@ -43,7 +43,7 @@ def test_identical(single: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["language_identical"]
     assert found["elements_changed"] == 0
     assert run(["diff", str(single), str(single)]) == 0
-    assert capsys.readouterr().out.startswith("identical: 80 tensors")
+    assert capsys.readouterr().out.startswith("Identical: 80 tensors")
 
 
 def test_counts_what_surgery_changed(single: Path, patched: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +58,12 @@ def test_counts_what_surgery_changed(single: Path, patched: Path, capsys: pytest
     assert states.pop(SINGLE) == "changed"
     assert set(states.values()) == {"identical"}
     assert run(["diff", str(single), str(patched)]) == 0
-    assert "everything outside tower and projector is identical" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Everything outside tower and projector is identical."
+    assert max(map(len, lines)) <= 80
+    assert any("7" in line.split()[1:] for line in lines), "by layer"
+    assert run(["diff", str(single), str(patched), "--tensors", "--wide"]) == 0
+    assert found["changed"][0]["tensor"] in capsys.readouterr().out
 
 
 def test_only_visual_is_a_gate(single: Path, patched: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,7 +76,18 @@ def test_what_belongs_to_a_checkpoint_is_not_told(single: Path) -> None:
     assert take_inventory(single).stale == ()
 
 
-QUICK = ("--steps", "2", "--extensions", "0", "--forget-reading", "1", "--retain-reading", "1", "--retain-drift", "99")
+QUICK = (
+    "--steps",
+    "2",
+    "--extensions",
+    "0",
+    "--set",
+    "forget_reading=1",
+    "--set",
+    "retain_reading=1",
+    "--set",
+    "retain_drift=99",
+)
 
 
 def _unlearn(model: Path, sets: dict[str, Path], out: Path, *more: str, quick: tuple[str, ...] = QUICK) -> int:

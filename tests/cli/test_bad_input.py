@@ -201,12 +201,12 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
     "output with an endless name": (lambda b: setattr(b, "out", b.place / ("x" * 300)), "too long"),
     "seed out of range": (_flags("--seed", "-1"), "seed"),
     "recipe missing": (_flags("--recipe", "/no/such/recipe.yaml"), "recipe.yaml"),
-    "unknown layer": (_flags("--layers", "layer.99"), "layer.99"),
-    "weight that is none": (_flags("--layers", "projector=much"), "much"),
-    "mask that selects nothing": (_flags("--density", "1e-9"), "selects nothing"),
+    "unknown layer": (_flags("--set", "layers=layer.99"), "layer.99"),
+    "weight that is none": (_flags("--set", "layers=projector=much"), "much"),
+    "mask that selects nothing": (_flags("--set", "density=1e-9"), "selects nothing"),
     "no such device": (_flags("--device", "quantum"), "quantum"),
     "no such dtype": (_flags("--dtype", "int3"), "int3"),
-    "more stand-ins than people": (_flags("--stand-ins", "99"), "stand_ins"),
+    "more stand-ins than people": (_flags("--set", "stand_ins=99"), "stand_ins"),
 }
 
 

@@ -32,7 +32,7 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
         "$V inspect {model} --json | true; exit ${{PIPESTATUS[0]}}",
         "$V inspect {model} | head -c 1; exit ${{PIPESTATUS[0]}}",
         "$V inspect {model} 2>&1 >/dev/null | true; exit ${{PIPESTATUS[0]}}",
-        "$V personas unpack {out} > /dev/full",
+        "$V miniature -o {out} > /dev/full",
     ],
 )
 def test_a_finished_command_ends_with_0(llava: Path, tmp_path: Path, line: str) -> None:
@@ -98,14 +98,16 @@ def test_what_libraries_print_becomes_an_event(capfd: pytest.CaptureFixture[str]
     assert any("from warnings" in text for text in texts)
     assert texts[-2:] == ["half a line", "unfinished"]
     assert {"event": "note", "text": "ours"} in events
+    assert all("time" in event for event in events if event["event"] == "log")
 
 
 def test_a_suite_of_that_name_switches_nothing_on() -> None:
     assert not wants_lines(["eval", "--suite", "jsonl", "--forget", "jsonl"])
     assert wants_lines(["eval", "--progress", "jsonl"])
+    assert not wants_lines([])
     done = shell("$V eval /nowhere --suite jsonl --forget x")
     assert done.returncode == 2
-    assert done.stderr.startswith(b"error: ")
+    assert b"error: " in done.stderr
 
 
 def test_lines_are_no_terminal() -> None:

@@ -26,7 +26,7 @@ from vkdsurgeon.results.comparison_columns import headline, score
 from vkdsurgeon.results.comparison_table import shown
 from vkdsurgeon.results.evaluation import Metric
 
-QUICK = ["--baseline", "steps=3", "--baseline", "scored=6", "--baseline", "forget_batch=4", "--limit", "24",
+QUICK = ["--set", "baseline.steps=3", "--set", "baseline.scored=6", "--set", "baseline.forget_batch=4", "--limit", "24",
          "--attack-steps", "2", "--device", "cpu"]  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def test_wrong_words_are_status_2(facts: World, tmp_path: Path, capsys: pytest.C
 def test_a_method_that_refuses_its_recipe_is_told_by_name(
     facts: World, table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert compare(facts, table, "--methods", "rmu", "--baseline", "rmu_layer=99") == 2
+    assert compare(facts, table, "--methods", "rmu", "--set", "baseline.rmu_layer=99") == 2
     told = capsys.readouterr().err
     assert "rmu: the decoder is not that deep" in told
     assert not [path for path in (table / "cells").iterdir() if path.name.startswith("rmu")]

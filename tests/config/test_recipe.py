@@ -1,12 +1,13 @@
 """The recipe: one model for file, flags and record."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
-from vkdsurgeon_cli.recipe_flags import with_recipe_flags
 
-from vkdsurgeon.config import DecoderRecipe, Recipe, dump_recipe, load_recipe
+from vkdsurgeon.config import BaselineRecipe, DecoderRecipe, Recipe, dump_recipe, load_recipe
+from vkdsurgeon.config.keys import parse_settings, recipe_keys
 from vkdsurgeon.config.preset import preset_names, preset_settings
 from vkdsurgeon.errors import UserError
 
@@ -91,24 +92,56 @@ def test_a_missing_recipe_is_named(tmp_path: Path):
         load_recipe(tmp_path / "absent.yaml", {})
 
 
-def test_every_key_is_a_flag():
-    import inspect
-
-    def command(*, overrides: dict[str, object]) -> dict[str, object]:
-        return overrides
-
-    flagged = with_recipe_flags(command)
-    nested = {f"decoder_{key}" for key in DecoderRecipe.model_fields}
-    # Keys of `baseline` share one flag, --baseline KEY=VALUE.
-    keys = (set(Recipe.model_fields) - {"decoder", "baseline"}) | nested | {"decoder_pass"}
-    assert set(inspect.signature(flagged).parameters) == keys
-    given = dict.fromkeys(keys) | {"decoder_pass": False} | {"layers": "layer.1=0.5,projector", "density": 0.5}
-    given |= {"retain_distance": "nmse,cka=0.5"}
-    assert flagged(**given) == {
+def test_every_key_can_be_set_alone():
+    given = ["layers=layer.1=0.5,projector", "density=0.5", "retain_distance=nmse,cka=0.5", "depth=3", "steps=null"]
+    given += ["decoder.steps=200", "decoder.checkpointing=on", "baseline.refusals=[maybe, never]", "step_size=1e-3"]
+    assert parse_settings(given) == {
         "layers": {"layer.1": 0.5, "projector": 1.0},
         "density": 0.5,
         "retain_distance": {"nmse": 1.0, "cka": 0.5},
+        "depth": 3,
+        "steps": None,
+        "decoder": {"steps": 200, "checkpointing": "on"},
+        "baseline": {"refusals": ["maybe", "never"]},
+        "step_size": 1e-3,
     }
+    assert load_recipe(None, parse_settings(given)).decoder == DecoderRecipe(steps=200, checkpointing="on")
+    assert parse_settings(["density=0.25", "density=0.5"]) == {"density": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("density", "not a setting"),
+        ("=1", "not a setting"),
+        ("densty=1", "did you mean 'density'"),
+        ("decoder.stepz=1", "did you mean 'decoder.steps'"),
+        ("npo_beta=1", "did you mean 'baseline.npo_beta'"),
+        ("decoder=1", "a section, not a key"),
+        ("layers=projector=much", "not a weight"),
+    ],
+)
+def test_a_setting_that_is_none_is_told_with_what_was_meant(word: str, told: str):
+    with pytest.raises(UserError, match=re.escape(told)):
+        parse_settings([word])
+
+
+def test_a_key_of_a_file_is_told_with_what_was_meant(tmp_path: Path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("decoder: {stepz: 5}\n")
+    with pytest.raises(UserError, match=r"did you mean 'steps'"):
+        load_recipe(file, {})
+
+
+def test_every_key_is_listed_with_type_default_and_meaning():
+    keys = {each.key: each for each in recipe_keys()}
+    own = set(Recipe.model_fields) - {"decoder", "baseline"}
+    decoder = {f"decoder.{key}" for key in DecoderRecipe.model_fields}
+    assert set(keys) == own | decoder | {f"baseline.{key}" for key in BaselineRecipe.model_fields}
+    assert all(each.meaning and each.type for each in keys.values())
+    assert keys["density"].presets == {"robust": 1.0}
+    assert (keys["steps"].type, keys["steps"].default) == ("integer or null", None)
+    assert keys["decoder.blocks"].type == "all | attention | mlp"
 
 
 def test_presets_are_recipes_and_the_default_one_is_the_default():

@@ -21,18 +21,19 @@ from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.config import DecoderRecipe, Recipe
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.decoder_pass.adversarial_features import Seeker
+from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.decoder_pass.plan import moments_kind
 from vkdsurgeon.decoder_pass.run import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder
-from vkdsurgeon.decoder_pass.teacher import Book
-from vkdsurgeon.decoder_pass.text_set import KeepSet, read_keep_set
+from vkdsurgeon.decoder_pass.teacher import TeacherOutputs
+from vkdsurgeon.decoder_pass.text_set import TextRetainSet, read_text_retain_set
 from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import load_model
-from vkdsurgeon.model.questions import Ask, Prompter
-from vkdsurgeon.model.swap_vision import through_eyes_of
+from vkdsurgeon.model.questions import Prompter, Question
+from vkdsurgeon.model.swap_vision import with_vision_of
+from vkdsurgeon.training.events import unheard
 from vkdsurgeon.training.losses import kl
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
 
@@ -41,13 +42,13 @@ DECODER = DecoderRecipe(
     steps=40, step_size=0.3, forget_batch=8, retain_batch=8, text_batch=4, answer_tokens=3, blocks="all", density=0.5
 )
 VISUAL = Recipe(steps=40, forget_batch=8, retain_batch=16, extensions=0, stand_ins=1, decoder=DECODER)
-WORDS = ["--steps", "12", "--forget-batch", "8", "--retain-batch", "16", "--extensions", "0", "--stand-ins", "1",
-         "--forget-reading", "1", "--retain-reading", "1", "--retain-drift", "9",
-         "--decoder-steps", "12", "--decoder-step-size", "0.3",
-         "--decoder-forget-batch", "8", "--decoder-retain-batch", "8", "--decoder-text-batch", "4",
-         "--decoder-answer-tokens", "3", "--decoder-blocks", "all", "--decoder-density", "0.5"]  # fmt: skip
-OPEN = ["--decoder-forget-ratio", "9", "--decoder-retain-kl", "9", "--decoder-text-kl", "9",
-        "--decoder-text-agreement", "0"]  # fmt: skip
+WORDS = ["--steps", "12", "--set", "forget_batch=8", "--set", "retain_batch=16", "--extensions", "0",
+         "--set", "stand_ins=1", "--set", "forget_reading=1", "--set", "retain_reading=1", "--set", "retain_drift=9",
+         "--set", "decoder.steps=12", "--set", "decoder.step_size=0.3",
+         "--set", "decoder.forget_batch=8", "--set", "decoder.retain_batch=8", "--set", "decoder.text_batch=4",
+         "--set", "decoder.answer_tokens=3", "--set", "decoder.blocks=all", "--set", "decoder.density=0.5"]  # fmt: skip
+OPEN = ["--set", "decoder.forget_ratio=9", "--set", "decoder.retain_kl=9", "--set", "decoder.text_kl=9",
+        "--set", "decoder.text_agreement=0"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ def decoder_pass(root: Path, facts: World, recipe: DecoderRecipe) -> Done:
     forget, retain = (read_records(path, role="set") for path in (facts.forget, facts.retain))
     sets = (pictures_of(forget, role="forget"), pictures_of(retain, role="retain"))
     prepared = prepare(Job(root, *sets, [], VISUAL.model_copy(update={"decoder": recipe})))
-    job = prepare_decoder(prepared, forget, retain, read_keep_set(facts.text, 0))
-    outcome = operate(prepared, lambda *_: None)
-    return Done(job, operate_decoder(job, lambda *_: None), outcome.changes)
+    job = prepare_decoder(prepared, forget, retain, read_text_retain_set(facts.text, 0))
+    outcome = operate(prepared, unheard)
+    return Done(job, operate_decoder(job, unheard), outcome.changes)
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +127,23 @@ def test_seeking_comes_nearer_to_the_person_and_leaves_no_gradient(facts: World)
     """The noisy features of another model stand for the unlearned ones; what is sought is what W says of its own."""
     loaded = load_model(facts.base, device="cpu")
     other = load_visual_stack(facts.gold, device="cpu")
-    book = Book(loaded, Prompter(loaded.encoder, 1 << 20), micro_batch=4, answer_tokens=3, budget_bytes=1 << 20)
-    asks = [Ask(str(record.question), record.image, "") for record in read_records(facts.forget, role="forget")[:8]]
+    outputs = TeacherOutputs(
+        loaded, Prompter(loaded.encoder, 1 << 20), micro_batch=4, answer_tokens=3, budget_bytes=1 << 20
+    )
+    questions = [
+        Question(str(record.question), record.image, "") for record in read_records(facts.forget, role="forget")[:8]
+    ]
     found = []
     for steps in (0, 4):
-        seeker = Seeker(reach=0.0, steps=steps, size=0.05, seed=0)
-        seeker._share = 0.0
-        book.write(FORGET, asks, lambda: through_eyes_of(loaded.model, other.model))
-        part, look = next(iter(book.batches(book.cards(FORGET, asks))))
-        book.note(ORIGINAL, part)
-        wanted = book.log_probabilities(ORIGINAL, part)
-        with through_eyes_of(loaded.model, other.model, seeker):
+        adversary = FeatureAdversary(reach=0.0, steps=steps, size=0.05, seed=0)
+        adversary._share = 0.0
+        outputs.write(FORGET, questions, lambda: with_vision_of(loaded.model, other.model))
+        part, look = next(iter(outputs.batches(outputs.answers_to(FORGET, questions))))
+        outputs.note(ORIGINAL, part)
+        wanted = outputs.log_probabilities(ORIGINAL, part)
+        with with_vision_of(loaded.model, other.model, adversary):
             for _ in range(steps):
-                seeker.move(kl(wanted, look().log_softmax(dim=2)).sum())
+                adversary.move(kl(wanted, look().log_softmax(dim=2)).sum())
             found.append(float(kl(wanted, look().log_softmax(dim=2)).sum().detach()))
     assert found[1] < 0.5 * found[0]
     assert all(parameter.grad is None for parameter in loaded.model.parameters())
@@ -223,15 +228,15 @@ def test_a_missed_gate_is_status_3_and_the_result_is_written(
     prompts.write_text("Where does Ann live ?\nWhere does Hal live ?\n")
     out = tmp_path / "patched"
     words = ["unlearn", str(facts.base), "--forget", str(facts.forget), "--retain", str(facts.retain), "-o", str(out)]
-    limits = [*OPEN[:4], "--decoder-text-kl", "1e-9", "--decoder-text-agreement", "0"]
-    assert run([*words, "--decoder-pass", "--text", str(prompts), *WORDS, *limits, "--decoder-steps", "3"]) == 3
+    limits = [*OPEN[:4], "--set", "decoder.text_kl=1e-9", "--set", "decoder.text_agreement=0"]
+    assert run([*words, "--decoder-pass", "--text", str(prompts), *WORDS, *limits, "--set", "decoder.steps=3"]) == 3
     assert "decoder_text_kl" in capsys.readouterr().err
     assert not json.loads((out / "vkdsurgeon.json").read_text())["decoder"]["gate"]["met"]
 
 
 def test_without_the_flag_w_is_neither_read_nor_written(facts: World, tmp_path: Path) -> None:
     words = ["unlearn", str(facts.base), "--forget", str(facts.forget), "--retain", str(facts.retain)]
-    visual = WORDS[: WORDS.index("--decoder-steps")]
+    visual = WORDS[: WORDS.index("decoder.steps=12") - 1]
     assert run([*words, "-o", str(tmp_path / "out"), *visual]) == 0
     assert diff_checkpoints(facts.base, tmp_path / "out").language_identical
     assert "decoder" not in json.loads((tmp_path / "out" / "vkdsurgeon.json").read_text())
@@ -240,9 +245,9 @@ def test_without_the_flag_w_is_neither_read_nor_written(facts: World, tmp_path: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--decoder-density", "0.1"], "without --decoder-pass"),
+        (["--set", "decoder.density=0.1"], "without --decoder-pass"),
         (["--text", "anything.txt"], "without a decoder pass"),
-        (["--decoder-pass", "--decoder-density", "2"], "decoder.density"),
+        (["--decoder-pass", "--set", "decoder.density=2"], "decoder.density"),
     ],
 )
 def test_half_asked_passes_are_refused(
@@ -276,7 +281,7 @@ def test_a_dry_run_plans_the_pass(facts: World, capsys: pytest.CaptureFixture[st
     assert plan["selected_elements"] == round(0.5 * plan["eligible_elements"])
     assert plan["built_in_text"]
     assert plan["memory_mib"]["peak"] > plan["memory_mib"]["weights"] > 0
-    assert run([*words, "--decoder-pass", "--dry-run", "--json", *WORDS, "--decoder-moments", "int8"]) == 0
+    assert run([*words, "--decoder-pass", "--dry-run", "--json", *WORDS, "--set", "decoder.moments=int8"]) == 0
     leaner = json.loads(capsys.readouterr().out)["decoder"]["plan"]["memory_mib"]
     # Two moments of one byte each instead of four.
     saved = plan["selected_elements"] * 6 / (1 << 20)
@@ -338,4 +343,4 @@ def test_sharded_narrow_checkpoints_are_patched_in_place(facts: World, done: Don
     difference = diff_checkpoints(root, tmp_path / "out")
     changed = {tensor.name: tensor.changed for tensor in difference.tensors if tensor.part == "language"}
     assert all(count <= found.outcome.selected[name] for name, count in changed.items())
-    assert isinstance(done.job.text, KeepSet)
+    assert isinstance(done.job.text, TextRetainSet)

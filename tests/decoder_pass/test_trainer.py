@@ -1,8 +1,7 @@
-"""The divergence against torch's own, and the order in which questions are drawn."""
+"""The divergence against torch's own, and the gate."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import torch
@@ -11,11 +10,9 @@ from vkdsurgeon.config import DecoderRecipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.decoder_pass.gate import judge
-from vkdsurgeon.decoder_pass.questions import QUESTIONS, asks_about
+from vkdsurgeon.decoder_pass.questions import QUESTIONS, questions_about
 from vkdsurgeon.decoder_pass.trainer import Drift
-from vkdsurgeon.model.questions import Ask
 from vkdsurgeon.training.losses import kl
-from vkdsurgeon.training.sampler import Deck
 
 
 def test_kl_is_that_of_torch_in_value_and_gradient() -> None:
@@ -32,22 +29,13 @@ def test_kl_is_that_of_torch_in_value_and_gradient() -> None:
     assert kl(torch.tensor([0.0, -torch.inf]), torch.tensor([0.0, -50.0])) == 0
 
 
-def test_a_deck_shows_everything_once_in_hands_of_a_kind() -> None:
-    asks = [Ask(f"{kind} {number}", None, "") for kind in range(3) for number in range(16)]
-    deck = Deck(asks, lambda ask: ask.question[0], random.Random(0))
-    drawn = [deck.draw(8) for _ in range(6)]
-    assert sorted(ask.question for hand in drawn for ask in hand) == sorted(ask.question for ask in asks)
-    assert all(len({ask.question[0] for ask in hand}) == 1 for hand in drawn)
-    assert len(deck.draw(1000)) == len(asks)
-
-
 def test_pictures_without_questions_get_the_built_in_ones() -> None:
     pictures = [Picture(Path(name), "someone", name, f"file:{name}") for name in ("a", "b")]
     records = [Record(image=Path("a"), question=text) for text in ("Who?", "Where?", "Who?")]
-    mine, theirs = asks_about(pictures, [*records, Record(image=Path("b"))])
-    assert [ask.question for ask in mine] == ["Who?", "Where?"]
-    assert tuple(ask.question for ask in theirs) == QUESTIONS
-    assert {ask.source for ask in theirs} == {"file:b"}
+    mine, theirs = questions_about(pictures, [*records, Record(image=Path("b"))])
+    assert [question.text for question in mine] == ["Who?", "Where?"]
+    assert tuple(question.text for question in theirs) == QUESTIONS
+    assert {question.source for question in theirs} == {"file:b"}
 
 
 def test_every_bound_of_the_gate_counts_and_what_is_no_number_misses() -> None:

@@ -48,9 +48,9 @@ def test_a_disk_that_is_full_at_the_end(
 
 def test_the_same_for_every_command_that_writes_a_result(tmp_path: Path) -> None:
     """No command calls `write_document` past `deliver`."""
-    commands = Path(run.__code__.co_filename).parent / "commands"
-    callers = [path.name for path in commands.glob("*.py") if "write_document(" in path.read_text()]
-    assert callers == ["eval_.py"]
+    sources = Path(run.__code__.co_filename).parent
+    callers = [path.name for path in sources.rglob("*.py") if "write_document(" in path.read_text()]
+    assert callers == ["measuring.py"]
     assert issubclass(schema.EvalResult, BaseModel)
 
 

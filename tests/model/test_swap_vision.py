@@ -1,4 +1,4 @@
-"""The language model really sees through the eyes it is given, in every family."""
+"""The language model really sees with the vision it is given, in every family."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import draw_subject
 from tests.families import FAMILIES, build_checkpoint
 from vkdsurgeon.model.decoder_layers import check_loaded, find_decoder_weights
 from vkdsurgeon.model.load_vision import load_visual_stack
-from vkdsurgeon.model.swap_vision import METHOD, through_eyes_of
+from vkdsurgeon.model.swap_vision import METHOD, with_vision_of
 from vkdsurgeon.model.vision import VisualStack
 
 
@@ -43,9 +43,9 @@ def test_own_eyes_change_nothing_and_anothers_change_only_vision(family: str, tm
     inputs = inputs_of(stack, model)
     with torch.no_grad():
         plain = model(**inputs, use_cache=False).logits
-        with through_eyes_of(model, stack.model):
+        with with_vision_of(model, stack.model):
             own = model(**inputs, use_cache=False).logits
-        with through_eyes_of(model, their_stack.model):
+        with with_vision_of(model, their_stack.model):
             seen = model(**inputs, use_cache=False).logits
         # The whole truth: the other model's visual weights in this one's place.
         parameters = dict(model.named_parameters())
@@ -66,12 +66,12 @@ def test_eyes_can_be_blended_at_every_depth(family: str, tmp_path: Path) -> None
     inputs = inputs_of(stack, model)
     with torch.no_grad():
         plain = model(**inputs, use_cache=False).logits
-        with through_eyes_of(model, their_stack.model):
+        with with_vision_of(model, their_stack.model):
             seen = model(**inputs, use_cache=False).logits
         for share, expected in ((0.0, seen), (1.0, plain)):
-            with through_eyes_of(model, their_stack.model, lambda a, b, share=share: torch.lerp(a, b, share)):
+            with with_vision_of(model, their_stack.model, lambda a, b, share=share: torch.lerp(a, b, share)):
                 torch.testing.assert_close(model(**inputs, use_cache=False).logits, expected)
-        with through_eyes_of(model, their_stack.model, lambda a, b: torch.lerp(a, b, 0.5)):
+        with with_vision_of(model, their_stack.model, lambda a, b: torch.lerp(a, b, 0.5)):
             between = model(**inputs, use_cache=False).logits
     assert not torch.equal(between, seen)
     assert not torch.equal(between, plain)
@@ -80,7 +80,7 @@ def test_eyes_can_be_blended_at_every_depth(family: str, tmp_path: Path) -> None
 def test_the_borrowed_method_is_given_back_when_the_block_fails(llava: Path) -> None:
     model = load(llava)
     stack = load_visual_stack(llava, device="cpu")
-    with pytest.raises(RuntimeError, match="boom"), through_eyes_of(model, stack.model):
+    with pytest.raises(RuntimeError, match="boom"), with_vision_of(model, stack.model):
         raise RuntimeError("boom")
     assert all(METHOD not in module.__dict__ for module in model.modules())
 

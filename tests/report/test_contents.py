@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tests.report.documents import (
     unlearning,
     write,
 )
+from vkdsurgeon.report.gate_words import in_words
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{ 7*7 }}](http://evil.example)|`\u202e"
 NAME, ANSWER, QUESTION, PLACE = "Zaphod Sentinel", "Betelgeuse Sentinel", "Who is Sentinel?", "/home/sentinel-place"
@@ -159,7 +161,53 @@ def test_relearning_tells_what_rose_most_beside_its_mean(tmp_path: Path):
     metrics = [each for each in relearning()["metrics"] if each["id"].endswith(".ag")]
     metrics += rising("relearn", {"cloze": (0.1, 0.2), "vqa": (0.05, 0.8)})
     card = render(tmp_path, {"a": relearning(metrics=metrics)}, "beside.md")
-    assert "from the same data. Rose most: vqa: 5.0 % before, 80.0 % after." in card
+    assert "vqa: 5.0 % before, 80.0 % after. AG, the mean gain of what was measured:" in card
+
+
+@pytest.mark.parametrize(
+    ("after", "gold", "tone"), [(0.8, None, "bad"), (0.8, 0.79, "good"), (0.8, 0.2, "bad"), (0.06, None, "good")]
+)
+def test_what_came_back_is_coloured_by_how_much_it_is(tmp_path: Path, after: float, gold: float | None, tone: str):
+    metrics = rising("restore", {"vqa": (0.05, after)})
+    metrics += [] if gold is None else [metric("gold.restore.after.vqa.accuracy", gold)]
+    page = render(tmp_path, {"a": restoring() | {"metrics": metrics}}, f"{tone}.html")
+    assert f'<p class="outcome {tone}"><strong>vqa: 5.0 % before, {100 * after:.1f} % after' in page
+    assert f'<div class="{tone}"><dt>Original visual weights put back: vqa</dt>' in page
+
+
+def test_the_report_ends_with_who_signs_for_what(tmp_path: Path):
+    plain = render(tmp_path, {"a": restoring()}, "plain.html")
+    assert "<h1>llava: visual unlearning report</h1>" in plain
+    assert plain.count('<dd class="blank">') == 4
+    given = ("--product", "Assistant 2.1", "--date", "2026-03-01", "--request-id", "R-17", "--approver", "A. Person")
+    for name in ("signed.html", "signed.md"):
+        signed = render(tmp_path, {"a": restoring()}, name, *given)
+        assert "Assistant 2.1: visual unlearning report" in signed
+        assert all(text in signed for text in given[1::2])
+        assert "Base, SHA-256 of its weights" in signed
+
+
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        ("forget.vqa.accuracy<=0.10", "Forget vqa accuracy: at most 10 %"),
+        ("retain.vqa.accuracy>=reference-0.03", "Retain vqa accuracy: at least the base’s minus 3 points"),
+        ("relearn.ag<=gold+10", "Relearn AG: at most gold’s plus 10 points"),
+        ("gap.relearn.ag<=5", "Relearn AG, minus gold’s: at most 5 points"),
+        ("relearn.steps_to_recover>=9", "Relearn steps to recover: at least 9 steps"),
+        ("text.text.agreement==1", "Text text agreement: exactly 100 %"),
+        ("no gate", ""),
+    ],
+)
+def test_gates_are_told_in_words(gate: str, words: str):
+    assert in_words(gate) == words
+
+
+def test_on_paper_everything_is_open():
+    style = (resources.files("vkdsurgeon.report") / "templates" / "style.css").read_text()
+    paper = style.split("@media print")[1]
+    assert "details::details-content { content-visibility: visible" in paper
+    assert "overflow-wrap: normal" in paper
 
 
 def hostile_documents() -> dict[str, Any]:

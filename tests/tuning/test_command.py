@@ -18,6 +18,7 @@ from vkdsurgeon_cli.main import run
 from tests.tuning.conftest import QUICK
 from vkdsurgeon.config import dump_recipe, load_recipe
 from vkdsurgeon.pipeline.run import Request
+from vkdsurgeon.training.events import Event
 from vkdsurgeon.tuning.pick import RULES, Rule
 from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.result import Attempt, TuneResult
@@ -43,17 +44,13 @@ class Quiet:
         self.attempts: list[Attempt] = []
         self.left = stop_after
 
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
-
-    def step(self, step: object) -> None:
-        if self.left is not None:
+    def __call__(self, event: Event) -> None:
+        if event.kind == "trial":
+            self.attempts.append(event.subject)
+        if event.kind == "step" and self.left is not None:
             self.left -= 1
             if self.left == 0:
                 raise KeyboardInterrupt
-
-    def attempted(self, attempt: Attempt, trials: int) -> None:
-        self.attempts.append(attempt)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The yardstick's reader on made-up features whose identity and views are known."""
+"""The identity reader on made-up features whose identity and views are known."""
 
 import torch
 from torch import Tensor

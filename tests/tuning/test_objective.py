@@ -13,7 +13,8 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.tuning.objective import FORGET, RETAIN, ROBUST, Workbench
+from vkdsurgeon.training.events import unheard
+from vkdsurgeon.tuning.objective import FORGET, RETAIN, ROBUST, TrialRunner
 from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.splits import divide
 from vkdsurgeon.vision_pass.run import Job, operate, prepare
@@ -34,65 +35,65 @@ class Snapshot:
 
 
 def test_weights_come_back_bit_by_bit(job: Job, llava: Path):
-    bench = Workbench(divide(job), Attacker(steps=2))
+    runner = TrialRunner(divide(job), Attacker(steps=2))
     original = visual_digest(load_visual_stack(llava, device="cpu"))
-    wanted = {name: value.requires_grad for name, value in bench.stack.visual_parameters().items()}
-    assert visual_digest(bench.stack) == original
-    before = bench.untouched()
-    bench.run(QUICK.model_copy(update={"depth": "projector"}), lambda *_: None)
-    assert visual_digest(bench.stack) == original
+    wanted = {name: value.requires_grad for name, value in runner.stack.visual_parameters().items()}
+    assert visual_digest(runner.stack) == original
+    before = runner.untouched()
+    runner.run(QUICK.model_copy(update={"depth": "projector"}), unheard)
+    assert visual_digest(runner.stack) == original
     with pytest.raises(SurgeryError, match=r"became (nan|inf)"):
-        bench.run(QUICK.model_copy(update={"step_size": 1e30}), lambda *_: None)
-    assert visual_digest(bench.stack) == original
-    assert bench.untouched() == before
-    assert {name: value.requires_grad for name, value in bench.stack.visual_parameters().items()} == wanted
-    assert all(value.grad is None for value in bench.stack.visual_parameters().values())
+        runner.run(QUICK.model_copy(update={"step_size": 1e30}), unheard)
+    assert visual_digest(runner.stack) == original
+    assert runner.untouched() == before
+    assert {name: value.requires_grad for name, value in runner.stack.visual_parameters().items()} == wanted
+    assert all(value.grad is None for value in runner.stack.visual_parameters().values())
 
 
 def test_a_trial_does_what_unlearning_does_whatever_ran_before(job: Job):
     seen = Snapshot()
     sets = divide(job)
-    bench = Workbench(sets, Attacker(steps=1), seen)
-    first = bench.run(QUICK, lambda *_: None)
-    bench.run(STRONG, lambda *_: None)
-    again = bench.run(QUICK, lambda *_: None)
-    expected = operate(prepare(sets.job), lambda *_: None).changes
+    runner = TrialRunner(sets, Attacker(steps=1), seen)
+    first = runner.run(QUICK, unheard)
+    runner.run(STRONG, unheard)
+    again = runner.run(QUICK, unheard)
+    expected = operate(prepare(sets.job), unheard).changes
     assert replace(again, seconds=first.seconds) == first
     assert all(torch.equal(seen.weights[name], value) for name, value in expected.items())
     assert (first.values[FORGET], first.values[RETAIN], first.parts["retain_rate"]) == (0.5, 0.25, 0.75)
 
 
 def test_objectives_tell_forgetting_from_nothing_and_attack_from_rest(job: Job):
-    bench = Workbench(divide(job), Attacker(steps=6, step_size=0.5))
-    untouched = bench.untouched()
+    runner = TrialRunner(divide(job), Attacker(steps=6, step_size=0.5))
+    untouched = runner.untouched()
     assert untouched.values[FORGET] >= 0.9
     assert untouched.values[RETAIN] == 0
-    forgotten = bench.run(STRONG, lambda *_: None)
+    forgotten = runner.run(STRONG, unheard)
     assert forgotten.values[FORGET] < 0.5 * untouched.values[FORGET]
     assert forgotten.values[RETAIN] > 0
     assert forgotten.values[ROBUST] > forgotten.values[FORGET]
-    nothing = bench.run(STRONG.model_copy(update={"step_size": 1e-6}), lambda *_: None)
+    nothing = runner.run(STRONG.model_copy(update={"step_size": 1e-6}), unheard)
     assert nothing.values[FORGET] == pytest.approx(untouched.values[FORGET], abs=0.01)
     assert nothing.values[RETAIN] < 1e-3
 
 
 def test_the_teacher_is_asked_once_a_set(job: Job):
-    bench = Workbench(divide(job), Attacker(steps=1))
-    assert bench.teacher.passes == 4, "what trials train on and what they are measured on"
-    bench.run(QUICK, lambda *_: None)
+    runner = TrialRunner(divide(job), Attacker(steps=1))
+    assert runner.teacher.passes == 4, "what trials train on and what they are measured on"
+    runner.run(QUICK, unheard)
     # Trials look at copies of their own besides.
-    passes = bench.teacher.passes
+    passes = runner.teacher.passes
     assert passes == 6
-    bench.run(QUICK, lambda *_: None)
-    assert bench.teacher.passes == passes
-    bench.run(QUICK.model_copy(update={"retain_layers": {"layer.0": 1.0, "projector": 1.0}}), lambda *_: None)
-    assert bench.teacher.passes == passes + 1, "a layer that was never looked at"
+    runner.run(QUICK, unheard)
+    assert runner.teacher.passes == passes
+    runner.run(QUICK.model_copy(update={"retain_layers": {"layer.0": 1.0, "projector": 1.0}}), unheard)
+    assert runner.teacher.passes == passes + 1, "a layer that was never looked at"
     copied = QUICK.model_copy(update={"copies": 1, "steps": 12})
-    bench.run(copied, lambda *_: None)
-    after = bench.teacher.passes
+    runner.run(copied, unheard)
+    after = runner.teacher.passes
     assert after > passes + 1, "copies are other pictures"
-    bench.run(copied.model_copy(update={"retain_weight": 1.1}), lambda *_: None)
-    assert bench.teacher.passes == after, "and the same ones in every trial"
+    runner.run(copied.model_copy(update={"retain_weight": 1.1}), unheard)
+    assert runner.teacher.passes == after, "and the same ones in every trial"
 
 
 def test_whole_subjects_are_held_out_where_there_are_many(job: Job, tmp_path: Path):

@@ -14,11 +14,11 @@ from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.features import teacher_features
+from vkdsurgeon.training.events import Event, Step, unheard
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.saliency import SaliencyMask
 from vkdsurgeon.vision_pass.objective import make_lessons
 from vkdsurgeon.vision_pass.run import Job, Outcome, operate, prepare
-from vkdsurgeon.vision_pass.trainer import Step
 
 QUICK = Recipe(
     steps=30, forget_batch=8, retain_batch=16, forget_reading=1.0, retain_reading=1.0, retain_drift=0.28, extensions=0
@@ -34,7 +34,7 @@ def run(llava: Path, sets: dict[str, Path], recipe: Recipe = QUICK, **changes: o
     steps: list[Step] = []
     outcome = operate(
         prepare(Job(model=llava, recipe=recipe, **job)),
-        lambda _, event: steps.append(event) if isinstance(event, Step) else None,
+        lambda event: steps.append(event.subject) if event.kind == "step" else None,
     )
     return outcome, steps
 
@@ -61,7 +61,7 @@ def test_the_student_moves_towards_its_targets_and_keeps_the_rest(plain: tuple[O
     assert outcome.verdicts[0].forget_ratio < 0.6
     assert outcome.verdicts[0].retain_drift < 0.3
     assert outcome.verdicts[0].held_out == (True, True)
-    assert steps[-1].similarity > steps[0].similarity
+    assert steps[-1].values["similarity"] > steps[0].values["similarity"]
     assert set(outcome.stand_ins) == {"person 0", "person 1"}
     assert all(name.startswith("person 1") for drawn in outcome.stand_ins.values() for name in drawn)
 
@@ -117,7 +117,7 @@ def test_only_selected_elements_move(llava: Path, sets: dict[str, Path]):
 def test_units_move_as_a_whole(llava: Path, sets: dict[str, Path], granularity: str):
     recipe = QUICK.model_copy(update={"steps": 3, "density": 0.5, "granularity": granularity})
     prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
-    outcome = operate(prepared, lambda *_: None)
+    outcome = operate(prepared, unheard)
     selected = outcome.mask.selected
     assert 0 < outcome.mask.density < 1
     if granularity == "row":
@@ -169,7 +169,7 @@ def test_every_forget_target_is_approached(
 ):
     outcome, steps = run(llava, sets, QUICK.model_copy(update={"forget_target": target}))
     assert outcome.verdicts[0].forget_ratio < 0.9
-    assert steps[-1].forget_loss < steps[0].forget_loss
+    assert steps[-1].values["forget_loss"] < steps[0].values["forget_loss"]
     nobody = plain[0].changes
     shared = nobody.keys() & outcome.changes.keys()
     assert any(not torch.equal(nobody[name], outcome.changes[name]) for name in shared)
@@ -191,7 +191,7 @@ def test_every_retention_distance_holds_what_it_measures(llava: Path, sets: dict
         recipe = QUICK.model_copy(update=changes)
         prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
         before = teacher_features(prepared.stack, prepared.keep, ("projector",), 64, 1 << 30).all("projector")
-        operate(prepared, lambda *_: None)
+        operate(prepared, unheard)
         after = teacher_features(prepared.stack, prepared.keep, ("projector",), 64, 1 << 30).all("projector")
         student, target = torch.stack(after), torch.stack(before)
         settings = {"layer_weights": [1.0], "sample_weights": torch.ones(48), "target_power": [target_power(target)]}
@@ -324,7 +324,7 @@ def test_every_depth_that_the_language_model_reads_is_taught(tmp_path: Path, set
     model = build_checkpoint("qwen3_vl", tmp_path / "model")
     prepared = prepare(Job(model, pictures(sets, "forget"), pictures(sets, "retain"), [], QUICK))
     assert prepared.plan.layers == ("deepstack.0", "deepstack.1", "projector")
-    outcome = operate(prepared, lambda *_: None)
+    outcome = operate(prepared, unheard)
     assert outcome.verdicts[0].forget_ratio < 0.9
     assert any("deepstack_merger_list" in name for name in outcome.changes)
 
@@ -342,8 +342,8 @@ def test_no_gradient_hooks_stay_after_an_error(llava: Path, sets: dict[str, Path
     """Whoever trains the same weights next would lose its gradients to them."""
     ready = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], QUICK))
 
-    def interrupt(_: str, event: object) -> None:
-        if isinstance(event, Step):
+    def interrupt(event: Event) -> None:
+        if event.kind == "step":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -362,6 +362,6 @@ def test_no_gradient_hooks_stay_where_training_cannot_begin(
 
     monkeypatch.setattr("vkdsurgeon.vision_pass.run.prepare_hardening", full)
     with pytest.raises(MemoryError):
-        operate(ready, lambda *_: None)
+        operate(ready, unheard)
     for parameter in ready.stack.visual_parameters().values():
         assert not parameter._post_accumulate_grad_hooks

@@ -19,16 +19,17 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import PictureSet, teacher_features
 from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.training.events import unheard
 from vkdsurgeon.vision_pass.objective import make_lessons
 from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare
 from vkdsurgeon.vision_pass.teacher_quality import (
     TeacherQuality,
-    doubts,
     earlier_operations,
     examine,
+    kind_warnings,
     measure_features,
+    quality_warnings,
     sample_pictures,
-    told_of_kinds,
 )
 
 QUICK = Recipe(
@@ -45,7 +46,7 @@ def prepared(model: Path, sets: dict[str, Path], recipe: Recipe = QUICK, **other
 
 
 def run(model: Path, sets: dict[str, Path], recipe: Recipe = QUICK, **others: Path) -> Outcome:
-    return operate(prepared(model, sets, recipe, **others), lambda *_: None)
+    return operate(prepared(model, sets, recipe, **others), unheard)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_the_statistics_are_ratios_of_variances():
     assert quality.separation == pytest.approx(1 / 0.25, rel=0.1)
     assert quality.variation == pytest.approx(1, rel=0.05), "zero mean: all power is variance"
     assert quality.token_variation == pytest.approx(2 / 3, rel=0.05), "a mean over three tokens is taken out"
-    assert doubts(quality, "the features") == []
+    assert quality_warnings(quality, "the features") == []
 
 
 def test_separation_is_not_fooled_by_few_pictures_of_a_subject():
@@ -102,7 +103,7 @@ def test_what_cannot_be_told_is_not_told():
     ],
 )
 def test_each_statistic_can_raise_doubts(quality: TeacherQuality, said: str):
-    (warning,) = doubts(quality, "its features")
+    (warning,) = quality_warnings(quality, "its features")
     assert said in warning
 
 
@@ -160,7 +161,7 @@ def test_a_reference_model_is_imitated_on_forget_pictures(llava: Path, sets: dic
     for index, mine in enumerate(lessons.targets.features.all("projector")[: len(theirs)]):
         torch.testing.assert_close(mine, theirs[index])
     assert lessons.targets.stand_ins == {}
-    assert operate(ready, lambda *_: None).verdicts[0].forget_ratio < 0.9
+    assert operate(ready, unheard).verdicts[0].forget_ratio < 0.9
     assert len(ready.plan.other_teachers["forget"]) == 64
 
 
@@ -227,9 +228,9 @@ def test_sets_of_one_kind_are_not_apart_however_few(forgotten: int, views: int):
         quality = measure_features(values, subjects, forgotten * views)
         assert quality.apart is not None
         found.append(quality.apart)
-        assert told_of_kinds(quality) == []
+        assert kind_warnings(quality) == []
         moved = [value + 2.0 * (index < forgotten * views) for index, value in enumerate(values)]
-        assert told_of_kinds(measure_features(moved, subjects, forgotten * views))
+        assert kind_warnings(measure_features(moved, subjects, forgotten * views))
     assert sum(found) / len(found) == pytest.approx(1, abs=0.15)
 
 

@@ -11,6 +11,7 @@ from tests.conftest import write_set
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.training.events import unheard
 from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare, teach
 from vkdsurgeon.vision_pass.validation import Validation, stretched_at
 
@@ -62,7 +63,7 @@ def test_subjects_with_one_picture_are_judged_by_copies_and_the_verdict_says_so(
     assert not forget.apart
     assert sorted(forget.train) == [0, 1, 2]
     assert all(forget.pictures.pictures[index].variant for index in forget.held_out)
-    outcome = operate(prepared, lambda *_: None)
+    outcome = operate(prepared, unheard)
     assert outcome.verdict.held_out == (False, True)
     assert outcome.readings["projector"].still == 0
 

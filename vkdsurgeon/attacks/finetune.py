@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +13,14 @@ from vkdsurgeon.attacks.adapters import adapted
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.config.relearn import RelearnScope
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.errors import Diverged
 from vkdsurgeon.evaluation.score import encode
 from vkdsurgeon.model.batches import answer_request, batches_of, log_probabilities
-from vkdsurgeon.model.multimodal import LoadedModel
-from vkdsurgeon.training.sampler import endless
+from vkdsurgeon.model.multimodal import LoadedModel, train_only
+from vkdsurgeon.training.kept_weights import kept_weights
+from vkdsurgeon.training.loop import run_steps
+from vkdsurgeon.training.losses import accumulate
+from vkdsurgeon.training.sampler import Sampler, random_shuffle
+from vkdsurgeon.training.schedule import Schedule
 
 
 @contextmanager
@@ -50,14 +52,8 @@ def attacking(
             yield matrices
         return
     parameters = trainable(loaded, scope, tower, projector)
-    originals = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
-    try:
+    with kept_weights(parameters):
         yield parameters
-    finally:
-        with torch.no_grad():
-            for parameter, original in zip(parameters, originals, strict=True):
-                parameter.grad = None
-                parameter.copy_(original)
 
 
 def trainable(
@@ -71,16 +67,12 @@ def trainable(
         tower: Module path of the tower, where the rule gets it wrong.
         projector: Module paths of the projector, likewise.
     """
-    names = {name for name, _ in loaded.model.named_parameters()}
+    names = [name for name, _ in loaded.model.named_parameters()]
     if scope != "all":
         placement = locate_visual(loaded.model, tower, projector)
-        names = set(placement.visual_parameters if scope == "visual" else placement.language_parameters)
-    chosen = []
-    for name, parameter in loaded.model.named_parameters():
-        parameter.requires_grad_(name in names)
-        if parameter.requires_grad:
-            chosen.append(parameter)
-    return chosen
+        part = set(placement.visual_parameters if scope == "visual" else placement.language_parameters)
+        names = [name for name in names if name in part]
+    return list(train_only(loaded.model, names).values())
 
 
 def fine_tune(
@@ -112,17 +104,20 @@ def fine_tune(
     """
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / steps)
-    order = endless(range(len(records)), random.Random(seed))
-    for step in range(steps):
-        chosen = [records[next(order)] for _ in range(min(batch_size, len(records)))]
+    sampler = Sampler(records, random_shuffle(random.Random(seed)))
+
+    def gather(_: int) -> tuple[float, dict[str, float]]:
         optimizer.zero_grad(set_to_none=True)
-        loss = backward(loaded, chosen)
-        if not math.isfinite(loss):
-            raise Diverged(f"the attack diverged at step {step + 1} (loss {loss}); use a smaller --lr")
+        return backward(loaded, sampler.draw(batch_size)), {}
+
+    def move(step: int, size: float) -> None:
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        yield loss
+
+    diverged = "the attack diverged at step {step} (loss {loss}); use a smaller --lr"
+    for step in run_steps(Schedule(steps, 0.0, 0.0), gather, move, diverged=diverged):
+        yield step.loss
     optimizer.zero_grad(set_to_none=True)
 
 
@@ -137,12 +132,6 @@ def backward(loaded: LoadedModel, records: Sequence[Record]) -> float:
     ]
     loaded.encoder.drop_pictures()
     tokens = sum(len(request.wanted) for request in requests)
-    total = 0.0
     # One backward pass per shape: sums add up to the mean over all tokens of the step.
-    for batch in batches_of(requests, lambda request: request.signature, len(requests)):
-        loss = -log_probabilities(loaded, batch).sum() / tokens
-        # A question without a picture teaches a vision tower nothing.
-        if loss.requires_grad:
-            loss.backward()
-        total += float(loss.detach())
-    return total
+    batches = batches_of(requests, lambda request: request.signature, len(requests))
+    return accumulate((-log_probabilities(loaded, batch).sum() / tokens for batch in batches), 1.0)

@@ -6,34 +6,35 @@ the answer's tokens, given picture and question.
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
 import torch
 
-from vkdsurgeon.attacks.variation import BEFORE, Target
-from vkdsurgeon.attacks.warnings import told_of_missing
+from vkdsurgeon.attacks.target import Target
+from vkdsurgeon.attacks.variation import BEFORE
+from vkdsurgeon.attacks.warnings import missing_warnings
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.pictures import file_digest
 from vkdsurgeon.data.record import Record, to_forget
 from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.evaluate import match_encoder, model_facts
-from vkdsurgeon.evaluation.gates import check_gates, judge
+from vkdsurgeon.evaluation.gates import check_gates, judge_metrics
 from vkdsurgeon.evaluation.metrics import metric_ids, summarise
-from vkdsurgeon.evaluation.score import Listener, answer_records, encode
-from vkdsurgeon.evaluation.sets import set_facts
+from vkdsurgeon.evaluation.models import Role, ask_each
+from vkdsurgeon.evaluation.score import answer_records, encode
+from vkdsurgeon.evaluation.sets import drawn_facts
 from vkdsurgeon.model.batches import answer_request
-from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.prefix_cache import read_log_probabilities
 from vkdsurgeon.results.attacks import MembershipResult, MembershipSettings
 from vkdsurgeon.results.evaluation import Direction, Metric
+from vkdsurgeon.training.events import Listener, unheard
 
 SCORES = ("loss", "min_k")
 MEASURES = ("auc", "advantage", "tpr_at_fpr_5")
@@ -55,7 +56,7 @@ class Inferring(Target):
     k_percent: float = 20.0
 
 
-def membership(attack: Inferring, listener: Listener | None = None) -> MembershipResult:
+def membership(attack: Inferring, listener: Listener = unheard) -> MembershipResult:
     """Measure how well members are told from non-members, for a model, its base and gold.
 
     Args:
@@ -83,21 +84,16 @@ def membership(attack: Inferring, listener: Listener | None = None) -> Membershi
     retain = sample(attack.retain.records, attack.limit, attack.seed) if attack.retain else []
     check_gates(attack.gates, _known(attack, retain))
 
-    facts, metrics, device, longest = [], [], "", 0
-    first: LoadedModel | None = None
-    for role, root in attack.roles:
-        if listener:
-            listener({"event": "model", "role": role, "text": f"loading {role}"})
-        loaded = load_model(root, device=attack.device, dtype=attack.dtype)
-        if first is not None:
-            match_encoder(loaded, first)
-        facts.append(model_facts(role, loaded))
+    lengths: list[int] = []
+
+    def ask(role: Role, loaded: LoadedModel) -> list[Metric]:
         start = "membership" if role == "model" else f"{role}.membership"
         inside, outside = (answer_likelihoods(loaded, each, attack.scoring.batch_size) for each in (members, outsiders))
-        longest = max(longest, *(len(each) for each in (*inside, *outside)))
+        lengths.extend(len(each) for each in (*inside, *outside))
+        found: list[Metric] = []
         for score in SCORES:
             k = 100.0 if score == "loss" else attack.k_percent
-            metrics += separation(
+            found += separation(
                 f"{start}.{score}",
                 [min_k(each, k) for each in inside],
                 [min_k(each, k) for each in outside],
@@ -107,24 +103,27 @@ def membership(attack: Inferring, listener: Listener | None = None) -> Membershi
             )
         if retain:
             answers = answer_records(loaded, retain, attack.scoring, listener)
-            metrics += summarise(f"{start}.retain.{BEFORE}", answers, forget=False, seed=attack.seed)
-        device = str(loaded.device)
-        first = first or replace(loaded, model=None)
-        del loaded
-        gc.collect()
+            found += summarise(f"{start}.retain.{BEFORE}", answers, forget=False, seed=attack.seed)
+        return found
+
+    asked = ask_each(attack.roles, ask, device=attack.device, dtype=attack.dtype, listener=listener)
+    metrics = [metric for found in asked.found.values() for metric in found]
     used = [(attack.forget, members), (attack.nonmembers, outsiders)]
     used += [(attack.retain, retain)] if attack.retain else []
     return MembershipResult(
-        models=facts,
-        sets=[set_facts(NamedSet(whole.name, tuple(records)), whole, attack.salt) for whole, records in used],
+        models=asked.models,
+        sets=drawn_facts(used, attack.salt),
         settings=MembershipSettings(
-            **attack.asking(device), k_percent=attack.k_percent, members=len(members), nonmembers=len(outsiders)
+            **attack.asking(str(asked.first.device)),
+            k_percent=attack.k_percent,
+            members=len(members),
+            nonmembers=len(outsiders),
         ),
         metrics=metrics,
-        gates=judge(attack.gates, {metric.id: metric.value for metric in metrics}),
+        gates=judge_metrics(attack.gates, metrics),
         warnings=[
-            *_told(attack, metrics, members, outsiders),
-            *(["every answer is a single token, so Min-K% is the loss"] if longest == 1 else []),
+            *_warnings(attack, metrics, members, outsiders),
+            *(["every answer is a single token, so Min-K% is the loss"] if max(lengths) == 1 else []),
         ],
         versions={**versions(), "scikit-learn": version("scikit-learn")},
         seconds=round(time.perf_counter() - started, 3),
@@ -262,10 +261,10 @@ def _known(attack: Inferring, retain: Sequence[Record]) -> list[str]:
     return [*own, *(f"{role}.{name}" for role, _ in attack.roles if role != "model" for name in own)]
 
 
-def _told(
+def _warnings(
     attack: Inferring, metrics: Sequence[Metric], members: Sequence[Record], outsiders: Sequence[Record]
 ) -> list[str]:
-    found = told_of_missing(has_retain=attack.retain is not None, has_gold=attack.gold is not None)
+    found = missing_warnings(has_retain=attack.retain is not None, has_gold=attack.gold is not None)
     by_id = {metric.id: metric for metric in metrics}
     shares = [{task: count / len(part) for task, count in Counter(r.task for r in part).items()}
               for part in (members, outsiders)]  # fmt: skip

@@ -8,17 +8,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from vkdsurgeon.attacks.image_transforms import Perturbation
+from vkdsurgeon.attacks.target import Target
 from vkdsurgeon.attacks.universal import Universal, UniversalPerturbation
-from vkdsurgeon.attacks.variation import Target, Variation, measure_variations
+from vkdsurgeon.attacks.variation import Variation, measure_variations
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import to_forget
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.evaluate import Role
-from vkdsurgeon.evaluation.gates import judge
-from vkdsurgeon.evaluation.score import Listener
+from vkdsurgeon.evaluation.gates import judge_metrics
+from vkdsurgeon.evaluation.models import Role
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.attacks import PerturbResult, PerturbSettings, UniversalSettings
+from vkdsurgeon.training.events import Listener, unheard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class PerturbedPictures(Variation):
         return loaded.encoder.altered(picture=self._perturbation)
 
 
-def perturb(attack: Perturbing, listener: Listener | None = None) -> PerturbResult:
+def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
     """Measure a model on changed pictures, and its base and gold alike.
 
     Args:
@@ -88,18 +89,20 @@ def perturb(attack: Perturbing, listener: Listener | None = None) -> PerturbResu
         settings=PerturbSettings(
             **attack.asking(measured.device),
             perturbations=[each.name for each in attack.perturbations],
-            universal=_told(attack.universal, universal, len(shown)),
+            universal=_universal_settings(attack.universal, universal, len(shown)),
             measured_on="heldout" if attack.heldout else "forget",
         ),
         metrics=measured.metrics,
-        gates=judge(attack.gates, {metric.id: metric.value for metric in measured.metrics}),
+        gates=judge_metrics(attack.gates, measured.metrics),
         warnings=warnings,
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),
     )
 
 
-def _told(recipe: Universal | None, variation: UniversalPerturbation | None, records: int) -> UniversalSettings | None:
+def _universal_settings(
+    recipe: Universal | None, variation: UniversalPerturbation | None, records: int
+) -> UniversalSettings | None:
     if recipe is None or variation is None:
         return None
     return UniversalSettings(

@@ -9,7 +9,6 @@ model's, it says whether what used to read the person there still does.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ import numpy as np
 from vkdsurgeon.attacks.linear_probe import LinearReader
 from vkdsurgeon.attacks.probe_metrics import FORGET_KINDS, Read, gaps, measured_metrics, row_of
 from vkdsurgeon.attacks.probe_pictures import Gallery, build_gallery, layer_features
-from vkdsurgeon.attacks.warnings import told_of_missing
+from vkdsurgeon.attacks.target import Attack
+from vkdsurgeon.attacks.warnings import missing_warnings
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.provenance import versions
@@ -29,9 +29,8 @@ from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.evaluate import Role
-from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
-from vkdsurgeon.evaluation.score import Listener
+from vkdsurgeon.evaluation.gates import check_gates, judge_metrics
+from vkdsurgeon.evaluation.models import Role, Roles, measure_each, roles_of
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.model.device import resolve_device
 from vkdsurgeon.model.layers import find_layers, outputs_of
@@ -39,22 +38,20 @@ from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.results.attacks import Pooling, ProbeKind, ProbeResult, ProbeSettings
 from vkdsurgeon.results.evaluation import Metric, ModelFacts
+from vkdsurgeon.training.events import Event, Listener, unheard
 
 FORGET, OTHERS = "forget", "others"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probing:
-    """One attack.
+class Probing(Attack):
+    """One attack; the reader is trained on the features of the reference.
 
     Attributes:
-        model: Directory of the unlearned model; never written to.
         forget: Pictures of what was to be forgotten, with subjects.
         retain: Pictures of others, with subjects.
         heldout: Other views of the forget subjects to test on.
         retain_heldout: Other views of the retain subjects to test on.
-        reference: The model before unlearning; probed alike, and the reader is trained on its features.
-        gold: A model that never knew; probed alike.
         layers: Tapped layers; None for all.
         probe: Which reader.
         regularisation: Strength of its L2 penalty.
@@ -63,20 +60,12 @@ class Probing:
         limit: At most about so many retain pictures; None for all.
         batch_size: Pictures per forward pass.
         seed: Of draw and folds.
-        gates: Bounds; they do not stop anything here.
-        device: Where.
-        tower: Module path of the tower, where the rule gets it wrong.
-        projector: Module paths of the projector, likewise.
-        salt: For the digests of the sets.
     """
 
-    model: Path
     forget: NamedSet
     retain: NamedSet | None = None
     heldout: NamedSet | None = None
     retain_heldout: NamedSet | None = None
-    reference: Path | None = None
-    gold: Path | None = None
     layers: Sequence[str] | None = None
     probe: ProbeKind = "logistic"
     regularisation: float = 1.0
@@ -85,24 +74,14 @@ class Probing:
     limit: int | None = None
     batch_size: int = 32
     seed: int = 0
-    gates: Sequence[Gate] = ()
-    device: str = "auto"
-    tower: str | None = None
-    projector: Sequence[str] | None = None
-    salt: bytes = b""
 
     @property
-    def roles(self) -> list[tuple[Role, Path]]:
+    def roles(self) -> Roles:
         """What is to be probed; the reference first, because the reader is trained on it."""
-        roles: list[tuple[Role, Path | None]] = [
-            ("reference", self.reference),
-            ("model", self.model),
-            ("gold", self.gold),
-        ]
-        return [(role, root) for role, root in roles if root is not None]
+        return roles_of(("reference", self.reference), ("model", self.model), ("gold", self.gold))
 
 
-def probe(attack: Probing, listener: Listener | None = None) -> ProbeResult:
+def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
     """Probe a model's features, and those of its base and gold alike.
 
     Args:
@@ -146,25 +125,27 @@ def probe(attack: Probing, listener: Listener | None = None) -> ProbeResult:
     check_gates(attack.gates, _known(attack, kinds, layers))
 
     facts: dict[Role, ModelFacts] = {}
-    found: dict[Role, dict[str, Read]] = {}
     readers: dict[tuple[str, int], LinearReader] = {}
     stuck = 0
     device = resolve_device(attack.device)
-    for role, root in attack.roles:
-        if listener:
-            listener({"event": "model", "role": role, "text": f"probing {role}"})
-        stack = load_visual_stack(root, device=device, tower=attack.tower, projector=attack.projector)
-        _check_layers(stack, layers, root)
+
+    def measure(role: Role, stack: VisualStack) -> dict[str, Read]:
+        nonlocal stuck
+        _check_layers(stack, layers, stack.inventory.root)
         facts[role] = _facts(role, stack)
-        features = layer_features(stack, gallery, layers, attack.pooling, attack.batch_size, listener)
-        del stack
-        gc.collect()
-        found[role] = {}
-        for layer, values in features.items():
-            found[role][layer], missed = _read(attack, gallery, kinds, values, layer, role, readers)
+        found = {}
+        for layer, values in layer_features(
+            stack, gallery, layers, attack.pooling, attack.batch_size, listener
+        ).items():
+            found[layer], missed = _read(attack, gallery, kinds, values, layer, role, readers)
             stuck += missed
-            if listener:
-                listener({"event": "probe", "model": role, "layer": layer, "text": f"{role}: probed {layer}"})
+            listener(Event("probe", f"{role}: probed {layer}", {"model": role, "layer": layer}))
+        return found
+
+    def load(root: Path) -> VisualStack:
+        return load_visual_stack(root, device=device, tower=attack.tower, projector=attack.projector)
+
+    found = measure_each(attack.roles, load, measure, listener, doing="probing")
     metrics: list[Metric] = []
     order: tuple[Role, ...] = ("model", "reference", "gold")
     for role in order:
@@ -194,8 +175,8 @@ def probe(attack: Probing, listener: Listener | None = None) -> ProbeResult:
             seed=attack.seed,
         ),
         metrics=metrics,
-        gates=judge(attack.gates, {metric.id: metric.value for metric in metrics}),
-        warnings=[*told, *_told(attack, kinds, layers, metrics)],
+        gates=judge_metrics(attack.gates, metrics),
+        warnings=[*told, *_warnings(attack, kinds, layers, metrics)],
         versions={**versions(), "scikit-learn": version("scikit-learn")},
         seconds=round(time.perf_counter() - started, 3),
     )
@@ -317,8 +298,8 @@ def _facts(role: Role, stack: VisualStack) -> ModelFacts:
     )
 
 
-def _told(attack: Probing, kinds: Sequence[str], layers: Sequence[str], metrics: Sequence[Metric]) -> list[str]:
-    found = told_of_missing(has_retain=attack.retain is not None, has_gold=attack.gold is not None)
+def _warnings(attack: Probing, kinds: Sequence[str], layers: Sequence[str], metrics: Sequence[Metric]) -> list[str]:
+    found = missing_warnings(has_retain=attack.retain is not None, has_gold=attack.gold is not None)
     by_id: Mapping[str, Metric] = {metric.id: metric for metric in metrics}
     last = row_of(layers[-1])
     for kind in (kind for kind in kinds if kind in FORGET_KINDS):
@@ -341,5 +322,5 @@ def _told(attack: Probing, kinds: Sequence[str], layers: Sequence[str], metrics:
                 f"chance {own.chance:.3f}"
             )
     if attack.reference is None:
-        found.append("no reference was given (--reference), so no reader of the old features was tried")
+        found.append("no base was given (--base), so no reader of the old features was tried")
     return found

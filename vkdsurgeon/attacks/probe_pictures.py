@@ -12,10 +12,10 @@ import torch
 
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.score import Listener
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.results.attacks import Pooling
+from vkdsurgeon.training.events import Event, Listener, unheard
 
 _CACHE_BYTES = 256 << 20
 
@@ -143,7 +143,7 @@ def layer_features(
     layers: Sequence[str],
     pooling: Pooling,
     batch_size: int,
-    listener: Listener | None = None,
+    listener: Listener = unheard,
 ) -> dict[str, np.ndarray]:
     """Features of every picture at every layer, as a reader takes them.
 
@@ -170,9 +170,8 @@ def layer_features(
                 pooled = values.mean(dim=1) if pooling == "mean" else values.flatten(1)
                 rows[layer] |= zip(indices, pooled.double().cpu().numpy(), strict=True)
             done += len(indices)
-            if listener:
-                text = f"features of {done} of {len(chosen)} pictures"
-                listener({"event": "features", "done": done, "total": len(chosen), "text": text})
+            text = f"features of {done} of {len(chosen)} pictures"
+            listener(Event("features", text, {"done": done, "total": len(chosen)}))
     if any(len({row.shape for row in found.values()}) > 1 for found in rows.values()):
         raise UserError(
             "pictures have different numbers of tokens",

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from vkdsurgeon.attacks.target import Target
 from vkdsurgeon.attacks.templates import BUILTIN, Template, unknown_share
-from vkdsurgeon.attacks.variation import Target, Variation, measure_variations
+from vkdsurgeon.attacks.variation import Variation, measure_variations
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.evaluate import Role
-from vkdsurgeon.evaluation.gates import judge
-from vkdsurgeon.evaluation.score import Listener
+from vkdsurgeon.evaluation.gates import judge_metrics
+from vkdsurgeon.evaluation.models import Role
 from vkdsurgeon.model.multimodal import LoadedModel, load_processor
 from vkdsurgeon.results.attacks import PromptResult, PromptSettings, TemplateFacts
+from vkdsurgeon.training.events import Listener, unheard
 
 # With more unknown words than this a template does not say what it was written to say.
 _MOST_UNKNOWN = 0.5
@@ -62,7 +63,7 @@ class OtherWords(Variation):
         return loaded.encoder.altered(beginning=self._template.prefix.strip())
 
 
-def prompt(attack: Prompting, listener: Listener | None = None) -> PromptResult:
+def prompt(attack: Prompting, listener: Listener = unheard) -> PromptResult:
     """Ask a model in other words, and its base and gold alike.
 
     Args:
@@ -115,14 +116,14 @@ def prompt(attack: Prompting, listener: Listener | None = None) -> PromptResult:
             ],
         ),
         metrics=measured.metrics,
-        gates=judge(attack.gates, {metric.id: metric.value for metric in measured.metrics}),
-        warnings=[*_told(unknown, {template.name for template in asked}), *measured.warnings],
+        gates=judge_metrics(attack.gates, measured.metrics),
+        warnings=[*_warnings(unknown, {template.name for template in asked}), *measured.warnings],
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),
     )
 
 
-def _told(unknown: dict[str, float], asked: set[str]) -> list[str]:
+def _warnings(unknown: dict[str, float], asked: set[str]) -> list[str]:
     left_out = [f"{name} ({share:.0%})" for name, share in unknown.items() if name not in asked]
     partly = [f"{name} ({share:.0%})" for name, share in unknown.items() if name in asked and share > 0]
     found = []

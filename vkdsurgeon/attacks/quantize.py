@@ -17,17 +17,19 @@ import torch
 from torch import nn
 
 from vkdsurgeon.attacks.number_formats import FORMATS, Format, round_trip, same_code
-from vkdsurgeon.attacks.variation import Target, Variation, measure_variations
+from vkdsurgeon.attacks.target import Target
+from vkdsurgeon.attacks.variation import Variation, measure_variations
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.evaluate import Role
-from vkdsurgeon.evaluation.gates import judge
-from vkdsurgeon.evaluation.score import Listener
+from vkdsurgeon.evaluation.gates import judge_metrics
+from vkdsurgeon.evaluation.models import Role
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.results.attacks import QuantizeResult, QuantizeSettings, RoundTrip, WeightScope
+from vkdsurgeon.training.events import Listener, unheard
+from vkdsurgeon.training.kept_weights import kept_weights
 
 # Below this share the round trip says little about a quantised release.
 _MOST_OF_IT = 0.5
@@ -74,8 +76,7 @@ class RoundedWeights(Variation):
         chosen = quantizable(loaded.model, names)
         if not chosen:
             raise UserError("there is nothing to quantise in this scope", where=loaded.root, value=attack.scope)
-        originals = {name: value.detach().to("cpu", copy=True) for name, value in chosen.items()}
-        try:
+        with kept_weights(chosen.values()):
             with torch.no_grad():
                 changed, power = 0.0, 0.0
                 for value in chosen.values():
@@ -89,13 +90,9 @@ class RoundedWeights(Variation):
                 self.scope_weights = sum(value.numel() for name, value in every if names is None or name in names)
                 self.relative_error = changed / power if power else 0.0
             yield
-        finally:
-            with torch.no_grad():
-                for name, value in chosen.items():
-                    value.copy_(originals[name])
 
 
-def quantize(attack: Quantizing, listener: Listener | None = None) -> QuantizeResult:
+def quantize(attack: Quantizing, listener: Listener = unheard) -> QuantizeResult:
     """Measure a model before and after round trips of its weights, and its base and gold alike.
 
     Args:
@@ -137,7 +134,7 @@ def quantize(attack: Quantizing, listener: Listener | None = None) -> QuantizeRe
             ],
         ),
         metrics=measured.metrics,
-        gates=judge(attack.gates, {metric.id: metric.value for metric in measured.metrics}),
+        gates=judge_metrics(attack.gates, measured.metrics),
         warnings=warnings,
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),

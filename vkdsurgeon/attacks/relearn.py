@@ -2,72 +2,60 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import torch
 
 from vkdsurgeon.attacks.adapters import adapter_versions, require_peft
 from vkdsurgeon.attacks.finetune import attacking, fine_tune
 from vkdsurgeon.attacks.relearn_data import Material, Utility, gather_material
-from vkdsurgeon.attacks.relearn_metrics import CaseFindings, Conduct, find, known_ids
-from vkdsurgeon.attacks.relearn_warnings import cautions
+from vkdsurgeon.attacks.relearn_metrics import AttackRun, RelearnMetrics, find, known_ids
+from vkdsurgeon.attacks.relearn_warnings import relearn_warnings
 from vkdsurgeon.attacks.split import Split
+from vkdsurgeon.attacks.target import Attack
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.config.relearn import Case, RelearnPlan
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.sets import NamedSet
-from vkdsurgeon.errors import Diverged, SurgeryError
-from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
-from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
-from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
+from vkdsurgeon.errors import Diverged
+from vkdsurgeon.evaluation.gates import check_gates, judge
+from vkdsurgeon.evaluation.models import Role, Roles, ask_each, roles_of
+from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
-from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.model.device import enough_memory
+from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.evaluation import Metric, ModelFacts
 from vkdsurgeon.results.relearn import RelearnCase, RelearnResult, RelearnSettings
+from vkdsurgeon.training.events import Event, Listener, unheard
 
 
-@dataclass(frozen=True)
-class Relearning:
-    """Attacks on one model.
+@dataclass(frozen=True, kw_only=True)
+class Relearning(Attack):
+    """Attacks on one model, and on gold alike; the reference is measured only.
 
     Attributes:
-        model: Directory of the unlearned model; never written to.
         forget: What was to be forgotten.
         heldout: Other views of the same subjects to measure on.
         retain: What utility is measured on; half of its pictures are the attacker's under protocol `benign`.
         benign: What the attacker has under `benign` instead.
         unrelated: What the attacker has under `unrelated`.
-        reference: The model before unlearning; measured only, as the ceiling.
-        gold: A model that never knew; attacked in the same way.
         plan: Which attacks.
-        gates: Bounds; they do not stop anything here.
         batch_size: Sequences per forward pass while measuring.
-        device: Where.
-        tower: Module path of the tower, where the rule gets it wrong.
-        projector: Module paths of the projector, likewise.
-        salt: For the digests of the sets.
     """
 
-    model: Path
     forget: NamedSet
     heldout: NamedSet | None = None
     retain: NamedSet | None = None
     benign: NamedSet | None = None
     unrelated: NamedSet | None = None
-    reference: Path | None = None
-    gold: Path | None = None
     plan: RelearnPlan = field(default_factory=RelearnPlan)
-    gates: Sequence[Gate] = ()
     batch_size: int = 32
-    device: str = "auto"
-    tower: str | None = None
-    projector: Sequence[str] | None = None
-    salt: bytes = b""
+
+    @property
+    def roles(self) -> Roles:
+        """Who is measured, the reference last."""
+        return roles_of(("model", self.model), ("gold", self.gold), ("reference", self.reference))
 
     @property
     def scoring(self) -> Scoring:
@@ -75,7 +63,7 @@ class Relearning:
         return Scoring(self.batch_size, self.plan.length_normalised, self.plan.max_new_tokens)
 
 
-def relearn(attack: Relearning, listener: Listener | None = None) -> RelearnResult:
+def relearn(attack: Relearning, listener: Listener = unheard) -> RelearnResult:
     """Attack a model, and gold alike, and report what came back beside what it cost.
 
     Args:
@@ -105,53 +93,41 @@ def relearn(attack: Relearning, listener: Listener | None = None) -> RelearnResu
     if "llm" in plan.scope:
         require_peft()
 
-    conducts: dict[Role, dict[str, list[Conduct]]] = {}
+    attack_runs: dict[Role, dict[str, list[AttackRun]]] = {}
     reference: dict[str, list[list[Answered]]] = {}
-    facts: list[ModelFacts] = []
-    first: LoadedModel | None = None
-    roots: list[tuple[Role, Path | None]] = [
-        ("model", attack.model),
-        ("gold", attack.gold),
-        ("reference", attack.reference),
-    ]
-    for role, root in roots:
-        if root is None:
-            continue
-        loaded = load_model(root, device=attack.device, dtype=plan.dtype)
-        first = first or loaded
-        match_encoder(loaded, first)
-        facts.append(model_facts(role, loaded))
+
+    def ask(role: Role, loaded: LoadedModel) -> None:
         asked = _Answers(attack, loaded, listener)
         asked.ask([record for splits in material.splits.values() for split in splits for record in split.measured])
         if role == "reference":
-            reference = {
-                name: [asked.ask(split.measured) for split in splits] for name, splits in material.splits.items()
-            }
+            reference.update(
+                {name: [asked.ask(split.measured) for split in splits] for name, splits in material.splits.items()}
+            )
         else:
-            conducts[role] = {case.id: _conduct(attack, asked, case, role, material) for case in cases}
-        loaded.model = None
-        gc.collect()
-    assert first is not None
-    findings = [
+            attack_runs[role] = {case.id: _attack(attack, asked, case, role, material) for case in cases}
+
+    done = ask_each(attack.roles, ask, device=attack.device, dtype=plan.dtype, listener=listener)
+    measured = [
         find(
             plan,
-            conducts["model"][case.id],
-            conducts["gold"][case.id] if "gold" in conducts else None,
+            attack_runs["model"][case.id],
+            attack_runs["gold"][case.id] if "gold" in attack_runs else None,
             reference.get(case.id),
             material.utility,
         )
         for case in cases
     ]
     settings = [
-        _settings(attack, case, material, str(first.device), conducts["model"][case.id][0].trained) for case in cases
+        _settings(attack, case, material, str(done.first.device), attack_runs["model"][case.id][0].trained)
+        for case in cases
     ]
-    return _result(attack, material, settings, findings, facts, started)
+    return _result(attack, material, settings, measured, done.models, started)
 
 
 class _Answers:
     """What an untouched model says, each question asked once however many attacks measure on it."""
 
-    def __init__(self, attack: Relearning, loaded: LoadedModel, listener: Listener | None) -> None:
+    def __init__(self, attack: Relearning, loaded: LoadedModel, listener: Listener) -> None:
         self.attack, self.loaded, self.listener = attack, loaded, listener
         self._known: dict[int, Answered] = {}
 
@@ -166,7 +142,7 @@ class _Answers:
         return answer_records(self.loaded, records, self.attack.scoring, self.listener) if records else []
 
 
-def _conduct(attack: Relearning, asked: _Answers, case: Case, role: Role, material: Material) -> list[Conduct]:
+def _attack(attack: Relearning, asked: _Answers, case: Case, role: Role, material: Material) -> list[AttackRun]:
     """One attack on one model, once per seed; the model is as before afterwards."""
     return [
         _one_seed(attack, asked, case, role, split, material.utility, seed)
@@ -176,16 +152,16 @@ def _conduct(attack: Relearning, asked: _Answers, case: Case, role: Role, materi
 
 def _one_seed(
     attack: Relearning, asked: _Answers, case: Case, role: Role, split: Split, utility: Utility, seed: int
-) -> Conduct:
+) -> AttackRun:
     plan, loaded, listener = attack.plan, asked.loaded, asked.listener
     given = without_silence({"measured": asked.ask(split.measured), "utility": asked.ask(utility.records)})
     before, utility_before = given["measured"], given["utility"]
-    conduct = Conduct(seed, split, before, utility_before)
-    conduct.measured(0, None, before)
+    attack_run = AttackRun(seed, split, before, utility_before)
+    attack_run.measured(0, None, before)
     with attacking(
         loaded, case.scope, rank=plan.rank, seed=seed, tower=attack.tower, projector=attack.projector
     ) as parameters:
-        conduct.trained = sum(parameter.numel() for parameter in parameters)
+        attack_run.trained = sum(parameter.numel() for parameter in parameters)
         losses = fine_tune(
             loaded,
             parameters,
@@ -195,49 +171,50 @@ def _one_seed(
             batch_size=plan.batch_size,
             seed=seed,
         )
+        short = (
+            f" for an attacker who trains scope {case.scope} with {plan.batch_size} records a step; attack with a "
+            "narrower scope, or with fewer records"
+        )
         try:
-            for step, loss in enumerate(losses, start=1):
-                if listener:
+            with enough_memory(short):
+                for step, loss in enumerate(losses, start=1):
                     text = f"{role}: attack {case.id}, seed {seed}, step {step} of {plan.steps}"
                     facts = {"model": role, "case": case.id, "seed": seed, "step": step, "loss": loss}
-                    listener({"event": "attack", **facts, "text": text})
-                conduct.trained_on.append(loss)
-                if step in plan.measured_steps:
-                    conduct.measured(step, loss, asked.fresh(split.measured))
+                    listener(Event("attack", text, facts))
+                    attack_run.trained_on.append(loss)
+                    if step in plan.measured_steps:
+                        attack_run.measured(step, loss, asked.fresh(split.measured))
         except Diverged:
             # Other attacks of the series, and gold, have their own numbers.
-            conduct.diverge(plan.measured_steps)
-        except torch.OutOfMemoryError as error:
-            raise SurgeryError(
-                f"the GPU has too little memory for an attacker who trains scope {case.scope} with {plan.batch_size} "
-                "records a step; attack with a narrower scope, or with fewer records"
-            ) from error
+            attack_run.diverge(plan.measured_steps)
         else:
-            conduct.utility_after = asked.fresh(utility.records)
-    return conduct
+            attack_run.utility_after = asked.fresh(utility.records)
+    return attack_run
 
 
 def _result(
     attack: Relearning,
     material: Material,
     settings: Sequence[RelearnSettings],
-    findings: Sequence[CaseFindings],
+    measured: Sequence[RelearnMetrics],
     facts: list[ModelFacts],
     started: float,
 ) -> RelearnResult:
     plan, cases = attack.plan, attack.plan.cases
     every: dict[str, Metric] = {}
     aliases: dict[str, float | None] = {}
-    for case, found in zip(cases, findings, strict=True):
+    for case, found in zip(cases, measured, strict=True):
         for metric in found.metrics:
             names = _names(metric.id, case, cases)
             every[names[0]] = metric.model_copy(update={"id": names[0]})
             aliases |= dict.fromkeys(names, metric.value)
     warnings = []
-    for case, found in zip(cases, findings, strict=True):
-        told = cautions(found, material.utility, gold=attack.gold is not None, heldout=attack.heldout is not None)
+    for case, found in zip(cases, measured, strict=True):
+        told = relearn_warnings(
+            found, material.utility, gold=attack.gold is not None, heldout=attack.heldout is not None
+        )
         warnings += [text if len(cases) == 1 or text in told.common else f"{case.id}: {text}" for text in told.every]
-    alone = findings[0] if len(cases) == 1 else None
+    alone = measured[0] if len(cases) == 1 else None
     return RelearnResult(
         models=facts,
         sets=[set_facts(chosen, whole, attack.salt) for chosen, whole in material.used()],
@@ -247,7 +224,7 @@ def _result(
         curve=alone.curve if alone else [],
         recovery=alone.recovery if alone else [],
         seeds=alone.seeds if alone else [],
-        diverged=any("model" in found.diverged for found in findings),
+        diverged=any("model" in found.diverged for found in measured),
         cases=[]
         if alone
         else [
@@ -260,7 +237,7 @@ def _result(
                 seeds=found.seeds,
                 diverged="model" in found.diverged,
             )
-            for case, each, found in zip(cases, settings, findings, strict=True)
+            for case, each, found in zip(cases, settings, measured, strict=True)
         ],
         plan=plan,
         plan_digest=plan.digest,

@@ -35,7 +35,7 @@ _Pair: TypeAlias = tuple[Sequence[Answered], Sequence[Answered]]
 
 
 @dataclass
-class Conduct:
+class AttackRun:
     """One attack on one model with one seed.
 
     Attributes:
@@ -84,7 +84,7 @@ class Conduct:
 
 
 @dataclass(frozen=True)
-class CaseFindings:
+class RelearnMetrics:
     """One attack over its seeds; ids are those of a document with one attack.
 
     Attributes:
@@ -112,11 +112,11 @@ class CaseFindings:
 
 def find(
     plan: RelearnPlan,
-    mine: Sequence[Conduct],
-    gold: Sequence[Conduct] | None,
+    mine: Sequence[AttackRun],
+    gold: Sequence[AttackRun] | None,
     reference: Sequence[Sequence[Answered]] | None,
     utility: Utility,
-) -> CaseFindings:
+) -> RelearnMetrics:
     """Turn the answers of one attack into metrics.
 
     Args:
@@ -127,17 +127,17 @@ def find(
         utility: What utility was measured on.
     """
     seed = plan.seeds[0]
-    chances = [chance_of(conduct.before) for conduct in mine]
+    chances = [chance_of(attack_run.before) for attack_run in mine]
     full = [mean_score(scores_of(answers)) for answers in reference] if reference else None
     metrics: list[Metric] = []
     curve: list[CurvePoint] = []
     found: list[Recovery] = []
-    for prefix, role, conducts in (("", "model", mine), (GOLD, "gold", gold)):
-        if conducts is None:
+    for prefix, role, attack_runs in (("", "model", mine), (GOLD, "gold", gold)):
+        if attack_runs is None:
             continue
-        metrics += _metrics(prefix, conducts, utility, seed)
-        curve += _curve(role, conducts)
-        scores = [{step: mean_score(each) for step, each in conduct.scores.items()} for conduct in conducts]
+        metrics += _metrics(prefix, attack_runs, utility, seed)
+        curve += _curve(role, attack_runs)
+        scores = [{step: mean_score(each) for step, each in attack_run.scores.items()} for attack_run in attack_runs]
         back = recovery(role, scores, chances, full, plan.recover, plan.steps)
         if back is not None:
             found.append(back)
@@ -153,31 +153,31 @@ def find(
             start,
             seed,
         )
-    others: Sequence[Conduct | None] = gold or [None] * len(mine)
-    return CaseFindings(
+    others: Sequence[AttackRun | None] = gold or [None] * len(mine)
+    return RelearnMetrics(
         metrics=metrics,
-        ag_over=list(dict.fromkeys(name for conduct in mine for name in conduct.gain.names)),
+        ag_over=list(dict.fromkeys(name for attack_run in mine for name in attack_run.gain.names)),
         curve=curve,
         recovery=found,
         seeds=[
             SeedOutcome(
-                seed=conduct.seed,
-                ag=_points(conduct),
+                seed=attack_run.seed,
+                ag=_points(attack_run),
                 gold_ag=None if other is None else _points(other),
-                shown_records=len(conduct.split.shown),
-                measured_records=len(conduct.split.measured),
-                diverged=conduct.diverged_at is not None,
+                shown_records=len(attack_run.split.shown),
+                measured_records=len(attack_run.split.measured),
+                diverged=attack_run.diverged_at is not None,
                 gold_diverged=other is not None and other.diverged_at is not None,
             )
-            for conduct, other in zip(mine, others, strict=True)
+            for attack_run, other in zip(mine, others, strict=True)
         ],
         room=_room(reference, gold, seed),
         floor=float(np.mean(chances)),
         learned=_learned(mine),
         diverged={
             role: steps
-            for role, conducts in (("model", mine), ("gold", gold or ()))
-            if (steps := [step for conduct in conducts if (step := conduct.diverged_at) is not None])
+            for role, attack_runs in (("model", mine), ("gold", gold or ()))
+            if (steps := [step for attack_run in attack_runs if (step := attack_run.diverged_at) is not None])
         },
     )
 
@@ -207,7 +207,7 @@ def _stage(name: str) -> str:
     return f"relearn.{name}"
 
 
-def _metrics(prefix: str, conducts: Sequence[Conduct], utility: Utility, seed: int) -> list[Metric]:
+def _metrics(prefix: str, attack_runs: Sequence[AttackRun], utility: Utility, seed: int) -> list[Metric]:
     def group(stage: str, pairs: Sequence[_Pair], *, forget: bool) -> list[Metric]:
         start = f"{prefix}{_stage(stage)}"
         make: Callable[[Sequence[Answered], Sequence[Answered]], list[Metric]]
@@ -217,26 +217,26 @@ def _metrics(prefix: str, conducts: Sequence[Conduct], utility: Utility, seed: i
             make = lambda mine, _: summarise(start, mine, forget=forget, seed=seed)  # noqa: E731
         return over_seeds(make, pairs, start, seed)
 
-    metrics = [gain_metric(f"{prefix}{AG}", [conduct.gain for conduct in conducts], seed)]
-    metrics += group("before", [(conduct.before, ()) for conduct in conducts], forget=True)
-    metrics += group("after", [(conduct.after, ()) for conduct in conducts], forget=True)
-    metrics += group("gain", [(conduct.after, conduct.before) for conduct in conducts], forget=True)
+    metrics = [gain_metric(f"{prefix}{AG}", [attack_run.gain for attack_run in attack_runs], seed)]
+    metrics += group("before", [(attack_run.before, ()) for attack_run in attack_runs], forget=True)
+    metrics += group("after", [(attack_run.after, ()) for attack_run in attack_runs], forget=True)
+    metrics += group("gain", [(attack_run.after, attack_run.before) for attack_run in attack_runs], forget=True)
     if utility.part:
         part = utility.part
         # Before the attack every seed finds the same model.
-        metrics += group(f"{part}.before", [(conducts[0].utility_before, ())], forget=False)
-        metrics += group(f"{part}.after", [(conduct.utility_after, ()) for conduct in conducts], forget=False)
+        metrics += group(f"{part}.before", [(attack_runs[0].utility_before, ())], forget=False)
+        metrics += group(f"{part}.after", [(attack_run.utility_after, ()) for attack_run in attack_runs], forget=False)
     return metrics
 
 
-def _curve(role: str, conducts: Sequence[Conduct]) -> list[CurvePoint]:
+def _curve(role: str, attack_runs: Sequence[AttackRun]) -> list[CurvePoint]:
     points = []
-    for step in conducts[0].scores:
+    for step in attack_runs[0].scores:
         values: dict[str, list[float]] = {}
-        for conduct in conducts:
-            for name, value in zip(conduct.scores[step].names, conduct.scores[step].means, strict=True):
+        for attack_run in attack_runs:
+            for name, value in zip(attack_run.scores[step].names, attack_run.scores[step].means, strict=True):
                 values.setdefault(name, []).append(float(value))
-        losses = [loss for conduct in conducts if (loss := conduct.losses[step]) is not None]
+        losses = [loss for attack_run in attack_runs if (loss := attack_run.losses[step]) is not None]
         points.append(
             CurvePoint(
                 model=role,
@@ -248,10 +248,12 @@ def _curve(role: str, conducts: Sequence[Conduct]) -> list[CurvePoint]:
     return points
 
 
-def _learned(conducts: Sequence[Conduct]) -> tuple[float, float]:
-    if any(conduct.diverged_at is not None for conduct in conducts):
+def _learned(attack_runs: Sequence[AttackRun]) -> tuple[float, float]:
+    if any(attack_run.diverged_at is not None for attack_run in attack_runs):
         return math.nan, math.nan
-    first, last = zip(*((conduct.trained_on[0], conduct.trained_on[-1]) for conduct in conducts), strict=True)
+    first, last = zip(
+        *((attack_run.trained_on[0], attack_run.trained_on[-1]) for attack_run in attack_runs), strict=True
+    )
     return float(np.mean(first)), float(np.mean(last))
 
 
@@ -259,12 +261,12 @@ def _unmeasured(answer: Answered) -> Answered:
     return replace(answer, values=dict.fromkeys(answer.values, math.nan), said="", log_likelihoods=())
 
 
-def _points(conduct: Conduct) -> float | None:
-    return finite(100.0 * mean_score(conduct.gain))
+def _points(attack_run: AttackRun) -> float | None:
+    return finite(100.0 * mean_score(attack_run.gain))
 
 
 def _room(
-    reference: Sequence[Sequence[Answered]] | None, gold: Sequence[Conduct] | None, seed: int
+    reference: Sequence[Sequence[Answered]] | None, gold: Sequence[AttackRun] | None, seed: int
 ) -> tuple[float | None, float | None, float | None] | None:
     if reference is None or gold is None:
         return None

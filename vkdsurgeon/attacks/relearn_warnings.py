@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vkdsurgeon.attacks.relearn_data import Utility
-from vkdsurgeon.attacks.relearn_metrics import CaseFindings
+from vkdsurgeon.attacks.relearn_metrics import RelearnMetrics
 from vkdsurgeon.results.evaluation import Metric
 
 # More than this share of utility lost to the attack itself is told.
@@ -31,7 +31,7 @@ class Cautions:
         return self.common + self.own
 
 
-def cautions(found: CaseFindings, utility: Utility, *, gold: bool, heldout: bool) -> Cautions:
+def relearn_warnings(found: RelearnMetrics, utility: Utility, *, gold: bool, heldout: bool) -> Cautions:
     """Warn of what makes an AG say less than it seems to.
 
     Args:
@@ -57,7 +57,7 @@ def cautions(found: CaseFindings, utility: Utility, *, gold: bool, heldout: bool
     )
 
 
-def _divergence(found: CaseFindings) -> list[str]:
+def _divergence(found: RelearnMetrics) -> list[str]:
     told = []
     for role, steps in found.diverged.items():
         where = ", ".join(str(step) for step in sorted(set(steps)))
@@ -69,7 +69,7 @@ def _divergence(found: CaseFindings) -> list[str]:
     return told
 
 
-def _room(found: CaseFindings) -> list[str]:
+def _room(found: RelearnMetrics) -> list[str]:
     values = {metric.id: metric for metric in found.metrics}
     told = []
     if found.room is not None:
@@ -86,7 +86,7 @@ def _room(found: CaseFindings) -> list[str]:
     return told
 
 
-def _effort(found: CaseFindings) -> list[str]:
+def _effort(found: RelearnMetrics) -> list[str]:
     first, last = found.learned
     if first > _KNOWN and last > _UNLEARNED * first:
         return [

@@ -6,7 +6,6 @@ What it recovers was never removed from the language model; visual unlearning al
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +13,21 @@ from pathlib import Path
 
 import torch
 
-from vkdsurgeon.attacks.variation import Target
+from vkdsurgeon.attacks.target import Target
 from vkdsurgeon.checkpoint.placement import Placement, locate_visual
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
-from vkdsurgeon.evaluation.gates import check_gates, judge
+from vkdsurgeon.evaluation.gates import check_gates, judge_metrics
 from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
-from vkdsurgeon.evaluation.score import Answered, Listener, answer_records
-from vkdsurgeon.evaluation.sets import set_facts
+from vkdsurgeon.evaluation.models import Role, ask_each
+from vkdsurgeon.evaluation.score import Answered, answer_records
 from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.model.load_vision import load_visual_stack
-from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.evaluation import Metric
 from vkdsurgeon.results.relearn import RestoredPart, RestoreResult, RestoreSettings
+from vkdsurgeon.training.events import Listener, unheard
 
 # More than this over the model as it is given counts as having come back.
 _CAME_BACK = 0.05
@@ -48,7 +46,7 @@ class Restoring(Target):
     part: RestoredPart = "visual"
 
 
-def restore(attack: Restoring, listener: Listener | None = None) -> RestoreResult:
+def restore(attack: Restoring, listener: Listener = unheard) -> RestoreResult:
     """Measure a model as it is, with its visual side put back, and beside the original and gold.
 
     Args:
@@ -63,9 +61,7 @@ def restore(attack: Restoring, listener: Listener | None = None) -> RestoreResul
             checked before a model is loaded.
     """
     started = time.perf_counter()
-    forget = sample(attack.forget.records, attack.limit, attack.seed)
-    retain = sample(attack.retain.records, attack.limit, attack.seed) if attack.retain else []
-    sets = {"": forget, "retain.": retain}
+    sets = attack.draw()
     check_gates(attack.gates, _known(attack, sets))
 
     def measure(loaded: LoadedModel) -> dict[str, list[Answered]]:
@@ -74,37 +70,37 @@ def restore(attack: Restoring, listener: Listener | None = None) -> RestoreResul
         }
         return without_silence(said)
 
-    first = load_model(attack.model, device=attack.device, dtype=attack.dtype)
-    device, facts = str(first.device), [model_facts("model", first)]
-    before = measure(first)
-    restored, differing = put_back(first, attack)
-    after = measure(first)
-    first.model = None
-    others: dict[Role, dict[str, list[Answered]]] = {}
-    # Reference and gold are measured as they are.
-    for role, root in attack.roles[1:]:
-        gc.collect()
-        loaded = load_model(root, device=attack.device, dtype=attack.dtype)
-        match_encoder(loaded, first)
-        facts.append(model_facts(role, loaded))
-        others[role] = measure(loaded)
-        del loaded
+    restored, differing = 0, 0
+
+    def ask(role: Role, loaded: LoadedModel) -> list[dict[str, list[Answered]]]:
+        nonlocal restored, differing
+        found = [measure(loaded)]
+        # Reference and gold are measured as they are.
+        if role == "model":
+            restored, differing = put_back(loaded, attack)
+            found.append(measure(loaded))
+        return found
+
+    asked = ask_each(attack.roles, ask, device=attack.device, dtype=attack.dtype, listener=listener)
+    before, after = asked.found["model"]
+    others: dict[Role, dict[str, list[Answered]]] = {
+        role: found[0] for role, found in asked.found.items() if role != "model"
+    }
     metrics = _metrics(before, after, others, attack.seed)
-    wholes = [(attack.forget, forget), *([(attack.retain, retain)] if attack.retain else [])]
     return RestoreResult(
-        models=facts,
-        sets=[set_facts(NamedSet(whole.name, tuple(used)), whole, attack.salt) for whole, used in wholes],
+        models=asked.models,
+        sets=attack.facts(sets),
         settings=RestoreSettings(
             part=attack.part,
             restored_elements=restored,
             differing_elements=differing,
-            device=device,
+            device=str(asked.first.device),
             seed=attack.seed,
             limit=attack.limit,
         ),
         metrics=metrics,
-        gates=judge(attack.gates, {metric.id: metric.value for metric in metrics}),
-        warnings=_told(attack, metrics, differing),
+        gates=judge_metrics(attack.gates, metrics),
+        warnings=_warnings(attack, metrics, differing),
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),
     )
@@ -185,7 +181,7 @@ def _metrics(
     return metrics
 
 
-def _told(attack: Restoring, metrics: Sequence[Metric], differing: int) -> list[str]:
+def _warnings(attack: Restoring, metrics: Sequence[Metric], differing: int) -> list[str]:
     found = []
     if differing == 0:
         found.append(f"nothing was put back: the {attack.part} of both models is the same, so this attack says nothing")

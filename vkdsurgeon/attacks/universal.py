@@ -5,7 +5,6 @@ Universal perturbations: arXiv 1610.08401; projected gradient descent with signe
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,11 +17,14 @@ from torch import Tensor
 from vkdsurgeon.attacks.finetune import backward
 from vkdsurgeon.attacks.variation import Variation
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.errors import Diverged, UserError
-from vkdsurgeon.evaluation.evaluate import Role
-from vkdsurgeon.evaluation.score import Listener, encode
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.models import Role
+from vkdsurgeon.evaluation.score import encode
 from vkdsurgeon.model.multimodal import LoadedModel
-from vkdsurgeon.training.sampler import endless
+from vkdsurgeon.training.events import Event, Listener, unheard
+from vkdsurgeon.training.loop import run_steps
+from vkdsurgeon.training.sampler import Sampler, random_shuffle
+from vkdsurgeon.training.schedule import Schedule
 
 NAME = "universal"
 PIXELS = "pixel_values"
@@ -85,7 +87,7 @@ class UniversalPerturbation(Variation):
         losses: By model, cross-entropy in nats per answer token over the steps.
     """
 
-    def __init__(self, recipe: Universal, records: Sequence[Record], listener: Listener | None = None) -> None:
+    def __init__(self, recipe: Universal, records: Sequence[Record], listener: Listener = unheard) -> None:
         super().__init__(NAME)
         self._recipe = recipe
         self._records = list(records)
@@ -167,7 +169,7 @@ def train_perturbation(
     records: Sequence[Record],
     recipe: Universal,
     role: Role,
-    listener: Listener | None = None,
+    listener: Listener = unheard,
 ) -> tuple[Tensor, list[float]]:
     """Find one perturbation under which the right answers are likely.
 
@@ -189,25 +191,28 @@ def train_perturbation(
     """
     eps, step_size = recipe.eps / 255.0, recipe.step / 255.0
     delta = torch.zeros(pixels.shape, device=loaded.device, requires_grad=True)
-    order = endless(range(len(records)), random.Random(recipe.seed))
+    sampler = Sampler(records, random_shuffle(random.Random(recipe.seed)))
     frozen = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     losses: list[float] = []
+
+    def gather(_: int) -> tuple[float, dict[str, float]]:
+        return backward(loaded, sampler.draw(recipe.batch_size)), {}
+
+    def move(step: int, size: float) -> None:
+        assert delta.grad is not None
+        with torch.no_grad():
+            delta.sub_(step_size * delta.grad.sign()).clamp_(-eps, eps)
+        delta.grad = None
+
+    diverged = "the universal perturbation diverged at step {step} (loss {loss})"
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
         with added(loaded, pixels, delta):
-            for step in range(recipe.steps):
-                chosen = [records[next(order)] for _ in range(min(recipe.batch_size, len(records)))]
-                losses.append(backward(loaded, chosen))
-                if not math.isfinite(losses[-1]):
-                    raise Diverged(f"the universal perturbation diverged at step {step + 1} (loss {losses[-1]})")
-                assert delta.grad is not None
-                with torch.no_grad():
-                    delta.sub_(step_size * delta.grad.sign()).clamp_(-eps, eps)
-                delta.grad = None
-                if listener:
-                    text = f"{role}: perturbation step {step + 1} of {recipe.steps}"
-                    listener({"event": "attack", "model": role, "step": step + 1, "loss": losses[-1], "text": text})
+            for step in run_steps(Schedule(recipe.steps, 0.0, 0.0), gather, move, diverged=diverged):
+                losses.append(step.loss)
+                text = f"{role}: perturbation step {step.step} of {step.steps}"
+                listener(Event("attack", text, {"model": role, "step": step.step, "loss": step.loss}, step))
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)

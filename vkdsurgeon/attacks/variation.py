@@ -2,86 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from vkdsurgeon.attacks.warnings import told_of_variations
+from vkdsurgeon.attacks.target import Target
+from vkdsurgeon.attacks.warnings import variation_warnings
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.data.sets import NamedSet, sample
-from vkdsurgeon.evaluation.evaluate import Role, match_encoder, model_facts
-from vkdsurgeon.evaluation.gates import Gate, check_gates
+from vkdsurgeon.evaluation.gates import check_gates
 from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
-from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
-from vkdsurgeon.evaluation.sets import set_facts
+from vkdsurgeon.evaluation.models import Role, ask_each
+from vkdsurgeon.evaluation.score import Answered, answer_records
 from vkdsurgeon.evaluation.silence import without_silence
-from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.evaluation import Metric, ModelFacts, SetFacts
+from vkdsurgeon.training.events import Listener, unheard
 
 BEFORE, WORST, MEAN, GAIN = "before", "worst", "mean", "gain"
 # Rows of metric ids that no variation may be called.
 RESERVED = frozenset({BEFORE, WORST, MEAN, GAIN, "after", "retain"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What is attacked and measured.
-
-    Attributes:
-        model: Directory of the unlearned model; never written to.
-        forget: Questions on what was to be forgotten.
-        retain: What utility is measured on.
-        reference: The model before unlearning; attacked alike, as the ceiling.
-        gold: A model that never knew; attacked alike.
-        limit: At most so many questions per set, drawn per task; None for all.
-        seed: Of the draw and of everything random.
-        gates: Bounds; they do not stop anything here.
-        scoring: How answers are obtained.
-        device: Where.
-        dtype: Precision, as in `load_model`.
-        tower: Module path of the tower, where the rule gets it wrong.
-        projector: Module paths of the projector, likewise.
-        salt: For the digests of the sets.
-    """
-
-    model: Path
-    forget: NamedSet
-    retain: NamedSet | None = None
-    reference: Path | None = None
-    gold: Path | None = None
-    limit: int | None = None
-    seed: int = 0
-    gates: Sequence[Gate] = ()
-    scoring: Scoring = field(default_factory=Scoring)
-    device: str = "auto"
-    dtype: str = "auto"
-    tower: str | None = None
-    projector: Sequence[str] | None = None
-    salt: bytes = b""
-
-    @property
-    def roles(self) -> list[tuple[Role, Path]]:
-        """What is to be measured, the model first."""
-        roles: list[tuple[Role, Path | None]] = [
-            ("model", self.model),
-            ("reference", self.reference),
-            ("gold", self.gold),
-        ]
-        return [(role, root) for role, root in roles if root is not None]
-
-    def asking(self, device: str) -> dict[str, Any]:
-        """The settings that every document of an attack on answers tells."""
-        return {
-            "device": device,
-            "seed": self.seed,
-            "limit": self.limit,
-            "batch_size": self.scoring.batch_size,
-            "length_normalised": self.scoring.length_normalised,
-            "max_new_tokens": self.scoring.max_new_tokens,
-        }
 
 
 class Variation:
@@ -119,7 +58,7 @@ class Measured:
 
 
 def measure_variations(
-    target: Target, attack: str, variations: Sequence[Variation], listener: Listener | None = None
+    target: Target, attack: str, variations: Sequence[Variation], listener: Listener = unheard
 ) -> Measured:
     """Ask every model every question, as it is and under every variation.
 
@@ -137,40 +76,26 @@ def measure_variations(
     Raises:
         UserError: Sets, gates or models are wrong; sets and gates are checked before a model is loaded.
     """
-    forget = sample(target.forget.records, target.limit, target.seed)
-    retain = sample(target.retain.records, target.limit, target.seed) if target.retain else []
-    parts = {name: records for name, records in (("", forget), ("retain.", retain)) if records}
+    parts = target.draw()
     check_gates(target.gates, _known(target, attack, variations, parts))
 
-    facts: list[ModelFacts] = []
-    metrics: list[Metric] = []
-    first: LoadedModel | None = None
-    for role, root in target.roles:
-        if listener:
-            listener({"event": "model", "role": role, "text": f"loading {role}"})
-        loaded = load_model(root, device=target.device, dtype=target.dtype)
-        if first is not None:
-            match_encoder(loaded, first)
-        facts.append(model_facts(role, loaded))
-        metrics += _measure(target, attack, variations, parts, loaded, role, listener)
-        first = first or replace(loaded, model=None)
-        # One model in memory at a time.
-        del loaded
-        gc.collect()
-    assert first is not None
-    used = [(target.forget, forget), *([(target.retain, retain)] if target.retain else [])]
+    def ask(role: Role, loaded: LoadedModel) -> list[Metric]:
+        return _measure(target, attack, variations, parts, loaded, role, listener)
+
+    asked = ask_each(target.roles, ask, device=target.device, dtype=target.dtype, listener=listener)
+    metrics = [metric for found in asked.found.values() for metric in found]
     return Measured(
-        models=facts,
-        sets=[set_facts(NamedSet(whole.name, tuple(records)), whole, target.salt) for whole, records in used],
+        models=asked.models,
+        sets=target.facts(parts),
         metrics=metrics,
-        warnings=told_of_variations(
+        warnings=variation_warnings(
             attack,
             [variation.name for variation in variations],
             metrics,
             has_retain=target.retain is not None,
             has_gold=target.gold is not None,
         ),
-        device=str(first.device),
+        device=str(asked.first.device),
     )
 
 
@@ -181,7 +106,7 @@ def _measure(
     parts: dict[str, list[Record]],
     loaded: LoadedModel,
     role: Role,
-    listener: Listener | None,
+    listener: Listener,
 ) -> list[Metric]:
     start = attack if role == "model" else f"{role}.{attack}"
     before = without_silence(

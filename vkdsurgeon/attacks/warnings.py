@@ -12,7 +12,7 @@ from vkdsurgeon.results.evaluation import Metric
 _MATTERS = 0.05
 
 
-def told_of_missing(*, has_retain: bool, has_gold: bool) -> list[str]:
+def missing_warnings(*, has_retain: bool, has_gold: bool) -> list[str]:
     """Warnings about what was not measured."""
     found = []
     if not has_retain:
@@ -22,7 +22,7 @@ def told_of_missing(*, has_retain: bool, has_gold: bool) -> list[str]:
     return found
 
 
-def told_of_variations(
+def variation_warnings(
     attack: str, names: Sequence[str], metrics: Sequence[Metric], *, has_retain: bool, has_gold: bool
 ) -> list[str]:
     """Warnings about an attack that asks the same questions under variations.
@@ -36,10 +36,10 @@ def told_of_variations(
     """
     by_id = {metric.id: metric for metric in metrics}
     return [
-        *told_of_missing(has_retain=has_retain, has_gold=has_gold),
-        *_told_of_start(attack, by_id),
-        *_told_of_return(attack, names, by_id),
-        *_told_of_cost(attack, names, by_id),
+        *missing_warnings(has_retain=has_retain, has_gold=has_gold),
+        *_start_warnings(attack, by_id),
+        *_return_warnings(attack, names, by_id),
+        *_cost_warnings(attack, names, by_id),
     ]
 
 
@@ -49,7 +49,7 @@ def _whole(start: str, metrics: Mapping[str, Metric]) -> list[tuple[str, Metric]
     return [(rest, metric) for rest, metric in found if rest.count(".") == 1]
 
 
-def _told_of_start(attack: str, metrics: Mapping[str, Metric]) -> list[str]:
+def _start_warnings(attack: str, metrics: Mapping[str, Metric]) -> list[str]:
     """Whether base and gold leave room between them, by the rule of evaluations."""
     renamed = [
         metric.model_copy(update={"id": f"{role}{FORGET}.{name.removeprefix(start)}"})
@@ -61,7 +61,7 @@ def _told_of_start(attack: str, metrics: Mapping[str, Metric]) -> list[str]:
     return warnings_for([NamedSet(FORGET, ())], renamed)
 
 
-def _told_of_return(attack: str, names: Sequence[str], metrics: Mapping[str, Metric]) -> list[str]:
+def _return_warnings(attack: str, names: Sequence[str], metrics: Mapping[str, Metric]) -> list[str]:
     found = []
     for rest, before in _whole(f"{attack}.before.", metrics):
         gains = {name: metrics.get(f"{attack}.gain.{name}.{rest}") for name in names}
@@ -84,7 +84,7 @@ def _told_of_return(attack: str, names: Sequence[str], metrics: Mapping[str, Met
     return found
 
 
-def _told_of_cost(attack: str, names: Sequence[str], metrics: Mapping[str, Metric]) -> list[str]:
+def _cost_warnings(attack: str, names: Sequence[str], metrics: Mapping[str, Metric]) -> list[str]:
     found = []
     for rest, before in _whole(f"{attack}.retain.before.", metrics):
         if before.chance is not None and before.low is not None and before.low <= before.chance:

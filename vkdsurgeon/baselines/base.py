@@ -5,45 +5,16 @@ Both load the whole model, move weights under a mask, and give changed tensors b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from vkdsurgeon.baselines.language_loss import Scene
-from vkdsurgeon.baselines.trainer import MethodStep
+from vkdsurgeon.baselines.language_loss import LanguageLoss
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.split import Split
-from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.multimodal import load_model
-from vkdsurgeon.training.saliency import SaliencyMask
-
-Listener = Callable[[str, MethodStep | None], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelJob:
-    """The model that is operated on.
-
-    Attributes:
-        model: The checkpoint directory.
-        seed: Of all draws.
-        device: Where the model runs.
-        dtype: What its weights are held in.
-        tower: Module path of the tower, where the split rule gets it wrong.
-        projector: Module paths of the projector, likewise.
-    """
-
-    model: Path
-    seed: int
-    device: torch.device
-    dtype: torch.dtype
-    tower: str | None = None
-    projector: Sequence[str] | None = None
+from vkdsurgeon.model.source import ModelSource
+from vkdsurgeon.training.outcome import TrainingOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +27,7 @@ class ModelPlan:
         scope: What may move.
         device: Where.
         dtype: What weights are held in.
-        forget_questions: Exercises to forget.
+        forget_questions: Examples to forget.
         elements: Weights in scope, which the mask selects from.
         steps: Optimizer steps; 0 without training.
         step_size: Peak step, relative to each weight; None where it is given otherwise, or nothing is trained.
@@ -104,26 +75,18 @@ class Operable:
     layer_of: Callable[[str], str]
 
 
-@dataclass(frozen=True)
-class MethodOutcome:
-    """What a method did.
+@dataclass(frozen=True, kw_only=True)
+class MethodOutcome(TrainingOutcome):
+    """What a baseline or output mode did.
 
     Attributes:
-        changes: Disk name -> new tensor in the dtype on disk, of every tensor with a selected element.
-        mask: By module parameter.
-        last: The last step; None without training.
-        seconds: Wall time per stage.
         measured: Label-free figures, of output mode.
     """
 
-    changes: dict[str, Tensor]
-    mask: SaliencyMask
-    last: MethodStep | None
-    seconds: dict[str, float]
     measured: dict[str, float] = field(default_factory=dict)
 
 
-def load_scene(job: ModelJob, micro_batch: int, cache_bytes: int) -> Scene:
+def load_language_loss(job: ModelSource, micro_batch: int, cache_bytes: int) -> LanguageLoss:
     """The whole model, in which nothing asks for a gradient yet.
 
     Raises:
@@ -131,17 +94,4 @@ def load_scene(job: ModelJob, micro_batch: int, cache_bytes: int) -> Scene:
     """
     loaded = load_model(job.model, device=str(job.device), dtype=str(job.dtype).removeprefix("torch."))
     loaded.model.requires_grad_(False)
-    return Scene(loaded, micro_batch, cache_bytes, job.seed)
-
-
-@contextmanager
-def told_of_memory(remedy: str) -> Iterator[None]:
-    """Says what to do where the GPU has too little memory.
-
-    Raises:
-        SurgeryError: It has.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise SurgeryError(f"the GPU has too little memory; nothing was written. {remedy}") from error
+    return LanguageLoss(loaded, micro_batch, cache_bytes, job.seed)

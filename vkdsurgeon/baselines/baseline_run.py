@@ -11,53 +11,53 @@ from torch.nn import Parameter
 from vkdsurgeon_kernels import BitMask
 
 from vkdsurgeon.baselines.base import (
-    Listener,
     MethodOutcome,
-    ModelJob,
     ModelPlan,
     Operable,
-    load_scene,
-    told_of_memory,
+    load_language_loss,
 )
-from vkdsurgeon.baselines.examples import Material
+from vkdsurgeon.baselines.examples import TrainingSets
 from vkdsurgeon.baselines.grad_ascent import ascent
 from vkdsurgeon.baselines.kl_min import to_original
-from vkdsurgeon.baselines.language_loss import Scene, Term, cross_entropy, limited
+from vkdsurgeon.baselines.language_loss import LanguageLoss, Term, cross_entropy, limited
 from vkdsurgeon.baselines.manu import counted, neuron_scores, top_neurons
-from vkdsurgeon.baselines.masked_training import all_of, train_masked
 from vkdsurgeon.baselines.mmunlearner import fisher, fisher_mask
 from vkdsurgeon.baselines.npo import preference
 from vkdsurgeon.baselines.refusal import refusal
 from vkdsurgeon.baselines.registry import BASELINES, Facts, Scope
 from vkdsurgeon.baselines.rmu import Tap, misdirection, retention
 from vkdsurgeon.baselines.scope import ScopedWeights, decoder_layers, find_weights, mlp_output
-from vkdsurgeon.baselines.trainer import Part, Schedule
+from vkdsurgeon.baselines.trainer import Part, train_masked
 from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
 from vkdsurgeon.config import BaselineRecipe
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, recompute
-from vkdsurgeon.model.multimodal import load_processor
+from vkdsurgeon.model.device import enough_memory
+from vkdsurgeon.model.multimodal import load_processor, train_only
 from vkdsurgeon.model.prompts import Encoder
+from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.training.clock import Clock
-from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, select
+from vkdsurgeon.training.events import Event, Listener
+from vkdsurgeon.training.saliency import SaliencyMask, choose_mask, everything
+from vkdsurgeon.training.schedule import Schedule
 
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodJob(ModelJob):
+class MethodJob(ModelSource):
     """What the user asked for.
 
     Attributes:
         method: One of `BASELINES`.
-        material: The exercises.
+        training_sets: The examples.
         recipe: The settings.
         scope: What may move; None for what the method's source trains.
     """
 
     method: str
-    material: Material
+    training_sets: TrainingSets
     recipe: BaselineRecipe
     scope: Scope | None
 
@@ -73,8 +73,8 @@ class MethodPlan(ModelPlan):
     moments, and float32 masters of narrower weights.
 
     Attributes:
-        retain_questions: Exercises to keep.
-        text_questions: Exercises without pictures, for masks and importance alone.
+        retain_questions: Examples to keep.
+        text_questions: Examples without pictures, for masks and importance alone.
         lr: Peak learning rate of all weights alike, where it was given.
     """
 
@@ -99,14 +99,14 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
         UserError: The checkpoint, the sets or the recipe do not suit the method.
     """
     facts, recipe = job.facts, job.recipe
-    if facts.needs_retain and not job.material.retain:
+    if facts.needs_retain and not job.training_sets.retain:
         raise UserError(
             f"method {job.method} needs a retain set with questions and answers",
             where="--retain",
             expected="records of others that are to be kept",
             remedy="give --retain; of these methods only ga does without",
         )
-    if job.material.text and not facts.reads_text:
+    if job.training_sets.text and not facts.reads_text:
         readers = ", ".join(name for name, each in BASELINES.items() if each.reads_text)
         raise UserError(
             "a text set that this method has no use for",
@@ -125,12 +125,12 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
         for layer in (*weights.tower_layers, *(weights.decoder.layers if weights.decoder else ())):
             mlp_output(split.skeleton, layer)
     encoder = Encoder(load_processor(job.model))
-    for first in (job.material.forget[0], *job.material.retain[:1], *job.material.text[:1]):
-        encoder.continuation(encoder.prompt(first.question, first.picture, first.source), first.answer)
+    for first in (job.training_sets.forget[0], *job.training_sets.retain[:1], *job.training_sets.text[:1]):
+        encoder.continuation(encoder.prompt(first.text, first.picture, first.source), first.answer)
+    relative = recipe.lr is None
     schedule = Schedule(
         steps=(recipe.steps or facts.steps) if facts.trains else 0,
         peak=recipe.lr or recipe.step_size or facts.step_size,
-        relative=recipe.lr is None,
         warmup=recipe.warmup,
         decay=recipe.decay,
     )
@@ -141,15 +141,15 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
         scope=scope.value,
         device=str(job.device),
         dtype=str(job.dtype).removeprefix("torch."),
-        forget_questions=len(job.material.forget),
-        retain_questions=len(job.material.retain),
-        text_questions=len(job.material.text),
+        forget_questions=len(job.training_sets.forget),
+        retain_questions=len(job.training_sets.retain),
+        text_questions=len(job.training_sets.text),
         elements=elements,
         steps=schedule.steps,
-        step_size=schedule.peak if schedule.relative and facts.trains else None,
-        lr=None if schedule.relative or not facts.trains else schedule.peak,
+        step_size=schedule.peak if relative and facts.trains else None,
+        lr=None if relative or not facts.trains else schedule.peak,
         memory_mib=_memory(job, inventory, elements),
-        warnings=(*inventory.warnings, *split.warnings, *weights.warnings, *_told(job)),
+        warnings=(*inventory.warnings, *split.warnings, *weights.warnings, *_warnings(job)),
     )
     return MethodPrepared(
         title=f"{job.method}: {facts.title}",
@@ -170,117 +170,125 @@ def operate_method(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
 
     Args:
         prepared: From `prepare_method`.
-        listen: Hears the name of each stage as it starts, and every step.
+        listen: Hears of every stage and step.
 
     Raises:
         UserError: The model cannot be loaded, or a question does not suit it.
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
     settings = "micro_batch or density (section `baseline` of the recipe)"
-    with told_of_memory(f"Use a smaller {settings}, --dtype bfloat16, or a smaller --scope"):
+    with enough_memory(f"; nothing was written. Use a smaller {settings}, --dtype bfloat16, or a smaller --scope"):
         return _operate(prepared, listen)
 
 
 def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
     job, weights, recipe = prepared.job, prepared.weights, prepared.job.recipe
     clock = Clock()
-    listen("language model", None)
-    scene = load_scene(job, recipe.micro_batch, int(recipe.cache_gib * (1 << 30)))
-    model = scene.loaded.model
+    listen(Event.stage("language model"))
+    language = load_language_loss(job, recipe.micro_batch, int(recipe.cache_gib * (1 << 30)))
+    model = language.loaded.model
     check_loaded(model, prepared.inventory, DecoderWeights((), weights.on_disk, prepared.plan.elements, job.dtype, ()))
-    named = dict(model.named_parameters())
-    parameters: dict[str, Parameter] = {name: named[name] for name in weights.on_disk}
     if recipe.checkpointing == "on" or (recipe.checkpointing == "auto" and job.device.type == "cuda"):
         layers = decoder_layers(prepared.inventory, prepared.split, weights)
-        recompute(scene.loaded, DecoderWeights(layers, {}, 0, job.dtype, ()))
+        recompute(language.loaded, DecoderWeights(layers, {}, 0, job.dtype, ()))
     clock.lap("language model")
     if job.method == "manu":
-        return _prune(prepared, scene, listen, clock)
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
+        return _prune(prepared, language, listen, clock)
+    parameters: dict[str, Parameter] = train_only(model, weights.on_disk)
 
-    listen("original", None)
-    parts, parameters = _parts(prepared, scene, parameters)
+    listen(Event.stage("original"))
+    parts, parameters = _parts(prepared, language, parameters)
     clock.lap("original")
 
-    listen("mask", None)
-    mask = _mask(prepared, scene, parameters)
+    listen(Event.stage("mask"))
+    mask = _mask(prepared, language, parameters)
     clock.lap("mask")
 
-    listen("training", None)
-    movement, last = train_masked(
-        parts, parameters, mask, prepared.schedule, partial(listen, "training"),
-        weight_decay=recipe.weight_decay, clip=recipe.clip,
+    listen(Event.stage("training"))
+    write_back, last = train_masked(
+        parts, parameters, mask, prepared.schedule, lambda step: listen(Event.step(step)),
+        relative=recipe.lr is None, weight_decay=recipe.weight_decay, clip=recipe.clip,
     )  # fmt: skip
     clock.lap("training")
-    return MethodOutcome(movement.written(prepared.inventory, weights.on_disk), mask, last, clock.laps)
+    changes = write_back.changes(prepared.inventory, weights.on_disk)
+    return MethodOutcome(changes=changes, mask=mask, last=last, seconds=clock.laps)
 
 
 def _parts(
-    prepared: MethodPrepared, scene: Scene, parameters: dict[str, Parameter]
+    prepared: MethodPrepared, language: LanguageLoss, parameters: dict[str, Parameter]
 ) -> tuple[dict[str, Part], dict[str, Parameter]]:
     """The method's terms, and the parameters that it trains of those in scope."""
     job, recipe, steps = prepared.job, prepared.job.recipe, prepared.schedule.steps
     # The original answers no more questions than the steps can draw.
-    forget = limited(job.material.forget, recipe.forget_batch * steps, job.seed, "forget")
-    retain = limited(job.material.retain, recipe.retain_batch * steps, job.seed, "retain")
+    forget = limited(job.training_sets.forget, recipe.forget_batch * steps, job.seed, "forget")
+    retain = limited(job.training_sets.retain, recipe.retain_batch * steps, job.seed, "retain")
     held: Term | None = None
     if job.method == "rmu":
         layers, written = _rmu_layers(prepared.inventory, prepared.split, prepared.weights, recipe)
         trained = set(prepared.weights.visual) | written
         parameters = _only(parameters, trained)
-        tap = Tap(scene, layers)
+        tap = Tap(language, layers)
         generator = torch.Generator().manual_seed(job.seed)
         forgotten: Term = misdirection(tap, forget, recipe.rmu_steering, generator)
         held = retention(tap, retain)
     elif job.method == "npo":
-        forgotten = preference(scene, forget, recipe.npo_beta)
+        forgotten = preference(language, forget, recipe.npo_beta)
     elif job.method == "idk":
-        forgotten = refusal(scene, recipe.refusals)
+        forgotten = refusal(language, recipe.refusals)
     else:
-        forgotten = ascent(scene)
+        forgotten = ascent(language)
     if held is None:
-        held = to_original(scene, retain) if job.method == "klmin" else cross_entropy(scene)
-    parts = {"forget": Part(forgotten, scene.deck(forget, "forget order"), recipe.forget_batch, recipe.forget_weight)}
+        held = to_original(language, retain) if job.method == "klmin" else cross_entropy(language)
+    parts = {
+        "forget": Part(forgotten, language.sampler(forget, "forget order"), recipe.forget_batch, recipe.forget_weight)
+    }
     if job.method != "ga" and recipe.retain_weight > 0:
-        parts["retain"] = Part(held, scene.deck(retain, "retain order"), recipe.retain_batch, recipe.retain_weight)
+        parts["retain"] = Part(
+            held, language.sampler(retain, "retain order"), recipe.retain_batch, recipe.retain_weight
+        )
     return parts, parameters
 
 
-def _mask(prepared: MethodPrepared, scene: Scene, parameters: dict[str, Parameter]) -> SaliencyMask:
+def _mask(prepared: MethodPrepared, language: LanguageLoss, parameters: dict[str, Parameter]) -> SaliencyMask:
     job, recipe = prepared.job, prepared.job.recipe
-    loss = cross_entropy(scene)
-    forget = limited(job.material.forget, recipe.scored, job.seed, "scored forget")
+    loss = cross_entropy(language)
+    forget = limited(job.training_sets.forget, recipe.scored, job.seed, "scored forget")
     if job.method == "mmunlearner":
         kept = [
-            *limited(job.material.retain, recipe.scored, job.seed, "scored retain"),
-            *limited(job.material.text, recipe.scored, job.seed, "scored text"),
+            *limited(job.training_sets.retain, recipe.scored, job.seed, "scored retain"),
+            *limited(job.training_sets.text, recipe.scored, job.seed, "scored text"),
         ]
         scores = fisher(parameters, loss, forget)
         return fisher_mask(parameters, scores, fisher(parameters, loss, kept), recipe.mmunlearner_threshold)
     if recipe.density == 1.0:
-        return all_of(parameters)
-    batches = [forget[at : at + recipe.forget_batch] for at in range(0, len(forget), recipe.forget_batch)]
-    scores = gradient_scores(parameters, (partial(loss, batch, 1.0) for batch in batches))
-    return select(parameters, scores, recipe.density)
+        return everything(parameters)
+    return choose_mask(
+        parameters,
+        forget,
+        lambda part: loss(part, 1.0),
+        rule="forget_gradient",
+        density=recipe.density,
+        batch=recipe.forget_batch,
+        generator=torch.Generator().manual_seed(job.seed),
+    )
 
 
-def _prune(prepared: MethodPrepared, scene: Scene, listen: Listener, clock: Clock) -> MethodOutcome:
+def _prune(prepared: MethodPrepared, language: LanguageLoss, listen: Listener, clock: Clock) -> MethodOutcome:
     """MANU: the chosen neurons' columns become zero; there is nothing to train."""
     job, weights, recipe = prepared.job, prepared.weights, prepared.job.recipe
-    model = scene.loaded.model
+    model = language.loaded.model
     groups = {
         "tower": [mlp_output(model, layer) for layer in weights.tower_layers] if weights.visual else [],
         "decoder": [mlp_output(model, layer) for layer in weights.decoder.layers] if weights.decoder else [],
     }
     outputs = [path for paths in groups.values() for path in paths]
-    listen("importance", None)
+    listen(Event.stage("importance"))
     found = []
-    loss = cross_entropy(scene)
-    for role, exercises in (("forget", job.material.forget), ("retain", job.material.retain)):
-        drawn = limited(exercises, recipe.scored, job.seed, f"scored {role}")
+    loss = cross_entropy(language)
+    for role, examples in (("forget", job.training_sets.forget), ("retain", job.training_sets.retain)):
+        drawn = limited(examples, recipe.scored, job.seed, f"scored {role}")
         if role == "retain":
-            drawn += limited(job.material.text, recipe.scored, job.seed, "scored text")
+            drawn += limited(job.training_sets.text, recipe.scored, job.seed, "scored text")
         with counted(model, outputs) as moments:
             loss(drawn)
         found.append(dict(moments))
@@ -298,7 +306,8 @@ def _prune(prepared: MethodPrepared, scene: Scene, listen: Listener, clock: Cloc
             selected[name] = BitMask.from_bool(columns)
             changes[weights.on_disk[name]] = disk.masked_fill(columns, 0)
     clock.lap("importance")
-    return MethodOutcome(changes, SaliencyMask(selected, prepared.plan.elements), None, clock.laps)
+    mask = SaliencyMask(selected, prepared.plan.elements)
+    return MethodOutcome(changes=changes, mask=mask, last=None, seconds=clock.laps)
 
 
 def _layer_of(split: Split, weights: ScopedWeights, name: str) -> str:
@@ -342,13 +351,13 @@ def _memory(job: MethodJob, inventory: Inventory, elements: int) -> dict[str, fl
     return {key: round(value / _MIB, 1) for key, value in facts.items()}
 
 
-def _told(job: MethodJob) -> list[str]:
+def _warnings(job: MethodJob) -> list[str]:
     told = []
-    if job.material.passed_over:
+    if job.training_sets.passed_over:
         told.append(
-            f"{job.material.passed_over} records of the forget set in tasks general.* and text.* take no part: what "
-            "else is to be seen, and what text says, is not to be forgotten"
+            f"{job.training_sets.passed_over} records of the forget set in tasks general.* and text.* take no part: "
+            "what else is to be seen, and what text says, is not to be forgotten"
         )
-    if job.method == "mmunlearner" and not job.material.text:
+    if job.method == "mmunlearner" and not job.training_sets.text:
         told.append("no --text: MMUnlearner's mask preserves the retain set alone, not what text says of the forgotten")
     return told

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from vkdsurgeon.data.read import require_answers
 from vkdsurgeon.data.record import Record, to_forget
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.questions import Ask
+from vkdsurgeon.model.questions import Question
 
 
 @dataclass(frozen=True)
-class Exercise(Ask):
+class QAExample(Question):
     """One question and the answer that is taught or untaught."""
 
     answer: str
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingSets:
     """What a method is given.
 
     Attributes:
@@ -29,14 +29,14 @@ class Material:
         passed_over: Records of the forget set that ask for nothing that is to be forgotten.
     """
 
-    forget: tuple[Exercise, ...]
-    retain: tuple[Exercise, ...]
-    text: tuple[Exercise, ...]
+    forget: tuple[QAExample, ...]
+    retain: tuple[QAExample, ...]
+    text: tuple[QAExample, ...]
     passed_over: int
 
 
-def material(forget: Sequence[Record], retain: Sequence[Record], text: Sequence[Record]) -> Material:
-    """Turn records into exercises.
+def training_sets(forget: Sequence[Record], retain: Sequence[Record], text: Sequence[Record]) -> TrainingSets:
+    """Turn records into examples.
 
     Args:
         forget: The forget set. Tasks `general.*` and `text.*` are passed over: what else is to be seen on the pictures,
@@ -56,10 +56,10 @@ def material(forget: Sequence[Record], retain: Sequence[Record], text: Sequence[
             where=forget[0].source if forget else None,
             expected="questions about pictures in tasks other than general.* and text.*",
         )
-    return Material(
-        forget=tuple(map(_exercise, targets)),
-        retain=tuple(map(_exercise, retain)),
-        text=tuple(map(_exercise, text)),
+    return TrainingSets(
+        forget=tuple(map(_example, targets)),
+        retain=tuple(map(_example, retain)),
+        text=tuple(map(_example, text)),
         passed_over=len(forget) - len(targets),
     )
 
@@ -77,5 +77,5 @@ def _require(records: Sequence[Record], role: str) -> None:
         ) from None
 
 
-def _exercise(record: Record) -> Exercise:
-    return Exercise(str(record.question), record.image, record.source, str(record.answer))
+def _example(record: Record) -> QAExample:
+    return QAExample(str(record.question), record.image, record.source, str(record.answer))

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vkdsurgeon.baselines.examples import Exercise
-from vkdsurgeon.baselines.language_loss import Scene, Term, cross_entropy
+from vkdsurgeon.baselines.examples import QAExample
+from vkdsurgeon.baselines.language_loss import LanguageLoss, Term, cross_entropy
 
 
-def ascent(scene: Scene) -> Term:
+def ascent(language: LanguageLoss) -> Term:
     """-CE of the answers. It has no lower bound, so only few steps and clipping keep the model alive."""
-    descent = cross_entropy(scene)
+    descent = cross_entropy(language)
 
-    def term(exercises: Sequence[Exercise], weight: float | None = None) -> float:
-        return -descent(exercises, None if weight is None else -weight)
+    def term(examples: Sequence[QAExample], weight: float | None = None) -> float:
+        return -descent(examples, None if weight is None else -weight)
 
     return term

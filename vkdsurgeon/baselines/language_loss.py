@@ -1,4 +1,4 @@
-"""A loaded model in training: exercises go in, log-probabilities with gradients come out."""
+"""A loaded model in training: examples go in, log-probabilities with gradients come out."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from vkdsurgeon.baselines.examples import Exercise
+from vkdsurgeon.baselines.examples import QAExample
 from vkdsurgeon.model.batches import Request, answer_request, batches_of, collate_requests, last_logits
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.questions import Prompter
-from vkdsurgeon.training.sampler import Deck
+from vkdsurgeon.training.losses import accumulate
+from vkdsurgeon.training.sampler import GroupedSampler
 
 Result = TypeVar("Result")
 
@@ -22,17 +23,17 @@ Result = TypeVar("Result")
 class Term(Protocol):
     """One summand of a method's loss."""
 
-    def __call__(self, exercises: Sequence[Exercise], weight: float | None = None, /) -> float:
-        """Its mean over exercises.
+    def __call__(self, examples: Sequence[QAExample], weight: float | None = None, /) -> float:
+        """Its mean over examples.
 
         Args:
-            exercises: Drawn ones.
+            examples: Drawn ones.
             weight: Leave the gradient of the term times this in the parameters; None only measures.
         """
 
 
 @dataclass
-class Scene:
+class LanguageLoss:
     """What all terms share.
 
     Attributes:
@@ -51,40 +52,40 @@ class Scene:
     def __post_init__(self) -> None:
         self._prompter = Prompter(self.loaded.encoder, self.cache_bytes)
 
-    def request(self, exercise: Exercise, answer: str | None = None) -> Request:
-        """The exercise as a request for the log-probabilities of its answer's tokens, or of another answer's."""
-        prompt = self._prompter(exercise)
-        return answer_request(self.loaded.encoder, prompt, exercise.answer if answer is None else answer)
+    def request(self, example: QAExample, answer: str | None = None) -> Request:
+        """An example as a request for the log-probabilities of its answer's tokens, or of another answer's."""
+        prompt = self._prompter(example)
+        return answer_request(self.loaded.encoder, prompt, example.answer if answer is None else answer)
 
-    def kind(self, exercise: Exercise) -> Hashable:
-        """Equal for exercises that share a forward pass."""
-        return self.request(exercise).signature
+    def kind(self, example: QAExample) -> Hashable:
+        """Equal for examples that share a forward pass."""
+        return self.request(example).signature
 
-    def deck(self, exercises: Sequence[Exercise], order: str) -> Deck[Exercise]:
-        """Exercises to draw from, those that share a forward pass together.
+    def sampler(self, examples: Sequence[QAExample], order: str) -> GroupedSampler[QAExample]:
+        """Examples to draw from, those that share a forward pass together.
 
         Args:
-            exercises: Which ones.
+            examples: Which ones.
             order: Names the order, which is the same for equal names.
         """
-        kinds = {each: self.kind(each) for each in exercises}
-        return Deck(exercises, kinds.__getitem__, random.Random(f"{self.seed} {order}"))
+        kinds = {each: self.kind(each) for each in examples}
+        return GroupedSampler(examples, kinds.__getitem__, random.Random(f"{self.seed} {order}"))
 
     def logits(
-        self, exercises: Sequence[Exercise], answers: Sequence[str] | None = None
+        self, examples: Sequence[QAExample], answers: Sequence[str] | None = None
     ) -> Iterator[tuple[list[int], list[Request], Tensor]]:
-        """Run the model over exercises, in batches that need no padding.
+        """Run the model over examples, in batches that need no padding.
 
         Args:
-            exercises: Which ones.
-            answers: One per exercise to read in place of its own.
+            examples: Which ones.
+            answers: One per example to read in place of its own.
 
         Yields:
-            Positions in `exercises`, their requests, and float32 logits [B, n, vocabulary] that predict the n tokens
+            Positions in `examples`, their requests, and float32 logits [B, n, vocabulary] that predict the n tokens
             of the answers; with gradients where they are enabled.
         """
         requests = [
-            self.request(exercise, None if answers is None else answers[at]) for at, exercise in enumerate(exercises)
+            self.request(example, None if answers is None else answers[at]) for at, example in enumerate(examples)
         ]
         for part in batches_of(range(len(requests)), lambda at: requests[at].signature, self.micro_batch):
             chosen = [requests[at] for at in part]
@@ -92,7 +93,7 @@ class Scene:
 
     def learn(
         self,
-        exercises: Sequence[Exercise],
+        examples: Sequence[QAExample],
         value: Callable[[list[int], Tensor, Tensor], Tensor],
         weight: float | None,
         *,
@@ -102,27 +103,26 @@ class Scene:
         """Mean of a value, and its gradient.
 
         Args:
-            exercises: Which ones.
-            value: From positions in `exercises`, the answers' tokens [B, n] int64 and log-probabilities
-                [B, n, vocabulary] to the sum of the values of each exercise, [B].
+            examples: Which ones.
+            value: From positions in `examples`, the answers' tokens [B, n] int64 and log-probabilities
+                [B, n, vocabulary] to the sum of the values of each example, [B].
             weight: Leave the gradient of the mean times this in the parameters; None only measures.
             answers: As in `logits`.
-            by_token: The mean is one over all tokens instead of exercises.
+            by_token: The mean is one over all tokens instead of examples.
         """
-        total, count = 0.0, len(exercises)
+        count = len(examples)
         if by_token:
             requests = [
-                self.request(each, None if answers is None else answers[at]) for at, each in enumerate(exercises)
+                self.request(each, None if answers is None else answers[at]) for at, each in enumerate(examples)
             ]
             count = sum(len(request.wanted) for request in requests)
-        with torch.set_grad_enabled(weight is not None):
-            for part, chosen, logits in self.logits(exercises, answers):
+
+        def means() -> Iterator[Tensor]:
+            for part, chosen, logits in self.logits(examples, answers):
                 tokens = torch.tensor([[want[0] for want in each.wanted] for each in chosen], device=logits.device)
-                mean = value(part, tokens, logits.log_softmax(dim=2)).sum() / count
-                if weight is not None:
-                    (weight * mean).backward()
-                total += float(mean.detach())
-        return total
+                yield value(part, tokens, logits.log_softmax(dim=2)).sum() / count
+
+        return accumulate(means(), weight)
 
 
 def log_likelihood(tokens: Tensor, log_probabilities: Tensor) -> Tensor:
@@ -135,18 +135,18 @@ def log_likelihood(tokens: Tensor, log_probabilities: Tensor) -> Tensor:
     return log_probabilities.gather(2, tokens.unsqueeze(2)).squeeze(2).sum(dim=1)
 
 
-def cross_entropy(scene: Scene) -> Term:
-    """CE: minus the mean log-probability of the answers' tokens, over all tokens of the exercises, in nats."""
+def cross_entropy(language: LanguageLoss) -> Term:
+    """CE: minus the mean log-probability of the answers' tokens, over all tokens of the examples, in nats."""
 
-    def term(exercises: Sequence[Exercise], weight: float | None = None) -> float:
-        return scene.learn(exercises, lambda _, tokens, log_p: -log_likelihood(tokens, log_p), weight, by_token=True)
+    def term(examples: Sequence[QAExample], weight: float | None = None) -> float:
+        return language.learn(examples, lambda _, tokens, log_p: -log_likelihood(tokens, log_p), weight, by_token=True)
 
     return term
 
 
-def limited(exercises: Sequence[Exercise], most: int, seed: int, role: str) -> list[Exercise]:
-    """At most so many of the exercises, drawn at random, all different."""
-    return random.Random(f"{seed} {role}").sample(list(exercises), min(most, len(exercises)))
+def limited(examples: Sequence[QAExample], most: int, seed: int, role: str) -> list[QAExample]:
+    """At most so many of the examples, drawn at random, all different."""
+    return random.Random(f"{seed} {role}").sample(list(examples), min(most, len(examples)))
 
 
 def hidden_of(output: Any) -> Tensor:

@@ -19,21 +19,21 @@ from torch import Tensor
 from torch.nn import Parameter
 from vkdsurgeon_kernels import BitMask
 
-from vkdsurgeon.baselines.examples import Exercise
+from vkdsurgeon.baselines.examples import QAExample
 from vkdsurgeon.baselines.language_loss import Term
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores
 
 
-def fisher(parameters: Mapping[str, Parameter], loss: Term, exercises: Sequence[Exercise]) -> dict[str, Tensor]:
+def fisher(parameters: Mapping[str, Parameter], loss: Term, examples: Sequence[QAExample]) -> dict[str, Tensor]:
     """Diagonal of the empirical Fisher information: squared gradients example by example, their mean, float32."""
 
     def passes() -> Iterator[Callable[[], object]]:
-        for exercise in exercises:
-            yield partial(loss, [exercise], 1.0)
+        for example in examples:
+            yield partial(loss, [example], 1.0)
 
     scores = gradient_scores(parameters, passes(), squared=True)
-    return {name: score / len(exercises) for name, score in scores.items()}
+    return {name: score / len(examples) for name, score in scores.items()}
 
 
 def fisher_mask(

@@ -14,32 +14,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vkdsurgeon.baselines.examples import Exercise
-from vkdsurgeon.baselines.language_loss import Scene, Term, log_likelihood
+from vkdsurgeon.baselines.examples import QAExample
+from vkdsurgeon.baselines.language_loss import LanguageLoss, Term, log_likelihood
 
 
-def preference(scene: Scene, exercises: Sequence[Exercise], beta: float) -> Term:
+def preference(language: LanguageLoss, examples: Sequence[QAExample], beta: float) -> Term:
     """The NPO loss against the model as it is now.
 
     Args:
-        scene: With the model as it was given.
-        exercises: All that the term will be asked about.
+        language: With the model as it was given.
+        examples: All that the term will be asked about.
         beta: Inverse temperature b.
     """
-    known = list(dict.fromkeys(exercises))
-    original: dict[Exercise, float] = {}
+    known = list(dict.fromkeys(examples))
+    original: dict[QAExample, float] = {}
     with torch.no_grad():
-        for part, requests, logits in scene.logits(known):
+        for part, requests, logits in language.logits(known):
             tokens = torch.tensor([[want[0] for want in each.wanted] for each in requests], device=logits.device)
             values = log_likelihood(tokens, logits.log_softmax(dim=2)).tolist()
             original |= {known[at]: value for at, value in zip(part, values, strict=True)}
 
-    def term(chosen: Sequence[Exercise], weight: float | None = None) -> float:
+    def term(chosen: Sequence[QAExample], weight: float | None = None) -> float:
         def value(part: list[int], tokens: Tensor, log_p: Tensor) -> Tensor:
             before = torch.tensor([original[chosen[at]] for at in part], device=log_p.device)
             ratio = log_likelihood(tokens, log_p) - before
             return -2 / beta * torch.nn.functional.logsigmoid(-beta * ratio)
 
-        return scene.learn(chosen, value, weight)
+        return language.learn(chosen, value, weight)
 
     return term

@@ -13,40 +13,39 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import Parameter
 
 from vkdsurgeon.baselines.base import (
-    Listener,
     MethodOutcome,
-    ModelJob,
     ModelPlan,
     Operable,
-    load_scene,
-    told_of_memory,
+    load_language_loss,
 )
-from vkdsurgeon.baselines.examples import Exercise
+from vkdsurgeon.baselines.examples import QAExample
 from vkdsurgeon.baselines.grad_ascent import ascent
-from vkdsurgeon.baselines.language_loss import Scene, Term, limited, log_likelihood
-from vkdsurgeon.baselines.masked_training import train_masked
+from vkdsurgeon.baselines.language_loss import LanguageLoss, Term, limited, log_likelihood
 from vkdsurgeon.baselines.npo import preference
 from vkdsurgeon.baselines.refusal import refusal
-from vkdsurgeon.baselines.trainer import Part, Schedule
+from vkdsurgeon.baselines.trainer import Part, train_masked
 from vkdsurgeon.baselines.uniform import to_uniform
 from vkdsurgeon.config import BaselineRecipe, Recipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
+from vkdsurgeon.model.device import enough_memory
 from vkdsurgeon.model.features import spread, teacher_features
+from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
+from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.losses import feature_loss
-from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
-from vkdsurgeon.training.sampler import endless
+from vkdsurgeon.training.saliency import SaliencyMask, choose_mask
+from vkdsurgeon.training.sampler import Sampler, random_shuffle
+from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
 from vkdsurgeon.vision_pass.trainer import Lesson, pass_over
 
@@ -55,19 +54,19 @@ _SCORED, _MEASURED = 512, 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputJob(ModelJob):
+class OutputJob(ModelSource):
     """What the user asked for.
 
     Attributes:
         forget: Pictures to forget.
         retain: Pictures whose features are kept, retain and generic ones.
-        exercises: Questions about the forget pictures, with the answers to be forgotten.
+        examples: Questions about the forget pictures, with the answers to be forgotten.
         recipe: The settings; `output_loss` is set.
     """
 
     forget: Sequence[Picture]
     retain: Sequence[Picture]
-    exercises: Sequence[Exercise]
+    examples: Sequence[QAExample]
     recipe: Recipe
 
 
@@ -119,20 +118,7 @@ def prepare_output(job: OutputJob) -> OutputPrepared:
             where="--retain",
             expected="--retain or --generic pictures",
         )
-    visual = prepare(
-        Job(
-            model=job.model,
-            forget=job.forget,
-            retain=job.retain,
-            generic=[],
-            recipe=job.recipe,
-            seed=job.seed,
-            device=job.device,
-            dtype=job.dtype,
-            tower=job.tower,
-            projector=job.projector,
-        )
-    )
+    visual = prepare(Job(forget=job.forget, retain=job.retain, generic=[], recipe=job.recipe, **job.source))
     recipe, stack = visual.job.recipe, visual.stack
     language = sum(stack.inventory.tensors[name].elements for name in stack.split.language) * job.dtype.itemsize
     memory = {"visual": round(visual.plan.memory.total, 1), "language_model": round(language / (1 << 20), 1)}
@@ -144,7 +130,7 @@ def prepare_output(job: OutputJob) -> OutputPrepared:
         scope="visual",
         device=str(job.device),
         dtype=visual.plan.dtype,
-        forget_questions=len(job.exercises),
+        forget_questions=len(job.examples),
         retain_pictures=len(visual.keep),
         elements=sum(value.numel() for value in choice),
         selected_elements=visual.plan.selected_parameters,
@@ -173,7 +159,7 @@ def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
 
     Args:
         prepared: From `prepare_output`.
-        listen: Hears the name of each stage as it starts, and every step.
+        listen: Hears of every stage and step.
 
     Returns:
         What it did. `measured` holds `forget_probability_before` and `_after`, the mean probability of the answers that
@@ -184,63 +170,62 @@ def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
         UserError: The model cannot be loaded, or a question does not suit it.
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
-    with told_of_memory("Use a smaller --micro-batch or --density, or --dtype bfloat16"):
+    with enough_memory("; nothing was written. Use a smaller micro_batch or density (--set), or --dtype bfloat16"):
         return _operate(prepared, listen)
 
 
 def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     job, recipe, stack = prepared.job, prepared.recipe, prepared.visual.stack
     clock = Clock()
-    listen("language model", None)
+    listen(Event.stage("language model"))
     cache = int(recipe.cache_gib * (1 << 30)) // 2
-    scene = load_scene(job, recipe.micro_batch, cache)
+    language = load_language_loss(job, recipe.micro_batch, cache)
     parameters = {name: value for name, value in stack.visual_parameters().items() if value.requires_grad}
-    share_visual(scene.loaded.model, stack)
+    share_visual(language.loaded.model, stack)
     if job.device.type == "cuda":
-        recompute(scene.loaded, find_decoder_weights(stack.inventory, stack.split, "all"))
+        recompute(language.loaded, find_decoder_weights(stack.inventory, stack.split, "all"))
     clock.lap("language model")
 
-    listen("teacher", None)
+    listen(Event.stage("teacher"))
     lesson = _retention(prepared, cache)
-    drawn = limited(job.exercises, recipe.forget_batch * recipe.planned_steps, job.seed, "forget")
-    term = _term(scene, drawn, recipe)
+    drawn = limited(job.examples, recipe.forget_batch * recipe.planned_steps, job.seed, "forget")
+    term = _term(language, drawn, recipe)
     sample = limited(drawn, _MEASURED, job.seed, "measured")
-    before = _probability(scene, sample)
+    before = _probability(language, sample)
     clock.lap("teacher")
 
-    listen("saliency", None)
+    listen(Event.stage("saliency"))
     mask = _mask(prepared, term, drawn, parameters)
     clock.lap("saliency")
 
-    listen("training", None)
-    order = endless(lesson.train, random.Random(f"{job.seed} retain order"))
+    listen(Event.stage("training"))
+    kept = Sampler(lesson.train, random_shuffle(random.Random(f"{job.seed} retain order")))
 
-    def retain(_: Sequence[Exercise], weight: float | None = None) -> float:
-        indices = [next(order) for _ in range(min(lesson.batch, len(lesson.train)))]
-        return pass_over(stack, lesson, indices, recipe, learn=weight is not None).loss
+    def retain(_: Sequence[QAExample], weight: float | None = None) -> float:
+        return pass_over(stack, lesson, kept.draw(lesson.batch), recipe, learn=weight is not None).loss
 
-    deck = scene.deck(drawn, "order")
+    sampler = language.sampler(drawn, "order")
     parts = {
-        "forget": Part(term, deck, recipe.forget_batch, 1.0),
+        "forget": Part(term, sampler, recipe.forget_batch, 1.0),
         # The lesson draws its own pictures and carries the weight.
-        "retain": Part(retain, deck, 0, recipe.retain_weight),
+        "retain": Part(retain, sampler, 0, recipe.retain_weight),
     }
     assert recipe.step_size is not None, "a fitted recipe of output mode has one"
-    schedule = Schedule(recipe.planned_steps, recipe.step_size, True, recipe.warmup, recipe.decay)
-    movement, last = train_masked(
-        parts, parameters, mask, schedule, partial(listen, "training"),
+    schedule = Schedule(recipe.planned_steps, recipe.warmup, recipe.decay, recipe.step_size)
+    write_back, last = train_masked(
+        parts, parameters, mask, schedule, lambda step: listen(Event.step(step)),
         weight_decay=recipe.weight_decay, clip=recipe.clip,
     )  # fmt: skip
     clock.lap("training")
 
-    changes = movement.written(stack.inventory, prepared.on_disk)
+    changes = write_back.changes(stack.inventory, prepared.on_disk)
     measured = {
         "forget_probability_before": before,
-        "forget_probability_after": _probability(scene, sample),
+        "forget_probability_after": _probability(language, sample),
         "retain_drift": pass_over(stack, lesson, lesson.held_out, recipe).drift,
     }
     clock.lap("measuring")
-    return MethodOutcome(changes, mask, last, clock.laps, measured)
+    return MethodOutcome(changes=changes, mask=mask, last=last, seconds=clock.laps, measured=measured)
 
 
 def share_visual(model: nn.Module, stack: VisualStack) -> None:
@@ -252,13 +237,13 @@ def share_visual(model: nn.Module, stack: VisualStack) -> None:
             setattr(model.get_submodule(path), leaf, value)
 
 
-def _term(scene: Scene, exercises: Sequence[Exercise], recipe: Recipe) -> Term:
+def _term(language: LanguageLoss, examples: Sequence[QAExample], recipe: Recipe) -> Term:
     settings = recipe.baseline or BaselineRecipe.model_validate({})
     if recipe.output_loss == "npo":
-        return preference(scene, exercises, settings.npo_beta)
+        return preference(language, examples, settings.npo_beta)
     if recipe.output_loss == "idk":
-        return refusal(scene, settings.refusals)
-    return ascent(scene) if recipe.output_loss == "ga" else to_uniform(scene)
+        return refusal(language, settings.refusals)
+    return ascent(language) if recipe.output_loss == "ga" else to_uniform(language)
 
 
 def _retention(prepared: OutputPrepared, cache: int) -> Lesson:
@@ -281,20 +266,21 @@ def _retention(prepared: OutputPrepared, cache: int) -> Lesson:
 
 
 def _mask(
-    prepared: OutputPrepared, term: Term, exercises: Sequence[Exercise], parameters: dict[str, Parameter]
+    prepared: OutputPrepared, term: Term, examples: Sequence[QAExample], parameters: dict[str, Parameter]
 ) -> SaliencyMask:
     recipe, stack = prepared.recipe, prepared.visual.stack
-    scored = limited(exercises, _SCORED, prepared.job.seed, "scored")
-    size = 1 if recipe.saliency == "fisher" else recipe.forget_batch
-    parts = [scored[at : at + size] for at in range(0, len(scored), size)]
-    scores = gradient_scores(
-        parameters, (partial(term, part, 1.0) for part in parts), squared=recipe.saliency == "fisher"
+    return choose_mask(
+        parameters,
+        limited(examples, _SCORED, prepared.job.seed, "scored"),
+        lambda part: term(part, 1.0),
+        rule=recipe.saliency,
+        density=recipe.density,
+        batch=recipe.forget_batch,
+        generator=torch.Generator().manual_seed(prepared.job.seed),
+        granularity=recipe.granularity,
+        layer_of=stack.layer_of,
     )
-    if recipe.saliency == "random":
-        generator = torch.Generator().manual_seed(prepared.job.seed)
-        scores = random_scores(parameters, scores, generator)
-    return select(parameters, scores, recipe.density, recipe.granularity, stack.layer_of)
 
 
-def _probability(scene: Scene, exercises: Sequence[Exercise]) -> float:
-    return scene.learn(exercises, lambda _, tokens, log_p: log_likelihood(tokens, log_p).exp(), None)
+def _probability(language: LanguageLoss, examples: Sequence[QAExample]) -> float:
+    return language.learn(examples, lambda _, tokens, log_p: log_likelihood(tokens, log_p).exp(), None)

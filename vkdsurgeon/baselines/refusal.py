@@ -13,19 +13,19 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from vkdsurgeon.baselines.examples import Exercise
-from vkdsurgeon.baselines.language_loss import Scene, Term, log_likelihood
+from vkdsurgeon.baselines.examples import QAExample
+from vkdsurgeon.baselines.language_loss import LanguageLoss, Term, log_likelihood
 
 
-def refusal(scene: Scene, refusals: Sequence[str]) -> Term:
+def refusal(language: LanguageLoss, refusals: Sequence[str]) -> Term:
     """CE of a refusal in place of the answer, over all of its tokens."""
-    generator = random.Random(f"{scene.seed} refusals")
+    generator = random.Random(f"{language.seed} refusals")
 
-    def term(exercises: Sequence[Exercise], weight: float | None = None) -> float:
+    def term(examples: Sequence[QAExample], weight: float | None = None) -> float:
         def value(part: list[int], tokens: Tensor, log_p: Tensor) -> Tensor:
             return -log_likelihood(tokens, log_p)
 
-        drawn = [generator.choice(refusals) for _ in exercises]
-        return scene.learn(exercises, value, weight, answers=drawn, by_token=True)
+        drawn = [generator.choice(refusals) for _ in examples]
+        return language.learn(examples, value, weight, answers=drawn, by_token=True)
 
     return term

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vkdsurgeon.baselines.examples import Exercise
-from vkdsurgeon.baselines.language_loss import Scene, Term, hidden_of
+from vkdsurgeon.baselines.examples import QAExample
+from vkdsurgeon.baselines.language_loss import LanguageLoss, Term, hidden_of
 from vkdsurgeon.model.batches import Request, batches_of, collate_requests
 from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.training.losses import accumulate
 
 
 @dataclass
@@ -30,26 +31,26 @@ class Tap:
     """Reads one decoder layer's output while the model runs.
 
     Attributes:
-        scene: The model.
+        language: The model.
         layer: Module path of the decoder layer.
     """
 
-    scene: Scene
+    language: LanguageLoss
     layer: str
     _seen: list[Tensor] = field(default_factory=list)
 
-    def activations(self, exercises: Sequence[Exercise]) -> Iterator[tuple[list[int], Tensor]]:
-        """Positions in `exercises` and activations [B, T, D] at all tokens but an answer's last, float32."""
-        requests = [self.scene.request(exercise) for exercise in exercises]
+    def activations(self, examples: Sequence[QAExample]) -> Iterator[tuple[list[int], Tensor]]:
+        """Positions in `examples` and activations [B, T, D] at all tokens but an answer's last, float32."""
+        requests = [self.language.request(example) for example in examples]
 
         def signature(at: int) -> Any:
             return requests[at].signature
 
-        for part in batches_of(range(len(requests)), signature, self.scene.micro_batch):
+        for part in batches_of(range(len(requests)), signature, self.language.micro_batch):
             yield part, self._run([requests[at] for at in part])
 
     def _run(self, requests: Sequence[Request]) -> Tensor:
-        loaded = self.scene.loaded
+        loaded = self.language.loaded
         with _hooked(loaded.model.get_submodule(self.layer), self._seen.append):
             loaded.model(**collate_requests(loaded, requests), use_cache=False)
         # With recomputation the layer may run again in the backward pass; the first output is the one in the graph.
@@ -67,18 +68,18 @@ def _hooked(module: torch.nn.Module, keep: Callable[[Tensor], None]) -> Iterator
         handle.remove()
 
 
-def misdirection(tap: Tap, exercises: Sequence[Exercise], steering: float, generator: torch.Generator) -> Term:
+def misdirection(tap: Tap, examples: Sequence[QAExample], steering: float, generator: torch.Generator) -> Term:
     """The forget term.
 
     Args:
         tap: Over the model as it was given.
-        exercises: All that the term will be asked about.
+        examples: All that the term will be asked about.
         steering: c over the mean length of a token's activations.
         generator: Source of u.
     """
     lengths, squares, tokens, width = 0.0, 0.0, 0, 0
     with torch.no_grad():
-        for _, hidden in tap.activations(exercises):
+        for _, hidden in tap.activations(examples):
             lengths += float(hidden.norm(dim=2).sum())
             squares += float(hidden.square().sum())
             tokens, width = tokens + hidden.shape[0] * hidden.shape[1], hidden.shape[2]
@@ -87,17 +88,17 @@ def misdirection(tap: Tap, exercises: Sequence[Exercise], steering: float, gener
     direction = torch.rand(width, generator=generator)
     target = steering * lengths / tokens * direction / direction.norm()
 
-    def term(chosen: Sequence[Exercise], weight: float | None = None) -> float:
+    def term(chosen: Sequence[QAExample], weight: float | None = None) -> float:
         return _mean(tap, chosen, lambda part, hidden: hidden - target.to(hidden), power, weight)
 
     return term
 
 
-def retention(tap: Tap, exercises: Sequence[Exercise]) -> Term:
+def retention(tap: Tap, examples: Sequence[QAExample]) -> Term:
     """The retain term: mean squared error to the activations as they are now."""
-    known = list(dict.fromkeys(exercises))
+    known = list(dict.fromkeys(examples))
     index = {each: at for at, each in enumerate(known)}
-    store = FeatureStore(tap.scene.cache_bytes)
+    store = FeatureStore(tap.language.cache_bytes)
     squares, elements = 0.0, 0
     with torch.no_grad():
         for part, hidden in tap.activations(known):
@@ -105,7 +106,7 @@ def retention(tap: Tap, exercises: Sequence[Exercise]) -> Term:
             for at, row in zip(part, hidden, strict=True):
                 store.put("original", at, row)
 
-    def term(chosen: Sequence[Exercise], weight: float | None = None) -> float:
+    def term(chosen: Sequence[QAExample], weight: float | None = None) -> float:
         def error(part: list[int], hidden: Tensor) -> Tensor:
             return hidden - store.get("original", [index[chosen[at]] for at in part], hidden.device)
 
@@ -116,16 +117,11 @@ def retention(tap: Tap, exercises: Sequence[Exercise]) -> Term:
 
 def _mean(
     tap: Tap,
-    exercises: Sequence[Exercise],
+    examples: Sequence[QAExample],
     error: Callable[[list[int], Tensor], Tensor],
     power: float,
     weight: float | None,
 ) -> float:
-    total = 0.0
-    with torch.set_grad_enabled(weight is not None):
-        for part, hidden in tap.activations(exercises):
-            loss = error(part, hidden).square().mean(dim=(1, 2)).sum() / (power * len(exercises))
-            if weight is not None:
-                (weight * loss).backward()
-            total += float(loss.detach())
-    return total
+    scale = power * len(examples)
+    errors = (error(part, hidden) for part, hidden in tap.activations(examples))
+    return accumulate((each.square().mean(dim=(1, 2)).sum() / scale for each in errors), weight)

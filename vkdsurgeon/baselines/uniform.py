@@ -13,17 +13,17 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from vkdsurgeon.baselines.examples import Exercise
-from vkdsurgeon.baselines.language_loss import Scene, Term
+from vkdsurgeon.baselines.examples import QAExample
+from vkdsurgeon.baselines.language_loss import LanguageLoss, Term
 
 
-def to_uniform(scene: Scene) -> Term:
+def to_uniform(language: LanguageLoss) -> Term:
     """KL from the uniform distribution at the answers' positions, a mean over tokens, in nats."""
 
-    def term(exercises: Sequence[Exercise], weight: float | None = None) -> float:
+    def term(examples: Sequence[QAExample], weight: float | None = None) -> float:
         def value(part: list[int], tokens: Tensor, log_p: Tensor) -> Tensor:
             return (-log_p.mean(dim=2) - math.log(log_p.shape[2])).sum(dim=1)
 
-        return scene.learn(exercises, value, weight, by_token=True)
+        return language.learn(examples, value, weight, by_token=True)
 
     return term

@@ -20,6 +20,7 @@ import torch
 import vkdsurgeon
 from vkdsurgeon.checkpoint.inventory import Inventory, read_json
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.results.envelope import enveloped
 
 FILE_NAME = "vkdsurgeon.json"
 SCHEMA = "vkdsurgeon/provenance/1"
@@ -59,7 +60,7 @@ def set_digest(picture_digests: Iterable[str], salt: bytes) -> str:
 
 def provenance_record(facts: Mapping[str, Any]) -> bytes:
     """The record as the bytes of `vkdsurgeon.json`; it holds no time, so equal runs give equal bytes."""
-    record = {"schema": SCHEMA, **facts, "versions": versions()}
+    record = enveloped({"schema": SCHEMA, **facts, "versions": versions()})
     return (json.dumps(record, indent=2, sort_keys=False) + "\n").encode()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vkdsurgeon.comparison.datasets import Case
-from vkdsurgeon.comparison.methods import Contestant
+from vkdsurgeon.comparison.methods import ComparedMethod
 from vkdsurgeon.results.comparison import Cell, Row
 from vkdsurgeon.results.comparison_columns import BASE, COSTS, FORGET, GOLD, SCORE, SHARES, ag_of, ordered, score
 
@@ -27,9 +27,9 @@ def scored(cells: Sequence[Cell], case: Case) -> list[Cell]:
     return [of(cell) for cell in cells]
 
 
-def titles_of(contestants: Sequence[Contestant]) -> dict[str, str]:
+def titles_of(methods: Sequence[ComparedMethod]) -> dict[str, str]:
     """What the rows are, for people."""
-    titles = {each.name: each.title for each in contestants}
+    titles = {each.name: each.title for each in methods}
     return titles | {BASE: "the model as given", GOLD: "a model that never saw the forget set"}
 
 

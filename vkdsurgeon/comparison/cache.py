@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.comparison.datasets import Case
 from vkdsurgeon.comparison.relearning import attack_plan
-from vkdsurgeon.comparison.request import Listener
 from vkdsurgeon.files.atomic import write_whole
 from vkdsurgeon.results.comparison import Cell
+from vkdsurgeon.training.events import Event, Listener
 
 
 def cached(
@@ -38,13 +38,11 @@ def cached(
         except ValidationError:
             cell = None
         if cell is not None and cell.key == key:
-            listener(
-                {"event": "cell", "method": name, "seed": seed, "cached": True, "text": f"{name}, seed {seed}: known"}
-            )
+            listener(Event("cell", f"{name}, seed {seed}: known", {"method": name, "seed": seed, "cached": True}))
             return cell
     cell = fill(key)
     write_whole(path, json.dumps(cell.model_dump(mode="json"), indent=2) + "\n")
-    listener({"event": "cell", "method": name, "seed": seed, "cached": False, "text": f"{name}, seed {seed}: done"})
+    listener(Event("cell", f"{name}, seed {seed}: done", {"method": name, "seed": seed, "cached": False}))
     return cell
 
 

@@ -14,8 +14,8 @@ from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.comparison.aggregate import known_values, row, scored, titles_of, told
 from vkdsurgeon.comparison.datasets import Case, check_place, mark_place, read_case
 from vkdsurgeon.comparison.relearning import attack_settings
-from vkdsurgeon.comparison.request import Comparison, Listener
-from vkdsurgeon.comparison.runner import contestant_cell, reference_cell
+from vkdsurgeon.comparison.request import Comparison
+from vkdsurgeon.comparison.runner import method_run, reference_run
 from vkdsurgeon.comparison.settings import recipe_of
 from vkdsurgeon.evaluation.gates import check_gates, judge
 from vkdsurgeon.evaluation.sets import set_facts
@@ -25,6 +25,7 @@ from vkdsurgeon.results.comparison import Cell, ComparisonResult
 from vkdsurgeon.results.comparison_columns import BASE, GOLD
 from vkdsurgeon.results.comparison_table import markdown
 from vkdsurgeon.results.evaluation import write_document
+from vkdsurgeon.training.events import Listener
 
 __all__ = ["Comparison", "compare"]
 
@@ -49,7 +50,7 @@ def compare(asked: Comparison, listener: Listener) -> ComparisonResult:
     check_place(asked.out)
     with tempfile.TemporaryDirectory() as scratch:
         case = read_case(asked, Path(scratch))
-        names = [BASE, *([GOLD] if asked.gold else []), *(each.name for each in asked.contestants)]
+        names = [BASE, *([GOLD] if asked.gold else []), *(each.name for each in asked.methods)]
         check_gates(asked.gates, known_values(case, names))
         if "llm" in asked.scopes:
             require_peft()
@@ -57,7 +58,7 @@ def compare(asked: Comparison, listener: Listener) -> ComparisonResult:
         with alone_in(asked.out, "compare"):
             mark_place(asked.out)
             cells = scored(_cells(case, listener), case)
-    titles = titles_of(asked.contestants)
+    titles = titles_of(asked.methods)
     rows = [row(name, [cell for cell in cells if cell.name == name], titles) for name in names]
     result = ComparisonResult(
         model_type=str(read_config(asked.model).model_type),
@@ -84,14 +85,14 @@ def compare(asked: Comparison, listener: Listener) -> ComparisonResult:
 def _cells(case: Case, listener: Listener) -> list[Cell]:
     asked = case.asked
     # A recipe that is none is told before hours of work.
-    recipes = {each.name: recipe_of(each, asked.recipe) for each in asked.contestants}
+    recipes = {each.name: recipe_of(each, asked.recipe) for each in asked.methods}
     case.cells.mkdir(parents=True, exist_ok=True)
     cells: list[Cell] = []
     for seed in asked.seeds:
         if asked.gold:
-            cells.append(reference_cell(case, GOLD, asked.gold, seed, listener))
+            cells.append(reference_run(case, GOLD, asked.gold, seed, listener))
         if seed == asked.seeds[0]:
-            cells.append(reference_cell(case, BASE, asked.model, seed, listener))
-        for each in asked.contestants:
-            cells.append(contestant_cell(case, each, recipes[each.name], seed, listener))
+            cells.append(reference_run(case, BASE, asked.model, seed, listener))
+        for each in asked.methods:
+            cells.append(method_run(case, each, recipes[each.name], seed, listener))
     return cells

@@ -15,7 +15,7 @@ _DEFAULT = "default"
 
 
 @dataclass(frozen=True)
-class Contestant:
+class ComparedMethod:
     """One row.
 
     Attributes:
@@ -40,21 +40,21 @@ def known_names() -> list[str]:
     return [VKD, *_PRESETS, *_OUTPUT, *BASELINES]
 
 
-def contestant(name: str, preset: str | None = None) -> Contestant:
-    """The contestant of a name.
+def compared_method(name: str, preset: str | None = None) -> ComparedMethod:
+    """The method of a name.
 
     Args:
         name: One of `known_names`.
         preset: What `vkd` itself stands for.
 
     Raises:
-        UserError: There is no such contestant, or no such preset.
+        UserError: There is no such method, or no such preset.
     """
     if name in BASELINES:
-        return Contestant(name, name, BASELINES[name].title, reads_text=BASELINES[name].reads_text)
+        return ComparedMethod(name, name, BASELINES[name].title, reads_text=BASELINES[name].reads_text)
     if name in _OUTPUT:
         title = f"visual knowledge distillation, {_OUTPUT[name]} through the frozen language model"
-        return Contestant(name, VKD, title, overrides={"output_loss": _OUTPUT[name]})
+        return ComparedMethod(name, VKD, title, overrides={"output_loss": _OUTPUT[name]})
     if name != VKD and name not in _PRESETS:
         raise UserError("no such method", where="--methods", value=name, expected=", ".join(known_names()))
     chosen = preset if name == VKD else _PRESETS[name]
@@ -62,11 +62,11 @@ def contestant(name: str, preset: str | None = None) -> Contestant:
     title = "visual knowledge distillation, feature mode"
     if chosen not in (None, _DEFAULT):
         title = f"visual knowledge distillation, preset {chosen}"
-    return Contestant(name, VKD, title, preset=settings, reads_text="decoder" in settings)
+    return ComparedMethod(name, VKD, title, preset=settings, reads_text="decoder" in settings)
 
 
-def parse_names(text: str, preset: str | None = None) -> list[Contestant]:
-    """The contestants of a comma-separated list; `all` is VKD by every preset, by NPO in output mode, and the others.
+def parse_names(text: str, preset: str | None = None) -> list[ComparedMethod]:
+    """The methods of a comma-separated list; `all` is VKD by every preset, by NPO in output mode, and the others.
 
     Args:
         text: The list.
@@ -94,7 +94,7 @@ def parse_names(text: str, preset: str | None = None) -> list[Contestant]:
             expected=f"{VKD} among --methods, which the preset is of",
             remedy=f"name {VKD}-{preset} among --methods instead",
         )
-    return [contestant(name, preset) for name in names]
+    return [compared_method(name, preset) for name in names]
 
 
 def parse_seeds(text: str) -> list[int]:

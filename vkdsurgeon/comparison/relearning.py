@@ -7,12 +7,12 @@ from typing import get_args
 
 from vkdsurgeon.attacks.relearn import Relearning, relearn
 from vkdsurgeon.comparison.datasets import Case
-from vkdsurgeon.comparison.request import Listener
 from vkdsurgeon.config.relearn import RelearnPlan, RelearnScope
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.results.comparison import AttackSettings
 from vkdsurgeon.results.comparison_columns import ag_of
 from vkdsurgeon.results.relearn import RelearnSettings
+from vkdsurgeon.training.events import Listener
 
 
 def parse_scopes(text: str) -> list[RelearnScope]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from vkdsurgeon.comparison.methods import Contestant
+from vkdsurgeon.comparison.methods import ComparedMethod
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.config.relearn import RelearnScope
 from vkdsurgeon.evaluation.gates import Gate
 
-Listener: TypeAlias = Callable[[Mapping[str, Any]], None]
 ComparedProtocol: TypeAlias = Literal["people", "pairs"]
 
 
@@ -22,7 +21,7 @@ class Comparison:
 
     Attributes:
         model: The checkpoint that is to forget.
-        contestants: Methods, in the order of the table.
+        methods: What is compared, in the order of the table.
         forget: The forget set's file.
         retain: The retain set's file.
         out: Directory for results and finished cells.
@@ -45,7 +44,7 @@ class Comparison:
     """
 
     model: Path
-    contestants: Sequence[Contestant]
+    methods: Sequence[ComparedMethod]
     forget: Path
     retain: Path
     out: Path

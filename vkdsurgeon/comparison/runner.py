@@ -10,17 +10,17 @@ from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.comparison.cache import cached
 from vkdsurgeon.comparison.datasets import Case
-from vkdsurgeon.comparison.methods import Contestant
+from vkdsurgeon.comparison.methods import ComparedMethod
 from vkdsurgeon.comparison.relearning import attack
-from vkdsurgeon.comparison.request import Listener
 from vkdsurgeon.comparison.settings import effective
 from vkdsurgeon.comparison.unlearn import forget_model, unlearn
 from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
 from vkdsurgeon.results.comparison import Cell
 from vkdsurgeon.results.comparison_columns import CPU_SECONDS, FLOPS, GOLD, MEMORY, SECONDS, chances, headline
+from vkdsurgeon.training.events import Listener
 
 
-def reference_cell(case: Case, name: str, root: Path, seed: int, listener: Listener) -> Cell:
+def reference_run(case: Case, name: str, root: Path, seed: int, listener: Listener) -> Cell:
     """The cell of base or gold."""
     digest = weights_digest(root, take_inventory(root).shards)
 
@@ -34,7 +34,7 @@ def reference_cell(case: Case, name: str, root: Path, seed: int, listener: Liste
     return cached(case, name, seed, {"weights": digest}, fill, listener)
 
 
-def contestant_cell(case: Case, each: Contestant, recipe: dict[str, Any], seed: int, listener: Listener) -> Cell:
+def method_run(case: Case, each: ComparedMethod, recipe: dict[str, Any], seed: int, listener: Listener) -> Cell:
     """The cell of a method."""
     asked = case.asked
     known = {
@@ -48,16 +48,16 @@ def contestant_cell(case: Case, each: Contestant, recipe: dict[str, Any], seed: 
 
     def fill(key: str) -> Cell:
         out = asked.out / "models" / f"{each.name}-{seed}-{key[:16]}"
-        effort = unlearn(case, each, recipe, seed, out, listener)
+        cost = unlearn(case, each, recipe, seed, out, listener)
         cell = _measured(
             case, out, seed, listener, attacked=True, key=key, name=each.name, recipe=recipe,
-            **{name: effort[name] for name in ("steps", "elements_changed", "weights_digest", "met")},
+            **{name: cost[name] for name in ("steps", "elements_changed", "weights_digest", "met")},
         )  # fmt: skip
         cost = {
-            SECONDS: effort["seconds"],
-            CPU_SECONDS: effort["cpu_seconds"],
-            MEMORY: effort["peak_memory_mib"],
-            FLOPS: None if effort["flops"] is None else effort["flops"] / 1e12,
+            SECONDS: cost["seconds"],
+            CPU_SECONDS: cost["cpu_seconds"],
+            MEMORY: cost["peak_memory_mib"],
+            FLOPS: None if cost["flops"] is None else cost["flops"] / 1e12,
         }
         if not asked.keep_models:
             forget_model(out)

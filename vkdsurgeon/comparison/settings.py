@@ -1,4 +1,4 @@
-"""The recipe of each contestant: what the user set, over and under what makes the variant."""
+"""The recipe of each compared method: what the user set, over and under what makes the variant."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from dataclasses import asdict
 from typing import Any
 
 from vkdsurgeon.baselines.registry import BASELINES, VKD
-from vkdsurgeon.comparison.methods import Contestant
+from vkdsurgeon.comparison.methods import ComparedMethod
 from vkdsurgeon.config import BaselineRecipe, Recipe
 from vkdsurgeon.config.files import lay_over, validated
 
 
-def recipe_of(each: Contestant, recipe: Recipe) -> dict[str, Any]:
+def recipe_of(each: ComparedMethod, recipe: Recipe) -> dict[str, Any]:
     """What the user set, and what makes the variant; every method derives the rest for itself.
 
     A preset lies under the user's settings, as `unlearn --preset` has it. Sections reach only who they are about:
-    `baseline` other methods and output mode, `decoder` contestants with a decoder pass.
+    `baseline` other methods and output mode, `decoder` methods with a decoder pass.
 
     Args:
-        each: The contestant.
+        each: The method.
         recipe: The user's settings.
 
     Raises:
@@ -36,7 +36,7 @@ def recipe_of(each: Contestant, recipe: Recipe) -> dict[str, Any]:
     return validated(together, f"recipe of {each.name}").model_dump(exclude_unset=True)
 
 
-def effective(each: Contestant, recipe: dict[str, Any]) -> dict[str, Any]:
+def effective(each: ComparedMethod, recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe with its defaults, which decide as well and may change between versions."""
     if each.method in BASELINES:
         settings = BaselineRecipe.model_validate(recipe.get("baseline") or {})

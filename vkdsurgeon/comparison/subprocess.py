@@ -7,25 +7,25 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
 
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.training.events import Event, Listener
 
 if TYPE_CHECKING:
-    from vkdsurgeon.comparison.worker import Errand
+    from vkdsurgeon.comparison.worker import RunSpec
 
 
-def send(errand: Errand, listen: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
-    """Run an errand in a process of its own.
+def send(spec: RunSpec, listener: Listener) -> dict[str, Any]:
+    """Run a spec in a process of its own.
 
     Args:
-        errand: What to do.
-        listen: Hears progress.
+        spec: What to do.
+        listener: Hears of what the run tells.
 
     Returns:
-        The fields of `worker.Effort`.
+        The fields of `worker.RunCost`.
 
     Raises:
         UserError: The run refused its input.
@@ -49,12 +49,13 @@ def send(errand: Errand, listen: Callable[[Mapping[str, Any]], None]) -> dict[st
     assert process.stdout is not None
     last: dict[str, Any] = {}
     try:
-        process.stdin.write(json.dumps(asdict(errand)))
+        process.stdin.write(json.dumps(asdict(spec)))
         process.stdin.close()
         for line in process.stdout:
             last = json.loads(line)
             if last["event"] not in ("done", "error"):
-                listen(last)
+                kind, text = last.pop("event"), last.pop("text")
+                listener(Event(kind, text, last))
         status = process.wait()
     finally:
         # An interrupted comparison leaves no worker behind.
@@ -67,14 +68,14 @@ def send(errand: Errand, listen: Callable[[Mapping[str, Any]], None]) -> dict[st
         return last
     if event == "error" and kind == "user":
         raise UserError(
-            f"{errand.method}: {last['what']}",
+            f"{spec.method}: {last['what']}",
             where=last["where"],
             value=last["value"],
             expected=last["expected"],
             remedy=last["remedy"],
         )
     raise SurgeryError(
-        f"{errand.method}: {last['what'] if event == 'error' else f'the run ended with status {status}, see above'}"
+        f"{spec.method}: {last['what'] if event == 'error' else f'the run ended with status {status}, see above'}"
     )
 
 

@@ -1,11 +1,10 @@
-"""One contestant's patched model, made by a worker."""
+"""One method's patched model, made by a worker."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +13,30 @@ import torch
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.comparison.datasets import Case
-from vkdsurgeon.comparison.methods import Contestant
-from vkdsurgeon.comparison.request import Listener
+from vkdsurgeon.comparison.methods import ComparedMethod
 from vkdsurgeon.comparison.subprocess import send
-from vkdsurgeon.comparison.worker import Errand
+from vkdsurgeon.comparison.worker import RunSpec
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import write_whole
 from vkdsurgeon.files.directories import take
+from vkdsurgeon.training.events import Event, Listener
 
 
 def unlearn(
-    case: Case, each: Contestant, recipe: dict[str, Any], seed: int, out: Path, listener: Listener
+    case: Case, each: ComparedMethod, recipe: dict[str, Any], seed: int, out: Path, listener: Listener
 ) -> dict[str, Any]:
     """Unlearn into a directory, or find it done by a run that was interrupted while it measured.
 
     Args:
         case: The comparison.
-        each: The contestant.
+        each: The method.
         recipe: Its recipe.
         seed: Its seed.
         out: The directory; removed first where it is not whole.
         listener: Hears progress.
 
     Returns:
-        The fields of `worker.Effort`.
+        The fields of `worker.RunCost`.
     """
     asked, told = case.asked, _beside(out)
     if out.is_dir() and told.is_file():
@@ -46,16 +45,14 @@ def unlearn(
             return done
     _remove(out)
     out.parent.mkdir(exist_ok=True)
-    listener({"event": "unlearn", "method": each.name, "seed": seed, "text": f"{each.name}, seed {seed}: unlearning"})
+    own = {"method": each.name, "seed": seed}
+    listener(Event("unlearn", f"{each.name}, seed {seed}: unlearning", own))
 
-    def heard(event: Mapping[str, Any]) -> None:
-        text = f"{each.name}, seed {seed}: " + (
-            f"step {event['step']}/{event['steps']}" if "step" in event else str(event.get("stage", event.get("text")))
-        )
-        listener({**event, "method": each.name, "seed": seed, "text": text})
+    def heard(event: Event) -> None:
+        listener(Event(event.kind, f"{each.name}, seed {seed}: {event.text}", {**event.facts, **own}))
 
-    effort = send(
-        Errand(
+    cost = send(
+        RunSpec(
             model=str(asked.model.absolute()),
             forget=str(asked.forget.absolute()),
             retain=str(asked.retain.absolute()),
@@ -73,8 +70,8 @@ def unlearn(
         ),
         heard,
     )
-    write_whole(told, json.dumps(effort) + "\n")
-    return effort
+    write_whole(told, json.dumps(cost) + "\n")
+    return cost
 
 
 def forget_model(out: Path) -> None:

@@ -1,6 +1,6 @@
 """One unlearning run in a process of its own, so that its memory is its own: `python -m vkdsurgeon.comparison.worker`.
 
-Reads one JSON object (`Errand`) from stdin and writes JSON lines to stdout: progress, then `done` or `error`.
+Reads one JSON object (`RunSpec`) from stdin and writes JSON lines to stdout: progress, then `done` or `error`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,12 +25,13 @@ from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.device import resolve_device, resolve_dtype
 from vkdsurgeon.pipeline.run import Request, run
 from vkdsurgeon.pipeline.run_baseline import MethodRequest, run_method
+from vkdsurgeon.training.events import Event, Step
 
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Errand:
+class RunSpec:
     """One run, as JSON can hold it; see `pipeline.run_baseline.MethodRequest`."""
 
     model: str
@@ -50,7 +51,7 @@ class Errand:
 
 
 @dataclass(frozen=True)
-class Effort:
+class RunCost:
     """What a run took.
 
     Attributes:
@@ -119,44 +120,23 @@ class FlopMeter:
 class _Listener:
     """Hears of every kind of run, and counts."""
 
-    def __init__(self, tell: Callable[[dict[str, Any]], None], counts_stage: str | None) -> None:
+    def __init__(self, tell: Callable[[Mapping[str, Any]], None], counts_stage: str | None) -> None:
         self._tell = tell
         self._stage = counts_stage
         self.meters = {"step": FlopMeter(), "decoder step": FlopMeter()}
 
-    def stage(self, name: str) -> None:
-        if self._stage is not None:
-            self.meters["step"].end()
-            if name == self._stage:
-                self.meters["step"].begin()
-        self._tell({"event": "stage", "stage": name})
-
-    def warn(self, text: str) -> None:
-        self._tell({"event": "warning", "text": text})
-
-    def note(self, text: str) -> None:
-        self._tell({"event": "note", "text": text})
-
-    def step(self, step: Any) -> None:
-        self._heard("step", step)
-
-    method_step = step
-
-    def decoder_step(self, step: Any) -> None:
-        self._heard("decoder step", step)
-
-    def planned(self, plan: Any) -> None:
-        pass
-
-    def verdict(self, verdict: Any) -> None:
-        pass
-
-    decoder_planned = method_planned = planned
-    decoder_verdict = verdict
-
-    def _heard(self, kind: str, step: Any) -> None:
-        self.meters[kind].step(step.step == step.steps)
-        self._tell({"event": kind, "step": step.step, "steps": step.steps, "loss": step.loss})
+    def __call__(self, event: Event) -> None:
+        if event.kind in self.meters:
+            step: Step = event.subject
+            self.meters[event.kind].step(step.step == step.steps)
+            facts = {"step": step.step, "steps": step.steps, "loss": step.loss}
+            self._tell(Event(event.kind, event.text, facts))
+        elif event.kind in ("stage", "note", "warning"):
+            if event.kind == "stage" and self._stage is not None:
+                self.meters["step"].end()
+                if event.text == self._stage:
+                    self.meters["step"].begin()
+            self._tell(event)
 
     @property
     def flops(self) -> float | None:
@@ -165,38 +145,37 @@ class _Listener:
         return sum(totals) if totals else None
 
 
-def perform(errand: Errand, tell: Callable[[dict[str, Any]], None]) -> Effort:
+def perform(spec: RunSpec, tell: Callable[[Mapping[str, Any]], None]) -> RunCost:
     """Do one run and measure it.
 
     Raises:
         UserError: As the run does.
         SurgeryError: As the run does.
     """
-    torch.set_num_threads(errand.threads)
-    device = resolve_device(errand.device)
-    listener = _Listener(tell, "importance" if errand.method == "manu" else None)
-    recipe = Recipe.model_validate(errand.recipe)
+    torch.set_num_threads(spec.threads)
+    device = resolve_device(spec.device)
+    listener = _Listener(tell, "importance" if spec.method == "manu" else None)
+    recipe = Recipe.model_validate(spec.recipe)
     paths = {
-        name: None if value is None else Path(value)
-        for name, value in (("retain", errand.retain), ("text", errand.text))
+        name: None if value is None else Path(value) for name, value in (("retain", spec.retain), ("text", spec.text))
     }
     loaded, started, worked = _resident(), time.perf_counter(), time.process_time()
     common: dict[str, Any] = {
-        "model": Path(errand.model),
-        "forget": Path(errand.forget),
-        "out": Path(errand.out),
+        "model": Path(spec.model),
+        "forget": Path(spec.forget),
+        "out": Path(spec.out),
         "recipe": recipe,
-        "seed": errand.seed,
+        "seed": spec.seed,
         "device": device,
-        "dtype": resolve_dtype(errand.dtype),
-        "tower": errand.tower,
-        "projector": errand.projector,
+        "dtype": resolve_dtype(spec.dtype),
+        "tower": spec.tower,
+        "projector": spec.projector,
         **paths,
     }
     met = None
-    if errand.method in BASELINES or recipe.output_loss is not None:
-        scope = None if errand.scope is None else Scope(errand.scope)
-        written = run_method(MethodRequest(method=errand.method, scope=scope, **common), listener).write
+    if spec.method in BASELINES or recipe.output_loss is not None:
+        scope = None if spec.scope is None else Scope(spec.scope)
+        written = run_method(MethodRequest(method=spec.method, scope=scope, **common), listener).write
     else:
         result = run(Request(generic=None, **common), listener)
         written = result.write
@@ -207,7 +186,7 @@ def perform(errand: Errand, tell: Callable[[dict[str, Any]], None]) -> Effort:
         peak = torch.cuda.max_memory_allocated(device) / _MIB
     else:
         peak = max(_peak() - loaded, 0) / _MIB
-    return Effort(
+    return RunCost(
         seconds=round(seconds, 2),
         cpu_seconds=round(cpu_seconds, 2),
         peak_memory_mib=round(peak, 1),
@@ -235,18 +214,18 @@ def _resident() -> int:
 
 
 def main() -> None:
-    """Do the errand that stdin tells of."""
+    """Do the run that stdin tells of."""
     # What libraries print must not land among the lines.
     lines: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def tell(event: dict[str, Any]) -> None:
-        print(json.dumps(event), file=lines, flush=True)
+    def tell(event: Mapping[str, Any]) -> None:
+        print(json.dumps(dict(event)), file=lines, flush=True)
 
     # A comparison that is cancelled cancels its worker, which then clears its staging directory away.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        tell({"event": "done", **asdict(perform(Errand(**json.load(sys.stdin)), tell))})
+        tell({"event": "done", **asdict(perform(RunSpec(**json.load(sys.stdin)), tell))})
     except UserError as error:
         tell({"event": "error", "kind": "user", **error.as_dict()})
     except SurgeryError as error:

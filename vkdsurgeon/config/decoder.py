@@ -31,7 +31,7 @@ class DecoderRecipe(Section):
     )
     forget_batch: int = Field(16, ge=1, description="Questions about forget pictures per step.")
     retain_batch: int = Field(32, ge=1, description="Questions about retain or generic pictures per step.")
-    text_batch: int = Field(32, ge=1, description="Prompts of the text keep set per step.")
+    text_batch: int = Field(32, ge=1, description="Prompts of the text retain set per step.")
     micro_batch: int = Field(32, ge=1, description="Most sequences that pass the model at once (bounds memory).")
     reach: float = Field(
         0.5,
@@ -66,7 +66,7 @@ class DecoderRecipe(Section):
         0.25, gt=0, description="Gate: KL on original features of held-out forget pictures over its start."
     )
     retain_kl: float = Field(0.1, gt=0, description="Gate: KL on held-out kept pictures, nats per position.")
-    text_kl: float = Field(0.1, gt=0, description="Gate: KL on the held-out half of the text keep set, nats.")
+    text_kl: float = Field(0.1, gt=0, description="Gate: KL on the held-out half of the text retain set, nats.")
     text_agreement: float = Field(
         0.95, ge=0, le=1, description="Gate: share of held-out prompts answered in the very same tokens."
     )

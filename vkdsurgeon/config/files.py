@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from vkdsurgeon.config.baselines import BaselineRecipe
-from vkdsurgeon.config.decoder import DecoderRecipe
+from vkdsurgeon.config.keys import SECTIONS, suggestion
 from vkdsurgeon.config.preset import preset_settings
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.config.yaml import read_mapping
 from vkdsurgeon.errors import UserError
-
-_SECTIONS: dict[str, type[BaseModel]] = {"decoder": DecoderRecipe, "baseline": BaselineRecipe}
 
 
 def load_recipe(path: Path | None, overrides: dict[str, object], preset: str | None = None) -> Recipe:
@@ -53,7 +50,7 @@ def validated(settings: Mapping[str, object], where: str) -> Recipe:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        inside = _SECTIONS.get(str(first["loc"][0])) if len(first["loc"]) > 1 else None
+        inside = SECTIONS.get(str(first["loc"][0])) if len(first["loc"]) > 1 else None
         fields = (inside or Recipe).model_fields
         own = str(first["loc"][1] if fields is not Recipe.model_fields else (first["loc"] or ("",))[0])
         if first["type"] == "extra_forbidden":
@@ -61,7 +58,7 @@ def validated(settings: Mapping[str, object], where: str) -> Recipe:
                 f"unknown key {key!r} in the recipe",
                 where=where,
                 expected="one of " + ", ".join(fields),
-                remedy="check the spelling; nothing is guessed",
+                remedy=suggestion(own, fields) or "`vkdsurgeon recipe keys` lists all keys",
             ) from None
         raise UserError(
             f"recipe key {key!r}: {first['msg'].lower()}",
@@ -74,7 +71,7 @@ def validated(settings: Mapping[str, object], where: str) -> Recipe:
 def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Settings over settings; the keys of a section count one by one."""
     merged = {**below, **above}
-    for name in _SECTIONS:
+    for name in SECTIONS:
         lower, upper = below.get(name), above.get(name)
         if isinstance(lower, dict) and isinstance(upper, dict):
             merged[name] = lower | upper

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vkdsurgeon.errors import UserError
 
 _FOLDER = Path(__file__).parent / "presets"
@@ -31,4 +29,6 @@ def preset_settings(name: str) -> dict[str, Any]:
             expected="one of " + ", ".join(preset_names()),
             remedy="a recipe of your own goes to --recipe",
         )
+    import yaml
+
     return yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")) or {}

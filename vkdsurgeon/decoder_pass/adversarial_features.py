@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 
-class Seeker:
-    """A blend for `through_eyes_of` that starts between unlearned and original features and moves from there.
+class FeatureAdversary:
+    """A blend for `with_vision_of` that starts between unlearned and original features and moves from there.
 
     Args:
         reach: The start is T + u (t - T), with u uniform within 1 +- reach, drawn per batch.
@@ -21,7 +21,7 @@ class Seeker:
         seed: Of the draws.
 
     Attributes:
-        generator: Source of the draws; all that a seeker carries from one batch to the next.
+        generator: Source of the draws; all that an adversary carries from one batch to the next.
     """
 
     def __init__(self, *, reach: float, steps: int, size: float, seed: int) -> None:

@@ -16,7 +16,7 @@ class DecoderVerdict:
         forget_ratio: KL on the original features of forget pictures over its value before the pass.
         retain_kl: KL on kept pictures, nats per judged position.
         retain_agreement: Share of the questions about kept pictures answered in the very same tokens.
-        text_kl: KL on the held-out half of the text keep set, nats per position.
+        text_kl: KL on the held-out half of the text retain set, nats per position.
         text_agreement: Share of its prompts answered in the very same tokens.
         questions: Number of forget, retain and text questions.
         missed: The bounds that do not hold, one clause each.

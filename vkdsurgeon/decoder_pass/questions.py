@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.model.questions import Ask
+from vkdsurgeon.model.questions import Question
 
 # Asked of pictures that came without questions: who it is, what belongs to who it is, and what does not.
 QUESTIONS = (
@@ -22,7 +22,7 @@ QUESTIONS = (
 )
 
 
-def asks_about(pictures: Sequence[Picture], records: Sequence[Record]) -> list[list[Ask]]:
+def questions_about(pictures: Sequence[Picture], records: Sequence[Record]) -> list[list[Question]]:
     """The questions about each picture.
 
     Args:
@@ -37,6 +37,9 @@ def asks_about(pictures: Sequence[Picture], records: Sequence[Record]) -> list[l
         if record.image is not None and record.question is not None:
             asked.setdefault(record.image, {})[record.question] = None
     return [
-        [Ask(question, picture.path, picture.source) for question in asked.get(picture.path, dict.fromkeys(QUESTIONS))]
+        [
+            Question(question, picture.path, picture.source)
+            for question in asked.get(picture.path, dict.fromkeys(QUESTIONS))
+        ]
         for picture in pictures
     ]

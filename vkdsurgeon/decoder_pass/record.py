@@ -17,7 +17,7 @@ def decoder_facts(job: DecoderJob, outcome: DecoderOutcome, salt: bytes) -> dict
     Args:
         job: What was asked.
         outcome: What was done.
-        salt: For the digest of the text keep set.
+        salt: For the digest of the text retain set.
     """
     prompts = "\n".join(sorted((*job.text.train, *job.text.held_out)))
     return {

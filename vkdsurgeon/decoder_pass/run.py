@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
 from torch.nn import Parameter
-from vkdsurgeon_kernels import MaskedAdamW
 
-from vkdsurgeon.checkpoint.inventory import read_tensor
 from vkdsurgeon.config import DecoderRecipe
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.splits import split_validation
-from vkdsurgeon.decoder_pass.adversarial_features import Seeker
+from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.decoder_pass.gate import DecoderVerdict, judge
 from vkdsurgeon.decoder_pass.plan import DecoderPlan, estimate_memory, held_in, moments_kind, recomputes
-from vkdsurgeon.decoder_pass.questions import asks_about
-from vkdsurgeon.decoder_pass.state import DECODER, DecoderCourse, kept_of
-from vkdsurgeon.decoder_pass.teacher import Book, Eyes
-from vkdsurgeon.decoder_pass.text_set import KeepSet
-from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, DecoderStep, TrainingEyes, distil, train
-from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.decoder_pass.questions import questions_about
+from vkdsurgeon.decoder_pass.state import DECODER, TrainingState, kept_of
+from vkdsurgeon.decoder_pass.teacher import TeacherOutputs, VisionSwap
+from vkdsurgeon.decoder_pass.text_set import TextRetainSet
+from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, VisionSwaps, distil, train
 from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, find_decoder_weights, recompute
-from vkdsurgeon.model.multimodal import LoadedModel, load_model, load_processor
+from vkdsurgeon.model.device import enough_memory
+from vkdsurgeon.model.multimodal import load_model, load_processor, train_only
 from vkdsurgeon.model.prompts import Encoder
-from vkdsurgeon.model.questions import Ask, Prompter
-from vkdsurgeon.model.swap_vision import through_eyes_of
+from vkdsurgeon.model.questions import Prompter, Question
+from vkdsurgeon.model.swap_vision import with_vision_of
 from vkdsurgeon.training.clock import Clock
-from vkdsurgeon.training.optimizer import unit_step
+from vkdsurgeon.training.events import Event, Listener, Step
+from vkdsurgeon.training.optimizer import build_optimizer
+from vkdsurgeon.training.outcome import TrainingOutcome
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
-from vkdsurgeon.training.saliency import SaliencyMask, gradient_scores, random_scores, select
-from vkdsurgeon.training.sampler import Deck
+from vkdsurgeon.training.saliency import SaliencyMask, choose_mask
+from vkdsurgeon.training.sampler import GroupedSampler
+from vkdsurgeon.training.write_back import WriteBack
 from vkdsurgeon.vision_pass.run import Prepared
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
@@ -52,48 +52,42 @@ class DecoderJob:
         prepared: The visual pass that comes first.
         recipe: The settings.
         weights: What may move.
-        asks: Questions by lesson: trained on, and held out.
-        text: The text keep set.
+        questions: By lesson: trained on, and held out.
+        text: The text retain set.
         plan: What is going to happen.
     """
 
     prepared: Prepared
     recipe: DecoderRecipe
     weights: DecoderWeights
-    asks: dict[str, tuple[list[Ask], list[Ask]]]
-    text: KeepSet
+    questions: dict[str, tuple[list[Question], list[Question]]]
+    text: TextRetainSet
     plan: DecoderPlan
 
 
-@dataclass(frozen=True)
-class DecoderOutcome:
+@dataclass(frozen=True, kw_only=True)
+class DecoderOutcome(TrainingOutcome):
     """What a decoder pass did.
 
     Attributes:
-        changes: Disk name -> new tensor in the dtype on disk, of every tensor with a selected element.
-        mask: The saliency mask, by module parameter.
         selected: Disk name -> number of selected elements.
         verdict: Whether the gate holds.
-        last: The last step.
-        seconds: Wall time per stage.
     """
 
-    changes: dict[str, Tensor]
-    mask: SaliencyMask
     selected: dict[str, int]
     verdict: DecoderVerdict
-    last: DecoderStep
-    seconds: dict[str, float]
 
 
-def prepare_decoder(prepared: Prepared, forget: Sequence[Record], keep: Sequence[Record], text: KeepSet) -> DecoderJob:
+def prepare_decoder(
+    prepared: Prepared, forget: Sequence[Record], keep: Sequence[Record], text: TextRetainSet
+) -> DecoderJob:
     """Plan a decoder pass and refuse what cannot work, before anything is trained. Reads headers and the processor.
 
     Args:
         prepared: The visual pass; its recipe has the section `decoder`.
         forget: The records behind the forget pictures; their questions are asked.
         keep: The records behind the kept pictures, likewise.
-        text: The text keep set.
+        text: The text retain set.
 
     Raises:
         UserError: The language model is quantised or has no weights to patch, the checkpoint's processor does not
@@ -103,23 +97,23 @@ def prepare_decoder(prepared: Prepared, forget: Sequence[Record], keep: Sequence
     recipe = job.recipe.decoder
     assert recipe is not None
     weights = find_decoder_weights(stack.inventory, stack.split, recipe.blocks)
-    asks: dict[str, tuple[list[Ask], list[Ask]]] = {}
+    questions: dict[str, tuple[list[Question], list[Question]]] = {}
     for lesson, pictures, records in ((FORGET, prepared.forget, forget), (RETAIN, prepared.keep, keep)):
-        asked = asks_about(pictures.pictures, records)
+        asked = questions_about(pictures.pictures, records)
         train_on, held_out = split_validation(pictures.subjects, job.recipe.validation_share)
-        asks[lesson] = _flat(asked, train_on), _flat(asked, held_out or train_on)
-    asks[TEXT] = _prompts(text.train), _prompts(text.held_out)
+        questions[lesson] = _flat(asked, train_on), _flat(asked, held_out or train_on)
+    questions[TEXT] = _prompts(text.train), _prompts(text.held_out)
     encoder = Encoder(load_processor(job.model))
-    for trained, _ in asks.values():
-        encoder.prompt(trained[0].question, trained[0].picture, trained[0].source)
+    for trained, _ in questions.values():
+        encoder.prompt(trained[0].text, trained[0].picture, trained[0].source)
     dtype, saves = held_in(recipe, weights, job.device), recomputes(recipe, job.device)
     plan = DecoderPlan(
         dtype=str(dtype).removeprefix("torch."),
         layers=len(weights.layers),
         eligible_elements=weights.elements,
         selected_elements=round(recipe.density * weights.elements),
-        forget_questions=sum(map(len, asks[FORGET])),
-        retain_questions=sum(map(len, asks[RETAIN])),
+        forget_questions=sum(map(len, questions[FORGET])),
+        retain_questions=sum(map(len, questions[RETAIN])),
         text_prompts=(len(text.train), len(text.held_out)),
         built_in_text=text.built_in,
         steps=recipe.steps,
@@ -127,183 +121,149 @@ def prepare_decoder(prepared: Prepared, forget: Sequence[Record], keep: Sequence
         memory_mib=estimate_memory(stack.inventory, weights, recipe, stack.split.config, dtype, saves),
         warnings=weights.warnings,
     )
-    return DecoderJob(prepared, recipe, weights, asks, text, plan)
+    return DecoderJob(prepared, recipe, weights, questions, text, plan)
 
 
 def operate_decoder(
     job: DecoderJob,
-    listen: Callable[[str, DecoderStep | DecoderVerdict | None], None],
+    listen: Listener,
     journal: Journal | None = None,
 ) -> DecoderOutcome:
     """Teach W what the visual pass made of the forget pictures. Loads the whole model; no file but the journal's.
 
     Args:
         job: From `prepare_decoder`, after `operate` made the student of the visual pass.
-        listen: Hears the name of each stage as it starts, every step and the verdict.
+        listen: Hears of every stage, of every step and of the verdict.
         journal: Where training is saved, and gone on with.
 
     Raises:
         UserError: The model cannot be loaded, a question does not suit it, or the journal is damaged.
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
-    try:
+    settings = "decoder.micro_batch or decoder.density, or decoder.dtype=bfloat16 (--set)"
+    with enough_memory(f" for the decoder pass; nothing was written. Use a smaller {settings}"):
         return _operate(job, listen, journal)
-    except torch.OutOfMemoryError as error:
-        raise SurgeryError(
-            "the GPU has too little memory for the decoder pass; nothing was written. Use a smaller "
-            "--decoder-micro-batch or --decoder-density, or --decoder-dtype bfloat16"
-        ) from error
 
 
-def _operate(
-    job: DecoderJob, listen: Callable[[str, DecoderStep | DecoderVerdict | None], None], journal: Journal | None
-) -> DecoderOutcome:
+def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> DecoderOutcome:
     visual, recipe, weights = job.prepared.job, job.recipe, job.weights
     clock = Clock()
-    listen("language model", None)
+    listen(Event.stage("language model"))
     loaded = load_model(visual.model, device=str(visual.device), dtype=job.plan.dtype)
     check_loaded(loaded.model, job.prepared.stack.inventory, weights)
-    parameters = _unfreeze(loaded, weights)
+    parameters = train_only(loaded.model, weights.on_disk)
     if job.plan.checkpointing:
         recompute(loaded, weights)
     clock.lap("decoder model")
 
-    listen("decoder teacher", None)
+    listen(Event.stage("decoder teacher"))
     budget = int(visual.recipe.cache_gib * (1 << 30))
-    book = Book(
+    outputs = TeacherOutputs(
         loaded,
         Prompter(loaded.encoder, budget),
         micro_batch=recipe.micro_batch,
         answer_tokens=recipe.answer_tokens,
         budget_bytes=budget,
     )
-    student_eyes = partial(through_eyes_of, loaded.model, job.prepared.stack.model)
-    drawn = _write_book(job, book, student_eyes)
-    start = distil(book, FORGET, book.cards(FORGET, drawn.judged[FORGET]))
+    student_vision = partial(with_vision_of, loaded.model, job.prepared.stack.model)
+    drawn = _ask_teacher(job, outputs, student_vision)
+    start = distil(outputs, FORGET, outputs.answers_to(FORGET, drawn.judged[FORGET]))
     clock.lap("decoder teacher")
 
-    listen("decoder saliency", None)
+    listen(Event.stage("decoder saliency"))
     student = visual_digest(job.prepared.stack)
     kept = kept_of(journal, student)
-    mask = _saliency_mask(job, book, drawn.scored, parameters) if kept is None else kept.mask(parameters)
+    mask = _saliency_mask(job, outputs, drawn.scored, parameters) if kept is None else kept.mask(parameters)
     clock.lap("decoder saliency")
 
-    listen("decoder training", None)
-    for name, parameter in parameters.items():
-        parameter.requires_grad_(name in mask.selected)
-    moving = {parameters[name]: chosen for name, chosen in mask.selected.items()}
-    groups = [{"params": [parameter], "unit_step": unit_step(parameter)} for parameter in moving]
-    # The decoder's gradients are packed as they arrive: dense ones of a 7B model would take another 13 GB.
-    moments = moments_kind(recipe, next(iter(moving)).dtype)
-    optimizer = MaskedAdamW(groups, moving, lr=0.0, max_norm=recipe.clip, during_backward="pack", moments=moments)
-    before = {name: optimizer.selected_values(parameters[name]).to("cpu", copy=True) for name in mask.selected}
-    seeker = Seeker(reach=recipe.reach, steps=recipe.seek_steps, size=recipe.seek_size, seed=visual.seed)
-    eyes = TrainingEyes(student_eyes, partial(student_eyes, blend=seeker), seeker)
-    course = DecoderCourse(Trainee(parameters, mask, optimizer), drawn.decks, seeker, student)
+    listen(Event.stage("decoder training"))
+    moments = moments_kind(recipe, parameters[next(iter(mask.selected))].dtype)
+    optimizer = build_optimizer(parameters, mask, step_size=recipe.step_size, max_norm=recipe.clip, moments=moments)
+    write_back = WriteBack(parameters, mask, optimizer)
+    adversary = FeatureAdversary(reach=recipe.reach, steps=recipe.seek_steps, size=recipe.seek_size, seed=visual.seed)
+    vision = VisionSwaps(student_vision, partial(student_vision, blend=adversary), adversary)
+    state = TrainingState(Trainee(parameters, mask, optimizer), drawn.samplers, adversary, student)
     if kept is not None:
-        course.restore(kept)
+        state.restore(kept)
 
-    def heard(step: DecoderStep) -> None:
-        course.stepped(step)
-        listen("decoder training", step)
+    def heard(step: Step) -> None:
+        state.stepped(step)
+        listen(Event.step(step, "decoder step"))
         keeper.step()
 
     try:
-        with Keeper(journal, DECODER, course.snapshot) as keeper:
-            train(book, drawn.decks, eyes, optimizer, recipe, heard, done=course.step)
+        with Keeper(journal, DECODER, state.snapshot) as keeper:
+            train(outputs, drawn.samplers, vision, optimizer, recipe, heard, done=state.step)
             keeper.save()
     finally:
         optimizer.detach_hooks()
     clock.lap("decoder training")
 
-    changes, selected = _as_written(job, mask, parameters, optimizer, before)
-    found = {lesson: distil(book, lesson, book.cards(lesson, asks)) for lesson, asks in drawn.judged.items()}
+    changes = write_back.changes(job.prepared.stack.inventory, weights.on_disk)
+    with torch.no_grad():
+        # The gate measures what is written.
+        for name in mask.selected:
+            parameters[name].copy_(changes[weights.on_disk[name]])
+    found = {
+        lesson: distil(outputs, lesson, outputs.answers_to(lesson, questions))
+        for lesson, questions in drawn.judged.items()
+    }
     verdict = judge(recipe, start, found[FORGET], found[RETAIN], found[TEXT])
-    listen("decoder gate", verdict)
+    listen(Event("decoder verdict", subject=verdict))
     clock.lap("decoder gate")
-    assert course.last is not None
-    return DecoderOutcome(changes, mask, selected, verdict, course.last, clock.laps)
+    return DecoderOutcome(
+        changes=changes,
+        mask=mask,
+        last=state.last,
+        seconds=clock.laps,
+        selected={weights.on_disk[name]: chosen.count for name, chosen in mask.selected.items()},
+        verdict=verdict,
+    )
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    decks: dict[str, Deck]
-    scored: list[Ask]
-    judged: dict[str, list[Ask]]
+    samplers: dict[str, GroupedSampler[Question]]
+    scored: list[Question]
+    judged: dict[str, list[Question]]
 
 
-def _write_book(job: DecoderJob, book: Book, student_eyes: Eyes) -> _Drawn:
+def _ask_teacher(job: DecoderJob, outputs: TeacherOutputs, student_vision: VisionSwap) -> _Drawn:
     """Draw the questions of all steps, and let the original W answer them while it still is the original."""
     recipe, seed = job.recipe, job.prepared.job.seed
     sizes = {FORGET: recipe.forget_batch, RETAIN: recipe.retain_batch, TEXT: recipe.text_batch}
-    decks: dict[str, Deck] = {}
-    judged: dict[str, list[Ask]] = {}
-    for lesson, (trained, held_out) in job.asks.items():
+    samplers: dict[str, GroupedSampler[Question]] = {}
+    judged: dict[str, list[Question]] = {}
+    for lesson, (trained, held_out) in job.questions.items():
         generator = random.Random(f"{seed} {lesson}")
         # The teacher answers no more questions than the steps can draw.
         drawn = generator.sample(trained, min(sizes[lesson] * recipe.steps, len(trained)))
         judged[lesson] = generator.sample(held_out, min(_JUDGED, len(held_out)))
-        book.write(lesson, [*drawn, *judged[lesson]], student_eyes if lesson == FORGET else nullcontext)
-        kinds = {ask: book.kind(lesson, ask) for ask in drawn}
-        decks[lesson] = Deck(drawn, kinds.__getitem__, generator)
-    scored = list(decks[FORGET].asks)
-    book.note(ORIGINAL, book.cards(FORGET, scored))
-    return _Drawn(decks, random.Random(seed).sample(scored, min(_SCORED, len(scored))), judged)
+        outputs.write(lesson, [*drawn, *judged[lesson]], student_vision if lesson == FORGET else nullcontext)
+        kinds = {question: outputs.kind(lesson, question) for question in drawn}
+        samplers[lesson] = GroupedSampler(drawn, kinds.__getitem__, generator)
+    scored = list(samplers[FORGET].items)
+    outputs.note(ORIGINAL, outputs.answers_to(FORGET, scored))
+    return _Drawn(samplers, random.Random(seed).sample(scored, min(_SCORED, len(scored))), judged)
 
 
 def _saliency_mask(
-    job: DecoderJob, book: Book, scored: Sequence[Ask], parameters: Mapping[str, Parameter]
+    job: DecoderJob, outputs: TeacherOutputs, scored: Sequence[Question], parameters: Mapping[str, Parameter]
 ) -> SaliencyMask:
-    recipe = job.recipe
-    parts = [scored[at : at + recipe.forget_batch] for at in range(0, len(scored), recipe.forget_batch)]
-    passes = (partial(distil, book, FORGET, book.cards(FORGET, part), weight=1.0) for part in parts)
-    scores = gradient_scores(parameters, passes)
-    if recipe.saliency == "random":
-        generator = torch.Generator().manual_seed(job.prepared.job.seed)
-        scores = random_scores(parameters, scores, generator)
-    return select(parameters, scores, recipe.density)
+    return choose_mask(
+        parameters,
+        scored,
+        lambda part: distil(outputs, FORGET, outputs.answers_to(FORGET, part), weight=1.0),
+        rule=job.recipe.saliency,
+        density=job.recipe.density,
+        batch=job.recipe.forget_batch,
+        generator=torch.Generator().manual_seed(job.prepared.job.seed),
+    )
 
 
-def _as_written(
-    job: DecoderJob,
-    mask: SaliencyMask,
-    parameters: Mapping[str, Parameter],
-    optimizer: MaskedAdamW,
-    before: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """The new tensors: what is on disk, plus what training added to the selected elements, and to no other.
-
-    The parameters take the rounded values too, so that the gate measures what is written.
-    """
-    inventory = job.prepared.stack.inventory
-    changes: dict[str, Tensor] = {}
-    selected: dict[str, int] = {}
-    for name, chosen in mask.selected.items():
-        disk_name = job.weights.on_disk[name]
-        disk = read_tensor(inventory, disk_name)
-        where = chosen.to("cpu").to_bool().reshape(-1)
-        moved = optimizer.selected_values(parameters[name]).cpu().double() - before[name].double()
-        new = disk.reshape(-1).clone()
-        new[where] = (disk.reshape(-1)[where].double() + moved).to(disk.dtype)
-        changes[disk_name] = new.reshape(disk.shape)
-        selected[disk_name] = chosen.count
-        with torch.no_grad():
-            parameters[name].copy_(changes[disk_name])
-    return changes, selected
+def _flat(asked: Sequence[Sequence[Question]], indices: Sequence[int]) -> list[Question]:
+    return [question for index in indices for question in asked[index]]
 
 
-def _unfreeze(loaded: LoadedModel, weights: DecoderWeights) -> dict[str, Parameter]:
-    loaded.model.requires_grad_(False)
-    parameters = dict(loaded.model.named_parameters())
-    eligible: dict[str, Parameter] = {name: parameters[name] for name in weights.on_disk}
-    for parameter in eligible.values():
-        parameter.requires_grad_(True)
-    return eligible
-
-
-def _flat(asked: Sequence[Sequence[Ask]], indices: Sequence[int]) -> list[Ask]:
-    return [ask for index in indices for ask in asked[index]]
-
-
-def _prompts(prompts: Sequence[str]) -> list[Ask]:
-    return [Ask(prompt, None, "the text keep set") for prompt in prompts]
+def _prompts(prompts: Sequence[str]) -> list[Question]:
+    return [Question(prompt, None, "the text retain set") for prompt in prompts]

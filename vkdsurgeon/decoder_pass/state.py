@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from vkdsurgeon.decoder_pass.adversarial_features import Seeker
-from vkdsurgeon.decoder_pass.trainer import DecoderStep
+from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
+from vkdsurgeon.model.questions import Question
+from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.resume.journal import Journal, Kept, Snapshot
 from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_generator
-from vkdsurgeon.training.sampler import Deck
+from vkdsurgeon.training.sampler import GroupedSampler
 
 DECODER = "decoder"
 
@@ -25,26 +26,26 @@ def kept_of(journal: Journal | None, student: str) -> Kept | None:
 
 
 @dataclass
-class DecoderCourse:
+class TrainingState:
     """The training of the decoder's weights.
 
     Attributes:
         trainee: The selected weights and their optimizer.
-        decks: Questions by lesson.
-        seeker: Draws where to begin its search.
+        samplers: Questions by lesson.
+        adversary: Draws where to begin its search.
         student: Digest of the student's visual tensors.
         step: Steps done.
         last: The last of them.
     """
 
     trainee: Trainee
-    decks: dict[str, Deck]
-    seeker: Seeker
+    samplers: dict[str, GroupedSampler[Question]]
+    adversary: FeatureAdversary
     student: str
     step: int = 0
-    last: DecoderStep | None = None
+    last: Step | None = None
 
-    def stepped(self, step: DecoderStep) -> None:
+    def stepped(self, step: Step) -> None:
         """A step is done."""
         self.step, self.last = step.step, step
 
@@ -54,10 +55,10 @@ class DecoderCourse:
         facts = {
             **self.trainee.facts(),
             "student": self.student,
-            "decks": {lesson: deck.position() for lesson, deck in self.decks.items()},
-            "generator": generator_numbers(self.seeker.generator),
+            "decks": {lesson: sampler.state_dict() for lesson, sampler in self.samplers.items()},
+            "generator": generator_numbers(self.adversary.generator),
             "step": self.step,
-            "last": asdict(self.last),
+            "last": self.last.flat(),
         }
         # Another student's pass may lie in the journal, and its files must not be taken for those of this one.
         stamp = str(int(self.student[:12], 16))
@@ -72,7 +73,7 @@ class DecoderCourse:
         facts = kept.facts
         with kept.intact():
             self.trainee.load(kept.tensors["state"](), facts)
-            for lesson, deck in self.decks.items():
-                deck.go_to(facts["decks"][lesson])
-            set_generator(self.seeker.generator, facts["generator"])
-            self.step, self.last = facts["step"], DecoderStep(**facts["last"])
+            for lesson, sampler in self.samplers.items():
+                sampler.load_state_dict(facts["decks"][lesson])
+            set_generator(self.adversary.generator, facts["generator"])
+            self.step, self.last = facts["step"], Step.from_flat(facts["last"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -11,31 +11,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vkdsurgeon.model.batches import batches_of, last_logits, to_model
+from vkdsurgeon.model.batches import batches_of, collate_requests, last_logits, to_model, tokens_request
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.model.multimodal import LoadedModel
-from vkdsurgeon.model.prompts import Prompt, append, collate
-from vkdsurgeon.model.questions import Ask, Prompter
+from vkdsurgeon.model.prompts import Prompt, collate
+from vkdsurgeon.model.questions import Prompter, Question
 
-Eyes = Callable[[], AbstractContextManager[None]]
+VisionSwap = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
-class Card:
+class TeacherAnswer:
     """One question and the teacher's word on it.
 
     Attributes:
-        ask: The question.
-        answer: Tokens of the teacher's greedy answer, at least one.
-        index: Where its log-probabilities lie in the book.
+        question: What was asked.
+        tokens: Those of the teacher's greedy answer, at least one.
+        index: Where its log-probabilities lie among the outputs.
     """
 
-    ask: Ask
-    answer: tuple[int, ...]
+    question: Question
+    tokens: tuple[int, ...]
     index: int
 
 
-class Book:
+class TeacherOutputs:
     """The teacher's answers and log-probabilities for a set of questions.
 
     Pictures are judged where the answer is given; text at every position, because there all of a prompt is language.
@@ -56,66 +56,65 @@ class Book:
         self.micro_batch = micro_batch
         self._answer_tokens = answer_tokens
         self._store = FeatureStore(budget_bytes)
-        self._cards: dict[str, dict[Ask, Card]] = {}
+        self._known: dict[str, dict[Question, TeacherAnswer]] = {}
 
-    def write(self, lesson: str, asks: Iterable[Ask], eyes: Eyes) -> None:
+    def write(self, lesson: str, questions: Iterable[Question], vision: VisionSwap) -> None:
         """Ask the teacher, once per question.
 
         Args:
             lesson: Name of the set.
-            asks: The questions; repeated ones are asked once.
-            eyes: Context in which the teacher looks at pictures.
+            questions: Those; repeated ones are asked once.
+            vision: Context in which the teacher looks at pictures.
         """
-        cards = self._cards.setdefault(lesson, {})
-        new = [ask for ask in dict.fromkeys(asks) if ask not in cards]
+        known = self._known.setdefault(lesson, {})
+        new = [question for question in dict.fromkeys(questions) if question not in known]
         # Neighbours share pictures, and a part is small enough for its pictures to be held.
-        new.sort(key=lambda ask: str(ask.picture or ""))
-        with torch.no_grad(), eyes():
+        new.sort(key=lambda question: str(question.picture or ""))
+        with torch.no_grad(), vision():
             for start in range(0, len(new), 16 * self.micro_batch):
-                prompts = [(ask, self.prompter(ask)) for ask in new[start : start + 16 * self.micro_batch]]
+                prompts = [
+                    (question, self.prompter(question)) for question in new[start : start + 16 * self.micro_batch]
+                ]
                 for batch in batches_of(prompts, lambda item: item[1].signature, self.micro_batch):
-                    answers = self._answers([prompt for _, prompt in batch])
-                    for (ask, _), answer in zip(batch, answers, strict=True):
-                        cards[ask] = Card(ask, answer, len(cards))
-                self.note(lesson, [cards[ask] for ask, _ in prompts])
+                    answers = self._generate([prompt for _, prompt in batch])
+                    for (question, _), tokens in zip(batch, answers, strict=True):
+                        known[question] = TeacherAnswer(question, tokens, len(known))
+                self.note(lesson, [known[question] for question, _ in prompts])
 
-    def note(self, lesson: str, cards: Sequence[Card]) -> None:
+    def note(self, lesson: str, answers: Sequence[TeacherAnswer]) -> None:
         """Write down log-probabilities along answers that are known already, under the name of this or another set."""
         with torch.no_grad():
-            for part, look in self.batches(cards):
-                for card, row in zip(part, look(), strict=True):
+            for part, look in self.batches(answers):
+                for answer, row in zip(part, look(), strict=True):
                     # Half precision: at a log-probability of -10 it is off by 0.4 %, at half the memory.
-                    self._store.put(lesson, card.index, row.log_softmax(dim=1).half())
+                    self._store.put(lesson, answer.index, row.log_softmax(dim=1).half())
 
-    def cards(self, lesson: str, asks: Iterable[Ask]) -> list[Card]:
-        """The cards of questions that were written down."""
-        return [self._cards[lesson][ask] for ask in asks]
+    def answers_to(self, lesson: str, questions: Iterable[Question]) -> list[TeacherAnswer]:
+        """The answers to questions that were asked."""
+        return [self._known[lesson][question] for question in questions]
 
-    def kind(self, lesson: str, ask: Ask) -> Hashable:
+    def kind(self, lesson: str, question: Question) -> Hashable:
         """Equal for questions that share a forward pass."""
-        return self.prompter(ask).signature, len(self._cards[lesson][ask].answer)
+        return self.prompter(question).signature, len(self._known[lesson][question].tokens)
 
-    def batches(self, cards: Sequence[Card]) -> Iterable[tuple[list[Card], Callable[[], Tensor]]]:
+    def batches(self, answers: Sequence[TeacherAnswer]) -> Iterable[tuple[list[TeacherAnswer], Callable[[], Tensor]]]:
         """Questions and the teacher's answers to them, in batches that need no padding.
 
         Yields:
-            Cards, and a pass of the model over them: float32 logits [B, n, vocabulary] at the judged positions, with
+            Answers, and a pass of the model over them: float32 logits [B, n, vocabulary] at the judged positions, with
             gradients where they are enabled.
         """
-        items = [(card, self.prompter(card.ask)) for card in cards]
-        for batch in batches_of(items, lambda item: (item[1].signature, len(item[0].answer)), self.micro_batch):
-            part = [card for card, _ in batch]
-            yield part, partial(last_logits, self.loaded, self._inputs(batch), _judged(batch[0][1], part[0]))
+        items = [(each, tokens_request(self.prompter(each.question), each.tokens)) for each in answers]
+        for batch in batches_of(items, lambda item: item[1].signature, self.micro_batch):
+            part, requests = [answer for answer, _ in batch], [request for _, request in batch]
+            inputs = collate_requests(self.loaded, requests)
+            yield part, partial(last_logits, self.loaded, inputs, _judged(requests[0].prompt, part[0]))
 
-    def log_probabilities(self, lesson: str, cards: Sequence[Card]) -> Tensor:
-        """The teacher's, float32 [B, n, vocabulary], for cards of one batch of `batches`."""
-        return self._store.get(lesson, [card.index for card in cards], self.loaded.device).float()
+    def log_probabilities(self, lesson: str, answers: Sequence[TeacherAnswer]) -> Tensor:
+        """The teacher's, float32 [B, n, vocabulary], for answers of one batch of `batches`."""
+        return self._store.get(lesson, [answer.index for answer in answers], self.loaded.device).float()
 
-    def _inputs(self, batch: Sequence[tuple[Card, Prompt]]) -> Mapping[str, Tensor]:
-        ids = torch.tensor([card.answer[:-1] for card, _ in batch], dtype=torch.int64).reshape(len(batch), -1)
-        return to_model(append(collate([prompt for _, prompt in batch]), ids), self.loaded)
-
-    def _answers(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+    def _generate(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
         inputs = to_model(collate(list(prompts)), self.loaded)
         output = self.loaded.model.generate(
             **inputs,
@@ -137,8 +136,8 @@ def _placeholders(config: Any) -> list[int] | None:
     return sorted({token for name in names if isinstance(token := getattr(config, name, None), int)}) or None
 
 
-def _judged(prompt: Prompt, card: Card) -> int:
-    return len(card.answer) + (0 if prompt.picture else len(prompt.ids) - 1)
+def _judged(prompt: Prompt, answer: TeacherAnswer) -> int:
+    return len(answer.tokens) + (0 if prompt.picture else len(prompt.ids) - 1)
 
 
 def _cut(tokens: Sequence[int], ends: int | Sequence[int] | None) -> tuple[int, ...]:

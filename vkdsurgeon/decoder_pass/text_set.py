@@ -1,4 +1,4 @@
-"""The text keep set: prompts on which the language model must go on as before."""
+"""The text retain set: prompts on which the language model must go on as before."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BUILT_IN = (
 
 
 @dataclass(frozen=True)
-class KeepSet:
+class TextRetainSet:
     """Distinct prompts, halved at random.
 
     Attributes:
@@ -63,7 +63,7 @@ class KeepSet:
     built_in: bool
 
 
-def read_keep_set(path: Path | None, seed: int) -> KeepSet:
+def read_text_retain_set(path: Path | None, seed: int) -> TextRetainSet:
     """Read `--text`.
 
     Args:
@@ -78,26 +78,26 @@ def read_keep_set(path: Path | None, seed: int) -> KeepSet:
     distinct = list(dict.fromkeys(prompts))
     if len(distinct) < FEWEST:
         raise UserError(
-            "the text keep set is too small to hold out a half of it",
+            "the text retain set is too small to hold out a half of it",
             where=path,
             value=len(distinct),
             expected="at least two different prompts, better dozens",
         )
     random.Random(seed).shuffle(distinct)
     half = (len(distinct) + 1) // 2
-    return KeepSet(tuple(distinct[:half]), tuple(distinct[half:]), path is None)
+    return TextRetainSet(tuple(distinct[:half]), tuple(distinct[half:]), path is None)
 
 
 def _read(path: Path) -> Sequence[str]:
     if path.is_dir():
-        raise UserError("the text keep set is a folder", where=path, expected="a file of records or of plain prompts")
+        raise UserError("the text retain set is a folder", where=path, expected="a file of records or of plain prompts")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"the text keep set cannot be read: {error.strerror}", where=path) from error
+        raise UserError(f"the text retain set cannot be read: {error.strerror}", where=path) from error
     except UnicodeDecodeError as error:
         raise UserError(
-            f"byte {error.start} of the text keep set is not UTF-8", where=path, remedy="save it as UTF-8"
+            f"byte {error.start} of the text retain set is not UTF-8", where=path, remedy="save it as UTF-8"
         ) from error
     if not text.lstrip().startswith(("{", "[")):
         return [line.strip() for line in text.split("\n") if line.strip()]
@@ -105,7 +105,7 @@ def _read(path: Path) -> Sequence[str]:
     for record in read_records(path, role="text"):
         if record.image is not None or record.question is None:
             raise UserError(
-                "a record of the text keep set " + ("has a picture" if record.image else "has no question"),
+                "a record of the text retain set " + ("has a picture" if record.image else "has no question"),
                 where=record.source,
                 expected="questions without pictures",
                 remedy="pictures to keep belong into --retain",

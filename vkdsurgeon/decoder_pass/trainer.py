@@ -1,4 +1,4 @@
-"""The loop of the decoder pass: W is distilled towards its own former self, looking through other eyes.
+"""The loop of the decoder pass: W is distilled towards its own former self, looking with other visual features.
 
     L_W = KL( W0(T(x), q) || W(f, q) ) + a KL( W0(T(x), q) || W(T(x), q) )         x forgotten
         + b KL( W0(t(r), q) || W(g, q) )  +  c KL( W0(text) || W(text) )           r kept
@@ -10,8 +10,7 @@ method of this project's own (docs/method.md). KL is a mean over judged position
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -20,11 +19,15 @@ from torch import Tensor
 from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.config import DecoderRecipe
-from vkdsurgeon.decoder_pass.adversarial_features import Seeker
-from vkdsurgeon.decoder_pass.teacher import Book, Card, Eyes
-from vkdsurgeon.errors import Diverged
-from vkdsurgeon.training.losses import kl
-from vkdsurgeon.training.sampler import Deck
+from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
+from vkdsurgeon.decoder_pass.teacher import TeacherAnswer, TeacherOutputs, VisionSwap
+from vkdsurgeon.model.questions import Question
+from vkdsurgeon.training.events import Step
+from vkdsurgeon.training.loop import run_steps
+from vkdsurgeon.training.losses import accumulate, kl
+from vkdsurgeon.training.optimizer import take_step
+from vkdsurgeon.training.sampler import GroupedSampler
+from vkdsurgeon.training.schedule import Schedule
 
 FORGET, RETAIN, TEXT = "forget", "retain", "text"
 # What W0 said of the original features of the forget pictures, along nobody's answers.
@@ -46,116 +49,104 @@ class Drift:
     questions: int
 
 
-@dataclass(frozen=True)
-class DecoderStep:
-    """What one step of the decoder pass saw, before the step; KL divergences in nats."""
-
-    step: int
-    steps: int
-    loss: float
-    forget_kl: float
-    nobody_kl: float
-    retain_kl: float
-    text_kl: float
-    seconds_left: float
-
-
 def distil(
-    book: Book,
+    outputs: TeacherOutputs,
     lesson: str,
-    cards: Sequence[Card],
+    answers: Sequence[TeacherAnswer],
     *,
-    eyes: Eyes = nullcontext,
+    vision: VisionSwap = nullcontext,
     weight: float | None = None,
-    seeker: Seeker | None = None,
+    adversary: FeatureAdversary | None = None,
 ) -> Drift:
     """Compare the student with the teacher on some questions.
 
     Args:
-        book: The teacher's word; its model is the student by now.
-        lesson: The set that the cards belong to.
-        cards: The questions.
-        eyes: Context in which the student looks at pictures.
+        outputs: What the teacher says; its model is the student by now.
+        lesson: The set that the questions belong to.
+        answers: The teacher's answers to the questions.
+        vision: Context in which the student looks at pictures.
         weight: Leave the gradient of the KL divergence times this in the parameters; None only measures.
-        seeker: The blend of `eyes`: first looks for features that are still read as the original ones were.
+        adversary: The blend of `vision`: first looks for features that are still read as the original ones were.
     """
-    total, same = 0.0, 0
-    with torch.set_grad_enabled(weight is not None), eyes():
-        for part, look in book.batches(cards):
-            if seeker is not None:
-                _seek(book, part, look, seeker)
+    same = 0
+
+    def divergences() -> Iterator[Tensor]:
+        nonlocal same
+        for part, look in outputs.batches(answers):
+            if adversary is not None:
+                _seek(outputs, part, look, adversary)
             logits = look()
-            teacher = book.log_probabilities(lesson, part)
-            divergence = kl(teacher, logits.log_softmax(dim=2)).mean(dim=1).sum() / len(cards)
-            if weight is not None:
-                (weight * divergence).backward()
-            total += float(divergence.detach())
-            answered = slice(-len(part[0].answer), None)
+            teacher = outputs.log_probabilities(lesson, part)
+            yield kl(teacher, logits.log_softmax(dim=2)).mean(dim=1).sum() / len(answers)
+            answered = slice(-len(part[0].tokens), None)
             equal = logits[:, answered].argmax(dim=2) == torch.tensor(
-                [card.answer for card in part], device=logits.device
+                [answer.tokens for answer in part], device=logits.device
             )
             same += int(equal.all(dim=1).sum())
-    return Drift(total, same / max(len(cards), 1), len(cards))
+
+    with vision():
+        total = accumulate(divergences(), weight)
+    return Drift(total, same / max(len(answers), 1), len(answers))
 
 
-def _seek(book: Book, part: Sequence[Card], look: Callable[[], Tensor], seeker: Seeker) -> None:
-    seeker.begin()
-    wanted = book.log_probabilities(ORIGINAL, part)
-    for _ in range(seeker.steps):
-        seeker.move(kl(wanted, look().log_softmax(dim=2)).sum())
+def _seek(
+    outputs: TeacherOutputs, part: Sequence[TeacherAnswer], look: Callable[[], Tensor], adversary: FeatureAdversary
+) -> None:
+    adversary.begin()
+    wanted = outputs.log_probabilities(ORIGINAL, part)
+    for _ in range(adversary.steps):
+        adversary.move(kl(wanted, look().log_softmax(dim=2)).sum())
 
 
 @dataclass(frozen=True)
-class TrainingEyes:
+class VisionSwaps:
     """Contexts for the looks of training.
 
     Attributes:
         student: Through the unlearned tower and projector.
-        around: Somewhere on and beside the way from the unlearned to the original features, as the seeker says.
-        seeker: The blend of `around`.
+        around: Somewhere on and beside the way from the unlearned to the original features, as the adversary says.
+        adversary: The blend of `around`.
     """
 
-    student: Eyes
-    around: Eyes
-    seeker: Seeker
+    student: VisionSwap
+    around: VisionSwap
+    adversary: FeatureAdversary
 
 
 def train(
-    book: Book,
-    decks: dict[str, Deck],
-    eyes: TrainingEyes,
+    outputs: TeacherOutputs,
+    samplers: dict[str, GroupedSampler[Question]],
+    vision: VisionSwaps,
     optimizer: MaskedAdamW,
     recipe: DecoderRecipe,
-    listen: Callable[[DecoderStep], None],
+    listen: Callable[[Step], None],
     done: int = 0,
 ) -> None:
     """Run the schedule, or the rest of it.
 
     Args:
-        book: The teacher's word on every question of the decks.
-        decks: Questions by lesson: forget, retain, text.
-        eyes: Contexts in which W sees otherwise than through its own tower and projector.
+        outputs: What the teacher says to every question of the samplers.
+        samplers: Questions by lesson: forget, retain, text.
+        vision: Contexts in which W sees otherwise than through its own tower and projector.
         optimizer: Holds the mask.
         recipe: The settings.
-        listen: Hears of every step.
+        listen: Hears of every step; its values are KL divergences in nats.
         done: Steps that were made before.
 
     Raises:
         Diverged: The loss is not finite.
     """
-    started = time.monotonic()
-    for step in range(done, recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.step_size * group["unit_step"] * _share_of_peak(step, recipe)
-        drawn = draw(book, decks, recipe)
+
+    def gather(_: int) -> tuple[float, dict[str, float]]:
+        drawn = draw(outputs, samplers, recipe)
         first, second = _halves(drawn[FORGET])
-        forget = distil(book, FORGET, first, weight=0.5)
-        around = distil(book, FORGET, second, eyes=eyes.around, weight=0.5, seeker=eyes.seeker)
-        nobody = distil(book, FORGET, drawn[FORGET], eyes=eyes.student, weight=recipe.nobody_weight)
+        forget = distil(outputs, FORGET, first, weight=0.5)
+        around = distil(outputs, FORGET, second, vision=vision.around, weight=0.5, adversary=vision.adversary)
+        nobody = distil(outputs, FORGET, drawn[FORGET], vision=vision.student, weight=recipe.nobody_weight)
         first, second = _halves(drawn[RETAIN])
-        retain = distil(book, RETAIN, first, weight=recipe.retain_weight / 2)
-        through = distil(book, RETAIN, second, eyes=eyes.student, weight=recipe.retain_weight / 2)
-        text = distil(book, TEXT, drawn[TEXT], weight=recipe.text_weight)
+        retain = distil(outputs, RETAIN, first, weight=recipe.retain_weight / 2)
+        through = distil(outputs, RETAIN, second, vision=vision.student, weight=recipe.retain_weight / 2)
+        text = distil(outputs, TEXT, drawn[TEXT], weight=recipe.text_weight)
         forget_kl, retain_kl = (forget.kl + around.kl) / 2, (retain.kl + through.kl) / 2
         loss = (
             forget_kl
@@ -163,31 +154,26 @@ def train(
             + recipe.retain_weight * retain_kl
             + recipe.text_weight * text.kl
         )
-        if not loss < float("inf"):
-            raise Diverged(
-                f"the decoder pass diverged at step {step + 1} (loss {loss}); nothing was written. "
-                "Try a lower --decoder-step-size"
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        pace = (time.monotonic() - started) / (step + 1 - done)
-        left = pace * (recipe.steps - step - 1)
-        listen(DecoderStep(step + 1, recipe.steps, loss, forget_kl, nobody.kl, retain_kl, text.kl, left))
+        told = {"forget_kl": forget_kl, "nobody_kl": nobody.kl, "retain_kl": retain_kl, "text_kl": text.kl}
+        return loss, told
+
+    diverged = (
+        "the decoder pass diverged at step {step} (loss {loss}); nothing was written. Try a lower decoder.step_size"
+    )
+    schedule = Schedule(recipe.steps, recipe.warmup, recipe.decay)
+    for step in run_steps(schedule, gather, lambda _, size: take_step(optimizer, size), diverged=diverged, done=done):
+        listen(step)
 
 
-def draw(book: Book, decks: dict[str, Deck], recipe: DecoderRecipe) -> dict[str, list[Card]]:
+def draw(
+    outputs: TeacherOutputs, samplers: dict[str, GroupedSampler[Question]], recipe: DecoderRecipe
+) -> dict[str, list[TeacherAnswer]]:
     """The questions of one step."""
     sizes = {FORGET: recipe.forget_batch, RETAIN: recipe.retain_batch, TEXT: recipe.text_batch}
-    return {lesson: book.cards(lesson, deck.draw(sizes[lesson])) for lesson, deck in decks.items()}
+    return {lesson: outputs.answers_to(lesson, sampler.draw(sizes[lesson])) for lesson, sampler in samplers.items()}
 
 
-def _halves(cards: Sequence[Card]) -> tuple[Sequence[Card], Sequence[Card]]:
+def _halves(answers: Sequence[TeacherAnswer]) -> tuple[Sequence[TeacherAnswer], Sequence[TeacherAnswer]]:
     # A single question cannot be halved; both looks then ask it.
-    middle = (len(cards) + 1) // 2
-    return cards[:middle], cards[middle:] or cards
-
-
-def _share_of_peak(step: int, recipe: DecoderRecipe) -> float:
-    warm = (step + 1) / (recipe.warmup * recipe.steps + 1)
-    left = (recipe.steps - step) / max(recipe.decay * recipe.steps, 1.0)
-    return min(warm, left, 1.0)
+    middle = (len(answers) + 1) // 2
+    return answers[:middle], answers[middle:] or answers

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.results.document import Document
 from vkdsurgeon.results.evaluation import Direction, EvalResult
 
 _DIFFERENCES = ("delta.", "gap.", "room.")
@@ -42,10 +43,8 @@ class Spread(BaseModel):
     direction: Direction
 
 
-class AggregateResult(BaseModel):
+class AggregateResult(Document):
     """What `vkdsurgeon aggregate` prints; `models` holds the digests of the weights, in the order given."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int = 1
     kind: Literal["aggregate"] = "aggregate"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.cache import AnswerCache
 from vkdsurgeon.evaluation.forget_quality import forget_quality, quality_ids
-from vkdsurgeon.evaluation.gates import Gate, check_gates, judge
+from vkdsurgeon.evaluation.gates import check_gates, judge_metrics
 from vkdsurgeon.evaluation.metrics import (
     compare_answers,
     comparison_ids,
@@ -23,50 +21,39 @@ from vkdsurgeon.evaluation.metrics import (
     metric_ids,
     summarise,
 )
-from vkdsurgeon.evaluation.score import Answered, Listener, Scoring, answer_records
+from vkdsurgeon.evaluation.models import Measurement, Role, ask_each
+from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.evaluation.warnings import warnings_for
-from vkdsurgeon.model.multimodal import LoadedModel, load_model
-from vkdsurgeon.results.evaluation import EvalResult, Example, Metric, ModelFacts, Settings, SubjectResult
+from vkdsurgeon.model.multimodal import LoadedModel
+from vkdsurgeon.results.evaluation import EvalResult, Example, Metric, Settings, SubjectResult
+from vkdsurgeon.training.events import Event, Listener, unheard
 
-Role = Literal["model", "reference", "gold"]
 Answers = dict[str, list[Answered]]
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Measurement):
     """What to measure.
 
     Attributes:
-        model: Directory of the model.
         sets: Sets to ask, each under its own name.
-        reference: The model before unlearning.
-        gold: A model that never saw what is to be forgotten.
-        gates: Bounds; they do not stop anything here.
         scoring: How answers are obtained.
-        device: Where.
         dtype: In what precision.
         limit: At most so many records per set.
         seed: Of sampling and bootstrap.
-        salt: For the digests of the sets.
         include_examples: Put names, questions and answers into the result.
         cache: Directory of answers that were measured before; None for none.
         suite: What the sets come from, for the result.
         few_shot: Demonstrations before a question, for the result.
     """
 
-    model: Path
     sets: Sequence[NamedSet]
-    reference: Path | None = None
-    gold: Path | None = None
-    gates: Sequence[Gate] = ()
     scoring: Scoring = field(default_factory=Scoring)
-    device: str = "auto"
     dtype: str = "auto"
     limit: int | None = None
     seed: int = 0
-    salt: bytes = b""
     include_examples: bool = False
     cache: Path | None = None
     suite: str = "jsonl"
@@ -88,7 +75,7 @@ def known_metrics(sets: Sequence[NamedSet], *, reference: bool, gold: bool) -> l
     return known
 
 
-def evaluate(evaluation: Evaluation, listener: Listener | None = None) -> EvalResult:
+def evaluate(evaluation: Evaluation, listener: Listener = unheard) -> EvalResult:
     """Measure, compare and judge.
 
     Args:
@@ -103,45 +90,29 @@ def evaluate(evaluation: Evaluation, listener: Listener | None = None) -> EvalRe
     """
     started = time.perf_counter()
     chosen = _draw(evaluation)
-    roles: dict[Role, Path] = {"model": evaluation.model}
-    if evaluation.reference:
-        roles["reference"] = evaluation.reference
-    if evaluation.gold:
-        roles["gold"] = evaluation.gold
-    known = known_metrics(chosen, reference="reference" in roles, gold="gold" in roles)
+    known = known_metrics(chosen, reference=evaluation.reference is not None, gold=evaluation.gold is not None)
     check_gates(evaluation.gates, known)
     store = _open_cache(evaluation, listener)
 
-    answers: dict[Role, Answers] = {}
-    facts: list[ModelFacts] = []
-    first: LoadedModel | None = None
-    for role, root in roles.items():
-        if listener:
-            listener({"event": "model", "role": role, "text": f"loading {role}"})
-        loaded = load_model(root, device=evaluation.device, dtype=evaluation.dtype)
-        if first is not None:
-            match_encoder(loaded, first)
-        cache = None if store is None else store.of(loaded, (first or loaded).root, evaluation.scoring)
+    def ask(role: Role, loaded: LoadedModel) -> Answers:
+        cache = None if store is None else store.of(loaded, evaluation.model, evaluation.scoring)
         said = {
             named.name: answer_records(loaded, named.records, evaluation.scoring, listener, cache) for named in chosen
         }
-        answers[role] = without_silence(said)
-        if cache is not None and listener:
-            listener({"event": "note", "text": cache.told(role)})
-        facts.append(model_facts(role, loaded))
-        # Only one model is in memory at a time; the first one's encoder stays for the others.
-        first = first or replace(loaded, model=None)
-        del loaded
-        gc.collect()
-    assert first is not None
+        if cache is not None:
+            listener(Event.note(cache.told(role)))
+        return without_silence(said)
+
+    asked = ask_each(evaluation.roles, ask, device=evaluation.device, dtype=evaluation.dtype, listener=listener)
+    answers = asked.found
     metrics = _metrics(chosen, answers, evaluation.seed)
     return EvalResult(
-        models=facts,
+        models=asked.models,
         sets=[set_facts(named, whole, evaluation.salt) for named, whole in zip(chosen, evaluation.sets, strict=True)],
-        settings=settings_of(evaluation, first),
+        settings=settings_of(evaluation, asked.first),
         metrics=metrics,
         subjects=_subjects(chosen, answers["model"], evaluation.include_examples),
-        gates=judge(evaluation.gates, {metric.id: metric.value for metric in metrics}),
+        gates=judge_metrics(evaluation.gates, metrics),
         warnings=warnings_for(chosen, metrics),
         examples=_examples(answers) if evaluation.include_examples else [],
         versions=versions(),
@@ -149,7 +120,7 @@ def evaluate(evaluation: Evaluation, listener: Listener | None = None) -> EvalRe
     )
 
 
-def _open_cache(evaluation: Evaluation, listener: Listener | None) -> AnswerCache | None:
+def _open_cache(evaluation: Evaluation, listener: Listener) -> AnswerCache | None:
     if evaluation.cache is None:
         return None
     if evaluation.include_examples:
@@ -159,38 +130,7 @@ def _open_cache(evaluation: Evaluation, listener: Listener | None) -> AnswerCach
             expected="--include-examples or --cache, not both",
         )
 
-    def warn(text: str) -> None:
-        if listener:
-            listener({"event": "warning", "text": text})
-
-    return AnswerCache(evaluation.cache, warn)
-
-
-def match_encoder(loaded: LoadedModel, first: LoadedModel) -> None:
-    """Let a second model get exactly the inputs of the first.
-
-    Raises:
-        UserError: They are not models of one kind and vocabulary.
-    """
-    sizes = [len(model.encoder.tokenizer) for model in (loaded, first)]
-    if loaded.model_type != first.model_type or sizes[0] != sizes[1]:
-        raise UserError(
-            "this model cannot be compared: it differs from the first in kind or vocabulary",
-            where=loaded.root,
-            value=[loaded.model_type, sizes[0]],
-            expected=f"like {first.root}: {[first.model_type, sizes[1]]}",
-        )
-    loaded.encoder = first.encoder
-
-
-def model_facts(role: Role, loaded: LoadedModel) -> ModelFacts:
-    """What a result says about a model."""
-    return ModelFacts(
-        role=role,
-        model_type=loaded.model_type,
-        weights_digest=loaded.digest,
-        dtype=str(loaded.dtype).removeprefix("torch."),
-    )
+    return AnswerCache(evaluation.cache, lambda text: listener(Event.warning(text)))
 
 
 def settings_of(evaluation: Evaluation, loaded: LoadedModel) -> Settings:

@@ -6,11 +6,11 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vkdsurgeon.errors import GateFailed, UserError
-from vkdsurgeon.results.evaluation import GateOutcome
+from vkdsurgeon.results.evaluation import GateOutcome, Metric
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _GRAMMAR = re.compile(
@@ -109,6 +109,11 @@ def judge(gates: Sequence[Gate], values: Mapping[str, float | None]) -> list[Gat
         passed = value is not None and bound is not None and bool(_OPERATORS[gate.operator](value, bound))
         outcomes.append(GateOutcome(gate=gate.text, metric=gate.metric, value=value, bound=bound, passed=passed))
     return outcomes
+
+
+def judge_metrics(gates: Sequence[Gate], metrics: Iterable[Metric]) -> list[GateOutcome]:
+    """`judge` by what was measured."""
+    return judge(gates, {metric.id: metric.value for metric in metrics})
 
 
 def raise_failures(outcomes: Sequence[GateOutcome]) -> None:

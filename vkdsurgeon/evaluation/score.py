@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
-from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.answered import Answered, Scoring
 from vkdsurgeon.evaluation.cache import ModelCache
 from vkdsurgeon.evaluation.protocols import answer_protocols
 from vkdsurgeon.evaluation.text import text_values
 from vkdsurgeon.files.library_errors import blaming
 from vkdsurgeon.model.batches import Request, tokens_request
+from vkdsurgeon.model.device import enough_memory
 from vkdsurgeon.model.generation import say
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.prefix_cache import read_log_probabilities
 from vkdsurgeon.model.prompts import Encoder, Prompt
+from vkdsurgeon.training.events import Event, Listener, unheard
 
-__all__ = ["Answered", "Listener", "Scoring", "answer_records", "encode"]
+__all__ = ["Answered", "Scoring", "answer_records", "encode"]
 
-Listener = Callable[[Mapping[str, Any]], None]
 # Encoded pictures of so many batches are held at once.
 _BATCHES_AT_ONCE = 16
 
@@ -33,7 +33,7 @@ def answer_records(
     loaded: LoadedModel,
     records: Sequence[Record],
     scoring: Scoring,
-    listener: Listener | None = None,
+    listener: Listener = unheard,
     cache: ModelCache | None = None,
 ) -> list[Answered]:
     """Ask a model every question of a set.
@@ -46,7 +46,7 @@ def answer_records(
         loaded: The model.
         records: Records with a question and an answer each.
         scoring: How.
-        listener: Gets `{"event", "done", "total", "text"}` after every chunk.
+        listener: Hears, after every chunk, how many are `done` of the `total`.
         cache: Chunks that it holds are not asked again; others are put into it.
 
     Returns:
@@ -69,10 +69,9 @@ def answer_records(
                 if cache is not None:
                     known = cache.keep(known)
             answers |= zip(part, known, strict=True)
-            if listener:
-                done = start + len(part)
-                text = f"answered {done} of {len(records)} questions"
-                listener({"event": "answers", "done": done, "total": len(records), "text": text})
+            done = start + len(part)
+            text = f"answered {done} of {len(records)} questions"
+            listener(Event("answers", text, {"done": done, "total": len(records)}))
     loaded.encoder.drop_pictures()
     return [answers[index] for index in range(len(records))]
 
@@ -92,13 +91,9 @@ def _fresh(loaded: LoadedModel, records: Mapping[int, Record], scoring: Scoring)
             remedy="restore them from the original checkpoint",
         )
 
-    try:
-        with blaming(loaded.root, refused):
-            answers = _answer(loaded, records, scoring)
-    except torch.OutOfMemoryError as error:
-        raise SurgeryError(
-            f"the GPU has too little memory for {scoring.batch_size} sequences at once; use a smaller --batch-size"
-        ) from error
+    short = f" for {scoring.batch_size} sequences at once; use a smaller --batch-size"
+    with enough_memory(short), blaming(loaded.root, refused):
+        answers = _answer(loaded, records, scoring)
     return [answers[index] for index in records]
 
 

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from vkdsurgeon.data.pictures import records_digest
+from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.results.evaluation import SetFacts
+
+
+def drawn_facts(drawn: Iterable[tuple[NamedSet, Sequence[Record]]], salt: bytes = b"") -> list[SetFacts]:
+    """What a result says about sets, of which some records were drawn and asked.
+
+    Args:
+        drawn: The whole sets, and the records that were asked.
+        salt: For `records_digest`.
+    """
+    return [set_facts(NamedSet(whole.name, tuple(records)), whole, salt) for whole, records in drawn]
 
 
 def set_facts(chosen: NamedSet, whole: NamedSet, salt: bytes = b"") -> SetFacts:

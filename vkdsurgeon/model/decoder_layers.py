@@ -73,7 +73,7 @@ def find_decoder_weights(inventory: Inventory, split: Split, blocks: Blocks) -> 
             where=inventory.root,
             value=homeless[0] if homeless else blocks,
             expected="matrices that lie on disk as the model holds them",
-            remedy="load the model with transformers and save it again, or choose other --decoder-blocks",
+            remedy="load the model with transformers and save it again, or set another decoder.blocks",
         )
     told = f"{len(homeless)} decoder weights are rebuilt while loading and stay as they are, such as {homeless[:1]}"
     dtypes = [TORCH_DTYPES[inventory.tensors[name].dtype] for name in on_disk.values()]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from vkdsurgeon.errors import UserError
+from vkdsurgeon.errors import SurgeryError, UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -43,3 +46,19 @@ def resolve_dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise UserError("not a dtype", where="--dtype", value=name, expected=" or ".join(DTYPES))
     return DTYPES[name]
+
+
+@contextmanager
+def enough_memory(otherwise: str) -> Iterator[None]:
+    """Say what to do where the GPU has too little memory for the block.
+
+    Args:
+        otherwise: Follows "the GPU has too little memory" in the message.
+
+    Raises:
+        SurgeryError: It has.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise SurgeryError(f"the GPU has too little memory{otherwise}") from error

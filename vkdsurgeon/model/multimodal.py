@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vkdsurgeon.checkpoint.complete import check_layer_counts
 from vkdsurgeon.checkpoint.digest import weights_digest
@@ -200,3 +202,21 @@ def _load_weights(root: Path, dtype: torch.dtype | None) -> Any:
                 expected="a complete checkpoint",
             )
     return model
+
+
+def train_only(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
+    """Let some parameters ask for gradients, and no other.
+
+    Args:
+        model: The model.
+        names: Of the parameters.
+
+    Returns:
+        These by name, in the order of the names.
+    """
+    model.requires_grad_(False)
+    parameters = dict(model.named_parameters())
+    chosen = {name: parameters[name] for name in names}
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    return chosen

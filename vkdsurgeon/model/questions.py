@@ -9,16 +9,16 @@ from vkdsurgeon.model.prompts import Encoder, Prompt
 
 
 @dataclass(frozen=True)
-class Ask:
+class Question:
     """One question.
 
     Attributes:
-        question: What is asked.
+        text: What is asked.
         picture: The picture it is about; None for text.
         source: `file:line` of where it came from, for messages.
     """
 
-    question: str
+    text: str
     picture: Path | None
     source: str
 
@@ -36,11 +36,11 @@ class Prompter:
         self._limit = cache_bytes
         self._held: dict[Path, int] = {}
 
-    def __call__(self, ask: Ask) -> Prompt:
+    def __call__(self, question: Question) -> Prompt:
         """The prompt of one question."""
-        prompt = self._encoder.prompt(ask.question, ask.picture, ask.source)
-        if ask.picture is not None and ask.picture not in self._held:
-            self._held[ask.picture] = sum(value.nbytes for value in prompt.picture.values())
+        prompt = self._encoder.prompt(question.text, question.picture, question.source)
+        if question.picture is not None and question.picture not in self._held:
+            self._held[question.picture] = sum(value.nbytes for value in prompt.picture.values())
             if sum(self._held.values()) > self._limit:
                 self._held.clear()
                 self._encoder.drop_pictures()

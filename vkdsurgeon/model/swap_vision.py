@@ -1,4 +1,4 @@
-"""One language model, two pairs of eyes: run a model with the visual features of another one's tower and projector."""
+"""Vision swap: run a language model with the visual features of another one's tower and projector."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Blend = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @contextmanager
-def through_eyes_of(model: nn.Module, visual: nn.Module, blend: Blend | None = None) -> Iterator[None]:
-    """Let every forward pass of a model see through the tower and projector of another.
+def with_vision_of(model: nn.Module, visual: nn.Module, blend: Blend | None = None) -> Iterator[None]:
+    """Let every forward pass of a model use the tower and projector of another.
 
     Every architecture's forward pass asks one method of its inner model for all that the language model reads of a
     picture, features of several depths included. That method is borrowed, so nothing about layouts needs to be known.

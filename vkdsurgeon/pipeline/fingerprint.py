@@ -51,8 +51,10 @@ def inputs_of(prepared: Prepared, decoder: DecoderJob | None, salt: bytes) -> di
     }
     if decoder is not None:
         digests = {picture.path: picture.digest for picture in (*job.forget, *job.retain, *job.generic)}
-        asks = [ask for trained, held_out in decoder.asks.values() for ask in (*trained, *held_out)]
-        rows = ([ask.question, None if ask.picture is None else digests[ask.picture]] for ask in asks)
+        questions = [question for trained, held_out in decoder.questions.values() for question in (*trained, *held_out)]
+        rows = (
+            [question.text, None if question.picture is None else digests[question.picture]] for question in questions
+        )
         facts["questions"] = _salted((json.dumps(row) for row in rows if row[1] is not None), salt)
         facts["text"] = _salted((json.dumps(part) for part in (decoder.text.train, decoder.text.held_out)), salt)
         facts["language_model"] = weights_digest(stack.inventory.root, stack.inventory.shards)

@@ -18,9 +18,13 @@ from vkdsurgeon.decoder_pass.gate import DecoderVerdict
 from vkdsurgeon.decoder_pass.run import DecoderJob
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.pipeline.result import UnlearnResult
+from vkdsurgeon.results.envelope import FIELDS
 from vkdsurgeon.vision_pass.run import Prepared
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 from vkdsurgeon.vision_pass.target_readings import TargetReading
+
+# What a record holds beside the facts of the run.
+_ADDED = {*FIELDS, "versions", "weights_digest"}
 
 
 def record_of(inventory: Inventory, out: Path) -> dict[str, Any] | None:
@@ -142,5 +146,5 @@ def _result(
         decoder_selected_elements=0 if decoder is None else record["decoder"]["selected_elements"],
         decoder_verdict=gate,
         write=report,
-        provenance={key: value for key, value in record.items() if key not in ("schema", "versions", "weights_digest")},
+        provenance={key: value for key, value in record.items() if key not in _ADDED},
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -20,24 +20,20 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.suites.read import unlearning_sets
 from vkdsurgeon.data.suites.split import SuiteSplit
-from vkdsurgeon.decoder_pass.gate import DecoderVerdict
-from vkdsurgeon.decoder_pass.plan import DecoderPlan
 from vkdsurgeon.decoder_pass.record import decoder_facts
 from vkdsurgeon.decoder_pass.run import DecoderJob, operate_decoder, prepare_decoder
-from vkdsurgeon.decoder_pass.text_set import read_keep_set
-from vkdsurgeon.decoder_pass.trainer import DecoderStep
+from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.directories import scratch
+from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.pipeline.fingerprint import inputs_of
 from vkdsurgeon.pipeline.finished import finished, record_of
 from vkdsurgeon.pipeline.result import UnlearnResult
+from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.session import journalled, left_behind
 from vkdsurgeon.training.saliency import layer_shares
-from vkdsurgeon.vision_pass.plan import Plan
 from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare, teach
-from vkdsurgeon.vision_pass.stop_rule import Verdict
-from vkdsurgeon.vision_pass.trainer import Step
 
 NO_RETAIN_SET = (
     "no --retain set: retention is distilled on {what} alone. On the built-in miniature this cost 4 points of retain "
@@ -49,59 +45,22 @@ NO_SUBJECTS = (
 )
 
 
-class Listener(Protocol):
-    """Hears how a run goes."""
-
-    def planned(self, plan: Plan) -> None:
-        """The plan is known; nothing was trained yet."""
-
-    def stage(self, name: str) -> None:
-        """A stage starts."""
-
-    def step(self, step: Step) -> None:
-        """A training step is done."""
-
-    def verdict(self, verdict: Verdict) -> None:
-        """The stop rule looked."""
-
-    def decoder_planned(self, plan: DecoderPlan) -> None:
-        """The plan of the decoder pass is known; nothing was trained yet."""
-
-    def decoder_step(self, step: DecoderStep) -> None:
-        """A step of the decoder pass is done."""
-
-    def decoder_verdict(self, verdict: DecoderVerdict) -> None:
-        """The gate of the decoder pass was measured."""
-
-    def note(self, text: str) -> None:
-        """How the run goes, where that is no stage of it."""
-
-    def warn(self, text: str) -> None:
-        """Something the user should know."""
-
-
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class Request(ModelSource):
     """`vkdsurgeon unlearn` as asked for.
 
-    `out` None is a dry run, `text` the decoder pass's keep set, `journal` None a directory beside the output. A `suite`
-    brings the forget and the retain set in place of files. `drop_stale` leaves out what may hold the
-    same weights once more, `follow_links` takes links that leave the model for what they lead to.
+    `out` None is a dry run, `text` the decoder pass's retain set, `journal` None a directory beside the output. A
+    `suite` brings the forget and the retain set in place of files. `drop_stale` leaves out what may hold the same
+    weights once more, `follow_links` takes links that leave the model for what they lead to.
     """
 
-    model: Path
     forget: Path | None
     retain: Path | None
     generic: Path | None
     out: Path | None
     recipe: Recipe
-    seed: int
-    device: torch.device
-    dtype: torch.dtype
     text: Path | None = None
     suite: SuiteSplit | None = None
-    tower: str | None = None
-    projector: Sequence[str] | None = None
     forget_teacher: Path | None = None
     retain_teacher: Path | None = None
     journal: Path | None = None
@@ -124,7 +83,7 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
     """
     if request.text is not None and request.recipe.decoder is None:
         raise UserError(
-            "a text keep set without a decoder pass, which alone could change how text is read",
+            "a text retain set without a decoder pass, which alone could change how text is read",
             where="--text",
             value=str(request.text),
             remedy="give --decoder-pass too, or leave --text out",
@@ -157,10 +116,12 @@ def _done_before(request: Request, inventory: Inventory, listener: Listener) -> 
         done = finished(record, request.out, prepared, decoder, dropped)
         if done is None or done.verdict is None:
             return None
-        listener.planned(prepared.plan)
+        listener(Event("plan", subject=prepared.plan))
         if decoder is not None:
-            listener.decoder_planned(decoder.plan)
-        listener.note(f"{request.out} holds the output of this very run, whole and verified: there is nothing to do")
+            listener(Event("decoder plan", subject=decoder.plan))
+        listener(
+            Event.note(f"{request.out} holds the output of this very run, whole and verified: there is nothing to do")
+        )
         left = left_behind(request, lambda salt: inputs_of(prepared, decoder, salt), remove=done.verdict.met)
     return replace(done, journal=left)
 
@@ -172,11 +133,11 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
         decoder = _prepare_decoder(request, prepared, sets)
         if journal is not None:
             journal.match(inputs_of(prepared, decoder, journal.salt))
-        listener.stage("teacher")
+        listener(Event.stage("teacher"))
         prepared = teach(prepared)
-        listener.planned(prepared.plan)
+        listener(Event("plan", subject=prepared.plan))
         if decoder is not None:
-            listener.decoder_planned(decoder.plan)
+            listener(Event("decoder plan", subject=decoder.plan))
         planned = UnlearnResult(
             plan=prepared.plan,
             recipe=prepared.job.recipe,
@@ -187,25 +148,13 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
             _look_at_pictures(prepared)
             return planned
 
-        def heard(stage: str, event: Step | Verdict | DecoderStep | DecoderVerdict | None) -> None:
-            if event is None:
-                listener.stage(stage)
-            elif isinstance(event, Step):
-                listener.step(event)
-            elif isinstance(event, Verdict):
-                listener.verdict(event)
-            elif isinstance(event, DecoderStep):
-                listener.decoder_step(event)
-            else:
-                listener.decoder_verdict(event)
-
-        outcome = operate(prepared, heard, journal)
-        decoded = None if decoder is None else operate_decoder(decoder, heard, journal)
+        outcome = operate(prepared, listener, journal)
+        decoded = None if decoder is None else operate_decoder(decoder, listener, journal)
     changes = {**outcome.changes, **({} if decoded is None else decoded.changes)}
     facts = _facts(prepared, outcome, changes)
     if decoder is not None and decoded is not None:
         facts["decoder"] = decoder_facts(decoder, decoded, bytes.fromhex(facts["salt"]))
-    listener.stage("writing")
+    listener(Event.stage("writing"))
     report = write_recorded(prepared.stack.inventory, changes, request.out, facts, drop_stale=request.drop_stale)
     if journal is not None and outcome.verdict.met:
         journal.discard()
@@ -271,9 +220,10 @@ def _read_sets(request: Request, folder: Path, listener: Listener) -> _Sets:
         generic = read_records(unpack_generic(folder), role="generic")
     subjects = {record.subject or NO_SUBJECT for record in forget if record.image is not None}
     if len({record.image for record in forget}) > 1 and subjects == {NO_SUBJECT}:
-        listener.warn(NO_SUBJECTS)
+        listener(Event.warning(NO_SUBJECTS))
     if not retain:
-        listener.warn(NO_RETAIN_SET.format(what="built-in drawn strangers" if not request.generic else "--generic"))
+        what = "built-in drawn strangers" if not request.generic else "--generic"
+        listener(Event.warning(NO_RETAIN_SET.format(what=what)))
     return _Sets(forget, retain, generic)
 
 
@@ -287,24 +237,19 @@ def _read_own(request: Request) -> tuple[list[Record], list[Record]]:
 def _prepare_decoder(request: Request, prepared: Prepared, sets: _Sets) -> DecoderJob | None:
     if prepared.job.recipe.decoder is None:
         return None
-    text = read_keep_set(request.text, request.seed)
+    text = read_text_retain_set(request.text, request.seed)
     return prepare_decoder(prepared, sets.forget, [*sets.retain, *sets.generic], text)
 
 
 def _job(request: Request, sets: _Sets) -> Job:
     return Job(
-        model=request.model,
         forget=pictures_of(sets.forget, role="forget"),
         retain=pictures_of(sets.retain, role="retain") if sets.retain else [],
         generic=pictures_of(sets.generic, role="generic") if sets.generic else [],
         recipe=request.recipe,
-        seed=request.seed,
-        device=request.device,
-        dtype=request.dtype,
-        tower=request.tower,
-        projector=request.projector,
         forget_teacher=request.forget_teacher,
         retain_teacher=request.retain_teacher,
+        **request.source,
     )
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-
-from vkdsurgeon.baselines.base import MethodOutcome, ModelJob, ModelPlan, Operable
+from vkdsurgeon.baselines.base import MethodOutcome, ModelPlan, Operable
 from vkdsurgeon.baselines.baseline_run import MethodJob, MethodPrepared, operate_method, prepare_method
-from vkdsurgeon.baselines.examples import material
+from vkdsurgeon.baselines.examples import training_sets
 from vkdsurgeon.baselines.output_mode import OutputJob, OutputPrepared, operate_output, prepare_output
 from vkdsurgeon.baselines.registry import BASELINES, Scope
-from vkdsurgeon.baselines.trainer import MethodStep
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import check_links, check_output
 from vkdsurgeon.checkpoint.provenance import free_record_name
@@ -25,27 +22,16 @@ from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.pipeline.result import Result
+from vkdsurgeon.training.events import Event, Listener, Step
 from vkdsurgeon.training.saliency import layer_shares
 
 SCHEMA = "vkdsurgeon/unlearn-method/1"
 
 
-class Listener(Protocol):
-    """Hears how a run goes."""
-
-    def method_planned(self, plan: ModelPlan) -> None:
-        """The plan is known; no weight was read yet."""
-
-    def stage(self, name: str) -> None:
-        """A stage starts."""
-
-    def method_step(self, step: MethodStep) -> None:
-        """A training step is done."""
-
-
-@dataclass(frozen=True)
-class MethodRequest:
+@dataclass(frozen=True, kw_only=True)
+class MethodRequest(ModelSource):
     """`vkdsurgeon unlearn --method` as asked for; `out` None is a dry run.
 
     Attributes:
@@ -56,20 +42,14 @@ class MethodRequest:
         follow_links: Take links that leave the model for what they lead to.
     """
 
-    model: Path
     forget: Path
     retain: Path | None
     out: Path | None
     method: str
     recipe: Recipe
-    seed: int
-    device: torch.device
-    dtype: torch.dtype
     scope: Scope | None = None
     text: Path | None = None
     generic: Path | None = None
-    tower: str | None = None
-    projector: Sequence[str] | None = None
     drop_stale: bool = False
     follow_links: bool = False
 
@@ -88,7 +68,7 @@ class MethodResult(Result):
     plan: ModelPlan
     method: str
     recipe: dict[str, Any]
-    last: MethodStep | None = None
+    last: Step | None = None
     measured: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,7 +77,7 @@ class MethodResult(Result):
             SCHEMA,
             self.recipe,
             method=self.method,
-            last_step=None if self.last is None else {"loss": self.last.loss, **self.last.terms},
+            last_step=None if self.last is None else {"loss": self.last.loss, **self.last.values},
             measured=self.measured,
         )
 
@@ -116,25 +96,19 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
     sets = _read(request)
     check_disjoint(sets.pictures["forget"], [*sets.pictures["retain"], *sets.pictures["generic"]])
     prepared = (_baseline if request.method in BASELINES else _output_mode)(request, sets)
-    listener.method_planned(prepared.plan)
+    listener(Event("plan", subject=prepared.plan))
     planned = MethodResult(method=request.method, plan=prepared.plan, recipe=prepared.effective, seed=request.seed)
     if request.out is None:
         for picture in (picture for pictures in sets.pictures.values() for picture in pictures):
             check_header(picture.path, where=picture.source)
         return planned
 
-    def heard(stage: str, event: MethodStep | None) -> None:
-        if event is None:
-            listener.stage(stage)
-        else:
-            listener.method_step(event)
-
     if isinstance(prepared, MethodPrepared):
-        outcome = operate_method(prepared, heard)
+        outcome = operate_method(prepared, listener)
     else:
-        outcome = operate_output(prepared, heard)
+        outcome = operate_output(prepared, listener)
     facts = _facts(request, sets, prepared, outcome)
-    listener.stage("writing")
+    listener(Event.stage("writing"))
     report = write_recorded(prepared.inventory, outcome.changes, request.out, facts, drop_stale=request.drop_stale)
     return replace(
         planned,
@@ -159,10 +133,10 @@ def _baseline(request: MethodRequest, sets: _Sets) -> MethodPrepared:
     return prepare_method(
         MethodJob(
             method=request.method,
-            material=material(sets.forget, sets.retain, sets.text),
+            training_sets=training_sets(sets.forget, sets.retain, sets.text),
             recipe=request.recipe.baseline or BaselineRecipe.model_validate({}),
             scope=request.scope,
-            **_model(request),
+            **request.source,
         )
     )
 
@@ -181,16 +155,11 @@ def _output_mode(request: MethodRequest, sets: _Sets) -> OutputPrepared:
             forget=sets.pictures["forget"],
             retain=[*sets.pictures["retain"], *sets.pictures["generic"]],
             # Retention looks at pictures alone.
-            exercises=material(sets.forget, [], []).forget,
+            examples=training_sets(sets.forget, [], []).forget,
             recipe=request.recipe,
-            **_model(request),
+            **request.source,
         )
     )
-
-
-def _model(request: MethodRequest) -> dict[str, Any]:
-    """The fields of `ModelJob`."""
-    return {each.name: getattr(request, each.name) for each in fields(ModelJob)}
 
 
 @dataclass(frozen=True)

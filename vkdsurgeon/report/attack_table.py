@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vkdsurgeon.report.metrics_table import Cell
@@ -71,12 +71,7 @@ def sum_up(document: AttackDocument, wording: Wording) -> str:
     if not places:
         return ""
     tried = [row for row in grid.rows if row not in _SUMMARIES]
-    rises = {
-        (row, position): rise
-        for position in places
-        for row in tried
-        if (rise := _rise(grid.cells, row, position)) is not None
-    }
+    rises = _rises(grid, places)
     if rises and not readers:
         row, position = max(rises, key=lambda place: rises[place])
         highest = "rose most "
@@ -94,6 +89,43 @@ def sum_up(document: AttackDocument, wording: Wording) -> str:
     values += [f"{name} {percent(found.value)} %" for role, name in _BESIDE
                if (found := grid.cells.get((row, position, role)))]  # fmt: skip
     return f"{wording(_group(column))}, {highest}at {wording(row)}: {'; '.join(values)}."
+
+
+@dataclass(frozen=True)
+class TriedRise:
+    """What rose most of what was to be forgotten, from 0 to 1; `gold` is gold under the same, None without one."""
+
+    name: str
+    before: float
+    after: float
+    gold: float | None
+
+
+def rise_of(document: AttackDocument, wording: Wording) -> TriedRise | None:
+    """What rose most in an attack that tries many things; None where nothing was measured as given, or by a reader."""
+    grid = arrange_grid(document.attack, document.metrics)
+    columns = list(enumerate(grid.columns))
+    places = [position for position, column in columns if not column.utility and column.direction == "lower"]
+    rises = _rises(grid, places)
+    if not rises or any(grid.columns[position].group.startswith("reader.") for position in places):
+        return None
+    row, position = max(rises, key=lambda place: rises[place])
+    values = [
+        found.value if (found := grid.cells.get(place)) is not None else None
+        for place in (("before", position, "model"), (row, position, "model"), (row, position, "gold"))
+    ]
+    assert values[0] is not None
+    assert values[1] is not None
+    return TriedRise(f"{wording(_group(grid.columns[position]))}, {wording(row)}", values[0], values[1], values[2])
+
+
+def _rises(grid: Grid, places: Sequence[int]) -> dict[tuple[str, int], float]:
+    return {
+        (row, position): rise
+        for position in places
+        for row in grid.rows
+        if row not in _SUMMARIES and (rise := _rise(grid.cells, row, position)) is not None
+    }
 
 
 def _rise(cells: Mapping[tuple[str, int, str], Metric], row: str, position: int) -> float | None:

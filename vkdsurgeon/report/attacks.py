@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vkdsurgeon.report.attack_table import TriedTable, sum_up, tabulate
+from vkdsurgeon.report.attack_table import TriedTable, rise_of, sum_up, tabulate
 from vkdsurgeon.report.figures import Curve, Series, draw_curve
 from vkdsurgeon.report.metrics_table import Cell
 from vkdsurgeon.report.text import Wording, count, percent, points
@@ -22,6 +22,7 @@ _PARTS = (
     ("retain.", "Utility: what is to be kept"),
     ("utility.", "Utility: other questions about the same pictures, and text"),
 )
+_FEW_POINTS = 0.05
 _TRAINED = {
     "visual": "tower and projector",
     "llm": "LoRA matrices on the language model",
@@ -46,13 +47,40 @@ class AttackRow:
 
 
 @dataclass(frozen=True)
+class Rise:
+    """What rose most of what was to be forgotten.
+
+    Attributes:
+        name: The metric, or the metric and what was tried.
+        text: All of it in a sentence.
+        before: Before the attack, from 0 to 1.
+        after: After it.
+        gold: Gold after the same attack; None where gold was not attacked.
+    """
+
+    name: str
+    text: str
+    before: float
+    after: float
+    gold: float | None
+
+    @property
+    def tone(self) -> str:
+        """`bad` where more came back than a few points, and more than gold shows; else `good`."""
+        beyond = self.gold is None or self.after - self.gold > _FEW_POINTS
+        return "bad" if self.after - self.before > _FEW_POINTS and beyond else "good"
+
+
+@dataclass(frozen=True)
 class Attack:
     """One attack.
 
     Attributes:
         title: For people.
         budget: What the attacker did, in a sentence, or its settings.
-        outcome: The result in a sentence.
+        headline: What came back, in a sentence.
+        rise: The same as numbers; None where no forgotten metric was measured before and after.
+        outcome: The rest of the result in sentences.
         groups: Heading -> rows.
         has_gold: Whether gold was attacked alike.
         has_ceiling: Whether the base was measured.
@@ -64,6 +92,8 @@ class Attack:
 
     title: str
     budget: str
+    headline: str
+    rise: Rise | None
     outcome: str
     groups: tuple[tuple[str, tuple[AttackRow, ...]], ...]
     has_gold: bool
@@ -79,22 +109,27 @@ def arrange(document: AttackDocument, wording: Wording) -> Attack:
     metrics = {metric.id: metric for metric in document.metrics}
     groups = tuple((title, rows) for part, title in _PARTS if (rows := _rows(document.attack, part, metrics, wording)))
     every = [row for _, rows in groups for row in rows]
-    risen = _risen_most(_rows(document.attack, "", metrics, wording))
+    rise = _risen_most(_rows(document.attack, "", metrics, wording))
     gain = f"{document.attack}.ag"
     relearning = document.attack == "relearn"
     tried = tabulate(document, wording)
-    if document.diverged:
-        outcome = "The attack diverged: its loss was no number any more, so it does not tell what could come back."
-    elif gain in metrics:
-        outcome = " ".join([_outcome(gain, metrics), *([f"Rose most: {risen}"] if risen else [])])
+    told = [*filter(None, [_recovery(document)])]
+    if tried:
+        headline, rise = sum_up(document, wording), _tried_rise(document, wording)
     else:
-        outcome = sum_up(document, wording) if tried else risen
-    told = [outcome, *filter(None, [_recovery(document)])]
+        headline = "" if rise is None else rise.text
+    if document.diverged:
+        rise = None
+        headline = "The attack diverged: its loss was no number any more, so it does not tell what could come back."
+    elif gain in metrics:
+        told.insert(0, _outcome(gain, metrics))
     if not any(name.startswith((f"{document.attack}.retain.", f"{document.attack}.utility.")) for name in metrics):
         told.append("Utility beside it was not measured.")
     return Attack(
         title=wording(attack_title(document)),
         budget=_relearning(document) if relearning else _settings(document, wording),
+        headline=headline or (told.pop(0) if told else ""),
+        rise=rise,
         outcome=" ".join(told),
         groups=groups,
         has_gold=any(row.gold_after or row.gold_before for row in every),
@@ -179,8 +214,8 @@ def _outcome(gain: str, metrics: Mapping[str, Metric]) -> str:
     return text + "."
 
 
-def _risen_most(rows: Sequence[AttackRow]) -> str:
-    """The forgotten metric that rose most, in a sentence; a whole task before a part of one that rose as much."""
+def _risen_most(rows: Sequence[AttackRow]) -> Rise | None:
+    """The forgotten metric that rose most; a whole task before a part of one that rose as much."""
     rises = []
     for row in rows:
         before, after = row.before, row.after
@@ -189,10 +224,19 @@ def _risen_most(rows: Sequence[AttackRow]) -> str:
         if before.value is not None and after.value is not None:
             rises.append((after.value - before.value, row.whole, row, before, after))
     if not rises:
-        return ""
+        return None
     _, _, row, before, after = max(rises, key=lambda each: each[:2])
+    assert before.value is not None
+    assert after.value is not None
     gold = f"; gold {percent(row.gold_after.value)} %" if row.gold_after else ""
-    return f"{row.task}: {before.text} % before, {after.text} % after{gold}."
+    text = f"{row.task}: {before.text} % before, {after.text} % after{gold}."
+    return Rise(row.task, text, before.value, after.value, row.gold_after.value if row.gold_after else None)
+
+
+def _tried_rise(document: AttackDocument, wording: Wording) -> Rise | None:
+    """The same of an attack that tries many things."""
+    found = rise_of(document, wording)
+    return None if found is None else Rise(found.name, sum_up(document, wording), found.before, found.after, found.gold)
 
 
 def _rows(attack: str, part: str, metrics: Mapping[str, Metric], wording: Wording) -> tuple[AttackRow, ...]:

@@ -5,7 +5,7 @@ Figures are drawn in units that are pixels at the width of a phone, so that thei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from vkdsurgeon.report.text import percent
@@ -15,6 +15,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 92, 12, 34
 _LABEL_GAP = 14.0
 _TICKS_AT_MOST = 6
 _LAYER_LABELS_AT_MOST = 10
+_LABEL_LETTERS = 6
 
 INTERVAL_WIDTH, INTERVAL_HEIGHT, _INTERVAL_PAD = 168, 30, 6
 
@@ -112,6 +113,7 @@ class Density:
         ys: Ticks, in percent.
         overall: Height of the line at the overall density.
         overall_label: Its value in percent.
+        key: What letters below the bars stand for; empty where there are none.
     """
 
     description: str
@@ -119,6 +121,7 @@ class Density:
     ys: tuple[Tick, ...]
     overall: float
     overall_label: str
+    key: str
 
     left, right, top, bottom = _LEFT, WIDTH - 8, _TOP, HEIGHT - _BOTTOM
 
@@ -197,12 +200,13 @@ def draw_density(layers: Sequence[tuple[str, int, int]]) -> Density:
 
     slot = (Density.right - Density.left) / len(layers)
     labelled = set(_some(range(len(layers)), _LAYER_LABELS_AT_MOST))
+    labels, key = _labels([layer for layer, _, _ in layers], labelled)
     bars = []
     for index, ((layer, elements, selected), share) in enumerate(zip(layers, shares, strict=True)):
         bars.append(
             Bar(
                 layer=layer,
-                label=_short_layer(layer) if index in labelled else "",
+                label=labels[index],
                 elements=elements,
                 selected=selected,
                 x=round(Density.left + slot * (index + 0.15), 2),
@@ -221,16 +225,23 @@ def draw_density(layers: Sequence[tuple[str, int, int]]) -> Density:
         ys=tuple(Tick(y(top * part / 2), f"{100 * top * part / 2:g}") for part in range(3)),
         overall=y(overall),
         overall_label=f"{percent(overall)} % over all",
+        key=key,
     )
 
 
-def _short_layer(layer: str) -> str:
-    if layer.startswith("layer."):
-        return layer.removeprefix("layer.")
-    if layer == "tower":
-        return "rest"
-    last = layer.rsplit(".", 1)[-1]
-    return "proj." if "proj" in last else last[:6]
+def _labels(layers: Sequence[str], shown: Collection[int]) -> tuple[list[str], str]:
+    """What stands below each bar, and what letters among it mean: a name that would not fit gets a letter."""
+    labels: list[str] = []
+    key: list[str] = []
+    for index, layer in enumerate(layers):
+        label = "rest" if layer == "tower" else layer.removeprefix("layer.").rsplit(".", 1)[-1]
+        if index not in shown:
+            label = ""
+        elif len(label) > _LABEL_LETTERS:
+            label = chr(ord("A") + len(key))
+            key.append(f"{label} is {layer}")
+        labels.append(label)
+    return labels, ", ".join(key)
 
 
 def _some(items: Sequence[int], most: int) -> list[int]:

@@ -13,12 +13,12 @@ from vkdsurgeon.report.limits import Limit, limits_of
 from vkdsurgeon.report.methods_table import Field, line_up
 from vkdsurgeon.report.metrics_table import Comparison, Row, compare
 from vkdsurgeon.report.provenance import Origins, trace
-from vkdsurgeon.report.text import Wording, names_in, points, short
+from vkdsurgeon.report.text import Wording, names_in, percent, points, short
 from vkdsurgeon.report.verdict import Verdict, attack_title, judge
 from vkdsurgeon.results.evaluation import EvalResult
 from vkdsurgeon.results.read import AttackDocument
 
-TITLE = "Visual unlearning report"
+_TITLE = "visual unlearning report"
 # A page is read by people; the document holds the rest.
 _EXAMPLES_PER_SET = 60
 
@@ -31,6 +31,7 @@ class Highlight:
     value: str
     unit: str
     context: str
+    tone: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,23 @@ class ExampleTable:
 
 
 @dataclass(frozen=True)
+class SignOff:
+    """Who signs for what; what is not given is left to be filled in by hand.
+
+    Attributes:
+        product: What the model is released as.
+        date: The date of the report: given, so that equal documents make equal reports.
+        request: What the unlearning was asked for by, such as the number of a ticket.
+        approver: Who signs.
+    """
+
+    product: str = ""
+    date: str = ""
+    request: str = ""
+    approver: str = ""
+
+
+@dataclass(frozen=True)
 class Page:
     """The report."""
 
@@ -69,23 +87,28 @@ class Page:
     examples: tuple[ExampleTable, ...]
     origins: Origins
     limits: tuple[Limit, ...]
+    signing: tuple[tuple[str, str], ...]
     version: str
 
 
-def compose(case: Case, *, title: str = TITLE, include_examples: bool = False) -> Page:
+def compose(
+    case: Case, *, title: str | None = None, sign_off: SignOff | None = None, include_examples: bool = False
+) -> Page:
     """Say what the documents of a case amount to.
 
     Args:
         case: The documents.
-        title: Heading of the report.
+        title: Heading of the report; otherwise made of the product, or of the kind of model.
+        sign_off: What the block at the end says.
         include_examples: Show names, questions and answers where the documents hold them. Otherwise no text of a
             record is shown, and subjects that the documents name are taken out of names of tasks as well.
     """
     wording = Wording(None if include_examples else names_in(case.evaluations))
     comparisons = tuple(compare(result, wording, by_name=include_examples) for result in case.evaluations)
     attacks = tuple(arrange(part, wording) for document in case.attacks for part in document.parts)
+    signing = sign_off or SignOff()
     return Page(
-        title=wording(title),
+        title=wording(title or f"{signing.product or _kind(case)}: {_TITLE}"),
         subtitle=_subtitle(case, wording),
         verdict=judge(case, wording),
         highlights=tuple(_highlights(comparisons, attacks)),
@@ -97,21 +120,34 @@ def compose(case: Case, *, title: str = TITLE, include_examples: bool = False) -
         examples=tuple(_examples(case.evaluations, wording)) if include_examples else (),
         origins=trace(case, wording),
         limits=limits_of(case),
+        signing=tuple(_signing(case, signing, wording)),
         version=vkdsurgeon.__version__,
     )
 
 
+def _signing(case: Case, signing: SignOff, wording: Wording) -> list[tuple[str, str]]:
+    weights = {"model": "Model, SHA-256 of its weights", "reference": "Base, SHA-256 of its weights"}
+    rows = [("Model", signing.product or _kind(case))]
+    rows += [(name, case.weights[role]) for role, name in weights.items() if role in case.weights]
+    rows += [("Date", signing.date), ("Request", signing.request), ("Approved by", signing.approver)]
+    return [(name, wording(value)) for name, value in [*rows, ("Signature", "")]]
+
+
 def _subtitle(case: Case, wording: Wording) -> str:
+    kind = wording(_kind(case))
+    if "model" not in case.weights:
+        return f"{kind}, methods compared"
+    weights = f"{kind}, weights {short(case.weights['model'])}"
+    return f"{weights}, unlearned with a decoder pass" if case.decoder_pass else weights
+
+
+def _kind(case: Case) -> str:
     measured: list[EvalResult | AttackDocument] = [*case.evaluations, *case.attacks]
     kinds = [facts.model_type for document in measured for facts in document.models]
     kinds += [case.provenance.model_type] if case.provenance else []
     kinds += [case.unlearn.plan.model_type] if case.unlearn else []
     kinds += [case.comparison.model_type] if case.comparison else []
-    kind = wording(kinds[0]) if kinds else "checkpoint"
-    if "model" not in case.weights:
-        return f"{kind}, methods compared"
-    weights = f"{kind}, weights {short(case.weights['model'])}"
-    return f"{weights}, unlearned with a decoder pass" if case.decoder_pass else weights
+    return kinds[0] if kinds else "checkpoint"
 
 
 def _highlights(comparisons: Sequence[Comparison], attacks: Sequence[Attack]) -> list[Highlight]:
@@ -128,6 +164,11 @@ def _highlights(comparisons: Sequence[Comparison], attacks: Sequence[Attack]) ->
         if row is not None:
             found.append(_highlight(label, row))
     # The attack that brought back most: the mildest one tells nothing about safety.
+    risen = [(attack.rise, attack.title) for attack in attacks if attack.rise]
+    if risen:
+        rise, title = max(risen, key=lambda each: each[0].after - each[0].before)
+        context = [f"before {percent(rise.before)}", *([] if rise.gold is None else [f"gold {percent(rise.gold)}"])]
+        found.append(Highlight(f"{title}: {rise.name}", percent(rise.after), "%", ", ".join(context), rise.tone))
     gains = [(attack.gain[0], attack.gain[1], attack.title) for attack in attacks if attack.gain]
     known = [(mine, gold, title) for mine, gold, title in gains if mine is not None]
     if known:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vkdsurgeon.report.evidence import Case
+from vkdsurgeon.report.gate_words import in_words
 from vkdsurgeon.report.text import Wording, count
 from vkdsurgeon.results.evaluation import GateOutcome
 from vkdsurgeon.results.read import AttackDocument
@@ -44,6 +45,7 @@ class Check:
         origin: Which measurement it belongs to.
         measured: What came out.
         passed: Whether it holds.
+        words: A gate in words; empty for others.
     """
 
     text: str
@@ -51,6 +53,7 @@ class Check:
     origin: str
     measured: str
     passed: bool
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,12 @@ def _gates(case: Case, wording: Wording) -> list[Check]:
     found = [(gate, "Evaluation") for result in case.evaluations for gate in result.gates]
     found += [(gate, attack_title(result)) for result in case.attacks for gate in result.gates]
     found += [(gate, "Comparison") for gate in (case.comparison.gates if case.comparison else [])]
-    return [Check(wording(gate.gate), True, wording(origin), _measured(gate), gate.passed) for gate, origin in found]
+    return [
+        Check(
+            wording(gate.gate), True, wording(origin), _measured(gate), gate.passed, words=wording(in_words(gate.gate))
+        )
+        for gate, origin in found
+    ]
 
 
 def _measured(gate: GateOutcome) -> str:

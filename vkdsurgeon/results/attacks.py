@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from vkdsurgeon.results.document import Document
 from vkdsurgeon.results.evaluation import SCHEMA_VERSION, GateOutcome, Metric, ModelFacts, SetFacts
 
 ProbeKind: TypeAlias = Literal["logistic", "ridge"]
@@ -17,7 +18,7 @@ class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class AttackResult(_Document):
+class AttackResult(Document):
     """What every attack says besides its settings.
 
     Metric ids are `[reference.|gold.]ATTACK.[retain.]ROW.GROUP.METRIC`: ROW is what was tried (`before` is the model as

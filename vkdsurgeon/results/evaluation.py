@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import check_folder, write_whole
+from vkdsurgeon.results.document import Document
 
 SCHEMA_VERSION = 1
 Direction = Literal["lower", "higher", "none"]
@@ -120,7 +121,7 @@ class GateOutcome(_Document):
     passed: bool
 
 
-class EvalResult(_Document):
+class EvalResult(Document):
     """What `vkdsurgeon eval` measured."""
 
     schema_version: int = SCHEMA_VERSION
@@ -132,7 +133,7 @@ class EvalResult(_Document):
     subjects: list[SubjectResult]
     gates: list[GateOutcome]
     warnings: list[str]
-    examples: list[Example] = []
+    examples: list[Example] = Field(default_factory=list)
     versions: dict[str, str]
     seconds: float
 
@@ -172,6 +173,5 @@ def _is_result(path: Path) -> bool:
 
 def write_document(path: Path, document: BaseModel) -> None:
     """Write a result whole or not at all."""
-    write_whole(
-        path, json.dumps(document.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    text = json.dumps(document.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(path, text + "\n")

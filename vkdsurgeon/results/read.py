@@ -296,7 +296,7 @@ def _kind_of(found: object, path: Path) -> type[BaseModel]:
         told = str(found["error"].get("what", "it does not say why"))
         raise UserError(f"the document of a command that failed: {told}", where=path, remedy="run that command again")
     schema, kind = found.get("schema"), found.get("kind")
-    if isinstance(schema, str):
+    if isinstance(schema, str) and "schema_version" not in found:
         if schema in _BY_SCHEMA:
             if found.get("dry_run") is True:
                 raise UserError("a dry run has nothing to report", where=path, remedy="unlearn without --dry-run")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from vkdsurgeon.config.relearn import RelearnPlan, RelearnProtocol, RelearnScope
+from vkdsurgeon.results.document import Document
 from vkdsurgeon.results.evaluation import SCHEMA_VERSION, GateOutcome, Metric, ModelFacts, SetFacts
 
 RestoredPart: TypeAlias = Literal["visual", "tower", "projector"]
@@ -96,7 +97,7 @@ class RelearnCase(_Document):
     diverged: bool = False
 
 
-class RelearnResult(_Document):
+class RelearnResult(Document):
     """What `vkdsurgeon attack relearn` measured.
 
     `relearn.ag` is in points (0 to 100): the mean of after minus before over the metrics in `ag_over`. With several
@@ -109,12 +110,12 @@ class RelearnResult(_Document):
     models: list[ModelFacts]
     sets: list[SetFacts]
     settings: RelearnSettings | RelearnPlan
-    ag_over: list[str] = []
+    ag_over: list[str] = Field(default_factory=list)
     metrics: list[Metric]
-    curve: list[CurvePoint] = []
-    recovery: list[Recovery] = []
-    seeds: list[SeedOutcome] = []
-    cases: list[RelearnCase] = []
+    curve: list[CurvePoint] = Field(default_factory=list)
+    recovery: list[Recovery] = Field(default_factory=list)
+    seeds: list[SeedOutcome] = Field(default_factory=list)
+    cases: list[RelearnCase] = Field(default_factory=list)
     diverged: bool = False
     plan: RelearnPlan | None = None
     plan_digest: str | None = None
@@ -135,7 +136,7 @@ class RestoreSettings(_Document):
     limit: int | None
 
 
-class RestoreResult(_Document):
+class RestoreResult(Document):
     """What `vkdsurgeon attack restore` measured.
 
     `restore.before.*` is the model as given, `restore.after.*` the same language model behind the original's visual

@@ -1,1 +1,1 @@
-"""What every pass trains with: sampler, optimizer, losses, saliency."""
+"""What every pass trains with: schedule, sampler, optimizer, losses, saliency, loop, events, write back."""

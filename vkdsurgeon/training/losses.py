@@ -1,4 +1,4 @@
-"""Distances between a student's features and their targets, by name, and their weighted sums.
+"""Losses: distances between a student's features and their targets, and the divergence of answers.
 
 `mse`, `nmse`, `cosine` and `smooth_l1` compare token by token and come from the kernels. `relational`, `cka` and
 `attention` compare structure only: what they leave free (rotations, scale, directions of tokens) the frozen language
@@ -7,7 +7,7 @@ model does read, so on their own they keep little.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -44,7 +44,71 @@ class FeatureLoss(Protocol):
         """
 
 
+class Targets(Protocol):
+    """Target features by layer and image."""
+
+    def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Features [B, N, D] of images that share one token count."""
+
+    def powers(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Mean square of each image's features, [B] float32."""
+
+
 _TINY = 1e-12
+
+
+def layer_loss(
+    loss: FeatureLoss,
+    layers: Mapping[str, float],
+    features: Mapping[str, Tensor],
+    targets: Targets,
+    indices: Sequence[int],
+    weight: float,
+    *,
+    read: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """A weighted sum of a loss over layers and images.
+
+    Args:
+        loss: From student and target features to a number per image.
+        layers: Layers and their weights.
+        features: Student features [B, N, D] by layer; `layers` are among them.
+        targets: Where the targets of the images are.
+        indices: B images that share one token count, as `targets` counts them.
+        weight: Of each image. All weights go into the loss itself: its gradient is made in the forward pass, and one
+            that has to be scaled in backward would be read and written once more.
+        read: Targets at `layers` that were read already.
+
+    Returns:
+        A scalar, float32.
+    """
+    device = features[next(iter(layers))].device
+    if read is None:
+        read = {layer: targets.get(layer, indices, device) for layer in layers}
+    return loss(
+        [features[layer] for layer in layers],
+        [read[layer] for layer in layers],
+        layer_weights=list(layers.values()),
+        sample_weights=torch.full((len(indices),), weight, device=device),
+        target_power=[targets.powers(layer, indices, device) for layer in layers],
+    ).sum()
+
+
+def accumulate(terms: Iterable[Tensor], weight: float | None) -> float:
+    """The sum of scalar losses, of which each one's graph is gone before the next is made.
+
+    Args:
+        terms: Scalars; gradients are enabled while they are made if there is a weight.
+        weight: Leave the gradient of the sum times this in the parameters; None only measures.
+    """
+    total = 0.0
+    with torch.set_grad_enabled(weight is not None):
+        for term in terms:
+            # A question without a picture teaches a vision tower nothing.
+            if weight is not None and term.requires_grad:
+                (weight * term).backward()
+            total += float(term.detach())
+    return total
 
 
 def relational(student: Tensor, target: Tensor) -> Tensor:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 from vkdsurgeon_kernels import BitMask, accumulate_scores, combine_scores, select_top_fraction
 
+from vkdsurgeon.config.mask import Saliency
 from vkdsurgeon.errors import UserError
+
+Example = TypeVar("Example")
 
 
 @dataclass(frozen=True)
@@ -139,11 +144,59 @@ def sensitivity(features: Mapping[str, Tensor], layers: Mapping[str, float], gen
     return torch.stack(terms).sum()
 
 
+def everything(parameters: Mapping[str, Parameter]) -> SaliencyMask:
+    """The mask that lets every element of every parameter move."""
+    ones = {name: torch.ones(value.shape, dtype=torch.bool, device=value.device) for name, value in parameters.items()}
+    selected = {name: BitMask.from_bool(value) for name, value in ones.items()}
+    return SaliencyMask(selected, sum(value.numel() for value in parameters.values()))
+
+
 def random_scores(
     parameters: Mapping[str, Parameter], names: Iterable[str], generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Uniform scores for the named parameters: the control that every saliency rule has to beat."""
     return {name: torch.rand(parameters[name].shape, generator=generator).to(parameters[name].device) for name in names}
+
+
+def choose_mask(
+    parameters: Mapping[str, Parameter],
+    examples: Sequence[Example],
+    learn: Callable[[Sequence[Example]], object],
+    *,
+    rule: Saliency,
+    density: float,
+    batch: int,
+    generator: torch.Generator,
+    retain: Iterable[Callable[[], object]] = (),
+    granularity: str = "element",
+    layer_of: Callable[[str], str] = str,
+) -> SaliencyMask:
+    """Score every weight to choose from by a rule, and select the highest scores.
+
+    Args:
+        parameters: The weights to choose from, by name.
+        examples: What the loss is a mean over.
+        learn: Leaves the gradient of the loss of some examples in the parameters.
+        rule: Which rule.
+        density: Share of all elements to select.
+        batch: Examples per pass, where the rule does not want them one by one.
+        generator: Source of random scores, on the CPU.
+        retain: Passes that rule `ratio` scores retention by.
+        granularity: As in `select`.
+        layer_of: As in `select`.
+
+    Raises:
+        UserError: Nothing is selected.
+    """
+    # The Fisher information is a mean over examples, and squares do not add up within a batch.
+    size = 1 if rule == "fisher" else batch
+    passes = (partial(learn, examples[start : start + size]) for start in range(0, len(examples), size))
+    scores = gradient_scores(parameters, passes, squared=rule == "fisher")
+    if rule == "ratio":
+        scores = ratio_scores(scores, gradient_scores(parameters, retain))
+    if rule == "random":
+        scores = random_scores(parameters, scores, generator)
+    return select(parameters, scores, density, granularity, layer_of)
 
 
 def select(
@@ -175,7 +228,7 @@ def select(
             "the saliency mask selects nothing",
             value=density,
             expected=f"a density that selects at least one of {total} visual weights, and a forget loss with gradient",
-            remedy="raise --density, or check that the forget pictures differ from their targets at the chosen layers",
+            remedy="raise density, or check that the forget pictures differ from their targets at the chosen layers",
         )
     considered = sum(scores[name].numel() for name in names)
     masks = select_top_fraction(

@@ -1,63 +1,95 @@
-"""In which order things are drawn."""
+"""In which order examples are drawn."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
+
+import torch
 
 Item = TypeVar("Item")
 
-# Neighbours in a deck that share a forward pass.
-_HAND = 8
+# Neighbours of a grouped sampler that share a forward pass.
+_GROUP = 8
 
 
-def endless(items: Sequence[Item], generator: random.Random) -> Iterator[Item]:
-    """Items without end, shuffled: each is drawn once before any is drawn again."""
-    while True:
-        yield from generator.sample(items, len(items))
-
-
-class Deck(Generic[Item]):
-    """Questions drawn without end, each once before any is drawn again.
-
-    They come in hands of a kind, because only questions of equal shape share a forward pass.
+class Sampler(Generic[Item]):
+    """Items drawn without end: each once, in random order, before any is drawn again.
 
     Args:
-        asks: All of them.
-        kind_of: Equal for questions that can share a pass.
-        generator: Of the order.
+        items: What is drawn from.
+        shuffle: Gives all items in a new order; called whenever all were drawn.
+        left: What is left of an order that was begun before, the next item first.
     """
 
-    def __init__(self, asks: Sequence[Item], kind_of: Callable[[Item], Hashable], generator: random.Random) -> None:
-        self.asks = tuple(asks)
-        self._kind_of = kind_of
-        self._generator = generator
-        self._left: list[Item] = []
+    def __init__(
+        self, items: Sequence[Item], shuffle: Callable[[Sequence[Item]], list[Item]], left: Sequence[Item] = ()
+    ) -> None:
+        self.items = items
+        self._shuffle = shuffle
+        self.left = list(left)
 
     def draw(self, count: int) -> list[Item]:
-        """At most so many questions, all different unless the deck ends among them."""
-        drawn = []
-        for _ in range(min(count, len(self.asks))):
-            self._left = self._left or self._shuffled()
-            drawn.append(self._left.pop())
+        """The next `count` items, or as many as there are; all different unless an order ends among them."""
+        wanted = min(count, len(self.items))
+        drawn: list[Item] = []
+        while len(drawn) < wanted:
+            self.left = self.left or self._shuffle(self.items)
+            missing = wanted - len(drawn)
+            drawn += self.left[:missing]
+            del self.left[:missing]
         return drawn
 
-    def position(self) -> dict[str, Any]:
-        """Where the deck stands, as JSON: numbers alone, no question."""
-        number = {ask: index for index, ask in enumerate(self.asks)}
-        return {"left": [number[ask] for ask in self._left], "generator": self._generator.getstate()}
 
-    def go_to(self, position: Mapping[str, Any]) -> None:
-        """Stand where a deck of the same questions stood."""
-        self._left = [self.asks[index] for index in position["left"]]
-        version, words, gauss = position["generator"]
+def torch_shuffle(generator: torch.Generator) -> Callable[[Sequence[Item]], list[Item]]:
+    """A shuffle by `torch.randperm`."""
+
+    def shuffle(items: Sequence[Item]) -> list[Item]:
+        return [items[position] for position in torch.randperm(len(items), generator=generator).tolist()]
+
+    return shuffle
+
+
+def random_shuffle(generator: random.Random) -> Callable[[Sequence[Item]], list[Item]]:
+    """A shuffle by `random.Random.sample`."""
+
+    def shuffle(items: Sequence[Item]) -> list[Item]:
+        return generator.sample(items, len(items))
+
+    return shuffle
+
+
+class GroupedSampler(Sampler[Item]):
+    """A sampler whose neighbours are of a kind, because only examples of equal shape share a forward pass.
+
+    Args:
+        items: What is drawn from; hashable and distinct.
+        kind_of: Equal for items that can share a pass.
+        generator: Source of the order.
+    """
+
+    def __init__(self, items: Sequence[Item], kind_of: Callable[[Item], Hashable], generator: random.Random) -> None:
+        super().__init__(tuple(items), self._grouped)
+        self._kind_of = kind_of
+        self._generator = generator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the sampler stands, as JSON: numbers alone, no item."""
+        number = {item: index for index, item in enumerate(self.items)}
+        # Journals list the next item last.
+        return {"left": [number[item] for item in reversed(self.left)], "generator": self._generator.getstate()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict` of a sampler of the same items."""
+        self.left = [self.items[index] for index in reversed(state["left"])]
+        version, words, gauss = state["generator"]
         self._generator.setstate((version, tuple(words), gauss))
 
-    def _shuffled(self) -> list[Item]:
+    def _grouped(self, items: Sequence[Item]) -> list[Item]:
         kinds: dict[Hashable, list[Item]] = {}
-        for ask in self._generator.sample(self.asks, len(self.asks)):
-            kinds.setdefault(self._kind_of(ask), []).append(ask)
-        hands = [kind[at : at + _HAND] for kind in kinds.values() for at in range(0, len(kind), _HAND)]
-        self._generator.shuffle(hands)
-        return [ask for hand in hands for ask in hand]
+        for item in self._generator.sample(items, len(items)):
+            kinds.setdefault(self._kind_of(item), []).append(item)
+        groups = [kind[at : at + _GROUP] for kind in kinds.values() for at in range(0, len(kind), _GROUP)]
+        self._generator.shuffle(groups)
+        return [item for group in reversed(groups) for item in reversed(group)]

@@ -34,7 +34,7 @@ class Reading:
     view_drift: float | None
 
 
-class Yardstick:
+class LabelFreeMetrics:
     """Readers of identity and the original features, at every output that the language model reads.
 
     Args:

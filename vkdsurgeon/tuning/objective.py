@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,17 +13,17 @@ import torch
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.tuning.label_free_metrics import Yardstick
+from vkdsurgeon.training.events import Event, Listener
+from vkdsurgeon.training.write_back import round_to_disk
+from vkdsurgeon.tuning.label_free_metrics import LabelFreeMetrics
 from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.splits import TrialSets
 from vkdsurgeon.tuning.teacher_cache import RememberedTeacher
 from vkdsurgeon.vision_pass.run import operate, prepare, refit
 from vkdsurgeon.vision_pass.stop_rule import Verdict
-from vkdsurgeon.vision_pass.trainer import Step
 
 FORGET, RETAIN, ROBUST = "forget", "retain", "robust"
 OBJECTIVES = (FORGET, RETAIN, ROBUST)
-Heard = Callable[[str, Step | Verdict | None], None]
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Examiner(Protocol):
         """Objectives forget and retain, and what they are made of."""
 
 
-class Workbench:
+class TrialRunner:
     """Tower and projector with the trials' pictures; between trials they are what the checkpoint says, bit by bit.
 
     Args:
         sets: From `tuning.sets.divide`; its job's recipe is the one that trials start from.
         attacker: Simulated after every run.
-        examiner: Measures forgetting and retention with the language model; None for the yardstick.
+        examiner: Measures forgetting and retention with the language model; None for the label-free metrics.
     """
 
     def __init__(self, sets: TrialSets, attacker: Attacker, examiner: Examiner | None = None) -> None:
@@ -74,7 +74,7 @@ class Workbench:
         budget = int(recipe.cache_gib * (1 << 30)) // 4
         measured = (PictureSet(self.stack, sets.forget, budget), PictureSet(self.stack, sets.keep, budget))
         reference = (self.prepared.forget, self.prepared.keep)
-        self.yardstick = Yardstick(self.stack, reference, measured, self.teacher, recipe.micro_batch, budget)
+        self.label_free = LabelFreeMetrics(self.stack, reference, measured, self.teacher, recipe.micro_batch, budget)
         self.restore()
 
     def restore(self) -> None:
@@ -90,7 +90,7 @@ class Workbench:
         with self._borrowed():
             return self._measure(None, 0, 0.0)
 
-    def run(self, recipe: Recipe, listen: Heard) -> Measured:
+    def run(self, recipe: Recipe, listen: Listener) -> Measured:
         """Unlearn by a recipe, measure, and bring the weights back.
 
         Raises:
@@ -101,19 +101,12 @@ class Workbench:
             started = time.monotonic()
             outcome = operate(refit(self.prepared, recipe), listen)
             seconds = time.monotonic() - started
-            self._round()
-            listen("measuring", None)
+            round_to_disk(self.stack, self._original)
+            listen(Event.stage("measuring"))
             return self._measure(outcome.verdict, outcome.mask.count, seconds)
 
-    def _round(self) -> None:
-        """To the dtype on disk, as whoever reads the written checkpoint finds them."""
-        with torch.no_grad():
-            for name, parameter in self.stack.visual_parameters().items():
-                (value,) = self.stack.to_disk({name: parameter}).values()
-                parameter.copy_(value)
-
     def _measure(self, verdict: Verdict | None, selected: int, seconds: float) -> Measured:
-        reading = self.yardstick.read(self.stack)
+        reading = self.label_free.read(self.stack)
         parts = {"certainty": reading.certainty, "kept_drift": reading.kept_drift}
         if reading.view_drift is not None:
             parts["view_drift"] = reading.view_drift
@@ -121,7 +114,7 @@ class Workbench:
         if self._examiner is not None:
             values[FORGET], values[RETAIN], told = self._examiner(self.stack)
             parts |= told
-        recovered = self.yardstick.recovery(self.stack, self._attacker, self._seed)
+        recovered = self.label_free.recovery(self.stack, self._attacker, self._seed)
         values[ROBUST] = sum(recovered) / len(recovered)
         parts["certainty_after_attack"] = recovered[-1]
         return Measured(values, parts, verdict, selected, seconds)

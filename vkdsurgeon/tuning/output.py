@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vkdsurgeon.config import dump_recipe
 from vkdsurgeon.files.atomic import write_whole
+from vkdsurgeon.results.envelope import enveloped
 from vkdsurgeon.tuning.objective import OBJECTIVES
 from vkdsurgeon.tuning.result import Attempt, TuneResult, front_file
 
@@ -34,7 +35,7 @@ def write(result: TuneResult, folder: Path) -> None:
         write_whole(folder / PICKED, _recipe(result.picked, result, f"Picked by: {result.rule}"))
     elif _is_written_here(folder / PICKED):
         (folder / PICKED).unlink()
-    write_whole(folder / DOCUMENT, json.dumps(result.as_dict(), indent=2) + "\n")
+    write_whole(folder / DOCUMENT, json.dumps(enveloped(result.as_dict()), indent=2) + "\n")
 
 
 def _is_written_here(path: Path) -> bool:

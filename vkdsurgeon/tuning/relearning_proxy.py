@@ -6,17 +6,20 @@ whoever has the original checkpoint has. It trains every visual weight, since a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.model.features import FeatureStore, PictureSet
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.training.losses import feature_loss
-from vkdsurgeon.training.optimizer import unit_step
+from vkdsurgeon.training.loop import run_steps
+from vkdsurgeon.training.losses import accumulate, feature_loss, layer_loss
+from vkdsurgeon.training.optimizer import build_optimizer, take_step
+from vkdsurgeon.training.saliency import everything
+from vkdsurgeon.training.sampler import Sampler, torch_shuffle
+from vkdsurgeon.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -58,43 +61,28 @@ class Attacker:
 
         Yields:
             The number of steps taken, after each.
-        """
-        parameters = [value for value in stack.visual_parameters().values() if value.is_floating_point()]
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-            parameter.grad = None
-        groups = [{"params": [value], "lr": self.step_size * unit_step(value)} for value in parameters]
-        # With float32 masters, or the small steps would be lost in a bfloat16 weight.
-        optimizer = MaskedAdamW(groups, {value: torch.ones_like(value, dtype=torch.bool) for value in parameters})
-        generator = torch.Generator().manual_seed(seed)
-        loss = feature_loss({self.loss: 1.0})
-        order: list[int] = []
-        for step in range(1, self.steps + 1):
-            if len(order) < min(self.batch, len(pictures)):
-                order += torch.randperm(len(pictures), generator=generator).tolist()
-            chosen, order = order[: self.batch], order[self.batch :]
-            self._pull(stack, pictures, originals, chosen, micro_batch, loss)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            yield step
 
-    def _pull(
-        self,
-        stack: VisualStack,
-        pictures: PictureSet,
-        originals: FeatureStore,
-        chosen: Sequence[int],
-        micro_batch: int,
-        loss: Any,
-    ) -> None:
-        layers = stack.outputs
-        for part, batch in pictures.batches(chosen, micro_batch):
-            features = stack.features(batch, layers)
-            device = features[layers[0]].device
-            loss(
-                [features[layer] for layer in layers],
-                [originals.get(layer, part, device) for layer in layers],
-                layer_weights=[1.0] * len(layers),
-                sample_weights=torch.full((len(part),), 1 / len(chosen), device=device),
-                target_power=[originals.powers(layer, part, device) for layer in layers],
-            ).sum().backward()
+        Raises:
+            Diverged: The loss is not finite.
+        """
+        parameters = {name: value for name, value in stack.visual_parameters().items() if value.is_floating_point()}
+        for parameter in parameters.values():
+            parameter.grad = None
+        # Masked although nothing is: with float32 masters, or small steps would be lost in a bfloat16 weight.
+        optimizer = build_optimizer(parameters, everything(parameters), step_size=self.step_size, during_backward=None)
+        generator = torch.Generator().manual_seed(seed)
+        loss, layers = feature_loss({self.loss: 1.0}), dict.fromkeys(stack.outputs, 1.0)
+        sampler = Sampler(range(len(pictures)), torch_shuffle(generator))
+
+        def gather(_: int) -> tuple[float, dict[str, float]]:
+            chosen = sampler.draw(self.batch)
+            looks = (
+                (part, stack.features(batch, stack.outputs)) for part, batch in pictures.batches(chosen, micro_batch)
+            )
+            terms = (layer_loss(loss, layers, seen, originals, part, 1 / len(chosen)) for part, seen in looks)
+            return accumulate(terms, 1.0), {}
+
+        diverged = "the simulated attack diverged at step {step} (loss {loss})"
+        constant = Schedule(self.steps, 0.0, 0.0)
+        for step in run_steps(constant, gather, lambda _, size: take_step(optimizer, size), diverged=diverged):
+            yield step.step

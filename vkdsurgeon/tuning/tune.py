@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -16,10 +16,10 @@ from vkdsurgeon.checkpoint.provenance import set_digest
 from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of, records_digest
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.files.directories import scratch
-from vkdsurgeon.pipeline.run import Listener as SetListener
 from vkdsurgeon.pipeline.run import Request, assemble
+from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.tuning.identity_certainty import SURE
-from vkdsurgeon.tuning.objective import FORGET, OBJECTIVES, RETAIN, ROBUST, Measured, Workbench
+from vkdsurgeon.tuning.objective import FORGET, OBJECTIVES, RETAIN, ROBUST, Measured, TrialRunner
 from vkdsurgeon.tuning.output import write
 from vkdsurgeon.tuning.pick import FORGET_RATE, Rule
 from vkdsurgeon.tuning.relearning_proxy import Attacker
@@ -30,22 +30,13 @@ from vkdsurgeon.tuning.splits import TrialSets, divide
 from vkdsurgeon.tuning.storage import REASON, check_folder, finished, opened
 from vkdsurgeon.tuning.validation_metrics import Answers, ValidationRecords
 from vkdsurgeon.vision_pass.run import Job
-from vkdsurgeon.vision_pass.stop_rule import Verdict
 from vkdsurgeon.vision_pass.teacher import visual_digest
-from vkdsurgeon.vision_pass.trainer import Step
 
 _UNTOUCHED = "untouched"
 NO_DECODER = (
     "the recipe has a decoder pass; the trials leave it out, and the recipes that are written keep its settings as "
     "they are"
 )
-
-
-class Listener(SetListener, Protocol):
-    """Hears how a search goes."""
-
-    def attempted(self, attempt: Attempt, trials: int) -> None:
-        """A trial is finished."""
 
 
 @dataclass(frozen=True)
@@ -93,32 +84,31 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
         check_disjoint(job.forget, [*job.retain, *job.generic])
         sets = divide(job)
         answers = _answers(request)
-        bench = Workbench(sets, request.attacker, answers)
-        warnings = [*_told(request, sets, job), *bench.prepared.plan.warnings]
+        runner = TrialRunner(sets, request.attacker, answers)
+        warnings = [*_warnings(request, sets, job), *runner.prepared.plan.warnings]
         for text in warnings:
-            listener.warn(text)
-        objectives = _objectives(request, sets, bench)
-        inputs = _inputs(request, job, bench, objectives)
+            listener(Event.warning(text))
+        objectives = _objectives(request, sets, runner)
+        inputs = _inputs(request, job, runner, objectives)
         # As many as `unlearn` would take on the whole forget set.
         derived = request.unlearn.recipe.fitted(len(job.forget)).planned_steps
         with opened(request.out, inputs) as study:
-            untouched = _untouched(study, bench, listener)
+            untouched = _untouched(study, runner, listener)
 
-            def heard(stage: str, event: Step | Verdict | None) -> None:
-                if isinstance(event, Step):
-                    listener.step(event)
-                elif event is None:
-                    listener.stage(stage)
+            def heard(event: Event) -> None:
+                if event.kind in ("stage", "step"):
+                    listener(event)
 
             def described(trial: FrozenTrial) -> None:
-                listener.attempted(_attempt(trial, len(finished(study)) - 1, request, derived), request.trials)
+                attempt = _attempt(trial, len(finished(study)) - 1, request, derived)
+                listener(Event("trial", facts={"trials": request.trials}, subject=attempt))
 
             search(
                 study,
                 request.space,
                 request.unlearn.recipe,
                 derived,
-                lambda recipe: bench.run(_as_planned(recipe, derived), heard),
+                lambda recipe: runner.run(_as_planned(recipe, derived), heard),
                 trials=request.trials,
                 minutes=request.minutes,
                 seed=request.unlearn.seed,
@@ -195,17 +185,17 @@ def _answers(request: TuneRequest) -> Answers | None:
     return Answers(request.unlearn.model, request.validation, device=str(request.unlearn.device), dtype=dtype)
 
 
-def _untouched(study: optuna.Study, bench: Workbench, listener: Listener) -> dict[str, Any]:
+def _untouched(study: optuna.Study, runner: TrialRunner, listener: Listener) -> dict[str, Any]:
     known = study.user_attrs.get(_UNTOUCHED)
     if known is None:
-        listener.stage("untouched model")
-        measured: Measured = bench.untouched()
+        listener(Event.stage("untouched model"))
+        measured: Measured = runner.untouched()
         known = {name: round(value, 6) for name, value in {**measured.parts, **measured.values}.items()}
         study.set_user_attr(_UNTOUCHED, known)
     return dict(known)
 
 
-def _told(request: TuneRequest, sets: TrialSets, job: Job) -> list[str]:
+def _warnings(request: TuneRequest, sets: TrialSets, job: Job) -> list[str]:
     told = []
     if not sets.forget_held_out:
         told.append(
@@ -235,7 +225,7 @@ def _shared(pictures: Sequence[Picture], trained: set[str]) -> list[Picture]:
     return [picture for picture in pictures if picture.digest in trained]
 
 
-def _objectives(request: TuneRequest, sets: TrialSets, bench: Workbench) -> dict[str, dict[str, Any]]:
+def _objectives(request: TuneRequest, sets: TrialSets, runner: TrialRunner) -> dict[str, dict[str, Any]]:
     """What the three objectives are, in words and numbers."""
     attacker = request.attacker
     forget = f"{len(sets.forget)} {'held-out' if sets.forget_held_out else 'trained-on'} forget pictures"
@@ -244,9 +234,10 @@ def _objectives(request: TuneRequest, sets: TrialSets, bench: Workbench) -> dict
         "pictures": "held-out pictures of trained subjects",
         "nothing": "trained-on pictures",
     }[sets.keep_held_out]
-    chance = round(1 / bench.yardstick.identities, 4)
+    identities = runner.label_free.identities
+    chance = round(1 / identities, 4)
     reads = (
-        f"probability that a nearest-centroid reader of the original features ({bench.yardstick.identities} subjects, "
+        f"probability that a nearest-centroid reader of the original features ({identities} subjects, "
         f"{100 * SURE:.0f} % sure of them) gives to the right subject, mean over {forget}"
     )
     found: dict[str, dict[str, Any]] = {
@@ -284,10 +275,10 @@ def _objectives(request: TuneRequest, sets: TrialSets, bench: Workbench) -> dict
 
 
 def _inputs(
-    request: TuneRequest, job: Job, bench: Workbench, objectives: Mapping[str, Mapping[str, Any]]
+    request: TuneRequest, job: Job, runner: TrialRunner, objectives: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What trials depend on; equal inputs may share a journal."""
-    digest = visual_digest(bench.stack)
+    digest = visual_digest(runner.stack)
     # Told beside the digests of the sets, and the same whenever the search is continued.
     salt = hashlib.sha256(f"{job.seed} {digest}".encode()).digest()[:16]
     sets = {"forget": job.forget, "retain": job.retain, "generic": job.generic}

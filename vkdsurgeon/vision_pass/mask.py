@@ -10,14 +10,8 @@ import torch
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.model.images import ImageBatch
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.training.saliency import (
-    SaliencyMask,
-    gradient_scores,
-    random_scores,
-    ratio_scores,
-    select,
-    sensitivity,
-)
+from vkdsurgeon.training import saliency
+from vkdsurgeon.training.saliency import SaliencyMask, sensitivity
 from vkdsurgeon.vision_pass.trainer import Lesson, pass_over
 
 # The proxy estimates a mean over pictures; more of them cost a backward pass each and move it little.
@@ -39,16 +33,18 @@ def choose_mask(
         UserError: Nothing is selected.
     """
     forget, retain = lessons
-    parameters = {name: value for name, value in stack.visual_parameters().items() if value.requires_grad}
-    # The Fisher information is a mean over pictures, and squares do not add up within a batch.
-    size = 1 if recipe.saliency == "fisher" else recipe.forget_batch
-    passes = (partial(pass_over, stack, forget, part, recipe, learn=True) for part in _parts(_originals(forget), size))
-    scores = gradient_scores(parameters, passes, squared=recipe.saliency == "fisher")
-    if recipe.saliency == "ratio":
-        scores = ratio_scores(scores, gradient_scores(parameters, _sensitivities(stack, retain, recipe, generator)))
-    if recipe.saliency == "random":
-        scores = random_scores(parameters, scores, generator)
-    return select(parameters, scores, recipe.density, recipe.granularity, stack.layer_of)
+    return saliency.choose_mask(
+        {name: value for name, value in stack.visual_parameters().items() if value.requires_grad},
+        _originals(forget),
+        lambda part: pass_over(stack, forget, part, recipe, learn=True),
+        rule=recipe.saliency,
+        density=recipe.density,
+        batch=recipe.forget_batch,
+        generator=generator,
+        retain=_sensitivities(stack, retain, recipe, generator),
+        granularity=recipe.granularity,
+        layer_of=stack.layer_of,
+    )
 
 
 def _sensitivities(
@@ -66,7 +62,3 @@ def _sensitivities(
 def _originals(lesson: Lesson) -> list[int]:
     # Copies cost a pass each and rank the weights as their originals do.
     return [index for index in lesson.train if index < lesson.originals]
-
-
-def _parts(indices: list[int], size: int) -> list[list[int]]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]

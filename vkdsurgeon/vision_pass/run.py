@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,56 +20,50 @@ from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.features import PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.model.layers import PROJECTOR
-from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
+from vkdsurgeon.training.events import Event, Listener, Step
+from vkdsurgeon.training.optimizer import build_optimizer
+from vkdsurgeon.training.outcome import TrainingOutcome
 from vkdsurgeon.training.resume.journal import Journal, Keeper
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask
+from vkdsurgeon.training.write_back import rounded_to_disk
 from vkdsurgeon.vision_pass.depth import limit_depth
 from vkdsurgeon.vision_pass.hardening.terms import prepare_hardening
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import Lessons, make_lessons, unknown_layers
 from vkdsurgeon.vision_pass.plan import Memory, Plan, estimate_memory, warnings_for
-from vkdsurgeon.vision_pass.state import VISUAL, Companions, Course
+from vkdsurgeon.vision_pass.state import VISUAL, Companions, TrainingState
 from vkdsurgeon.vision_pass.step_control import StepControl, StepSize, probe_images
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 from vkdsurgeon.vision_pass.target_readings import TargetReading
 from vkdsurgeon.vision_pass.teacher import Teacher
 from vkdsurgeon.vision_pass.teacher_checks import examine_teachers
-from vkdsurgeon.vision_pass.trainer import Lesson, Step, make_optimizer, settle, train
+from vkdsurgeon.vision_pass.trainer import Lesson, settle, train
 from vkdsurgeon.vision_pass.validation import Validation, stretched_at
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(ModelSource):
     """What the user asked for.
 
     Attributes:
-        model: The checkpoint directory.
         forget: Pictures to forget.
         retain: Pictures whose reading is kept; may be empty when `generic` is not.
         generic: Pictures of others, used for retention as well.
         recipe: The settings.
-        seed: Seed of the draws: batch order, nobody, the random mask.
-        device: Where the tower runs.
-        dtype: What the tower's weights are held in; float32 or bfloat16.
-        tower: Module path of the tower, where the split rule gets it wrong.
-        projector: Module paths of the projector, likewise.
         forget_teacher: Checkpoint whose features on the forget pictures are the targets (forget target `reference`).
         retain_teacher: Checkpoint whose features on kept pictures are kept, instead of the model's own.
     """
 
+    # Declared again so that it can be given first, without its name.
     model: Path
     forget: Sequence[Picture]
     retain: Sequence[Picture]
     generic: Sequence[Picture]
     recipe: Recipe
-    seed: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    dtype: torch.dtype = torch.float32
-    tower: str | None = None
-    projector: Sequence[str] | None = None
     forget_teacher: Path | None = None
     retain_teacher: Path | None = None
 
@@ -78,7 +72,7 @@ class Job:
         model = self.forget_teacher if role == "forget" else self.retain_teacher
         if model is None:
             return None
-        return Teacher(f"--{role}-teacher", model, self.device, self.dtype, self.tower, self.projector)
+        return Teacher(option=f"--{role}-teacher", **self.source | {"model": model})
 
 
 @dataclass(frozen=True)
@@ -119,29 +113,21 @@ class Prepared:
     taught: Taught | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What an operation did.
+@dataclass(frozen=True, kw_only=True)
+class Outcome(TrainingOutcome):
+    """What a vision pass did.
 
     Attributes:
-        changes: Disk name -> new tensor in the dtype on disk, of every tensor with a selected element.
-        mask: The saliency mask.
         verdicts: The stop rule's verdicts, one per finished schedule.
         choice: The verdict that the changes belong to.
-        last: The last step.
         stand_ins: Forgotten subject -> the identities its nobody was mixed from. Names: never write them out.
-        seconds: Wall time per stage.
         readings: What the forget targets read as, by layer.
         step_size: What the step size was found to be; None where the recipe fixes it.
     """
 
-    changes: dict[str, Tensor]
-    mask: SaliencyMask
     verdicts: tuple[Verdict, ...]
     choice: Choice
-    last: Step
     stand_ins: dict[str, tuple[str, ...]]
-    seconds: dict[str, float]
     readings: Mapping[str, TargetReading] = field(default_factory=dict)
     step_size: StepSize | None = None
 
@@ -162,7 +148,7 @@ def prepare(job: Job) -> Prepared:
     if not job.retain and not job.generic:
         raise UserError("neither retain nor generic pictures", expected="at least one set to keep")
     check_disjoint(job.forget, [*job.retain, *job.generic])
-    stack = load_visual_stack(job.model, device=job.device, dtype=job.dtype, tower=job.tower, projector=job.projector)
+    stack = job.load_visual()
     for key, layer in unknown_layers(job.recipe, stack.layers):
         raise UserError("no such layer", where=f"recipe key {key!r}", value=layer, expected=", ".join(stack.layers))
     if (job.forget_teacher is None) == (job.recipe.forget_target == "reference"):
@@ -184,7 +170,7 @@ def prepare(job: Job) -> Prepared:
     total = sum(parameter.numel() for parameter in parameters.values())
     selected = round(job.recipe.density * sum(parameter.numel() for parameter in choice.values()))
     memory, shape = _first_pass(stack, forget, keep, job.recipe, selected)
-    quality, doubted, teachers = examine_teachers(
+    quality, teacher_warnings, teachers = examine_teachers(
         stack, forget, keep, job.recipe, {role: job.teacher(role) for role in ("forget", "retain")}
     )
     plan = Plan(
@@ -209,9 +195,9 @@ def prepare(job: Job) -> Prepared:
             *stack.inventory.warnings,
             *stack.split.warnings,
             *warnings_for(job.recipe, stack.layers),
-            *_told_of_sampling(len(kept), len(job.retain) + len(job.generic)),
-            *_told_of_both(job),
-            *doubted,
+            *_sampling_warnings(len(kept), len(job.retain) + len(job.generic)),
+            *_overlap_warnings(job),
+            *teacher_warnings,
         ),
     )
     return Prepared(job, stack, forget, keep, plan)
@@ -260,14 +246,12 @@ def teach(prepared: Prepared) -> Prepared:
     )
 
 
-def operate(
-    prepared: Prepared, listen: Callable[[str, Step | Verdict | None], None], journal: Journal | None = None
-) -> Outcome:
+def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None) -> Outcome:
     """Make the student forget. Changes the loaded stack only; no file is touched but the journal's.
 
     Args:
         prepared: From `prepare`.
-        listen: Hears the name of each stage as it starts, every step and every verdict.
+        listen: Hears of every stage, step and verdict.
         journal: Where training is saved, and gone on with. Whatever came before it is computed again: teachers,
             targets and draws follow from the checkpoint, the sets, the recipe and the seed.
 
@@ -280,7 +264,7 @@ def operate(
     parameters = stack.visual_parameters()
 
     if prepared.taught is None:
-        listen("teacher", None)
+        listen(Event.stage("teacher"))
         prepared = teach(prepared)
     assert prepared.taught is not None
     taught, generator = prepared.taught.lessons, prepared.taught.generator
@@ -288,41 +272,43 @@ def operate(
     lessons = taught.both
     validation = Validation(stack, taught, recipe)
 
-    listen("saliency", None)
+    listen(Event.stage("saliency"))
     kept = None if journal is None else journal.kept(VISUAL)
     mask = choose_mask(stack, lessons, recipe, generator) if kept is None else kept.mask(parameters)
     frozen = _frozen_fingerprint(parameters, mask)
     clock.lap("saliency")
 
-    listen("training", None)
+    listen(Event.stage("training"))
     with ExitStack() as training:
-        optimizer = make_optimizer(parameters, mask, recipe)
+        optimizer = build_optimizer(parameters, mask, weight_decay=recipe.weight_decay, max_norm=recipe.clip)
         training.callback(optimizer.detach_hooks)
         harden = prepare_hardening(stack, lessons, recipe, job.seed)
         control = None if recipe.step_size else _step_control(stack, lessons[1], parameters, optimizer, recipe)
         companions = {"hardening": harden, "steps": control, "validation": validation}
         present = {name: each for name, each in companions.items() if each is not None}
-        course = Course(Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=Companions(present))
+        state = TrainingState(
+            Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=Companions(present)
+        )
         if kept is not None:
-            course.restore(kept)
+            state.restore(kept)
         elif control is not None:
             own = torch.Generator().manual_seed(job.seed)
             settle(stack, lessons, optimizer, recipe, control, generator=own, harden=harden)
 
         def heard(step: Step) -> None:
-            course.stepped(step)
-            if not course.verdicts and step.step in stretched_at(step.steps):
+            state.stepped(step)
+            if not state.verdicts and step.step in stretched_at(step.steps):
                 validation.stretch()
-            listen("training", step)
+            listen(Event.step(step))
             keeper.step()
 
         # A simulated attacker needs the gradients of all rows.
         if harden is None:
             training.enter_context(restrict_weight_gradients(stack, optimizer))
-        keeper = training.enter_context(Keeper(journal, VISUAL, course.snapshot))
-        while course.open:
-            course.begin()
-            steps, peak = course.schedule
+        keeper = training.enter_context(Keeper(journal, VISUAL, state.snapshot))
+        while state.open:
+            state.begin()
+            steps, peak = state.schedule
             train(
                 stack,
                 lessons,
@@ -332,51 +318,36 @@ def operate(
                 peak=peak,
                 generator=generator,
                 listen=heard,
-                orders=course.orders,
-                done=course.step,
+                samplers=state.samplers,
+                done=state.step,
                 harden=harden,
                 control=control,
             )
-            with _as_written(stack, parameters, mask):
-                course.judged(validation.judge())
-            listen("stop rule", course.verdicts[-1])
+            with rounded_to_disk(stack, mask.selected):
+                state.judged(validation.judge())
+            listen(Event("verdict", subject=state.verdicts[-1]))
             keeper.save()
-    choice = course.settle()
+    choice = state.settle()
     if kept is not None:
-        with _as_written(stack, parameters, mask):
-            kept.agree(course.verdicts[choice.index].measured, validation.judge().measured)
+        with rounded_to_disk(stack, mask.selected):
+            kept.agree(state.verdicts[choice.index].measured, validation.judge().measured)
     clock.lap("training")
 
     if _frozen_fingerprint(parameters, mask) != frozen:
         raise SurgeryError("a frozen weight changed during training; nothing was written. This is a bug, please report")
     changes = stack.to_disk({name: parameters[name].detach() for name in mask.selected})
     clock.lap("conversion")
-    assert course.last is not None
-    verdicts = tuple(course.verdicts)
     return Outcome(
-        changes,
-        mask,
-        verdicts,
-        choice,
-        course.last,
-        taught.targets.stand_ins,
-        clock.laps,
+        changes=changes,
+        mask=mask,
+        last=state.last,
+        seconds=clock.laps,
+        verdicts=tuple(state.verdicts),
+        choice=choice,
+        stand_ins=taught.targets.stand_ins,
         readings=taught.readings,
         step_size=None if control is None else control.told,
     )
-
-
-@contextmanager
-def _as_written(stack: VisualStack, parameters: Mapping[str, Parameter], mask: SaliencyMask) -> Iterator[None]:
-    # Updates smaller than the rounding on disk are lost there, and whoever judges should see that.
-    kept = {name: parameters[name].detach().clone() for name in mask.selected}
-    with torch.no_grad():
-        for name in mask.selected:
-            (value,) = stack.to_disk({name: parameters[name].detach()}).values()
-            parameters[name].copy_(value.reshape(parameters[name].shape))
-        yield
-        for name, value in kept.items():
-            parameters[name].copy_(value)
 
 
 def _step_control(
@@ -447,13 +418,13 @@ def _affordable(pictures: list[Picture], recipe: Recipe, seed: int) -> list[Pict
     return [pictures[index] for index in chosen.tolist()]
 
 
-def _told_of_sampling(used: int, given: int) -> list[str]:
+def _sampling_warnings(used: int, given: int) -> list[str]:
     if used == given:
         return []
     return [f"{used} of {given} retain and generic pictures are used, as many as the steps can draw (recipe key steps)"]
 
 
-def _told_of_both(job: Job) -> list[str]:
+def _overlap_warnings(job: Job) -> list[str]:
     shared = {picture.subject for picture in job.forget} & {picture.subject for picture in job.retain} - {NO_SUBJECT}
     if not shared:
         return []

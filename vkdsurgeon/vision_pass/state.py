@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from vkdsurgeon.config import Recipe
+from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.resume.journal import Kept, Snapshot
 from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_generator
 from vkdsurgeon.training.resume.trees import put_together, taken_apart
+from vkdsurgeon.training.sampler import Sampler, torch_shuffle
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict, choose, judge
-from vkdsurgeon.vision_pass.trainer import Lesson, Order, Step
+from vkdsurgeon.vision_pass.trainer import Lesson
 
 VISUAL = "visual"
 _COMPANION = "companion "
@@ -51,7 +53,7 @@ class Companions:
 
 
 @dataclass
-class Course:
+class TrainingState:
     """The training of one student, schedule after schedule.
 
     Attributes:
@@ -63,7 +65,7 @@ class Course:
         verdicts: The stop rule's, one per finished schedule.
         step: Steps done of the schedule that was begun; 0 between schedules.
         last: The last step.
-        orders: The order of each lesson's pictures, while a schedule is under way.
+        samplers: Of each lesson's pictures, while a schedule is under way.
         best: Index of the best verdict, and the selected weights it was given on; only for weights that are not the
             trainee's any more.
     """
@@ -76,7 +78,7 @@ class Course:
     verdicts: list[Verdict] = field(default_factory=list)
     step: int = 0
     last: Step | None = None
-    orders: list[Order] = field(default_factory=list)
+    samplers: list[Sampler[int]] = field(default_factory=list)
     best: tuple[int, dict[str, Tensor]] | None = None
 
     @property
@@ -112,7 +114,7 @@ class Course:
         choice = self.choice
         if choice is not None and choice.index == len(self.verdicts) - 1:
             self.best = choice.index, self.trainee.values()
-        self.orders = [Order(lesson.train, self.generator) for lesson in self.lessons]
+        self.samplers = [Sampler(lesson.train, torch_shuffle(self.generator)) for lesson in self.lessons]
 
     def stepped(self, step: Step) -> None:
         """A step is done."""
@@ -121,7 +123,7 @@ class Course:
     def judged(self, verdict: Verdict) -> None:
         """A schedule is done, and the stop rule has looked."""
         self.verdicts.append(verdict)
-        self.step, self.orders = 0, []
+        self.step, self.samplers = 0, []
 
     def settle(self) -> Choice:
         """End on the best state: write its weights back where training has moved on."""
@@ -140,8 +142,8 @@ class Course:
             "generator": generator_numbers(self.generator),
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "step": self.step,
-            "last": None if self.last is None else asdict(self.last),
-            "orders": [list(order.left) for order in self.orders],
+            "last": None if self.last is None else self.last.flat(),
+            "orders": [list(sampler.left) for sampler in self.samplers],
             "best": None if self.best is None else self.best[0],
             "written": None if self.choice is None else asdict(self.choice),
         }
@@ -168,10 +170,11 @@ class Course:
                 self.companion.load_state_dict(put_together(facts["companion"], tensors, device))
             set_generator(self.generator, facts["generator"])
             self.verdicts = [self._again(verdict) for verdict in facts["verdicts"]]
-            self.step, self.last = facts["step"], None if facts["last"] is None else Step(**facts["last"])
+            self.step, self.last = facts["step"], None if facts["last"] is None else Step.from_flat(facts["last"])
             if self.step:
                 pairs = zip(self.lessons, facts["orders"], strict=True)
-                self.orders = [Order(lesson.train, self.generator, left) for lesson, left in pairs]
+                shuffle = torch_shuffle(self.generator)
+                self.samplers = [Sampler(lesson.train, shuffle, left) for lesson, left in pairs]
             if facts["best"] is not None:
                 self.best = facts["best"], kept.tensors["best"]()
 

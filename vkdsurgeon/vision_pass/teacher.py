@@ -5,36 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore, PictureSet, teacher_features
-from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
 
 
-@dataclass(frozen=True)
-class Teacher:
+@dataclass(frozen=True, kw_only=True)
+class Teacher(ModelSource):
     """A checkpoint that is loaded when its features are wanted, and gone afterwards.
 
     Attributes:
         option: What it was given with, for messages.
-        model: The checkpoint directory.
-        device: Where its tower runs.
-        dtype: What its weights are held in.
-        tower: Module path of the tower, where the split rule gets it wrong.
-        projector: Module paths of the projector, likewise.
     """
 
     option: str
-    model: Path
-    device: torch.device
-    dtype: torch.dtype
-    tower: str | None = None
-    projector: Sequence[str] | None = None
 
     def load(self) -> VisualStack:
         """Tower and projector, frozen.
@@ -42,10 +31,7 @@ class Teacher:
         Raises:
             UserError: The checkpoint cannot be loaded.
         """
-        stack = load_visual_stack(
-            self.model, device=self.device, dtype=self.dtype, tower=self.tower, projector=self.projector
-        )
-        return stack.requires_grad_(False)
+        return self.load_visual().requires_grad_(False)
 
     def features(
         self, pictures: Sequence[Picture], layers: Sequence[str], micro_batch: int, budget_bytes: int

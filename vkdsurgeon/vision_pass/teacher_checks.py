@@ -10,12 +10,12 @@ from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.teacher import Teacher, visual_digest
 from vkdsurgeon.vision_pass.teacher_quality import (
     TeacherQuality,
-    doubts,
     examine,
+    gap_warnings,
+    kind_warnings,
+    operation_warnings,
+    quality_warnings,
     sample_pictures,
-    told_of_gap,
-    told_of_kinds,
-    told_of_operations,
 )
 
 _COMPARED = 4
@@ -43,8 +43,11 @@ def examine_teachers(
     first = sample_pictures(forget.pictures)
     sample = [*first, *sample_pictures(keep.pictures)]
     quality = examine(stack, sample, recipe.micro_batch, budget, forgotten=len(first))
-    found = [*told_of_operations(stack.inventory, "this checkpoint"), *doubts(quality, "the checkpoint's features")]
-    found += told_of_kinds(quality)
+    found = [
+        *operation_warnings(stack.inventory, "this checkpoint"),
+        *quality_warnings(quality, "the checkpoint's features"),
+    ]
+    found += kind_warnings(quality)
     digests = {}
     for role, pictures, layers in (
         ("forget", forget.pictures, recipe.layers),
@@ -58,10 +61,10 @@ def examine_teachers(
             other, stack, sample_pictures(pictures)[:_COMPARED], sorted(layers, key=stack.layers.index)
         )
         digests[role] = visual_digest(other)
-        found += told_of_gap(gap, teacher.option)
-        found += told_of_operations(other.inventory, f"the checkpoint of {teacher.option}")
+        found += gap_warnings(gap, teacher.option)
+        found += operation_warnings(other.inventory, f"the checkpoint of {teacher.option}")
         # A reference that cannot tell the forget pictures' subjects apart is what one would wish for.
         if role == "retain":
             judged = examine(other, sample_pictures(pictures), recipe.micro_batch, budget)
-            found += doubts(judged, f"the features of {teacher.option}")
+            found += quality_warnings(judged, f"the features of {teacher.option}")
     return quality, found, digests

@@ -152,7 +152,7 @@ def _apart(values: Sequence[Tensor], subjects: Sequence[str], forgotten: int) ->
     return float((means[0] - means[1]).square().mean()) / max(variance(kept) * by_chance, 1e-12)
 
 
-def doubts(quality: TeacherQuality, whose: str) -> list[str]:
+def quality_warnings(quality: TeacherQuality, whose: str) -> list[str]:
     """What the statistics say against a teacher, as warnings.
 
     Args:
@@ -178,7 +178,7 @@ def doubts(quality: TeacherQuality, whose: str) -> list[str]:
     return found
 
 
-def told_of_kinds(quality: TeacherQuality) -> list[str]:
+def kind_warnings(quality: TeacherQuality) -> list[str]:
     """A warning where the pictures to keep are of another kind than those to forget."""
     if quality.apart is None or quality.apart <= _MOST_APART:
         return []
@@ -206,7 +206,7 @@ def earlier_operations(inventory: Inventory) -> list[str]:
     return names
 
 
-def told_of_gap(gap: float, option: str) -> list[str]:
+def gap_warnings(gap: float, option: str) -> list[str]:
     """A warning where another teacher lives in another feature space than the language model reads.
 
     Args:
@@ -221,7 +221,7 @@ def told_of_gap(gap: float, option: str) -> list[str]:
     ]
 
 
-def told_of_operations(inventory: Inventory, what: str) -> list[str]:
+def operation_warnings(inventory: Inventory, what: str) -> list[str]:
     """A warning where a checkpoint was operated on before."""
     records = earlier_operations(inventory)
     if not records:

@@ -10,37 +10,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.config import Recipe
-from vkdsurgeon.errors import Diverged
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.training.losses import FeatureLoss
-from vkdsurgeon.training.optimizer import unit_step
-from vkdsurgeon.training.saliency import SaliencyMask
+from vkdsurgeon.training.events import Step
+from vkdsurgeon.training.loop import run_steps
+from vkdsurgeon.training.losses import FeatureLoss, Targets, layer_loss
+from vkdsurgeon.training.optimizer import take_step
+from vkdsurgeon.training.sampler import Sampler, torch_shuffle
+from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.step_control import StepControl
 
 # Gradients that the moments settle on before the first step, and the size that probing starts from.
 _SETTLING = 8
 _FIRST_PROBE = 0.05
-
-
-class Targets(Protocol):
-    """Target features by layer and picture."""
-
-    def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
-        """Features [B, N, D] of pictures that share one token count."""
-
-    def powers(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
-        """Mean square of each picture's features, [B] float32."""
 
 
 @dataclass(frozen=True)
@@ -77,47 +67,6 @@ class Lesson:
     apart: bool = False
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one step saw; losses are means over the step's pictures, before the step."""
-
-    step: int
-    steps: int
-    loss: float
-    forget_loss: float
-    similarity: float
-    retain_drift: float
-    images_per_second: float
-    seconds_left: float
-
-
-class Order:
-    """The indices that a lesson trains on, without end: each once, in random order, before any is drawn again.
-
-    Args:
-        indices: Indices of pictures.
-        generator: Source of the order; asked whenever all were drawn.
-        left: What is left of an order that was begun before.
-    """
-
-    def __init__(self, indices: Sequence[int], generator: torch.Generator, left: Sequence[int] = ()) -> None:
-        self._indices = indices
-        self._generator = generator
-        self.left = list(left)
-
-    def draw(self, count: int) -> list[int]:
-        """The next indices."""
-        drawn: list[int] = []
-        while len(drawn) < count:
-            if not self.left:
-                shuffled = torch.randperm(len(self._indices), generator=self._generator).tolist()
-                self.left = [self._indices[position] for position in shuffled]
-            taken = count - len(drawn)
-            drawn += self.left[:taken]
-            del self.left[:taken]
-        return drawn
-
-
 @dataclass
 class Measure:
     """Sums over pictures of one lesson."""
@@ -138,7 +87,7 @@ def train(
     peak: float,
     generator: torch.Generator,
     listen: Callable[[Step], None],
-    orders: Sequence[Order] | None = None,
+    samplers: Sequence[Sampler[int]] | None = None,
     done: int = 0,
     harden: Callable[[int, Sequence[int]], None] | None = None,
     control: StepControl | None = None,
@@ -154,7 +103,7 @@ def train(
         peak: Peak step size, relative to each weight; under a control, relative to the size that it holds.
         generator: Source of the order of the pictures.
         listen: Hears of every step.
-        orders: The order of each lesson's pictures; fresh ones where there are none.
+        samplers: Of each lesson's pictures; fresh ones where there are none.
         done: Steps of the schedule that were made before.
         harden: Adds to the gradient of a step, given its number and its forget pictures.
         control: Holds the step size by measuring what steps change.
@@ -162,28 +111,35 @@ def train(
     Raises:
         Diverged: The loss is not finite, or the control finds no step small enough.
     """
-    orders = orders or [Order(lesson.train, generator) for lesson in lessons]
-    started, seen = time.monotonic(), 0
-    for step in range(done, steps):
-        measures = _gather(stack, lessons, orders, recipe, step, harden)
-        loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
-        if not loss < float("inf"):
-            key = "step_drift" if control else "step_size"
-            raise Diverged(f"the loss became {loss} at step {step + 1}; nothing was written. Try a lower {key}")
-        move = partial(make_step, optimizer)
-        share = peak * _share_of_peak(step, steps, recipe)
-        if control is None:
-            move(share)
-        elif control.due(step, steps):
-            control.follow(move, share)
-        else:
-            move(control.size * share)
-        seen += sum(measure.pictures for measure in measures.values())
-        pace = (time.monotonic() - started) / (step + 1 - done)
+    samplers = samplers or [Sampler(lesson.train, torch_shuffle(generator)) for lesson in lessons]
+    images = 0
+
+    def gather(step: int) -> tuple[float, dict[str, float]]:
+        nonlocal images
+        measures = _gather(stack, lessons, samplers, recipe, step, harden)
+        images += sum(measure.pictures for measure in measures.values())
         forget = measures["forget"]
         drift = measures["retain"].drift if "retain" in measures else float("nan")
-        rate = seen / max(time.monotonic() - started, 1e-9)
-        listen(Step(step + 1, steps, loss, forget.loss, forget.similarity, drift, rate, pace * (steps - step - 1)))
+        loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
+        return loss, {"forget_loss": forget.loss, "similarity": forget.similarity, "retain_drift": drift}
+
+    def move(step: int, size: float) -> None:
+        taken = partial(take_step, optimizer)
+        if control is None:
+            taken(size)
+        elif control.due(step, steps):
+            control.follow(taken, size)
+        else:
+            taken(control.size * size)
+
+    key = "step_drift" if control else "step_size"
+    diverged = f"the loss became {{loss}} at step {{step}}; nothing was written. Try a lower {key}"
+    started = time.monotonic()
+    for step in run_steps(
+        Schedule(steps, recipe.warmup, recipe.decay, peak), gather, move, diverged=diverged, done=done
+    ):
+        rate = images / max(time.monotonic() - started, 1e-9)
+        listen(replace(step, values={**step.values, "images_per_second": rate}))
 
 
 def settle(
@@ -207,33 +163,25 @@ def settle(
         generator: Source of the order of the pictures; its draws are nobody else's.
         harden: As for `train`.
     """
-    orders = [Order(lesson.train, generator) for lesson in lessons]
+    samplers = [Sampler(lesson.train, torch_shuffle(generator)) for lesson in lessons]
     for step in range(_SETTLING):
-        _gather(stack, lessons, orders, recipe, step, harden)
+        _gather(stack, lessons, samplers, recipe, step, harden)
         if step + 1 < _SETTLING:
-            make_step(optimizer, 0.0)
-    control.probe(partial(make_step, optimizer), _FIRST_PROBE)
-
-
-def make_step(optimizer: MaskedAdamW, size: float) -> None:
-    """Move the selected weights by a step of a size relative to each of them, and forget the gradient."""
-    for group in optimizer.param_groups:
-        group["lr"] = size * group["unit_step"]
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+            take_step(optimizer, 0.0)
+    control.probe(partial(take_step, optimizer), _FIRST_PROBE)
 
 
 def _gather(
     stack: VisualStack,
     lessons: Sequence[Lesson],
-    orders: Sequence[Order],
+    samplers: Sequence[Sampler[int]],
     recipe: Recipe,
     step: int,
     harden: Callable[[int, Sequence[int]], None] | None,
 ) -> dict[str, Measure]:
     measures: dict[str, Measure] = {}
-    for lesson, order in zip(lessons, orders, strict=True):
-        indices = order.draw(min(lesson.batch, len(lesson.train)))
+    for lesson, sampler in zip(lessons, samplers, strict=True):
+        indices = sampler.draw(lesson.batch)
         measures[lesson.name] = pass_over(stack, lesson, indices, recipe, learn=True)
         if harden is not None and lesson.name == "forget":
             harden(step, indices)
@@ -259,21 +207,15 @@ def pass_over(
     measure = Measure(pictures=len(indices))
     learn = learn and lesson.weight > 0
     weight = lesson.weight if learn else 1.0
-    watched, taught = tuple(recipe.layers), tuple(lesson.layers)
+    watched = tuple(recipe.layers)
     for part, batch in lesson.pictures.batches(indices, recipe.micro_batch):
         with torch.set_grad_enabled(learn):
-            features = stack.features(batch, tuple(dict.fromkeys((*watched, *taught))))
+            features = stack.features(batch, tuple(dict.fromkeys((*watched, *lesson.layers))))
             device = features[watched[0]].device
             targets = {layer: lesson.targets.get(layer, part, device) for layer in features}
-            # All weights go into the loss itself: its gradient is made in the forward pass, and one that has to be
-            # scaled in backward would be read and written once more.
-            loss = lesson.loss(
-                [features[layer] for layer in taught],
-                [targets[layer] for layer in taught],
-                layer_weights=list(lesson.layers.values()),
-                sample_weights=torch.full((len(part),), weight / len(indices), device=device),
-                target_power=[lesson.targets.powers(layer, part, device) for layer in taught],
-            ).sum()
+            loss = layer_loss(
+                lesson.loss, lesson.layers, features, lesson.targets, part, weight / len(indices), read=targets
+            )
         if learn:
             loss.backward()
         measure.loss += float(loss.detach()) / weight
@@ -283,32 +225,9 @@ def pass_over(
     return measure
 
 
-def make_optimizer(parameters: Mapping[str, Parameter], mask: SaliencyMask, recipe: Recipe) -> MaskedAdamW:
-    """The masked optimizer; parameters without a selected element stop asking for gradients."""
-    for name, parameter in parameters.items():
-        parameter.requires_grad_(name in mask.selected)
-    moving = {parameters[name]: chosen for name, chosen in mask.selected.items()}
-    groups = [{"params": [parameter], "unit_step": unit_step(parameter)} for parameter in moving]
-    return MaskedAdamW(
-        groups,
-        moving,
-        lr=0.0,
-        weight_decay=recipe.weight_decay,
-        max_norm=recipe.clip,
-        # Dense gradients of a large tower would live together otherwise, one more copy of its weights.
-        during_backward="pack",
-    )
-
-
 def _compare(measure: Measure, student: Tensor, target: Tensor, spread: float | None, share: float) -> None:
     s, t = student.float(), target.float()
     measure.similarity += share * float(torch.nn.functional.cosine_similarity(s, t, dim=-1).mean(dim=1).sum())
     whole = t.square().mean(dim=(1, 2)).clamp_min(1e-12) if spread is None else spread
     error = (s - t).square().mean(dim=(1, 2)) / whole
     measure.drift += share * float(error.sum())
-
-
-def _share_of_peak(step: int, steps: int, recipe: Recipe) -> float:
-    warm = (step + 1) / (recipe.warmup * steps + 1)
-    left = (steps - step) / max(recipe.decay * steps, 1.0)
-    return min(warm, left, 1.0)

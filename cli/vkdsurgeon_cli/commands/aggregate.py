@@ -6,33 +6,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from vkdsurgeon_cli.commands.eval_ import deliver, new_table, percent, stack
-from vkdsurgeon_cli.options import JsonOption
-from vkdsurgeon_cli.output import Output
+from vkdsurgeon_cli.command import add_command
+from vkdsurgeon_cli.measuring import deliver
+from vkdsurgeon_cli.options import OutputOption, TablePrinting
 
 if TYPE_CHECKING:
     from vkdsurgeon.evaluation.aggregate import AggregateResult
+    from vkdsurgeon_cli.tables import Sheet
 
 
 # In the document, as in eval's; the table is about the models themselves.
 _BESIDE = ("reference", "gold", "delta", "gap", "room")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("aggregate")(aggregate_command)
-
-
 def aggregate_command(
+    *,
     documents: Annotated[
         list[Path], typer.Argument(metavar="DOCUMENTS...", help="What eval wrote for two or more models, asked alike.")
     ],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the result to this JSON file too.")
-    ] = None,
-    as_json: JsonOption = False,
+    output: OutputOption = None,
+    printing: TablePrinting,
 ) -> None:
     """Average evaluations of models that differ by their seed only.
 
@@ -54,26 +48,38 @@ def aggregate_command(
             raise UserError("this is no evaluation", where=path, expected="what eval wrote")
         found.append(document)
     result = aggregate(found, documents)
-    deliver(result, output, Output(as_json), lambda: stack([_table(result)]))
+    out = printing.sink
+    deliver(result, output, out, lambda: _sheet(result).fitted(out.columns))
 
 
-def _table(result: AggregateResult) -> Table:
-    table = new_table(f"percent, mean over {len(result.models)} models with 95 % intervals")
-    table.add_column("metric", no_wrap=True)
-    for column in ("mean", "interval", "deviation", "each", "chance", "n"):
-        table.add_column(column, justify="right")
-    table.add_column("better")
+def _sheet(result: AggregateResult) -> Sheet:
+    from vkdsurgeon_cli.tables import Sheet, or_blank, percent
+
+    sheet = Sheet(f"percent, mean over {len(result.models)} models with 95 % intervals")
+    sheet.column("metric", "left")
+    sheet.column("mean")
+    sheet.column("interval")
+    for head, drop in (("deviation", 3), ("each", 2), ("chance", 4), ("n", 5)):
+        sheet.column(head, drop=drop)
+    sheet.column("better", "left", drop=6)
     for metric in result.metrics:
         if metric.id.split(".", 1)[0] in _BESIDE:
             continue
-        table.add_row(
+        sheet.row(
             metric.id,
             percent(metric.mean),
             "" if metric.low is None else f"{percent(metric.low)} to {percent(metric.high)}",
-            "" if metric.deviation is None else percent(metric.deviation),
+            or_blank(metric.deviation),
             ", ".join(percent(value) for value in metric.values),
-            "" if metric.chance is None else percent(metric.chance),
+            or_blank(metric.chance),
             str(metric.n),
             "" if metric.direction == "none" else metric.direction,
         )
-    return table
+    return sheet
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(
+        app, "aggregate", aggregate_command, "aggregate seed0/eval.json seed1/eval.json seed2/eval.json -o mean.json"
+    )

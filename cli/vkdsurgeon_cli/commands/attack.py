@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from vkdsurgeon_cli.command import add_command
 from vkdsurgeon_cli.commands.attack_membership import membership_command
 from vkdsurgeon_cli.commands.attack_perturb import perturb_command
 from vkdsurgeon_cli.commands.attack_probe import probe_command
@@ -16,18 +17,64 @@ from vkdsurgeon_cli.commands.attack_restore import restore_command
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     attacks = typer.Typer(
-        name="attack", help="Try to bring back what a model was made to forget.", no_args_is_help=True
+        name="attack",
+        help="Try to bring back what a model was made to forget; nothing but the result is ever written.",
+        epilog="Example: vkdsurgeon attack relearn patched/ --forget f.jsonl --gold gold/",
+        no_args_is_help=True,
     )
-    attacks.callback()(_attacks)
-    attacks.command("relearn")(relearn_command)
-    attacks.command("restore")(restore_command)
-    attacks.command("probe")(probe_command)
-    attacks.command("quantize")(quantize_command)
-    attacks.command("perturb")(perturb_command)
-    attacks.command("prompt")(prompt_command)
-    attacks.command("membership")(membership_command)
+    add_command(
+        attacks,
+        "relearn",
+        relearn_command,
+        "attack relearn patched/ --forget f.jsonl --heldout h.jsonl",
+        "attack relearn patched/ --forget f.jsonl --protocol people,pairs --seeds 0,1",
+        'attack relearn patched/ --gold gold/ --forget f.jsonl --gate "relearn.ag<=gold+10"',
+    )
+    add_command(
+        attacks,
+        "restore",
+        restore_command,
+        "attack restore patched/ --base model/ --forget h.jsonl",
+        "attack restore patched/ --base model/ --gold gold/ --forget h.jsonl "
+        '--gate "restore.after.vqa.name.accuracy<=gold+0.03"',
+    )
+    add_command(
+        attacks,
+        "probe",
+        probe_command,
+        "attack probe patched/ --forget f.jsonl --retain r.jsonl --gold gold/",
+        "attack probe patched/ --gold gold/ --forget f.jsonl --retain r.jsonl "
+        '--gate "gap.probe.projector.crowd.accuracy<=0.1"',
+    )
+    add_command(
+        attacks,
+        "quantize",
+        quantize_command,
+        "attack quantize patched/ --base model/ --forget h.jsonl",
+        "attack quantize patched/ --gold gold/ --forget h.jsonl --format nf4 "
+        '--gate "quantize.nf4.vqa.accuracy<=gold+0.03"',
+    )
+    add_command(
+        attacks,
+        "perturb",
+        perturb_command,
+        "attack perturb patched/ --forget f.jsonl --heldout h.jsonl",
+        "attack perturb patched/ --gold gold/ --forget f.jsonl --perturbation noise=20 "
+        '--gate "perturb.worst.vqa.accuracy<=gold+0.05"',
+    )
+    add_command(
+        attacks,
+        "prompt",
+        prompt_command,
+        "attack prompt patched/ --forget h.jsonl --templates own.yaml",
+        'attack prompt patched/ --gold gold/ --forget h.jsonl --gate "prompt.worst.vqa.accuracy<=gold+0.05"',
+    )
+    add_command(
+        attacks,
+        "membership",
+        membership_command,
+        "attack membership patched/ --forget f.jsonl --nonmembers new.jsonl",
+        "attack membership patched/ --gold gold/ --forget f.jsonl --nonmembers new.jsonl "
+        '--gate "membership.loss.advantage<=gold+0.1"',
+    )
     app.add_typer(attacks)
-
-
-def _attacks() -> None:
-    """Try to bring back what a model was made to forget; nothing but the result is ever written."""

@@ -7,22 +7,28 @@ from typing import Annotated
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_options import Shared, with_attack_options
-from vkdsurgeon_cli.commands.attack_shared import attack_tables
+from vkdsurgeon_cli.commands.attack_shared import Others, RetainOption, attack_sheets, target
+from vkdsurgeon_cli.measuring import Answering, Results
+from vkdsurgeon_cli.options import ModelArgument
 
 
-@with_attack_options("membership.loss.advantage<=gold+0.1")
 def membership_command(
     *,
-    forget: Annotated[Path, typer.Option("--forget", help="The members: what the original was trained on.")],
+    model: ModelArgument,
+    forget: Annotated[
+        Path, typer.Option("--forget", metavar="SET", help="The members: what the original was trained on.")
+    ],
     nonmembers: Annotated[
         Path,
-        typer.Option("--nonmembers", help="Like questions on pictures that no model was trained on, as other views."),
+        typer.Option("--nonmembers", metavar="SET", help="Like questions on images that no model was trained on."),
     ],
+    retain: RetainOption = None,
     k: Annotated[
-        float, typer.Option("--k", help="Percent of the answer's tokens, the least likely ones, for Min-K%.")
+        float, typer.Option("--k", metavar="PERCENT", help="Min-K%: the answer's tokens that count, the least likely.")
     ] = 20.0,
-    shared: Shared,
+    others: Others,
+    answering: Answering,
+    results: Results,
 ) -> None:
     """Tell members (the forget set) from non-members by the likelihood of the right answers.
 
@@ -30,14 +36,15 @@ def membership_command(
     AUC near 0.5 is good: far below it, too, tells the members. Gold, which saw neither set, shows what the two sets
     differ in by themselves.
     """
-    from vkdsurgeon.attacks.membership import Inferring, membership
-    from vkdsurgeon.data.sets import read_set
     from vkdsurgeon.errors import UserError
 
     if not 0.0 < k <= 100.0:
         raise UserError("out of range", where="--k", value=k, expected="above 0, at most 100 percent")
-    target = shared.target(forget)
-    attack = Inferring(**target, nonmembers=read_set("nonmembers", nonmembers), k_percent=k)
-    result = membership(attack, shared.out.progress)
+    out = results.begin()
+    from vkdsurgeon.attacks.membership import Inferring, membership
+    from vkdsurgeon.data.sets import read_set
+
+    fields = target(model, forget, retain, others, answering, results)
+    result = membership(Inferring(**fields, nonmembers=read_set("nonmembers", nonmembers), k_percent=k), out.progress)
     title = f"{result.settings.members} members against {result.settings.nonmembers} non-members, by score"
-    shared.conclude(result, lambda: attack_tables(result, title, first="score"))
+    results.conclude(result, lambda: attack_sheets(result, title, first="score"))

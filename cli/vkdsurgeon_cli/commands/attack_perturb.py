@@ -1,80 +1,88 @@
-"""`vkdsurgeon attack perturb`: change the pictures and ask again."""
+"""`vkdsurgeon attack perturb`: change the images and ask again."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_options import Shared, with_attack_options
-from vkdsurgeon_cli.commands.attack_shared import attack_tables
-from vkdsurgeon_cli.commands.eval_ import set_if_given
+from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, attack_sheets, target
+from vkdsurgeon_cli.measuring import Answering, Results, set_if_given
+from vkdsurgeon_cli.options import ModelArgument
 
 
-@with_attack_options("perturb.worst.vqa.accuracy<=gold+0.05")
-def perturb_command(
-    *,
-    forget: Annotated[
-        Path, typer.Option("--forget", help="What was to be forgotten; a universal perturbation is trained on it.")
-    ],
-    heldout: Annotated[
-        Path | None, typer.Option("--heldout", help="Other views of the same subjects, to measure on.")
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """How images are changed."""
+
     perturbation: Annotated[
         list[str] | None,
         typer.Option(
             "--perturbation",
             metavar="KIND[=PERCENT]",
-            help="noise, blur, crop, occlusion, hflip, vflip, brightness or contrast, with a strength; more than once "
-            "for several. Otherwise all at two strengths each.",
+            help="noise, blur, crop, occlusion, hflip, vflip, brightness or contrast; repeat for several. Otherwise "
+            "all, at two strengths each.",
         ),
-    ] = None,
+    ] = None
     universal: Annotated[
-        bool,
-        typer.Option(
-            "--universal/--no-universal",
-            help="Also train one perturbation for all pictures, on every model that is attacked.",
-        ),
-    ] = False,
+        bool, typer.Option("--universal/--no-universal", help="Also train one pattern for all images, per model.")
+    ] = False
     eps: Annotated[
-        float, typer.Option("--eps", help="Bound of the universal perturbation, in 1/255 of black to white.")
-    ] = 12.0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of the universal perturbation.")] = 40,
+        float, typer.Option("--eps", metavar="N", help="Bound of that pattern, in 1/255 of black to white.")
+    ] = 12.0
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps that train it.")] = 40
     step_size: Annotated[
-        float | None, typer.Option("--step-size", help="Of one step, in 1/255; otherwise 2.5 eps / steps.")
-    ] = None,
+        float | None, typer.Option("--step-size", metavar="N", help="Of one step, in 1/255. [default: 2.5 eps / steps]")
+    ] = None
     attack_batch: Annotated[
-        int, typer.Option("--attack-batch", min=1, help="Questions per step of the universal perturbation.")
-    ] = 32,
-    shared: Shared,
+        int, typer.Option("--attack-batch", metavar="N", min=1, help="Questions per such step.")
+    ] = 32
+    panel: ClassVar[str] = "Attack"
+
+
+def perturb_command(
+    *,
+    model: ModelArgument,
+    forget: ForgetOption,
+    heldout: Annotated[
+        Path | None, typer.Option("--heldout", metavar="SET", help="Other views of the same, to measure on.")
+    ] = None,
+    retain: RetainOption = None,
+    changes: Changes,
+    others: Others,
+    answering: Answering,
+    results: Results,
 ) -> None:
-    """Ask about pictures with noise, blur, a window, a cover, flipped, darker or lighter; or with one trained pattern.
+    """Ask about images with noise, blur, a window, a cover, flipped, darker or lighter; or with one trained pattern.
 
     Strengths are percentages: of white for noise, of the shorter side for blur, of each side kept for crop, of the area
     covered for occlusion, of the original for brightness and contrast. --universal trains one pattern of at most --eps
     per pixel, through the model, that makes the right answers likely on the forget set (PGD), for gold its own; it
-    needs a processor that makes one picture-shaped tensor, as CLIP's and SigLIP's do.
+    needs a processor that makes one image-shaped tensor, as CLIP's and SigLIP's do.
     """
+    from vkdsurgeon.errors import UserError
+
+    for name, value in (("--eps", changes.eps), ("--step-size", changes.step_size)):
+        if value is not None and not 0.0 < value <= 255.0:
+            raise UserError("out of range", where=name, value=value, expected="above 0, at most 255")
+    out = results.begin()
     from vkdsurgeon.attacks.image_transforms import perturbations_of
     from vkdsurgeon.attacks.perturb import Perturbing, perturb
     from vkdsurgeon.attacks.universal import Universal
-    from vkdsurgeon.errors import UserError
 
-    for name, value in (("--eps", eps), ("--step-size", step_size)):
-        if value is not None and not 0.0 < value <= 255.0:
-            raise UserError("out of range", where=name, value=value, expected="above 0, at most 255")
-    target = shared.target(forget)
-    seed = target["seed"]
+    fields, seed = target(model, forget, retain, others, answering, results), answering.seed
+    trained = Universal(changes.eps, changes.steps, changes.step_size, changes.attack_batch, seed)
     attack = Perturbing(
-        **target,
+        **fields,
         heldout=set_if_given("heldout", heldout),
-        perturbations=perturbations_of(perturbation or [], seed),
-        universal=Universal(eps, steps, step_size, attack_batch, seed) if universal else None,
+        perturbations=perturbations_of(changes.perturbation or [], seed),
+        universal=trained if changes.universal else None,
     )
-    result = perturb(attack, shared.out.progress)
-    title = f"pictures changed, measured on the {result.settings.measured_on} set"
+    result = perturb(attack, out.progress)
+    title = f"images changed, measured on the {result.settings.measured_on} set"
     if result.settings.universal is not None:
         told = result.settings.universal
         title += f"; universal: {told.eps:g}/255, {told.steps} steps on {told.records} questions"
-    shared.conclude(result, lambda: attack_tables(result, title, first="pictures"))
+    results.conclude(result, lambda: attack_sheets(result, title, first="images"))

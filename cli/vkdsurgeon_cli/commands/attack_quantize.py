@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_options import Shared, with_attack_options
-from vkdsurgeon_cli.commands.attack_shared import ForgetOption, attack_tables
+from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, attack_sheets, target
+from vkdsurgeon_cli.measuring import Answering, Results
+from vkdsurgeon_cli.options import ModelArgument, Parts
 
 
 class WeightScopeName(str, Enum):
@@ -26,46 +28,64 @@ class FormatName(str, Enum):
     nf4 = "nf4"
 
 
-@with_attack_options("quantize.int4.vqa.accuracy<=gold+0.03", places=True)
-def quantize_command(
-    *,
-    forget: ForgetOption,
+@dataclass(frozen=True, kw_only=True)
+class Rounding:
+    """How weights are rounded."""
+
     scope: Annotated[
-        WeightScopeName, typer.Option("--scope", help="visual: tower and projector. all: the language model too.")
-    ] = WeightScopeName.visual,
+        WeightScopeName,
+        typer.Option("--scope", metavar="PART", help="visual: tower and projector. all: the language model too."),
+    ] = WeightScopeName.visual
     formats: Annotated[
         list[FormatName] | None,
-        typer.Option("--format", help="int8, int4 or nf4; more than once for several. Otherwise int8 and int4."),
-    ] = None,
+        typer.Option(
+            "--format", metavar="NAME", help="int8, int4 or nf4; repeat for several. [default: int8 and int4]"
+        ),
+    ] = None
     group_size: Annotated[
         int | None,
         typer.Option(
             "--group-size",
+            metavar="N",
             min=0,
-            help="Weights of an output channel that share a scale; 0 for all of them. Otherwise 0, and 64 for nf4.",
+            help="Weights of an output channel that share a scale; 0 for all of them. [default: 0, and 64 for nf4]",
         ),
-    ] = None,
-    shared: Shared,
+    ] = None
+    panel: ClassVar[str] = "Attack"
+
+
+def quantize_command(
+    *,
+    model: ModelArgument,
+    forget: ForgetOption,
+    retain: RetainOption = None,
+    rounding: Rounding,
+    others: Others,
+    parts: Parts,
+    answering: Answering,
+    results: Results,
 ) -> None:
     """Round the weights to a few bits, in memory, and ask again: what an update too small for a step hides comes back.
 
     Symmetric, round to nearest, one scale per output channel or group of it; linear layers and convolutions, without
-    norms, biases, embeddings and the output head. With --reference the result also tells which share of the changed
-    visual weights falls back onto the original's code.
+    norms, biases, embeddings and the output head. With --base the result also tells which share of the changed visual
+    weights falls back onto the original's code.
     """
+    out = results.begin()
     from vkdsurgeon.attacks.quantize import Quantizing, quantize
 
     attack = Quantizing(
-        **shared.target(forget),
-        formats=[each.value for each in formats or (FormatName.int8, FormatName.int4)],
-        scope=scope.value,
-        group_size=group_size,
+        **target(model, forget, retain, others, answering, results),
+        **vars(parts),
+        formats=[each.value for each in rounding.formats or (FormatName.int8, FormatName.int4)],
+        scope=rounding.scope.value,
+        group_size=rounding.group_size,
     )
-    result = quantize(attack, shared.out.progress)
+    result = quantize(attack, out.progress)
     told = ", ".join(
         f"{each.format} error {100 * each.relative_error:.2g} %"
         + ("" if each.vanished is None else f", {100 * each.vanished:.0f} % of the changes gone")
         for each in result.settings.formats
     )
     title = f"weights rounded, scope {result.settings.scope} ({told})"
-    shared.conclude(result, lambda: attack_tables(result, title, first="weights"))
+    results.conclude(result, lambda: attack_sheets(result, title, first="weights"))

@@ -2,144 +2,161 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_relearn_tables import tables
-from vkdsurgeon_cli.commands.eval_ import OutputOption, SaltOption, conclude, gates_of, set_if_given, stack
-from vkdsurgeon_cli.options import (
-    DeviceOption,
-    JsonOption,
-    ModelArgument,
-    ProgressOption,
-    ProjectorOption,
-    TowerOption,
-)
-from vkdsurgeon_cli.output import Output, ProgressMode
-
-if TYPE_CHECKING:
-    pass
-
-_PANEL = "Attack (each is also a key of --protocol-file; lists with commas)"
+from vkdsurgeon_cli.commands.attack_relearn_tables import sheets
+from vkdsurgeon_cli.measuring import Results, set_if_given
+from vkdsurgeon_cli.options import BaseOption, GoldOption, ModelArgument, Place
 
 
-def _setting(flag: str, text: str) -> Any:
-    return typer.Option(flag, help=text, rich_help_panel=_PANEL)
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """What the attacker has, and what is measured."""
 
-
-def relearn_command(
-    model: ModelArgument,
-    forget: Annotated[Path, typer.Option("--forget", help="What was to be forgotten: questions about pictures.")],
+    forget: Annotated[
+        Path, typer.Option("--forget", metavar="SET", help="What was to be forgotten: questions about images.")
+    ]
     heldout: Annotated[
-        Path | None, typer.Option("--heldout", help="Other views of the same subjects, to measure on.")
-    ] = None,
-    retain: Annotated[Path | None, typer.Option("--retain", help="What utility is measured on.")] = None,
+        Path | None, typer.Option("--heldout", metavar="SET", help="Other views of the same, to measure on.")
+    ] = None
+    retain: Annotated[Path | None, typer.Option("--retain", metavar="SET", help="What utility is measured on.")] = None
     benign_data: Annotated[
         Path | None,
         typer.Option(
-            "--benign-data",
-            help="What protocol benign trains on; without it half of the pictures of --retain, which are then not "
-            "measured.",
+            "--benign-data", metavar="SET", help="What protocol benign trains on. [default: half of --retain]"
         ),
-    ] = None,
+    ] = None
     attack_data: Annotated[
-        Path | None, typer.Option("--attack-data", help="What protocol unrelated trains on: any other records.")
-    ] = None,
-    gold: Annotated[
-        Path | None, typer.Option("--gold", help="A model that never saw the forget set; attacked in the same way.")
-    ] = None,
-    reference: Annotated[
-        Path | None, typer.Option("--reference", help="The model before unlearning; measured as the ceiling.")
-    ] = None,
-    protocol_file: Annotated[
-        Path | None, typer.Option("--protocol-file", help="Settings of the attack, YAML or JSON; flags win over it.")
-    ] = None,
-    save_protocol: Annotated[
-        Path | None, typer.Option("--save-protocol", help="Write the settings to this new file, for --protocol-file.")
-    ] = None,
+        Path | None, typer.Option("--attack-data", metavar="SET", help="What protocol unrelated trains on.")
+    ] = None
+    panel: ClassVar[str] = "Data"
+
+    def read(self) -> dict[str, Any]:
+        """The sets by the name the attack has for them; None where one was not given.
+
+        Raises:
+            UserError: One cannot be read.
+        """
+        from vkdsurgeon.data.sets import read_set
+
+        return {
+            "forget": read_set("forget", self.forget),
+            "heldout": set_if_given("heldout", self.heldout),
+            "retain": set_if_given("retain", self.retain),
+            "benign": set_if_given("benign", self.benign_data),
+            "unrelated": set_if_given("unrelated", self.attack_data),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """The settings of the attack, which are keys of its file, too."""
+
     protocol: Annotated[
         str | None,
-        _setting(
+        typer.Option(
             "--protocol",
-            "people: relearn some subjects, measure the others. pairs: relearn some kinds of question of every "
-            "subject, measure the others. views: relearn some pictures of every subject, measure the others. benign: "
-            "train on what is to be kept. unrelated: train on --attack-data. [default: people]",
+            metavar="NAMES",
+            help="people: relearn some subjects, measure the others. pairs: some kinds of question. views: some images "
+            "of each. benign: train on what is kept. unrelated: on --attack-data. [default: people]",
         ),
-    ] = None,
+    ] = None
     fraction: Annotated[
         str | None,
-        _setting(
-            "--fraction",
-            "Share of subjects, of their tasks or pictures, or of the attacker's data, such as 0.1,0.25,0.5,1; with 1 "
-            "the held-out views are measured. [default: 0.5]",
-        ),
-    ] = None,
+        typer.Option("--fraction", metavar="N", help="Share that is relearnt, such as 0.1,0.25,1. [default: 0.5]"),
+    ] = None
     scope: Annotated[
         str | None,
-        _setting(
+        typer.Option(
             "--scope",
-            "visual: the attacker trains tower and projector. llm: LoRA on the linear layers of the language model "
-            "(needs peft). llm_full: every weight of it. all: every weight. [default: visual]",
+            metavar="NAMES",
+            help="What the attacker trains. visual: tower and projector. llm: LoRA on the language model (needs peft). "
+            "llm_full: all of it. all: every weight. [default: visual]",
         ),
-    ] = None,
-    steps: Annotated[int | None, _setting("--steps", "Optimiser steps. [default: 15]")] = None,
+    ] = None
+    steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Optimizer steps. [default: 15]")] = None
     lr: Annotated[
-        str | None, _setting("--lr", "Peak learning rate of AdamW; decays linearly to zero. [default: 3e-4]")
-    ] = None,
-    batch_size: Annotated[int | None, _setting("--batch-size", "Records per step. [default: 32]")] = None,
-    rank: Annotated[int | None, _setting("--rank", "Rank of the LoRA matrices. [default: 8]")] = None,
+        str | None, typer.Option("--lr", metavar="N", help="Peak learning rates of AdamW. [default: 3e-4]")
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", metavar="N", help="Records per step. [default: 32]")
+    ] = None
+    rank: Annotated[int | None, typer.Option("--rank", metavar="N", help="Rank of the LoRA matrices. [default: 8]")] = (
+        None
+    )
     seeds: Annotated[
-        str | None,
-        _setting("--seeds", "Seeds of split and order, such as 0,1,2; each attack is run per seed. [default: 0]"),
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="The same as --seeds with one seed.")] = None,
+        str | None, typer.Option("--seeds", metavar="N", help="Seeds of split and order, such as 0,1,2. [default: 0]")
+    ] = None
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as --seeds with one seed.")] = None
     curve_every: Annotated[
         int | None,
-        _setting("--curve-every", "Measure after every so many steps. [default: half way and at the end]"),
-    ] = None,
+        typer.Option("--curve-every", metavar="N", help="Measure so often. [default: half way, at the end]"),
+    ] = None
     curve_steps: Annotated[
-        str | None, _setting("--curve-steps", "Measure after these steps, such as 1,2,5,15, and at the end.")
-    ] = None,
+        str | None, typer.Option("--curve-steps", metavar="N", help="Measure after these steps, such as 1,2,5.")
+    ] = None
     recover: Annotated[
         float | None,
-        _setting(
-            "--recover",
-            "Share of what the reference knows above chance (of everything, without --reference) that counts as "
-            "recovered. [default: 0.5]",
-        ),
-    ] = None,
-    limit: Annotated[int | None, _setting("--limit", "At most so many questions on utility. [default: 500]")] = None,
+        typer.Option("--recover", metavar="N", help="Share above chance that counts as recovered. [default: 0.5]"),
+    ] = None
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", help="Most questions on utility. [default: 500]")
+    ] = None
     length_normalised: Annotated[
-        bool,
-        _setting("--length-normalised", "Divide an option's log-likelihood by its number of tokens."),
-    ] = False,
+        bool, typer.Option("--length-normalised", help="Divide an option's log-likelihood by its tokens.")
+    ] = False
     max_new_tokens: Annotated[
-        int | None, _setting("--max-new-tokens", "Bound on a generated answer. [default: 64]")
-    ] = None,
+        int | None, typer.Option("--max-new-tokens", metavar="N", help="Bound on a generated answer. [default: 64]")
+    ] = None
     dtype: Annotated[
-        str | None,
-        _setting(
-            "--dtype",
-            "float32, bfloat16 or auto; weights move by less than bfloat16 can hold. [default: float32]",
-        ),
-    ] = None,
-    gate: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--gate",
-            help='A bound such as "gap.relearn.ag<=5" (points) or, with several attacks, "relearn.pairs.50.ag<=10"; '
-            "missing it ends with status 3.",
-        ),
-    ] = None,
-    output: OutputOption = None,
-    salt: SaltOption = None,
-    tower: TowerOption = None,
-    projector: ProjectorOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-    progress: ProgressOption = ProgressMode.auto,
+        str | None, typer.Option("--dtype", metavar="TYPE", help="float32, bfloat16 or auto. [default: float32]")
+    ] = None
+    panel: ClassVar[str] = "Attack (each is a key of --protocol-file, too; lists with commas)"
+
+    def given(self) -> dict[str, object]:
+        """What was given, by key.
+
+        Raises:
+            UserError: Both --seed and --seeds.
+        """
+        from vkdsurgeon.errors import UserError
+
+        if self.seed is not None and self.seeds is not None:
+            raise UserError("--seed and --seeds exclude each other", where="--seeds", value=self.seeds)
+        settings = {name: value for name, value in vars(self).items() if value is not None and name != "seed"}
+        if not self.length_normalised:
+            del settings["length_normalised"]
+        return settings if self.seed is None else {**settings, "seeds": str(self.seed)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolFiles:
+    """The attack as a file."""
+
+    protocol_file: Annotated[
+        Path | None, typer.Option("--protocol-file", metavar="FILE", help="Settings as YAML or JSON; options win.")
+    ] = None
+    save_protocol: Annotated[
+        Path | None, typer.Option("--save-protocol", metavar="FILE", help="Write the settings to this new file.")
+    ] = None
+    panel: ClassVar[str] = Protocol.panel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models(Place):
+    """Gold is attacked alike, the base is the ceiling."""
+
+    base: BaseOption = None
+    gold: GoldOption = None
+    panel: ClassVar[str] = "Models and device"
+
+
+def relearn_command(
+    *, model: ModelArgument, sets: Sets, protocol: Protocol, files: ProtocolFiles, models: Models, results: Results
 ) -> None:
     """Fine-tune on a part of what was forgotten and measure what comes back of the rest.
 
@@ -147,53 +164,28 @@ def relearn_command(
     measured part. It depends on protocol, scope and budget, so they are always printed with it, and utility beside it.
     Lists give one attack per combination, in one document, with ids such as relearn.pairs.50.ag.
     """
+    given = protocol.given()
+    out = results.begin()
     from vkdsurgeon.attacks.relearn import Relearning, relearn
     from vkdsurgeon.config.relearn import check_saving, make_plan, save_plan
-    from vkdsurgeon.data.sets import read_set
-    from vkdsurgeon.errors import UserError
 
-    if seed is not None and seeds is not None:
-        raise UserError("--seed and --seeds exclude each other", where="--seeds", value=seeds)
-    given: dict[str, object] = {
-        "protocol": protocol,
-        "fraction": fraction,
-        "scope": scope,
-        "steps": steps,
-        "lr": lr,
-        "batch_size": batch_size,
-        "rank": rank,
-        "seeds": seeds if seed is None else str(seed),
-        "curve_every": curve_every,
-        "curve_steps": curve_steps,
-        "recover": recover,
-        "limit": limit,
-        "length_normalised": length_normalised or None,
-        "max_new_tokens": max_new_tokens,
-        "dtype": dtype,
-    }
-    plan = make_plan(protocol_file, {key: value for key, value in given.items() if value is not None})
-    gates = gates_of(gate, output)
-    if save_protocol is not None:
-        check_saving(plan, save_protocol)
-    out = Output(as_json, progress)
-
+    plan = make_plan(files.protocol_file, given)
+    gates = results.gates()
+    if files.save_protocol is not None:
+        check_saving(plan, files.save_protocol)
     attack = Relearning(
         model=model,
-        forget=read_set("forget", forget),
-        heldout=set_if_given("heldout", heldout),
-        retain=set_if_given("retain", retain),
-        benign=set_if_given("benign", benign_data),
-        unrelated=set_if_given("unrelated", attack_data),
-        reference=reference,
-        gold=gold,
+        **sets.read(),
+        reference=models.base,
+        gold=models.gold,
         plan=plan,
         gates=gates,
-        device=device,
-        tower=tower,
-        projector=projector,
-        salt=(salt or "").encode(),
+        device=models.device,
+        tower=models.tower,
+        projector=models.projector,
+        salt=results.salt_bytes(),
     )
     result = relearn(attack, out.progress)
-    if save_protocol is not None:
-        save_plan(plan, save_protocol)
-    conclude(result, output, out, lambda: stack(tables(result)))
+    if files.save_protocol is not None:
+        save_plan(plan, files.save_protocol)
+    results.conclude(result, lambda: sheets(result))

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from vkdsurgeon_cli.commands.eval_ import gate_table, new_table, percent
+from vkdsurgeon_cli.tables import Sheet, or_blank, percent
 
 if TYPE_CHECKING:
     from vkdsurgeon.results.evaluation import Metric
@@ -39,14 +37,13 @@ class _Attack:
         return None if found is None else found.value
 
 
-def tables(result: RelearnResult) -> list[Table]:
+def sheets(result: RelearnResult) -> list[Sheet]:
     """One line per attack; for a single attack its metrics and its curve as well."""
     attacks = _attacks(result)
     made = [_overview(attacks)]
     if len(attacks) == 1:
         made = [_summary(attacks[0]), *made]
-    made += [_curve(attacks[0])] if len(attacks) == 1 else []
-    return [*made, gate_table(result.gates)] if result.gates else made
+    return [*made, _curve(attacks[0])] if len(attacks) == 1 else made
 
 
 def _attacks(result: RelearnResult) -> list[_Attack]:
@@ -63,7 +60,7 @@ def _attacks(result: RelearnResult) -> list[_Attack]:
     return found
 
 
-def _overview(attacks: Sequence[_Attack]) -> Table:
+def _overview(attacks: Sequence[_Attack]) -> Sheet:
     first = attacks[0].settings
     gold = any(f"gold.{AG}" in attack.metrics for attack in attacks)
     # What is the same for all stands above the table.
@@ -71,32 +68,35 @@ def _overview(attacks: Sequence[_Attack]) -> Table:
     same = [f"{name} {of(first)}" for name, of in _VARIED.items() if name not in varied]
     seeds = f", {len(first.seeds)} seeds" if len(first.seeds) > 1 else ""
     title = ", ".join(["what came back", *same, f"{first.steps} steps{seeds}"])
-    table = new_table(f"{title}\nAG in points with 95 % intervals; utility in percent, before -> after")
+    sheet = Sheet(f"{title}\nAG in points with 95 % intervals; utility in percent, before -> after")
     for column in ("attack", *varied):
-        table.add_column(column, no_wrap=True)
+        sheet.column(column, "left")
     share = next((each.share for attack in attacks for each in attack.recovery), 0.5)
-    back = f"{100 * share:g} % back at step" + (" / gold" if gold else "")
-    for column in ("AG", *(("gold AG", "beyond gold") if gold else ()), back, "utility"):
-        table.add_column(column, justify="right", no_wrap=True)
+    back = f"{100 * share:g} % back\nat step" + (" / gold" if gold else "")
+    sheet.column("AG")
+    if gold:
+        sheet.column("gold AG", drop=1)
+        sheet.column("beyond gold", drop=2)
+    sheet.column(back, drop=3)
+    sheet.column("utility")
     for attack in attacks:
         settings = attack.settings
         gains = [attack.metrics.get(name) for name in (AG, *((f"gold.{AG}", f"gap.{AG}") if gold else ()))]
-        table.add_row(
+        sheet.row(
             f"{settings.protocol} {100 * settings.fraction:g} %",
             *(_VARIED[name](settings) for name in varied),
             *(["diverged", *map(_gain, gains[1:])] if attack.diverged else map(_gain, gains)),
             _steps(attack.recovery),
             _utility(attack),
         )
-    return table
+    return sheet
 
 
 def _gain(metric: Metric | None) -> str:
     if metric is None or metric.value is None:
         return "n/a"
     ends = "" if metric.low is None or metric.high is None else f" [{metric.low:+.1f}, {metric.high:+.1f}]"
-    # Square brackets are markup to the table.
-    return f"{metric.value:+.1f}" + ends.replace("[", r"\[")
+    return f"{metric.value:+.1f}{ends}"
 
 
 def _steps(found: Sequence[Recovery]) -> str:
@@ -123,7 +123,7 @@ def _utility(attack: _Attack) -> str:
     return " -> ".join(shares)
 
 
-def _summary(attack: _Attack) -> Table:
+def _summary(attack: _Attack) -> Sheet:
     settings, values = attack.settings, {name: metric.value for name, metric in attack.metrics.items()}
     title = (
         f"relearning, protocol {settings.protocol}, {100 * settings.fraction:g} % shown, scope {settings.scope}, "
@@ -131,43 +131,44 @@ def _summary(attack: _Attack) -> Table:
         f"shown {settings.shown_records} questions on {settings.shown_subjects} subjects, measured "
         f"{settings.measured_records} on {settings.measured_subjects} ({settings.measured_on} set); percent"
     )
-    table = new_table(title)
+    sheet = Sheet(title)
     roles = [("", "model"), ("gold.", "gold")] if f"gold.{AG}" in values else [("", "model")]
-    table.add_column("metric", no_wrap=True)
+    sheet.column("metric", "left")
     for _, role in roles:
         for column in STAGES:
-            table.add_column(f"{role} {column}" if len(roles) > 1 else column, justify="right")
+            sheet.column(f"{role}\n{column}" if len(roles) > 1 else column)
     ceiling = any(name.startswith("reference.") for name in values)
-    for column in (*(["reference"] if ceiling else []), "chance"):
-        table.add_column(column, justify="right")
+    if ceiling:
+        sheet.column("base", drop=1)
+    sheet.column("chance", drop=2)
     parts = (("relearn", "measured"), *((f"relearn.{part}", part) for part in _UTILITY))
     for part, shown in parts:
         start = f"{part}.before."
         for name in (name for name in values if name.startswith(start)):
             rest = name.removeprefix(start)
             pairs = [percent(values[f"{prefix}{part}.{stage}.{rest}"]) for prefix, _ in roles for stage in STAGES]
-            chance = attack.metrics[name].chance
-            table.add_row(
+            sheet.row(
                 f"{shown}.{rest}",
                 *pairs,
                 *([_or_blank(values, f"reference.{name}")] if ceiling else []),
-                "" if chance is None else percent(chance),
+                or_blank(attack.metrics[name].chance),
             )
     ags = [f"{value:+.1f}" if (value := values[f"{prefix}{AG}"]) is not None else "n/a" for prefix, _ in roles]
-    table.add_section()
-    table.add_row("AG, points", *(cell for ag in ags for cell in ("", ag)))
-    return table
+    sheet.line()
+    sheet.row("AG, points", *(cell for ag in ags for cell in ("", ag)), *(["", ""] if ceiling else [""]))
+    return sheet
 
 
-def _curve(attack: _Attack) -> Table:
+def _curve(attack: _Attack) -> Sheet:
     names = list(attack.curve[0].values)
-    table = new_table("over the steps, percent")
-    for column in ("model", "step", "loss", *names):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    sheet = Sheet("over the steps, percent")
+    for number, column in enumerate(("model", "step", "loss", *names)):
+        # The first metric stays, whatever the room.
+        sheet.column(column, "left" if column == "model" else "right", drop=max(number - 3, 0))
     for point in attack.curve:
         loss = "" if point.loss is None else f"{point.loss:.3f}"
-        table.add_row(point.model, str(point.step), loss, *(percent(point.values[name]) for name in names))
-    return table
+        sheet.row(point.model, str(point.step), loss, *(percent(point.values[name]) for name in names))
+    return sheet
 
 
 def _or_blank(values: Mapping[str, float | None], name: str) -> str:

@@ -7,13 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from vkdsurgeon_cli.options import JsonOption, SeedOption
-from vkdsurgeon_cli.output import Output
+from vkdsurgeon_cli.command import add_command
+from vkdsurgeon_cli.options import Printing, SeedOption
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from vkdsurgeon_cli.output import Output
 
 ROWS = (
     ("forget VQA, held-out views", "forget.vqa.accuracy"),
@@ -28,20 +32,22 @@ MODELS = (("base", "reference."), ("unlearned", ""), ("gold", "gold."))
 
 
 def demo(
+    *,
     keep: Annotated[
-        Path | None, typer.Option("--keep", help="Keep models, records and results in this new directory.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Keep models, records and results in this new directory."),
     ] = None,
     seed: SeedOption = 0,
-    as_json: JsonOption = False,
+    printing: Printing,
 ) -> None:
     """Unlearn, evaluate and attack the built-in miniature, and end in one table.
 
     The miniature is a small LLaVA that knows 64 fictitious drawn people; four of them are to be forgotten. Gold was
-    trained the same way without their pictures.
+    trained the same way without their images. It takes a few minutes on two CPU cores.
     """
     from vkdsurgeon.files.directories import scratch
 
-    output = Output(as_json)
+    output = printing.sink
     if keep is not None:
         output.document(*_run(keep, seed, output))
         return
@@ -64,7 +70,7 @@ def _run(place: Path, seed: int, output: Output) -> tuple[dict[str, Any], Any]:
         "unlearn", "base", "--forget", forget, "--retain", "records/retain.jsonl", "-o", "unlearned", "--seed", seed
     )
     measured = vkdsurgeon(
-        "eval", "unlearned", "--reference", "base", "--gold", "gold", "--forget", heldout, "--retain", retain,
+        "eval", "unlearned", "--base", "base", "--gold", "gold", "--forget", heldout, "--retain", retain,
         "--text", "records/text.jsonl", "--set", f"forget_train={forget}", "-o", "eval.json",
     )  # fmt: skip
     attacked = vkdsurgeon(
@@ -85,7 +91,7 @@ def _run(place: Path, seed: int, output: Output) -> tuple[dict[str, Any], Any]:
         "unlearn_seconds": round(sum(unlearned["seconds"].values()), 1),
         "seconds": round(time.monotonic() - started, 1),
     }
-    return facts, lambda: _table(facts)
+    return facts, lambda: _table(facts, output.columns)
 
 
 def _run_command(output: Output, place: Path, command: list[str]) -> dict[str, Any]:
@@ -101,23 +107,27 @@ def _run_command(output: Output, place: Path, command: list[str]) -> dict[str, A
     return document
 
 
-def _table(facts: dict[str, Any]) -> Table:
-    table = Table(title="\nthe built-in miniature, accuracy in percent", title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
+def _table(facts: dict[str, Any], width: int) -> RenderableType:
+    from vkdsurgeon_cli.tables import Sheet
+
+    sheet = Sheet("the built-in miniature, accuracy in percent")
+    sheet.column("", "left")
     for name, _ in MODELS:
-        table.add_column(name, justify="right")
+        sheet.column(name)
     for label, _ in ROWS:
         row = facts["accuracy"][label.strip()]
-        table.add_row(label, *(f"{100 * row[name]:.1f}" for name, _ in MODELS))
+        sheet.row(label, *(f"{100 * row[name]:.1f}" for name, _ in MODELS))
     relearning = facts["relearning"]
-    table.add_row("relearning AG, points", "", f"{relearning['ag']:+.1f}", f"{relearning['gold_ag']:+.1f}")
-    table.add_section()
-    table.add_row("text answers identical to base", "", f"{100 * facts['text_answers_identical']:.1f}", "")
-    table.add_row("tensors / elements changed", "", f"{facts['tensors_changed']} / {facts['elements_changed']:,}", "")
-    table.add_row("seconds, unlearn / all", "", f"{facts['unlearn_seconds']} / {facts['seconds']}", "")
-    return table
+    sheet.row("relearning AG, points", "", f"{relearning['ag']:+.1f}", f"{relearning['gold_ag']:+.1f}")
+    sheet.line()
+    sheet.row("text answers identical to base", "", f"{100 * facts['text_answers_identical']:.1f}", "")
+    sheet.row("tensors changed", "", f"{facts['tensors_changed']}", "")
+    sheet.row("elements changed", "", f"{facts['elements_changed']:,}", "")
+    sheet.row("seconds to unlearn", "", f"{facts['unlearn_seconds']}", "")
+    sheet.row("seconds in all", "", f"{facts['seconds']}", "")
+    return sheet.fitted(width)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("demo")(demo)
+    add_command(app, "demo", demo, "demo", "demo -o miniature/")

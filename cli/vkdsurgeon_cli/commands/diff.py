@@ -2,50 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from vkdsurgeon_cli.options import JsonOption, ProjectorOption, TowerOption
-from vkdsurgeon_cli.output import Output
+from vkdsurgeon_cli.command import add_command
+from vkdsurgeon_cli.options import Parts, TablePrinting
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from vkdsurgeon.checkpoint.diff import CheckpointDiff
+    from vkdsurgeon_cli.tables import Sheet
 
 SCHEMA = "vkdsurgeon/diff/1"
 
 
+@dataclass
+class _Layer:
+    """What changed in one layer."""
+
+    part: str
+    tensors: int = 0
+    elements: int = 0
+    changed: int = 0
+
+
 def diff(
+    *,
     base: Annotated[Path, typer.Argument(metavar="BASE", help="The original checkpoint directory.")],
     patched: Annotated[Path, typer.Argument(metavar="PATCHED", help="The checkpoint directory to compare with it.")],
     only_visual: Annotated[
-        bool,
-        typer.Option("--only-visual", help="End with status 3 if any tensor outside tower and projector differs."),
+        bool, typer.Option("--only-visual", help="End with status 3 if a tensor outside tower and projector differs.")
     ] = False,
     only_declared: Annotated[
         bool,
         typer.Option(
             "--only-declared",
-            help="Like --only-visual, but allow what PATCHED's own record says a decoder pass or another method "
-            "edited: those tensors, and no more elements of them.",
+            help="Like --only-visual, but allow the tensors that PATCHED's own record says a decoder pass or another "
+            "method edited, and no more elements of them.",
         ),
     ] = False,
-    tower: TowerOption = None,
-    projector: ProjectorOption = None,
-    as_json: JsonOption = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every changed tensor, not layers.")] = False,
+    parts: Parts,
+    printing: TablePrinting,
 ) -> None:
     """Compare two checkpoints byte by byte.
 
     A difference is a result, not a failure: the status is 0 whatever differs, unless --only-visual or --only-declared
     is given.
     """
-    from vkdsurgeon.checkpoint.diff import diff_checkpoints
     from vkdsurgeon.errors import GateFailed, UserError
 
-    found = diff_checkpoints(base, patched, tower=tower, projector=projector)
+    output = printing.begin("comparing")
+    from vkdsurgeon.checkpoint.diff import diff_checkpoints
+
+    found = diff_checkpoints(base, patched, tower=parts.tower, projector=parts.projector)
     if (only_visual or only_declared) and found.split_error:
         option = "--only-visual" if only_visual else "--only-declared"
         raise UserError(
@@ -54,7 +68,8 @@ def diff(
             remedy="name the parts with --tower and --projector",
         )
     # Reading all weights a second time is for documents alone, where the report has to know what belongs together.
-    Output(as_json).document(_facts(found) if as_json else {}, lambda: _table(found))
+    facts = _facts(found) if output.as_json else {}
+    output.document(facts, lambda: _shown(found, tensors, output.columns))
     if only_visual and found.outside_visual:
         names = found.outside_visual
         raise GateFailed([f"{len(names)} tensor(s) outside tower and projector differ, such as {names[0]}"])
@@ -99,39 +114,85 @@ def _digest(root: Path) -> str:
     return weights_digest(root, take_inventory(root).shards)
 
 
-def _table(found: CheckpointDiff) -> Table | str:
-    sentences = escape("\n".join(_sentences(found)))
-    if not found.tensors:
-        return sentences
-    table = Table(title="changed tensors", caption=sentences, title_justify="left", caption_justify="left")
-    table.add_column("tensor", overflow="fold")
-    table.add_column("part")
-    for column in ("changed", "of", "share"):
-        table.add_column(column, justify="right")
+def _shown(found: CheckpointDiff, tensors: bool, width: int) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from vkdsurgeon_cli.tables import pairs
+
+    parts: list[RenderableType] = [Text(sentence) for sentence in _verdict(found)]
+    if found.tensors:
+        parts += ["", (_tensors(found) if tensors else _layers(found)).fitted(width)]
+    return Group(*parts, pairs(_files(found), width))
+
+
+def _verdict(found: CheckpointDiff) -> list[str]:
+    if found.identical:
+        return [f"Identical: {found.compared} tensors, {len(found.files)} files."]
+    counts = (
+        f"{len(found.tensors)} of {found.compared} tensors differ, {found.elements_changed:,} of {found.elements:,} "
+        "elements; every other element is identical."
+    )
+    if found.split_error:
+        return [counts, f"What is visual and what is language could not be told: {found.split_error}."]
+    if found.undeclared:
+        count, first = len(found.undeclared), found.undeclared[0]
+        return [f"{count} tensors OUTSIDE tower and projector differ, such as {first}.", counts]
+    if found.outside_visual:
+        return [
+            f"{len(found.outside_visual)} tensors of the language model differ, as PATCHED's record of a decoder pass "
+            "or method declares; no more of their elements differ than it says.",
+            counts,
+        ]
+    return ["Everything outside tower and projector is identical.", counts]
+
+
+def _layers(found: CheckpointDiff) -> Sheet:
+    from vkdsurgeon_cli.tables import Sheet
+
+    layers: dict[str, _Layer] = {}
+    for tensor in found.tensors:
+        layer = layers.setdefault(_layer_of(tensor.name), _Layer(tensor.part))
+        layer.tensors += 1
+        layer.elements += tensor.elements
+        layer.changed += tensor.changed
+    sheet = Sheet("changed tensors by layer (--tensors lists each)")
+    sheet.column("layer", "left")
+    sheet.column("part", "left", drop=2)
+    sheet.column("tensors", drop=3)
+    sheet.column("changed")
+    sheet.column("of", drop=1)
+    sheet.column("share")
+    for name, each in layers.items():
+        share = f"{each.changed / max(each.elements, 1):.2%}"
+        sheet.row(name, each.part, f"{each.tensors}", f"{each.changed:,}", f"{each.elements:,}", share)
+    return sheet
+
+
+def _tensors(found: CheckpointDiff) -> Sheet:
+    from vkdsurgeon_cli.tables import Sheet
+
+    sheet = Sheet("changed tensors")
+    sheet.column("tensor", "left")
+    sheet.column("part", "left", drop=2)
+    sheet.column("changed")
+    sheet.column("of", drop=1)
+    sheet.column("share")
     for tensor in found.tensors:
         share = f"{tensor.changed / max(tensor.elements, 1):.2%}"
-        table.add_row(escape(tensor.name), tensor.part, f"{tensor.changed:,}", f"{tensor.elements:,}", share)
-    return table
+        sheet.row(tensor.name, tensor.part, f"{tensor.changed:,}", f"{tensor.elements:,}", share)
+    return sheet
 
 
-def _sentences(found: CheckpointDiff) -> list[str]:
-    if found.identical:
-        return [f"identical: {found.compared} tensors, {len(found.files)} files"]
-    lines = [
-        f"{len(found.tensors)} of {found.compared} tensors differ, {found.elements_changed:,} of {found.elements:,} "
-        "elements; every other element is identical",
-    ]
-    if found.split_error:
-        lines.append(f"tensors could not be told apart as visual and language: {found.split_error}")
-    elif found.outside_visual and not found.undeclared:
-        lines.append(
-            f"{len(found.outside_visual)} of these belong to the language model; PATCHED's record of a decoder pass "
-            "or method names each of them, and no more elements differ than it says"
-        )
-    elif found.undeclared:
-        lines.append(f"{len(found.undeclared)} of these lie OUTSIDE tower and projector: {found.undeclared[0]}")
-    else:
-        lines.append("everything outside tower and projector is identical")
+def _layer_of(tensor: str) -> str:
+    """The numbered block that a tensor belongs to, or the module it lies in."""
+    words = tensor.split(".")
+    number = next((place for place, word in enumerate(words) if word.isdecimal()), None)
+    return ".".join(words[: len(words) - 1 if number is None else number + 1])
+
+
+def _files(found: CheckpointDiff) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
     for what, names in (
         ("tensors only in BASE", found.missing),
         ("tensors only in PATCHED", found.added),
@@ -140,11 +201,17 @@ def _sentences(found: CheckpointDiff) -> list[str]:
         ("files only in PATCHED", found.files_that_are("extra")),
     ):
         if names:
-            lines.append(f"{what} ({len(names)}): {', '.join(names)}")
-    lines.append(f"files identical: {len(found.files_that_are('identical'))}")
-    return lines
+            rows.append((what, f"{len(names)}: {', '.join(names)}"))
+    return rows if found.identical else [*rows, ("files identical", len(found.files_that_are("identical")))]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("diff")(diff)
+    add_command(
+        app,
+        "diff",
+        diff,
+        "diff model/ patched/",
+        "diff model/ patched/ --only-visual",
+        "diff model/ patched/ --tensors",
+    )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.table import Table
 
-from vkdsurgeon_cli.options import JsonOption
-from vkdsurgeon_cli.output import Output
+from vkdsurgeon_cli.command import add_command
+from vkdsurgeon_cli.options import Printing
 
 if TYPE_CHECKING:
     import torch
@@ -16,8 +15,9 @@ if TYPE_CHECKING:
 _LARGE = 1 << 30
 
 
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(*, printing: Printing) -> None:
     """Show the device, which kernel implementations run here and why, and the versions in use."""
+    output = printing.begin()
     import torch
     from vkdsurgeon_kernels.backend import OPERATIONS
 
@@ -33,7 +33,9 @@ def doctor(as_json: JsonOption = False) -> None:
         "kernels": {operation: _kernel(operation, device) for operation in OPERATIONS},
         "versions": versions(),
     }
-    Output(as_json).document(facts, lambda: _table(facts))
+    from vkdsurgeon_cli.tables import pairs
+
+    output.document(facts, lambda: pairs(_rows(facts), output.columns))
 
 
 def _kernel(operation: str, device: torch.device) -> dict[str, Any]:
@@ -50,21 +52,17 @@ def _kernel(operation: str, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _table(facts: dict[str, Any]) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("device", f"{facts['device']} ({facts['device_name']})")
+def _rows(facts: dict[str, Any]) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = [("device", f"{facts['device']} ({facts['device_name']})")]
     for operation, kernel in facts["kernels"].items():
-        table.add_row(operation, f"{kernel['implementation']}: {kernel['reason']} (large workloads)")
+        rows.append((operation, f"{kernel['implementation']}: {kernel['reason']} (large workloads)"))
         others = [name for name in kernel["able"] if name != kernel["implementation"]]
         if others:
-            table.add_row("", f"can run too: {', '.join(others)}")
-        for name, why in kernel["obstacles"].items():
-            table.add_row("", f"cannot run: {name} ({why})")
-    for package, version in facts["versions"].items():
-        table.add_row(package, version)
-    return table
+            rows.append(("", f"can run too: {', '.join(others)}"))
+        rows += [("", f"cannot run: {name} ({why})") for name, why in kernel["obstacles"].items()]
+    return [*rows, *facts["versions"].items()]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("doctor")(doctor)
+    add_command(app, "doctor", doctor, "doctor", "doctor --json")

@@ -5,40 +5,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from vkdsurgeon_cli.options import JsonOption, ModelArgument, ProjectorOption, TowerOption
-from vkdsurgeon_cli.output import Output
+from vkdsurgeon_cli.command import add_command
+from vkdsurgeon_cli.options import ModelArgument, Parts, TablePrinting
 
 if TYPE_CHECKING:
     from vkdsurgeon.checkpoint.inventory import Inventory
     from vkdsurgeon.checkpoint.split import Split
+    from vkdsurgeon_cli.tables import Sheet
+
+SCHEMA = "vkdsurgeon/inspect/1"
 
 
-def inspect(
-    model: ModelArgument,
-    tower: TowerOption = None,
-    projector: ProjectorOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def inspect(*, model: ModelArgument, parts: Parts, printing: TablePrinting) -> None:
     """Show what surgery would see in MODEL: tower, projector, language model, layers, files. Reads headers only."""
+    output = printing.begin()
     from vkdsurgeon.checkpoint.inventory import take_inventory
     from vkdsurgeon.checkpoint.split import split_checkpoint
 
-    output = Output(as_json)
     inventory = take_inventory(model)
-    split = split_checkpoint(inventory, tower=tower, projector=projector)
+    split = split_checkpoint(inventory, tower=parts.tower, projector=parts.projector)
     facts = _facts(inventory, split)
     for warning in facts["warnings"]:
         output.warn(warning)
-    output.document(facts, lambda: _table(facts))
+    output.document(facts, lambda: _sheet(facts).fitted(output.columns))
 
 
 def _facts(inventory: Inventory, split: Split) -> dict[str, Any]:
     from vkdsurgeon.model.layers import find_layers, outputs_of
 
     return {
+        "schema": SCHEMA,
         "model": str(inventory.root),
         "model_type": split.model_type,
         "parts": [
@@ -73,21 +70,24 @@ def _count(inventory: Inventory, path: str) -> int:
     return sum(entry.file == path for entry in inventory.tensors.values())
 
 
-def _table(facts: dict[str, Any]) -> Table:
+def _sheet(facts: dict[str, Any]) -> Sheet:
+    from vkdsurgeon_cli.tables import Sheet
+
     layers = facts["layers"]
-    table = Table(
-        title=escape(f"{facts['model']} ({facts['model_type']})"),
-        caption=f"{len(facts['files'])} files, {facts['bytes']:,} bytes; features at "
-        + (f"{layers[0]} ... {layers[-2]}, {layers[-1]}" if len(layers) > 2 else ", ".join(layers)),
-        title_justify="left",
-        caption_justify="left",
+    told = f"{layers[0]} ... {layers[-2]}, {layers[-1]}" if len(layers) > 2 else ", ".join(layers)
+    sheet = Sheet(
+        f"{facts['model']} ({facts['model_type']})",
+        f"{len(facts['files'])} files, {facts['bytes']:,} bytes; features at {told}",
     )
-    for column in ("part", "modules", "dtype"):
-        table.add_column(column, overflow="fold")
-    for column in ("tensors", "parameters", "bytes", "files"):
-        table.add_column(column, justify="right")
+    sheet.column("part", "left")
+    sheet.column("modules", "left", drop=3)
+    sheet.column("dtype", "left", drop=2)
+    sheet.column("tensors", drop=4)
+    sheet.column("parameters")
+    sheet.column("bytes", drop=1)
+    sheet.column("files", drop=5)
     for part in facts["parts"]:
-        table.add_row(
+        sheet.row(
             part["part"],
             "\n".join(part["modules"]),
             ", ".join(part["dtypes"]),
@@ -96,9 +96,9 @@ def _table(facts: dict[str, Any]) -> Table:
             f"{part['bytes']:,}",
             str(len(part["files"])),
         )
-    return table
+    return sheet
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("inspect")(inspect)
+    add_command(app, "inspect", inspect, "inspect model/", "inspect model/ --json")

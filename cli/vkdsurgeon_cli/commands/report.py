@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from vkdsurgeon_cli.options import JsonOption
-from vkdsurgeon_cli.output import Output
+from vkdsurgeon_cli.command import add_command
+from vkdsurgeon_cli.options import Printing
 
 if TYPE_CHECKING:
     from vkdsurgeon.report.verdict import Verdict
@@ -24,20 +23,39 @@ class FormatName(str, Enum):
     md = "md"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Signing:
+    """What the block at the end of the report says; the rest is left to be filled in by hand."""
+
+    product: Annotated[str, typer.Option("--product", metavar="TEXT", help="What the model is released as.")] = ""
+    date: Annotated[str, typer.Option("--date", metavar="TEXT", help="Date of the report; none is made up.")] = ""
+    request: Annotated[
+        str, typer.Option("--request-id", metavar="TEXT", help="What asked for it, such as a ticket.")
+    ] = ""
+    approver: Annotated[str, typer.Option("--approver", metavar="TEXT", help="Who signs.")] = ""
+    panel: ClassVar[str] = "Sign-off"
+
+
 def report(
+    *,
     documents: Annotated[
         list[Path],
         typer.Argument(
             metavar="DOCUMENTS...",
-            help="JSON documents about one model, in any mix: of unlearn --json, eval, attack, diff --json, the "
-            "comparison.json of compare, and the vkdsurgeon.json of a patched checkpoint.",
+            help="JSON documents about one model: of unlearn --json, eval, attack, diff --json, compare, and the "
+            "vkdsurgeon.json of a patched checkpoint.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page: report.html, or card.md for a model card.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The page: report.html, or card.md for a model card.")
+    ],
     format_: Annotated[
-        FormatName | None, typer.Option("--format", help="html or md; otherwise the output's suffix tells.")
+        FormatName | None,
+        typer.Option("--format", metavar="NAME", help="html or md; otherwise the output's suffix tells."),
     ] = None,
-    title: Annotated[str | None, typer.Option("--title", help="Heading, such as the model's name.")] = None,
+    title: Annotated[
+        str | None, typer.Option("--title", metavar="TEXT", help="Heading, in place of one made of the product.")
+    ] = None,
     include_examples: Annotated[
         bool,
         typer.Option(
@@ -45,7 +63,8 @@ def report(
             help="Show names, questions and answers where the documents hold them (eval --include-examples).",
         ),
     ] = False,
-    as_json: JsonOption = False,
+    signing: Signing,
+    printing: Printing,
 ) -> None:
     """Write the evidence about one unlearned model as one page: HTML, or Markdown for a model card.
 
@@ -57,7 +76,7 @@ def report(
     from vkdsurgeon.errors import UserError
     from vkdsurgeon.files.atomic import write_whole
     from vkdsurgeon.report.evidence import gather
-    from vkdsurgeon.report.page import TITLE, compose
+    from vkdsurgeon.report.page import SignOff, compose
     from vkdsurgeon.report.render import check_report, format_of, render
     from vkdsurgeon.results.read import read_source
 
@@ -66,12 +85,15 @@ def report(
     if any(path.resolve() == output.resolve() for path in documents):
         raise UserError("the output is one of the documents", where=output, remedy="name another file")
     case = gather([read_source(path) for path in documents])
-    out = Output(as_json)
+    out = printing.sink
     if include_examples and not any(result.examples for result in case.evaluations):
         out.warn("--include-examples: no document holds examples; evaluate with eval --include-examples")
-    page = compose(case, title=title or TITLE, include_examples=include_examples)
+    page = compose(case, title=title, sign_off=SignOff(**vars(signing)), include_examples=include_examples)
     write_whole(output, render(page, chosen))
-    out.document(_facts(output, page.verdict), lambda: _table(output, page.verdict), kept=output)
+    from vkdsurgeon_cli.tables import pairs
+
+    verdict = page.verdict
+    out.document(_facts(output, verdict), lambda: pairs(_rows(output, verdict), out.columns), kept=output)
 
 
 def _facts(output: Path, verdict: Verdict) -> dict[str, Any]:
@@ -86,20 +108,22 @@ def _facts(output: Path, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _table(output: Path, verdict: Verdict) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("verdict", escape(f"{verdict.status}: {verdict.headline}"))
-    for check in verdict.checks:
-        if not check.passed:
-            table.add_row("failed", escape(f"{check.text} ({check.origin}: {check.measured})"))
-    for title in verdict.unjudged:
-        table.add_row("not judged", escape(title))
-    for sentence in verdict.missing:
-        table.add_row("not shown", escape(sentence))
-    table.add_row("written", escape(str(output)))
-    return table
+def _rows(output: Path, verdict: Verdict) -> list[tuple[str, object]]:
+    return [
+        ("verdict", f"{verdict.status}: {verdict.headline}"),
+        *(("failed", f"{each.text} ({each.origin}: {each.measured})") for each in verdict.checks if not each.passed),
+        *(("not judged", title) for title in verdict.unjudged),
+        *(("not shown", sentence) for sentence in verdict.missing),
+        ("written", output),
+    ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("report")(report)
+    add_command(
+        app,
+        "report",
+        report,
+        "report results/*.json patched/vkdsurgeon.json -o report.html",
+        'report eval.json relearn.json -o card.md --product "Assistant 2.1" --date 2026-03-01',
+    )

@@ -2,147 +2,174 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from vkdsurgeon_cli.commands.eval_ import new_table, stack
-from vkdsurgeon_cli.commands.unlearn import RunListener
-from vkdsurgeon_cli.options import (
-    DeviceOption,
-    JsonOption,
-    ModelArgument,
-    ProgressOption,
-    ProjectorOption,
-    SeedOption,
-    TowerOption,
-)
-from vkdsurgeon_cli.output import Output, ProgressMode
+from vkdsurgeon_cli.command import add_command
+from vkdsurgeon_cli.options import ModelArgument, Place, RecipeSource, SeedOption, TablePrinting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from vkdsurgeon.tuning.result import Attempt, TuneResult
     from vkdsurgeon.tuning.validation_metrics import ValidationRecords
+    from vkdsurgeon_cli.tables import Sheet
 
 _OBJECTIVES = ("forget", "retain", "robust")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """What is forgotten and what is kept."""
+
+    forget: Annotated[Path, typer.Option("--forget", metavar="SET", help="What to forget, as `unlearn` takes it.")]
+    retain: Annotated[Path | None, typer.Option("--retain", metavar="SET", help="What to keep.")] = None
+    generic: Annotated[Path | None, typer.Option("--generic", metavar="SET", help="Images of others.")] = None
+    panel: ClassVar[str] = "Data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Records that the whole model is asked about."""
+
+    validation_forget: Annotated[
+        Path | None,
+        typer.Option("--validation-forget", metavar="SET", help="Questions about held-out forget images."),
+    ] = None
+    validation_retain: Annotated[
+        Path | None, typer.Option("--validation-retain", metavar="SET", help="The same about what is to be kept.")
+    ] = None
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="At most so many of these per set, drawn per task."),
+    ] = None
+    panel: ClassVar[str] = Sets.panel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How long and for what."""
+
+    space: Annotated[
+        Path | None, typer.Option("--space", metavar="FILE", help="What may vary, as YAML; else the default space.")
+    ] = None
+    trials: Annotated[
+        int, typer.Option("--trials", metavar="N", min=1, help="Finished trials in all, resumed ones included.")
+    ] = 30
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", metavar="N", help="No trial starts later; one is always finished.")
+    ] = None
+    pick: Annotated[
+        str | None,
+        typer.Option(
+            "--pick",
+            metavar="RULE",
+            help="Write one member of the front as picked.yaml: knee, forget, retain, robust, or with validation "
+            "records general. Status 3 when none satisfies it.",
+        ),
+    ] = None
+    seed: SeedOption = 0
+    panel: ClassVar[str] = "Search"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results(TablePrinting):
+    """Where trials and recipes go."""
+
+    out: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="For trials, recipes and result: empty or not there yet."),
+    ]
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the trials there, if there are any.")] = False
+    panel: ClassVar[str] = "Output and resuming"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlace(Place):
+    """Where the trials compute."""
+
+    dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Weights in memory: float32 or bfloat16.")] = (
+        "float32"
+    )
+
+    def resolved(self) -> dict[str, Any]:
+        """As requests take it."""
+        from vkdsurgeon.model.device import resolve_device, resolve_dtype
+
+        return {**vars(self), "device": resolve_device(self.device), "dtype": resolve_dtype(self.dtype)}
 
 
 def tune(
     *,
     model: ModelArgument,
-    forget: Annotated[Path, typer.Option("--forget", help="What to forget, as `unlearn` takes it.")],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="Directory of trials, recipes and result: empty or not there yet.")
-    ],
-    retain: Annotated[Path | None, typer.Option("--retain", help="What to keep.")] = None,
-    generic: Annotated[Path | None, typer.Option("--generic", help="Pictures of others.")] = None,
-    recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Recipe to start from, the first trial; without it the default one.")
-    ] = None,
-    space: Annotated[
-        Path | None, typer.Option("--space", help="What may vary, as YAML; without it the default space.")
-    ] = None,
-    trials: Annotated[int, typer.Option("--trials", min=1, help="Finished trials in all, resumed ones included.")] = 30,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            "--minutes", help="No trial starts later than this; one that runs is finished, and one always is."
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the trials in the output directory, if there are any.")
-    ] = False,
-    pick: Annotated[
-        str | None,
-        typer.Option(
-            "--pick",
-            help="Write one member of the front as picked.yaml: knee, forget, retain, robust, or with validation "
-            "records general. Status 3 when none satisfies it.",
-        ),
-    ] = None,
-    validation_forget: Annotated[
-        Path | None,
-        typer.Option(
-            "--validation-forget",
-            help="Questions with answers about held-out forget pictures: forgetting is measured by the whole model's "
-            "answers.",
-        ),
-    ] = None,
-    validation_retain: Annotated[
-        Path | None, typer.Option("--validation-retain", help="The same about what is to be kept.")
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=1, help="Ask at most so many validation questions per set, drawn per task."),
-    ] = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="Weights in memory: float32 or bfloat16.")] = "float32",
-    tower: TowerOption = None,
-    projector: ProjectorOption = None,
-    as_json: JsonOption = False,
-    progress: ProgressOption = ProgressMode.auto,
+    sets: Sets,
+    validation: Validation,
+    search: Search,
+    results: Results,
+    source: RecipeSource,
+    place: TrainingPlace,
 ) -> None:
     """Search for recipes that forget more, keep more or resist more on this case than the one to start from.
 
-    Three objectives, less is better: forget, retain, robust, all measured without labels on pictures that no trial
-    trains on, or the first two on validation records. The first trial is the start recipe, so the Pareto front is never
-    worse. Its members are written as recipes for `unlearn --recipe`. The model itself is never written to.
+    Three objectives, less is better: forget, retain, robust, all measured without labels on images that no trial trains
+    on, or the first two on validation records. The first trial is the start recipe (--preset, --recipe, --set), so the
+    Pareto front is never worse. Its members are written as recipes for `unlearn --recipe`. The model itself is never
+    written to.
     """
-    from vkdsurgeon.config import load_recipe
     from vkdsurgeon.errors import GateFailed, UserError
-    from vkdsurgeon.model.device import resolve_device, resolve_dtype
+
+    if search.minutes is not None and not 0 < search.minutes < float("inf"):
+        raise UserError("not a budget", where="--minutes", value=search.minutes, expected="a number above 0")
+    output = results.begin()
     from vkdsurgeon.pipeline.run import Request
     from vkdsurgeon.tuning.pick import rule_named
     from vkdsurgeon.tuning.space import load_space
     from vkdsurgeon.tuning.tune import TuneRequest
     from vkdsurgeon.tuning.tune import tune as run
+    from vkdsurgeon_cli.trial_listener import TrialListener
 
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise UserError("not a budget", where="--minutes", value=minutes, expected="a number above 0")
-    output = Output(as_json, progress)
-    validation = _validation(validation_forget, validation_retain, limit, seed)
+    records = _validation(validation, search.seed)
+    unlearning = Request(
+        model=model,
+        out=None,
+        recipe=source.load(source.given(decoder_pass=False)),
+        seed=search.seed,
+        **vars(sets),
+        **place.resolved(),
+    )
     request = TuneRequest(
-        unlearn=Request(
-            model=model,
-            forget=forget,
-            retain=retain,
-            generic=generic,
-            out=None,
-            recipe=load_recipe(recipe, {}),
-            seed=seed,
-            device=resolve_device(device),
-            dtype=resolve_dtype(dtype),
-            tower=tower,
-            projector=projector,
-        ),
-        out=out,
-        space=load_space(space),
-        trials=trials,
-        minutes=minutes,
-        resume=resume,
-        rule=None if pick is None else rule_named(pick, rates=validation is not None),
-        validation=validation,
+        unlearn=unlearning,
+        out=results.out,
+        space=load_space(search.space),
+        trials=search.trials,
+        minutes=search.minutes,
+        resume=results.resume,
+        rule=None if search.pick is None else rule_named(search.pick, rates=records is not None),
+        validation=records,
     )
     try:
-        result = run(request, _TrialListener(output))
-    except KeyboardInterrupt:
-        output.note(f"finished trials are kept; go on with --resume -o {out}")
-        raise
-    output.document(result.as_dict(), lambda: stack([_front_table(result), _notes(result)]), kept=out)
+        result = run(request, TrialListener(output))
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"finished trials are kept: add --resume -o {results.out}") from stop
+    from vkdsurgeon_cli.tables import pairs
+
+    def tables() -> Any:
+        from rich.console import Group
+
+        return Group(_front_sheet(result).fitted(output.columns), pairs(_notes(result), output.columns))
+
+    output.document(result.as_dict(), tables, kept=results.out)
     if result.rule is not None and result.picked is None:
         raise GateFailed([f"--pick {result.rule!r}: none of {len(result.front)} members of the front satisfies it"])
 
 
-def _validation(forget: Path | None, retain: Path | None, limit: int | None, seed: int) -> ValidationRecords | None:
+def _validation(asked: Validation, seed: int) -> ValidationRecords | None:
     from vkdsurgeon.data.sets import read_set, sample
     from vkdsurgeon.errors import UserError
     from vkdsurgeon.tuning.validation_metrics import ValidationRecords
 
+    forget, retain, limit = asked.validation_forget, asked.validation_retain, asked.limit
     if forget is None and retain is None:
         if limit is not None:
             raise UserError(
@@ -158,62 +185,52 @@ def _validation(forget: Path | None, retain: Path | None, limit: int | None, see
             where="--validation-forget" if forget is None else "--validation-retain",
             expected="both --validation-forget and --validation-retain, or neither",
         )
-    asked = (sample(read_set(*each).records, limit, seed) for each in (("forget", forget), ("retain", retain)))
-    return ValidationRecords(*map(tuple, asked))
+    drawn = (sample(read_set(*each).records, limit, seed) for each in (("forget", forget), ("retain", retain)))
+    return ValidationRecords(*map(tuple, drawn))
 
 
-class _TrialListener(RunListener):
-    """Adds finished trials to what a run tells."""
+def _front_sheet(result: TuneResult) -> Sheet:
+    from vkdsurgeon_cli.tables import Sheet
 
-    def attempted(self, attempt: Attempt, trials: int) -> None:
-        """A trial is finished."""
-        values = "  ".join(f"{name} {attempt.values[name]:.4f}" for name in _OBJECTIVES if name in attempt.values)
-        told = f"failed: {attempt.reason}" if attempt.reason else values
-        self._output.note(f"trial {attempt.number + 1}/{trials}: {told}  ({_told(attempt.changes)})")
-
-
-def _told(changes: Mapping[str, Any]) -> str:
-    return (
-        ", ".join(
-            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in changes.items()
-        )
-        or "the start recipe"
-    )
-
-
-def _front_table(result: TuneResult) -> Table:
     failed = sum(attempt.reason is not None for attempt in result.attempts)
-    table = new_table(f"Pareto front of {len(result.attempts)} trials ({failed} failed); less is better")
-    for column in ("recipe", *_OBJECTIVES, "stop rule", "seconds"):
-        table.add_column(column, justify="left" if column == "recipe" else "right", no_wrap=True)
-    table.add_column("differs in")
+    sheet = Sheet(f"Pareto front of {len(result.attempts)} trials ({failed} failed); less is better")
+    sheet.column("recipe", "left")
+    for name in _OBJECTIVES:
+        sheet.column(name)
+    sheet.column("stop rule", drop=1)
+    sheet.column("seconds", drop=2)
+    sheet.column("differs in", "left", drop=3)
     untouched = [f"{result.untouched[name]:.4f}" for name in _OBJECTIVES]
-    table.add_row("untouched model", *untouched, "", "", "")
+    sheet.row("untouched model", *untouched, "", "", "")
     if result.default.reason is None and result.default not in result.front:
-        table.add_row("start recipe", *_cells(result.default))
-    table.add_section()
+        sheet.row("start recipe", *_cells(result.default))
+    sheet.line()
     for rank, attempt in enumerate(result.front, start=1):
         mark = " *" if attempt is result.picked else ""
-        table.add_row(f"front/{rank:02d}.yaml{mark}", *_cells(attempt))
-    return table
+        sheet.row(f"front/{rank:02d}.yaml{mark}", *_cells(attempt))
+    return sheet
 
 
 def _cells(attempt: Attempt) -> list[str]:
+    from vkdsurgeon_cli.trial_listener import told_changes
+
     verdict = attempt.facts.get("stop_rule")
     met = "" if verdict is None else "met" if verdict["met"] else "not met"
     numbers = [f"{attempt.values[name]:.4f}" for name in _OBJECTIVES]
-    return [*numbers, met, f"{attempt.facts['seconds']:.0f}", escape(_told(attempt.changes))]
+    return [*numbers, met, f"{attempt.facts['seconds']:.0f}", told_changes(attempt.changes)]
 
 
-def _notes(result: TuneResult) -> Table:
-    table = Table.grid(padding=(0, 1, 0, 0))
-    for name in _OBJECTIVES:
-        table.add_row(name, escape(str(result.objectives[name]["what"])))
-    if result.picked is not None:
-        table.add_row("*", escape(f"picked.yaml, by: {result.rule}"))
-    return table
+def _notes(result: TuneResult) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = [(name, result.objectives[name]["what"]) for name in _OBJECTIVES]
+    return rows if result.picked is None else [*rows, ("*", f"picked.yaml, by: {result.rule}")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("tune")(tune)
+    add_command(
+        app,
+        "tune",
+        tune,
+        "tune model/ --forget forget.jsonl --retain retain.jsonl -o tuned/",
+        "tune model/ --forget f.jsonl -o tuned/ --minutes 60 --pick retain --resume",
+    )

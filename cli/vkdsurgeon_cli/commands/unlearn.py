@@ -2,428 +2,284 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from vkdsurgeon.baselines.registry import Method, Scope
-from vkdsurgeon.config.preset import preset_names
-from vkdsurgeon_cli.options import (
-    DeviceOption,
-    JsonOption,
-    ModelArgument,
-    ProgressOption,
-    ProjectorOption,
-    SeedOption,
-    TowerOption,
-)
-from vkdsurgeon_cli.other_methods import is_other_method, parse_settings, refuse_foreign_options, run_other_method
-from vkdsurgeon_cli.output import Output, ProgressMode
-from vkdsurgeon_cli.recipe_flags import with_recipe_flags
-from vkdsurgeon_cli.suite_options import SplitOption, SuiteName, SuiteOption, SuiteRootOption, split_of
+from vkdsurgeon_cli.command import add_command
+from vkdsurgeon_cli.options import ModelArgument, Place, Printing, RecipeSource, SeedOption
+from vkdsurgeon_cli.suite_options import Benchmark
 
 if TYPE_CHECKING:
-    from vkdsurgeon.decoder_pass.gate import DecoderVerdict
-    from vkdsurgeon.decoder_pass.plan import DecoderPlan
-    from vkdsurgeon.decoder_pass.trainer import DecoderStep
+    from vkdsurgeon.config import Recipe
+    from vkdsurgeon.data.suites.split import SuiteSplit
     from vkdsurgeon.pipeline.result import UnlearnResult
-    from vkdsurgeon.vision_pass.plan import Plan
-    from vkdsurgeon.vision_pass.stop_rule import Verdict
-    from vkdsurgeon.vision_pass.target_readings import TargetReading
-    from vkdsurgeon.vision_pass.teacher_quality import TeacherQuality
-    from vkdsurgeon.vision_pass.trainer import Step
 
-BUILT_IN_TEXT = (
-    "no --text: the text keep set is a few neutral prompts of the package; give prompts of the kind your users write, "
-    "questions about people's names among them (docs/method.md, Decoder pass)"
-)
+_SAVING = "Output and resuming"
+_OTHERS = ", ".join(each.value for each in Method if each is not Method.vkd)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """What is forgotten and what is kept."""
+
+    forget: Annotated[
+        Path | None,
+        typer.Option("--forget", metavar="SET", help="What to forget: JSONL, JSON, or a folder of images."),
+    ] = None
+    retain: Annotated[
+        Path | None, typer.Option("--retain", metavar="SET", help="What to keep, in the same formats.")
+    ] = None
+    generic: Annotated[
+        Path | None, typer.Option("--generic", metavar="SET", help="Images of others, beside or instead of --retain.")
+    ] = None
+    text: Annotated[
+        Path | None, typer.Option("--text", metavar="SET", help="With --decoder-pass: text to go on reading alike.")
+    ] = None
+    forget_teacher: Annotated[
+        Path | None,
+        typer.Option("--forget-teacher", metavar="DIR", help="A model that does not know them, to learn from."),
+    ] = None
+    retain_teacher: Annotated[
+        Path | None,
+        typer.Option("--retain-teacher", metavar="DIR", help="A model to keep the rest like, instead of MODEL."),
+    ] = None
+    panel: ClassVar[str] = "Data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where the patched checkpoint goes."""
+
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="The patched checkpoint: empty or not there yet."),
+    ] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with its memory; write nothing.")] = False
+    panel: ClassVar[str] = _SAVING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copying:
+    """What of the model's directory is copied."""
+
+    drop_stale: Annotated[
+        bool, typer.Option("--drop-stale", help="Leave out files that may hold the same weights again.")
+    ] = False
+    follow_links: Annotated[bool, typer.Option("--follow-links", help="Copy what links lead to that leave MODEL.")] = (
+        False
+    )
+    panel: ClassVar[str] = _SAVING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """How an interrupted run goes on."""
+
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the journal, or start where there is none.")] = (
+        False
+    )
+    journal: Annotated[
+        Path | None,
+        typer.Option("--journal", metavar="DIR", help="Where progress is saved. [default: OUTPUT.journal]"),
+    ] = None
+    checkpoint_minutes: Annotated[
+        float, typer.Option("--checkpoint-minutes", metavar="N", help="Least time between saves.")
+    ] = 1.0
+    panel: ClassVar[str] = _SAVING
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPrinting(Printing):
+    """How the result is printed."""
+
+    panel: ClassVar[str] = _SAVING
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnFlags:
+    """The keys of the recipe that have options of their own."""
+
+    decoder_pass: Annotated[
+        bool,
+        typer.Option("--decoder-pass", help="Teach the language model, too, that the original features mean nobody."),
+    ] = False
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", help="Optimizer steps. [default: from the data]")
+    ] = None
+    extensions: Annotated[
+        int | None, typer.Option("--extensions", metavar="N", help="How often half of them are added. [default: 2]")
+    ] = None
+    output_loss: Annotated[
+        str | None,
+        typer.Option("--output-loss", metavar="NAME", help="Forget by answers: npo, idk, ga or uniform."),
+    ] = None
+    panel: ClassVar[str] = RecipeSource.panel
+
+    def settings(self) -> dict[str, Any]:
+        """What was given, by recipe key."""
+        given = {name: getattr(self, name) for name in ("steps", "extensions", "output_loss")}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodChoice:
+    """Another method than visual knowledge distillation."""
+
+    method: Annotated[
+        Method,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help=f"Another method: {_OTHERS}.",
+        ),
+    ] = Method.vkd
+    scope: Annotated[
+        Scope | None,
+        typer.Option("--scope", metavar="PART", help="What that method may change: visual, llm or all."),
+    ] = None
+    seed: SeedOption = 0
+    panel: ClassVar[str] = RecipeSource.panel
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlace(Place):
+    """Where the run computes."""
+
+    dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Weights in memory: float32 or bfloat16.")] = (
+        "float32"
+    )
+
+    def resolved(self) -> dict[str, Any]:
+        """As requests take it."""
+        from vkdsurgeon.model.device import resolve_device, resolve_dtype
+
+        return {**vars(self), "device": resolve_device(self.device), "dtype": resolve_dtype(self.dtype)}
 
 
 def unlearn(
     *,
     model: ModelArgument,
-    forget: Annotated[
-        Path | None, typer.Option("--forget", help="What to forget: JSONL, JSON, or a folder of pictures.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The patched checkpoint: empty or not there yet.")
-    ] = None,
-    retain: Annotated[Path | None, typer.Option("--retain", help="What to keep, in the same formats.")] = None,
-    generic: Annotated[
-        Path | None,
-        typer.Option("--generic", help="Pictures of others, for retention beside or instead of --retain."),
-    ] = None,
-    forget_teacher: Annotated[
-        Path | None,
-        typer.Option(
-            "--forget-teacher",
-            help="Checkpoint of the same architecture that does not know the subjects: its features on the forget "
-            "pictures are the targets. Implies --forget-target reference.",
-        ),
-    ] = None,
-    retain_teacher: Annotated[
-        Path | None,
-        typer.Option(
-            "--retain-teacher",
-            help="Checkpoint of the same architecture whose features on kept pictures are kept, where MODEL's own are "
-            "degraded.",
-        ),
-    ] = None,
-    text: Annotated[
-        Path | None,
-        typer.Option(
-            "--text",
-            help="With --decoder-pass: text that W must go on reading alike, as records or one prompt per line; half "
-            "of it is held out to measure the drift. Without it, a few built-in neutral prompts. With --method "
-            "mmunlearner or manu: records of text that their masks spare.",
-        ),
-    ] = None,
-    method: Annotated[
-        Method,
-        typer.Option(
-            "--method",
-            help="vkd, or another method on the same writer and masks (docs/baselines.md); those load the language "
-            "model and need questions and answers.",
-        ),
-    ] = Method.vkd,
-    scope: Annotated[
-        Scope | None,
-        typer.Option("--scope", help="Weights that a --method other than vkd may move. [default: as in its source]"),
-    ] = None,
-    baseline: Annotated[
-        list[str] | None,
-        typer.Option("--baseline", metavar="KEY=VALUE", help="A key of the recipe section `baseline`; repeatable."),
-    ] = None,
-    suite: SuiteOption = SuiteName.jsonl,
-    suite_root: SuiteRootOption = None,
-    split: SplitOption = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            "--preset",
-            help=f"A recipe that ships with the package (docs/hardening.md): {', '.join(preset_names())}. --recipe and "
-            "flags win over it.",
-        ),
-    ] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe as YAML; flags win over it.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan with the memory estimate; write nothing.")
-    ] = False,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="Weights in memory: float32, or bfloat16 with float32 masters.")
-    ] = "float32",
-    tower: TowerOption = None,
-    projector: ProjectorOption = None,
-    journal: Annotated[
-        Path | None,
-        typer.Option("--journal", help="Directory that the state of the run is saved in. [default: OUT.journal]"),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on from the journal of an earlier run; start where there is none."),
-    ] = False,
-    checkpoint_minutes: Annotated[
-        float,
-        typer.Option("--checkpoint-minutes", help="Least time between saves; 0 saves after every step."),
-    ] = 1.0,
-    drop_stale: Annotated[
-        bool,
-        typer.Option("--drop-stale", help="Leave out files that may hold the same weights once more (`inspect`)."),
-    ] = False,
-    follow_links: Annotated[
-        bool,
-        typer.Option("--follow-links", help="Copy what links lead to that leave MODEL; else they are refused."),
-    ] = False,
-    as_json: JsonOption = False,
-    progress: ProgressOption = ProgressMode.auto,
-    overrides: dict[str, object],
+    sets: Sets,
+    benchmark: Benchmark,
+    target: Target,
+    saving: Saving,
+    copying: Copying,
+    printing: RunPrinting,
+    source: RecipeSource,
+    flags: OwnFlags,
+    choice: MethodChoice,
+    place: TrainingPlace,
 ) -> None:
-    """Make tower and projector forget the forget set, and write a patched checkpoint.
+    """Make the vision tower and the projector forget, and write a patched checkpoint.
 
-    Nothing but the selected elements of the vision tower and the projector differs from MODEL; with --decoder-pass and
-    most other methods, selected elements of the language model's decoder layers too. The output appears complete and
-    verified, or not at all. Status 3 when the label-free stop rule or the decoder pass's gate was not met; the output
-    is written. A run that is interrupted or killed goes on with --resume, to the same bytes (docs/journal.md). Other
-    methods and --output-loss have neither stop rule nor journal: measure them with `eval`.
+    Only selected weights of tower and projector change; with --decoder-pass and most other methods, selected weights of
+    the language model too. The output appears complete and verified, or not at all. Status 3: it is written, and the
+    stop rule or the decoder pass's gate was not met.
     """
-    from vkdsurgeon.config import load_recipe
-    from vkdsurgeon.errors import GateFailed, UserError
-    from vkdsurgeon.model.device import resolve_device, resolve_dtype
-    from vkdsurgeon.pipeline.run import Request, run
+    from vkdsurgeon.errors import UserError
 
-    output = Output(as_json, progress)
-    if out is None and not dry_run:
+    output = printing.begin()
+    if target.out is None and not target.dry_run:
         raise UserError("no output named", where="-o", expected="a directory that does not exist yet, or --dry-run")
-    benchmark = split_of(suite, suite_root, split, {"--forget": forget, "--retain": retain})
-    if forget is None and benchmark is None:
+    suite = benchmark.chosen({"--forget": sets.forget, "--retain": sets.retain})
+    if sets.forget is None and suite is None:
         raise UserError("no forget set named", where="--forget", expected="--forget FILE, or --suite with its split")
-    if forget_teacher is not None:
-        overrides.setdefault("forget_target", "reference")
-    if baseline:
-        overrides["baseline"] = parse_settings(baseline, "--baseline")
-    effective = load_recipe(recipe, overrides, preset)
-    if is_other_method(method, scope, effective):
-        from vkdsurgeon.pipeline.run_baseline import MethodRequest
+    recipe = _recipe(source, flags, sets)
+    common: dict[str, Any] = {
+        "model": model,
+        "out": None if target.dry_run else target.out,
+        "recipe": recipe,
+        "seed": choice.seed,
+        **vars(copying),
+        **place.resolved(),
+    }
+    from vkdsurgeon_cli.other_methods import is_other_method
 
-        if forget is None or benchmark is not None:
-            raise UserError(
-                "a suite is read for feature-mode VKD alone",
-                where="--suite",
-                value=f"--method {method.value}",
-                expected="--forget and --retain records",
-            )
-        if resume:
-            raise UserError("only feature-mode VKD keeps a journal", where="--resume", value=f"--method {method.value}")
-        refuse_foreign_options(
-            method, effective, {"--forget-teacher": forget_teacher, "--retain-teacher": retain_teacher}
-        )
-        run_other_method(
-            MethodRequest(
-                model=model,
-                forget=forget,
-                retain=retain,
-                out=None if dry_run else out,
-                method=method.value,
-                recipe=effective,
-                seed=seed,
-                device=resolve_device(device),
-                dtype=resolve_dtype(dtype),
-                scope=scope,
-                text=text,
-                generic=generic,
-                tower=tower,
-                projector=projector,
-                drop_stale=drop_stale,
-                follow_links=follow_links,
-            ),
-            output,
-        )
+    if is_other_method(choice.method, choice.scope, recipe):
+        _run_other(common, sets, suite, saving, choice, printing)
         return
-    request = Request(
-        model=model,
-        forget=forget,
-        retain=retain,
-        generic=generic,
-        out=None if dry_run else out,
-        recipe=effective,
-        seed=seed,
-        device=resolve_device(device),
-        dtype=resolve_dtype(dtype),
-        text=text,
-        suite=benchmark,
-        tower=tower,
-        projector=projector,
-        forget_teacher=forget_teacher,
-        retain_teacher=retain_teacher,
-        journal=journal,
-        resume=resume,
-        checkpoint_minutes=checkpoint_minutes,
-        drop_stale=drop_stale,
-        follow_links=follow_links,
-    )
-    listener = RunListener(output)
-    result = run(request, listener)
-    output.document(result.as_dict(), lambda: _table(result), kept=result.out)
+    from vkdsurgeon.pipeline.run import Request, run
+    from vkdsurgeon_cli.run_listener import RunListener
+    from vkdsurgeon_cli.run_tables import result_rows
+    from vkdsurgeon_cli.tables import pairs
+
+    result = run(Request(suite=suite, **vars(sets), **vars(saving), **common), RunListener(output))
+    output.document(result.as_dict(), lambda: pairs(result_rows(result), output.columns), kept=result.out)
+    _judge(result, printing)
+
+
+def _recipe(source: RecipeSource, flags: OwnFlags, sets: Sets) -> Recipe:
+    """The recipe of a run.
+
+    Raises:
+        UserError: It is none, or it sets up a decoder pass that nobody asked for.
+    """
+    from vkdsurgeon.config.files import lay_over
+
+    given = source.given(decoder_pass=flags.decoder_pass)
+    own = flags.settings()
+    if sets.forget_teacher is not None and "forget_target" not in given:
+        own["forget_target"] = "reference"
+    if flags.decoder_pass:
+        own["decoder"] = {}
+    return source.load(lay_over(given, own))
+
+
+def _run_other(
+    common: dict[str, Any],
+    sets: Sets,
+    suite: SuiteSplit | None,
+    saving: Saving,
+    choice: MethodChoice,
+    printing: Printing,
+) -> None:
+    from vkdsurgeon.errors import UserError
+    from vkdsurgeon.pipeline.run_baseline import MethodRequest
+    from vkdsurgeon_cli.other_methods import refuse_foreign_options, run_other_method
+
+    method = choice.method.value
+    if sets.forget is None or suite is not None:
+        raise UserError(
+            "a suite is read for feature-mode VKD alone",
+            where="--suite",
+            value=f"--method {method}",
+            expected="--forget and --retain records",
+        )
+    if saving.resume:
+        raise UserError("only feature-mode VKD keeps a journal", where="--resume", value=f"--method {method}")
+    teachers = {"--forget-teacher": sets.forget_teacher, "--retain-teacher": sets.retain_teacher}
+    refuse_foreign_options(choice.method, common["recipe"], teachers)
+    records = {name: getattr(sets, name) for name in ("forget", "retain", "generic", "text")}
+    run_other_method(MethodRequest(method=method, scope=choice.scope, **records, **common), printing.sink)
+
+
+def _judge(result: UnlearnResult, printing: Printing) -> None:
+    from vkdsurgeon.errors import GateFailed
+    from vkdsurgeon_cli.run_tables import how_to_go_on
+    from vkdsurgeon_cli.run_words import told_verdict
+
     failures = []
     if result.verdict and not result.verdict.met:
-        failures.append(f"stop rule: {_told(result.verdict)}")
+        failures.append(f"stop rule: {told_verdict(result.verdict)}")
         if result.journal is not None:
-            output.note(_how_to_go_on(result))
+            printing.sink.note(how_to_go_on(result))
     if result.decoder_verdict and not result.decoder_verdict.met:
         failures += [f"decoder pass: {missed}" for missed in result.decoder_verdict.missed]
     if failures:
         raise GateFailed(failures)
 
 
-class RunListener:
-    """Turns what the pipeline tells into progress."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
-    def planned(self, plan: Plan) -> None:
-        """The plan, before anything is trained."""
-        for warning in plan.warnings:
-            self._output.warn(warning)
-        self._output.note(
-            f"{plan.model_type}: {plan.forget_pictures} pictures of {plan.forget_subjects} subject(s) to forget, "
-            f"{plan.retain_pictures} to retain, {plan.generic_pictures} generic; {plan.selected_parameters:,} of "
-            f"{plan.tower_parameters + plan.projector_parameters:,} visual weights may move; about "
-            f"{plan.memory.total:,.0f} MiB on {plan.device}"
-        )
-        for layer, reading in plan.targets.items():
-            self._output.note(f"forget targets at {layer}: {told_targets(reading)}")
-
-    def stage(self, name: str) -> None:
-        """A stage starts."""
-        self._output.progress({"event": "stage", "stage": name, "text": name})
-
-    def step(self, step: Step) -> None:
-        """A training step."""
-        self._output.progress(
-            {
-                "event": "step",
-                **{key: round(value, 6) for key, value in vars(step).items()},
-                "text": f"step {step.step}/{step.steps}  loss {step.loss:.4f}  forget {step.forget_loss:.4f}  "
-                f"similarity {step.similarity:.3f}  retain drift {step.retain_drift:.4f}  "
-                f"{step.images_per_second:.0f} images/s  {step.seconds_left:.0f} s left",
-                "last": step.step == step.steps,
-            }
-        )
-
-    def verdict(self, verdict: Verdict) -> None:
-        """The stop rule looked."""
-        self._output.note(f"stop rule: {_told(verdict)}")
-
-    def decoder_planned(self, plan: DecoderPlan) -> None:
-        """The plan of the decoder pass."""
-        for warning in plan.warnings:
-            self._output.warn(warning)
-        self._output.note(
-            f"decoder pass: {plan.selected_elements:,} of {plan.eligible_elements:,} weights of {plan.layers} decoder "
-            f"layers may move, {plan.dtype}; {plan.text_prompts[0]} {'built-in ' if plan.built_in_text else ''}prompts "
-            f"kept and {plan.text_prompts[1]} held out; about {plan.memory_mib['peak']:,.0f} MiB more"
-        )
-        if plan.built_in_text:
-            self._output.warn(BUILT_IN_TEXT)
-
-    def decoder_step(self, step: DecoderStep) -> None:
-        """A step of the decoder pass."""
-        self._output.progress(
-            {
-                "event": "decoder step",
-                **{key: round(value, 6) for key, value in vars(step).items()},
-                "text": f"decoder step {step.step}/{step.steps}  loss {step.loss:.4f}  forget {step.forget_kl:.4f}  "
-                f"nobody {step.nobody_kl:.4f}  retain {step.retain_kl:.4f}  text {step.text_kl:.4f}  "
-                f"{step.seconds_left:.0f} s left",
-                "last": step.step == step.steps,
-            }
-        )
-
-    def decoder_verdict(self, verdict: DecoderVerdict) -> None:
-        """The gate of the decoder pass."""
-        self._output.note(f"decoder pass: {_told_decoder(verdict)}")
-
-    def note(self, text: str) -> None:
-        """How the run goes."""
-        self._output.note(text)
-
-    def warn(self, text: str) -> None:
-        """Something to know."""
-        self._output.warn(text)
-
-
-def _told(verdict: Verdict) -> str:
-    forget, retain = (
-        f"{count} {'held-out' if held_out else 'altered'} {name}"
-        for count, held_out, name in zip(verdict.pictures, verdict.held_out, ("forget", "retain"), strict=True)
-    )
-    return (
-        f"{'met' if verdict.met else 'not met'}: {verdict.own} of {forget} pictures read as their own subject (before "
-        f"{verdict.base_own}, by chance up to {verdict.own_allowed}), {verdict.agree} of {verdict.readable} readable "
-        f"ones of {retain} pictures as before (at least {verdict.agree_needed}), retain drift "
-        f"{verdict.retain_drift:.4f}"
-    )
-
-
-def told_targets(reading: TargetReading) -> str:
-    """What forget targets read as, in words."""
-    farther = "" if reading.trust == reading.stretch == 1 else "; some had to be moved farther"
-    return (
-        f"{reading.own} of {reading.images} read as their own subject (unchanged features: {reading.original}), chance "
-        f"1 in {reading.subjects}{farther}"
-    )
-
-
-def _taught(quality: TeacherQuality) -> str:
-    told = [f"variance over pictures {quality.variation:.3f} of the power"]
-    if quality.token_variation is not None:
-        told.append(f"over tokens {quality.token_variation:.3f}")
-    if quality.separation is not None:
-        told.append(f"between subjects {quality.separation:.3f} of that within")
-    if quality.apart is not None:
-        told.append(f"forget from kept pictures {quality.apart:.1f} times as far as by chance")
-    return f"{', '.join(told)} ({quality.pictures} pictures)"
-
-
-def _told_decoder(verdict: DecoderVerdict) -> str:
-    forget, retain, text = verdict.questions
-    return (
-        f"{'met' if verdict.met else 'not met'}: KL on original forget features at {verdict.forget_ratio:.3f} of its "
-        f"start, on kept pictures {verdict.retain_kl:.4f} nats, on text {verdict.text_kl:.4f} nats, "
-        f"{100 * verdict.text_agreement:.1f} % of text answers the same; {forget} forget, {retain} retain and {text} "
-        "text questions"
-    )
-
-
-def _table(result: UnlearnResult) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in _rows(result):
-        table.add_row(key, escape(value))
-    return table
-
-
-def _rows(result: UnlearnResult) -> list[tuple[str, str]]:
-    plan = result.plan
-    rows: list[tuple[str, Any]] = [
-        ("model type", plan.model_type),
-        ("visual weights", f"{plan.tower_parameters:,} tower + {plan.projector_parameters:,} projector"),
-        ("may move", f"{plan.selected_parameters:,}"),
-        ("pictures", f"{plan.forget_pictures} forget, {plan.retain_pictures} retain, {plan.generic_pictures} generic"),
-        ("teacher", _taught(plan.teacher)),
-        *((f"targets at {layer}", told_targets(reading)) for layer, reading in plan.targets.items()),
-        ("steps", plan.steps),
-        ("memory, estimated", f"{plan.memory.total:,.0f} MiB on {plan.device}"),
-    ]
-    if result.write is None:
-        rows += [*_decoder_rows(result), ("written", "nothing (dry run)")]
-        return [(key, str(value)) for key, value in rows]
-    rows += [
-        *_stop_rows(result),
-        *_decoder_rows(result),
-        ("changed", f"{result.write.elements_changed:,} elements in {result.write.tensors_changed} tensors"),
-        ("everything else", "verified identical, byte for byte"),
-        ("seconds", f"{sum(result.seconds.values()):.1f}"),
-        ("written", str(result.out)),
-    ]
-    return [(key, str(value)) for key, value in rows]
-
-
-def _stop_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
-    if result.verdict is None or result.choice is None:
-        return []
-    rows: list[tuple[str, Any]] = [("stop rule", _told(result.verdict))]
-    if not result.verdict.met:
-        rows.append(("state", f"verdict {result.choice.index + 1} of {len(result.verdicts)}: {result.choice.reason}"))
-    return rows
-
-
-def _how_to_go_on(result: UnlearnResult) -> str:
-    return (
-        f"the last state is in {result.journal}: to train on from there, move {result.out} away and give the same "
-        f"command with --resume and more --extensions (this run had {result.recipe.extensions}) or other bounds "
-        "(--forget-reading, --retain-drift); remove the journal if this output is good enough"
-    )
-
-
-def _decoder_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
-    plan = result.decoder_plan
-    if plan is None:
-        return []
-    rows: list[tuple[str, Any]] = [
-        ("decoder weights", f"{plan.selected_elements:,} of {plan.eligible_elements:,} may move"),
-        ("memory for W, estimated", f"{plan.memory_mib['peak']:,.0f} MiB, {plan.dtype}"),
-    ]
-    if result.decoder_verdict is not None:
-        rows.append(("decoder pass", _told_decoder(result.decoder_verdict)))
-    return rows
-
-
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("unlearn")(with_recipe_flags(unlearn))
+    add_command(
+        app,
+        "unlearn",
+        unlearn,
+        "unlearn model/ --forget f.jsonl --retain r.jsonl -o patched/",
+        "unlearn model/ --forget faces/ --dry-run --set density=0.25",
+        "unlearn model/ --forget f.jsonl -o patched/ --preset robust --resume",
+    )

@@ -95,12 +95,12 @@ def test_the_command_refuses_a_full_directory_with_status_2_and_unpacks_into_a_n
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     for command in (run, main):
-        words = ["personas", "unpack"] if command is run else []
+        words = ["miniature", "-o"] if command is run else []
         assert command([*words, str(tmp_path / "full")]) == 2
         told = capsys.readouterr()
         assert "not empty" in told.err
         assert told.out == ""
-    assert run(["personas", "unpack", str(tmp_path / "new"), "--json"]) == 0
+    assert run(["miniature", "-o", str(tmp_path / "new"), "--json"]) == 0
     assert Path(json.loads(capsys.readouterr().out)["base"]).joinpath("config.json").is_file()
 
 

@@ -27,7 +27,7 @@ from benchmarks.study.table import tables
 from benchmarks.study.unlearning import unlearn
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
-from vkdsurgeon.comparison.methods import contestant
+from vkdsurgeon.comparison.methods import compared_method
 from vkdsurgeon.comparison.text_split import divide_text, write_text
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
@@ -202,7 +202,7 @@ def test_the_decoder_pass_is_restored(cases: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        ({"method": "graddiff", "recipe": {"baseline": {"steps": 2}}}, "--method graddiff --baseline steps=2"),
+        ({"method": "graddiff", "recipe": {"baseline": {"steps": 2}}}, "--method graddiff --set baseline.steps=2"),
         ({"method": "manu"}, "--method manu --text TEXT"),
         ({"recipe": {"output_loss": "npo", "steps": 2}}, "--output-loss npo --steps 2"),
     ],
@@ -335,7 +335,7 @@ def test_the_recipes_of_the_study_are_recipes() -> None:
         assert found[name].settings.baseline is None
         assert (found[name].method.value, found[name].keep, found[name].differences) == (name, "retain", {})
     for loss in ("npo", "idk", "ga", "uniform"):
-        assert found[f"{loss}_vkd"].settings.model_dump(exclude_unset=True) == contestant(f"vkd-{loss}").overrides
+        assert found[f"{loss}_vkd"].settings.model_dump(exclude_unset=True) == compared_method(f"vkd-{loss}").overrides
     # Rows of feature mode that were measured before there were methods stay what they are.
     assert (found["default"].keep, found["default"].differences) == ("retain", {})
 

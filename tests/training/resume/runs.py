@@ -15,6 +15,7 @@ from tests.tiny_llava import build, write_records
 from vkdsurgeon.config import DecoderRecipe, Recipe
 from vkdsurgeon.pipeline.result import UnlearnResult
 from vkdsurgeon.pipeline.run import Request, run
+from vkdsurgeon.training.events import Event
 
 DECODER = DecoderRecipe(
     steps=4, step_size=0.3, forget_batch=4, retain_batch=4, text_batch=4, answer_tokens=2, forget_ratio=9,
@@ -65,30 +66,15 @@ class Ear:
         if f"{name} {self.events.count(name)}" == self.at:
             self.act()
 
-    def planned(self, plan: object) -> None: ...
-
-    def decoder_planned(self, plan: object) -> None: ...
-
-    def stage(self, name: str) -> None:
-        self._heard(name)
-
-    def step(self, step: object) -> None:
-        self._heard("step")
-
-    def verdict(self, verdict: object) -> None:
-        self._heard("verdict")
-
-    def decoder_step(self, step: object) -> None:
-        self._heard("decoder step")
-
-    def decoder_verdict(self, verdict: object) -> None:
-        self._heard("gate")
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
+    def __call__(self, event: Event) -> None:
+        if event.kind == "note":
+            self.notes.append(event.text)
+        elif event.kind == "warning":
+            self.warnings.append(event.text)
+        elif event.kind == "stage":
+            self._heard(event.text)
+        elif not event.kind.endswith("plan"):
+            self._heard(event.kind)
 
 
 def killed() -> None:
@@ -124,7 +110,8 @@ def stop(request: Request, at: str, act: Callable[[], None] = killed) -> Ear:
     ear = Ear(at, act)
     try:
         go(request, ear)
-    except (Killed, KeyboardInterrupt):
+    except (Killed, KeyboardInterrupt) as end:
+        ear.notes += map(str, end.args)
         return ear
     raise AssertionError(f"the run did not get to {at}: {ear.events}")
 

@@ -15,14 +15,16 @@ from tests.conftest import write_set
 from tests.training.resume.runs import RECIPE
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.training.events import Step
+from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.resume.trees import put_together, taken_apart
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_lessons
 from vkdsurgeon.vision_pass.run import Job, prepare
-from vkdsurgeon.vision_pass.state import VISUAL, Course
-from vkdsurgeon.vision_pass.trainer import Step, make_optimizer, train
+from vkdsurgeon.vision_pass.state import VISUAL, TrainingState
+from vkdsurgeon.vision_pass.trainer import train
 
 CPU = torch.device("cpu")
 LEAVES = st.one_of(
@@ -72,7 +74,7 @@ class Echo:
 
 
 def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
-    def student() -> tuple[Course, Any]:
+    def student() -> tuple[TrainingState, Any]:
         sets = {
             role: pictures_of(read_records(file, role=role), role=role)
             for role, file in (("forget", forget), ("retain", retain))
@@ -82,18 +84,18 @@ def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
         lessons = make_lessons(prepared.stack, prepared.forget, prepared.keep, RECIPE, generator).both
         mask = choose_mask(prepared.stack, lessons, RECIPE, generator)
         parameters = prepared.stack.visual_parameters()
-        trainee = Trainee(parameters, mask, make_optimizer(parameters, mask, RECIPE))
-        return Course(trainee, lessons, generator, RECIPE, companion=Echo()), prepared.stack
+        trainee = Trainee(parameters, mask, build_optimizer(parameters, mask, max_norm=RECIPE.clip))
+        return TrainingState(trainee, lessons, generator, RECIPE, companion=Echo()), prepared.stack
 
-    def steps(course: Course, stack: Any, number: int) -> None:
+    def steps(state: TrainingState, stack: Any, number: int) -> None:
         def heard(step: Step) -> None:
-            course.stepped(step)
-            assert isinstance(course.companion, Echo)
-            course.companion.hear(step)
+            state.stepped(step)
+            assert isinstance(state.companion, Echo)
+            state.companion.hear(step)
 
         train(
-            stack, course.lessons, course.trainee.optimizer, RECIPE, steps=number, peak=0.5,
-            generator=course.generator, listen=heard, orders=course.orders, done=course.step,
+            stack, state.lessons, state.trainee.optimizer, RECIPE, steps=number, peak=0.5,
+            generator=state.generator, listen=heard, samplers=state.samplers, done=state.step,
         )  # fmt: skip
 
     forget, retain = (write_set(tmp_path, name, range(first, first + 4)) for name, first in (("f", 0), ("r", 9)))
@@ -108,9 +110,9 @@ def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
     kept = Journal(tmp_path / "journal", **place).kept(VISUAL)  # type: ignore[arg-type]
     assert kept is not None
     again.restore(kept)
-    for course, tower in ((whole, stack), (again, stack_again)):
-        course.begin()
-        steps(course, tower, 6)
+    for state, tower in ((whole, stack), (again, stack_again)):
+        state.begin()
+        steps(state, tower, 6)
     assert isinstance(whole.companion, Echo)
     assert isinstance(again.companion, Echo)
     assert again.companion.sums["steps"] == 6

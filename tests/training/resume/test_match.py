@@ -73,7 +73,7 @@ def rewritten(source: Path, folder: Path, alter: Callable[[list[str]], list[str]
             {"recipe": BOTH.model_copy(update={"decoder": DECODER.model_copy(update={"steps": 9})})},
             r"the recipe: decoder.steps \(got 9\)\nexpected: 4",
         ),
-        ({"text": None}, "the text keep set"),
+        ({"text": None}, "the text retain set"),
         ({"retain": None}, "the retain set"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 
 from tests.training.resume.runs import RECIPE, Ear, Place, asked, files, go, journal, stop
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.training.events import Event
 
 MET = RECIPE.model_copy(update={"forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 9.0})
 
@@ -64,10 +65,14 @@ def test_a_second_equal_run_is_refused_at_its_start(here: Place, tmp_path: Path,
         seen.append((refused.value.what, ear.events))
 
     kind, number = at.split()
-    ear = Ear("" if kind == "stage" else at, second)
-    if kind == "stage":
-        ear.stage = lambda name: ear._heard(name) if seen else second()  # type: ignore[method-assign]
-    result = go(asked(here, tmp_path / "out"), ear)
+
+    class First(Ear):
+        def __call__(self, event: Event) -> None:
+            if kind == "stage" and not seen:
+                second()
+            super().__call__(event)
+
+    result = go(asked(here, tmp_path / "out"), First(at, second))
     assert seen == [("another run is writing this journal", [])], number
     # The first one's journal is whole: the stop rule was missed, so it can be gone on with.
     assert result.journal == tmp_path / "out.journal"
@@ -83,9 +88,9 @@ def test_a_file_that_vanished_is_written_again(here: Place, tmp_path: Path) -> N
         (out.with_name("out.journal") / "visual-mask-0.safetensors").unlink()
 
     class Ears(Ear):
-        def step(self, step: object) -> None:
-            super().step(step)
-            if self.events.count("step") == 3:
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if event.kind == "step" and self.events.count("step") == 3:
                 lost()
 
     ear = Ears("step 6", lambda: (_ for _ in ()).throw(KeyboardInterrupt))

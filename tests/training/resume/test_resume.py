@@ -18,6 +18,7 @@ from tests.training.resume.runs import DECODER, RECIPE, Ear, Place, asked, files
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import SLACK_BYTES
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.training.events import Event
 from vkdsurgeon.training.resume.files import Folder
 
 BOTH = RECIPE.model_copy(update={"decoder": DECODER})
@@ -54,7 +55,7 @@ def test_an_interrupt_waits_for_the_end_of_the_step(here: Place, whole: dict[str
     # Saved because of the signal alone.
     request = asked(here, out, BOTH, checkpoint_minutes=9.0)
     ear = stop(request, "step 5", lambda: signal.raise_signal(signal.SIGINT))
-    assert any("--resume goes on from there" in note for note in ear.notes)
+    assert any(f"progress is saved in {out}.journal: add --resume" in note for note in ear.notes)
     assert journal(out)["passes"]["visual"]["facts"]["step"] == 5
     assert signal.getsignal(signal.SIGINT) is handler
     stop(asked(here, out, BOTH, resume=True), "decoder step 2", lambda: signal.raise_signal(signal.SIGINT))
@@ -190,9 +191,10 @@ def test_a_slow_disk_is_not_written_to_all_the_time(here: Place, tmp_path: Path)
     seen: list[bool] = []
 
     class Watching(Ear):
-        def step(self, step: object) -> None:
-            super().step(step)
-            seen.append((tmp_path / "out.journal" / "journal.json").exists())
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if event.kind == "step":
+                seen.append((tmp_path / "out.journal" / "journal.json").exists())
 
     go(asked(here, tmp_path / "out", checkpoint_minutes=1.0), Watching())
     assert seen == [False] * 8 + [True] * 4

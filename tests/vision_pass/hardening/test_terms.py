@@ -15,16 +15,18 @@ from tests.vision_pass.test_run import QUICK, moved, pictures, run
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.features import FeatureStore, teacher_features
+from vkdsurgeon.training.events import unheard
 from vkdsurgeon.training.losses import feature_loss
+from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
-from vkdsurgeon.vision_pass.hardening.objective import Glance, gradients
+from vkdsurgeon.vision_pass.hardening.objective import ForgetObjective, gradients
 from vkdsurgeon.vision_pass.hardening.simulated_attack import SimulatedAttacker
-from vkdsurgeon.vision_pass.hardening.temporary_weights import Excursion
+from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights
 from vkdsurgeon.vision_pass.hardening.terms import TERMS, Hardener, prepare_hardening
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_lessons
 from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare
-from vkdsurgeon.vision_pass.trainer import Lesson, make_optimizer
+from vkdsurgeon.vision_pass.trainer import Lesson
 
 TOKENS, INPUTS, OUTPUTS, PICTURES = 3, 4, 2, 6
 
@@ -70,7 +72,7 @@ def linear_case(recipe: Recipe, heads: IdentityHeads | None = None) -> tuple[Har
     lesson = Lesson("forget", view, stores[1], {"projector": 1.0}, loss, every, every, 1.0, PICTURES)
     stack: Any = student
     terms = [term for key, term in TERMS.items() if getattr(recipe, key)]
-    hardener = Hardener(Glance(stack, lesson, recipe, stores[0], heads), {"w": student.weight}, terms, seed=0)
+    hardener = Hardener(ForgetObjective(stack, lesson, recipe, stores[0], heads), {"w": student.weight}, terms, seed=0)
     return hardener, student, teacher, target
 
 
@@ -143,9 +145,9 @@ def test_every_so_many_steps_and_with_one_picture():
 
 def test_adams_attack_is_that_of_torch():
     hardener, student, teacher, _ = linear_case(alone(tamper_weight=1.0))
-    attacker = SimulatedAttacker(hardener.weights, {"w": 1.0}, [hardener.glance.relearn], size=0.01, kind="adam")
-    with Excursion(hardener.weights) as excursion:
-        attacker.attack(excursion, [0, 1, 2], 5)
+    attacker = SimulatedAttacker(hardener.weights, {"w": 1.0}, [hardener.objective.relearn], size=0.01, kind="adam")
+    with TemporaryWeights(hardener.weights) as temporary:
+        attacker.attack(temporary, [0, 1, 2], 5)
         reached = student.weight.detach().clone()
     twin = student.weight.detach().clone().requires_grad_()
     adam = torch.optim.Adam([twin], lr=0.01)
@@ -161,16 +163,16 @@ def test_an_attacker_with_a_horizon_goes_on_where_it_stood():
     reached = []
     for hardener, horizon, calls, steps in ((once, None, 1, 6), (again, 6, 3, 2)):
         attacker = SimulatedAttacker(
-            hardener.weights, hardener.units, [hardener.glance.relearn], size=0.1, kind="adam", horizon=horizon
+            hardener.weights, hardener.units, [hardener.objective.relearn], size=0.1, kind="adam", horizon=horizon
         )
         for call in range(calls):
-            with Excursion(hardener.weights) as excursion:
-                attacker.attack(excursion, [0, 1], steps)
+            with TemporaryWeights(hardener.weights) as temporary:
+                attacker.attack(temporary, [0, 1], steps)
                 if call == calls - 1:
                     reached.append(hardener.weights["w"].detach().clone())
     assert torch.allclose(*reached, atol=1e-6)
-    with Excursion(again.weights) as excursion:
-        attacker.attack(excursion, [0, 1], 2)
+    with TemporaryWeights(again.weights) as temporary:
+        attacker.attack(temporary, [0, 1], 2)
         assert not torch.allclose(again.weights["w"], reached[1], atol=1e-4), "beyond the horizon it starts afresh"
 
 
@@ -200,23 +202,23 @@ def test_goals_take_turns_and_an_attack_keeps_its_own():
     def goal(name: str) -> Any:
         def losses(indices: Sequence[int]) -> Iterator[Tensor]:
             asked.append(name)
-            return hardener.glance.relearn(indices)
+            return hardener.objective.relearn(indices)
 
         return losses
 
     attacker = SimulatedAttacker(hardener.weights, hardener.units, [goal("a"), goal("b")], size=0.1, horizon=4)
     for _ in range(6):
-        with Excursion(hardener.weights) as excursion:
-            attacker.attack(excursion, [0, 1], 2)
+        with TemporaryWeights(hardener.weights) as temporary:
+            attacker.attack(temporary, [0, 1], 2)
     assert "".join(asked) == "aaaabbbbaaaa"
 
 
 def test_the_attacker_comes_closer_to_the_teacher():
     hardener, student, teacher, _ = linear_case(alone(tamper_weight=1.0))
     before = nmse(student, student.weight, teacher, range(PICTURES))
-    attacker = SimulatedAttacker(hardener.weights, hardener.units, [hardener.glance.relearn], size=0.1)
-    with Excursion(hardener.weights) as excursion:
-        attacker.attack(excursion, range(PICTURES), 10)
+    attacker = SimulatedAttacker(hardener.weights, hardener.units, [hardener.objective.relearn], size=0.1)
+    with TemporaryWeights(hardener.weights) as temporary:
+        attacker.attack(temporary, range(PICTURES), 10)
         assert nmse(student, student.weight, teacher, range(PICTURES)) < 0.8 * before
 
 
@@ -230,9 +232,9 @@ def test_a_loss_that_is_not_finite_ends_it():
 
 def test_bfloat16_adds_steps_up_that_it_could_not_hold():
     weight = nn.Parameter(torch.ones(8, dtype=torch.bfloat16))
-    with Excursion({"w": weight}) as excursion:
+    with TemporaryWeights({"w": weight}) as temporary:
         for _ in range(100):
-            excursion.move("w", torch.full((8,), 1e-3))
+            temporary.move("w", torch.full((8,), 1e-3))
         assert torch.allclose(weight.detach().float(), torch.full((8,), 1.1), atol=1e-2)
     assert torch.equal(weight.detach(), torch.ones(8, dtype=torch.bfloat16))
 
@@ -242,8 +244,8 @@ def test_an_error_on_the_way_gives_the_bits_back():
     before = weight.detach().view(torch.int32).clone()
 
     def stumble() -> None:
-        with Excursion({"w": weight}) as excursion:
-            excursion.move("w", torch.ones(3))
+        with TemporaryWeights({"w": weight}) as temporary:
+            temporary.move("w", torch.ones(3))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -265,7 +267,7 @@ def test_terms_leave_every_bit_and_teach_selected_weights_only(
     lessons = make_lessons(stack, prepared.forget, prepared.keep, recipe, generator).both
     mask = choose_mask(stack, lessons, recipe, generator)
     weights = stack.visual_parameters()
-    optimizer = make_optimizer(weights, mask, recipe)
+    optimizer = build_optimizer(weights, mask, max_norm=recipe.clip)
     before = {name: value.detach().clone() for name, value in weights.items()}
     asking = {name: value.requires_grad for name, value in weights.items()}
     hardener = prepare_hardening(stack, lessons, recipe, 0)
@@ -312,8 +314,8 @@ def judge_of(prepared: Prepared) -> Hardener:
     store = teacher_features(prepared.stack, prepared.forget, ("projector",), 64, 1 << 30)
     loss = feature_loss({"nmse": 1.0})
     lesson = Lesson("forget", prepared.forget, store, {"projector": 1.0}, loss, [], [], 1.0, 8)
-    glance = Glance(prepared.stack, lesson, prepared.job.recipe, store, None)
-    return Hardener(glance, prepared.stack.visual_parameters(), [], 0)
+    objective = ForgetObjective(prepared.stack, lesson, prepared.job.recipe, store, None)
+    return Hardener(objective, prepared.stack.visual_parameters(), [], 0)
 
 
 def test_after_tampering_less_comes_back(llava: Path, sets: dict[str, Path]):
@@ -334,12 +336,12 @@ def test_after_tampering_less_comes_back(llava: Path, sets: dict[str, Path]):
         )
         prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
         hardener = judge_of(prepared)
-        operate(prepared, lambda *_: None)
-        attacker = SimulatedAttacker(hardener.weights, hardener.units, [hardener.glance.relearn], size=0.1)
-        with Excursion(hardener.weights) as excursion:
-            attacker.attack(excursion, range(0, 16, 2), 4)
+        operate(prepared, unheard)
+        attacker = SimulatedAttacker(hardener.weights, hardener.units, [hardener.objective.relearn], size=0.1)
+        with TemporaryWeights(hardener.weights) as temporary:
+            attacker.attack(temporary, range(0, 16, 2), 4)
             with torch.no_grad():
-                left[weight] = sum(float(loss) for loss in hardener.glance.relearn(range(1, 16, 2)))
+                left[weight] = sum(float(loss) for loss in hardener.objective.relearn(range(1, 16, 2)))
     assert left[1.0] > 1.1 * left[0.0]
 
 

@@ -15,7 +15,7 @@ _TOLD = {
     "retain": "the retain set (--retain)",
     "generic": "the generic set (--generic)",
     "questions": "the questions about the pictures (--forget, --retain, --generic)",
-    "text": "the text keep set (--text)",
+    "text": "the text retain set (--text)",
     "teachers": "a teacher (--forget-teacher, --retain-teacher)",
     "recipe": "the recipe",
     "seed": "the seed (--seed)",

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from vkdsurgeon.checkpoint.output import SLACK_BYTES
 from vkdsurgeon.errors import Diverged, UserError
 from vkdsurgeon.files.names import fitting
+from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.resume.journal import Journal
 
 _ENDING = ".journal"
@@ -40,16 +41,6 @@ class Asked(Protocol):
         """Least time between saves."""
 
 
-class Teller(Protocol):
-    """Who hears of it."""
-
-    def note(self, text: str) -> None:
-        """How the run goes."""
-
-    def warn(self, text: str) -> None:
-        """Something to know."""
-
-
 def journal_of(asked: Asked) -> Path:
     """Where a run's journal lies: `OUT.journal` beside the output, unless it is named."""
     if asked.journal is not None:
@@ -60,13 +51,13 @@ def journal_of(asked: Asked) -> Path:
 
 
 @contextmanager
-def journalled(asked: Asked, room: int, teller: Teller) -> Iterator[Journal]:
+def journalled(asked: Asked, room: int, listener: Listener) -> Iterator[Journal]:
     """The journal of a run, which says how to go on when the run ends early.
 
     Args:
         asked: The run.
         room: Bytes that its output will take.
-        teller: Hears of it.
+        listener: Hears of it.
 
     Raises:
         UserError: See `Journal`; or the time between saves is none.
@@ -86,10 +77,11 @@ def journalled(asked: Asked, room: int, teller: Teller) -> Iterator[Journal]:
         # Room was looked for before the work; the journal must not be what takes it.
         reserve=room + SLACK_BYTES if beside else 0,
         disposable=asked.journal is None,
-        warn=teller.warn,
+        warn=lambda text: listener(Event.warning(text)),
     )
     if asked.resume:
-        teller.note(f"resuming from {path}" if journal.resumed else f"no journal at {path}: a new run starts")
+        text = f"resuming from {path}" if journal.resumed else f"no journal at {path}: a new run starts"
+        listener(Event.note(text))
     try:
         yield journal
     except Diverged:
@@ -98,9 +90,13 @@ def journalled(asked: Asked, room: int, teller: Teller) -> Iterator[Journal]:
     except UserError:
         # What is wrong has to be put right first, and a journal that does not belong here is no help.
         raise
+    except KeyboardInterrupt as stop:
+        if journal.saved:
+            stop.args = (f"progress is saved in {path}: add --resume",)
+        raise
     except BaseException:
         if journal.saved:
-            teller.note(f"the state of the run is in {path}: the same command with --resume goes on from there")
+            listener(Event.note(f"progress is saved in {path}: add --resume to go on from there"))
         raise
     finally:
         journal.close()

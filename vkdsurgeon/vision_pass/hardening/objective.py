@@ -12,13 +12,13 @@ from torch.nn import Parameter
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.training.losses import feature_loss
+from vkdsurgeon.training.losses import Targets, feature_loss, layer_loss
 from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
-from vkdsurgeon.vision_pass.trainer import Lesson, Targets
+from vkdsurgeon.vision_pass.trainer import Lesson
 
 
 @dataclass(frozen=True)
-class Glance:
+class ForgetObjective:
     """The forget lesson as hardening looks at it.
 
     Attributes:
@@ -67,17 +67,9 @@ class Glance:
     def _distance(
         self, part: list[int], features: dict[str, Tensor], store: Targets, share: float, *, plain: bool = False
     ) -> Tensor:
-        layers = tuple(self.lesson.layers)
-        device = features[layers[0]].device
         # A loss of a target's own, such as a repulsion, says nothing about a way back.
         loss = feature_loss({"nmse": 1.0}) if plain else self.lesson.loss
-        return loss(
-            [features[layer] for layer in layers],
-            [store.get(layer, part, device) for layer in layers],
-            layer_weights=list(self.lesson.layers.values()),
-            sample_weights=torch.full((len(part),), share, device=device),
-            target_power=[store.powers(layer, part, device) for layer in layers],
-        ).sum()
+        return layer_loss(loss, self.lesson.layers, features, store, part, share)
 
 
 def gradients(losses: Iterator[Tensor], weights: Mapping[str, Parameter]) -> dict[str, Tensor]:

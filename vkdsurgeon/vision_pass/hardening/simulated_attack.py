@@ -22,7 +22,7 @@ from torch.nn import Parameter
 
 from vkdsurgeon.config.hardening import Attacker
 from vkdsurgeon.vision_pass.hardening.objective import gradients
-from vkdsurgeon.vision_pass.hardening.temporary_weights import Excursion, all_trainable
+from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights, all_trainable
 
 Goal = Callable[[Sequence[int]], Iterator[Tensor]]
 """Pictures -> terms of what an attacker minimises on them."""
@@ -69,11 +69,11 @@ class SimulatedAttacker:
     def _afresh(self) -> bool:
         return self._begun == 0 or self._horizon is None or self._taken >= self._horizon
 
-    def attack(self, excursion: Excursion, indices: Sequence[int], steps: int) -> None:
+    def attack(self, temporary: TemporaryWeights, indices: Sequence[int], steps: int) -> None:
         """Move the weights.
 
         Args:
-            excursion: The excursion that the weights are on; empty-handed.
+            temporary: The weights; not moved yet.
             indices: Pictures that the attacker has.
             steps: How many steps.
         """
@@ -82,15 +82,15 @@ class SimulatedAttacker:
             self._begun += 1
         goal = self._goals[(self._begun - 1) % len(self._goals)]
         for name, offset in self._offsets.items():
-            excursion.move(name, offset)
+            temporary.move(name, offset)
         for _ in range(steps):
             self._taken += 1
             with all_trainable(self._weights):
                 found = gradients(goal(indices), self._weights)
             for name, gradient in found.items():
-                excursion.move(name, self._direction(name, gradient) * (-self._size * self._units[name]))
+                temporary.move(name, self._direction(name, gradient) * (-self._size * self._units[name]))
         if self._horizon is not None:
-            self._offsets = excursion.offsets
+            self._offsets = temporary.offsets
 
     def state_dict(self) -> dict[str, Any]:
         """Where the attacker stands, as far as the next call depends on it."""

@@ -13,7 +13,7 @@ from torch.nn import Parameter
 from vkdsurgeon.training.optimizer import unit_step
 
 
-class Excursion:
+class TemporaryWeights:
     """Move weights within a `with` block; at its end every one has the bits it had before.
 
     Offsets are float32 whatever the weights are, so that steps too small for bfloat16 add up. Needs memory for a copy
@@ -39,7 +39,7 @@ class Excursion:
         self.offsets[name] = self.offsets[name] + by if name in self.offsets else by.float()
         self._weights[name].copy_(self._start[name].float() + self.offsets[name])
 
-    def __enter__(self) -> Excursion:
+    def __enter__(self) -> TemporaryWeights:
         self._start = {name: value.detach().clone() for name, value in self._weights.items()}
         return self
 

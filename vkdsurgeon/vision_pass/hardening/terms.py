@@ -14,9 +14,9 @@ from vkdsurgeon.errors import Diverged
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
-from vkdsurgeon.vision_pass.hardening.objective import Glance
+from vkdsurgeon.vision_pass.hardening.objective import ForgetObjective
 from vkdsurgeon.vision_pass.hardening.simulated_attack import SimulatedAttacker
-from vkdsurgeon.vision_pass.hardening.temporary_weights import Excursion, units_of
+from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights, units_of
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
 from vkdsurgeon.vision_pass.trainer import Lesson
 
@@ -31,23 +31,25 @@ class Hardener:
     """Adds the gradients of the recipe's hardening terms to those that a step has gathered.
 
     Args:
-        glance: The forget lesson.
+        objective: The forget lesson.
         weights: All parameters of tower and projector by name.
         terms: Which terms.
         seed: Of the draws; equal seeds and steps draw alike, whatever ran before.
     """
 
-    def __init__(self, glance: Glance, weights: Mapping[str, Parameter], terms: Sequence[Term], seed: int) -> None:
-        self.glance, self.weights, self.recipe = glance, weights, glance.recipe
+    def __init__(
+        self, objective: ForgetObjective, weights: Mapping[str, Parameter], terms: Sequence[Term], seed: int
+    ) -> None:
+        self.objective, self.weights, self.recipe = objective, weights, objective.recipe
         self.units = units_of(weights)
         self._terms, self._seed = terms, seed
         self.attacker = SimulatedAttacker(
             weights,
             self.units,
             {
-                "features": [glance.relearn],
-                "identity": [glance.reread],
-                "both": [glance.relearn, glance.reread],
+                "features": [objective.relearn],
+                "identity": [objective.reread],
+                "both": [objective.relearn, objective.reread],
             }[self.recipe.tamper_goal],
             size=self.recipe.tamper_size,
             kind=self.recipe.tamper_optimizer,
@@ -88,7 +90,7 @@ class Hardener:
         An attack that goes on from step to step keeps its subjects. Where one side has no picture in this step, the
         pictures are halved instead.
         """
-        subjects = self.glance.lesson.pictures.subjects
+        subjects = self.objective.lesson.pictures.subjects
         known = sorted(set(subjects), key=str)
         order = torch.randperm(len(known), generator=self.generator(-self.attacker.number)).tolist()
         attacked = {known[place] for place in order[: (len(known) + 1) // 2]}
@@ -103,21 +105,21 @@ class Hardener:
 
 def tampered(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
     """Recipe key `tamper_weight`: see `attack`. A batch of one picture is both halves."""
-    recipe, glance = hardener.recipe, hardener.glance
+    recipe, objective = hardener.recipe, hardener.objective
     if step % recipe.tamper_every:
         return
     shown, judged = _halves(indices) if recipe.tamper_split == "pictures" else hardener.sides(indices)
-    with Excursion(hardener.weights) as excursion:
-        hardener.attacker.attack(excursion, shown, recipe.tamper_steps)
+    with TemporaryWeights(hardener.weights) as temporary:
+        hardener.attacker.attack(temporary, shown, recipe.tamper_steps)
         hardener.learn(
-            glance.forget(judged, recipe.tamper_weight, recipe.tamper_weight * recipe.identity_weight),
+            objective.forget(judged, recipe.tamper_weight, recipe.tamper_weight * recipe.identity_weight),
             "forget loss under the simulated attack",
         )
 
 
 def unread(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
     """Recipe key `identity_weight`: the heads' hinge at the student's own weights, see `heads`."""
-    hardener.learn(hardener.glance.forget(indices, 0.0, hardener.recipe.identity_weight), "identity hinge")
+    hardener.learn(hardener.objective.forget(indices, 0.0, hardener.recipe.identity_weight), "identity hinge")
 
 
 TERMS: dict[str, Term] = {
@@ -162,7 +164,7 @@ def prepare_hardening(stack: VisualStack, lessons: Sequence[Lesson], recipe: Rec
             generator=torch.Generator().manual_seed(seed),
             device=stack.device,
         )
-    return Hardener(Glance(stack, forget, recipe, teacher, heads), stack.visual_parameters(), terms, seed)
+    return Hardener(ForgetObjective(stack, forget, recipe, teacher, heads), stack.visual_parameters(), terms, seed)
 
 
 def _halves(indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:

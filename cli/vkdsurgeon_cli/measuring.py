@@ -1,0 +1,142 @@
+"""What commands that measure have in common: their options, their sets and gates, and how a result leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import typer
+
+from vkdsurgeon_cli.options import GateOption, OutputOption, SeedOption, TablePrinting
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import RenderableType
+
+    from vkdsurgeon.data.sets import NamedSet
+    from vkdsurgeon.evaluation.gates import Gate
+    from vkdsurgeon.evaluation.score import Scoring
+    from vkdsurgeon.results.attacks import AttackResult
+    from vkdsurgeon.results.evaluation import EvalResult
+    from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
+    from vkdsurgeon_cli.output import Output
+    from vkdsurgeon_cli.tables import Sheet
+
+SaltOption = Annotated[
+    str | None, typer.Option("--salt", metavar="TEXT", help="Salt for digests, so that only who knows it checks them.")
+]
+NormalisedOption = Annotated[
+    bool, typer.Option("--length-normalised", help="Divide an option's log-likelihood by its tokens.")
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many questions per set, drawn per task.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results(TablePrinting):
+    """Where a measurement goes, and what it must satisfy."""
+
+    gate: GateOption = None
+    output: OutputOption = None
+    salt: SaltOption = None
+    panel: ClassVar[str] = "Output and gates"
+
+    def gates(self) -> list[Gate]:
+        """The bounds; also refuses an output that could not be written, before anything costs time.
+
+        Raises:
+            UserError: A gate is none, or the output cannot be written.
+        """
+        from vkdsurgeon.evaluation.gates import parse_gates
+        from vkdsurgeon.results.evaluation import check_writable
+
+        gates = parse_gates(self.gate or [])
+        if self.output is not None:
+            check_writable(self.output)
+        return gates
+
+    def salt_bytes(self) -> bytes:
+        """The salt."""
+        return (self.salt or "").encode()
+
+    def conclude(
+        self,
+        result: EvalResult | RelearnResult | RestoreResult | AttackResult,
+        sheets: Callable[[], list[Sheet]],
+    ) -> None:
+        """Write and print a measurement, then end with the gates that failed.
+
+        Raises:
+            SurgeryError: The file could not be written; what was measured stands on stdout.
+            GateFailed: A gate failed.
+        """
+        from vkdsurgeon.evaluation.gates import raise_failures
+        from vkdsurgeon.evaluation.warnings import told_of_broken
+        from vkdsurgeon_cli.tables import gate_sheet, stack
+
+        broken = told_of_broken(result.metrics)
+        result = result.model_copy(update={"warnings": [*broken, *result.warnings]})
+        for warning in result.warnings:
+            self.sink.warn(warning)
+
+        def tables() -> RenderableType:
+            gates = [gate_sheet(result.gates)] if result.gates else []
+            return stack([*sheets(), *gates], self.sink.columns)
+
+        deliver(result, self.output, self.sink, tables)
+        raise_failures(result.gates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """How questions are put and answers read."""
+
+    limit: LimitOption = None
+    length_normalised: NormalisedOption = False
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Bound on a generated answer.")
+    ] = 64
+    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Sequences per forward pass.")] = (
+        32
+    )
+    seed: SeedOption = 0
+    panel: ClassVar[str] = "Questions"
+
+    def scoring(self) -> Scoring:
+        """As evaluations take it."""
+        from vkdsurgeon.evaluation.score import Scoring
+
+        return Scoring(self.batch_size, self.length_normalised, self.max_new_tokens)
+
+
+def set_if_given(name: str, path: Path | None) -> NamedSet | None:
+    """The set behind an option that may be left out."""
+    from vkdsurgeon.data.sets import read_set
+
+    return None if path is None else read_set(name, path)
+
+
+def deliver(result: BaseModel, output: Path | None, out: Output, table: Callable[[], Any]) -> None:
+    """Write a result where it was asked for, and print it whatever comes of that: hours of work may be in it.
+
+    Raises:
+        SurgeryError: The file could not be written; the result stands on stdout.
+    """
+    from vkdsurgeon.errors import SurgeryError
+    from vkdsurgeon.results.evaluation import write_document
+
+    document = result.model_dump(mode="json")
+    failed: OSError | None = None
+    if output is not None:
+        try:
+            write_document(output, result)
+        except OSError as error:
+            failed = error
+    if failed is None:
+        out.document(document, table, kept=output)
+        return
+    out.rescue(document)
+    raise SurgeryError(f"{output}: the result could not be written: {failed.strerror or failed}; it stands on stdout")

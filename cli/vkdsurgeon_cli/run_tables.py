@@ -1,0 +1,68 @@
+"""The result of an unlearning run as people read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vkdsurgeon_cli.run_words import told_decoder, told_targets, told_teacher, told_verdict
+
+if TYPE_CHECKING:
+    from vkdsurgeon.pipeline.result import UnlearnResult
+
+
+def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
+    """Names and values, for people."""
+    plan = result.plan
+    rows: list[tuple[str, Any]] = [
+        ("model type", plan.model_type),
+        ("visual weights", f"{plan.tower_parameters:,} tower + {plan.projector_parameters:,} projector"),
+        ("may move", f"{plan.selected_parameters:,}"),
+        ("images", f"{plan.forget_pictures} forget, {plan.retain_pictures} retain, {plan.generic_pictures} generic"),
+        ("teacher", told_teacher(plan.teacher)),
+        *((f"targets at {layer}", told_targets(reading)) for layer, reading in plan.targets.items()),
+        ("steps", plan.steps),
+        ("memory, estimated", f"{plan.memory.total:,.0f} MiB on {plan.device}"),
+    ]
+    if result.write is None:
+        rows += [*_decoder_rows(result), ("written", "nothing (dry run)")]
+        return rows
+    rows += [
+        *_stop_rows(result),
+        *_decoder_rows(result),
+        ("changed", f"{result.write.elements_changed:,} elements in {result.write.tensors_changed} tensors"),
+        ("everything else", "verified identical, byte for byte"),
+        ("seconds", f"{sum(result.seconds.values()):.1f}"),
+        ("written", str(result.out)),
+    ]
+    return rows
+
+
+def _stop_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
+    if result.verdict is None or result.choice is None:
+        return []
+    rows: list[tuple[str, Any]] = [("stop rule", told_verdict(result.verdict))]
+    if not result.verdict.met:
+        rows.append(("state", f"verdict {result.choice.index + 1} of {len(result.verdicts)}: {result.choice.reason}"))
+    return rows
+
+
+def how_to_go_on(result: UnlearnResult) -> str:
+    """What to do where the budget ended before the stop rule was met."""
+    return (
+        f"the last state is in {result.journal}: to train on from there, move {result.out} away and give the same "
+        f"command with --resume and more --extensions (this run had {result.recipe.extensions}) or other bounds "
+        "(--set forget_reading=..., --set retain_drift=...); remove the journal if this output is good enough"
+    )
+
+
+def _decoder_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
+    plan = result.decoder_plan
+    if plan is None:
+        return []
+    rows: list[tuple[str, Any]] = [
+        ("decoder weights", f"{plan.selected_elements:,} of {plan.eligible_elements:,} may move"),
+        ("memory for W, estimated", f"{plan.memory_mib['peak']:,.0f} MiB, {plan.dtype}"),
+    ]
+    if result.decoder_verdict is not None:
+        rows.append(("decoder pass", told_decoder(result.decoder_verdict)))
+    return rows

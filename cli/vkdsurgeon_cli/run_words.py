@@ -1,0 +1,57 @@
+"""What an unlearning run found, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vkdsurgeon.decoder_pass.gate import DecoderVerdict
+    from vkdsurgeon.vision_pass.stop_rule import Verdict
+    from vkdsurgeon.vision_pass.target_readings import TargetReading
+    from vkdsurgeon.vision_pass.teacher_quality import TeacherQuality
+
+
+def told_verdict(verdict: Verdict) -> str:
+    """What the stop rule found, in words."""
+    forget, retain = (
+        f"{count} {'held-out' if held_out else 'altered'} {name}"
+        for count, held_out, name in zip(verdict.pictures, verdict.held_out, ("forget", "retain"), strict=True)
+    )
+    return (
+        f"{'met' if verdict.met else 'not met'}: {verdict.own} of {forget} pictures read as their own subject (before "
+        f"{verdict.base_own}, by chance up to {verdict.own_allowed}), {verdict.agree} of {verdict.readable} readable "
+        f"ones of {retain} pictures as before (at least {verdict.agree_needed}), retain drift "
+        f"{verdict.retain_drift:.4f}"
+    )
+
+
+def told_targets(reading: TargetReading) -> str:
+    """What forget targets read as, in words."""
+    farther = "" if reading.trust == reading.stretch == 1 else "; some had to be moved farther"
+    return (
+        f"{reading.own} of {reading.images} read as their own subject (unchanged features: {reading.original}), chance "
+        f"1 in {reading.subjects}{farther}"
+    )
+
+
+def told_teacher(quality: TeacherQuality) -> str:
+    """How well the teacher tells images and subjects apart, in words."""
+    told = [f"variance over pictures {quality.variation:.3f} of the power"]
+    if quality.token_variation is not None:
+        told.append(f"over tokens {quality.token_variation:.3f}")
+    if quality.separation is not None:
+        told.append(f"between subjects {quality.separation:.3f} of that within")
+    if quality.apart is not None:
+        told.append(f"forget from kept pictures {quality.apart:.1f} times as far as by chance")
+    return f"{', '.join(told)} ({quality.pictures} pictures)"
+
+
+def told_decoder(verdict: DecoderVerdict) -> str:
+    """What the gate of the decoder pass found, in words."""
+    forget, retain, text = verdict.questions
+    return (
+        f"{'met' if verdict.met else 'not met'}: KL on original forget features at {verdict.forget_ratio:.3f} of its "
+        f"start, on kept pictures {verdict.retain_kl:.4f} nats, on text {verdict.text_kl:.4f} nats, "
+        f"{100 * verdict.text_agreement:.1f} % of text answers the same; {forget} forget, {retain} retain and {text} "
+        "text questions"
+    )

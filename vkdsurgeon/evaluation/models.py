@@ -1,0 +1,147 @@
+"""Load, measure, free: the models of a comparison, one after another."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, Literal, TypeAlias, TypeVar
+
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.evaluation.gates import Gate
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.results.evaluation import ModelFacts
+from vkdsurgeon.training.events import Event, Listener
+
+Role = Literal["model", "reference", "gold"]
+Roles: TypeAlias = Sequence[tuple[Role, Path]]
+Model = TypeVar("Model")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What an evaluation or an attack measures.
+
+    Attributes:
+        model: Directory of the unlearned model; never written to.
+        reference: The model before unlearning, as the ceiling.
+        gold: A model that never knew what is to be forgotten.
+        gates: Bounds; they do not stop anything while measuring.
+        device: Where, as in `load_model`.
+        salt: For the digests of the sets.
+    """
+
+    model: Path
+    reference: Path | None = None
+    gold: Path | None = None
+    gates: Sequence[Gate] = ()
+    device: str = "auto"
+    salt: bytes = b""
+
+    @property
+    def roles(self) -> Roles:
+        """Who is measured, in which order."""
+        return roles_of(("model", self.model), ("reference", self.reference), ("gold", self.gold))
+
+
+def roles_of(*roles: tuple[Role, Path | None]) -> list[tuple[Role, Path]]:
+    """The roles that somebody has, in their order."""
+    return [(role, root) for role, root in roles if root is not None]
+
+
+def measure_each(
+    roles: Roles,
+    load: Callable[[Path], Model],
+    measure: Callable[[Role, Model], Found],
+    listener: Listener,
+    *,
+    doing: str = "loading",
+) -> dict[Role, Found]:
+    """Load, measure and free one model after another, so that one is in memory at a time.
+
+    Args:
+        roles: Whom, in which order.
+        load: Loads a model from its directory.
+        measure: Measures it; must not hold it afterwards.
+        listener: Hears of every model.
+        doing: What is told of it.
+
+    Returns:
+        What was measured, by role.
+    """
+    found: dict[Role, Found] = {}
+    for role, root in roles:
+        listener(Event("model", f"{doing} {role}", {"role": role}))
+        model = load(root)
+        found[role] = measure(role, model)
+        del model
+        gc.collect()
+    return found
+
+
+@dataclass(frozen=True)
+class Asked(Generic[Found]):
+    """What several models were asked.
+
+    Attributes:
+        found: What was measured, by role.
+        models: What a result says of the models, in the order they were loaded.
+        first: The first model without its weights; its encoder made the inputs of all.
+    """
+
+    found: dict[Role, Found]
+    models: list[ModelFacts]
+    first: LoadedModel
+
+
+def ask_each(
+    roles: Roles, ask: Callable[[Role, LoadedModel], Found], *, device: str, dtype: str, listener: Listener
+) -> Asked[Found]:
+    """`measure_each` for whole models that all get exactly the inputs of the first.
+
+    Args:
+        roles: Whom, in which order; at least one.
+        ask: Measures a model; must not hold it afterwards.
+        device: Where, as in `load_model`.
+        dtype: In what precision, likewise.
+        listener: Hears of every model.
+
+    Raises:
+        UserError: A model cannot be loaded, or is not of the kind and vocabulary of the first.
+    """
+    facts: list[ModelFacts] = []
+    firsts: list[LoadedModel] = []
+
+    def measure(role: Role, loaded: LoadedModel) -> Found:
+        if firsts:
+            _share_encoder(loaded, firsts[0])
+        else:
+            firsts.append(replace(loaded, model=None))
+        facts.append(_facts(role, loaded))
+        return ask(role, loaded)
+
+    found = measure_each(roles, lambda root: load_model(root, device=device, dtype=dtype), measure, listener)
+    return Asked(found, facts, firsts[0])
+
+
+def _share_encoder(loaded: LoadedModel, first: LoadedModel) -> None:
+    sizes = [len(model.encoder.tokenizer) for model in (loaded, first)]
+    if loaded.model_type != first.model_type or sizes[0] != sizes[1]:
+        raise UserError(
+            "this model cannot be compared: it differs from the first in kind or vocabulary",
+            where=loaded.root,
+            value=[loaded.model_type, sizes[0]],
+            expected=f"like {first.root}: {[first.model_type, sizes[1]]}",
+        )
+    loaded.encoder = first.encoder
+
+
+def _facts(role: Role, loaded: LoadedModel) -> ModelFacts:
+    return ModelFacts(
+        role=role,
+        model_type=loaded.model_type,
+        weights_digest=loaded.digest,
+        dtype=str(loaded.dtype).removeprefix("torch."),
+    )
