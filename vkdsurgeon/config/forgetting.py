@@ -41,11 +41,11 @@ class Forgetting(Section):
 
     @field_validator("forget_target", mode="wrap")
     @classmethod
-    def _known_or_registered(cls, word: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    def _target_is_known(cls, word: Any, check: ValidatorFunctionWrapHandler) -> Any:
         return word if is_registered("forget_target", word) else check(word)
 
     @field_serializer("forget_target")
-    def _as_it_is(self, word: str) -> str:
+    def _target_as_it_is(self, word: str) -> str:
         # The list of words is closed for those who read it, but a program may have added to it.
         return word
 

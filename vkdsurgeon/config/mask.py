@@ -36,11 +36,11 @@ class Mask(Section):
 
     @field_validator("saliency", mode="wrap")
     @classmethod
-    def _known_or_registered(cls, word: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    def _saliency_is_known(cls, word: Any, check: ValidatorFunctionWrapHandler) -> Any:
         return word if is_registered("saliency", word) else check(word)
 
     @field_serializer("saliency")
-    def _as_it_is(self, word: str) -> str:
+    def _saliency_as_it_is(self, word: str) -> str:
         # The list of words is closed for those who read it, but a program may have added to it.
         return word
 
