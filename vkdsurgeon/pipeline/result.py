@@ -81,6 +81,8 @@ class UnlearnResult(Result):
         recipe: The effective recipe.
         verdicts: The stop rule's verdicts, one per schedule.
         choice: The verdict that the written weights belong to; None after a dry run.
+        stand_ins: Forgotten subject -> the identities that its target was mixed from. Names, so they are in memory
+            alone: neither the document nor the record beside the weights tells them.
         journal: Where the run can be gone on with; None where it is done.
         decoder_plan: What was planned for the decoder pass; None without one.
         decoder_selected_elements: Elements of W that its mask let move.
@@ -91,6 +93,7 @@ class UnlearnResult(Result):
     recipe: Recipe
     verdicts: tuple[Verdict, ...] = ()
     choice: Choice | None = None
+    stand_ins: dict[str, tuple[str, ...]] = Field(default_factory=dict, repr=False)
     journal: Path | None = None
     decoder_plan: DecoderPlan | None = None
     decoder_selected_elements: int = 0

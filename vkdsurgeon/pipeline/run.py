@@ -164,6 +164,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
             "selected_elements": outcome.mask.count,
             "verdicts": outcome.verdicts,
             "choice": outcome.choice,
+            "stand_ins": outcome.stand_ins,
             "journal": None if journal is None or not journal.saved else journal.path,
             "decoder_selected_elements": 0 if decoded is None else decoded.mask.count,
             "decoder_verdict": None if decoded is None else decoded.verdict,
