@@ -437,13 +437,18 @@ def attack(
         base: The model before unlearning; attacked alike, and needed by `restore`.
         gold: A model that never saw the forget set; attacked alike.
         settings: Those of the attack, by name; sets among them are given like `forget`.
-            All but relearn and probe: limit, seed, dtype, batch_size, length_normalised, max_new_tokens (`evaluate`).
-            relearn: heldout, benign, unrelated (sets), and the keys of a protocol file (steps, lr, scope, protocol,
-            seeds ...) or `plan`, such a file. restore: part. probe: heldout, retain_heldout (sets), layers, probe,
-            regularisation, pooling, folds, limit, batch_size, seed. quantize: formats, scope, group_size. perturb:
-            heldout, perturbations (such as ["noise=20"]), universal (True, or its settings eps, steps, step_size,
-            batch_size). prompt: templates (a YAML file or templates), builtin. membership: nonmembers (a set),
-            k_percent.
+
+            - all but relearn and probe: limit, seed, dtype, batch_size, length_normalised, max_new_tokens (`evaluate`)
+            - relearn: heldout, benign, unrelated (sets); steps, lr, scope, protocol, seeds and the other keys of a
+              protocol file; plan (such a file, under the keys)
+            - restore: part (`visual`, `tower` or `projector`)
+            - probe: heldout, retain_heldout (sets), layers, probe, regularisation, pooling, folds, limit, batch_size,
+              seed
+            - quantize: formats (`int8`, `int4`, `nf4`), scope, group_size
+            - perturb: heldout (a set); perturbations, such as ["noise=20"], all kinds unless given; universal: True, or
+              its eps and step_size (1/255 of black to white), steps, batch_size
+            - prompt: templates (a YAML file, or templates), builtin
+            - membership: nonmembers (a set; needed), k_percent
         gates: Bounds on metrics, as in `evaluate`.
         device: As in `unlearn`.
         tower: As in `unlearn`.

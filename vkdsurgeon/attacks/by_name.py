@@ -148,12 +148,13 @@ def _perturb(
     else:
         trained = None
     seed = settings.get("seed", 0)
-    kinds, heldout = settings.pop("perturbations", ()), settings.pop("heldout", None)
+    kinds, heldout = settings.pop("perturbations", None), settings.pop("heldout", None)
     fields = _asked(forget, retain, common, settings)
     attack = Perturbing(
         **fields,
         heldout=_set("heldout", heldout),
-        perturbations=perturbations_of(kinds, seed),
+        # None are as many as there are, an empty list is none at all.
+        perturbations=() if kinds is not None and not kinds else perturbations_of(kinds or (), seed),
         universal=None if trained is None else Universal(**{"seed": seed, **trained}),
     )
     return perturb(attack, listener)

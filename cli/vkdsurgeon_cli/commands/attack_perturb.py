@@ -78,7 +78,7 @@ def perturb_command(
     needs a processor that makes one image-shaped tensor, as CLIP's and SigLIP's do.
     """
     results.begin()
-    own = {"heldout": heldout, "perturbations": changes.perturbation or [], "universal": changes.trained()}
+    own = {"heldout": heldout, "perturbations": changes.perturbation or None, "universal": changes.trained()}
     result = run("perturb", model, (forget, retain), others, answering, results, own)
     title = f"images changed, measured on the {result.settings.measured_on} set"
     if result.settings.universal is not None:
