@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ import pytest
 from vkdsurgeon_cli.main import run as command
 
 import vkdsurgeon
+from tests.tiny_llava import world
 from vkdsurgeon import (
     DiffResult,
     Event,
@@ -74,6 +76,8 @@ def test_every_public_name_is_found_and_says_what_it_is() -> None:
         found = getattr(vkdsurgeon, name)
         assert name == "__version__" or (found.__doc__ or "").strip(), name
     assert set(dir(vkdsurgeon)) == set(vkdsurgeon.__all__)
+    # An import of a module of that name would put it in the function's place.
+    assert not {each.name for each in pkgutil.iter_modules(vkdsurgeon.__path__)} & set(vkdsurgeon.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         vkdsurgeon.nothing  # noqa: B018
 
@@ -198,3 +202,51 @@ def test_what_is_wrong_is_told_before_anything_is_loaded(llava: Path, sets: dict
     with pytest.raises(UserError, match="not a budget"):
         tune(llava, forget, tmp_path / "tuned", minutes=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def without_time(document: str) -> dict[str, object]:
+    return {key: value for key, value in json.loads(document).items() if key != "seconds"}
+
+
+def test_measuring_is_what_the_commands_print(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = world()
+    gate = "forget.vqa.accuracy<=gold+0.1"
+    result = evaluate(
+        facts.base, {"forget": facts.forget}, gold=facts.gold, gates=[gate], limit=12, max_new_tokens=3, device="cpu"
+    )
+    words = ["--forget", facts.forget, "--gold", facts.gold, "--limit", 12, "--max-new-tokens", 3, "--device", "cpu"]
+    asked = [str(word) for word in ["eval", facts.base, *words, "--gate", gate, "--json"]]
+    assert command(asked) == 3
+    assert without_time(result.model_dump_json()) == without_time(capsys.readouterr().out)
+    assert not result.passed
+    with pytest.raises(GateFailed, match=r"forget\.vqa\.accuracy is") as missed:
+        result.raise_if_failed()
+    assert missed.value.failures == result.failures
+    assert result.metric("forget.vqa.accuracy").n == 6
+    with pytest.raises(UserError, match=r"not measured(?s:.*)forget\.vqa\.accuracy"):
+        result.value("forget.vqa.acuracy")
+
+    settings = {"limit": 12, "max_new_tokens": 3, "formats": ["int8"]}
+    found = attack("quantize", facts.base, facts.forget, gold=facts.gold, settings=settings, device="cpu")
+    assert (
+        command([str(word) for word in ["attack", "quantize", facts.base, *words, "--format", "int8", "--json"]]) == 0
+    )
+    assert without_time(found.model_dump_json()) == without_time(capsys.readouterr().out)
+    assert found.passed, "no gate, nothing missed"
+
+
+def test_other_methods_and_the_search(tmp_path: Path) -> None:
+    facts = world()
+    forget, retain = facts.forget, facts.retain
+    planned = run_method("graddiff", facts.base, forget, retain=retain, scope="visual", device="cpu")
+    assert planned.write is None
+    assert planned.passed
+    assert json.loads(planned.model_dump_json())["method"] == "graddiff"
+    found = tune(
+        facts.base, forget, tmp_path / "tuned", retain=retain, recipe=LENIENT, trials=1, pick="knee", device="cpu"
+    )
+    assert found.passed
+    assert found.picked is found.default
+    written = json.loads((tmp_path / "tuned" / "tune.json").read_text())
+    assert json.loads(found.model_dump_json()) == written
+    assert load_recipe(tmp_path / "tuned" / "picked.yaml").steps == 8
