@@ -27,10 +27,11 @@ def told_verdict(verdict: Verdict) -> str:
 
 def told_targets(reading: TargetReading) -> str:
     """What forget targets read as, in words."""
-    farther = "" if reading.trust == reading.stretch == 1 else "; some had to be moved farther"
+    where = f"; moved at {reading.at}" if reading.at else ""
+    farther = "" if reading.trust == reading.stretch == 1 else ", some farther than at first"
     return (
         f"{reading.own} of {reading.images} read as their own subject (unchanged features: {reading.original}), chance "
-        f"1 in {reading.subjects}{farther}"
+        f"1 in {reading.subjects}{where}{farther}"
     )
 
 

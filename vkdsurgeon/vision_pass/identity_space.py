@@ -81,14 +81,14 @@ class IdentitySpace:
     _folded: list[IdentityReader] = field(default_factory=list)
 
     def pooled(self, image: Image, feature: Tensor) -> Tensor:
-        """What is read of an image: float32 [N, D], or [1, D], the weighted mean of its tokens.
+        """What is read of an image: the feature as it is, or float32 [1, D], the weighted mean of its tokens.
 
         Args:
             image: Which.
             feature: [N, D], the teacher's, a student's, or a target.
         """
         if self.weights is None:
-            return feature.float()
+            return feature
         return self.weights(image).to(feature.device).unsqueeze(0) @ feature.float()
 
     def spread(self, image: Image, move: Tensor) -> Tensor:
@@ -172,6 +172,6 @@ def means_of(rows: Sequence[Tensor], subjects: Sequence[str]) -> dict[str, Tenso
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     for row, subject in zip(rows, subjects, strict=True):
-        sums[subject] = sums[subject] + row if subject in sums else row.clone()
+        sums[subject] = sums[subject] + row.float() if subject in sums else row.float()
         counts[subject] = counts.get(subject, 0) + 1
     return {subject: total / counts[subject] for subject, total in sums.items()}

@@ -106,7 +106,7 @@ class TwoGroups:
     def fitted(cls, scores: Tensor) -> TwoGroups:
         """By expectation maximisation, from the scores of one subject's tokens, [n]."""
         values = scores.double()
-        model = cls(0.5, max(float(values.mean()), 1.0), max(float(values.std()), 1.0))
+        model = cls(0.5, max(float(values.mean()), 1.0), max(float(values.std(correction=0)), 1.0))
         for _ in range(_ROUNDS):
             own = model._posterior(values)
             total = float(own.sum())
@@ -131,9 +131,9 @@ class TwoGroups:
         return (own * shown.clamp_min(0)).float()
 
     def _posterior(self, values: Tensor) -> Tensor:
-        own = self.share * torch.exp(-0.5 * ((values - self.mean) / self.deviation).square()) / self.deviation
-        anybody = (1 - self.share) * torch.exp(-0.5 * values.square())
-        return own / (own + anybody).clamp_min(1e-300)
+        prior = math.log(self.share / (1 - self.share)) if 0 < self.share < 1 else math.copysign(50, self.share - 0.5)
+        evidence = 0.5 * values.square() - 0.5 * ((values - self.mean) / self.deviation).square()
+        return torch.sigmoid(prior - math.log(self.deviation) + evidence)
 
 
 class TokenWeights:
