@@ -117,7 +117,7 @@ def write_zeros(config: Any, processor: Any, root: Path) -> None:
 
 
 def estimates(name: str, place: Path) -> dict[str, Any]:
-    """The estimates of one model, in GiB: of the visual pass at two `micro_batch`es, and of the decoder pass on a GPU."""
+    """The estimates of one model, in GiB: visual pass at two `micro_batch`es, decoder pass on a GPU."""
     root = place / "model"
     root.mkdir()
     config, processor = MODELS[name]()
