@@ -4,7 +4,7 @@
 
 Nothing is trained and nothing is downloaded. For each model a checkpoint of its published shape is written as sparse
 files of zeros, which take no room on the disk; then the estimates of `unlearn --dry-run` are asked, for 40 forget and
-200 retain pictures of 640 x 480. Activations are those that one picture leaves in the real tower, the rest follows from
+200 retain pictures of 448 x 336. Activations are those that one picture leaves in the real tower, the rest follows from
 sizes.
 """
 
@@ -34,7 +34,7 @@ from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.plan import estimate_memory
 
-FORGET, RETAIN, SIZE = 40, 200, (640, 480)
+FORGET, RETAIN, SIZE = 40, 200, (448, 336)
 MICRO_BATCHES = (Recipe.model_fields["micro_batch"].default, 2)
 _MOST_BYTES_PER_FILE = 8 << 30
 
