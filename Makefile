@@ -32,9 +32,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-# The site, as build/site; a link or heading that is missing fails it.
+# The site, as build/site; a missing link or heading fails it (with --quiet it would not).
 docs: $(READY)
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 # Pages of docs/ that follow from the code.
 reference: $(READY)
