@@ -106,3 +106,16 @@ def test_documents_named_in_the_code_exist() -> None:
         for file in (ROOT / folder).rglob("*.py"):
             for name in re.findall(r"docs/[\w/]+\.(?:md|svg|sh|png)", file.read_text(encoding="utf-8")):
                 assert (ROOT / name).exists(), f"{file.relative_to(ROOT)}: {name}"
+
+
+def test_the_memory_tables_show_the_recorded_rows() -> None:
+    page = (DOCS / "tutorials" / "hardware.md").read_text(encoding="utf-8")
+    for line in (ROOT / "benchmarks" / "results" / "memory.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        whole, small = row["visual_gib"].values()
+        aside = whole["features"] + whole["pictures"]
+        visual = [row["visual_elements"] / 1e9, whole["total"] - aside, small["total"] - aside, aside]
+        decoder = [row["decoder_gib"][name] for name in ("weights", "optimizer", "activations", "peak")]
+        size, *shown = visual
+        assert f"| {row['model']} | {size:.2f} B | {' | '.join(f'{value:.1f}' for value in shown)} |" in page
+        assert f"| {row['model']} | {' | '.join(f'{value:.1f}' for value in decoder)} |" in page
