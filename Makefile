@@ -9,12 +9,12 @@ THREADS ?= 2
 # Processes that share the tests, of which each takes one core; 0 for none but this one.
 WORKERS ?= 2
 
-.PHONY: demo test bench aot lint types install clean
+.PHONY: demo test bench aot lint types docs reference install clean
 
 demo: $(READY)
 	$(BIN)/vkdsurgeon demo
 
-test: $(READY) lint types
+test: $(READY) lint types docs
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 bench: $(READY)
@@ -31,6 +31,14 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+# The site, as build/site; a missing link or heading fails it (with --quiet it would not).
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
+
+# Pages of docs/ that follow from the code.
+reference: $(READY)
+	$(BIN)/python docs/generate.py
 
 install: $(READY)
 

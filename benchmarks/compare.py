@@ -1,4 +1,4 @@
-"""All methods on the built-in miniature, held-out views: the table of docs/baselines.md.
+"""All methods on the built-in miniature, held-out views: the table of docs/studies/baselines.md.
 
     python -m benchmarks.compare OUT [--methods vkd,npo] [--seeds 0,1,2] [--attack-scope visual,all] [--record]
 

@@ -30,7 +30,9 @@ def provenance(device: torch.device) -> dict[str, Any]:
     """
     commit = _git("rev-parse", "HEAD") or os.environ.get("VKDSURGEON_COMMIT")
     # Results are what a run writes; they say nothing about the code that ran.
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!README.md")
+    changed = _git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!docs/kernels.md"
+    )
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit,

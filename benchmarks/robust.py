@@ -1,4 +1,4 @@
-"""What relearning brings back, by how forgetting was hardened: the table of docs/hardening.md.
+"""What relearning brings back, by how forgetting was hardened: the table of docs/studies/hardening.md.
 
     python -m benchmarks.robust --name NAME [--set key=value ...] [--preset robust] [--seeds 0] [--final]
     python -m benchmarks.robust --table

@@ -1,4 +1,4 @@
-"""Every strategy of the recipe on the built-in miniature, all else as by default: the table of docs/method.md.
+"""Every strategy of the recipe on the built-in miniature, all else as by default: the table of docs/studies/method.md.
 
     python -m benchmarks.strategies [--only swap mean ...] [--seed 0] [--out benchmarks/results/strategies.jsonl]
     python -m benchmarks.strategies --table

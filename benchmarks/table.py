@@ -3,7 +3,7 @@
     python -m benchmarks.table [--write]
 
 Takes from benchmarks/results/kernels.jsonl the rows of each device with the versions of its newest row. `--write` also
-puts the table between its markers in README.md.
+puts the table between its markers in docs/kernels.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.provenance import RESULTS, ROOT, read
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "kernels.md"
 BEGIN, END = "<!-- kernel benchmarks: python -m benchmarks.table --write -->", "<!-- end of kernel benchmarks -->"
 
 
@@ -89,11 +89,11 @@ def _split(text: str) -> tuple[str, str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; put it into the README if asked to."""
+    """Print the table; put it into the page if asked to."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"into {README.name} too")
+    parser.add_argument("--write", action="store_true", help=f"into {PAGE.name} too")
     parser.add_argument("--rows", type=Path, default=RESULTS / "kernels.jsonl")
-    parser.add_argument("--into", type=Path, default=README)
+    parser.add_argument("--into", type=Path, default=PAGE)
     chosen = parser.parse_args(arguments)
     table = render(read(chosen.rows))
     print(table)

@@ -1,4 +1,4 @@
-"""`vkdsurgeon tune` on a case that is served badly, the miniature without a retain set: docs/tune.md.
+"""`vkdsurgeon tune` on a case that is served badly, the miniature without a retain set: docs/studies/tune.md.
 
     python -m benchmarks.tune --work DIR [--minutes 30] [--trials 40] [--pick retain] [--seed 0] [--preset robust]
     python -m benchmarks.tune --table

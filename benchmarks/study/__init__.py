@@ -4,5 +4,5 @@
     python -m benchmarks.study run   --recipes benchmarks/study/recipes/*.yaml --cases cases/ [--quick]
     python -m benchmarks.study table [--markdown]
 
-docs/study.md says what is measured, on which cases, and what came out.
+docs/studies/study.md says what is measured, on which cases, and what came out.
 """

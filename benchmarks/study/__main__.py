@@ -68,7 +68,11 @@ def main(words: list[str] | None = None) -> None:
         "--relearning", nargs="+", default=["*"], metavar="PATTERN", help=f"Of them, those in {RELEARNING}."
     )
     drawing.add_argument(
-        "--out", type=Path, default=HERE.parents[1] / "docs", metavar="DIR", help="docs/, if not given."
+        "--out",
+        type=Path,
+        default=HERE.parents[1] / "docs" / "studies",
+        metavar="DIR",
+        help="docs/studies/, if not given.",
     )
 
     arguments = parser.parse_args(words)

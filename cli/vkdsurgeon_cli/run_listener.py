@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BUILT_IN_TEXT = (
     "no --text: the text retain set is a few neutral prompts of the package. Give prompts of the kind your users "
-    "write, with questions about people's names among them (docs/method.md, Decoder pass)"
+    "write, with questions about people's names among them (docs/studies/method.md, Decoder pass)"
 )
 
 

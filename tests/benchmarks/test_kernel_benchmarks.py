@@ -1,4 +1,4 @@
-"""Benchmarks run, refuse to record what is wrong or red, and the README shows what was recorded."""
+"""Benchmarks run, refuse to record what is wrong or red, and the page shows what was recorded."""
 
 from __future__ import annotations
 
@@ -155,8 +155,8 @@ def test_the_table_lands_between_its_markers(tmp_path: Path, capsys: pytest.Capt
         table.between_markers("no markers")
 
 
-def test_the_readme_shows_the_recorded_rows():
-    shown = table.between_markers(table.README.read_text())
+def test_the_page_shows_the_recorded_rows():
+    shown = table.between_markers(table.PAGE.read_text())
     assert shown == table.render(read(RESULTS / "kernels.jsonl")), "run: python -m benchmarks.table --write"
 
 

@@ -5,7 +5,7 @@
 
 l is NPO, refusal (idk), gradient ascent (ga) or uniform, each as in its own module; the retention term is that of
 feature mode. Tower and projector alone are trained, under the saliency mask of l; W is loaded, gives gradients, and
-gets none. NPO with VKD is this project's combination (docs/method.md).
+gets none. NPO with VKD is this project's combination (docs/studies/method.md).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Facts:
         reads_text: Whether it has a use for questions without pictures.
         trains: Whether it takes optimizer steps.
         step_size: Peak step relative to each weight, unless the recipe says otherwise; found on the built-in
-            miniature (docs/baselines.md).
+            miniature (docs/studies/baselines.md).
         steps: Optimizer steps, likewise.
     """
 

@@ -19,7 +19,7 @@ REFUSALS = (
 class BaselineRecipe(Section):
     """Settings of `unlearn --method` other than vkd, the section `baseline` of a recipe; unknown keys are refused.
 
-    Sources and formulas: docs/baselines.md.
+    Sources and formulas: docs/studies/baselines.md.
     """
 
     steps: int | None = Field(None, ge=1, description="Optimizer steps; by method when not given.")

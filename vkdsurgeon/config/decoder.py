@@ -12,7 +12,7 @@ from vkdsurgeon.config.section import Section
 class DecoderRecipe(Section):
     """Settings of the decoder pass, the section `decoder` of a recipe; unknown keys are refused.
 
-    The symbols are those of docs/method.md, section Decoder pass.
+    The symbols are those of docs/studies/method.md, section Decoder pass.
     """
 
     steps: int = Field(300, ge=1, description="Optimizer steps.")

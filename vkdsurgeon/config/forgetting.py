@@ -16,7 +16,7 @@ ForgetTarget = Literal["nobody", "swap", "farthest", "common", "mean", "rmu", "b
 class Forgetting(Section):
     """What forget pictures are distilled towards, where, and by which distance.
 
-    The symbols are those of docs/method.md: T(x) = t(x) + S(nu_p - mu) - S(mu_p - mu).
+    The symbols are those of docs/studies/method.md: T(x) = t(x) + S(nu_p - mu) - S(mu_p - mu).
     """
 
     layers: dict[str, float] = Field(

@@ -15,7 +15,7 @@ IdentityHeads = Literal["linear", "mlp", "both"]
 
 
 class Hardening(Section):
-    """Terms beside forgetting and retention; formulas in docs/hardening.md. By default, none of them.
+    """Terms beside forgetting and retention; formulas in docs/studies/hardening.md. By default, none of them.
 
     Sizes are relative to each weight, as `step_size` is.
     """

@@ -16,7 +16,7 @@ from vkdsurgeon.config.training import Training
 
 _FEWEST_STEPS = 300
 _PASSES = 4
-# Output mode, unless the recipe says otherwise (docs/baselines.md).
+# Output mode, unless the recipe says otherwise (docs/studies/baselines.md).
 _OUTPUT_MODE = {
     "steps": 60,
     "retain_weight": 10.0,

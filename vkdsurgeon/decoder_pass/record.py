@@ -21,7 +21,7 @@ def decoder_facts(job: DecoderJob, outcome: DecoderOutcome, salt: bytes) -> dict
     """
     prompts = "\n".join(sorted((*job.text.train, *job.text.held_out)))
     return {
-        "method": "decoder pass: self-distillation of the language model (docs/method.md)",
+        "method": "decoder pass: self-distillation of the language model (docs/studies/method.md)",
         "dtype": job.plan.dtype,
         "eligible_elements": job.plan.eligible_elements,
         "selected_elements": outcome.mask.count,

@@ -37,7 +37,7 @@ from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare,
 
 NO_RETAIN_SET = (
     "no --retain set: retention is distilled on {what} alone. On the built-in miniature this cost 4 points of retain "
-    "accuracy and 3 of general vision on forget pictures (docs/method.md); give --retain where you can"
+    "accuracy and 3 of general vision on forget pictures (docs/studies/method.md); give --retain where you can"
 )
 NO_SUBJECTS = (
     "no record of the forget set names a subject, so all of it counts as one; where it shows several, name them "

@@ -96,7 +96,7 @@ DEFAULT = Space(
         "tamper_weight": Range(low=0.0, high=2.0),
         STEPS: Range(low=0.5, high=2.0, step=0.25),
     },
-    # `ratio` was measured to keep more at the same forgetting (docs/method.md, Other choices).
+    # `ratio` was measured to keep more at the same forgetting (docs/studies/method.md, Other choices).
     start=({"saliency": "ratio"}, {"saliency": "ratio", STEPS: 0.5}, {"saliency": "ratio", "retain_weight": 6.0}),
 )
 

@@ -1,7 +1,8 @@
 """Is the teacher fit to teach? Its past, and what its features tell apart.
 
 The bounds are low on purpose: they catch a collapsed teacher, not a noisy one. Random features tell pictures and
-subjects apart as well, so damage that keeps their spread shows only beside the original's figures (docs/method.md).
+subjects apart as well, so damage that keeps their spread shows only beside the original's figures
+(docs/studies/method.md).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from vkdsurgeon.vision_pass.targets.identity_shift import centroids
 _SUBJECTS, _VIEWS = 8, 4
 _LEAST_SEPARATION = 0.01
 _MOST_GAP = 1.0
-# Sets of one kind of drawings came to 1.4 at most, of two kinds to 2.4 at least (docs/method.md).
+# Sets of one kind of drawings came to 1.4 at most, of two kinds to 2.4 at least (docs/studies/method.md).
 _MOST_APART = 2.0
 
 

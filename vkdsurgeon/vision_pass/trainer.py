@@ -3,7 +3,8 @@
     L = sum_l w_l d(h_l(x), T_l(x)), x forgotten  +  lambda sum_l v_l d'(h_l(x), t_l(x)), x kept
 
 after Visual Knowledge Distillation (arXiv 2512.11325; the forget term is this project's reconstruction, see
-docs/method.md). The teacher is the checkpoint as given; its features were computed once and are the targets here.
+docs/studies/method.md). The teacher is the checkpoint as given; its features were computed once and are the targets
+here.
 """
 
 from __future__ import annotations

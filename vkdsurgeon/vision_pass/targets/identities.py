@@ -72,7 +72,7 @@ def swap(context: TargetContext) -> ForgetTargets:
 def farthest(context: TargetContext) -> ForgetTargets:
     """As `swap`, with the one kept identity whose centroid is farthest from mu_p; nothing is drawn.
 
-    The opposite of a nearest-neighbour target, which does not erase (docs/method.md).
+    The opposite of a nearest-neighbour target, which does not erase (docs/studies/method.md).
     """
 
     def draw(means: Mapping[str, Tensor], identities: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
