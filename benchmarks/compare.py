@@ -14,12 +14,9 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import provenance
-from vkdsurgeon.comparison.compare import Comparison, compare
-from vkdsurgeon.comparison.methods import parse_names, parse_seeds
-from vkdsurgeon.comparison.relearning import parse_scopes
-from vkdsurgeon.config import Recipe
+from vkdsurgeon import ComparisonResult, compare
+from vkdsurgeon.comparison.methods import parse_seeds
 from vkdsurgeon.data.miniature import unpack
-from vkdsurgeon.results.comparison import ComparisonResult
 from vkdsurgeon.results.comparison_table import markdown
 
 FILE = provenance.RESULTS / "compare.jsonl"
@@ -50,22 +47,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         place = unpack(Path(scratch) / "miniature")
         result = compare(
-            Comparison(
-                model=place.base,
-                methods=parse_names(arguments.methods),
-                forget=place.records / "forget.jsonl",
-                retain=place.records / "retain.jsonl",
-                out=arguments.out,
-                recipe=Recipe.model_validate({}),
-                gold=place.gold,
-                heldout=place.records / "forget_heldout.jsonl",
-                retain_heldout=place.records / "retain_heldout.jsonl",
-                text=place.records / "text.jsonl",
-                seeds=parse_seeds(arguments.seeds),
-                scopes=parse_scopes(arguments.attack_scope),
-                device=arguments.device,
-            ),
-            lambda event: print(event["text"], file=sys.stderr) if event["event"] == "cell" else None,
+            place.base,
+            arguments.methods,
+            place.records / "forget.jsonl",
+            place.records / "retain.jsonl",
+            arguments.out,
+            gold=place.gold,
+            heldout=place.records / "forget_heldout.jsonl",
+            retain_heldout=place.records / "retain_heldout.jsonl",
+            text=place.records / "text.jsonl",
+            seeds=parse_seeds(arguments.seeds),
+            attack_scopes=arguments.attack_scope.split(","),
+            device=arguments.device,
+            on_event=lambda event: print(event.text, file=sys.stderr) if event.kind == "cell" else None,
         )
     print(markdown(result))
     if arguments.record:

@@ -19,19 +19,11 @@ from typing import Any
 import torch
 import yaml
 
-from vkdsurgeon.checkpoint.diff import diff_checkpoints
+from vkdsurgeon import EvalResult, Recipe, UnlearnResult, diff, evaluate, load_recipe, unlearn
 from vkdsurgeon.checkpoint.provenance import versions
-from vkdsurgeon.checkpoint.stage import write_patched
-from vkdsurgeon.config import Recipe
 from vkdsurgeon.config.preset import preset_names, preset_settings
 from vkdsurgeon.data.miniature import unpack
-from vkdsurgeon.data.pictures import pictures_of
-from vkdsurgeon.data.read import read_records
-from vkdsurgeon.data.sets import read_set
-from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
-from vkdsurgeon.results.evaluation import EvalResult, Example
-from vkdsurgeon.training.events import unheard
-from vkdsurgeon.vision_pass.run import Job, Outcome, operate, prepare
+from vkdsurgeon.results.evaluation import Example
 
 
 def measure(
@@ -50,30 +42,32 @@ def measure(
         One row of results; accuracies in [0, 1].
     """
     records, base, gold = place / "records", place / "base", place / "gold"
-    forget = pictures_of(read_records(records / "forget.jsonl", role="forget"), role="forget")
     role = "retain" if retain else "generic"
-    keep = pictures_of(read_records(records / f"{role}.jsonl", role=role), role=role)
-    started = time.monotonic()
-    sets = (keep, []) if retain else ([], keep)
-    prepared = prepare(Job(base, forget, *sets, recipe, seed=seed, forget_teacher=forget_teacher))
-    outcome = operate(prepared, unheard)
-    seconds = time.monotonic() - started
+    kept: dict[str, Any] = {role: records / f"{role}.jsonl"}
     out = place / f"unlearned-{seed}"
-    report = write_patched(prepared.stack.inventory, outcome.changes, out)
-    result = evaluate(
-        Evaluation(
-            model=out,
-            reference=base,
-            gold=gold,
-            sets=[
-                read_set("forget", records / "forget_heldout.jsonl"),
-                read_set("retain", records / "retain_heldout.jsonl"),
-                read_set("text", records / "text.jsonl"),
-            ],
-            include_examples=True,
-        )
+    started = time.monotonic()
+    run = unlearn(
+        base,
+        records / "forget.jsonl",
+        out,
+        **kept,
+        recipe=recipe,
+        seed=seed,
+        forget_teacher=forget_teacher,
+        device="cpu",
     )
-    difference = diff_checkpoints(base, out)
+    assert run.write is not None
+    assert run.verdict is not None
+    seconds = time.monotonic() - started - run.seconds["writing"]
+    sets = {"forget": "forget_heldout", "retain": "retain_heldout", "text": "text"}
+    result = evaluate(
+        out,
+        {name: records / f"{file}.jsonl" for name, file in sets.items()},
+        base=base,
+        gold=gold,
+        include_examples=True,
+    )
+    difference = diff(base, out, digests=False)
     values = {metric.id: metric.value for metric in result.metrics}
     wanted = (
         "forget.vqa.accuracy",
@@ -89,21 +83,21 @@ def measure(
         row[metric.removesuffix(".accuracy")] = {
             name: round(values[prefix + metric] or 0.0, 4) for name, prefix in prefixes.items()
         }
-    row["forget.attributes.no_coincidence"] = _without_coincidences(result, outcome)
+    row["forget.attributes.no_coincidence"] = _without_coincidences(result, run)
     row |= {
         "text_answers_identical": values["text.text.agreement"],
         "text_likelihoods_identical": values["text.text.identical"],
         "language_tensors_identical": difference.language_identical,
-        "selected_elements": outcome.mask.count,
-        "elements_changed": report.elements_changed,
-        "forget_ratio": round(outcome.verdict.forget_ratio, 4),
-        "retain_drift": round(outcome.verdict.retain_drift, 4),
-        "stop_rule_met": outcome.verdict.met,
+        "selected_elements": run.selected_elements,
+        "elements_changed": run.write.elements_changed,
+        "forget_ratio": round(run.verdict.forget_ratio, 4),
+        "retain_drift": round(run.verdict.retain_drift, 4),
+        "stop_rule_met": run.verdict.met,
     }
     return row
 
 
-def _without_coincidences(result: EvalResult, outcome: Outcome) -> dict[str, float]:
+def _without_coincidences(result: EvalResult, run: UnlearnResult) -> dict[str, float]:
     facts = {
         (example.subject, example.task): example.answer
         for example in result.examples
@@ -113,7 +107,7 @@ def _without_coincidences(result: EvalResult, outcome: Outcome) -> dict[str, flo
     def counts(example: Example) -> bool:
         if example.set != "forget" or not example.task.startswith("vqa.") or example.task == "vqa.name":
             return False
-        drawn = outcome.stand_ins.get(str(example.subject), ())
+        drawn = run.stand_ins.get(str(example.subject), ())
         return all(facts.get((other, example.task)) != example.answer for other in drawn)
 
     shares = {}
@@ -138,7 +132,7 @@ def main() -> None:
     overrides = settings | {
         key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in arguments.set)
     }
-    recipe = Recipe.model_validate(overrides)
+    recipe = load_recipe(**overrides)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "miniature"
         unpack(place)

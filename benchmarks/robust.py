@@ -23,23 +23,11 @@ import torch
 import yaml
 
 from benchmarks import provenance
-from vkdsurgeon.attacks.finetune import fine_tune, trainable
-from vkdsurgeon.attacks.relearn import Relearning, relearn
-from vkdsurgeon.checkpoint.stage import write_patched
-from vkdsurgeon.config import Recipe, load_recipe
+from vkdsurgeon import Recipe, RelearnResult, attack, evaluate, load_recipe, unlearn
 from vkdsurgeon.data.miniature import unpack
-from vkdsurgeon.data.pictures import pictures_of
-from vkdsurgeon.data.read import read_records
-from vkdsurgeon.data.record import Record, groups_of
-from vkdsurgeon.data.sets import NamedSet, read_set, sample
-from vkdsurgeon.evaluation.score import Scoring, answer_records
-from vkdsurgeon.model.multimodal import LoadedModel, load_model
-from vkdsurgeon.training.events import unheard
-from vkdsurgeon.vision_pass.run import Job, operate, prepare
 
 ROWS = provenance.RESULTS / "robust.jsonl"
 STEPS, LR, LIMIT = 60, 3e-4, 300
-SCORING = Scoring(batch_size=128)
 
 
 class Laboratory:
@@ -53,85 +41,74 @@ class Laboratory:
         self.place, self.records = place, place / "records"
         self.base, self.gold = place / "base", place / "gold"
 
-    def set(self, name: str) -> NamedSet:
+    def set(self, name: str) -> Path:
         """One of the miniature's sets."""
-        return read_set(name, self.records / f"{name}.jsonl")
+        return self.records / f"{name}.jsonl"
 
     def unlearn(self, recipe: Recipe, seed: int) -> tuple[Path, dict[str, Any]]:
         """Unlearn; the checkpoint and what the run said of itself."""
-        sets = [
-            pictures_of(read_records(self.records / f"{name}.jsonl", role=name), role=name)
-            for name in ("forget", "retain")
-        ]
-        started = time.monotonic()
-        prepared = prepare(Job(self.base, *sets, [], recipe, seed=seed))
-        outcome = operate(prepared, unheard)
-        seconds = time.monotonic() - started
         out = Path(tempfile.mkdtemp(dir=self.place)) / "unlearned"
-        write_patched(prepared.stack.inventory, outcome.changes, out)
-        verdict = outcome.verdicts[-1]
+        started = time.monotonic()
+        run = unlearn(
+            self.base, self.set("forget"), out, retain=self.set("retain"), recipe=recipe, seed=seed, device="cpu"
+        )
+        assert run.verdict is not None
+        seconds = time.monotonic() - started - run.seconds["writing"]
         return out, {
             "unlearn_seconds": round(seconds, 1),
-            "selected_elements": outcome.mask.count,
-            "forget_ratio": round(verdict.forget_ratio, 4),
-            "retain_drift": round(verdict.retain_drift, 4),
-            "stop_rule_met": verdict.met,
+            "selected_elements": run.selected_elements,
+            "forget_ratio": round(run.verdict.forget_ratio, 4),
+            "retain_drift": round(run.verdict.retain_drift, 4),
+            "stop_rule_met": run.verdict.met,
         }
 
     def measure(self, model: Path, seed: int, *, final: bool) -> dict[str, Any]:
         """Accuracies of a checkpoint as it is, and what attacks bring back."""
-        loaded = load_model(model, device="cpu", dtype="float32")
-        kept = self.set("retain_heldout").records
         row: dict[str, Any] = {
-            "forget": accuracy(loaded, self.set("forget_heldout").records, "vqa", "vqa.name", "general"),
-            "retain": accuracy(loaded, kept if final else sample(kept, LIMIT, 0), "vqa", "general"),
+            "forget": self.accuracy(model, "forget", None, "vqa", "vqa.name", "general"),
+            "retain": self.accuracy(model, "retain", None if final else LIMIT, "vqa", "general"),
+            "pairs_60": self.attack(model, seed, STEPS, LR),
         }
-        del loaded
-        row["pairs_60"] = self.attack(model, seed, STEPS, LR)
         if final:
             row["pairs_15"] = self.attack(model, seed, 15, LR)
             row["pairs_60_lr_1e-3"] = self.attack(model, seed, STEPS, 1e-3)
             row["people_60"] = self.attack(model, seed, STEPS, LR, protocol="people")
-            loaded = load_model(model, device="cpu", dtype="float32")
-            settings = {"steps": STEPS, "lr": LR, "batch_size": 32, "seed": seed}
-            list(fine_tune(loaded, trainable(loaded, "visual"), self.set("retain").records, **settings))
-            row["benign_60"] = accuracy(loaded, self.set("forget_heldout").records, "vqa", "vqa.name")
+            benign = self.relearn(model, seed, STEPS, LR, protocol="benign", fraction=1.0, benign=self.set("retain"))
+            names = {name: benign.value(f"relearn.after.{name}.accuracy") for name in ("vqa", "vqa.name")}
+            row["benign_60"] = {name: round(value or 0.0, 4) for name, value in names.items()}
         return row
 
-    def attack(self, model: Path, seed: int, steps: int, lr: float, protocol: Any = "pairs") -> dict[str, Any]:
+    def accuracy(self, model: Path, name: str, limit: int | None, *groups: str) -> dict[str, float]:
+        """Share of right answers to the held-out questions of a set, by group of tasks."""
+        found = evaluate(model, {name: self.set(f"{name}_heldout")}, limit=limit, batch_size=128, device="cpu")
+        values = {group: found.value(f"{name}.{group}.accuracy") for group in groups}
+        return {group: round(value or 0.0, 4) for group, value in values.items()}
+
+    def relearn(self, model: Path, seed: int, steps: int, lr: float, **settings: Any) -> RelearnResult:
+        """One relearning attack on tower and projector."""
+        found = attack(
+            "relearn",
+            model,
+            self.set("forget"),
+            retain=self.set("retain_heldout"),
+            settings={
+                "heldout": self.set("forget_heldout"), "steps": steps, "lr": lr, "seeds": seed, "limit": LIMIT // 2,
+                **settings,
+            },
+            device="cpu",
+        )  # fmt: skip
+        assert isinstance(found, RelearnResult)
+        return found
+
+    def attack(self, model: Path, seed: int, steps: int, lr: float, protocol: str = "pairs") -> dict[str, Any]:
         """One relearning attack: AG in points, accuracies before and after, and utility after."""
-        result = relearn(
-            Relearning(
-                model=model,
-                forget=self.set("forget"),
-                heldout=self.set("forget_heldout"),
-                retain=self.set("retain_heldout"),
-                protocol=protocol,
-                steps=steps,
-                lr=lr,
-                seed=seed,
-                limit=LIMIT // 2,
-                scoring=SCORING,
-                device="cpu",
-            )
-        )
-        values = {metric.id: metric.value for metric in result.metrics}
-        row: dict[str, Any] = {"ag": round(float(values["relearn.ag"] or 0.0), 1)}
+        result = self.relearn(model, seed, steps, lr, protocol=protocol)
+        row: dict[str, Any] = {"ag": round(result.value("relearn.ag") or 0.0, 1)}
         for stage, name in (("before", "before.vqa"), ("after", "after.vqa"), ("retain_after", "retain.after.vqa")):
-            row[stage] = round(float(values[f"relearn.{name}.accuracy"] or 0.0), 4)
+            row[stage] = round(result.value(f"relearn.{name}.accuracy") or 0.0, 4)
         half = [point.values for point in result.curve if point.step == steps // 2]
         row["halfway"] = round(next(iter(half[0].values())) or 0.0, 4) if half else None
         return row
-
-
-def accuracy(loaded: LoadedModel, records: Any, *groups: str) -> dict[str, float]:
-    """Mean accuracy over the records of each group of tasks."""
-    found: dict[str, list[float]] = {group: [] for group in groups}
-    asked: list[Record] = list(records)
-    for answer in answer_records(loaded, asked, SCORING):
-        for group in set(groups_of(answer.record.task)) & found.keys():
-            found[group].append(answer.values["accuracy"])
-    return {group: round(sum(values) / len(values), 4) for group, values in found.items() if values}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -179,7 +156,7 @@ def main() -> None:
             if arguments.name in ("base", "gold"):
                 model = getattr(laboratory, arguments.name)
             else:
-                model, facts = laboratory.unlearn(load_recipe(None, overrides, arguments.preset), seed)
+                model, facts = laboratory.unlearn(load_recipe(preset=arguments.preset, **overrides), seed)
                 row |= facts
             row |= laboratory.measure(model, seed, final=arguments.final)
             row |= {"final": arguments.final, **provenance.provenance(torch.device("cpu"))}

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import provenance
 from benchmarks.miniature import measure
-from vkdsurgeon.config import Recipe
+from vkdsurgeon import load_recipe
 from vkdsurgeon.data.miniature import unpack
 
 ROWS = provenance.RESULTS / "strategies.jsonl"
@@ -62,7 +62,7 @@ CASES = (
 def run(case: Case, place: Path, seed: int) -> dict[str, Any]:
     """Measure one case."""
     teacher = None if case.teacher is None else place / case.teacher
-    recipe = Recipe.model_validate(case.overrides)
+    recipe = load_recipe(**case.overrides)
     row = measure(place, recipe, seed, retain=True, forget_teacher=teacher)
     return {
         "choice": case.choice,

@@ -20,15 +20,10 @@ import torch
 
 from benchmarks import provenance
 from benchmarks.miniature import measure
-from vkdsurgeon.config import load_recipe
+from vkdsurgeon import Event, TuneResult, tune
 from vkdsurgeon.config.preset import preset_names
 from vkdsurgeon.data.miniature import unpack
-from vkdsurgeon.pipeline.run import Request
-from vkdsurgeon.training.events import Event
-from vkdsurgeon.tuning.pick import rule_named
-from vkdsurgeon.tuning.result import Attempt, TuneResult
-from vkdsurgeon.tuning.space import DEFAULT
-from vkdsurgeon.tuning.tune import TuneRequest, tune
+from vkdsurgeon.tuning.result import Attempt
 
 ROWS = provenance.RESULTS / "tune.jsonl"
 CASE = "miniature without a retain set"
@@ -44,19 +39,19 @@ def told(event: Event) -> None:
 
 def find(place: Path, work: Path, arguments: argparse.Namespace) -> TuneResult:
     """Search, or go on with the trials in `work`."""
-    unlearn = Request(
-        model=place / "base",
-        forget=place / "records" / "forget.jsonl",
-        retain=None,
-        generic=None,
-        out=None,
-        recipe=load_recipe(None, {}, arguments.preset),
+    return tune(
+        place / "base",
+        place / "records" / "forget.jsonl",
+        work,
+        preset=arguments.preset,
+        trials=arguments.trials,
+        minutes=arguments.minutes,
+        pick=arguments.pick,
         seed=arguments.seed,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
+        device="cpu",
+        resume=True,
+        on_event=told,
     )
-    rule = rule_named(arguments.pick, rates=False)
-    return tune(TuneRequest(unlearn, work, DEFAULT, arguments.trials, arguments.minutes, resume=True, rule=rule), told)
 
 
 def row(name: str, attempt: Attempt, result: TuneResult, seed: int) -> dict[str, Any]:

@@ -117,8 +117,10 @@ def test_rooms_of_one_row_that_may_know_each_other_do() -> None:
 
 @pytest.mark.parametrize("level", ["modules", "rooms"])
 def test_there_is_no_circle(level: str) -> None:
-    known = ARROWS if level == "modules" else {(_room(here), _room(there)) for here, there in ARROWS}
-    left = {(here, there) for here, there in known if here != there and "" not in (here, there)}
+    # The package's own `__init__` has the version, which low rooms read, and looks up the API only when it is used.
+    below = {(here, there) for here, there in ARROWS if "" not in (_room(here), _room(there))}
+    known = below if level == "modules" else {(_room(here), _room(there)) for here, there in below}
+    left = {(here, there) for here, there in known if here != there}
     # What nothing is imported by can be in no circle, nor can what imports nothing.
     while left:
         sources, targets = {here for here, _ in left}, {there for _, there in left}

@@ -1,6 +1,97 @@
 """Surgery on the visual knowledge of multimodal checkpoints.
 
-Importing this package imports neither torch nor transformers.
+    from vkdsurgeon import evaluate, unlearn
+
+The names below are looked up in `vkdsurgeon.api` when they are first used; importing this package imports neither torch
+nor transformers.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vkdsurgeon.api import (
+        AttackResult,
+        ComparisonResult,
+        DiffResult,
+        EvalResult,
+        Event,
+        ForgetTargets,
+        GateFailed,
+        InspectResult,
+        MethodResult,
+        Recipe,
+        Record,
+        RelearnResult,
+        ReportResult,
+        RestoreResult,
+        SuiteSplit,
+        SurgeryError,
+        TargetContext,
+        TuneResult,
+        UnlearnResult,
+        UserError,
+        attack,
+        compare,
+        diff,
+        evaluate,
+        inspect,
+        load_recipe,
+        register_forget_target,
+        register_mask,
+        run_method,
+        tune,
+        unlearn,
+        write_report,
+    )
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AttackResult",
+    "ComparisonResult",
+    "DiffResult",
+    "EvalResult",
+    "Event",
+    "ForgetTargets",
+    "GateFailed",
+    "InspectResult",
+    "MethodResult",
+    "Recipe",
+    "Record",
+    "RelearnResult",
+    "ReportResult",
+    "RestoreResult",
+    "SuiteSplit",
+    "SurgeryError",
+    "TargetContext",
+    "TuneResult",
+    "UnlearnResult",
+    "UserError",
+    "__version__",
+    "attack",
+    "compare",
+    "diff",
+    "evaluate",
+    "inspect",
+    "load_recipe",
+    "register_forget_target",
+    "register_mask",
+    "run_method",
+    "tune",
+    "unlearn",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    found = getattr(importlib.import_module("vkdsurgeon.api"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -17,7 +17,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,13 @@ import torch
 from benchmarks import provenance
 from benchmarks.attacks.battery import BATTERY, BRINGING_BACK, Field, strike
 from benchmarks.attacks.table import table
+from vkdsurgeon import MethodResult, UnlearnResult, load_recipe, run_method, unlearn
+from vkdsurgeon.baselines.registry import VKD
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.comparison.methods import ComparedMethod, parse_names, parse_seeds
 from vkdsurgeon.comparison.settings import recipe_of
 from vkdsurgeon.comparison.text_split import divide_text, write_text
-from vkdsurgeon.comparison.worker import RunSpec, perform
-from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.read import read_records
 
@@ -45,26 +44,16 @@ def unlearned(each: ComparedMethod, place: Any, seed: int, work: Path) -> Path:
     if out.is_dir() and told.is_file():
         return out
     given, _ = divide_text(read_records(place.records / "text.jsonl", role="text"))
-    cost = perform(
-        RunSpec(
-            model=str(place.base),
-            forget=str(place.records / "forget.jsonl"),
-            retain=str(place.records / "retain.jsonl"),
-            text=str(write_text(given, work / "text.jsonl")) if each.reads_text else None,
-            out=str(out),
-            method=each.method,
-            recipe=recipe_of(each, Recipe.model_validate({})),
-            scope=None,
-            seed=seed,
-            device="cpu",
-            dtype="float32",
-            tower=None,
-            projector=None,
-            threads=torch.get_num_threads(),
-        ),
-        lambda event: None,
-    )
-    told.write_text(json.dumps(asdict(cost)) + "\n")
+    recipe = recipe_of(each, load_recipe())
+    asked: dict[str, Any] = {"retain": place.records / "retain.jsonl", "recipe": recipe, "seed": seed, "device": "cpu"}
+    if each.reads_text:
+        asked["text"] = write_text(given, work / "text.jsonl")
+    forget = place.records / "forget.jsonl"
+    if each.method == VKD and "output_loss" not in recipe:
+        run: UnlearnResult | MethodResult = unlearn(place.base, forget, out, **asked)
+    else:
+        run = run_method(each.method, place.base, forget, out, **asked)
+    told.write_text(run.model_dump_json() + "\n")
     return out
 
 

@@ -10,23 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.miniature_model.questions import ABOUT_PERSON
+from vkdsurgeon import RelearnResult, RestoreResult, attack
 from vkdsurgeon.attacks.image_transforms import perturbations_of
-from vkdsurgeon.attacks.membership import Inferring, membership
-from vkdsurgeon.attacks.perturb import Perturbing, perturb
-from vkdsurgeon.attacks.probe import Probing, probe
-from vkdsurgeon.attacks.prompt import Prompting, prompt
-from vkdsurgeon.attacks.quantize import Quantizing, quantize
-from vkdsurgeon.attacks.relearn import Relearning, relearn
-from vkdsurgeon.attacks.restore import Restoring, restore
 from vkdsurgeon.attacks.templates import Template
-from vkdsurgeon.attacks.universal import Universal
-from vkdsurgeon.config.relearn import RelearnPlan, RelearnProtocol, RelearnScope
-from vkdsurgeon.data.sets import NamedSet, read_set
 from vkdsurgeon.errors import Diverged
+from vkdsurgeon.results.attacks import PromptResult
 from vkdsurgeon.results.evaluation import Metric
 
-PROTOCOLS: tuple[RelearnProtocol, ...] = ("people", "pairs", "benign")
-SCOPES: tuple[RelearnScope, ...] = ("visual", "all")
+PROTOCOLS = ("people", "pairs", "benign")
+SCOPES = ("visual", "all")
 STEPS = (15, 60)
 FORMATS = ("int8", "int4")
 WHOLE = "vqa.accuracy"
@@ -47,10 +39,10 @@ class Field:
     """
 
     base: Path
-    forget: NamedSet
-    heldout: NamedSet
-    retain: NamedSet
-    kept: NamedSet
+    forget: Path
+    heldout: Path
+    retain: Path
+    kept: Path
     limit: int
     seed: int
 
@@ -58,8 +50,7 @@ class Field:
     def of(cls, base: Path, records: Path, limit: int, seed: int) -> Field:
         """From the miniature's folders."""
         files = {"forget": "forget", "heldout": "forget_heldout", "retain": "retain", "kept": "retain_heldout"}
-        names = {"forget": "forget", "heldout": "forget", "retain": "retain", "kept": "retain"}
-        sets = {key: read_set(names[key], records / f"{file}.jsonl") for key, file in files.items()}
+        sets = {key: records / f"{file}.jsonl" for key, file in files.items()}
         return cls(base, **sets, limit=limit, seed=seed)
 
 
@@ -101,24 +92,15 @@ class Finding:
         }
 
 
+def _attack(name: Any, model: Path, forget: Path, field: Field, *, base: Path | None = None, **settings: Any) -> Any:
+    asked = {"limit": field.limit, **({} if name == "relearn" else {"seed": field.seed}), **settings}
+    return attack(name, model, forget, retain=field.kept, base=base, settings=asked, device="cpu")
+
+
 def _relearn(model: Path, field: Field, steps: int) -> Iterator[Finding]:
-    found = relearn(
-        Relearning(
-            model=model,
-            forget=field.forget,
-            heldout=field.heldout,
-            retain=field.kept,
-            benign=field.retain,
-            plan=RelearnPlan(
-                protocol=PROTOCOLS,
-                scope=SCOPES,
-                steps=steps,
-                curve_steps=(steps,),
-                seeds=(field.seed,),
-                limit=field.limit,
-            ),
-            device="cpu",
-        )
+    asked = {"protocol": PROTOCOLS, "scope": SCOPES, "steps": steps, "curve_steps": (steps,), "seeds": (field.seed,)}
+    found: RelearnResult = _attack(
+        "relearn", model, field.forget, field, heldout=field.heldout, benign=field.retain, **asked
     )
     metrics = {metric.id: metric for metric in found.metrics}
     for case in found.cases:
@@ -134,10 +116,7 @@ def _relearn(model: Path, field: Field, steps: int) -> Iterator[Finding]:
 
 
 def _restore(model: Path, field: Field) -> Iterator[Finding]:
-    found = restore(
-        Restoring(model=model, reference=field.base, forget=field.heldout, retain=field.kept, limit=field.limit,
-                  seed=field.seed, device="cpu")
-    )  # fmt: skip
+    found: RestoreResult = _attack("restore", model, field.heldout, field, base=field.base)
     metrics = {metric.id: metric for metric in found.metrics}
     yield Finding(
         "restore tower and projector",
@@ -148,10 +127,15 @@ def _restore(model: Path, field: Field) -> Iterator[Finding]:
 
 
 def _probe(model: Path, field: Field) -> Iterator[Finding]:
-    found = probe(
-        Probing(model=model, reference=field.base, forget=field.forget, retain=field.retain, heldout=field.heldout,
-                retain_heldout=field.kept, layers=("projector",), seed=field.seed, device="cpu")
-    )  # fmt: skip
+    found = attack(
+        "probe",
+        model,
+        field.forget,
+        retain=field.retain,
+        base=field.base,
+        settings={"heldout": field.heldout, "retain_heldout": field.kept, "layers": ("projector",), "seed": field.seed},
+        device="cpu",
+    )
     metrics = {metric.id: metric for metric in found.metrics}
     for kind, title in (("crowd", "a fresh reader"), ("reader", "the base's reader")):
         yield Finding(
@@ -170,30 +154,21 @@ def _varied(attack: str, metrics: Sequence[Metric], titles: Mapping[str, str]) -
             yield Finding(title, by_id[f"{attack}.{name}.{WHOLE}"], None if kept is None else kept.value, {})
 
 
-def _asked(model: Path, field: Field) -> dict[str, Any]:
-    return {"model": model, "retain": field.kept, "limit": field.limit, "seed": field.seed, "device": "cpu"}
-
-
 def _quantize(model: Path, field: Field, scope: Any) -> Iterator[Finding]:
-    found = quantize(Quantizing(**_asked(model, field), forget=field.heldout, formats=FORMATS, scope=scope))
+    found = _attack("quantize", model, field.heldout, field, formats=FORMATS, scope=scope)
     as_given = {"before": "as given"} if scope == "visual" else {}
     yield from _varied("quantize", found.metrics, as_given | {name: f"quantize {name}, {scope}" for name in FORMATS})
 
 
 def _perturb(model: Path, field: Field) -> Iterator[Finding]:
     changes = perturbations_of([], field.seed)
-    found = perturb(
-        Perturbing(**_asked(model, field), forget=field.forget, heldout=field.heldout, perturbations=changes)
-    )
+    found = _attack("perturb", model, field.forget, field, heldout=field.heldout)
     yield from _varied("perturb", found.metrics, {each.name: f"perturb {each.name}" for each in changes})
 
 
 def _universal(model: Path, field: Field) -> Iterator[Finding]:
-    recipe = Universal(seed=field.seed)
     try:
-        found = perturb(
-            Perturbing(**_asked(model, field), forget=field.forget, heldout=field.heldout, universal=recipe)
-        )
+        found = _attack("perturb", model, field.forget, field, heldout=field.heldout, perturbations=(), universal=True)
     except Diverged as error:
         lost = Metric(id=f"perturb.universal.{WHOLE}", value=None, n=0, direction="lower")
         yield Finding("perturb, universal pattern", lost, None, {}, [str(error)], diverged=True)
@@ -208,13 +183,13 @@ def _prompt(model: Path, field: Field) -> Iterator[Finding]:
         for kind, every in ABOUT_PERSON.items()
         for number, words in enumerate(every[1:], start=1)
     ]
-    found = prompt(Prompting(**_asked(model, field), forget=field.heldout, templates=wordings))
+    found: PromptResult = _attack("prompt", model, field.heldout, field, templates=wordings)
     titles = {each.name: f"prompt {each.name}" for each in found.settings.templates if each.asked}
     yield from _varied("prompt", found.metrics, titles)
 
 
 def _membership(model: Path, field: Field) -> Iterator[Finding]:
-    found = membership(Inferring(**_asked(model, field), forget=field.forget, nonmembers=field.heldout))
+    found = _attack("membership", model, field.forget, field, nonmembers=field.heldout)
     metrics = {metric.id: metric for metric in found.metrics}
     loss = "membership.loss"
     yield Finding(

@@ -9,22 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
+import vkdsurgeon
 from benchmarks.study.cases import Place
 from benchmarks.study.recipes import StudyRecipe
 from vkdsurgeon.baselines.registry import BASELINES
-from vkdsurgeon.checkpoint.diff import diff_checkpoints
-from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.comparison.text_split import divide_text, write_text
 from vkdsurgeon.data.miniature import unpack_generic
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.decoder_pass.run import operate_decoder, prepare_decoder
-from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
-from vkdsurgeon.pipeline.run_baseline import MethodRequest, run_method
-from vkdsurgeon.training.events import Step, unheard
-from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.training.events import Step
 
 
 @dataclass(frozen=True)
@@ -64,27 +56,35 @@ def unlearn(place: Place, recipe: StudyRecipe, seed: int, out: Path) -> Unlearne
         "method": recipe.method_name,
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(time.process_time() - worked, 1),
-        "language_tensors_identical": diff_checkpoints(place.base, out).language_identical,
+        "language_tensors_identical": vkdsurgeon.diff(place.base, out, digests=False).language_identical,
     }
     return Unlearned(out, common | unlearned.facts, unlearned.stand_ins)
 
 
 def _feature_mode(place: Place, recipe: StudyRecipe, seed: int, out: Path, scratch: Path) -> Unlearned:
-    """`vkdsurgeon.pipeline.run`, but who the stand-ins were is kept, which that never tells."""
     settings = recipe.settings
-    forget = read_records(place.records / "forget.jsonl", role="forget")
-    kept = read_records(_kept(place, recipe, scratch), role="retain")
-    pictures = pictures_of(kept, role="retain")
-    sets = (pictures, []) if recipe.keep == "retain" else ([], pictures)
-    started = time.monotonic()
-    prepared = prepare(Job(place.base, pictures_of(forget, role="forget"), *sets, settings, seed=seed))
+    kept: dict[str, Any] = {"retain" if recipe.keep == "retain" else "generic": _kept(place, recipe, scratch)}
     seen: list[Step] = []
-    outcome = operate(prepared, lambda event: seen.append(event.subject) if event.kind == "step" else None)
-    changes, last = dict(outcome.changes), outcome.verdict
+    run = vkdsurgeon.unlearn(
+        place.base,
+        place.records / "forget.jsonl",
+        out,
+        **kept,
+        text=None if settings.decoder is None else place.records / "text.jsonl",
+        recipe=settings,
+        seed=seed,
+        device="cpu",
+        journal=scratch / "journal",
+        on_event=lambda event: seen.append(event.subject) if event.kind == "step" else None,
+    )
+    last = run.verdict
+    assert last is not None
+    assert run.write is not None
+    decoder_seconds = sum(value for name, value in run.seconds.items() if name.startswith("decoder"))
     facts: dict[str, Any] = {
-        "visual_seconds": round(time.monotonic() - started, 1),
+        "visual_seconds": round(sum(run.seconds.values()) - run.seconds["writing"] - decoder_seconds, 1),
         "steps": len(seen),
-        "schedules": len(outcome.verdicts),
+        "schedules": len(run.verdicts),
         "forget_ratio": round(last.forget_ratio, 4),
         # Of the pictures of a step; beside the ratio on held-out ones it tells what did not carry over.
         "trained_ratio": round(seen[-1].values["forget_loss"] / seen[0].values["forget_loss"], 4),
@@ -97,23 +97,18 @@ def _feature_mode(place: Place, recipe: StudyRecipe, seed: int, out: Path, scrat
         "looked_at": list(last.pictures),
         "reach": round(last.reach, 4),
         "stretch": round(last.stretch, 4),
-        "targets": {layer: vars(reading) for layer, reading in outcome.readings.items()},
-        "step_size": None if outcome.step_size is None else vars(outcome.step_size),
-        "elements": prepared.plan.tower_parameters + prepared.plan.projector_parameters,
-        "selected_elements": outcome.mask.count,
+        "targets": run.provenance["targets"],
+        "step_size": run.provenance["step_size"],
+        "elements": run.plan.tower_parameters + run.plan.projector_parameters,
+        "selected_elements": run.selected_elements,
     }
-    if settings.decoder is not None:
-        started = time.monotonic()
-        text = read_text_retain_set(place.records / "text.jsonl", seed)
-        decoded = operate_decoder(prepare_decoder(prepared, forget, kept, text), unheard)
-        changes |= decoded.changes
+    if run.decoder_verdict is not None:
         facts |= {
-            "decoder_seconds": round(time.monotonic() - started, 1),
-            "decoder_gate": {**vars(decoded.verdict), "met": decoded.verdict.met},
-            "decoder_selected_elements": decoded.mask.count,
+            "decoder_seconds": round(decoder_seconds, 1),
+            "decoder_gate": {**vars(run.decoder_verdict), "met": run.decoder_verdict.met},
+            "decoder_selected_elements": run.decoder_selected_elements,
         }
-    written = write_patched(prepared.stack.inventory, changes, out)
-    return Unlearned(out, facts | {"changed_elements": written.elements_changed}, outcome.stand_ins)
+    return Unlearned(out, facts | {"changed_elements": run.write.elements_changed}, run.stand_ins)
 
 
 def _through_the_model(place: Place, recipe: StudyRecipe, seed: int, out: Path, scratch: Path) -> Unlearned:
@@ -123,21 +118,18 @@ def _through_the_model(place: Place, recipe: StudyRecipe, seed: int, out: Path, 
     if method in BASELINES and BASELINES[method].reads_text:
         given, _ = divide_text(read_records(place.records / "text.jsonl", role="text"))
         text = write_text(given, scratch / "text.jsonl")
-    kept = _kept(place, recipe, scratch)
-    request = MethodRequest(
-        model=place.base,
-        forget=place.records / "forget.jsonl",
-        retain=kept if recipe.keep == "retain" else None,
-        generic=None if recipe.keep == "retain" else kept,
+    kept: dict[str, Any] = {"retain" if recipe.keep == "retain" else "generic": _kept(place, recipe, scratch)}
+    result = vkdsurgeon.run_method(
+        method,
+        place.base,
+        place.records / "forget.jsonl",
+        out,
+        **kept,
         text=text,
-        out=out,
-        method=method,
         recipe=recipe.settings,
         seed=seed,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
+        device="cpu",
     )
-    result = run_method(request, unheard)
     assert result.write is not None
     facts = {
         "steps": 0 if result.last is None else result.last.step,

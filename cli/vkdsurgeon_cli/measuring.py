@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import RenderableType
 
-    from vkdsurgeon.data.sets import NamedSet
-    from vkdsurgeon.evaluation.gates import Gate
-    from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.results.attacks import AttackResult
     from vkdsurgeon.results.evaluation import EvalResult
     from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
@@ -44,23 +41,17 @@ class Results(TablePrinting):
     salt: SaltOption = None
     panel: ClassVar[str] = "Output and gates"
 
-    def gates(self) -> list[Gate]:
-        """The bounds; also refuses an output that could not be written, before anything costs time.
+    def asked(self) -> dict[str, Any]:
+        """As the API takes it; also refuses an output that could not be written, before anything costs time.
 
         Raises:
-            UserError: A gate is none, or the output cannot be written.
+            UserError: The output cannot be written.
         """
-        from vkdsurgeon.evaluation.gates import parse_gates
         from vkdsurgeon.results.evaluation import check_writable
 
-        gates = parse_gates(self.gate or [])
         if self.output is not None:
             check_writable(self.output)
-        return gates
-
-    def salt_bytes(self) -> bytes:
-        """The salt."""
-        return (self.salt or "").encode()
+        return {"gates": self.gate or [], "salt": self.salt or ""}
 
     def conclude(
         self,
@@ -73,12 +64,8 @@ class Results(TablePrinting):
             SurgeryError: The file could not be written; what was measured stands on stdout.
             GateFailed: A gate failed.
         """
-        from vkdsurgeon.evaluation.gates import raise_failures
-        from vkdsurgeon.evaluation.warnings import told_of_broken
         from vkdsurgeon_cli.tables import gate_sheet, stack
 
-        broken = told_of_broken(result.metrics)
-        result = result.model_copy(update={"warnings": [*broken, *result.warnings]})
         for warning in result.warnings:
             self.sink.warn(warning)
 
@@ -87,7 +74,7 @@ class Results(TablePrinting):
             return stack([*sheets(), *gates], self.sink.columns)
 
         deliver(result, self.output, self.sink, tables)
-        raise_failures(result.gates)
+        result.raise_if_failed()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,19 +91,6 @@ class Answering:
     )
     seed: SeedOption = 0
     panel: ClassVar[str] = "Questions"
-
-    def scoring(self) -> Scoring:
-        """As evaluations take it."""
-        from vkdsurgeon.evaluation.score import Scoring
-
-        return Scoring(self.batch_size, self.length_normalised, self.max_new_tokens)
-
-
-def set_if_given(name: str, path: Path | None) -> NamedSet | None:
-    """The set behind an option that may be left out."""
-    from vkdsurgeon.data.sets import read_set
-
-    return None if path is None else read_set(name, path)
 
 
 def deliver(result: BaseModel, output: Path | None, out: Output, table: Callable[[], Any]) -> None:

@@ -13,7 +13,7 @@ from vkdsurgeon_cli.tables import pairs
 if TYPE_CHECKING:
     from vkdsurgeon.baselines.base import ModelPlan
     from vkdsurgeon.config import Recipe
-    from vkdsurgeon.pipeline.run_baseline import MethodRequest, MethodResult
+    from vkdsurgeon.pipeline.run_baseline import MethodResult
     from vkdsurgeon.training.events import Event, Step
 
 
@@ -75,12 +75,12 @@ def refuse_foreign_options(method: Method, recipe: Recipe, teachers: Mapping[str
         )
 
 
-def run_other_method(request: MethodRequest, output: Output) -> None:
-    """Run and print."""
-    from vkdsurgeon.pipeline.run_baseline import run_method
+def run_other_method(asked: dict[str, Any], output: Output) -> None:
+    """Run what `vkdsurgeon.run_method` takes, and print."""
+    from vkdsurgeon import run_method
 
-    result = run_method(request, MethodListener(output))
-    output.document(result.as_dict(), lambda: pairs(_rows(result), output.columns), kept=result.out)
+    result = run_method(**asked, on_event=MethodListener(output))
+    output.document(result.model_dump(mode="json"), lambda: pairs(_rows(result), output.columns), kept=result.out)
 
 
 class MethodListener:

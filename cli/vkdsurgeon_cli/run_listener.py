@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from vkdsurgeon.pipeline.words import told_decoder, told_targets, told_verdict
 from vkdsurgeon_cli.output import Output
-from vkdsurgeon_cli.run_words import told_decoder, told_targets, told_verdict
 
 if TYPE_CHECKING:
     from vkdsurgeon.decoder_pass.gate import DecoderVerdict

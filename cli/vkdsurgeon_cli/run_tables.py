@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vkdsurgeon_cli.run_words import told_decoder, told_targets, told_teacher, told_verdict
+from vkdsurgeon.pipeline.words import told_decoder, told_targets, told_teacher, told_verdict
 
 if TYPE_CHECKING:
     from vkdsurgeon.pipeline.result import UnlearnResult

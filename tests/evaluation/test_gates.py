@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vkdsurgeon.errors import GateFailed, UserError
-from vkdsurgeon.evaluation.gates import check_gates, judge, parse_gates, raise_failures
+from vkdsurgeon.evaluation.gates import check_gates, judge, parse_gates
+from vkdsurgeon.results.evaluation import Gated, GateOutcome
 
 ID = "forget.vqa.accuracy"
 
@@ -80,9 +81,15 @@ def test_unknown_metrics_are_refused_with_the_known_ones() -> None:
 
 def test_failures_are_told_one_by_one() -> None:
     outcomes = judge(parse_gates([f"{ID}<=0.1", f"{ID}<=0.9", "retain.vqa.accuracy>=0.5"]), {ID: 0.5})
+
+    class Result(Gated):
+        def __init__(self, gates: list[GateOutcome]) -> None:
+            self.gates = gates
+
+    assert not Result(outcomes).passed
     with pytest.raises(GateFailed) as caught:
-        raise_failures(outcomes)
+        Result(outcomes).raise_if_failed()
     assert len(caught.value.failures) == 2
     assert "0.5000 (bound 0.1000)" in caught.value.failures[0]
     assert "could not be measured" in caught.value.failures[1]
-    raise_failures(outcomes[1:2])
+    Result(outcomes[1:2]).raise_if_failed()

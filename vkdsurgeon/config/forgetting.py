@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, field_serializer, field_validator
 
+from vkdsurgeon.config.registered import is_registered
 from vkdsurgeon.config.section import Section, positive
 
 Distance = Literal["nmse", "mse", "cosine", "smooth_l1"]
@@ -37,6 +38,16 @@ class Forgetting(Section):
     steering: float = Field(
         1.0, gt=0, description="Target rmu: length of the random direction over the mean length of a token's features."
     )
+
+    @field_validator("forget_target", mode="wrap")
+    @classmethod
+    def _target_is_known(cls, word: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        return word if is_registered("forget_target", word) else check(word)
+
+    @field_serializer("forget_target")
+    def _target_as_it_is(self, word: str) -> str:
+        # The list of words is closed for those who read it, but a program may have added to it.
+        return word
 
     @field_validator("layers")
     @classmethod

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, field_serializer, field_validator
 
+from vkdsurgeon.config.registered import is_registered
 from vkdsurgeon.config.section import Section
 
 Saliency = Literal["forget_gradient", "ratio", "fisher", "random"]
@@ -32,6 +33,16 @@ class Mask(Section):
         description="What ranks the weights: forget_gradient; ratio, that over the sensitivity of retained features; "
         "fisher, squared gradients by picture; random, the control.",
     )
+
+    @field_validator("saliency", mode="wrap")
+    @classmethod
+    def _saliency_is_known(cls, word: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        return word if is_registered("saliency", word) else check(word)
+
+    @field_serializer("saliency")
+    def _saliency_as_it_is(self, word: str) -> str:
+        # The list of words is closed for those who read it, but a program may have added to it.
+        return word
 
     @field_validator("depth", mode="before")
     @classmethod

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from vkdsurgeon.data.formats import format_of, records_of
 from vkdsurgeon.data.images import looks_like_a_picture
@@ -20,6 +21,36 @@ _SELDOM = {".apng", ".jpe", ".mpo", ".dib", ".pgm", ".pbm", ".pnm", ".jp2", ".j2
 PICTURE_SUFFIXES = frozenset(_USUAL | _SELDOM)
 # Pictures that Pillow alone cannot open; passing over them would leave them unforgotten.
 UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".svg"})
+
+
+Given: TypeAlias = Path | Sequence[Record]
+"""A set as it is given: a file or folder to read, or the records themselves."""
+
+
+def records_given(given: Given, *, role: str) -> list[Record]:
+    """The records of a set, read unless they are records already.
+
+    Args:
+        given: A file or folder, as `read_records` takes it, or records.
+        role: What the set is for, for messages.
+
+    Raises:
+        UserError: As `read_records`; or there is no record, or an image is not named by an absolute path.
+    """
+    if isinstance(given, (str, Path)):
+        return read_records(Path(given), role=role)
+    records = list(given)
+    if not records:
+        raise UserError(f"the {role} set holds no records", expected="at least one record")
+    for record in records:
+        if record.image is not None and not record.image.is_absolute():
+            raise UserError(
+                f"a record of the {role} set names its image by a relative path",
+                where=record.source,
+                value=record.image,
+                expected="an absolute path: Record(image=path.absolute(), ...)",
+            )
+    return records
 
 
 def read_records(path: Path, *, role: str, default_task: str = "vqa") -> list[Record]:

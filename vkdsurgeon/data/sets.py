@@ -6,9 +6,8 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from vkdsurgeon.data.read import read_records, require_answers
+from vkdsurgeon.data.read import Given, records_given, require_answers
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 
@@ -36,8 +35,8 @@ class NamedSet:
         return self.name == FORGET or self.held_out
 
 
-def read_set(name: str, path: Path) -> NamedSet:
-    """Read a set in which every record can be measured.
+def read_set(name: str, given: Given) -> NamedSet:
+    """A set in which every record can be measured, read unless records are given.
 
     Raises:
         UserError: The name cannot be used, or the file or a record in it is wrong.
@@ -49,21 +48,9 @@ def read_set(name: str, path: Path) -> NamedSet:
             value=name,
             expected=f"letters, digits, - and _, and none of {', '.join(sorted(_TAKEN))}",
         )
-    records = read_records(path, role=name)
+    records = records_given(given, role=name)
     require_answers(records, role=name)
     return NamedSet(name, tuple(records))
-
-
-def parse_set(text: str) -> NamedSet:
-    """Read the set behind one `--set NAME=FILE`.
-
-    Raises:
-        UserError: It is not of that form, or as in `read_set`.
-    """
-    name, sign, path = text.partition("=")
-    if not sign or not path:
-        raise UserError("not a set", where="--set", value=text, expected="NAME=FILE")
-    return read_set(name, Path(path))
 
 
 def sample(records: Sequence[Record], limit: int | None, seed: int) -> list[Record]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vkdsurgeon.errors import GateFailed, UserError
+from vkdsurgeon.errors import UserError
 from vkdsurgeon.results.evaluation import GateOutcome, Metric
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
@@ -114,23 +114,6 @@ def judge(gates: Sequence[Gate], values: Mapping[str, float | None]) -> list[Gat
 def judge_metrics(gates: Sequence[Gate], metrics: Iterable[Metric]) -> list[GateOutcome]:
     """`judge` by what was measured."""
     return judge(gates, {metric.id: metric.value for metric in metrics})
-
-
-def raise_failures(outcomes: Sequence[GateOutcome]) -> None:
-    """End with the gates that failed, if any did.
-
-    Raises:
-        GateFailed: One sentence per failed gate.
-    """
-    failures = []
-    for outcome in outcomes:
-        if outcome.passed:
-            continue
-        measured = "could not be measured" if outcome.value is None else f"is {outcome.value:.4f}"
-        bound = "" if outcome.bound is None else f" (bound {outcome.bound:.4f})"
-        failures.append(f"{outcome.gate}: {outcome.metric} {measured}{bound}")
-    if failures:
-        raise GateFailed(failures)
 
 
 def _parse(text: str) -> Gate:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from pydantic import Field
 
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.stage import WriteReport
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.decoder_pass.gate import DecoderVerdict
 from vkdsurgeon.decoder_pass.plan import DecoderPlan
+from vkdsurgeon.pipeline.words import told_verdict
+from vkdsurgeon.results.document import RunDocument
+from vkdsurgeon.results.judged import Judged
 from vkdsurgeon.vision_pass.plan import Plan
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 
 SCHEMA = "vkdsurgeon/unlearn/1"
 
 
-class Planned(Protocol):
-    """What was planned."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(Judged, RunDocument):
     """What a run of any method did; `write` is None after a dry run.
 
     Attributes:
@@ -38,13 +35,18 @@ class Result:
         provenance: What the record beside the weights says, salted digests of the sets and versions among it.
     """
 
-    plan: Planned
+    plan: Any
     seed: int
     out: Path | None = None
     selected_elements: int = 0
     write: WriteReport | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[str]:
+        """One sentence per bound of the run itself that was missed."""
+        return []
 
     def document(self, schema: str, recipe: dict[str, Any], **own: Any) -> dict[str, Any]:
         """What every method tells for `--json`, with what this one tells besides.
@@ -72,7 +74,6 @@ class Result:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnlearnResult(Result):
     """The result of `vkdsurgeon unlearn` in feature mode.
 
@@ -80,6 +81,8 @@ class UnlearnResult(Result):
         recipe: The effective recipe.
         verdicts: The stop rule's verdicts, one per schedule.
         choice: The verdict that the written weights belong to; None after a dry run.
+        stand_ins: Forgotten subject -> the identities that its target was mixed from. Names, so they are in memory
+            alone: neither the document nor the record beside the weights tells them.
         journal: Where the run can be gone on with; None where it is done.
         decoder_plan: What was planned for the decoder pass; None without one.
         decoder_selected_elements: Elements of W that its mask let move.
@@ -90,6 +93,7 @@ class UnlearnResult(Result):
     recipe: Recipe
     verdicts: tuple[Verdict, ...] = ()
     choice: Choice | None = None
+    stand_ins: dict[str, tuple[str, ...]] = Field(default_factory=dict, repr=False)
     journal: Path | None = None
     decoder_plan: DecoderPlan | None = None
     decoder_selected_elements: int = 0
@@ -99,6 +103,14 @@ class UnlearnResult(Result):
     def verdict(self) -> Verdict | None:
         """The stop rule's verdict on what is written."""
         return None if self.choice is None else self.verdicts[self.choice.index]
+
+    @property
+    def failures(self) -> list[str]:
+        """What the stop rule and the gate of the decoder pass found missing; empty after a dry run."""
+        found = [] if self.verdict is None or self.verdict.met else [f"stop rule: {told_verdict(self.verdict)}"]
+        if self.decoder_verdict is not None:
+            found += [f"decoder pass: {missed}" for missed in self.decoder_verdict.missed]
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from vkdsurgeon.checkpoint.write_provenance import salt_of, set_facts, write_rec
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.images import check_header, open_image
 from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
-from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.read import Given, read_records, records_given
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.suites.read import unlearning_sets
 from vkdsurgeon.data.suites.split import SuiteSplit
@@ -54,9 +54,9 @@ class Request(ModelSource):
     weights once more, `follow_links` takes links that leave the model for what they lead to.
     """
 
-    forget: Path | None
-    retain: Path | None
-    generic: Path | None
+    forget: Given | None
+    retain: Given | None
+    generic: Given | None
     out: Path | None
     recipe: Recipe
     text: Path | None = None
@@ -123,7 +123,7 @@ def _done_before(request: Request, inventory: Inventory, listener: Listener) -> 
             Event.note(f"{request.out} holds the output of this very run, whole and verified: there is nothing to do")
         )
         left = left_behind(request, lambda salt: inputs_of(prepared, decoder, salt), remove=done.verdict.met)
-    return replace(done, journal=left)
+    return done.model_copy(update={"journal": left})
 
 
 def _run(request: Request, listener: Listener, journal: Journal | None) -> UnlearnResult:
@@ -158,18 +158,20 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
     report = write_recorded(prepared.stack.inventory, changes, request.out, facts, drop_stale=request.drop_stale)
     if journal is not None and outcome.verdict.met:
         journal.discard()
-    return replace(
-        planned,
-        out=request.out,
-        selected_elements=outcome.mask.count,
-        verdicts=outcome.verdicts,
-        choice=outcome.choice,
-        journal=None if journal is None or not journal.saved else journal.path,
-        decoder_selected_elements=0 if decoded is None else decoded.mask.count,
-        decoder_verdict=None if decoded is None else decoded.verdict,
-        write=report,
-        seconds={**outcome.seconds, **({} if decoded is None else decoded.seconds), "writing": report.seconds},
-        provenance=facts,
+    return planned.model_copy(
+        update={
+            "out": request.out,
+            "selected_elements": outcome.mask.count,
+            "verdicts": outcome.verdicts,
+            "choice": outcome.choice,
+            "stand_ins": outcome.stand_ins,
+            "journal": None if journal is None or not journal.saved else journal.path,
+            "decoder_selected_elements": 0 if decoded is None else decoded.mask.count,
+            "decoder_verdict": None if decoded is None else decoded.verdict,
+            "write": report,
+            "seconds": {**outcome.seconds, **({} if decoded is None else decoded.seconds), "writing": report.seconds},
+            "provenance": facts,
+        }
     )
 
 
@@ -213,7 +215,7 @@ def _read_sets(request: Request, folder: Path, listener: Listener) -> _Sets:
     forget, retain = _read_own(request) if request.suite is None else unlearning_sets(request.suite, folder)
     generic: list[Record] = []
     if request.generic is not None:
-        generic = read_records(request.generic, role="generic")
+        generic = records_given(request.generic, role="generic")
     elif not retain:
         from vkdsurgeon.data.miniature import unpack_generic
 
@@ -230,8 +232,8 @@ def _read_sets(request: Request, folder: Path, listener: Listener) -> _Sets:
 def _read_own(request: Request) -> tuple[list[Record], list[Record]]:
     if request.forget is None:
         raise UserError("no forget set named", where="--forget")
-    retain = [] if request.retain is None else read_records(request.retain, role="retain")
-    return read_records(request.forget, role="forget"), retain
+    retain = [] if request.retain is None else records_given(request.retain, role="retain")
+    return records_given(request.forget, role="forget"), retain
 
 
 def _prepare_decoder(request: Request, prepared: Prepared, sets: _Sets) -> DecoderJob | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from vkdsurgeon.baselines.base import MethodOutcome, ModelPlan, Operable
 from vkdsurgeon.baselines.baseline_run import MethodJob, MethodPrepared, operate_method, prepare_method
@@ -19,7 +21,7 @@ from vkdsurgeon.checkpoint.write_provenance import salt_of, set_facts, write_rec
 from vkdsurgeon.config import BaselineRecipe, Recipe
 from vkdsurgeon.data.images import check_header
 from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of
-from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.read import Given, records_given
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.source import ModelSource
@@ -42,19 +44,18 @@ class MethodRequest(ModelSource):
         follow_links: Take links that leave the model for what they lead to.
     """
 
-    forget: Path
-    retain: Path | None
+    forget: Given
+    retain: Given | None
     out: Path | None
     method: str
     recipe: Recipe
     scope: Scope | None = None
-    text: Path | None = None
-    generic: Path | None = None
+    text: Given | None = None
+    generic: Given | None = None
     drop_stale: bool = False
     follow_links: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
 class MethodResult(Result):
     """The result of `vkdsurgeon unlearn --method`.
 
@@ -69,7 +70,7 @@ class MethodResult(Result):
     method: str
     recipe: dict[str, Any]
     last: Step | None = None
-    measured: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, float] = Field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -115,15 +116,16 @@ def _run(request: MethodRequest, listener: Listener) -> MethodResult:
     facts = _facts(request, sets, prepared, outcome)
     listener(Event.stage("writing"))
     report = write_recorded(prepared.inventory, outcome.changes, request.out, facts, drop_stale=request.drop_stale)
-    return replace(
-        planned,
-        out=request.out,
-        selected_elements=outcome.mask.count,
-        last=outcome.last,
-        measured=outcome.measured,
-        write=report,
-        seconds={**outcome.seconds, "writing": report.seconds},
-        provenance=facts,
+    return planned.model_copy(
+        update={
+            "out": request.out,
+            "selected_elements": outcome.mask.count,
+            "last": outcome.last,
+            "measured": outcome.measured,
+            "write": report,
+            "seconds": {**outcome.seconds, "writing": report.seconds},
+            "provenance": facts,
+        }
     )
 
 
@@ -176,9 +178,9 @@ class _Sets:
 
 
 def _read(request: MethodRequest) -> _Sets:
-    forget = read_records(request.forget, role="forget")
-    retain = [] if request.retain is None else read_records(request.retain, role="retain")
-    text = [] if request.text is None else read_records(request.text, role="text")
+    forget = records_given(request.forget, role="forget")
+    retain = [] if request.retain is None else records_given(request.retain, role="retain")
+    text = [] if request.text is None else records_given(request.text, role="text")
     for record in text:
         if record.image is not None:
             raise UserError(
@@ -187,7 +189,7 @@ def _read(request: MethodRequest) -> _Sets:
                 expected="questions without pictures",
                 remedy="pictures to keep belong into --retain",
             )
-    generic = [] if request.generic is None else read_records(request.generic, role="generic")
+    generic = [] if request.generic is None else records_given(request.generic, role="generic")
     pictures = {
         "forget": pictures_of(forget, role="forget"),
         "retain": pictures_of(retain, role="retain") if retain else [],

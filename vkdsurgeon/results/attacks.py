@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from vkdsurgeon.results.document import Document
-from vkdsurgeon.results.evaluation import SCHEMA_VERSION, GateOutcome, Metric, ModelFacts, SetFacts
+from vkdsurgeon.results.evaluation import SCHEMA_VERSION, GateOutcome, Measured, Metric, ModelFacts, SetFacts
 
 ProbeKind: TypeAlias = Literal["logistic", "ridge"]
 Pooling: TypeAlias = Literal["mean", "tokens"]
@@ -18,7 +18,7 @@ class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class AttackResult(Document):
+class AttackResult(Measured, Document):
     """What every attack says besides its settings.
 
     Metric ids are `[reference.|gold.]ATTACK.[retain.]ROW.GROUP.METRIC`: ROW is what was tried (`before` is the model as

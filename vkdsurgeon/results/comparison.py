@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from vkdsurgeon.results.document import Document
-from vkdsurgeon.results.evaluation import SCHEMA_VERSION, GateOutcome, SetFacts
+from vkdsurgeon.results.evaluation import SCHEMA_VERSION, Gated, GateOutcome, SetFacts
 
 
 class _Document(BaseModel):
@@ -77,7 +77,7 @@ class AttackSettings(_Document):
     rank: int | None
 
 
-class ComparisonResult(Document):
+class ComparisonResult(Gated, Document):
     """What `vkdsurgeon compare` measured.
 
     `score` = (1 - |forget - gold's|) * min(1, retain / base's) * mean over the protocols of

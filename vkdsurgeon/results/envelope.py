@@ -26,5 +26,10 @@ def opened(document: Mapping[str, Any]) -> dict[str, Any]:
     return _without(document, ("schema", "version"))
 
 
+def without_envelope(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document that is known by its `schema` alone, without its envelope."""
+    return _without(document, FIELDS)
+
+
 def _without(document: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in names}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import check_folder, write_whole
 from vkdsurgeon.results.document import Document
+from vkdsurgeon.results.judged import Judged
 
 SCHEMA_VERSION = 1
 Direction = Literal["lower", "higher", "none"]
@@ -120,8 +123,68 @@ class GateOutcome(_Document):
     bound: float | None
     passed: bool
 
+    @property
+    def failure(self) -> str:
+        """What is wrong, where it did not pass."""
+        measured = "could not be measured" if self.value is None else f"is {self.value:.4f}"
+        bound = "" if self.bound is None else f" (bound {self.bound:.4f})"
+        return f"{self.gate}: {self.metric} {measured}{bound}"
 
-class EvalResult(Document):
+
+class Gated(Judged):
+    """A result with the outcome of its gates in `gates`."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def gates(self) -> Sequence[GateOutcome]:
+            """The outcome of each gate, in the order they were given."""
+
+    @property
+    def failures(self) -> list[str]:
+        """One sentence per gate that failed."""
+        return [gate.failure for gate in self.gates if not gate.passed]
+
+
+class Measured(Gated):
+    """A result with `metrics`, which are found by their ids."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def metrics(self) -> Sequence[Metric]:
+            """Everything that was measured."""
+
+    def metric(self, name: str) -> Metric:
+        """One metric with its interval, chance level and number of records.
+
+        Args:
+            name: Its id, such as `forget.vqa.accuracy` or `gold.relearn.ag`.
+
+        Raises:
+            UserError: It was not measured.
+        """
+        found = {metric.id: metric for metric in self.metrics}
+        if name not in found:
+            near = difflib.get_close_matches(name, found, n=3)
+            raise UserError(
+                "this was not measured",
+                where="metric",
+                value=name,
+                expected=f"one of {', '.join(near or list(found)[:3])}" + ("" if near else " ..."),
+            )
+        return found[name]
+
+    def value(self, name: str) -> float | None:
+        """The value of one metric; None where it could not be measured.
+
+        Raises:
+            UserError: As `metric`.
+        """
+        return self.metric(name).value
+
+
+class EvalResult(Measured, Document):
     """What `vkdsurgeon eval` measured."""
 
     schema_version: int = SCHEMA_VERSION

@@ -263,7 +263,19 @@ def read_source(path: Path) -> Source:
     Raises:
         UserError: It cannot be read, is not JSON, is nothing of ours, of another version, or broken.
     """
-    content = _read(path)
+    return parse_source(_read(path), path)
+
+
+def parse_source(content: bytes, path: Path) -> Source:
+    """Recognise one document.
+
+    Args:
+        content: Its bytes.
+        path: Where it comes from, for messages.
+
+    Raises:
+        UserError: As `read_source`.
+    """
     try:
         found = json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:

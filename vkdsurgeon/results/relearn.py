@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vkdsurgeon.config.relearn import RelearnPlan, RelearnProtocol, RelearnScope
 from vkdsurgeon.results.document import Document
-from vkdsurgeon.results.evaluation import SCHEMA_VERSION, GateOutcome, Metric, ModelFacts, SetFacts
+from vkdsurgeon.results.evaluation import SCHEMA_VERSION, GateOutcome, Measured, Metric, ModelFacts, SetFacts
 
 RestoredPart: TypeAlias = Literal["visual", "tower", "projector"]
 
@@ -97,7 +97,7 @@ class RelearnCase(_Document):
     diverged: bool = False
 
 
-class RelearnResult(Document):
+class RelearnResult(Measured, Document):
     """What `vkdsurgeon attack relearn` measured.
 
     `relearn.ag` is in points (0 to 100): the mean of after minus before over the metrics in `ag_over`. With several
@@ -136,7 +136,7 @@ class RestoreSettings(_Document):
     limit: int | None
 
 
-class RestoreResult(Document):
+class RestoreResult(Measured, Document):
     """What `vkdsurgeon attack restore` measured.
 
     `restore.before.*` is the model as given, `restore.after.*` the same language model behind the original's visual

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,14 @@ class SaliencyMask:
     def density(self) -> float:
         """Share of the weights to choose from that may move."""
         return self.count / max(self.total, 1)
+
+
+MaskRule: TypeAlias = Callable[[Mapping[str, Parameter], Callable[[], dict[str, Tensor]]], Mapping[str, Tensor]]
+"""A program's own mask: parameters to choose from by name, and a function that passes over the forget images once and
+gives |gradient| per parameter (float32, its shape) -> bool tensors of the parameters' shapes, by name."""
+
+CUSTOM_RULES: dict[str, MaskRule] = {}
+"""Value of the recipe key `saliency` -> a rule that a program added."""
 
 
 @dataclass(frozen=True)
@@ -191,12 +199,30 @@ def choose_mask(
     # The Fisher information is a mean over examples, and squares do not add up within a batch.
     size = 1 if rule == "fisher" else batch
     passes = (partial(learn, examples[start : start + size]) for start in range(0, len(examples), size))
+    if rule in CUSTOM_RULES:
+        return _as_given(parameters, CUSTOM_RULES[rule](parameters, lambda: gradient_scores(parameters, passes)), rule)
     scores = gradient_scores(parameters, passes, squared=rule == "fisher")
     if rule == "ratio":
         scores = ratio_scores(scores, gradient_scores(parameters, retain))
     if rule == "random":
         scores = random_scores(parameters, scores, generator)
     return select(parameters, scores, density, granularity, layer_of)
+
+
+def _as_given(parameters: Mapping[str, Parameter], given: Mapping[str, Tensor], rule: str) -> SaliencyMask:
+    for name, mask in given.items():
+        shape = tuple(parameters[name].shape) if name in parameters else None
+        if shape is None or mask.dtype != torch.bool or tuple(mask.shape) != shape:
+            raise UserError(
+                "a mask of one's own does not fit the weights",
+                where=f"saliency {rule!r}, {name}",
+                value=f"{mask.dtype} {list(mask.shape)}",
+                expected=f"torch.bool {list(shape)}" if shape else f"one of {', '.join(list(parameters)[:3])} ...",
+            )
+    selected = {name: BitMask.from_bool(mask.to(parameters[name].device)) for name, mask in given.items() if mask.any()}
+    if not selected:
+        raise UserError("a mask of one's own selects nothing", where=f"saliency {rule!r}")
+    return SaliencyMask(selected, sum(value.numel() for value in parameters.values()))
 
 
 def select(

@@ -8,6 +8,8 @@ from typing import Any
 
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.config import Recipe
+from vkdsurgeon.results.document import RunDocument
+from vkdsurgeon.results.judged import Judged
 from vkdsurgeon.tuning.objective import OBJECTIVES
 from vkdsurgeon.tuning.pick import Candidate
 from vkdsurgeon.tuning.space import Space
@@ -54,8 +56,7 @@ class Attempt:
         }
 
 
-@dataclass(frozen=True)
-class TuneResult:
+class TuneResult(Judged, RunDocument):
     """The result of `vkdsurgeon tune`.
 
     Attributes:
@@ -80,6 +81,13 @@ class TuneResult:
     picked: Attempt | None
     warnings: tuple[str, ...]
     seconds: float
+
+    @property
+    def failures(self) -> list[str]:
+        """That no member of the front satisfies the rule, where one was asked for."""
+        if self.rule is None or self.picked is not None:
+            return []
+        return [f"--pick {self.rule!r}: none of {len(self.front)} members of the front satisfies it"]
 
     @property
     def default(self) -> Attempt:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_shared import Others, RetainOption, attack_sheets, target
+from vkdsurgeon_cli.commands.attack_shared import Others, RetainOption, attack_sheets, run
 from vkdsurgeon_cli.measuring import Answering, Results
 from vkdsurgeon_cli.options import ModelArgument
 
@@ -36,15 +36,8 @@ def membership_command(
     AUC near 0.5 is good: far below it, too, tells the members. Gold, which saw neither set, shows what the two sets
     differ in by themselves.
     """
-    from vkdsurgeon.errors import UserError
-
-    if not 0.0 < k <= 100.0:
-        raise UserError("out of range", where="--k", value=k, expected="above 0, at most 100 percent")
-    out = results.begin()
-    from vkdsurgeon.attacks.membership import Inferring, membership
-    from vkdsurgeon.data.sets import read_set
-
-    fields = target(model, forget, retain, others, answering, results)
-    result = membership(Inferring(**fields, nonmembers=read_set("nonmembers", nonmembers), k_percent=k), out.progress)
+    results.begin()
+    own = {"nonmembers": nonmembers, "k_percent": k}
+    result = run("membership", model, (forget, retain), others, answering, results, own)
     title = f"{result.settings.members} members against {result.settings.nonmembers} non-members, by score"
     results.conclude(result, lambda: attack_sheets(result, title, first="score"))

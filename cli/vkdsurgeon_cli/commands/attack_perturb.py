@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, attack_sheets, target
-from vkdsurgeon_cli.measuring import Answering, Results, set_if_given
+from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, attack_sheets, run
+from vkdsurgeon_cli.measuring import Answering, Results
 from vkdsurgeon_cli.options import ModelArgument
 
 
@@ -41,6 +41,21 @@ class Changes:
     ] = 32
     panel: ClassVar[str] = "Attack"
 
+    def trained(self) -> dict[str, Any] | None:
+        """The recipe of the trained pattern; None without one.
+
+        Raises:
+            UserError: A number is out of range.
+        """
+        from vkdsurgeon.errors import UserError
+
+        for name, value in (("--eps", self.eps), ("--step-size", self.step_size)):
+            if value is not None and not 0.0 < value <= 255.0:
+                raise UserError("out of range", where=name, value=value, expected="above 0, at most 255")
+        if not self.universal:
+            return None
+        return {"eps": self.eps, "steps": self.steps, "step_size": self.step_size, "batch_size": self.attack_batch}
+
 
 def perturb_command(
     *,
@@ -62,25 +77,9 @@ def perturb_command(
     per pixel, through the model, that makes the right answers likely on the forget set (PGD), for gold its own; it
     needs a processor that makes one image-shaped tensor, as CLIP's and SigLIP's do.
     """
-    from vkdsurgeon.errors import UserError
-
-    for name, value in (("--eps", changes.eps), ("--step-size", changes.step_size)):
-        if value is not None and not 0.0 < value <= 255.0:
-            raise UserError("out of range", where=name, value=value, expected="above 0, at most 255")
-    out = results.begin()
-    from vkdsurgeon.attacks.image_transforms import perturbations_of
-    from vkdsurgeon.attacks.perturb import Perturbing, perturb
-    from vkdsurgeon.attacks.universal import Universal
-
-    fields, seed = target(model, forget, retain, others, answering, results), answering.seed
-    trained = Universal(changes.eps, changes.steps, changes.step_size, changes.attack_batch, seed)
-    attack = Perturbing(
-        **fields,
-        heldout=set_if_given("heldout", heldout),
-        perturbations=perturbations_of(changes.perturbation or [], seed),
-        universal=trained if changes.universal else None,
-    )
-    result = perturb(attack, out.progress)
+    results.begin()
+    own = {"heldout": heldout, "perturbations": changes.perturbation or None, "universal": changes.trained()}
+    result = run("perturb", model, (forget, retain), others, answering, results, own)
     title = f"images changed, measured on the {result.settings.measured_on} set"
     if result.settings.universal is not None:
         told = result.settings.universal

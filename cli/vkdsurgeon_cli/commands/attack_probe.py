@@ -14,7 +14,7 @@ from vkdsurgeon_cli.measuring import Results
 from vkdsurgeon_cli.options import BaseOption, GoldOption, ModelArgument, Place, SeedOption
 
 if TYPE_CHECKING:
-    from vkdsurgeon.data.sets import NamedSet
+    from vkdsurgeon.results.attacks import ProbeResult
 
 
 class ProbeName(str, Enum):
@@ -49,20 +49,12 @@ class Sets:
     ] = None
     panel: ClassVar[str] = "Data"
 
-    def read(self) -> dict[str, Any]:
-        """The sets by name; None where one was not given.
-
-        Raises:
-            UserError: One cannot be read.
-        """
-        return {name: _read(name.replace("_", "-"), path) for name, path in vars(self).items()}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
     """How features are read."""
 
-    layer: Annotated[
+    layers: Annotated[
         list[str] | None,
         typer.Option("--layer", metavar="NAME", help="layer.0 ..., projector; repeat for several. Otherwise all."),
     ] = None
@@ -86,6 +78,10 @@ class Reader:
     seed: SeedOption = 0
     panel: ClassVar[str] = "Attack"
 
+    def settings(self) -> dict[str, Any]:
+        """As the attack takes them."""
+        return {**vars(self), "probe": self.probe.value, "pooling": self.pooling.value}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Models(Place):
@@ -103,35 +99,19 @@ def probe_command(*, model: ModelArgument, sets: Sets, reader: Reader, models: M
     all subjects; detect: forget against retain; reader: trained on the base's features and shown the model's. A probe
     finds any face apart, in gold too, so the gap to gold counts.
     """
-    from vkdsurgeon.errors import UserError
-
-    strength = reader.regularisation
-    if not 0.0 < strength <= 1e9:
-        raise UserError("out of range", where="--regularisation", value=strength, expected="above 0, at most 1e9")
     out = results.begin()
-    from vkdsurgeon.attacks.probe import Probing, probe
+    from vkdsurgeon import attack
 
-    gates = results.gates()
-    attack = Probing(
-        model=model,
-        **sets.read(),
-        reference=models.base,
-        gold=models.gold,
-        layers=reader.layer,
-        probe=reader.probe.value,
-        regularisation=strength,
-        pooling=reader.pooling.value,
-        folds=reader.folds,
-        limit=reader.limit,
-        batch_size=reader.batch_size,
-        seed=reader.seed,
-        gates=gates,
-        device=models.device,
-        tower=models.tower,
-        projector=models.projector,
-        salt=results.salt_bytes(),
+    result: ProbeResult = attack(  # type: ignore[assignment]
+        "probe",
+        model,
+        sets.forget,
+        retain=sets.retain,
+        settings={"heldout": sets.heldout, "retain_heldout": sets.retain_heldout, **reader.settings()},
+        on_event=out.progress,
+        **vars(models),
+        **results.asked(),
     )
-    result = probe(attack, out.progress)
     told = result.settings
     views = "held-out views" if sets.heldout else "other folds"
     title = (
@@ -139,10 +119,3 @@ def probe_command(*, model: ModelArgument, sets: Sets, reader: Reader, models: M
         f"{told.forget_subjects} subjects to forget, {told.retain_subjects} others"
     )
     results.conclude(result, lambda: attack_sheets(result, title, first="layer"))
-
-
-def _read(name: str, path: Path | None) -> NamedSet | None:
-    from vkdsurgeon.data.read import read_records
-    from vkdsurgeon.data.sets import NamedSet
-
-    return None if path is None else NamedSet(name, tuple(read_records(path, role=name)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, attack_sheets, target
+from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, attack_sheets, run
 from vkdsurgeon_cli.measuring import Answering, Results
 from vkdsurgeon_cli.options import ModelArgument
 
@@ -38,16 +38,8 @@ def prompt_command(
     Rows of the result are templates, their worst (the highest of what is to be forgotten) and mean. Templates of which
     the tokenizer does not know most words are not asked, and named. Texts of templates never appear in results.
     """
-    from vkdsurgeon.errors import UserError
-
-    if not builtin and templates is None:
-        raise UserError("there is nothing to ask", where="--no-builtin", remedy="give --templates")
-    out = results.begin()
-    from vkdsurgeon.attacks.prompt import Prompting, prompt
-    from vkdsurgeon.attacks.templates import read_templates
-
-    own = read_templates(templates) if templates else []
-    fields = target(model, forget, retain, others, answering, results)
-    result = prompt(Prompting(**fields, templates=own, builtin=builtin), out.progress)
+    results.begin()
+    own = {"templates": templates, "builtin": builtin}
+    result = run("prompt", model, (forget, retain), others, answering, results, own)
     title = f"asked in other words, {sum(each.asked for each in result.settings.templates)} templates"
     results.conclude(result, lambda: attack_sheets(result, title, first="template"))

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, attack_sheets, target
+from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, attack_sheets, run
 from vkdsurgeon_cli.measuring import Answering, Results
 from vkdsurgeon_cli.options import ModelArgument, Parts
 
@@ -71,17 +71,13 @@ def quantize_command(
     norms, biases, embeddings and the output head. With --base the result also tells which share of the changed visual
     weights falls back onto the original's code.
     """
-    out = results.begin()
-    from vkdsurgeon.attacks.quantize import Quantizing, quantize
-
-    attack = Quantizing(
-        **target(model, forget, retain, others, answering, results),
-        **vars(parts),
-        formats=[each.value for each in rounding.formats or (FormatName.int8, FormatName.int4)],
-        scope=rounding.scope.value,
-        group_size=rounding.group_size,
-    )
-    result = quantize(attack, out.progress)
+    results.begin()
+    own = {
+        "formats": [each.value for each in rounding.formats or (FormatName.int8, FormatName.int4)],
+        "scope": rounding.scope.value,
+        "group_size": rounding.group_size,
+    }
+    result = run("quantize", model, (forget, retain), others, answering, results, own, parts)
     told = ", ".join(
         f"{each.format} error {100 * each.relative_error:.2g} %"
         + ("" if each.vanished is None else f", {100 * each.vanished:.0f} % of the changes gone")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from vkdsurgeon_cli.commands.attack_relearn_tables import sheets
-from vkdsurgeon_cli.measuring import Results, set_if_given
+from vkdsurgeon_cli.measuring import Results
 from vkdsurgeon_cli.options import BaseOption, GoldOption, ModelArgument, Place
+
+if TYPE_CHECKING:
+    from vkdsurgeon.results.relearn import RelearnResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +37,6 @@ class Sets:
         Path | None, typer.Option("--attack-data", metavar="SET", help="What protocol unrelated trains on.")
     ] = None
     panel: ClassVar[str] = "Data"
-
-    def read(self) -> dict[str, Any]:
-        """The sets by the name the attack has for them; None where one was not given.
-
-        Raises:
-            UserError: One cannot be read.
-        """
-        from vkdsurgeon.data.sets import read_set
-
-        return {
-            "forget": read_set("forget", self.forget),
-            "heldout": set_if_given("heldout", self.heldout),
-            "retain": set_if_given("retain", self.retain),
-            "benign": set_if_given("benign", self.benign_data),
-            "unrelated": set_if_given("unrelated", self.attack_data),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,26 +153,23 @@ def relearn_command(
     """
     given = protocol.given()
     out = results.begin()
-    from vkdsurgeon.attacks.relearn import Relearning, relearn
+    from vkdsurgeon import attack
     from vkdsurgeon.config.relearn import check_saving, make_plan, save_plan
 
     plan = make_plan(files.protocol_file, given)
-    gates = results.gates()
     if files.save_protocol is not None:
         check_saving(plan, files.save_protocol)
-    attack = Relearning(
-        model=model,
-        **sets.read(),
-        reference=models.base,
-        gold=models.gold,
-        plan=plan,
-        gates=gates,
-        device=models.device,
-        tower=models.tower,
-        projector=models.projector,
-        salt=results.salt_bytes(),
+    others = {"heldout": sets.heldout, "benign": sets.benign_data, "unrelated": sets.attack_data}
+    result: RelearnResult = attack(  # type: ignore[assignment]
+        "relearn",
+        model,
+        sets.forget,
+        retain=sets.retain,
+        settings={"plan": plan, **others},
+        on_event=out.progress,
+        **vars(models),
+        **results.asked(),
     )
-    result = relearn(attack, out.progress)
     if files.save_protocol is not None:
         save_plan(plan, files.save_protocol)
     results.conclude(result, lambda: sheets(result))

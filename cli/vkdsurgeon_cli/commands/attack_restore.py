@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, target
+from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, run
 from vkdsurgeon_cli.measuring import Answering, Results
 from vkdsurgeon_cli.options import ModelArgument, Parts
 
@@ -56,11 +56,8 @@ def restore_command(
     The attack is free: no data, no training, only the original checkpoint. After visual unlearning alone it brings
     everything back, because the language model still reads the original features; after --decoder-pass it should not.
     """
-    out = results.begin()
-    from vkdsurgeon.attacks.restore import Restoring, restore
-
-    fields = target(model, forget, retain, others, answering, results)
-    result = restore(Restoring(**fields, **vars(parts), part=part.value), out.progress)
+    results.begin()
+    result = run("restore", model, (forget, retain), others, answering, results, {"part": part.value}, parts)
     results.conclude(result, lambda: [_sheet(result)])
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from vkdsurgeon_cli.measuring import Answering, Results, set_if_given
-from vkdsurgeon_cli.options import BaseOption, DeviceOption, DtypeOption, GoldOption
+from vkdsurgeon_cli.measuring import Answering, Results
+from vkdsurgeon_cli.options import BaseOption, DeviceOption, DtypeOption, GoldOption, Parts
 
 if TYPE_CHECKING:
+    from vkdsurgeon.api import AttackName
     from vkdsurgeon.results.attacks import AttackResult
     from vkdsurgeon_cli.tables import Sheet
 
@@ -36,30 +38,43 @@ class Others:
     panel: ClassVar[str] = "Models and device"
 
 
-def target(
-    model: Path, forget: Path, retain: Path | None, others: Others, answering: Answering, results: Results
-) -> dict[str, Any]:
-    """The fields of `variation.Target`, its sets read; the output's place and the gates are checked first.
+def run(
+    name: AttackName,
+    model: Path,
+    sets: tuple[Path, Path | None],
+    others: Others,
+    answering: Answering,
+    results: Results,
+    own: Mapping[str, Any],
+    parts: Parts | None = None,
+) -> Any:
+    """Run an attack that is measured by answers.
 
-    Raises:
-        UserError: The output cannot be written, a gate is none, or a set cannot be read.
+    Args:
+        name: Which.
+        model: The unlearned model.
+        sets: The forget and the retain set.
+        others: Base and gold.
+        answering: How questions are put.
+        results: Bounds and salt.
+        own: Settings of this attack alone.
+        parts: Where tower and projector lie.
     """
-    from vkdsurgeon.data.sets import read_set
+    from vkdsurgeon import attack
 
-    return {
-        "gates": results.gates(),
-        "model": model,
-        "forget": read_set("forget", forget),
-        "retain": set_if_given("retain", retain),
-        "reference": others.base,
-        "gold": others.gold,
-        "device": others.device,
-        "dtype": others.dtype,
-        "scoring": answering.scoring(),
-        "limit": answering.limit,
-        "seed": answering.seed,
-        "salt": results.salt_bytes(),
-    }
+    return attack(
+        name,
+        model,
+        sets[0],
+        retain=sets[1],
+        base=others.base,
+        gold=others.gold,
+        device=others.device,
+        settings={**vars(answering), "dtype": others.dtype, **own},
+        on_event=results.sink.progress,
+        **results.asked(),
+        **({} if parts is None else vars(parts)),
+    )
 
 
 def attack_sheets(result: AttackResult, title: str, *, first: str) -> list[Sheet]:

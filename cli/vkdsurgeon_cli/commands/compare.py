@@ -115,30 +115,27 @@ def compare_command(
     "vkd.people.relearn.ag<=5", the largest over the attackers. The output holds comparison.json and comparison.md.
     """
     output = results.begin()
-    from vkdsurgeon.comparison.compare import Comparison, compare
-    from vkdsurgeon.comparison.methods import parse_names, parse_seeds
-    from vkdsurgeon.comparison.relearning import parse_scopes
-    from vkdsurgeon.evaluation.gates import parse_gates, raise_failures
-    from vkdsurgeon.model.device import resolve_device, resolve_dtype
+    from vkdsurgeon import compare
+    from vkdsurgeon.comparison.methods import parse_seeds
     from vkdsurgeon_cli.tables import gate_sheet, stack
 
-    resolve_dtype(place.dtype)
-    asked = Comparison(
-        model=model,
-        methods=parse_names(methods.methods, source.preset),
+    result = compare(
+        model,
+        methods.methods,
+        out=results.out,
         # A preset is what `vkd` stands for; the recipe is laid over the preset of each method.
         recipe=source.load(preset=False),
+        preset=source.preset,
         gold=methods.gold,
         seeds=parse_seeds(methods.seeds),
-        scopes=parse_scopes(methods.attack_scope),
+        attack_scopes=methods.attack_scope.split(","),
         attack_steps=methods.attack_steps,
-        gates=parse_gates(results.gate or []),
-        out=results.out,
+        gates=results.gate or [],
         keep_models=results.keep_models,
+        on_event=output.progress,
         **vars(sets),
-        **{**vars(place), "device": str(resolve_device(place.device))},
+        **vars(place),
     )
-    result = compare(asked, output.progress)
     for warning in result.warnings:
         output.warn(warning)
 
@@ -147,7 +144,7 @@ def compare_command(
         return stack([_sheet(result), *gates], output.columns)
 
     output.document(result.model_dump(mode="json"), tables, kept=results.out)
-    raise_failures(result.gates)
+    result.raise_if_failed()
 
 
 def _sheet(result: ComparisonResult) -> Sheet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +14,8 @@ from vkdsurgeon_cli.options import Parts, TablePrinting
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from vkdsurgeon.checkpoint.diff import CheckpointDiff
+    from vkdsurgeon.results.difference import DiffResult
     from vkdsurgeon_cli.tables import Sheet
-
-SCHEMA = "vkdsurgeon/diff/1"
 
 
 @dataclass
@@ -54,12 +52,12 @@ def diff(
     A difference is a result, not a failure: the status is 0 whatever differs, unless --only-visual or --only-declared
     is given.
     """
+    import vkdsurgeon
     from vkdsurgeon.errors import GateFailed, UserError
 
     output = printing.begin("comparing")
-    from vkdsurgeon.checkpoint.diff import diff_checkpoints
-
-    found = diff_checkpoints(base, patched, tower=parts.tower, projector=parts.projector)
+    # Reading all weights a second time is for documents alone, where the report has to know what belongs together.
+    found = vkdsurgeon.diff(base, patched, **vars(parts), digests=output.as_json)
     if (only_visual or only_declared) and found.split_error:
         option = "--only-visual" if only_visual else "--only-declared"
         raise UserError(
@@ -67,9 +65,7 @@ def diff(
             where=base,
             remedy="name the parts with --tower and --projector",
         )
-    # Reading all weights a second time is for documents alone, where the report has to know what belongs together.
-    facts = _facts(found) if output.as_json else {}
-    output.document(facts, lambda: _shown(found, tensors, output.columns))
+    output.document(found.model_dump(mode="json"), lambda: _shown(found, tensors, output.columns))
     if only_visual and found.outside_visual:
         names = found.outside_visual
         raise GateFailed([f"{len(names)} tensor(s) outside tower and projector differ, such as {names[0]}"])
@@ -80,58 +76,24 @@ def diff(
         )
 
 
-def _facts(found: CheckpointDiff) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "base": str(found.base),
-        "patched": str(found.patched),
-        "base_weights_digest": _digest(found.base),
-        "patched_weights_digest": _digest(found.patched),
-        "identical": found.identical,
-        "language_identical": found.language_identical,
-        "declared_by_decoder_pass": found.declared,
-        "undeclared": list(found.undeclared),
-        "headers_identical": found.headers_identical,
-        "tensors_compared": found.compared,
-        "tensors_changed": len(found.tensors),
-        "elements_compared": found.elements,
-        "elements_changed": found.elements_changed,
-        "changed": [
-            {"tensor": t.name, "part": t.part, "file": t.file, "elements": t.elements, "changed": t.changed}
-            for t in found.tensors
-        ],
-        "tensors_missing": list(found.missing),
-        "tensors_added": list(found.added),
-        "files": found.files,
-        "split_error": found.split_error,
-    }
-
-
-def _digest(root: Path) -> str:
-    from vkdsurgeon.checkpoint.digest import weights_digest
-    from vkdsurgeon.checkpoint.inventory import take_inventory
-
-    return weights_digest(root, take_inventory(root).shards)
-
-
-def _shown(found: CheckpointDiff, tensors: bool, width: int) -> RenderableType:
+def _shown(found: DiffResult, tensors: bool, width: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
     from vkdsurgeon_cli.tables import pairs
 
     parts: list[RenderableType] = [Text(sentence) for sentence in _verdict(found)]
-    if found.tensors:
+    if found.changed:
         parts += ["", (_tensors(found) if tensors else _layers(found)).fitted(width)]
     return Group(*parts, pairs(_files(found), width))
 
 
-def _verdict(found: CheckpointDiff) -> list[str]:
+def _verdict(found: DiffResult) -> list[str]:
     if found.identical:
-        return [f"Identical: {found.compared} tensors, {len(found.files)} files."]
+        return [f"Identical: {found.tensors_compared} tensors, {len(found.files)} files."]
     counts = (
-        f"{len(found.tensors)} of {found.compared} tensors differ, {found.elements_changed:,} of {found.elements:,} "
-        "elements; every other element is identical."
+        f"{found.tensors_changed} of {found.tensors_compared} tensors differ, {found.elements_changed:,} of "
+        f"{found.elements_compared:,} elements; every other element is identical."
     )
     if found.split_error:
         return [counts, f"What is visual and what is language could not be told: {found.split_error}."]
@@ -147,12 +109,12 @@ def _verdict(found: CheckpointDiff) -> list[str]:
     return ["Everything outside tower and projector is identical.", counts]
 
 
-def _layers(found: CheckpointDiff) -> Sheet:
+def _layers(found: DiffResult) -> Sheet:
     from vkdsurgeon_cli.tables import Sheet
 
     layers: dict[str, _Layer] = {}
-    for tensor in found.tensors:
-        layer = layers.setdefault(_layer_of(tensor.name), _Layer(tensor.part))
+    for tensor in found.changed:
+        layer = layers.setdefault(_layer_of(tensor.tensor), _Layer(tensor.part))
         layer.tensors += 1
         layer.elements += tensor.elements
         layer.changed += tensor.changed
@@ -169,7 +131,7 @@ def _layers(found: CheckpointDiff) -> Sheet:
     return sheet
 
 
-def _tensors(found: CheckpointDiff) -> Sheet:
+def _tensors(found: DiffResult) -> Sheet:
     from vkdsurgeon_cli.tables import Sheet
 
     sheet = Sheet("changed tensors")
@@ -178,9 +140,9 @@ def _tensors(found: CheckpointDiff) -> Sheet:
     sheet.column("changed")
     sheet.column("of", drop=1)
     sheet.column("share")
-    for tensor in found.tensors:
+    for tensor in found.changed:
         share = f"{tensor.changed / max(tensor.elements, 1):.2%}"
-        sheet.row(tensor.name, tensor.part, f"{tensor.changed:,}", f"{tensor.elements:,}", share)
+        sheet.row(tensor.tensor, tensor.part, f"{tensor.changed:,}", f"{tensor.elements:,}", share)
     return sheet
 
 
@@ -191,11 +153,11 @@ def _layer_of(tensor: str) -> str:
     return ".".join(words[: len(words) - 1 if number is None else number + 1])
 
 
-def _files(found: CheckpointDiff) -> list[tuple[str, object]]:
+def _files(found: DiffResult) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = []
     for what, names in (
-        ("tensors only in BASE", found.missing),
-        ("tensors only in PATCHED", found.added),
+        ("tensors only in BASE", found.tensors_missing),
+        ("tensors only in PATCHED", found.tensors_added),
         ("files changed", found.files_that_are("changed")),
         ("files only in BASE", found.files_that_are("missing")),
         ("files only in PATCHED", found.files_that_are("extra")),

@@ -15,7 +15,6 @@ from vkdsurgeon_cli.options import BaseOption, DeviceOption, DtypeOption, GoldOp
 from vkdsurgeon_cli.suite_options import Benchmark
 
 if TYPE_CHECKING:
-    from vkdsurgeon.data.sets import NamedSet
     from vkdsurgeon.results.evaluation import EvalResult, Metric
     from vkdsurgeon_cli.output import Output
     from vkdsurgeon_cli.tables import Sheet
@@ -38,16 +37,24 @@ class Sets:
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=SET", help="A further set.")] = None
     panel: ClassVar[str] = "Data"
 
-    def read(self) -> list[NamedSet]:
-        """The sets that were given.
+    def named(self) -> dict[str, Path]:
+        """The sets that were given, by name.
 
         Raises:
-            UserError: One cannot be read.
+            UserError: One is not NAME=SET, or two have one name.
         """
-        from vkdsurgeon.data.sets import parse_set, read_set
+        from vkdsurgeon.errors import UserError
 
-        named = (("forget", self.forget), ("retain", self.retain), ("text", self.text))
-        return [*(read_set(name, path) for name, path in named if path), *(parse_set(each) for each in self.sets or [])]
+        own = (("forget", self.forget), ("retain", self.retain), ("text", self.text))
+        found = {name: path for name, path in own if path}
+        for text in self.sets or []:
+            name, _, path = text.partition("=")
+            if not path:
+                raise UserError("not a set", where="--set", value=text, expected="NAME=FILE")
+            if name in found:
+                raise UserError("two sets have one name", where="--set", value=[*found, name])
+            found[name] = Path(path)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,43 +104,22 @@ def evaluate_command(
     named SET.TASK.METRIC, such as forget.vqa.accuracy. With --base there are also reference.* (the base), delta.* (the
     difference) and SET.TASK.agreement; with --gold also gold.* and gap.* (the difference).
     """
-    from vkdsurgeon.errors import UserError
-
     suite = benchmark.chosen({"--forget": sets.forget, "--retain": sets.retain, "--text": sets.text})
-    if benchmark.few_shot and suite is None:
-        raise UserError("demonstrations belong to a benchmark", where="--few-shot", remedy="add --suite mllmu or clear")
     out = results.begin()
-    from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
-    from vkdsurgeon.files.directories import scratch
+    from vkdsurgeon import evaluate
 
-    gates = results.gates()
-    named, shots = sets.read(), 0
-    with scratch() as folder:
-        if suite is not None:
-            from vkdsurgeon.data.suites.read import evaluation_sets
-
-            found, shots = evaluation_sets(
-                suite, folder, seed=answering.seed, few_shot=benchmark.few_shot, warn=out.warn
-            )
-            named = [*found, *named]
-        evaluation = Evaluation(
-            model=model,
-            sets=named,
-            reference=models.base,
-            gold=models.gold,
-            gates=gates,
-            scoring=answering.scoring(),
-            device=models.device,
-            dtype=models.dtype,
-            limit=answering.limit,
-            seed=answering.seed,
-            salt=results.salt_bytes(),
-            include_examples=results.include_examples,
-            cache=results.cache,
-            suite=benchmark.suite.value if suite is None else f"{benchmark.suite.value} {suite.split}",
-            few_shot=shots,
-        )
-        result = evaluate(evaluation, lambda event: _hear(out, event))
+    result = evaluate(
+        model,
+        sets.named(),
+        suite=suite,
+        few_shot=benchmark.few_shot,
+        **vars(models),
+        **vars(answering),
+        **results.asked(),
+        cache=results.cache,
+        include_examples=results.include_examples,
+        on_event=lambda event: _hear(out, event),
+    )
     results.conclude(result, lambda: _sheets(result))
 
 

@@ -10,64 +10,19 @@ from vkdsurgeon_cli.command import add_command
 from vkdsurgeon_cli.options import ModelArgument, Parts, TablePrinting
 
 if TYPE_CHECKING:
-    from vkdsurgeon.checkpoint.inventory import Inventory
-    from vkdsurgeon.checkpoint.split import Split
     from vkdsurgeon_cli.tables import Sheet
-
-SCHEMA = "vkdsurgeon/inspect/1"
 
 
 def inspect(*, model: ModelArgument, parts: Parts, printing: TablePrinting) -> None:
     """Show what surgery would see in MODEL: tower, projector, language model, layers, files. Reads headers only."""
     output = printing.begin()
-    from vkdsurgeon.checkpoint.inventory import take_inventory
-    from vkdsurgeon.checkpoint.split import split_checkpoint
+    import vkdsurgeon
 
-    inventory = take_inventory(model)
-    split = split_checkpoint(inventory, tower=parts.tower, projector=parts.projector)
-    facts = _facts(inventory, split)
-    for warning in facts["warnings"]:
+    result = vkdsurgeon.inspect(model, **vars(parts))
+    for warning in result.warnings:
         output.warn(warning)
+    facts = result.model_dump(mode="json")
     output.document(facts, lambda: _sheet(facts).fitted(output.columns))
-
-
-def _facts(inventory: Inventory, split: Split) -> dict[str, Any]:
-    from vkdsurgeon.model.layers import find_layers, outputs_of
-
-    return {
-        "schema": SCHEMA,
-        "model": str(inventory.root),
-        "model_type": split.model_type,
-        "parts": [
-            _part(inventory, "tower", [split.placement.tower], split.tower),
-            _part(inventory, "projector", list(split.placement.projector), split.projector),
-            _part(inventory, "language", [], split.language),
-            _part(inventory, "other", [], split.other),
-        ],
-        "layers": [*(f"layer.{index}" for index, _ in enumerate(find_layers(split))), *outputs_of(split)],
-        "files": [
-            {"path": file.path, "bytes": file.size, "tensors": _count(inventory, file.path)} for file in inventory.files
-        ],
-        "bytes": inventory.size,
-        "warnings": [*inventory.warnings, *split.warnings],
-    }
-
-
-def _part(inventory: Inventory, name: str, modules: list[str], tensors: tuple[str, ...]) -> dict[str, Any]:
-    entries = [inventory.tensors[tensor] for tensor in tensors]
-    return {
-        "part": name,
-        "modules": modules,
-        "tensors": len(entries),
-        "parameters": sum(entry.elements for entry in entries),
-        "bytes": sum(entry.nbytes for entry in entries),
-        "dtypes": sorted({entry.dtype for entry in entries}),
-        "files": sorted({entry.file for entry in entries}),
-    }
-
-
-def _count(inventory: Inventory, path: str) -> int:
-    return sum(entry.file == path for entry in inventory.tensors.values())
 
 
 def _sheet(facts: dict[str, Any]) -> Sheet:

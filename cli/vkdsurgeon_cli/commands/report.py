@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -13,7 +13,7 @@ from vkdsurgeon_cli.command import add_command
 from vkdsurgeon_cli.options import Printing
 
 if TYPE_CHECKING:
-    from vkdsurgeon.report.verdict import Verdict
+    from vkdsurgeon.report.write import ReportResult
 
 
 class FormatName(str, Enum):
@@ -73,48 +73,46 @@ def report(
     answer appears unless --include-examples is given. Documents about different weights are refused. The status is 0
     whatever the verdict: `eval` and `attack` end with 3 when a gate fails.
     """
+    import vkdsurgeon
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.files.atomic import write_whole
-    from vkdsurgeon.report.evidence import gather
-    from vkdsurgeon.report.page import SignOff, compose
-    from vkdsurgeon.report.render import check_report, format_of, render
-    from vkdsurgeon.results.read import read_source
+    from vkdsurgeon.report.render import check_report, format_of
 
-    chosen = format_of(output, format_.value if format_ else None)
+    format_of(output, format_.value if format_ else None)
     check_report(output)
     if any(path.resolve() == output.resolve() for path in documents):
         raise UserError("the output is one of the documents", where=output, remedy="name another file")
-    case = gather([read_source(path) for path in documents])
     out = printing.sink
-    if include_examples and not any(result.examples for result in case.evaluations):
+    if include_examples and not any(_has_examples(path) for path in documents):
         out.warn("--include-examples: no document holds examples; evaluate with eval --include-examples")
-    page = compose(case, title=title, sign_off=SignOff(**vars(signing)), include_examples=include_examples)
-    write_whole(output, render(page, chosen))
+    result = vkdsurgeon.write_report(
+        documents,
+        output,
+        form=format_.value if format_ else None,
+        title=title,
+        sign_off=vars(signing),
+        include_examples=include_examples,
+    )
     from vkdsurgeon_cli.tables import pairs
 
-    verdict = page.verdict
-    out.document(_facts(output, verdict), lambda: pairs(_rows(output, verdict), out.columns), kept=output)
+    out.document(result.model_dump(mode="json"), lambda: pairs(_rows(result), out.columns), kept=output)
 
 
-def _facts(output: Path, verdict: Verdict) -> dict[str, Any]:
-    return {
-        "schema": "vkdsurgeon/report/1",
-        "out": str(output),
-        "verdict": verdict.status,
-        "headline": verdict.headline,
-        "failed": [check.text for check in verdict.checks if not check.passed],
-        "unjudged": list(verdict.unjudged),
-        "missing": list(verdict.missing),
-    }
+def _has_examples(path: Path) -> bool:
+    from vkdsurgeon.results.evaluation import EvalResult
+    from vkdsurgeon.results.read import read_source
+
+    document = read_source(path).document
+    return isinstance(document, EvalResult) and bool(document.examples)
 
 
-def _rows(output: Path, verdict: Verdict) -> list[tuple[str, object]]:
+def _rows(result: ReportResult) -> list[tuple[str, object]]:
+    missed = (each for each in result.checks if not each.passed)
     return [
-        ("verdict", f"{verdict.status}: {verdict.headline}"),
-        *(("failed", f"{each.text} ({each.origin}: {each.measured})") for each in verdict.checks if not each.passed),
-        *(("not judged", title) for title in verdict.unjudged),
-        *(("not shown", sentence) for sentence in verdict.missing),
-        ("written", output),
+        ("verdict", f"{result.verdict}: {result.headline}"),
+        *(("failed", f"{each.text} ({each.origin}: {each.measured})") for each in missed),
+        *(("not judged", title) for title in result.unjudged),
+        *(("not shown", sentence) for sentence in result.missing),
+        ("written", result.out),
     ]
 
 

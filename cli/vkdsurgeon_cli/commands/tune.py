@@ -13,7 +13,6 @@ from vkdsurgeon_cli.options import ModelArgument, Place, RecipeSource, SeedOptio
 
 if TYPE_CHECKING:
     from vkdsurgeon.tuning.result import Attempt, TuneResult
-    from vkdsurgeon.tuning.validation_metrics import ValidationRecords
     from vkdsurgeon_cli.tables import Sheet
 
 _OBJECTIVES = ("forget", "retain", "robust")
@@ -93,12 +92,6 @@ class TrainingPlace(Place):
         "float32"
     )
 
-    def resolved(self) -> dict[str, Any]:
-        """As requests take it."""
-        from vkdsurgeon.model.device import resolve_device, resolve_dtype
-
-        return {**vars(self), "device": resolve_device(self.device), "dtype": resolve_dtype(self.dtype)}
-
 
 def tune(
     *,
@@ -117,39 +110,22 @@ def tune(
     Pareto front is never worse. Its members are written as recipes for `unlearn --recipe`. The model itself is never
     written to.
     """
-    from vkdsurgeon.errors import GateFailed, UserError
-
-    if search.minutes is not None and not 0 < search.minutes < float("inf"):
-        raise UserError("not a budget", where="--minutes", value=search.minutes, expected="a number above 0")
     output = results.begin()
-    from vkdsurgeon.pipeline.run import Request
-    from vkdsurgeon.tuning.pick import rule_named
-    from vkdsurgeon.tuning.space import load_space
-    from vkdsurgeon.tuning.tune import TuneRequest
-    from vkdsurgeon.tuning.tune import tune as run
+    import vkdsurgeon
     from vkdsurgeon_cli.trial_listener import TrialListener
 
-    records = _validation(validation, search.seed)
-    unlearning = Request(
-        model=model,
-        out=None,
-        recipe=source.load(source.given(decoder_pass=False)),
-        seed=search.seed,
-        **vars(sets),
-        **place.resolved(),
-    )
-    request = TuneRequest(
-        unlearn=unlearning,
-        out=results.out,
-        space=load_space(search.space),
-        trials=search.trials,
-        minutes=search.minutes,
-        resume=results.resume,
-        rule=None if search.pick is None else rule_named(search.pick, rates=records is not None),
-        validation=records,
-    )
     try:
-        result = run(request, TrialListener(output))
+        result = vkdsurgeon.tune(
+            model,
+            recipe=source.load(source.given(decoder_pass=False)),
+            out=results.out,
+            resume=results.resume,
+            on_event=TrialListener(output),
+            **vars(sets),
+            **vars(validation),
+            **vars(search),
+            **vars(place),
+        )
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"finished trials are kept: add --resume -o {results.out}") from stop
     from vkdsurgeon_cli.tables import pairs
@@ -159,34 +135,8 @@ def tune(
 
         return Group(_front_sheet(result).fitted(output.columns), pairs(_notes(result), output.columns))
 
-    output.document(result.as_dict(), tables, kept=results.out)
-    if result.rule is not None and result.picked is None:
-        raise GateFailed([f"--pick {result.rule!r}: none of {len(result.front)} members of the front satisfies it"])
-
-
-def _validation(asked: Validation, seed: int) -> ValidationRecords | None:
-    from vkdsurgeon.data.sets import read_set, sample
-    from vkdsurgeon.errors import UserError
-    from vkdsurgeon.tuning.validation_metrics import ValidationRecords
-
-    forget, retain, limit = asked.validation_forget, asked.validation_retain, asked.limit
-    if forget is None and retain is None:
-        if limit is not None:
-            raise UserError(
-                "a bound on validation questions without any",
-                where="--limit",
-                value=limit,
-                expected="validation records",
-            )
-        return None
-    if forget is None or retain is None:
-        raise UserError(
-            "validation records for one objective alone",
-            where="--validation-forget" if forget is None else "--validation-retain",
-            expected="both --validation-forget and --validation-retain, or neither",
-        )
-    drawn = (sample(read_set(*each).records, limit, seed) for each in (("forget", forget), ("retain", retain)))
-    return ValidationRecords(*map(tuple, drawn))
+    output.document(result.model_dump(mode="json"), tables, kept=results.out)
+    result.raise_if_failed()
 
 
 def _front_sheet(result: TuneResult) -> Sheet:

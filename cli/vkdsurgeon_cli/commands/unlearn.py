@@ -153,12 +153,6 @@ class TrainingPlace(Place):
         "float32"
     )
 
-    def resolved(self) -> dict[str, Any]:
-        """As requests take it."""
-        from vkdsurgeon.model.device import resolve_device, resolve_dtype
-
-        return {**vars(self), "device": resolve_device(self.device), "dtype": resolve_dtype(self.dtype)}
-
 
 def unlearn(
     *,
@@ -195,20 +189,20 @@ def unlearn(
         "recipe": recipe,
         "seed": choice.seed,
         **vars(copying),
-        **place.resolved(),
+        **vars(place),
     }
     from vkdsurgeon_cli.other_methods import is_other_method
 
     if is_other_method(choice.method, choice.scope, recipe):
         _run_other(common, sets, suite, saving, choice, printing)
         return
-    from vkdsurgeon.pipeline.run import Request, run
+    import vkdsurgeon
     from vkdsurgeon_cli.run_listener import RunListener
     from vkdsurgeon_cli.run_tables import result_rows
     from vkdsurgeon_cli.tables import pairs
 
-    result = run(Request(suite=suite, **vars(sets), **vars(saving), **common), RunListener(output))
-    output.document(result.as_dict(), lambda: pairs(result_rows(result), output.columns), kept=result.out)
+    result = vkdsurgeon.unlearn(suite=suite, **vars(sets), **vars(saving), **common, on_event=RunListener(output))
+    output.document(result.model_dump(mode="json"), lambda: pairs(result_rows(result), output.columns), kept=result.out)
     _judge(result, printing)
 
 
@@ -238,7 +232,6 @@ def _run_other(
     printing: Printing,
 ) -> None:
     from vkdsurgeon.errors import UserError
-    from vkdsurgeon.pipeline.run_baseline import MethodRequest
     from vkdsurgeon_cli.other_methods import refuse_foreign_options, run_other_method
 
     method = choice.method.value
@@ -254,23 +247,15 @@ def _run_other(
     teachers = {"--forget-teacher": sets.forget_teacher, "--retain-teacher": sets.retain_teacher}
     refuse_foreign_options(choice.method, common["recipe"], teachers)
     records = {name: getattr(sets, name) for name in ("forget", "retain", "generic", "text")}
-    run_other_method(MethodRequest(method=method, scope=choice.scope, **records, **common), printing.sink)
+    run_other_method({"method": method, "scope": choice.scope, **records, **common}, printing.sink)
 
 
 def _judge(result: UnlearnResult, printing: Printing) -> None:
-    from vkdsurgeon.errors import GateFailed
     from vkdsurgeon_cli.run_tables import how_to_go_on
-    from vkdsurgeon_cli.run_words import told_verdict
 
-    failures = []
-    if result.verdict and not result.verdict.met:
-        failures.append(f"stop rule: {told_verdict(result.verdict)}")
-        if result.journal is not None:
-            printing.sink.note(how_to_go_on(result))
-    if result.decoder_verdict and not result.decoder_verdict.met:
-        failures += [f"decoder pass: {missed}" for missed in result.decoder_verdict.missed]
-    if failures:
-        raise GateFailed(failures)
+    if result.verdict and not result.verdict.met and result.journal is not None:
+        printing.sink.note(how_to_go_on(result))
+    result.raise_if_failed()
 
 
 def register(app: typer.Typer) -> None:

@@ -1,0 +1,63 @@
+"""The difference of two checkpoints as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vkdsurgeon.checkpoint.diff import diff_checkpoints
+from vkdsurgeon.checkpoint.digest import weights_digest
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.results.difference import DiffResult, TensorDifference
+
+
+def describe_difference(
+    base: Path,
+    patched: Path,
+    *,
+    tower: str | None = None,
+    projector: Sequence[str] | None = None,
+    digests: bool = True,
+) -> DiffResult:
+    """Compare two checkpoints byte by byte.
+
+    Args:
+        base: The original.
+        patched: The other one.
+        tower: Module path of the tower, where it is found wrongly.
+        projector: Module paths of the projector, likewise.
+        digests: Whether to name the weights of both by a digest, which reads them a second time.
+
+    Raises:
+        UserError: One of the two is no checkpoint.
+    """
+    found = diff_checkpoints(base, patched, tower=tower, projector=projector)
+    return DiffResult(
+        base=str(found.base),
+        patched=str(found.patched),
+        base_weights_digest=_digest(found.base) if digests else None,
+        patched_weights_digest=_digest(found.patched) if digests else None,
+        identical=found.identical,
+        language_identical=found.language_identical,
+        declared_by_decoder_pass=found.declared,
+        undeclared=list(found.undeclared),
+        headers_identical=found.headers_identical,
+        tensors_compared=found.compared,
+        tensors_changed=len(found.tensors),
+        elements_compared=found.elements,
+        elements_changed=found.elements_changed,
+        changed=[
+            TensorDifference(
+                tensor=each.name, part=each.part, file=each.file, elements=each.elements, changed=each.changed
+            )
+            for each in found.tensors
+        ],
+        tensors_missing=list(found.missing),
+        tensors_added=list(found.added),
+        files=found.files,
+        split_error=found.split_error,
+    )
+
+
+def _digest(root: Path) -> str:
+    return weights_digest(root, take_inventory(root).shards)

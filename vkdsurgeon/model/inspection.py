@@ -1,0 +1,63 @@
+"""What surgery would see in a checkpoint, from its headers alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
+from vkdsurgeon.checkpoint.split import split_checkpoint
+from vkdsurgeon.model.layers import find_layers, outputs_of
+from vkdsurgeon.results.inspection import FileFacts, InspectResult, PartFacts
+
+
+def inspect_checkpoint(
+    model: Path, *, tower: str | None = None, projector: Sequence[str] | None = None
+) -> InspectResult:
+    """Split a checkpoint into its parts; no tensor is read.
+
+    Args:
+        model: The checkpoint's directory.
+        tower: Module path of the tower, where it is found wrongly.
+        projector: Module paths of the projector, likewise.
+
+    Raises:
+        UserError: It is no checkpoint, or none that can be split.
+    """
+    inventory = take_inventory(model)
+    split = split_checkpoint(inventory, tower=tower, projector=projector)
+    held = Counter(entry.file for entry in inventory.tensors.values())
+    return InspectResult(
+        model=str(inventory.root),
+        model_type=split.model_type,
+        parts=[
+            _part(inventory, "tower", [split.placement.tower], split.tower),
+            _part(inventory, "projector", list(split.placement.projector), split.projector),
+            _part(inventory, "language", [], split.language),
+            _part(inventory, "other", [], split.other),
+        ],
+        layers=[*(f"layer.{index}" for index, _ in enumerate(find_layers(split))), *outputs_of(split)],
+        files=[FileFacts(path=file.path, bytes=file.size, tensors=held[file.path]) for file in inventory.files],
+        bytes=inventory.size,
+        warnings=[*inventory.warnings, *split.warnings],
+    )
+
+
+def _part(
+    inventory: Inventory,
+    name: Literal["tower", "projector", "language", "other"],
+    modules: list[str],
+    tensors: Sequence[str],
+) -> PartFacts:
+    entries = [inventory.tensors[tensor] for tensor in tensors]
+    return PartFacts(
+        part=name,
+        modules=modules,
+        tensors=len(entries),
+        parameters=sum(entry.elements for entry in entries),
+        bytes=sum(entry.nbytes for entry in entries),
+        dtypes=sorted({entry.dtype for entry in entries}),
+        files=sorted({entry.file for entry in entries}),
+    )

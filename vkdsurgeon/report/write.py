@@ -1,0 +1,80 @@
+"""From documents to a written report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from vkdsurgeon.files.atomic import write_whole
+from vkdsurgeon.report.evidence import gather
+from vkdsurgeon.report.page import SignOff, compose
+from vkdsurgeon.report.render import check_report, format_of, render
+from vkdsurgeon.report.verdict import Check, Status
+from vkdsurgeon.results.document import SchemaDocument
+from vkdsurgeon.results.read import Source
+
+
+class ReportResult(SchemaDocument):
+    """What `vkdsurgeon report` wrote, and its verdict.
+
+    Attributes:
+        out: The page.
+        verdict: `failed` where any bound was missed; `passed` where gates were set, all hold, and one judges what every
+            attack brought back; `partial` where all hold and an attack has none; `unjudged` without gates.
+        headline: The verdict in a sentence or two.
+        failed: The bounds that were missed.
+        unjudged: Attacks that were measured and that no gate judges.
+        missing: What was not measured, one sentence each.
+        checks: Every bound with what came out; not part of the document.
+    """
+
+    SCHEMA: ClassVar[str] = "vkdsurgeon/report/1"
+
+    out: str
+    verdict: Status
+    headline: str
+    failed: list[str]
+    unjudged: list[str]
+    missing: list[str]
+    checks: tuple[Check, ...] = Field(default=(), exclude=True)
+
+
+def write_page(
+    sources: Sequence[Source],
+    output: Path,
+    *,
+    form: str | None = None,
+    title: str | None = None,
+    sign_off: SignOff | None = None,
+    include_examples: bool = False,
+) -> ReportResult:
+    """Write the evidence about one model as one page.
+
+    Args:
+        sources: The documents.
+        output: The page; an earlier report there is replaced, nothing else ever is.
+        form: `html` or `md`; None goes by the output's suffix.
+        title: Heading, in place of one made of the product.
+        sign_off: What the block at the end says.
+        include_examples: Show names, questions and answers where the documents hold them.
+
+    Raises:
+        UserError: The documents do not belong together, or the page cannot be written.
+    """
+    chosen = format_of(output, form)
+    check_report(output)
+    page = compose(gather(sources), title=title, sign_off=sign_off or SignOff(), include_examples=include_examples)
+    write_whole(output, render(page, chosen))
+    verdict = page.verdict
+    return ReportResult(
+        out=str(output),
+        verdict=verdict.status,
+        headline=verdict.headline,
+        failed=[check.text for check in verdict.checks if not check.passed],
+        unjudged=list(verdict.unjudged),
+        missing=list(verdict.missing),
+        checks=verdict.checks,
+    )

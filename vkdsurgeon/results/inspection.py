@@ -1,0 +1,74 @@
+"""What a checkpoint consists of, as a document."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from vkdsurgeon.results.document import SchemaDocument
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PartFacts(_Facts):
+    """One part of a checkpoint.
+
+    Attributes:
+        part: `tower`, `projector`, `language` (heads and other towers included), or `other`: tensors without a place in
+            the model, which pass through untouched.
+        modules: Module paths of tower and projector; empty for the other parts.
+        tensors: Number of its tensors on disk.
+        parameters: Number of their elements.
+        bytes: What they take on disk.
+        dtypes: As safetensors names them, such as `BF16`; sorted.
+        files: Files that hold them, relative to the checkpoint; sorted.
+    """
+
+    part: Literal["tower", "projector", "language", "other"]
+    modules: list[str]
+    tensors: int
+    parameters: int
+    bytes: int
+    dtypes: list[str]
+    files: list[str]
+
+
+class FileFacts(_Facts):
+    """One file of a checkpoint.
+
+    Attributes:
+        path: Relative to the checkpoint.
+        bytes: Its size.
+        tensors: How many tensors lie in it; 0 for files that hold no weights.
+    """
+
+    path: str
+    bytes: int
+    tensors: int
+
+
+class InspectResult(SchemaDocument):
+    """What `vkdsurgeon inspect` shows.
+
+    Attributes:
+        model: The checkpoint's directory.
+        model_type: As in config.json.
+        parts: Tower, projector, language and other, in this order.
+        layers: Names of the features that a recipe can train at: `layer.0` ..., `projector`.
+        files: Every file of the checkpoint.
+        bytes: Size of all files.
+        warnings: What to know before surgery.
+    """
+
+    SCHEMA: ClassVar[str] = "vkdsurgeon/inspect/1"
+
+    model: str
+    model_type: str
+    parts: list[PartFacts]
+    layers: list[str]
+    files: list[FileFacts]
+    bytes: int
+    warnings: list[str]
