@@ -7,15 +7,16 @@ and under `--progress jsonl` every line of stderr is a JSON object, whoever wrot
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, TextIO
+
+from vkdsurgeon_cli.pump import Pump, as_event
+from vkdsurgeon_cli.pump import event_line as event_line
 
 
 class ProgressMode(str, Enum):
@@ -79,13 +80,23 @@ class Lines(Steady):
     def __init__(self, inner: TextIO | None) -> None:
         super().__init__(inner)
         self._begun = ""
+        self._direct = self.inner
+        self._pump: Pump | None = None
+
+    def divert(self) -> None:
+        """Catch what is written to descriptor 2 past Python as well, until `finish`."""
+        # Where that cannot be had, lines of C libraries are the only ones that are not caught.
+        with suppress(OSError, ValueError, AttributeError):
+            if self.inner.fileno() == 2:
+                self.inner.flush()
+                self._pump = Pump()
+                self.inner = self._pump.stream
 
     def write(self, text: str) -> int:
         """Take text of any kind; whole lines go out."""
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            if line.strip():
-                super().write(line + "\n" if _is_event(line) else event_line({"event": "log", "text": line}))
+            super().write(as_event(line))
         return len(text)
 
     def finish(self) -> None:
@@ -93,6 +104,9 @@ class Lines(Steady):
         if self._begun:
             self.write("\n")
         self.flush()
+        if self._pump is not None:
+            pump, self._pump, self.inner = self._pump, None, self._direct
+            pump.stop()
 
     def isatty(self) -> bool:
         """Never: lines are for programs."""
@@ -109,7 +123,9 @@ def write_lines() -> None:
     """Make stderr JSON lines, for `--progress jsonl`."""
     if not isinstance(sys.stderr, Lines):
         inner: Any = sys.stderr
-        sys.stderr = Lines(inner.inner if isinstance(inner, Steady) else inner)
+        lines = Lines(inner.inner if isinstance(inner, Steady) else inner)
+        lines.divert()
+        sys.stderr = lines
 
 
 def finish() -> None:
@@ -119,17 +135,6 @@ def finish() -> None:
             stream.finish()
         elif stream is not None:
             stream.flush()
-
-
-def event_line(event: Mapping[str, Any]) -> str:
-    """An event as a line of JSON, with the time after its name.
-
-    Args:
-        event: Has `event`, its name.
-    """
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    rest = {key: value for key, value in event.items() if key != "event"}
-    return json.dumps({"event": event["event"], "time": now, **rest}, default=str) + "\n"
 
 
 def wants_lines(arguments: Sequence[str]) -> bool:
@@ -148,12 +153,3 @@ def printable(text: str) -> str:
 def _acts(letter: str) -> bool:
     # Controls, among them ESC, and what turns the direction of writing.
     return unicodedata.category(letter) == "Cc" or letter in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-
-
-def _is_event(line: str) -> bool:
-    if not line.startswith('{"event": '):
-        return False
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False

@@ -17,6 +17,7 @@ from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
+from vkdsurgeon.files.directories import claimed
 
 QUICK = ["--set", "baseline.steps=3", "--set", "baseline.forget_batch=4", "--set", "baseline.retain_batch=4",
          "--set", "baseline.scored=6", "--set", "baseline.manu_fraction=0.05"]  # fmt: skip
@@ -211,4 +212,16 @@ def test_pictures_alone_are_not_enough(facts: World, tmp_path: Path, capsys: pyt
 def test_ascent_that_runs_away_writes_nothing(facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert unlearn(facts, "ga", "-o", tmp_path / "o", *QUICK, "--set", "baseline.step_size=1e30") == 1
     assert "nothing was written" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", [["--method", "npo"], ["--output-loss", "npo"]])
+def test_a_second_run_to_the_same_output_is_refused_at_its_start(
+    facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: list[str]
+) -> None:
+    out = tmp_path / "o"
+    words = ["unlearn", str(facts.base), "--forget", str(facts.forget), "--retain", str(facts.retain), "-o", str(out)]
+    with claimed(out):
+        assert run([*words, *how]) == 2
+    assert "another run is making this output" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

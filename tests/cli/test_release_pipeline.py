@@ -17,6 +17,10 @@ from tests.tiny_llava import NAMES, world
 from tests.warm import warm_command
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "release_pipeline.sh"
+DECODER = (
+    "{steps: 2, forget_batch: 4, retain_batch: 4, text_batch: 4, answer_tokens: 2, forget_ratio: 9, retain_kl: 9, "
+    "text_kl: 9, text_agreement: 0}"
+)
 RECIPE = (
     "{steps: 8, forget_batch: 8, retain_batch: 8, extensions: 0, forget_reading: 1.0, retain_reading: 1.0, "
     "retain_drift: 100}"
@@ -65,7 +69,9 @@ def test_everything_holds_and_a_second_run_goes_on(records: Path, warm: str, tmp
         "PROTOCOLS": "people",
     }
     done = pipeline(world().base, records, out, **settings)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, "nobody judged the attacks"
+    assert "not judged, so do not release" in done.stderr
+    assert "a bound was missed" not in done.stderr
     assert done.stdout == ""
     assert {path.name for path in out.iterdir()} == {"patched", "results", "report.html", "card.md", "state"}
     page = (out / "report.html").read_text()
@@ -81,8 +87,10 @@ def test_everything_holds_and_a_second_run_goes_on(records: Path, warm: str, tmp
     for name in ("unlearn.json.status", "restore.json.status"):
         (out / "state" / name).unlink()
     (out / "results" / "unlearn.json").unlink()
-    again = pipeline(world().base, records, out, **settings)
+    again = pipeline(world().base, records, out, **settings, ACCEPT_UNJUDGED="yes")
     assert again.returncode == 0, again.stderr
+    assert "measured, not judged" in again.stderr
+    assert "language model was edited" not in again.stderr
     assert "there is nothing to do" in again.stderr
     assert again.stderr.count("done before") == 3
     assert (out / "patched" / "model.safetensors").stat().st_mtime_ns == weights.st_mtime_ns
@@ -112,11 +120,35 @@ def test_a_missed_bound_ends_with_3_and_complete_evidence(records: Path, warm: s
     assert json.loads((out / "results" / "diff.json").read_text())["language_identical"] is True
 
 
+@pytest.mark.slow
+def test_a_decoder_pass_is_held_against_its_own_record(records: Path, warm: str, tmp_path: Path):
+    """With gold, so that `restore`, which only such a patch can pass, has its bound; here it is one that holds."""
+    recipe = records / "decoder.yaml"
+    recipe.write_text(RECIPE[:-1] + f", stand_ins: 1, decoder: {DECODER}}}")
+    out = tmp_path / "out"
+    settings = {
+        "GOLD": str(world().gold),
+        "RECIPE": str(recipe),
+        "EVAL_GATES": "text.text.agreement>=0",
+        "RELEARN_GATES": "relearn.ag<=200",
+        "RESTORE_GATES": "restore.after.vqa.accuracy<=1",
+        "PROTOCOLS": "people",
+    }
+    done = pipeline(world().base, records, out, VKDSURGEON=warm, **settings)
+    assert done.returncode == 0, done.stderr
+    assert "every attack had one" in done.stderr
+    assert "the language model was edited, as its record declares" in done.stderr
+    found = json.loads((out / "results" / "diff.json").read_text())
+    assert found["language_identical"] is False
+    assert found["undeclared"] == []
+
+
 STAND_IN = """#!/usr/bin/env bash
 # Writes what each command would leave behind, and ends as FAILS ("NAME:STATUS ...") says.
 name=$1 words=$*
 [[ $1 == attack ]] && name=$2
 echo "$words" >>"$LOG"
+[[ -n ${REPLACES:-} ]] && echo "# shorter" >"$REPLACES"
 status=0
 for each in ${FAILS:-}; do [[ ${each%%:*} == "$name" ]] && status=${each#*:}; done
 if [[ $status -eq 0 || $status -eq 3 ]]; then
@@ -125,7 +157,9 @@ if [[ $status -eq 0 || $status -eq 3 ]]; then
     shift
   done
   if [[ $words == *--json* ]]; then
-    printf '{\n  "verdict": "%s",\n  "headline": "Told."\n}\n' "${VERDICT:-passed}"
+    printf '{\n  "verdict": "%s",\n  "headline": "Told.",\n  "language_identical": %s,\n' "${VERDICT:-passed}" \\
+      "${LANGUAGE_IDENTICAL:-true}"
+    printf '  "unjudged": [%b],\n  "missing": [\n    "Any."\n  ]\n}\n' "${UNJUDGED:-}"
   fi
 fi
 exit "$status"
@@ -171,8 +205,13 @@ def test_with_gold_both_attacks_have_a_bound_by_default(stage: Stage):
     assert "every bound holds, and every attack had one" in told
 
 
+RESTORED, RELEARNED = r'\n    "Original visual weights put back"', r'\n    "Relearning, other subjects"'
+BOTH = rf"{RELEARNED},{RESTORED}\n  "
+
+
 def test_restore_out_of_scope_is_said_and_then_measured_all_the_same(stage: Stage):
-    status, told, lines = stage.play(GOLD="gold", RESTORE_OUT_OF_SCOPE="yes", VERDICT="partial")
+    settings = {"RESTORE_OUT_OF_SCOPE": "yes", "VERDICT": "partial"}
+    status, told, lines = stage.play(GOLD="gold", UNJUDGED=rf"{RESTORED}\n  ", **settings)
     assert status == 0
     assert RELEARN in lines["relearn"]
     assert "--gate" not in lines["restore"]
@@ -180,18 +219,57 @@ def test_restore_out_of_scope_is_said_and_then_measured_all_the_same(stage: Stag
     assert "Told.\n== measured, not judged" in told
 
 
-def test_without_gold_attacks_are_measured_and_not_judged_unless_bounds_are_given(stage: Stage):
-    status, told, lines = stage.play(VERDICT="partial", RESTORE_GATES="restore.after.vqa.accuracy<=0.2")
-    assert status == 0
+def test_without_gold_attacks_are_measured_and_what_nobody_judged_is_no_pass(stage: Stage):
+    settings = {"VERDICT": "partial", "UNJUDGED": rf"{RELEARNED}\n  "}
+    status, told, lines = stage.play(RESTORE_GATES="restore.after.vqa.accuracy<=0.2", **settings)
+    assert status == 3
     assert "--gate" not in lines["relearn"]
     assert "--gate=restore.after.vqa.accuracy<=0.2" in lines["restore"]
-    assert "measured, not judged" in told
+    assert told.startswith("== without GOLD or bounds of yours"), "before the work and not only after it"
+    assert "Told.\n== not judged, so do not release" in told
+    assert "a bound was missed" not in told
+
+
+def test_whoever_accepts_that_is_told_all_the_same(stage: Stage):
+    settings = {"VERDICT": "partial", "UNJUDGED": BOTH}
+    assert stage.play(**settings)[0] == 3
+    status, told, lines = stage.play(ACCEPT_UNJUDGED="yes", **settings)
+    assert (status, set(lines)) == (0, {"report"}), "nothing is measured again for that"
+    assert "Told.\n== measured, not judged" in told
+    assert "ends with status 3" not in told
+    assert stage.play(ACCEPT_UNJUDGED="yes", VERDICT="failed")[0] == 3, "it excepts no bound"
+
+
+@pytest.mark.parametrize("unjudged", [BOTH, rf"{RELEARNED}\n  ", ""])
+def test_restore_out_of_scope_excepts_no_other_attack(stage: Stage, unjudged: str):
+    assert stage.play(RESTORE_OUT_OF_SCOPE="yes", VERDICT="partial", UNJUDGED=unjudged)[0] == 3
+
+
+def test_what_a_decoder_pass_declares_may_differ_and_the_bound_on_text_is_its_own(stage: Stage):
+    status, told, lines = stage.play(GOLD="gold", LANGUAGE_IDENTICAL="false")
+    assert status == 0
+    assert "--only-declared" in lines["diff"]
+    assert "--gate=text.text.agreement>=0.95" in lines["eval"]
+    assert "the language model was edited" in told
+    assert stage.play(GOLD="gold", LANGUAGE_IDENTICAL="false")[0] == 0, "and it goes on where it was"
+
+
+def test_bounds_of_your_own_stay_whatever_was_edited(stage: Stage):
+    _, _, lines = stage.play(GOLD="gold", LANGUAGE_IDENTICAL="false", EVAL_GATES="text.text.agreement==1")
+    assert "--gate=text.text.agreement==1" in lines["eval"]
+
+
+def test_text_is_answered_as_before_where_the_language_model_is_untouched(stage: Stage):
+    _, told, lines = stage.play(GOLD="gold")
+    assert "--gate=text.text.agreement==1" in lines["eval"]
+    assert "edited" not in told
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"RESTORE_OUT_OF_SCOPE": "1"}, "neither yes nor empty"),
+        ({"ACCEPT_UNJUDGED": "no"}, "ACCEPT_UNJUDGED: 'no' is neither yes nor empty"),
         ({"RESTORE_OUT_OF_SCOPE": "yes", "RESTORE_GATES": "a<=1"}, "contradict each other"),
         ({"ATTACK_GATES": "gap.relearn.ag<=5"}, "RELEARN_GATES and RESTORE_GATES"),
     ],
@@ -232,6 +310,15 @@ def test_other_records_or_settings_never_mix_with_what_is_there(stage: Stage, wh
     status, told, lines = stage.play(**({"GOLD": "gold"} if what == "settings" else {}))
     assert (status, lines) == (2, {})
     assert "evidence of two runs never mixes" in told
+
+
+def test_a_script_that_is_upgraded_while_it_runs_ends_as_it_began(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    """A shell reads a script bit by bit, and at the end of a shorter one it would end with 0."""
+    copy = Path(shutil.copy(SCRIPT, stage.folder / "pipeline.sh"))
+    monkeypatch.setattr("tests.cli.test_release_pipeline.SCRIPT", copy)
+    status, _, lines = stage.play(REPLACES=str(copy), VERDICT="failed")
+    assert copy.read_text() == "# shorter\n"
+    assert (status, set(lines)) == (3, {"unlearn", "diff", "eval", "restore", "relearn", "report"})
 
 
 def test_input_that_was_wrong_may_be_put_right(stage: Stage):

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from vkdsurgeon_cli.streams import Lines, Steady, printable, wants_lines
 
 SELF = f"{shlex.quote(sys.executable)} -m vkdsurgeon_cli"
@@ -101,6 +102,63 @@ def test_what_libraries_print_becomes_an_event(capfd: pytest.CaptureFixture[str]
     assert texts[-2:] == ["half a line", "unfinished"]
     assert {"event": "note", "text": "ours"} in events
     assert all("time" in event for event in events if event["event"] == "log")
+
+
+NOISY = (
+    "import os, sys\n"
+    "from vkdsurgeon_cli import streams\n"
+    "streams.steady(); streams.write_lines()\n"
+    "print('before', file=sys.stderr)\n"
+)
+
+
+def noisy(program: str) -> tuple[int, list[str]]:
+    """Status and texts of a program that writes to descriptor 2 past Python; every line is an event."""
+    done = subprocess.run([sys.executable, "-c", NOISY + program], stderr=subprocess.PIPE, text=True, check=False)
+    return done.returncode, [json.loads(line)["text"] for line in done.stderr.splitlines()]
+
+
+def test_what_c_libraries_print_becomes_an_event() -> None:
+    status, texts = noisy(
+        "os.write(2, b'half of a C line'); print('ours', file=sys.stderr); os.write(2, b', the rest\\n\\xff\\n')\n"
+        "os.system('echo from a child >&2'); os.write(2, b'unfinished'); streams.finish()\n"
+    )
+    assert (status, texts[0]) == (0, "before")
+    assert sorted(texts[1:]) == ["\\xff", "from a child", "half of a C line, the rest", "ours", "unfinished"]
+
+
+def test_a_library_that_prints_much_while_nothing_else_may_run_stops_nobody() -> None:
+    # PyDLL keeps the interpreter's lock, and a pipe takes 64 KiB.
+    status, texts = noisy(
+        "import ctypes; ctypes.PyDLL(None).write(2, b'x' * 999_999 + b'\\n', 1_000_000)\nstreams.finish()"
+    )
+    assert (status, len("".join(texts[1:]))) == (0, 999_999)
+
+
+def test_the_last_words_of_a_crash_are_told() -> None:
+    status, texts = noisy("os.write(2, b'terminate called\\n'); os.abort()\n")
+    assert status < 0
+    assert texts == ["before", "terminate called"]
+
+
+def test_what_a_process_started_keeps_nobody_waiting() -> None:
+    status, texts = noisy(
+        "os.system('sleep 60 >&- <&- &'); os.write(2, b'told\\n'); streams.finish(); streams.finish()\n"
+    )
+    assert (status, texts) == (0, ["before", "told"])
+
+
+def test_a_picture_that_makes_its_library_complain(llava: Path, tmp_path: Path) -> None:
+    """libtiff prints by itself; Pillow reads the picture all the same."""
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "a.tif", compression="jpeg")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[60:400] = bytes(value ^ 0x5A for value in data[60:400])
+    folder = tmp_path / "forget" / "Ann"
+    folder.mkdir(parents=True)
+    (folder / "a.tif").write_bytes(data)
+    words = f"unlearn {shlex.quote(str(llava))} --forget {shlex.quote(str(folder.parent))} --dry-run --progress jsonl"
+    told = shell(f"$V {words}").stderr.decode().splitlines()
+    assert any("marker" in json.loads(line).get("text", "") for line in told), told
 
 
 def test_a_suite_of_that_name_switches_nothing_on() -> None:

@@ -15,7 +15,8 @@ import pytest
 from tests.checkpoint.conftest import files_of
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
-from vkdsurgeon.files.directories import scratch, staged
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.directories import claimed, scratch, staged
 
 KILLED = """
 import os, signal, sys
@@ -96,3 +97,50 @@ def test_a_checkpoint_that_is_read_only_is_staged_and_moved(tmp_path: Path) -> N
         folder.chmod(0o555)
     assert out.stat().st_mode & 0o777 == 0o555
     assert os.listdir(tmp_path) == ["out"]
+
+
+CLAIM_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from vkdsurgeon.files.directories import claimed
+with claimed(Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_an_output_is_one_runs_alone(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "other").symlink_to(tmp_path / "there", target_is_directory=True)
+    out, same = tmp_path / "there" / "out", tmp_path / "other" / "out"
+    refused = pytest.raises(UserError, match="another run is making this output")
+    with claimed(out), claimed(out.with_name("another")), refused, claimed(same):
+        pytest.fail("two made one output")
+    with claimed(same):
+        pass
+    assert os.listdir(tmp_path / "there") == []
+
+
+def test_the_claim_of_a_killed_run_goes_to_the_next(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CLAIM_AND_DIE, str(tmp_path / "out")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == 1
+    with claimed(tmp_path / "out"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("what", ["file", "full directory", "dangling link", "long name"])
+def test_what_only_bears_the_name_of_a_claim_stays(tmp_path: Path, what: str) -> None:
+    name = "o" * 255 if what == "long name" else "out"
+    theirs = tmp_path / ".out.running"
+    if what == "file":
+        theirs.write_text("precious")
+    elif what == "full directory":
+        theirs.mkdir()
+        (theirs / "precious").touch()
+    elif what == "dangling link":
+        theirs.symlink_to("nowhere")
+    before = sorted(tmp_path.rglob("*"))
+    with claimed(tmp_path / name):
+        pass
+    assert sorted(tmp_path.rglob("*")) == before

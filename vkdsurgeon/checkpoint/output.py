@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.files.directories import CONTENT, DIGITS, staging_prefix
+from vkdsurgeon.files.directories import CONTENT, DIGITS, claimed, staging_prefix
 
 # Room for directories and block rounding, beyond the bytes of the files.
 SLACK_BYTES = 1 << 20
@@ -65,6 +66,26 @@ def check_output(inventory: Inventory, out: Path, extra_files: Iterable[str] = (
     extra = tuple(extra_files)
     _check_extra(inventory, extra)
     _check_lengths(inventory, place, extra)
+
+
+@contextmanager
+def output_claimed(inventory: Inventory, out: Path, extra_files: Iterable[str] = ()) -> Iterator[None]:
+    """`check_output`, and nobody else makes the same output while the block lasts.
+
+    Args:
+        inventory: Of the checkpoint to be copied.
+        out: The directory to be made.
+        extra_files: Paths of files to be added.
+
+    Raises:
+        UserError: As `check_output`; or another run is making it.
+    """
+    extra = tuple(extra_files)
+    check_output(inventory, out, extra)
+    with claimed(out):
+        # It may have been made between the two.
+        check_output(inventory, out, extra)
+        yield
 
 
 def check_links(inventory: Inventory, follow: bool) -> None:

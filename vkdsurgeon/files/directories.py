@@ -23,7 +23,8 @@ from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.files.copy import sync
 from vkdsurgeon.files.names import fitting
 
-_SCRATCH, _STAGING = "vkdsurgeon-", ".staging-"
+_SCRATCH, _STAGING, _CLAIM = "vkdsurgeon-", ".staging-", ".running"
+_TRIES = 100
 DIGITS = 8
 # Beside the directory that is given away, so that whoever gets it finds it empty.
 _MARK, CONTENT = ".vkdsurgeon-owned", "content"
@@ -127,6 +128,64 @@ def take(folder: Path) -> int:
             os.close(descriptor)
             raise BlockingIOError(error.errno, "taken by another process", str(folder)) from error
     return descriptor
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Keep other runs from making the same output while the block lasts.
+
+    What holds the lock is an empty directory beside `out`. One that a killed run left behind is taken over by the next.
+    Where none can be had, and on file systems without locks, the first to be done wins, and the other one fails then.
+
+    Args:
+        out: In an existing directory.
+
+    Raises:
+        UserError: Another run is making it.
+    """
+    place = out.resolve()
+    folder = place.parent / f".{fitting(place, 1 + len(_CLAIM))}{_CLAIM}"
+    descriptor: int | None = None
+    with suppress(OSError), ExitStack() as unclaimed:
+        for _ in range(_TRIES):
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+            try:
+                held = take(folder)
+            except FileNotFoundError:
+                continue
+            except BlockingIOError:
+                raise UserError(
+                    "another run is making this output", where=out, remedy="wait for it, or name another directory"
+                ) from None
+            unclaimed.callback(os.close, held)
+            # Whoever had it may have removed it in between, and what is locked now is no longer there.
+            if is_at(held, folder):
+                unclaimed.pop_all()
+                descriptor = held
+                break
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            # Whatever else is in it, or by now in its place, is somebody's.
+            if is_at(descriptor, folder):
+                with suppress(OSError):
+                    folder.rmdir()
+            os.close(descriptor)
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open directory is the one at a path.
+
+    Args:
+        descriptor: Of the open directory.
+        path: The path; a link is not followed.
+    """
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
-from vkdsurgeon.checkpoint.output import check_links, check_output
+from vkdsurgeon.checkpoint.output import check_links, output_claimed
 from vkdsurgeon.checkpoint.provenance import free_record_name
 from vkdsurgeon.checkpoint.write_provenance import salt_of, set_facts, write_recorded
 from vkdsurgeon.config import Recipe
@@ -94,8 +94,8 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
     check_links(inventory, request.follow_links)
     if request.resume and (done := _done_before(request, inventory, listener)) is not None:
         return done
-    check_output(inventory, request.out, [free_record_name(inventory)])
-    with journalled(request, inventory.size, listener) as journal:
+    claim = output_claimed(inventory, request.out, [free_record_name(inventory)])
+    with claim, journalled(request, inventory.size, listener) as journal:
         return _run(request, listener, journal)
 
 

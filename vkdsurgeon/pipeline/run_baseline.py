@@ -15,7 +15,7 @@ from vkdsurgeon.baselines.examples import training_sets
 from vkdsurgeon.baselines.output_mode import OutputJob, OutputPrepared, operate_output, prepare_output
 from vkdsurgeon.baselines.registry import BASELINES, Scope
 from vkdsurgeon.checkpoint.inventory import take_inventory
-from vkdsurgeon.checkpoint.output import check_links, check_output
+from vkdsurgeon.checkpoint.output import check_links, output_claimed
 from vkdsurgeon.checkpoint.provenance import free_record_name
 from vkdsurgeon.checkpoint.write_provenance import salt_of, set_facts, write_recorded
 from vkdsurgeon.config import BaselineRecipe, Recipe
@@ -90,10 +90,15 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
         UserError: Wrong input; found before the model is loaded wherever that is possible.
         SurgeryError: Training or writing failed; nothing half-written stays.
     """
-    if request.out is not None:
-        inventory = take_inventory(request.model)
-        check_links(inventory, request.follow_links)
-        check_output(inventory, request.out, [free_record_name(inventory)])
+    if request.out is None:
+        return _run(request, listener)
+    inventory = take_inventory(request.model)
+    check_links(inventory, request.follow_links)
+    with output_claimed(inventory, request.out, [free_record_name(inventory)]):
+        return _run(request, listener)
+
+
+def _run(request: MethodRequest, listener: Listener) -> MethodResult:
     sets = _read(request)
     check_disjoint(sets.pictures["forget"], [*sets.pictures["retain"], *sets.pictures["generic"]])
     prepared = (_baseline if request.method in BASELINES else _output_mode)(request, sets)

@@ -73,11 +73,22 @@ def test_a_second_equal_run_is_refused_at_its_start(here: Place, tmp_path: Path,
             super().__call__(event)
 
     result = go(asked(here, tmp_path / "out"), First(at, second))
-    assert seen == [("another run is writing this journal", [])], number
+    assert seen == [("another run is making this output", [])], number
     # The first one's journal is whole: the stop rule was missed, so it can be gone on with.
     assert result.journal == tmp_path / "out.journal"
     named = {entry["file"] for entry in journal(tmp_path / "out")["passes"]["visual"]["files"].values()}
     assert sorted(os.listdir(tmp_path / "out.journal")) == sorted([*named, "journal.json"])
+
+
+def test_a_run_with_a_journal_of_its_own_is_refused_all_the_same(here: Place, tmp_path: Path) -> None:
+    """Or it would find the output in its place at its very end."""
+
+    def second() -> None:
+        with pytest.raises(UserError, match="another run is making this output"):
+            go(asked(here, tmp_path / "out", MET, journal=tmp_path / "other"))
+
+    go(asked(here, tmp_path / "out", MET), Ear("step 2", second))
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_a_file_that_vanished_is_written_again(here: Place, tmp_path: Path) -> None:

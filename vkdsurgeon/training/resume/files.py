@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.copy import digest, sync
-from vkdsurgeon.files.directories import take
+from vkdsurgeon.files.directories import is_at, take
 
 DOCUMENT = "journal.json"
 _FAMILY = "vkdsurgeon/journal/"
@@ -112,7 +112,7 @@ class Folder:
                     remedy="wait for it, or name another directory with --journal",
                 ) from None
             # Whoever had it may have removed it in between, and what is locked now is no longer there.
-            if _is_at(held, self.path):
+            if is_at(held, self.path):
                 self._lock = held
             else:
                 os.close(held)
@@ -236,7 +236,7 @@ class Folder:
 
     def _remove_but(self, kept: Set[str]) -> None:
         # Without the lock the files may be those of a run that is alive.
-        if self._lock is None or not _is_at(self._lock, self.path):
+        if self._lock is None or not is_at(self._lock, self.path):
             return
         # The document goes last: it says what the others are.
         ours = sorted((name for name in os.listdir(self.path) if _OURS.fullmatch(name)), key=lambda n: n == DOCUMENT)
@@ -253,14 +253,6 @@ class Folder:
         part = DOCUMENT + _PART
         ours = {part} if part in names and _begins_like_ours(self.path / part) else set()
         return next((name for name in names if name not in ours), None)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open directory is the one at a path."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
-    except OSError:
-        return False
 
 
 def _begins_like_ours(path: Path) -> bool:
