@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -80,3 +81,20 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.families import build_checkpoint
 
     return build_checkpoint("llava", tmp_path_factory.mktemp("models") / "llava", dtype=torch.bfloat16, shards=2)
+
+
+@pytest.fixture
+def own_words() -> Iterator[None]:
+    """Takes back what a test registered: other tests of the process know the words that ship and no other."""
+    from vkdsurgeon.config import registered
+    from vkdsurgeon.training.saliency import CUSTOM_RULES
+    from vkdsurgeon.vision_pass.targets import FORGET_TARGETS
+
+    known = {key: set(words) for key, words in registered._WORDS.items()}
+    targets, rules = dict(FORGET_TARGETS), dict(CUSTOM_RULES)
+    yield
+    for key, words in known.items():
+        registered._WORDS[key].intersection_update(words)
+    for now, before in ((FORGET_TARGETS, targets), (CUSTOM_RULES, rules)):
+        now.clear()
+        now.update(before)

@@ -140,6 +140,7 @@ def test_a_stop_rule_that_is_not_met_is_told_and_raised_on_request(
         run.raise_if_failed()
 
 
+@pytest.mark.usefixtures("own_words")
 def test_a_target_and_a_mask_of_ones_own(llava: Path, sets: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none of .*nobody"):
         register_forget_target("nobody", lambda context: pytest.fail("never called"))

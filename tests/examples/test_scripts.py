@@ -60,6 +60,7 @@ def test_unlearn_and_gate(miniature: MiniaturePaths, tmp_path: Path, capsys: pyt
     assert script("unlearn_and_gate").main([str(word) for word in words]) == 2, "the output is there already"
 
 
+@pytest.mark.usefixtures("own_words")
 def test_custom_target_and_mask(miniature: MiniaturePaths, tmp_path: Path) -> None:
     records = miniature.records
     words = [miniature.base, tmp_path / "out", records / "forget.jsonl", records / "retain_heldout.jsonl"]
