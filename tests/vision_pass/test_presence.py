@@ -9,7 +9,7 @@ from vkdsurgeon.config import Recipe
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.vision_pass.identity_space import POSITIONS, PRESENCE
 from vkdsurgeon.vision_pass.presence import TokenMatches, TwoGroups
-from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, TargetContext
+from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, TargetContext, moves
 
 LAYER = "projector"
 SUBJECTS, VIEWS, SIDE, WIDTH, PART = 10, 8, 6, 24, 4
@@ -147,3 +147,16 @@ def test_two_groups_are_told_apart():
 def test_a_score_far_beyond_all_others_is_the_subjects():
     groups = TwoGroups(share=0.2, mean=3.0, deviation=1.0)
     assert float(groups.effect(torch.tensor([60.0]))) == pytest.approx(3.0)
+
+
+def test_one_way_after_the_other_leaves_nothing_that_either_reads():
+    """One shift of four unlike parts leaves what tells them apart; positions move the rest."""
+    context, _ = _context(roaming=False)
+    fixed, local = context.spaces(LAYER)
+    stand_ins = {name: tuple(context.kept[:2]) for name in context.forgotten}
+    alone = moves._try(context, LAYER, stand_ins, (local,))
+    both = moves._try(context, LAYER, stand_ins, (local, fixed))
+    assert not alone.done
+    assert both.done
+    assert both.left == 0
+    assert both.reading.at == f"{PRESENCE}, then {POSITIONS}"
