@@ -167,7 +167,7 @@ def unlearn(
         preset: A recipe that ships with the package, under the settings of `recipe`.
         forget_teacher: A model that does not know them, whose features are the targets (forget target `reference`).
         retain_teacher: A model to keep the rest like, instead of `model`.
-        seed: Of all draws.
+        seed: Seed of every random draw.
         device: `auto` (CUDA where there is a GPU), `cpu`, `cuda` or `cuda:N`.
         dtype: What the weights are held in while they are trained. On disk they keep their own.
         tower: Module path of the tower, where `inspect` shows a wrong one.
@@ -263,7 +263,7 @@ def run_method(
             trains.
         recipe: As in `unlearn`; the methods read its section `baseline` alone.
         preset: As in `unlearn`.
-        seed: Of all draws.
+        seed: Seed of every random draw.
         device: As in `unlearn`.
         dtype: As in `unlearn`.
         tower: As in `unlearn`.
@@ -353,7 +353,7 @@ def evaluate(
         batch_size: Sequences per forward pass.
         length_normalised: Divide an option's log-likelihood by its number of tokens.
         max_new_tokens: Bound on a generated answer.
-        seed: Of draws and bootstrap.
+        seed: Seed of every random draw and of the bootstrap.
         device: As in `unlearn`.
         dtype: `float32`, `bfloat16`, or `auto`: the model's own on a GPU, else float32.
         cache: A directory of answers measured before, which are not asked again.
@@ -527,7 +527,7 @@ def tune(
         trials: Finished trials in all, resumed ones included.
         minutes: No trial starts later than so many minutes after the call; one is always finished.
         pick: The rule by which one member of the front is written as picked.yaml.
-        seed: Of all draws.
+        seed: Seed of every random draw.
         device: As in `unlearn`.
         dtype: As in `unlearn`.
         tower: As in `unlearn`.

@@ -75,7 +75,7 @@ def hierarchical_interval(seeds: Sequence[Scores], seed: int) -> tuple[float | N
 
     Args:
         seeds: One `Scores` per seed.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
     """
     if not all(math.isfinite(mean_score(scores)) for scores in seeds):
         return None, None
@@ -115,7 +115,7 @@ def gain_metric(name: str, seeds: Sequence[Scores], seed: int) -> Metric:
     Args:
         name: Its id.
         seeds: Gains of the questions of each seed, as shares.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
     """
     low, high = hierarchical_interval(seeds, seed)
     value = finite(100.0 * float(np.mean([mean_score(scores) for scores in seeds])))
@@ -144,7 +144,7 @@ def over_seeds(
         make: Makes the metrics of one seed from its answers and, for differences, the ones to subtract.
         seeds: Per seed the answers and what is subtracted from them; nothing is, where the latter are empty.
         prefix: What the ids start with, before the group.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         With one seed what `make` gives; with several its ids, direction and chance, `n` over all seeds, and the mean

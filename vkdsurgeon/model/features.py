@@ -114,6 +114,10 @@ class FeatureStore:
         self._values.setdefault(layer, {})[index] = value
         self._powers.setdefault(layer, {})[index] = target_power(value.unsqueeze(0))
 
+    def one(self, layer: str, index: int) -> Tensor:
+        """One picture's features [N, D] as they are kept, on the CPU."""
+        return self._values[layer][index]
+
     def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
         """Features [B, N, D] of pictures that share one token count."""
         rows = self._values[layer]

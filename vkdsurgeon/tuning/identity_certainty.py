@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vkdsurgeon.vision_pass.identity_classifier import IdentityModel, IdentityReader
-from vkdsurgeon.vision_pass.targets.identity_shift import centroids
+from vkdsurgeon.vision_pass.identity_classifier import IdentityModel, IdentityReader, centroids
 
 # What the reader is to give the right subject on the original features of the held-out pictures.
 SURE = 0.95

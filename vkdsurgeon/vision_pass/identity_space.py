@@ -8,13 +8,13 @@ the rest of the image is left alone. Which way reads images better that it was n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from vkdsurgeon.vision_pass.identity_classifier import IdentityModel, IdentityReader, most_by_chance
+from vkdsurgeon.vision_pass.identity_classifier import IdentityModel, IdentityReader, centroids, most_by_chance
 
 # (role, index): an image of the forget or of the retain set.
 Image = tuple[str, int]
@@ -78,13 +78,12 @@ class IdentitySpace:
     known: KnownImages
     feature: Callable[[Image], Tensor]
     weights: Callable[[Image], Tensor] | None = None
-    _folded: list[IdentityReader] = field(default_factory=list)
 
     def pooled(self, image: Image, feature: Tensor) -> Tensor:
         """What is read of an image: the feature as it is, or float32 [1, D], the weighted mean of its tokens.
 
         Args:
-            image: Which.
+            image: The image whose weights count.
             feature: [N, D], the teacher's, a student's, or a target.
         """
         if self.weights is None:
@@ -98,7 +97,7 @@ class IdentitySpace:
         not stays, and the weighted mean moves by the move.
 
         Args:
-            image: Which.
+            image: The image whose weights count.
             move: [N, D] or [1, D].
         """
         if self.weights is None:
@@ -114,7 +113,7 @@ class IdentitySpace:
     @cached_property
     def model(self) -> IdentityModel:
         """Identities of all known images."""
-        return self._model(range(len(self.rows)), self.rows)
+        return self.refitted(self.rows)
 
     @cached_property
     def reader(self) -> IdentityReader:
@@ -134,16 +133,17 @@ class IdentitySpace:
             places: Of the images among the known ones.
             rows: What is read of each, as `pooled` gives it.
         """
-        if not self._folded:
-            for fold in range(_FOLDS):
-                others = [place for place, mine in enumerate(self.known.folds) if mine != fold]
-                self._folded.append(self._reader(self._model(others, self.rows)))
         found = []
         for place, row in zip(places, rows, strict=True):
             fold = self.known.folds[place]
             reader = self.reader if fold < 0 else self._folded[fold]
             found.append(reader.read(row.unsqueeze(0)) == reader.indices([self.known.subjects[place]]))
         return torch.cat(found) if found else torch.empty(0, dtype=torch.bool)
+
+    @cached_property
+    def recognised(self) -> int:
+        """How many known forget images the teacher's features read as their own subject."""
+        return int(self.own(range(self.known.forgotten), self.rows[: self.known.forgotten]).sum())
 
     @cached_property
     def read(self) -> Tensor:
@@ -156,22 +156,18 @@ class IdentitySpace:
         gained, lost = int((self.read & ~other.read).sum()), int((other.read & ~self.read).sum())
         return gained > most_by_chance(gained + lost, 0.5)
 
+    @cached_property
+    def _folded(self) -> list[IdentityReader]:
+        """For each fold a reader that was made from the others."""
+        others = [[place for place, mine in enumerate(self.known.folds) if mine != fold] for fold in range(_FOLDS)]
+        return [self._reader(self._model(places, self.rows)) for places in others]
+
     def _model(self, places: Sequence[int], rows: Sequence[Tensor]) -> IdentityModel:
         chosen, subjects = [rows[place] for place in places], [self.known.subjects[place] for place in places]
-        return IdentityModel(chosen, subjects, means_of(chosen, subjects))
+        return IdentityModel(chosen, subjects, centroids(chosen, subjects, per_token=True))
 
     def _reader(self, model: IdentityModel) -> IdentityReader:
         forgotten = dict.fromkeys(self.known.subjects[: self.known.forgotten])
         kept = [subject for subject in dict.fromkeys(self.known.subjects) if subject not in forgotten]
         most = max(_READER_ELEMENTS // (_FOLDS + 1) // next(iter(model.means.values())).numel(), _FEWEST_READ)
         return IdentityReader(model, [*forgotten, *kept[:: max(1, -(-len(kept) // most))]])
-
-
-def means_of(rows: Sequence[Tensor], subjects: Sequence[str]) -> dict[str, Tensor]:
-    """Mean of what is read of each subject's images, float32, in order of first appearance."""
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-    for row, subject in zip(rows, subjects, strict=True):
-        sums[subject] = sums[subject] + row.float() if subject in sums else row.float()
-        counts[subject] = counts.get(subject, 0) + 1
-    return {subject: total / counts[subject] for subject, total in sums.items()}

@@ -180,7 +180,7 @@ def make_lessons(
 
 
 def _target(targets: ForgetTargets, layer: str, image: Image) -> Tensor:
-    return targets.features.all(layer)[image[1]]
+    return targets.features.one(layer, image[1])
 
 
 def check_targets(recipe: Recipe, readings: dict[str, TargetReading]) -> None:

@@ -55,7 +55,6 @@ def read_targets(space: IdentitySpace, targets: Callable[[Image], Tensor]) -> Ta
     subjects = space.known.subjects[: space.known.forgotten]
     images = space.known.images[: space.known.forgotten]
     own = space.own(places, [space.pooled(image, targets(image)) for image in images])
-    before = space.own(places, space.rows[: space.known.forgotten])
     still = 0
     for subject in dict.fromkeys(subjects):
         mine = torch.tensor([each == subject for each in subjects])
@@ -63,7 +62,7 @@ def read_targets(space: IdentitySpace, targets: Callable[[Image], Tensor]) -> Ta
     return TargetReading(
         images=len(subjects),
         own=int(own.sum()),
-        original=int(before.sum()),
+        original=space.recognised,
         subjects=len(space.reader.subjects),
         still=still,
         at=space.name,

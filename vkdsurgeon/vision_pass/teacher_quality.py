@@ -21,7 +21,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import LEAST_VARIATION, PictureSet, teacher_features, variance
 from vkdsurgeon.model.layers import PROJECTOR
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.vision_pass.targets.identity_shift import centroids
+from vkdsurgeon.vision_pass.identity_classifier import centroids
 
 _SUBJECTS, _VIEWS = 8, 4
 _LEAST_SEPARATION = 0.01

@@ -51,7 +51,7 @@ def run(
     """Run an attack that is measured by answers.
 
     Args:
-        name: Which.
+        name: Name of the attack.
         model: The unlearned model.
         sets: The forget and the retain set.
         others: Base and gold.

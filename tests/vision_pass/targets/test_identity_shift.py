@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.vision_pass.identity_classifier import IdentityModel, IdentityReader
+from vkdsurgeon.vision_pass.identity_classifier import IdentityModel, IdentityReader, centroids
 from vkdsurgeon.vision_pass.target_readings import read_all
-from vkdsurgeon.vision_pass.targets.identity_shift import centroids, draw_stand_ins, shifts
+from vkdsurgeon.vision_pass.targets.identity_shift import draw_stand_ins, shifts
 
 
 def _identities(count: int, tokens: int = 3, width: int = 8) -> dict[str, torch.Tensor]:

@@ -73,8 +73,7 @@ class TargetContext:
         return self.spaces(layer)[0].model
 
     def spaces(self, layer: str) -> tuple[IdentitySpace, ...]:
-        """The ways of taking identities at a layer; first that of positions, unless the
-        other reads significantly more images."""
+        """Ways of taking identities at a layer; positions first, unless the other reads significantly more images."""
         # Each takes a pass over all images, so they are made once.
         if layer not in self._spaces:
             known, feature = self._known(), partial(self._feature, layer)
@@ -96,16 +95,15 @@ class TargetContext:
 
     def _weights(self, layer: str, known: KnownImages) -> TokenWeights:
         digests = {"forget": self.forget_digests, "retain": self.keep_digests}
-        places: dict[tuple[str, str], int] = {}
-        for place, (role, index) in enumerate(known.images):
-            if digests[role]:
-                places[role, digests[role][index]] = place
+
+        def file(image: Image) -> tuple[str, str | int]:
+            role, index = image
+            return role, digests[role][index] if digests[role] else index
+
+        places = {file(image): place for place, image in enumerate(known.images)}
 
         def same(image: Image) -> int | None:
-            role, index = image
-            if not digests[role]:
-                return known.images.index(image) if image in known.images else None
-            return places.get((role, digests[role][index]))
+            return places.get(file(image))
 
         features = [self._feature(layer, image) for image in known.images]
         return TokenWeights(
@@ -114,7 +112,7 @@ class TargetContext:
 
     def _feature(self, layer: str, image: Image) -> Tensor:
         role, index = image
-        return (self.forget if role == "forget" else self.keep).all(layer)[index]
+        return (self.forget if role == "forget" else self.keep).one(layer, index)
 
     def _subject(self, image: Image) -> str:
         role, index = image

@@ -24,26 +24,6 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.vision_pass.identity_classifier import IdentityModel
 
 
-def centroids(features: Sequence[Tensor], subjects: Sequence[str], *, per_token: bool) -> dict[str, Tensor]:
-    """Mean features of each subject.
-
-    Args:
-        features: One [N, D] per image.
-        subjects: The subject of each image.
-        per_token: Keep the token positions ([N, D], needs one N for all), else average over them ([1, D]).
-
-    Returns:
-        Subject -> float32 [N, D] or [1, D], in order of first appearance.
-    """
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-    for feature, subject in zip(features, subjects, strict=True):
-        value = feature.float() if per_token else feature.float().mean(dim=0, keepdim=True)
-        sums[subject] = sums[subject] + value if subject in sums else value.clone()
-        counts[subject] = counts.get(subject, 0) + 1
-    return {subject: total / counts[subject] for subject, total in sums.items()}
-
-
 def draw_stand_ins(
     forgotten: Mapping[str, Tensor],
     kept: Mapping[str, Tensor],

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from torch import Tensor
 
 from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
 from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
-from vkdsurgeon.vision_pass.target_readings import TargetReading
+from vkdsurgeon.vision_pass.target_readings import TargetReading, read_targets
 from vkdsurgeon.vision_pass.targets import identity_shift
 from vkdsurgeon.vision_pass.targets.context import TargetContext
 
@@ -73,34 +73,31 @@ def _try(
     context: TargetContext, layer: str, stand_ins: Mapping[str, Sequence[str]], stages: Sequence[IdentitySpace]
 ) -> _Try:
     best = context.spaces(layer)[0]
-    origin = [value.float() for value in context.forget.all(layer)]
-    moved, own = list(origin), dict.fromkeys(context.forgotten, 0)
+    moved = [value.float() for value in context.forget.all(layer)]
     places: dict[str, list[int]] = {name: [] for name in context.forgotten}
-    for place, (_, index) in enumerate(best.known.images[: best.known.forgotten]):
-        places[context.forget_subjects[index]].append(place)
+    for place, subject in enumerate(best.known.subjects[: best.known.forgotten]):
+        places[subject].append(place)
     left, used = context.forgotten, _WAYS[0]
     for trust, stretch in _WAYS:
         used = (trust, stretch)
         farther = _through(context, layer, stages, {name: stand_ins[name] for name in left}, trust, stretch)
         for index, value in farther.items():
             moved[index] = value
-        for name in left:
-            own[name] = _own(best, moved, places[name])
-        left = [name for name in left if own[name] > most_by_chance(len(places[name]), best.reader.chance)]
+        left = [
+            name
+            for name in left
+            if _own(best, moved, places[name]) > most_by_chance(len(places[name]), best.reader.chance)
+        ]
         if not left:
             break
-    known = list(range(best.known.forgotten))
-    reading = TargetReading(
-        images=len(known),
-        own=sum(own.values()),
-        original=_own(best, origin, known),
-        subjects=len(best.reader.subjects),
-        still=len(left),
+    reading = replace(
+        read_targets(best, lambda image: moved[image[1]]),
         trust=used[0],
         stretch=used[1],
         at=", then ".join(space.name for space in stages),
     )
-    shares = [_own(space, moved, known) / max(_own(space, origin, known), 1) for space in context.spaces(layer)]
+    known = range(best.known.forgotten)
+    shares = [_own(space, moved, known) / max(space.recognised, 1) for space in context.spaces(layer)]
     return _Try(moved, reading, max(shares))
 
 
@@ -114,7 +111,7 @@ def _through(
 ) -> dict[int, Tensor]:
     """The images of some subjects, moved in each of the ways in turn."""
     mine = [index for index, subject in enumerate(context.forget_subjects) if subject in stand_ins]
-    now = {index: context.forget.all(layer)[index].float() for index in mine}
+    now = {index: context.forget.one(layer, index).float() for index in mine}
     for number, space in enumerate(stages):
         model = space.model
         if number:
