@@ -63,13 +63,11 @@ class RunListener:
     def step(self, step: Step) -> None:
         """A training step."""
         seen = step.values
-        self._output.progress(
-            {
-                "event": "step",
-                **{key: round(value, 6) for key, value in step.flat().items()},
-                "text": f"loss {step.loss:.4f}  forget {seen['forget_loss']:.4f}  similarity {seen['similarity']:.3f}  "
-                f"retain drift {seen['retain_drift']:.4f}  {seen['images_per_second']:.0f} images/s",
-            }
+        self._stepped(
+            "step",
+            step,
+            f"loss {step.loss:.4f}  forget {seen['forget_loss']:.4f}  similarity {seen['similarity']:.3f}  "
+            f"retain drift {seen['retain_drift']:.4f}  {seen['images_per_second']:.0f} images/s",
         )
 
     def verdict(self, verdict: Verdict) -> None:
@@ -91,13 +89,11 @@ class RunListener:
     def decoder_step(self, step: Step) -> None:
         """A step of the decoder pass."""
         seen = step.values
-        self._output.progress(
-            {
-                "event": "decoder step",
-                **{key: round(value, 6) for key, value in step.flat().items()},
-                "text": f"loss {step.loss:.4f}  forget {seen['forget_kl']:.4f}  nobody {seen['nobody_kl']:.4f}  "
-                f"retain {seen['retain_kl']:.4f}  text {seen['text_kl']:.4f}",
-            }
+        self._stepped(
+            "decoder step",
+            step,
+            f"loss {step.loss:.4f}  forget {seen['forget_kl']:.4f}  nobody {seen['nobody_kl']:.4f}  "
+            f"retain {seen['retain_kl']:.4f}  text {seen['text_kl']:.4f}",
         )
 
     def decoder_verdict(self, verdict: DecoderVerdict) -> None:
@@ -111,3 +107,7 @@ class RunListener:
     def warn(self, text: str) -> None:
         """Something to know."""
         self._output.warn(text)
+
+    def _stepped(self, kind: str, step: Step, text: str) -> None:
+        facts = {key: round(value, 6) for key, value in step.flat().items()}
+        self._output.progress({"event": kind, **facts, "text": text})
