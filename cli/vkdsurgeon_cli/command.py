@@ -20,6 +20,8 @@ import typer
 from typer.core import TyperCommand
 from typer.models import ParameterInfo
 
+from vkdsurgeon.errors import SurgeryError
+
 _GENERAL = "Options"
 # What click says of a range, such as `; x>=1`: the message about a number outside of it says so, too.
 _BOUNDS = re.compile(r"  \[[\d.<=]*x[<>=]+[\d.]+\]|; [\d.<=]*x[<>=]+[\d.]+")
@@ -28,6 +30,14 @@ SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 class Interrupted(Exception):
     """Ctrl-C, or a pipeline that was cancelled; the message says what is left of the work."""
+
+
+class OutputWritten(Interrupted):
+    """Interrupted when the output was there already; the message says so."""
+
+
+class ResultUnwritten(SurgeryError):
+    """The file of a result could not be written. The result stands on stdout, which gets nothing more."""
 
 
 def add_command(app: typer.Typer, name: str, function: Callable[..., None], *examples: str) -> None:

@@ -18,7 +18,7 @@ from vkdsurgeon.checkpoint.offline import stay_offline
 from vkdsurgeon.errors import GateFailed, SurgeryError, UserError
 from vkdsurgeon.results.envelope import enveloped
 from vkdsurgeon_cli import streams
-from vkdsurgeon_cli.command import SETTINGS, Interrupted
+from vkdsurgeon_cli.command import SETTINGS, Interrupted, OutputWritten, ResultUnwritten
 from vkdsurgeon_cli.commands import COMMANDS
 from vkdsurgeon_cli.removed import advice_on
 
@@ -121,7 +121,8 @@ def run(arguments: list[str]) -> int:
         return GATE
     except (Interrupted, typer.Abort, KeyboardInterrupt) as stop:
         kept = f"; {stop}" if str(stop) else ""
-        _report("interrupted", f"No output was written{kept}.", arguments, {"status": INTERRUPTED})
+        told = str(stop) if isinstance(stop, OutputWritten) else f"No output was written{kept}."
+        _report("interrupted", told, arguments, {"status": INTERRUPTED})
         return INTERRUPTED
     except _UsageProblem as error:
         error.show(file=sys.stderr)
@@ -131,6 +132,9 @@ def run(arguments: list[str]) -> int:
         if as_json:
             _as_document("error", {"status": USER_INPUT, "what": error.format_message(), "remedy": advice})
         return USER_INPUT
+    except ResultUnwritten as error:
+        _tell("failed", str(error), arguments)
+        return UNEXPECTED
     except SurgeryError as error:
         _report("failed", str(error), arguments, {"status": UNEXPECTED, "what": str(error)})
         return UNEXPECTED

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from vkdsurgeon_cli.command import ResultUnwritten
 from vkdsurgeon_cli.options import GateOption, OutputOption, SeedOption, TablePrinting
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Results(TablePrinting):
         """Write and print a measurement, then end with the gates that failed.
 
         Raises:
-            SurgeryError: The file could not be written; what was measured stands on stdout.
+            ResultUnwritten: The file could not be written; what was measured stands on stdout.
             GateFailed: A gate failed.
         """
         from vkdsurgeon_cli.tables import gate_sheet, stack
@@ -97,9 +98,8 @@ def deliver(result: BaseModel, output: Path | None, out: Output, table: Callable
     """Write a result where it was asked for, and print it whatever comes of that: hours of work may be in it.
 
     Raises:
-        SurgeryError: The file could not be written; the result stands on stdout.
+        ResultUnwritten: The file could not be written; the result stands on stdout.
     """
-    from vkdsurgeon.errors import SurgeryError
     from vkdsurgeon.results.evaluation import write_document
 
     document = result.model_dump(mode="json")
@@ -113,4 +113,5 @@ def deliver(result: BaseModel, output: Path | None, out: Output, table: Callable
         out.document(document, table, kept=output)
         return
     out.rescue(document)
-    raise SurgeryError(f"{output}: the result could not be written: {failed.strerror or failed}; it stands on stdout")
+    problem = f"the result could not be written: {failed.strerror or failed}"
+    raise ResultUnwritten(f"{output}: {problem}; it stands on stdout")

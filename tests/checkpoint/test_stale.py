@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
+import lzma
 import os
 import pickle
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,10 +68,19 @@ def test_packed_copies(single: Path, name: str) -> None:
     assert take_inventory(single).stale == (name,)
 
 
+@pytest.mark.parametrize("name", ["notes.md", "weights.txt", "model.safetensors.json"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress, base64.b64encode, base64.encodebytes])
+def test_copies_under_a_name_for_text(single: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
+    (single / name).write_bytes(pack((single / WEIGHTS).read_bytes()))
+    assert take_inventory(single).stale == (name,)
+
+
 def test_what_belongs_to_a_checkpoint_is_not_told(single: Path) -> None:
     (single / "README.md").write_text("words " * 40_000)
     (single / "tokenizer.json").write_text(json.dumps({"vocab": {f"w{n}": n for n in range(40_000)}}))
     (single / "tokenizer.model").write_bytes(b"\n\x0b" + bytes(range(256)) * 800)
+    (single / "vocab.txt").write_text("".join(f"word{n}\n" for n in range(60_000)))
+    (single / "one_line.json").write_text(json.dumps([0] * 90_000))
     (single / "merges.txt").write_text("é a\n" * 60_000)
     (single / "picture.png").write_bytes(b"\x89PNG\r\n" + bytes(200_000))
     (single / "film.mp4").write_bytes(b"\x00\x00\x00\x18ftypmp42" + bytes(200_000))

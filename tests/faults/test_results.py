@@ -40,10 +40,40 @@ def test_a_disk_that_is_full_at_the_end(
     words = ["eval", str(facts.base), "--text", str(facts.text), "--limit", "2", "-o", str(tmp_path / "result.json")]
     assert run([*words, *more]) == 1
     told = capsys.readouterr()
-    found = json.JSONDecoder().raw_decode(told.out)[0]
+    found = json.loads(told.out)
     assert any(metric["id"] == "text.text.accuracy" for metric in found["metrics"])
     assert "No space left on device" in told.err
     assert "it stands on stdout" in told.err
+
+
+class _Small(BaseModel):
+    schema_version: int = 1
+    kind: str = "evaluation"
+    models: list[str] = []
+    metrics: list[str] = []
+
+
+def test_a_link_stays_a_link_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    link, behind = tmp_path / "latest.json", tmp_path / "results" / "run.json"
+    link.symlink_to(behind)
+    with pytest.raises(UserError, match="does not exist"):
+        schema.check_writable(link)
+    behind.parent.mkdir()
+    for _ in range(2):
+        schema.check_writable(link)
+        schema.write_document(link, _Small())
+        assert link.is_symlink()
+        assert json.loads(behind.read_text())["kind"] == "evaluation"
+    behind.write_text("{}")
+    with pytest.raises(UserError, match="no result of an earlier measurement"):
+        schema.check_writable(link)
+
+
+def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path) -> None:
+    link = tmp_path / "loop.json"
+    link.symlink_to(link)
+    with pytest.raises(UserError, match="leads to itself"):
+        schema.check_writable(link)
 
 
 def test_the_same_for_every_command_that_writes_a_result(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -31,6 +32,11 @@ _NAMES = re.compile(
     r"\.(bin|pt|pth|ckpt|pkl|msgpack|h5|safetensors|gguf|onnx|onnx[._]data|npz|ot|tflite|distcp|incomplete)\b", re.I
 )
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".md", ".py", ".yaml", ".yml")
+# Of SentencePiece: no text, and no weights.
+_VOCABULARY = ".model"
+# Bytes as letters, in long lines: base64 or hexadecimal digits.
+_LETTERS = string.ascii_letters.encode() + string.digits.encode() + b"+/=-_\r\n"
+_LINE = 60
 _HEAD = 4096
 # Less cannot hold a layer of anything; a share of all weights, so that a vocabulary is not taken for one.
 _LEAST_BYTES, _SHARE = 64 << 10, 20
@@ -49,11 +55,13 @@ def stale_copies(root: Path, files: Iterable[tuple[str, int]], shards: set[str])
     for path, size in sorted(listed):
         if path in shards:
             continue
-        if path.startswith(("original/", ".git/lfs/")) or _NAMES.search(Path(path).name) is not None:
-            # `model.safetensors.index.json` names weights and holds none.
-            if not path.endswith(_SETTINGS) or path.startswith(("original/", ".git/lfs/")):
-                yield path
-        elif size and _holds_weights(root / path, path, size, weights):
+        # `model.safetensors.index.json` names weights and holds none.
+        named = _NAMES.search(Path(path).name) is not None and not path.lower().endswith(_SETTINGS)
+        if (
+            named
+            or path.startswith(("original/", ".git/lfs/"))
+            or (size and _holds_weights(root / path, path, size, weights))
+        ):
             yield path
 
 
@@ -65,9 +73,14 @@ def _holds_weights(path: Path, name: str, size: int, weights: int) -> bool:
         tail = file.read(_HEAD)
     if _is_safetensors(head, size):
         return True
-    if size < _LEAST_BYTES or head.startswith(_HARMLESS) or name.lower().endswith(_SETTINGS):
+    if size < _LEAST_BYTES or head.startswith(_HARMLESS):
         return False
-    return head.startswith(_MARKS) or (size * _SHARE >= weights and not (_is_text(head) and _is_text(tail)))
+    if head.startswith(_MARKS):
+        return True
+    if size * _SHARE < weights or name.lower().endswith(_VOCABULARY):
+        return False
+    text = _is_text(head) and _is_text(tail)
+    return not text or (_is_encoded(head) and _is_encoded(tail))
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
@@ -80,6 +93,10 @@ def _is_text(head: bytes) -> bool:
         return False
     # Both ends of the piece may fall into the middle of a letter.
     return any(_decodes(head[first : len(head) - last]) for first in range(4) for last in range(4))
+
+
+def _is_encoded(piece: bytes) -> bool:
+    return not piece.translate(None, _LETTERS) and all(len(line) >= _LINE for line in piece.split()[1:-1])
 
 
 def _decodes(data: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -210,7 +211,7 @@ def check_writable(path: Path) -> None:
     Raises:
         UserError: The folder does not exist or is not writable, or something is there that is no earlier result.
     """
-    check_folder(path)
+    check_folder(_behind_links(path))
     if path.exists() and not _is_result(path):
         raise UserError(
             "the output is an existing file that is no result of an earlier measurement",
@@ -235,6 +236,15 @@ def _is_result(path: Path) -> bool:
 
 
 def write_document(path: Path, document: BaseModel) -> None:
-    """Write a result whole or not at all."""
+    """Write a result whole or not at all; a link stays a link, and what it leads to is replaced."""
     text = json.dumps(document.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(path, text + "\n")
+    write_whole(_behind_links(path), text + "\n")
+
+
+def _behind_links(path: Path) -> Path:
+    if not path.is_symlink():
+        return path
+    place = Path(os.path.realpath(path))
+    if place.is_symlink():
+        raise UserError("the output is a link that leads to itself", where=path, remedy="name another file")
+    return place

@@ -324,7 +324,9 @@ def _kind_of(found: object, path: Path) -> type[BaseModel]:
                 remedy="measure again with this version of vkdsurgeon",
             )
         return _BY_KIND.get(kind, AttackDocument)
-    raise UserError("not a document of vkdsurgeon", where=path, value=schema or kind, expected=_EXPECTED)
+    ours = isinstance(schema, str) and schema.startswith("vkdsurgeon/")
+    problem = "this document is not read here" if ours else "not a document of vkdsurgeon"
+    raise UserError(problem, where=path, value=schema or kind, expected=_EXPECTED)
 
 
 def _broken(path: Path, found: Mapping[str, Any], error: ValidationError) -> UserError:

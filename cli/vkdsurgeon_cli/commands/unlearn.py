@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from vkdsurgeon.baselines.registry import Method, Scope
-from vkdsurgeon_cli.command import add_command
+from vkdsurgeon_cli.command import OutputWritten, add_command
 from vkdsurgeon_cli.options import ModelArgument, Place, Printing, RecipeSource, SeedOption
 from vkdsurgeon_cli.suite_options import Benchmark
 
@@ -194,16 +196,35 @@ def unlearn(
     from vkdsurgeon_cli.other_methods import is_other_method
 
     if is_other_method(choice.method, choice.scope, recipe):
-        _run_other(common, sets, suite, saving, choice, printing)
+        with _telling_of(common["out"]):
+            _run_other(common, sets, suite, saving, choice, printing)
         return
     import vkdsurgeon
     from vkdsurgeon_cli.run_listener import RunListener
     from vkdsurgeon_cli.run_tables import result_rows
     from vkdsurgeon_cli.tables import pairs
 
-    result = vkdsurgeon.unlearn(suite=suite, **vars(sets), **vars(saving), **common, on_event=RunListener(output))
-    output.document(result.model_dump(mode="json"), lambda: pairs(result_rows(result), output.columns), kept=result.out)
+    with _telling_of(common["out"]):
+        result = vkdsurgeon.unlearn(suite=suite, **vars(sets), **vars(saving), **common, on_event=RunListener(output))
+        rows = result_rows(result)
+        output.document(result.model_dump(mode="json"), lambda: pairs(rows, output.columns), kept=result.out)
     _judge(result, printing)
+
+
+@contextmanager
+def _telling_of(out: Path | None) -> Iterator[None]:
+    """Let an interrupt that comes after the output say that the output is there.
+
+    Raises:
+        OutputWritten: It came so late.
+    """
+    there = out is not None and out.exists()
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if out is None or there or not out.exists():
+            raise
+        raise OutputWritten(f"{out} was written before, complete and verified; nothing else is missing.") from stop
 
 
 def _recipe(source: RecipeSource, flags: OwnFlags, sets: Sets) -> Recipe:
