@@ -108,6 +108,19 @@ def test_documents_named_in_the_code_exist() -> None:
                 assert (ROOT / name).exists(), f"{file.relative_to(ROOT)}: {name}"
 
 
+def test_tests_named_in_the_documents_exist() -> None:
+    named = {name for page in PAGES for name in re.findall(r"`([\w/]*test_\w+\.py)`", page.read_text(encoding="utf-8"))}
+    assert len(named) > 20
+    assert not sorted(name for name in named if not (ROOT / name).is_file())
+
+
+def test_every_file_of_faults_guards_a_row() -> None:
+    page = (DOCS / "reference" / "reliability.md").read_text(encoding="utf-8")
+    for folder in ("faults", "hostile"):
+        for file in (ROOT / "tests" / folder).glob("test_*.py"):
+            assert f"`tests/{folder}/{file.name}`" in page
+
+
 def test_the_memory_tables_show_the_recorded_rows() -> None:
     page = (DOCS / "tutorials" / "hardware.md").read_text(encoding="utf-8")
     for line in (ROOT / "benchmarks" / "results" / "memory.jsonl").read_text().splitlines():

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from vkdsurgeon.attacks.variation import RESERVED
+from vkdsurgeon.config.yaml import PlainLoader
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 
@@ -101,10 +102,10 @@ def read_templates(path: Path) -> list[Template]:
         text = raw.decode("utf-8")
         if len(raw) > _MOST_BYTES:
             raise UserError("too large for a list of templates", where=path, expected="at most 1 MiB")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, PlainLoader)):
             # An alias can make a short file unfold without end.
             raise UserError("templates have no use for YAML aliases", where=path, remedy="write the text out")
-        loaded = yaml.safe_load(text)
+        loaded = yaml.load(text, PlainLoader)
     except OSError as error:
         raise UserError(f"cannot read the templates: {error.strerror}", where=path) from error
     except UserError:

@@ -10,12 +10,21 @@ import yaml
 
 from vkdsurgeon.errors import UserError
 
+# Settings have no list in a list in a list; the reader's time grows with the square of the depth.
+_DEEPEST = 32
 
-class _Loader(yaml.SafeLoader):
-    """Takes 1e-4 for a number, as YAML 1.2 does; to YAML 1.1 it is text."""
+
+class PlainLoader(yaml.SafeLoader):
+    """Takes 1e-4 for a number, as YAML 1.2 does; to YAML 1.1 it is text. Refuses brackets in brackets without end."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        """As the original, to a depth."""
+        if self.flow_level >= _DEEPEST:
+            raise yaml.YAMLError(f"more than {_DEEPEST} brackets in each other")
+        super().fetch_flow_collection_start(TokenClass)
 
 
-_Loader.add_implicit_resolver(
+PlainLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 
@@ -27,7 +36,7 @@ def read_value(text: str) -> Any:
         yaml.YAMLError: It is none.
     """
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, PlainLoader)
     except (ArithmeticError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
         # Tags such as !!int make its constructors read text that is no number.
         raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
@@ -58,9 +67,9 @@ def read_mapping(path: Path, what: str) -> dict[str, object]:
 
 def _parse(text: str, path: Path, what: str) -> object:
     # An alias can make a short file unfold without end; settings need none. Of two equal keys one would vanish.
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, PlainLoader)):
         raise UserError(f"a {what} has no use for YAML aliases", where=path, remedy="write the value out")
-    node = yaml.compose(text)
+    node = yaml.compose(text, PlainLoader)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
