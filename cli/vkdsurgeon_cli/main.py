@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import json
@@ -9,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -75,7 +76,7 @@ for register in COMMANDS:
     register(app)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and end the process with a status that means something."""
     arguments = sys.argv[1:] if arguments is None else arguments
     # A pipeline that is cancelled gets the same clean-up as a person who presses Ctrl-C; so does a lost terminal.
@@ -87,7 +88,9 @@ def main(arguments: list[str] | None = None) -> None:
         streams.write_lines()
     status = run(arguments)
     streams.finish()
-    sys.exit(status)
+    # An interpreter that ends takes torch and transformers down object by object: a second that frees nothing.
+    atexit._run_exitfuncs()
+    os._exit(status)
 
 
 def run(arguments: list[str]) -> int:

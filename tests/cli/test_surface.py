@@ -1,5 +1,6 @@
 """The command line itself: help, statuses, streams."""
 
+import gc
 import json
 import os
 import subprocess
@@ -131,3 +132,26 @@ def test_documents_have_one_envelope(words: list[str], llava: Path, capsys: pyte
     assert list(document)[:3] == ["schema", "kind", "version"]
     assert document["schema"] == f"vkdsurgeon/{document['kind']}/1"
     assert document["version"] == vkdsurgeon.__version__
+
+
+def test_the_process_ends_without_taking_libraries_down_but_with_what_was_left_to_its_end():
+    code = (
+        "import atexit\n"
+        "from vkdsurgeon_cli.main import main\n"
+        "class Last:\n"
+        "    def __del__(self): print('taken down')\n"
+        "last = Last()\n"
+        "atexit.register(print, 'left to the end', flush=True)\n"
+        "main(['inspect', '/no/such/model'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "left to the end\n")
+    assert "no such directory" in done.stderr
+
+
+def test_inspect_pauses_the_garbage_collector_and_lets_it_go_on(monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    monkeypatch.setattr(vkdsurgeon, "inspect", lambda *_, **__: seen.append(gc.isenabled()) or {}["fails"])
+    assert run(["inspect", "model"]) == 1
+    assert seen == [False]
+    assert gc.isenabled()
