@@ -267,8 +267,9 @@ def _commands_page() -> str:
     text = f"""# Commands
 
 {_MADE}
-`vkdsurgeon COMMAND -h` shows all options. `-o`/`--output`, `--json`, `--progress` and `--wide` mean the same
-everywhere, and `--reference` is another name of `--base`. `vkdsurgeon --install-completion` sets up the shell.
+`vkdsurgeon COMMAND -h` shows the options, `--help-all` also those that are rarely needed. `-o`/`--output`, `--json`,
+`--progress` and `--wide` mean the same everywhere, and `--reference` is another name of `--base`.
+`vkdsurgeon --install-completion` sets up the shell.
 """
     for words, command in _commands(get_command(cli.app), ["vkdsurgeon"]):
         paragraphs = (command.help or "").replace("\b", "").split("\n\n")

@@ -375,7 +375,7 @@ def evaluate(
     bounds = parse_gates([*gates])
     named: list[NamedSet] = [read_set(name, _required(each)) for name, each in (sets or {}).items()]
     if few_shot and suite is None:
-        raise UserError("demonstrations belong to a benchmark", where="--few-shot", remedy="add --suite mllmu or clear")
+        raise UserError("demonstrations belong to a benchmark", where="`few_shot`", remedy="add `suite` mllmu or clear")
     shots = 0
     with scratch() as folder:
         if suite is not None:
@@ -550,7 +550,7 @@ def tune(
     from vkdsurgeon.tuning.tune import tune as run
 
     if minutes is not None and not 0 < minutes < float("inf"):
-        raise UserError("not a budget", where="--minutes", value=minutes, expected="a number above 0")
+        raise UserError("not a budget", where="`minutes`", value=minutes, expected="a number above 0")
     records = _validation(validation_forget, validation_retain, limit, seed)
     start = Request(
         model=Path(model),
@@ -855,7 +855,7 @@ def _validation(forget: RecordSet | None, retain: RecordSet | None, limit: int |
         if limit is not None:
             raise UserError(
                 "a bound on validation questions without any",
-                where="--limit",
+                where="`limit`",
                 value=limit,
                 expected="validation records",
             )
@@ -863,8 +863,8 @@ def _validation(forget: RecordSet | None, retain: RecordSet | None, limit: int |
     if forget is None or retain is None:
         raise UserError(
             "validation records for one objective alone",
-            where="--validation-forget" if forget is None else "--validation-retain",
-            expected="both --validation-forget and --validation-retain, or neither",
+            where="`validation_forget`" if forget is None else "`validation_retain`",
+            expected="both `validation_forget` and `validation_retain`, or neither",
         )
     named = (("forget", forget), ("retain", retain))
     drawn = (sample(read_set(name, _required(each)).records, limit, seed) for name, each in named)

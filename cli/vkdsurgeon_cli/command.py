@@ -1,7 +1,8 @@
 """How a command is made: option groups become options, and help shows usage, examples, then the groups.
 
 A command's function takes groups, dataclasses whose fields are options, instead of thirty parameters that it would have
-to copy. A group that has a `panel` gives its options a heading in the help.
+to copy. A group that has a `panel` gives its options a heading in the help; those that it names as `rare` are shown by
+`--help-all` alone.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from typer.core import TyperCommand
 from typer.models import ParameterInfo
 
 from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon_cli.naming import use_options
 
+RARE = "Rarely needed"
 _GENERAL = "Options"
+_HELP_ALL = "--help-all"
 # What click says of a range, such as `; x>=1`: the message about a number outside of it says so, too.
 _BOUNDS = re.compile(r"  \[[\d.<=]*x[<>=]+[\d.]+\]|; [\d.<=]*x[<>=]+[\d.]+")
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -61,6 +65,19 @@ def _lines(example: str) -> list[str]:
 class _Command(TyperCommand):
     """Help without boxes, one line per option where it fits: it has to be read in a log, too."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """As ever, but for `--help-all`, which ends the command as `--help` does."""
+        if _HELP_ALL in args:
+            ctx.meta[_HELP_ALL] = True
+            typer.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As ever; messages name the options of this command from here on."""
+        use_options(self.get_params(ctx))
+        return super().invoke(ctx)
+
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Arguments first, as they are typed."""
         words = [_name_of(each) for each in self.get_params(ctx) if each.param_type_name == "argument"]
@@ -85,6 +102,11 @@ class _Command(TyperCommand):
                 panels.setdefault(panel, []).append((record[0], _BOUNDS.sub("", record[1])))
         # --help itself belongs to no group, and stands last.
         general = panels.pop(_GENERAL, [])
+        rare = panels.pop(RARE, [])
+        if rare and _HELP_ALL in ctx.meta:
+            panels[RARE] = rare
+        elif rare:
+            general.append((_HELP_ALL, f"Show {len(rare)} options that are rarely needed, too."))
         for panel, records in {**panels, _GENERAL: general}.items():
             with formatter.section(panel):
                 formatter.write_dl(records, col_max=26)
@@ -129,7 +151,8 @@ def _options_of(group: Any) -> list[inspect.Parameter]:
     made = []
     for each in dataclasses.fields(group):
         default = inspect.Parameter.empty if each.default is dataclasses.MISSING else each.default
-        annotation = _in_panel(hints[each.name], panel)
+        rare = each.name in getattr(group, "rare", ())
+        annotation = _in_panel(hints[each.name], RARE if rare else panel)
         made.append(
             inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         )

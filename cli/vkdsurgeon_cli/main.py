@@ -21,6 +21,7 @@ from vkdsurgeon.results.envelope import enveloped
 from vkdsurgeon_cli import streams
 from vkdsurgeon_cli.command import SETTINGS, Interrupted, OutputWritten, ResultUnwritten
 from vkdsurgeon_cli.commands import COMMANDS
+from vkdsurgeon_cli.naming import with_options
 from vkdsurgeon_cli.removed import advice_on
 
 # Newer typers carry a click of their own, so the class is found through typer, whichever click it uses.
@@ -115,12 +116,13 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return status if isinstance(status, int) else DONE
     except UserError as error:
-        _report("error", str(error), arguments, {"status": USER_INPUT, **error.as_dict()})
+        facts = {name: text and with_options(text) for name, text in error.as_dict().items()}
+        _report("error", str(error), arguments, {"status": USER_INPUT, **facts})
         return USER_INPUT
     except GateFailed as failed:
         # The result, gates included, is on stdout already.
         for sentence in failed.failures:
-            _tell("gate failed", sentence, arguments)
+            _tell("gate failed", with_options(sentence), arguments)
         return GATE
     except (Interrupted, typer.Abort, KeyboardInterrupt) as stop:
         kept = f"; {stop}" if str(stop) else ""
@@ -139,7 +141,7 @@ def run(arguments: list[str]) -> int:
         _tell("failed", str(error), arguments)
         return UNEXPECTED
     except SurgeryError as error:
-        _report("failed", str(error), arguments, {"status": UNEXPECTED, "what": str(error)})
+        _report("failed", str(error), arguments, {"status": UNEXPECTED, "what": with_options(str(error))})
         return UNEXPECTED
     except OSError as error:
         status = USER_INPUT if error.errno in _FAULTS_OF_A_PATH else UNEXPECTED
@@ -154,7 +156,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _report(kind: str, text: str, arguments: list[str], facts: dict[str, object]) -> None:
-    _tell(kind, text, arguments)
+    _tell(kind, with_options(text), arguments)
     if "--json" in arguments:
         _as_document(kind, facts)
 

@@ -126,6 +126,7 @@ class Place:
     tower: TowerOption = None
     projector: ProjectorOption = None
     panel: ClassVar[str] = "Device"
+    rare: ClassVar[tuple[str, ...]] = ("tower", "projector")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""`unlearn --method` and `--output-loss`: what the command does when it is not feature-mode VKD."""
+"""`unlearn --method` and the key `output_loss`: what the command does when it is not feature-mode VKD."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_other_method(method: Method, scope: Scope | None, recipe: Recipe) -> bool
         if recipe.output_loss is not None:
             raise UserError(
                 "an output loss belongs to VKD",
-                where="--output-loss",
+                where="--set output_loss",
                 value=f"{recipe.output_loss} with --method {method.value}",
                 expected="--method vkd beside it",
             )
@@ -39,7 +39,7 @@ def is_other_method(method: Method, scope: Scope | None, recipe: Recipe) -> bool
         raise UserError(
             "a setting of other methods without one of them",
             where=option,
-            expected="--method other than vkd, or --output-loss",
+            expected="--method other than vkd, or --set output_loss=NAME",
             remedy="VKD trains tower and projector; see the key `depth` for how much of them",
         )
     return False
@@ -60,7 +60,8 @@ def refuse_foreign_options(method: Method, recipe: Recipe, teachers: Mapping[str
         raise UserError(
             "only feature-mode VKD takes this option",
             where=given[0],
-            value=f"--method {method.value}" + (f" --output-loss {recipe.output_loss}" if recipe.output_loss else ""),
+            value=f"--method {method.value}"
+            + (f" --set output_loss={recipe.output_loss}" if recipe.output_loss else ""),
             remedy="leave it out",
         )
     unread = sorted(recipe.model_fields_set - {"baseline"}) if method is not Method.vkd else []

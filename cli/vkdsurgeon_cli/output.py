@@ -15,6 +15,7 @@ from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableT
 from rich.segment import Segment
 
 from vkdsurgeon.results.envelope import enveloped
+from vkdsurgeon_cli.naming import with_options
 from vkdsurgeon_cli.progress import display_of
 from vkdsurgeon_cli.streams import ProgressMode, event_line, printable
 
@@ -101,6 +102,7 @@ class Output:
 
     def note(self, text: str) -> None:
         """Tell people something on stderr."""
+        text = with_options(text)
         if self.mode is ProgressMode.jsonl:
             self._write_line({"event": "note", "text": text})
         else:
@@ -108,6 +110,7 @@ class Output:
 
     def warn(self, text: str) -> None:
         """A warning on stderr; never changes the exit status."""
+        text = with_options(text)
         if self.mode is ProgressMode.jsonl:
             self._write_line({"event": "warning", "text": text})
         else:

@@ -50,8 +50,8 @@ def how_to_go_on(result: UnlearnResult) -> str:
     """What to do where the budget ended before the stop rule was met."""
     return (
         f"the last state is in {result.journal}: to train on from there, move {result.out} away and give the same "
-        f"command with --resume and more --extensions (this run had {result.recipe.extensions}) or other bounds "
-        "(--set forget_reading=..., --set retain_drift=...); remove the journal if this output is good enough"
+        f"command with --resume and a larger --set extensions=N (this run had {result.recipe.extensions}) or other "
+        "bounds (--set forget_reading=..., --set retain_drift=...); remove the journal if this output is good enough"
     )
 
 

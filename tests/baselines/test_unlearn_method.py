@@ -1,4 +1,4 @@
-"""`unlearn --method` and `--output-loss` as a user meets them: what changes, what does not, what is refused."""
+"""`unlearn --method` and output mode as a user meets them: what changes, what does not, what is refused."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ def test_output_mode_leaves_the_language_model_alone(
     facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], loss: str
 ) -> None:
     words = (
-        "--output-loss",
-        loss,
+        "--set",
+        f"output_loss={loss}",
         "--steps",
         12,
         "--set",
@@ -154,7 +154,7 @@ def test_the_record_can_be_reported(facts: World, tmp_path: Path, capsys: pytest
 
 
 def test_a_dry_run_plans_and_writes_nothing(facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (("--method", "mmunlearner"), ("--output-loss", "npo")):
+    for words in (("--method", "mmunlearner"), ("--set", "output_loss=npo")):
         sets = ["--forget", str(facts.forget), "--retain", str(facts.retain)]
         assert run(["unlearn", str(facts.base), *sets, *words, "--dry-run", "--json"]) == 0
         result = json.loads(capsys.readouterr().out)
@@ -170,7 +170,7 @@ def test_a_dry_run_plans_and_writes_nothing(facts: World, tmp_path: Path, capsys
         ("npo", ["--generic", "{retain}"], "pictures without answers"),
         ("npo", ["--decoder-pass"], "only feature-mode VKD"),
         ("npo", ["--forget-teacher", "{gold}"], "only feature-mode VKD"),
-        ("npo", ["--output-loss", "ga"], "belongs to VKD"),
+        ("npo", ["--set", "output_loss=ga"], "belongs to VKD"),
         ("npo", ["--steps", "3"], "give it as --set baseline.steps=VALUE"),
         ("npo", ["--set", "forget_target=swap"], "does not read"),
         ("npo", ["--set", "baseline.stpes=3"], "unknown key 'baseline.stpes'"),
@@ -181,8 +181,8 @@ def test_a_dry_run_plans_and_writes_nothing(facts: World, tmp_path: Path, capsys
         ("manu", ["--text", "{retain}"], "has a picture"),
         ("vkd", ["--scope", "all"], "without one of them"),
         ("vkd", ["--set", "baseline.steps=3"], "without one of them"),
-        ("vkd", ["--output-loss", "npo", "--set", "saliency=ratio"], "not offered"),
-        ("vkd", ["--output-loss", "npo", "--scope", "llm"], "--scope"),
+        ("vkd", ["--set", "output_loss=npo", "--set", "saliency=ratio"], "not offered"),
+        ("vkd", ["--set", "output_loss=npo", "--scope", "llm"], "--scope"),
     ],
 )
 def test_wrong_words_are_status_2_and_write_nothing(
@@ -198,7 +198,7 @@ def test_pictures_alone_are_not_enough(facts: World, tmp_path: Path, capsys: pyt
     rows = [json.loads(line) for line in facts.forget.read_text().splitlines()]
     bare = facts.forget.with_name("bare.jsonl")
     bare.write_text("".join(json.dumps({key: row[key] for key in ("image", "subject")}) + "\n" for row in rows[:4]))
-    for words in (["--method", "npo"], ["--output-loss", "npo"]):
+    for words in (["--method", "npo"], ["--set", "output_loss=npo"]):
         sets = ["--forget", str(bare), "--retain", str(facts.retain), "-o", str(tmp_path / "o")]
         assert run(["unlearn", str(facts.base), *sets, *words]) == 2
         told = capsys.readouterr().err
@@ -215,7 +215,7 @@ def test_ascent_that_runs_away_writes_nothing(facts: World, tmp_path: Path, caps
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("how", [["--method", "npo"], ["--output-loss", "npo"]])
+@pytest.mark.parametrize("how", [["--method", "npo"], ["--set", "output_loss=npo"]])
 def test_a_second_run_to_the_same_output_is_refused_at_its_start(
     facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: list[str]
 ) -> None:

@@ -59,7 +59,7 @@ def test_copies_under_any_name(single: Path, name: str) -> None:
     _copied(single, name)
     found = take_inventory(single)
     assert found.stale == (name,)
-    assert any(name in warning and "--drop-stale" in warning for warning in found.warnings)
+    assert any(name in warning and "`drop_stale`" in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize("name", ["backup.gz", "backup.zip", "training.state", "dump"])
@@ -91,8 +91,8 @@ def test_what_belongs_to_a_checkpoint_is_not_told(single: Path) -> None:
 QUICK = (
     "--steps",
     "2",
-    "--extensions",
-    "0",
+    "--set",
+    "extensions=0",
     "--set",
     "forget_reading=1",
     "--set",

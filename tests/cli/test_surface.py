@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -155,3 +156,16 @@ def test_inspect_pauses_the_garbage_collector_and_lets_it_go_on(monkeypatch: pyt
     assert run(["inspect", "model"]) == 1
     assert seen == [False]
     assert gc.isenabled()
+
+
+def test_help_leaves_rarely_needed_options_to_help_all(capsys: pytest.CaptureFixture[str]):
+    assert run(["unlearn", "-h"]) == 0
+    short = capsys.readouterr().out
+    assert run(["unlearn", "--help-all"]) == 0
+    whole = capsys.readouterr().out
+    assert len(re.findall(r"^  -", short, re.MULTILINE)) <= 26
+    assert "--journal" not in short
+    assert "--journal" in whole
+    assert set(short.splitlines()) - set(whole.splitlines()) == {
+        "  --help-all  Show 6 options that are rarely needed, too."
+    }

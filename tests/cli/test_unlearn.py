@@ -170,8 +170,8 @@ def test_a_missed_stop_rule_is_status_3_and_the_result_is_written(
         "forget_reading=0",
         "--set",
         "step_drift=1e-6",
-        "--extensions",
-        "0",
+        "--set",
+        "extensions=0",
         "--json",
     )
     assert unlearn(llava, sets, *words) == 3
@@ -270,7 +270,7 @@ def test_a_preset_is_laid_under_recipe_and_flags(llava: Path, sets: dict[str, Pa
         "--set",
         "identity_margin=1.5",
     )
-    assert unlearn(llava, sets, *words, "--extensions", 0, "--steps", 3) == 0
+    assert unlearn(llava, sets, *words, "--set", "extensions=0", "--steps", 3) == 0
     recipe = json.loads((out / "vkdsurgeon.json").read_text())["recipe"]
     preset = preset_settings("robust")
     assert (recipe["steps"], recipe["tamper_steps"], recipe["identity_margin"]) == (3, 1, 1.5)

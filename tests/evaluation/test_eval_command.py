@@ -27,7 +27,7 @@ def test_the_whole_comparison(facts: World, tmp_path: Path, capsys: pytest.Captu
         command(
             facts,
             *("--reference", str(facts.base), "--gold", str(facts.gold), "--forget", str(facts.forget)),
-            *("--retain", str(facts.retain), "--text", str(facts.text), "--set", f"heldout={facts.heldout}"),
+            *("--retain", str(facts.retain), "--text", str(facts.text), "--extra-set", f"heldout={facts.heldout}"),
             *("--gate", "retain.vqa.accuracy>=reference-0.03", "--gate", "text.text.identical==1", "-o", str(out)),
             "--json",
         )
@@ -65,9 +65,10 @@ def test_a_failing_gate_is_told_after_the_result(
 
 def test_the_table_is_never_cut(facts: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command(facts, "--set", f"heldout={facts.heldout}", "--limit", "9")) == 0
-    printed = capsys.readouterr().out
-    assert "heldout.general.side.accuracy" in printed
-    assert "…" not in printed
+    printed = capsys.readouterr()
+    assert "heldout.general.side.accuracy" in printed.out
+    assert "…" not in printed.out
+    assert "--set NAME=SET is called --extra-set now" in printed.err
 
 
 def test_examples_only_when_asked_for(facts: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,9 +88,9 @@ def test_examples_only_when_asked_for(facts: World, capsys: pytest.CaptureFixtur
         (["--forget", "FORGET", "--gate", "forget.vqa.acuracy<=1"], "did you mean forget.vqa.accuracy"),
         (["--forget", "FORGET", "--gate", "forget.vqa.accuracy<=gold"], "give --gold"),
         (["--forget", "FORGET", "-o", "/nowhere/at/all.json"], "does not exist"),
-        (["--set", "gold=FORGET"], "not a name for a set"),
-        (["--set", "FORGET"], "NAME=FILE"),
-        (["--forget", "FORGET", "--set", "forget=FORGET"], "two sets have one name"),
+        (["--extra-set", "gold=FORGET"], "not a name for a set"),
+        (["--extra-set", "FORGET"], "NAME=FILE"),
+        (["--forget", "FORGET", "--extra-set", "forget=FORGET"], "two sets have one name"),
         (["--forget", "FOLDER"], "has no question"),
         ([], "nothing to measure on"),
     ],

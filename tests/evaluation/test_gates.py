@@ -52,7 +52,7 @@ def test_a_bound_relative_to_another_model(bound: str, expected: float) -> None:
      f"{ID}<=reference*2", f"{ID}<=reference-", f"{ID}<=gold-x", f"{ID}<=0.1 extra", f"{ID}=>0.1", "a b<=1"],
 )  # fmt: skip
 def test_what_is_no_gate_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="--gate"):
+    with pytest.raises(UserError, match="`gates`"):
         parse_gates([text])
 
 
@@ -75,7 +75,7 @@ def test_unknown_metrics_are_refused_with_the_known_ones() -> None:
         UserError, match=r"(?s)forget\.vqa\.acuracy.*retain\.vqa\.accuracy.*did you mean forget\.vqa\.acc"
     ):
         check_gates(parse_gates(["forget.vqa.acuracy<=0.1"]), known)
-    with pytest.raises(UserError, match=r"(?s)reference\.forget.*give --reference"):
+    with pytest.raises(UserError, match=r"(?s)reference\.forget.*give `base`"):
         check_gates(parse_gates([f"{ID}<=reference"]), known)
 
 

@@ -99,7 +99,7 @@ def test_other_names_are_refused(text: str):
 
 
 def test_a_rule_on_answers_needs_answers():
-    with pytest.raises(UserError, match="--validation-forget"):
+    with pytest.raises(UserError, match="`validation_forget`"):
         rule_named("general", rates=False)
     assert rule_named("general", rates=True) is RULES["general"]
 

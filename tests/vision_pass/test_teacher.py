@@ -141,7 +141,7 @@ def test_a_checkpoint_that_was_unlearned_before_says_so(llava: Path, sets: dict[
     assert earlier_operations(take_inventory(patched)) == ["vkdsurgeon.json"]
     assert any("unlearned before (vkdsurgeon.json)" in warning for warning in prepared(patched, sets).plan.warnings)
     as_teacher = prepared(llava, sets, retain_teacher=patched).plan
-    assert any("checkpoint of --retain-teacher was unlearned" in warning for warning in as_teacher.warnings)
+    assert any("checkpoint of `retain_teacher` was unlearned" in warning for warning in as_teacher.warnings)
 
 
 def test_a_reference_model_is_imitated_on_forget_pictures(llava: Path, sets: dict[str, Path], other: Path):
@@ -184,9 +184,9 @@ def test_a_teacher_of_another_shape_is_refused_by_its_option(
 ):
     wrong = build_checkpoint("qwen3_vl", tmp_path / "qwen")
     recipe = QUICK.model_copy(update={"forget_target": "reference"}) if role == "forget" else QUICK
-    with pytest.raises(UserError, match=rf"--{role}-teacher .*qwen: .*another shape"):
+    with pytest.raises(UserError, match=rf"`{role}_teacher` .*qwen: .*another shape"):
         prepared(llava, sets, recipe, **{f"{role}_teacher": wrong})
-    with pytest.raises(UserError, match=rf"--{role}-teacher .*llava: .*no layer 'deepstack.0'"):
+    with pytest.raises(UserError, match=rf"`{role}_teacher` .*llava: .*no layer 'deepstack.0'"):
         prepared(wrong, sets, recipe, **{f"{role}_teacher": llava})
 
 

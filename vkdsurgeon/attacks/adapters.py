@@ -24,8 +24,8 @@ def require_peft() -> None:
     except ImportError as error:
         raise UserError(
             f"LoRA needs the library peft, which cannot be imported: {error}",
-            where="--scope llm",
-            remedy='install it: pip install "vkdsurgeon[lora]"; or train every weight of W with --scope llm_full',
+            where="`scope=llm`",
+            remedy='install it: pip install "vkdsurgeon[lora]"; or train every weight of W with `scope=llm_full`',
         ) from error
 
 
@@ -66,7 +66,7 @@ def adapted(
         if isinstance(module, nn.Linear) and f"{name}.weight" in speaking and module is not head
     ]
     if not layers:
-        raise UserError("the language model has no linear layer for LoRA", where=loaded.root, remedy="--scope llm_full")
+        raise UserError("the language model has no linear layer for LoRA", where=loaded.root, remedy="`scope=llm_full`")
     with torch.random.fork_rng([loaded.device] if loaded.device.type == "cuda" else []):
         torch.manual_seed(seed)
         wrapped = LoraModel(loaded.model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers), "attack")

@@ -72,9 +72,9 @@ def _images(name: str, given: Given | None) -> NamedSet | None:
     return None if given is None else NamedSet(name, tuple(records_given(given, role=name)))
 
 
-def _within(option: str, value: float | None, most: float, unit: str = "") -> None:
+def _within(name: str, value: float | None, most: float, unit: str = "") -> None:
     if value is not None and not 0.0 < value <= most:
-        raise UserError("out of range", where=option, value=value, expected=f"above 0, at most {most:g}{unit}")
+        raise UserError("out of range", where=f"`{name}`", value=value, expected=f"above 0, at most {most:g}{unit}")
 
 
 def _plan_keys() -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def _restore(
 
     if common["reference"] is None:
         raise UserError(
-            "the attack puts the base's weights back", where="--base", expected="the model before unlearning"
+            "the attack puts the base's weights back", where="`base`", expected="the model before unlearning"
         )
     return restore(Restoring(**_asked(forget, retain, common, settings), **settings), listener)
 
@@ -118,7 +118,7 @@ def _probe(
 ) -> AnyAttackResult:
     from vkdsurgeon.attacks.probe import Probing, probe
 
-    _within("--regularisation", settings.get("regularisation"), 1e9)
+    _within("regularisation", settings.get("regularisation"), 1e9)
     others = {name: settings.pop(name, None) for name in ("heldout", "retain_heldout")}
     sets = {"forget": forget, "retain": retain, **others}
     read = {name: _images(name.replace("_", "-"), each) for name, each in sets.items()}
@@ -143,8 +143,8 @@ def _perturb(
     trained = settings.pop("universal", None)
     if trained is not None and trained is not False:
         trained = {} if trained is True else dict(trained)
-        for name, option in (("eps", "--eps"), ("step_size", "--step-size")):
-            _within(option, trained.get(name), 255.0)
+        for name in ("eps", "step_size"):
+            _within(name, trained.get(name), 255.0)
     else:
         trained = None
     seed = settings.get("seed", 0)
@@ -168,7 +168,7 @@ def _prompt(
 
     given = settings.pop("templates", None)
     if given is None and settings.get("builtin") is False:
-        raise UserError("there is nothing to ask", where="--no-builtin", remedy="give --templates")
+        raise UserError("there is nothing to ask", where="`builtin`", value=False, remedy="give `templates`")
     own = read_templates(Path(given)) if isinstance(given, (str, Path)) else list(given or ())
     return prompt(Prompting(**_asked(forget, retain, common, settings), templates=own, **settings), listener)
 
@@ -178,10 +178,10 @@ def _membership(
 ) -> AnyAttackResult:
     from vkdsurgeon.attacks.membership import Inferring, membership
 
-    _within("--k", settings.get("k_percent"), 100.0, " percent")
+    _within("k_percent", settings.get("k_percent"), 100.0, " percent")
     outsiders = settings.pop("nonmembers", None)
     if outsiders is None:
-        raise UserError("no non-members named", where="--nonmembers", expected="questions on images no model saw")
+        raise UserError("no non-members named", where="`nonmembers`", expected="questions on images no model saw")
     fields = _asked(forget, retain, common, settings)
     return membership(Inferring(**fields, nonmembers=read_set("nonmembers", outsiders), **settings), listener)
 

@@ -115,7 +115,7 @@ def fine_tune(
         optimizer.step()
         schedule.step()
 
-    diverged = "the attack diverged at step {step} (loss {loss}); use a smaller --lr"
+    diverged = "the attack diverged at step {step} (loss {loss}); use a smaller `lr`"
     for step in run_steps(Schedule(steps, 0.0, 0.0), gather, move, diverged=diverged):
         yield step.loss
     optimizer.zero_grad(set_to_none=True)

@@ -107,7 +107,7 @@ class Perturbation:
 
 
 def perturbations_of(texts: Sequence[str], seed: int) -> list[Perturbation]:
-    """The perturbations behind `--perturbation KIND[=PERCENT]`; none means all kinds at their usual strengths.
+    """The perturbations behind `perturbations`, each KIND[=PERCENT]; none means all kinds at their usual strengths.
 
     Raises:
         UserError: One is not known, has a wrong strength, or stands there twice.
@@ -126,16 +126,16 @@ def perturbations_of(texts: Sequence[str], seed: int) -> list[Perturbation]:
         ):
             raise UserError(
                 "not a perturbation",
-                where="--perturbation",
+                where="`perturbations`",
                 value=text,
                 expected="KIND or KIND=PERCENT: " + ", ".join(CHANGES) + "; flips have no strength, crop and occlusion "
                 "go up to 100",
-                remedy="for example --perturbation noise=10 --perturbation hflip",
+                remedy="for example noise=10 and hflip",
             )
         strengths: tuple[int | None, ...] = (int(written),) if written is not None else usual or (None,)
         found += [Perturbation(kind, strength, seed) for strength in strengths]
     names = [each.name for each in found]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError("a perturbation stands there twice", where="--perturbation", value=twice)
+        raise UserError("a perturbation stands there twice", where="`perturbations`", value=twice)
     return found

@@ -77,7 +77,7 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
     if not outsiders:
         raise UserError(
             "the non-members have no question of the members' kinds",
-            where="--nonmembers",
+            where="`nonmembers`",
             expected="the tasks " + ", ".join(sorted(tasks)),
         )
     _check_apart(members, outsiders)

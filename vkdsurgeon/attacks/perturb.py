@@ -77,12 +77,12 @@ def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
         universal = UniversalPerturbation(attack.universal, shown, listener)
         variations.append(universal)
     if not variations:
-        raise UserError("there is nothing to try", expected="--perturbation, or --universal")
+        raise UserError("there is nothing to try", expected="`perturbations`, or `universal`")
     measured = measure_variations(replace(attack, forget=attack.heldout or attack.forget), "perturb", variations,
                                   listener)  # fmt: skip
     warnings = list(measured.warnings)
     if attack.heldout is None:
-        warnings.append("measured on the forget set's own pictures; give --heldout for other views")
+        warnings.append("measured on the forget set's own pictures; give `heldout` for other views")
     return PerturbResult(
         models=measured.models,
         sets=measured.sets,

@@ -110,7 +110,7 @@ def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
     }
     pictures: dict[str, list[Picture]] = {name: pictures_of(each.records, role=name) for name, each in sets.items()}
     if attack.retain_heldout and not (attack.retain and attack.heldout):
-        raise UserError("held-out retain views need --retain and --heldout", where="--retain-heldout")
+        raise UserError("held-out retain views need `retain` and `heldout`", where="`retain_heldout`")
     gallery, told = build_gallery(
         pictures["forget"],
         pictures.get("retain", []),
@@ -154,7 +154,7 @@ def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
     if "gold" in found:
         metrics += gaps(found["model"], found["gold"], gallery, kinds)
     if stuck:
-        told.append(f"{stuck} probes did not converge; raise --regularisation")
+        told.append(f"{stuck} probes did not converge; raise `regularisation`")
     counted = [sum(1 for mine in gallery.forget if mine == part) for part in (True, False)]
     return ProbeResult(
         models=[facts[role] for role in order if role in facts],
@@ -190,7 +190,7 @@ def _kinds(attack: Probing, gallery: Gallery) -> tuple[str, ...]:
     if not found:
         raise UserError(
             "there is nobody to tell the one subject of the forget set from",
-            expected="two or more subjects, or --retain",
+            expected="two or more subjects, or `retain`",
         )
     if attack.reference and found != ["detect"]:
         found.append("reader")
@@ -203,7 +203,7 @@ def _layers(attack: Probing) -> tuple[str, ...]:
     every = (*(f"layer.{index}" for index in range(len(find_layers(split)))), *outputs_of(split))
     unknown = [layer for layer in attack.layers or () if layer not in every]
     if unknown:
-        raise UserError("no such layer", where="--layer", value=unknown[0], expected="one of " + ", ".join(every))
+        raise UserError("no such layer", where="`layers`", value=unknown[0], expected="one of " + ", ".join(every))
     return tuple(layer for layer in every if attack.layers is None or layer in attack.layers)
 
 
@@ -322,5 +322,5 @@ def _warnings(attack: Probing, kinds: Sequence[str], layers: Sequence[str], metr
                 f"chance {own.chance:.3f}"
             )
     if attack.reference is None:
-        found.append("no base was given (--base), so no reader of the old features was tried")
+        found.append("no base was given (`base`), so no reader of the old features was tried")
     return found

@@ -87,7 +87,7 @@ def build_gallery(
         raise UserError(
             "a subject to be forgotten has a single picture, so no probe can be tested on another view of it",
             where=next(picture.source for picture in forget if views[picture.subject] == 1),
-            expected="two or more pictures per subject, or --heldout",
+            expected="two or more pictures per subject, or `heldout`",
         )
     known = _draw_subjects(_with_views(retain, 2 if not retain_heldout else 1), limit, seed)
     people = {picture.subject for picture in known}
@@ -175,9 +175,9 @@ def layer_features(
     if any(len({row.shape for row in found.values()}) > 1 for found in rows.values()):
         raise UserError(
             "pictures have different numbers of tokens",
-            where="--pooling",
+            where="`pooling`",
             value=pooling,
-            remedy="use --pooling mean",
+            remedy="use `pooling=mean`",
         )
     features = {layer: np.stack([found[index] for index in range(len(chosen))]) for layer, found in rows.items()}
     broken = [layer for layer, values in features.items() if not np.isfinite(values).all()]

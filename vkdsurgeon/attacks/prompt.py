@@ -84,7 +84,7 @@ def prompt(attack: Prompting, listener: Listener = unheard) -> PromptResult:
     if idle:
         raise UserError(
             "a template concerns no record",
-            where="--templates",
+            where="`templates`",
             value=idle[0],
             expected="a task of the sets: " + ", ".join(sorted({record.task for record in records})),
         )
@@ -94,7 +94,7 @@ def prompt(attack: Prompting, listener: Listener = unheard) -> PromptResult:
             "the model's tokenizer knows too few words of every template",
             where=attack.model,
             expected=f"templates of which it knows {1 - _MOST_UNKNOWN:.0%} or more",
-            remedy="give --templates in words of its vocabulary",
+            remedy="give `templates` in words of its vocabulary",
         )
     measured = measure_variations(attack, "prompt", [OtherWords(template) for template in asked], listener)
     own = {template.name for template in attack.templates}
@@ -130,7 +130,7 @@ def _warnings(unknown: dict[str, float], asked: set[str]) -> list[str]:
     if left_out:
         found.append(
             "the tokenizer does not know most words of some templates (share unknown), so they were not asked: "
-            f"{', '.join(left_out)}; give --templates in words of its vocabulary"
+            f"{', '.join(left_out)}; give `templates` in words of its vocabulary"
         )
     if partly:
         found.append(f"the tokenizer does not know all words of some templates (share unknown): {', '.join(partly)}")

@@ -151,7 +151,7 @@ def formats_of(names: Sequence[str], group_size: int | None) -> list[Format]:
     if unknown or not names or len(set(names)) != len(names):
         raise UserError(
             "not a list of number formats",
-            where="--format",
+            where="`formats`",
             value=unknown[0] if unknown else list(names),
             expected=f"each of {', '.join(FORMATS)} at most once",
         )

@@ -85,17 +85,17 @@ def gather_material(
         else:
             raise UserError(
                 "protocol benign trains on what is to be kept",
-                where="--protocol",
+                where="`protocol`",
                 value="benign",
-                expected="--retain, half of which is the attacker's, or --benign-data",
+                expected="`retain`, half of which is the attacker's, or `benign`",
             )
     if "unrelated" in plan.protocol:
         if unrelated is None:
             raise UserError(
                 "protocol unrelated trains on records of your choice",
-                where="--protocol",
+                where="`protocol`",
                 value="unrelated",
-                expected="--attack-data",
+                expected="`unrelated`",
             )
         data["unrelated"] = unrelated.records
     _refuse_unused(benign, unrelated, plan)
@@ -105,7 +105,7 @@ def gather_material(
         if "visual" in plan.scope and all(record.image is None for record in records):
             raise UserError(
                 f"the data of protocol {protocol} has no picture, so it teaches tower and projector nothing",
-                where="--scope",
+                where="`scope`",
                 value="visual",
                 expected="records with pictures, or another scope",
             )
@@ -140,13 +140,13 @@ def _utility(kept: Sequence[Record], views: Sequence[Record], limit: int | None,
 
 
 def _refuse_unused(benign: NamedSet | None, unrelated: NamedSet | None, plan: RelearnPlan) -> None:
-    for given, flag, protocol in ((benign, "--benign-data", "benign"), (unrelated, "--attack-data", "unrelated")):
+    for given, flag, protocol in ((benign, "`benign`", "benign"), (unrelated, "`unrelated`", "unrelated")):
         if given is not None and protocol not in plan.protocol:
             raise UserError(
                 "no attack would use this set",
                 where=flag,
-                expected=f"--protocol {protocol}",
-                remedy=f"add {protocol} to --protocol, or leave {flag} out",
+                expected=f"`protocol={protocol}`",
+                remedy=f"add {protocol} to `protocol`, or leave {flag} out",
             )
 
 
@@ -170,5 +170,5 @@ def _refuse_shown_views(split: Split) -> None:
         raise UserError(
             "a picture that is shown to the attacker would be measured as well",
             where=twice.source,
-            expected="other pictures of the same subjects in --heldout",
+            expected="other pictures of the same subjects in `heldout`",
         )

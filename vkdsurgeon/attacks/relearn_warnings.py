@@ -42,16 +42,16 @@ def relearn_warnings(found: RelearnMetrics, utility: Utility, *, gold: bool, hel
     """
     common = []
     if utility.part is None:
-        common.append("utility was not measured (--retain): a destroyed model looks robust against any attack")
+        common.append("utility was not measured (`retain`): a destroyed model looks robust against any attack")
     elif utility.part == "utility":
         common.append(
-            "utility was measured on the other questions of the forget or held-out file only; give --retain for what "
+            "utility was measured on the other questions of the forget or held-out file only; give `retain` for what "
             "is to be kept"
         )
     if not gold:
-        common.append("no gold model was attacked (--gold), so AG includes what anybody would learn from the same data")
+        common.append("no gold model was attacked (`gold`), so AG includes what anybody would learn from the same data")
     if not heldout:
-        common.append("measured on the forget set's own pictures; give --heldout for other views")
+        common.append("measured on the forget set's own pictures; give `heldout` for other views")
     return Cautions(
         tuple(common), (*_divergence(found), *_room(found), *_effort(found), *_cost(found.metrics, utility))
     )
@@ -64,7 +64,7 @@ def _divergence(found: RelearnMetrics) -> list[str]:
         told.append(
             f"the attack on {'gold' if role == 'gold' else 'the model'} diverged at step {where}"
             f"{f' with {len(steps)} of {len(found.seeds)} seeds' if len(found.seeds) > 1 else ''}: its AG is not a "
-            "number and says nothing about what could come back; use a smaller --lr"
+            "number and says nothing about what could come back; use a smaller `lr`"
         )
     return told
 
@@ -91,7 +91,7 @@ def _effort(found: RelearnMetrics) -> list[str]:
     if first > _KNOWN and last > _UNLEARNED * first:
         return [
             f"the attacker hardly learned what it was shown (loss {first:.2f} at the first step, {last:.2f} at the "
-            "last), so this AG says nothing; give it more steps or a larger --lr"
+            "last), so this AG says nothing; give it more steps or a larger `lr`"
         ]
     return []
 

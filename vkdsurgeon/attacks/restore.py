@@ -149,10 +149,10 @@ def _parameters_of(placement: Placement, attack: Restoring) -> tuple[str, ...]:
     if not found:
         raise UserError(
             "this model has no projector apart from its tower",
-            where="--part",
+            where="`part`",
             value=attack.part,
             expected="visual or tower",
-            remedy="its merger lies inside the tower; put all of it back with --part visual",
+            remedy="its merger lies inside the tower; put all of it back with `part=visual`",
         )
     return found
 
@@ -186,7 +186,7 @@ def _warnings(attack: Restoring, metrics: Sequence[Metric], differing: int) -> l
     if differing == 0:
         found.append(f"nothing was put back: the {attack.part} of both models is the same, so this attack says nothing")
     if attack.gold is None:
-        found.append("no gold model was measured (--gold), so it is not told what anybody would guess")
+        found.append("no gold model was measured (`gold`), so it is not told what anybody would guess")
     values = {metric.id: metric.value for metric in metrics}
     for metric in metrics:
         parts = metric.id.split(".")

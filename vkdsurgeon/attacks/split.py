@@ -73,10 +73,10 @@ def split_records(
     if fraction == 1.0 and heldout is None:
         raise UserError(
             "when all of the forget set is shown, nothing of it is left to measure on",
-            where="--fraction",
+            where="`fraction`",
             value=1,
-            expected="--heldout, other views of the same subjects",
-            remedy="give --heldout, or a fraction below 1",
+            expected="`heldout`, other views of the same subjects",
+            remedy="give `heldout`, or a fraction below 1",
         )
     if fraction == 1.0:
         return Split(tuple(targets), _measured(pool, known))
@@ -121,7 +121,7 @@ def divide_by_picture(records: Sequence[Record], seed: int) -> tuple[list[Record
     owners = [record.image or index for index, record in enumerate(records)]
     distinct = list(dict.fromkeys(owners))
     if len(distinct) < 2:
-        raise UserError("one picture alone cannot be divided between attacker and utility", where="--retain")
+        raise UserError("one picture alone cannot be divided between attacker and utility", where="`retain`")
     first = set(random.Random(seed).sample(distinct, len(distinct) // 2))
     halves: tuple[list[Record], list[Record]] = ([], [])
     for owner, record in zip(owners, records, strict=True):
@@ -134,7 +134,7 @@ def _measured(pool: Sequence[Record], keys: set[tuple[str, str]]) -> tuple[Recor
     if not measured:
         raise UserError(
             "the held-out set has no question of the measured part",
-            where="--heldout",
+            where="`heldout`",
             expected="other views of the forget set's subjects, under the same subjects and tasks",
         )
     return measured
@@ -149,10 +149,10 @@ def _people(targets: Sequence[Record], fraction: float, seed: int) -> set[tuple[
     if len(subjects) < 2:
         raise UserError(
             "relearning some people and measuring others needs at least two subjects",
-            where="--protocol",
+            where="`protocol`",
             value="people",
             expected="a forget set with several values of `subject`",
-            remedy="use --protocol pairs: some kinds of question are relearned and the others measured",
+            remedy="use `protocol=pairs`: some kinds of question are relearned and the others measured",
         )
     drawn = set(_draw(subjects, fraction, random.Random(seed)))
     return {_key(record) for record in targets if (record.subject or "") in drawn}
@@ -172,7 +172,7 @@ def _pairs(targets: Sequence[Record], fraction: float, seed: int) -> set[tuple[s
     if not shown:
         raise UserError(
             "relearning some kinds of question and measuring others needs at least two tasks of one subject",
-            where="--protocol",
+            where="`protocol`",
             value="pairs",
             expected="tasks such as vqa.name and vqa.city in the forget set",
         )
@@ -194,9 +194,9 @@ def _views(targets: Sequence[Record], fraction: float, seed: int, *, all_may_be_
     if not drawn:
         raise UserError(
             "relearning some views and measuring others needs at least two pictures of one subject",
-            where="--protocol",
+            where="`protocol`",
             value="views",
-            remedy="give --heldout, other views to measure on",
+            remedy="give `heldout`, other views to measure on",
         )
     return {picture for pictures in drawn for picture in pictures}
 

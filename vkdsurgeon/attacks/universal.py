@@ -123,7 +123,7 @@ def pixels_of(loaded: LoadedModel, records: Sequence[Record]) -> Pixels:
                 where=record.source,
                 value=list(shape),
                 expected=f"{PIXELS} of shape [1, 3, height, width], as CLIP and SigLIP processors make them",
-                remedy="leave --universal away; the other perturbations work on the picture itself",
+                remedy="leave `universal` away; the other perturbations work on the picture itself",
             )
         shapes.setdefault(shape, record.source)
     loaded.encoder.drop_pictures()
@@ -132,7 +132,7 @@ def pixels_of(loaded: LoadedModel, records: Sequence[Record]) -> Pixels:
             "pictures become tensors of different shapes, so no one perturbation fits them all",
             where=list(shapes.values())[1],
             value=[list(shape) for shape in shapes],
-            remedy="leave --universal away, or bring the pictures to one size",
+            remedy="leave `universal` away, or bring the pictures to one size",
         )
     shape = next(iter(shapes))
     processor = loaded.encoder.processor.image_processor

@@ -16,9 +16,9 @@ def missing_warnings(*, has_retain: bool, has_gold: bool) -> list[str]:
     """Warnings about what was not measured."""
     found = []
     if not has_retain:
-        found.append("utility was not measured (--retain): a destroyed model looks robust against any attack")
+        found.append("utility was not measured (`retain`): a destroyed model looks robust against any attack")
     if not has_gold:
-        found.append("no gold model was attacked (--gold), so it is not told what a model that never knew would show")
+        found.append("no gold model was attacked (`gold`), so it is not told what a model that never knew would show")
     return found
 
 

@@ -102,18 +102,18 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
     if facts.needs_retain and not job.training_sets.retain:
         raise UserError(
             f"method {job.method} needs a retain set with questions and answers",
-            where="--retain",
+            where="`retain`",
             expected="records of others that are to be kept",
-            remedy="give --retain; of these methods only ga does without",
+            remedy="give `retain`; of these methods only ga does without",
         )
     if job.training_sets.text and not facts.reads_text:
         readers = ", ".join(name for name, each in BASELINES.items() if each.reads_text)
         raise UserError(
             "a text set that this method has no use for",
-            where="--text",
+            where="`text`",
             value=job.method,
             expected=f"methods that weigh text: {readers}; vkd with --decoder-pass",
-            remedy="leave --text out",
+            remedy="leave `text` out",
         )
     scope = job.scope or facts.scope
     inventory = take_inventory(job.model)
@@ -177,7 +177,7 @@ def operate_method(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
     settings = "micro_batch or density (section `baseline` of the recipe)"
-    with enough_memory(f"; nothing was written. Use a smaller {settings}, --dtype bfloat16, or a smaller --scope"):
+    with enough_memory(f"; nothing was written. Use a smaller {settings}, `dtype=bfloat16`, or a smaller `scope`"):
         return _operate(prepared, listen)
 
 
@@ -359,5 +359,5 @@ def _warnings(job: MethodJob) -> list[str]:
             "what else is to be seen, and what text says, is not to be forgotten"
         )
     if job.method == "mmunlearner" and not job.training_sets.text:
-        told.append("no --text: MMUnlearner's mask preserves the retain set alone, not what text says of the forgotten")
+        told.append("no `text`: MMUnlearner's mask preserves the retain set alone, not what text says of the forgotten")
     return told

@@ -4,7 +4,7 @@
     F(D) = mean over D of (d CE / d theta)^2, one example at a time, in float32
 
 Source: Huo et al., arXiv 2502.11051, sections 4.2 and 4.3; `preserve` is the retain set together with text about the
-forgotten (`--text`). Here both gradients and every move of the optimizer stay inside the mask. The published code masks
+forgotten (`text`). Here both gradients and every move of the optimizer stay inside the mask. The published code masks
 the forget gradient alone, trains parameters that are missing from the mask without one, lets momentum and weight decay
 move masked weights, squares half-precision gradients (small ones become zero, and 0 / 0 selects nothing), and goes on
 after an exception with the forget gradient still in `.grad`. Nothing matched by the mask is an error here.

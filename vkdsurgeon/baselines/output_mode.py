@@ -115,8 +115,8 @@ def prepare_output(job: OutputJob) -> OutputPrepared:
     if not job.retain:
         raise UserError(
             "output mode needs pictures to retain",
-            where="--retain",
-            expected="--retain or --generic pictures",
+            where="`retain`",
+            expected="`retain` or `generic` pictures",
         )
     visual = prepare(Job(forget=job.forget, retain=job.retain, generic=[], recipe=job.recipe, **job.source))
     recipe, stack = visual.job.recipe, visual.stack
@@ -170,7 +170,7 @@ def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
         UserError: The model cannot be loaded, or a question does not suit it.
         SurgeryError: The loss is not finite, or the GPU has too little memory.
     """
-    with enough_memory("; nothing was written. Use a smaller micro_batch or density (--set), or --dtype bfloat16"):
+    with enough_memory("; nothing was written. Use a smaller micro_batch or density (--set), or `dtype=bfloat16`"):
         return _operate(prepared, listen)
 
 

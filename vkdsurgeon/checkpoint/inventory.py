@@ -439,7 +439,7 @@ def _warnings(root: Path, stale: tuple[str, ...], links: tuple[str, ...]) -> Ite
     for name in stale:
         yield (
             f"{name} may hold the same weights once more; it is copied as it is, so what is to be forgotten may still "
-            "be in it: look, and leave it out with --drop-stale"
+            "be in it: look, and leave it out with `drop_stale`"
         )
     for name in links:
         yield f"{name} is a link that leaves the checkpoint, to {(root / name).resolve()}; what it leads to is read"

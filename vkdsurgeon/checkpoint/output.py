@@ -105,7 +105,7 @@ def check_links(inventory: Inventory, follow: bool) -> None:
             where=inventory.root / name,
             value=str((inventory.root / name).resolve()),
             expected="files, and links that stay inside or lead to the cache of huggingface_hub",
-            remedy="give --follow-links where they are yours, or put copies in their place",
+            remedy="give `follow_links` where they are yours, or put copies in their place",
         )
 
 

@@ -66,7 +66,7 @@ def locate_visual(model: nn.Module, tower: str | None = None, projector: Sequenc
     if model_type in AMBIGUOUS and not (tower and projector):
         raise UserError(
             f"the parts of {model_type} cannot be told apart by rule",
-            expected="--tower and --projector",
+            expected="`tower` and `projector`",
             remedy="name them: " + ", ".join(_candidates(model)),
         )
     tower_path = _given_tower(model, tower) if tower else _find_tower(model, model_type)
@@ -79,25 +79,25 @@ def locate_visual(model: nn.Module, tower: str | None = None, projector: Sequenc
             where=f"module {tower_path}",
             value=sorted(inside & language)[0],
             expected="a tower of its own",
-            remedy="name another module with --tower: " + ", ".join(_candidates(model)),
+            remedy="name another module with `tower`: " + ", ".join(_candidates(model)),
         )
     if projector:
         for path in projector:
-            _check_path(model, path, "--projector")
+            _check_path(model, path, "`projector`")
         outside = _names_under(model, parameters, projector) - inside
         if outside & language:
             raise UserError(
                 "the projector contains parts of the language model",
                 where=f"module {', '.join(projector)}",
                 value=sorted(outside & language)[0],
-                remedy="name another module with --projector: " + ", ".join(_candidates(model)),
+                remedy="name another module with `projector`: " + ", ".join(_candidates(model)),
             )
     else:
         outside = set(parameters) - inside - language
     speaking = [name for name in parameters if name not in inside and name not in outside]
     if not inside or not speaking:
         problem = "a vision tower without parameters" if not inside else "no language model beside the tower"
-        raise UserError(problem, where=f"module {tower_path}", remedy="name the tower with --tower")
+        raise UserError(problem, where=f"module {tower_path}", remedy="name the tower with `tower`")
     return Placement(
         tower=tower_path,
         projector=tuple(projector) if projector else _outermost(outside, set(parameters) - outside),
@@ -109,7 +109,7 @@ def locate_visual(model: nn.Module, tower: str | None = None, projector: Sequenc
 
 
 def _given_tower(model: nn.Module, path: str) -> str:
-    _check_path(model, path, "--tower")
+    _check_path(model, path, "`tower`")
     return path
 
 
@@ -131,7 +131,7 @@ def _find_tower(model: nn.Module, model_type: str) -> str:
         raise UserError(
             f"no vision tower found in {model_type}",
             expected="a model with a tower of its own, such as LLaVA or Qwen-VL",
-            remedy="name it with --tower: " + ", ".join(_candidates(model)),
+            remedy="name it with `tower`: " + ", ".join(_candidates(model)),
         )
     return path
 
@@ -161,7 +161,7 @@ def _language_names(
         raise UserError(
             "no telling where the language model begins: its decoder cannot be told from what is around the tower",
             where=f"module {decoder or '(the whole model)'}",
-            expected="--projector, the module(s) between tower and language model",
+            expected="`projector`, the module(s) between tower and language model",
             remedy="name them: " + ", ".join(_candidates(model)),
         )
     modules.extend(_path_of(model, _ask(model, name)) for name in ("get_input_embeddings", "get_output_embeddings"))

@@ -138,9 +138,9 @@ def read_case(asked: Comparison, scratch: Path) -> Case:
         except UserError as error:
             case.warnings.append(f"no AG by protocol {protocol}: {error.what}")
     if heldout is None:
-        case.warnings.append("forgetting is measured on the forget set's own pictures; give --heldout for other views")
+        case.warnings.append("forgetting is measured on the forget set's own pictures; give `heldout` for other views")
     if asked.gold is None:
-        case.warnings.append("no gold model (--gold): nothing says how much forgetting is right, and there is no score")
+        case.warnings.append("no gold model (`gold`): nothing says how much forgetting is right, and there is no score")
     return case
 
 
@@ -149,7 +149,7 @@ def _take_text(case: Case, path: Path, scratch: Path) -> None:
     case.measured.append(NamedSet("text", tuple(measured)))
     if len({record.question for record in given}) < FEWEST:
         case.warnings.append(
-            "the text set is too small to be divided, so methods are given none of it; give more questions in --text"
+            "the text set is too small to be divided, so methods are given none of it; give more questions in `text`"
         )
         return
     case.given_text = write_text(given, scratch / "text.jsonl")

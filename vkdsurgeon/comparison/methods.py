@@ -56,7 +56,7 @@ def compared_method(name: str, preset: str | None = None) -> ComparedMethod:
         title = f"visual knowledge distillation, {_OUTPUT[name]} through the frozen language model"
         return ComparedMethod(name, VKD, title, overrides={"output_loss": _OUTPUT[name]})
     if name != VKD and name not in _PRESETS:
-        raise UserError("no such method", where="--methods", value=name, expected=", ".join(known_names()))
+        raise UserError("no such method", where="`methods`", value=name, expected=", ".join(known_names()))
     chosen = preset if name == VKD else _PRESETS[name]
     settings = {} if chosen is None else preset_settings(chosen)
     title = "visual knowledge distillation, feature mode"
@@ -82,17 +82,17 @@ def parse_names(text: str, preset: str | None = None) -> list[ComparedMethod]:
     if not names or len(set(names)) != len(names):
         raise UserError(
             "not a list of methods",
-            where="--methods",
+            where="`methods`",
             value=text,
             expected=f"different names, separated by commas: {', '.join(known_names())}, or all",
         )
     if preset is not None and VKD not in names:
         raise UserError(
             "nobody would use the preset",
-            where="--preset",
+            where="`preset`",
             value=preset,
-            expected=f"{VKD} among --methods, which the preset is of",
-            remedy=f"name {VKD}-{preset} among --methods instead",
+            expected=f"{VKD} among `methods`, which the preset is of",
+            remedy=f"name {VKD}-{preset} among `methods` instead",
         )
     return [compared_method(name, preset) for name in names]
 
@@ -105,5 +105,5 @@ def parse_seeds(text: str) -> list[int]:
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words or not all(word.isdecimal() and int(word) < 2**63 for word in words) or len(set(words)) != len(words):
-        raise UserError("not a list of seeds", where="--seeds", value=text, expected="different numbers such as 0,1,2")
+        raise UserError("not a list of seeds", where="`seeds`", value=text, expected="different numbers such as 0,1,2")
     return [int(word) for word in words]

@@ -26,7 +26,7 @@ def parse_scopes(text: str) -> list[RelearnScope]:
     if not found or len(found) != len(words) or len(set(words)) != len(words):
         raise UserError(
             "not a list of scopes",
-            where="--attack-scope",
+            where="`attack_scopes`",
             value=text,
             expected=f"different names, separated by commas: {', '.join(get_args(RelearnScope))}",
         )

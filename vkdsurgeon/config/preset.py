@@ -24,10 +24,10 @@ def preset_settings(name: str) -> dict[str, Any]:
     if name not in preset_names():
         raise UserError(
             "no such preset",
-            where="--preset",
+            where="`preset`",
             value=name,
             expected="one of " + ", ".join(preset_names()),
-            remedy="a recipe of your own goes to --recipe",
+            remedy="a recipe of your own goes to `recipe`",
         )
     import yaml
 

@@ -44,7 +44,7 @@ def read_set(name: str, given: Given) -> NamedSet:
     if not _NAME.fullmatch(name) or name in _TAKEN:
         raise UserError(
             "not a name for a set",
-            where="--set",
+            where="`sets`",
             value=name,
             expected=f"letters, digits, - and _, and none of {', '.join(sorted(_TAKEN))}",
         )

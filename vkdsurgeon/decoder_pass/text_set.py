@@ -64,7 +64,7 @@ class TextRetainSet:
 
 
 def read_text_retain_set(path: Path | None, seed: int) -> TextRetainSet:
-    """Read `--text`.
+    """Read `text`.
 
     Args:
         path: Records (JSON lines or a JSON list, with a question each and no picture), or plain text with a prompt per
@@ -108,7 +108,7 @@ def _read(path: Path) -> Sequence[str]:
                 "a record of the text retain set " + ("has a picture" if record.image else "has no question"),
                 where=record.source,
                 expected="questions without pictures",
-                remedy="pictures to keep belong into --retain",
+                remedy="pictures to keep belong into `retain`",
             )
         prompts.append(record.question)
     return prompts

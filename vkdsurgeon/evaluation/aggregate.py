@@ -78,7 +78,7 @@ def aggregate(results: Sequence[EvalResult], names: Sequence[object]) -> Aggrega
                 "the evaluations were not made alike",
                 where=names[number],
                 value=asked if asked != of_first else sorted(ids ^ ids_of_first)[:5],
-                expected=f"sets and metrics as in {names[0]}, with the same --salt, --seed and --limit",
+                expected=f"sets and metrics as in {names[0]}, with the same `salt`, `seed` and `limit`",
             )
     tables = [{metric.id: metric for metric in result.metrics} for result in results]
     return AggregateResult(

@@ -194,12 +194,12 @@ def _salt_of(root: Path) -> bytes:
             _make_salt(path)
         salt = bytes.fromhex(path.read_text(encoding="ascii"))
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError("this is no directory", where=root, expected="a directory for --cache") from error
+        raise UserError("this is no directory", where=root, expected="a directory for `cache`") from error
     except FileNotFoundError:
         raise UserError(
             "the directory holds other things and no cache",
             where=root,
-            expected="a new or empty directory, or one that an earlier --cache made",
+            expected="a new or empty directory, or one that an earlier `cache` made",
         ) from None
     except UserError:
         raise
@@ -208,7 +208,7 @@ def _salt_of(root: Path) -> bytes:
             "the directory of the cache cannot be used",
             where=error.filename or root,
             value=error.strerror,
-            remedy="name another one with --cache, or leave it out",
+            remedy="name another one with `cache`, or leave it out",
         ) from error
     except ValueError:
         salt = b""

@@ -126,8 +126,8 @@ def _open_cache(evaluation: Evaluation, listener: Listener) -> AnswerCache | Non
     if evaluation.include_examples:
         raise UserError(
             "examples come from answers, and the cache keeps none of them",
-            where="--include-examples",
-            expected="--include-examples or --cache, not both",
+            where="`include_examples`",
+            expected="`include_examples` or `cache`, not both",
         )
 
     return AnswerCache(evaluation.cache, lambda text: listener(Event.warning(text)))
@@ -151,9 +151,9 @@ def settings_of(evaluation: Evaluation, loaded: LoadedModel) -> Settings:
 def _draw(evaluation: Evaluation) -> list[NamedSet]:
     names = [named.name for named in evaluation.sets]
     if not names:
-        raise UserError("there is nothing to measure on", expected="--forget, --retain, --text or --set NAME=FILE")
+        raise UserError("there is nothing to measure on", expected="`forget`, `retain`, `text` or another set")
     if len(set(names)) != len(names):
-        raise UserError("two sets have one name", where="--set", value=names)
+        raise UserError("two sets have one name", where="`sets`", value=names)
     return [
         replace(named, records=tuple(sample(named.records, evaluation.limit, evaluation.seed)))
         for named in evaluation.sets

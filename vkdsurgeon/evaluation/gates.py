@@ -51,7 +51,7 @@ class Gate:
 
 
 def parse_gates(texts: Sequence[str]) -> list[Gate]:
-    """Parse the values of `--gate`.
+    """Parse the values of `gates`.
 
     Raises:
         UserError: One is not a gate.
@@ -73,7 +73,7 @@ def check_gates(gates: Sequence[Gate], known: Collection[str]) -> None:
         if not gate.metric.endswith(_NO_SHARES) and abs(gate.number) > 1:
             raise UserError(
                 "the bound of a share is not a percentage",
-                where=f"--gate {gate.text!r}",
+                where=f"`gates` {gate.text!r}",
                 value=gate.number,
                 expected="a share from 0 to 1, such as 0.10 for 10 %",
                 remedy=f"write {gate.number / 100:g}; only AG (relearn.ag) is counted in points",
@@ -84,11 +84,12 @@ def check_gates(gates: Sequence[Gate], known: Collection[str]) -> None:
             role = needed.split(".", 1)[0]
             missing = role in ("reference", "gold") and not any(name.startswith(f"{role}.") for name in known)
             near = difflib.get_close_matches(needed, known, n=1)
+            argument = "base" if role == "reference" else role
             raise UserError(
                 f"the gate needs a metric that is not measured: {needed}",
-                where=f"--gate {gate.text!r}",
+                where=f"`gates` {gate.text!r}",
                 expected="one of " + ", ".join(sorted(known)),
-                remedy=f"give --{role}" if missing else f"did you mean {near[0]}?" if near else None,
+                remedy=f"give `{argument}`" if missing else f"did you mean {near[0]}?" if near else None,
             )
 
 
@@ -122,15 +123,15 @@ def _parse(text: str) -> Gate:
     if match is None or (offset is not None and not re.fullmatch(_NUMBER, offset)):
         raise UserError(
             "not a gate",
-            where="--gate",
+            where="`gates`",
             value=text,
             expected="METRIC OPERATOR BOUND with <=, <, >=, > or ==, and a number, reference, gold, or one of these "
             "plus or minus a number",
-            remedy='for example --gate "forget.vqa.accuracy<=0.10" or --gate "retain.vqa.accuracy>=reference-0.03"',
+            remedy='for example "forget.vqa.accuracy<=0.10" or "retain.vqa.accuracy>=reference-0.03"',
         )
     number = float(match["number"] or offset or 0.0)
     if not math.isfinite(number):
-        raise UserError("the bound is out of range", where="--gate", value=text)
+        raise UserError("the bound is out of range", where="`gates`", value=text)
     return Gate(
         text=text.strip(),
         metric=match["metric"],

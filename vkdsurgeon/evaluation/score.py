@@ -91,7 +91,7 @@ def _fresh(loaded: LoadedModel, records: Mapping[int, Record], scoring: Scoring)
             remedy="restore them from the original checkpoint",
         )
 
-    short = f" for {scoring.batch_size} sequences at once; use a smaller --batch-size"
+    short = f" for {scoring.batch_size} sequences at once; use a smaller `batch_size`"
     with enough_memory(short), blaming(loaded.root, refused):
         answers = _answer(loaded, records, scoring)
     return [answers[index] for index in records]

@@ -13,7 +13,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn `--device` into a device that exists; `auto` is CUDA where there is one.
+    """Turn `device` into a device that exists; `auto` is CUDA where there is one.
 
     Raises:
         UserError: Not a device, or not on this machine.
@@ -23,28 +23,28 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except (RuntimeError, ValueError, OverflowError):
-        raise UserError("not a device", where="--device", value=name, expected="auto, cpu, cuda or cuda:N") from None
+        raise UserError("not a device", where="`device`", value=name, expected="auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
         raise UserError(
             "no such GPU",
-            where="--device",
+            where="`device`",
             value=name,
             expected=f"one of {torch.cuda.device_count()} visible CUDA devices",
-            remedy="use --device auto, or check the driver and CUDA_VISIBLE_DEVICES",
+            remedy="use `device=auto`, or check the driver and CUDA_VISIBLE_DEVICES",
         )
     if device.type not in ("cpu", "cuda"):
-        raise UserError("a device that is not supported", where="--device", value=name, expected="cpu or cuda")
+        raise UserError("a device that is not supported", where="`device`", value=name, expected="cpu or cuda")
     return device
 
 
 def resolve_dtype(name: str) -> torch.dtype:
-    """Turn `--dtype` into a torch dtype.
+    """Turn `dtype` into a torch dtype.
 
     Raises:
         UserError: Not one of the supported names.
     """
     if name not in DTYPES:
-        raise UserError("not a dtype", where="--dtype", value=name, expected=" or ".join(DTYPES))
+        raise UserError("not a dtype", where="`dtype`", value=name, expected=" or ".join(DTYPES))
     return DTYPES[name]
 
 

@@ -34,7 +34,7 @@ def prompt_with_shots(encoder: Encoder, record: ProtocolRecord, question: str) -
         raise UserError(
             f"the processor refuses a question with {len(record.shots)} demonstrations: {error}",
             where=record.source,
-            remedy="leave out --few-shot",
+            remedy="leave out `few_shot`",
         ) from error
 
 

@@ -36,8 +36,8 @@ from vkdsurgeon.training.saliency import layer_shares
 from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare, teach
 
 NO_RETAIN_SET = (
-    "no --retain set: retention is distilled on {what} alone. On the built-in miniature this cost 4 points of retain "
-    "accuracy and 3 of general vision on forget pictures (docs/studies/method.md); give --retain where you can"
+    "no `retain` set: retention is distilled on {what} alone. On the built-in miniature this cost 4 points of retain "
+    "accuracy and 3 of general vision on forget pictures (docs/studies/method.md); give `retain` where you can"
 )
 NO_SUBJECTS = (
     "no record of the forget set names a subject, so all of it counts as one; where it shows several, name them "
@@ -84,9 +84,9 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
     if request.text is not None and request.recipe.decoder is None:
         raise UserError(
             "a text retain set without a decoder pass, which alone could change how text is read",
-            where="--text",
+            where="`text`",
             value=str(request.text),
-            remedy="give --decoder-pass too, or leave --text out",
+            remedy="ask for a decoder pass too (--decoder-pass, or the recipe section `decoder`), or leave `text` out",
         )
     if request.out is None:
         return _run(request, listener, None)
@@ -224,14 +224,14 @@ def _read_sets(request: Request, folder: Path, listener: Listener) -> _Sets:
     if len({record.image for record in forget}) > 1 and subjects == {NO_SUBJECT}:
         listener(Event.warning(NO_SUBJECTS))
     if not retain:
-        what = "built-in drawn strangers" if not request.generic else "--generic"
+        what = "built-in drawn strangers" if not request.generic else "`generic`"
         listener(Event.warning(NO_RETAIN_SET.format(what=what)))
     return _Sets(forget, retain, generic)
 
 
 def _read_own(request: Request) -> tuple[list[Record], list[Record]]:
     if request.forget is None:
-        raise UserError("no forget set named", where="--forget")
+        raise UserError("no forget set named", where="`forget`")
     retain = [] if request.retain is None else records_given(request.retain, role="retain")
     return records_given(request.forget, role="forget"), retain
 

@@ -133,9 +133,9 @@ def _baseline(request: MethodRequest, sets: _Sets) -> MethodPrepared:
     if request.generic is not None:
         raise UserError(
             "pictures without answers, which this method cannot retain",
-            where="--generic",
+            where="`generic`",
             value=request.method,
-            expected="--retain records with questions and answers",
+            expected="`retain` records with questions and answers",
         )
     return prepare_method(
         MethodJob(
@@ -150,11 +150,11 @@ def _baseline(request: MethodRequest, sets: _Sets) -> MethodPrepared:
 
 def _output_mode(request: MethodRequest, sets: _Sets) -> OutputPrepared:
     if request.text is not None or request.scope not in (None, Scope.visual):
-        option = "--text" if request.text is not None else "--scope"
+        option = "`text`" if request.text is not None else "`scope`"
         raise UserError(
             "output mode trains tower and projector alone and has no use for this",
             where=option,
-            expected="neither --text nor a --scope other than visual",
+            expected="neither `text` nor a `scope` other than visual",
             remedy="leave it out",
         )
     return prepare_output(
@@ -187,7 +187,7 @@ def _read(request: MethodRequest) -> _Sets:
                 "a record of the text set has a picture",
                 where=record.source,
                 expected="questions without pictures",
-                remedy="pictures to keep belong into --retain",
+                remedy="pictures to keep belong into `retain`",
             )
     generic = [] if request.generic is None else records_given(request.generic, role="generic")
     pictures = {

@@ -37,7 +37,7 @@ def format_of(path: Path, asked: str | None) -> Format:
     """
     found = asked or _SUFFIXES.get(path.suffix.lower())
     if found not in ("html", "md"):
-        raise UserError("cannot tell the format", where=path, expected="a name ending in .html or .md, or --format")
+        raise UserError("cannot tell the format", where=path, expected="a name ending in .html or .md, or `format`")
     return found  # type: ignore[return-value]
 
 

@@ -19,7 +19,7 @@ class Cell(_Document):
 
     Attributes:
         key: Digest of everything that decides the numbers.
-        name: As in `--methods`, or `base` or `gold`.
+        name: As in `methods`, or `base` or `gold`.
         seed: Of unlearning and attacks.
         recipe: What was asked for; the method derives the rest.
         values: Metric id -> value: shares, `PROTOCOL.SCOPE.relearn.ag` in points and `PROTOCOL.relearn.ag`, the largest
@@ -49,7 +49,7 @@ class Row(_Document):
     """One line of the table.
 
     Attributes:
-        name: As in `--methods`, or `base` or `gold`.
+        name: As in `methods`, or `base` or `gold`.
         title: For people.
         seeds: Which seeds were run.
         values: Metric id -> mean over the seeds; None where it could not be measured.

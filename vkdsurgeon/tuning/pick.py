@@ -33,7 +33,7 @@ class Rule:
     """The best of one value among the members that lose nothing of others.
 
     Attributes:
-        name: As `--pick` takes it.
+        name: As `pick` takes it.
         best: The value that is to be best; None for the knee.
         no_worse: Values in which a member must be at least as good as the recipe that the search started from.
     """
@@ -79,7 +79,7 @@ RULES = {
 
 
 def rule_named(name: str, *, rates: bool) -> Rule:
-    """The rule that `--pick` names.
+    """The rule that `pick` names.
 
     Args:
         name: One of `RULES`.
@@ -90,13 +90,13 @@ def rule_named(name: str, *, rates: bool) -> Rule:
     """
     rule = RULES.get(name.strip())
     if rule is None:
-        raise UserError("not a rule to pick by", where="--pick", value=name, expected=f"one of {', '.join(RULES)}")
+        raise UserError("not a rule to pick by", where="`pick`", value=name, expected=f"one of {', '.join(RULES)}")
     if rule.name == GENERAL and not rates:
         raise UserError(
             f"the rule needs what is not measured: {rule.best}",
-            where="--pick",
+            where="`pick`",
             value=name,
-            remedy="give --validation-forget and --validation-retain",
+            remedy="give `validation_forget` and `validation_retain`",
         )
     return rule
 

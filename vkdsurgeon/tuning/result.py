@@ -65,7 +65,7 @@ class TuneResult(Judged, RunDocument):
         untouched: Objectives and parts of the model as it is given.
         attempts: Finished trials in order.
         front: Those that no other one beats in every objective, best forgetting first.
-        rule: What `--pick` said.
+        rule: What `pick` said.
         picked: The member that it took.
         warnings: What to know.
         seconds: Wall time of this run.
@@ -87,7 +87,7 @@ class TuneResult(Judged, RunDocument):
         """That no member of the front satisfies the rule, where one was asked for."""
         if self.rule is None or self.picked is not None:
             return []
-        return [f"--pick {self.rule!r}: none of {len(self.front)} members of the front satisfies it"]
+        return [f"`pick` {self.rule!r}: none of {len(self.front)} members of the front satisfies it"]
 
     @property
     def default(self) -> Attempt:

@@ -152,7 +152,7 @@ def load_space(path: Path | None) -> Space:
     return Space(search=search, start=tuple(start))
 
 
-def point_of(space: Space, recipe: Recipe, changes: Mapping[str, Any], where: object = "--space") -> dict[str, Any]:
+def point_of(space: Space, recipe: Recipe, changes: Mapping[str, Any], where: object = "`space`") -> dict[str, Any]:
     """A recipe as a point of the space.
 
     Args:
@@ -262,7 +262,7 @@ def _known(key: str, path: Path) -> None:
             f"key {key!r} cannot be searched: it decides how a run is judged, what it gets or what it costs",
             where=path,
             expected="one of " + ", ".join(open_keys),
-            remedy="set it in the recipe (--recipe)",
+            remedy="set it in the recipe (`recipe`)",
         )
     if key not in Recipe.model_fields:
         raise UserError(
@@ -290,5 +290,5 @@ def _outside(key: str, value: Any, dimension: Dimension, where: object) -> UserE
         where=where,
         value=value,
         expected=f"a value within {shown}",
-        remedy="widen the space, or start from another recipe with --recipe",
+        remedy="widen the space, or start from another recipe with `recipe`",
     )

@@ -80,7 +80,7 @@ def check_folder(folder: Path, resume: bool, model: Path) -> None:
                 "the output directory holds trials already",
                 where=folder,
                 expected="a directory that is empty or not there",
-                remedy="go on with --resume, or name another directory",
+                remedy="go on with `resume`, or name another directory",
             )
     if not folder.is_dir() and not folder.absolute().parent.is_dir():
         raise UserError("the output's parent directory does not exist", where=folder.absolute().parent)

@@ -44,7 +44,7 @@ class ValidationRecords:
         if not any(map(to_forget, self.forget)):
             raise UserError(
                 "no validation record asks for what is to be forgotten",
-                where="--validation-forget",
+                where="`validation_forget`",
                 expected="questions about pictures in tasks other than general.* and text.*",
             )
 

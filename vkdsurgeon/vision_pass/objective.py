@@ -199,7 +199,7 @@ def check_targets(recipe: Recipe, readings: dict[str, TargetReading]) -> None:
                 f"{reading.original})",
                 expected=f"no more than chance, which is 1 in {reading.subjects}",
                 remedy="give more pictures of each subject and more retain subjects of the same kind, or another "
-                "forget_target or --seed",
+                "forget_target or `seed`",
             )
 
 

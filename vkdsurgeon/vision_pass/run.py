@@ -72,7 +72,7 @@ class Job(ModelSource):
         model = self.forget_teacher if role == "forget" else self.retain_teacher
         if model is None:
             return None
-        return Teacher(option=f"--{role}-teacher", **self.source | {"model": model})
+        return Teacher(option=f"`{role}_teacher`", **self.source | {"model": model})
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def prepare(job: Job) -> Prepared:
     if (job.forget_teacher is None) == (job.recipe.forget_target == "reference"):
         raise UserError(
             "forget target 'reference' and a reference model go together",
-            where="recipe key 'forget_target' and --forget-teacher",
+            where="recipe key 'forget_target' and `forget_teacher`",
             value=f"{job.recipe.forget_target}, {job.forget_teacher or 'no reference model'}",
             expected="both or neither",
         )
@@ -404,7 +404,7 @@ def _first_pass(
             f"tower and projector cannot take what the image processor makes: {type(error).__name__}: {error}",
             where=stack.inventory.root,
             expected="config.json, the image processor's config and the split to fit each other",
-            remedy="restore the two files from the original checkpoint; check --tower and --projector with `inspect`",
+            remedy="restore the two files from the original checkpoint; check `tower` and `projector` with `inspect`",
         ) from error
 
 

@@ -20,7 +20,7 @@ class Teacher(ModelSource):
     """A checkpoint that is loaded when its features are wanted, and gone afterwards.
 
     Attributes:
-        option: What it was given with, for messages.
+        option: The argument that named it, for messages.
     """
 
     option: str

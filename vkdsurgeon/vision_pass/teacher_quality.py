@@ -174,7 +174,7 @@ def quality_warnings(quality: TeacherQuality, whose: str) -> list[str]:
     if quality.separation is not None and quality.separation < _LEAST_SEPARATION:
         found.append(
             f"{whose} hardly tell subjects apart (variance between subjects {quality.separation:.3f} of that within): "
-            "the teacher is degraded, or never knew them; check the checkpoint, or name a better --retain-teacher"
+            "the teacher is degraded, or never knew them; check the checkpoint, or name a better `retain_teacher`"
         )
     return found
 
@@ -187,7 +187,7 @@ def kind_warnings(quality: TeacherQuality) -> list[str]:
         "the pictures to keep look unlike those to forget (the squared distance of their mean features is "
         f"{quality.apart:.1f} times that of two sets of one kind): what is "
         "kept on them, and the stop rule's retain drift, say little about others of the kind that is forgotten; give "
-        "such pictures with --retain or --generic, and measure with `eval`"
+        "such pictures with `retain` or `generic`, and measure with `eval`"
     ]
 
 
@@ -229,5 +229,5 @@ def operation_warnings(inventory: Inventory, what: str) -> list[str]:
         return []
     return [
         f"{what} was unlearned before ({', '.join(records)}): its features are the teacher, with all that the earlier "
-        "run cost; where the original is at hand, name it with --retain-teacher or start from it"
+        "run cost; where the original is at hand, name it with `retain_teacher` or start from it"
     ]

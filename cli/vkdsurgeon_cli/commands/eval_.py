@@ -34,7 +34,11 @@ class Sets:
     ] = None
     retain: Annotated[Path | None, typer.Option("--retain", metavar="SET", help="What is to be kept.")] = None
     text: Annotated[Path | None, typer.Option("--text", metavar="SET", help="Questions without images.")] = None
-    sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=SET", help="A further set.")] = None
+    sets: Annotated[
+        list[str] | None, typer.Option("--extra-set", metavar="NAME=SET", help="A further set; repeatable.")
+    ] = None
+    # Its name until `--set KEY=VALUE` of other commands took it.
+    former_sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=SET", hidden=True)] = None
     panel: ClassVar[str] = "Data"
 
     def named(self) -> dict[str, Path]:
@@ -47,12 +51,12 @@ class Sets:
 
         own = (("forget", self.forget), ("retain", self.retain), ("text", self.text))
         found = {name: path for name, path in own if path}
-        for text in self.sets or []:
+        for text in [*(self.sets or []), *(self.former_sets or [])]:
             name, _, path = text.partition("=")
             if not path:
-                raise UserError("not a set", where="--set", value=text, expected="NAME=FILE")
+                raise UserError("not a set", where="--extra-set", value=text, expected="NAME=FILE")
             if name in found:
-                raise UserError("two sets have one name", where="--set", value=[*found, name])
+                raise UserError("two sets have one name", where="--extra-set", value=[*found, name])
             found[name] = Path(path)
         return found
 
@@ -106,6 +110,8 @@ def evaluate_command(
     """
     suite = benchmark.chosen({"--forget": sets.forget, "--retain": sets.retain, "--text": sets.text})
     out = results.begin()
+    if sets.former_sets:
+        out.warn("--set NAME=SET is called --extra-set now; the old name still works here and will go")
     from vkdsurgeon import evaluate
 
     result = evaluate(

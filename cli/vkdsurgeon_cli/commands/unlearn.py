@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from vkdsurgeon.baselines.registry import Method, Scope
-from vkdsurgeon_cli.command import OutputWritten, add_command
+from vkdsurgeon_cli.command import RARE, OutputWritten, add_command
 from vkdsurgeon_cli.options import ModelArgument, Place, Printing, RecipeSource, SeedOption
 from vkdsurgeon_cli.suite_options import Benchmark
 
@@ -66,7 +66,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Copying:
-    """What of the model's directory is copied."""
+    """Which files of the model's directory are copied."""
 
     drop_stale: Annotated[
         bool, typer.Option("--drop-stale", help="Leave out files that may hold the same weights again.")
@@ -74,7 +74,7 @@ class Copying:
     follow_links: Annotated[bool, typer.Option("--follow-links", help="Copy what links lead to that leave MODEL.")] = (
         False
     )
-    panel: ClassVar[str] = _SAVING
+    panel: ClassVar[str] = RARE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +92,7 @@ class Saving:
         float, typer.Option("--checkpoint-minutes", metavar="N", help="Least time between saves.")
     ] = 1.0
     panel: ClassVar[str] = _SAVING
+    rare: ClassVar[tuple[str, ...]] = ("journal", "checkpoint_minutes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,19 +113,11 @@ class OwnFlags:
     steps: Annotated[
         int | None, typer.Option("--steps", metavar="N", help="Optimizer steps. [default: from the data]")
     ] = None
-    extensions: Annotated[
-        int | None, typer.Option("--extensions", metavar="N", help="How often half of them are added. [default: 2]")
-    ] = None
-    output_loss: Annotated[
-        str | None,
-        typer.Option("--output-loss", metavar="NAME", help="Forget by answers: npo, idk, ga or uniform."),
-    ] = None
     panel: ClassVar[str] = RecipeSource.panel
 
     def settings(self) -> dict[str, Any]:
         """What was given, by recipe key."""
-        given = {name: getattr(self, name) for name in ("steps", "extensions", "output_loss")}
-        return {name: value for name, value in given.items() if value is not None}
+        return {} if self.steps is None else {"steps": self.steps}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -204,7 +204,7 @@ def test_the_decoder_pass_is_restored(cases: Path) -> None:
     [
         ({"method": "graddiff", "recipe": {"baseline": {"steps": 2}}}, "--method graddiff --set baseline.steps=2"),
         ({"method": "manu"}, "--method manu --text TEXT"),
-        ({"recipe": {"output_loss": "npo", "steps": 2}}, "--output-loss npo --steps 2"),
+        ({"recipe": {"output_loss": "npo", "steps": 2}}, "--set output_loss=npo --steps 2"),
     ],
 )
 def test_another_method_and_output_mode_do_what_the_command_line_does(

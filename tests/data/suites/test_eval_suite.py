@@ -184,7 +184,7 @@ def test_whatever_decides_an_answer_decides_its_entry(
     model, records = tmp_path / "base", tmp_path / "records"
     shutil.copytree(miniature.base, model)
     shutil.copytree(miniature.records, records)
-    cache, more = tmp_path / "cache", ["--set", f"say={records / 'say.jsonl'}"]
+    cache, more = tmp_path / "cache", ["--extra-set", f"say={records / 'say.jsonl'}"]
     rows = [json.loads(line) for line in (records / "forget.jsonl").read_text().splitlines()[:2]]
     for row in rows:
         del row["options"]

@@ -69,13 +69,13 @@ def test_a_process_that_is_ended_goes_on(
 
 def test_a_missed_stop_rule_says_how_to_go_on(here: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    missed = ["--steps", "4", "--extensions", "1", "--set", "forget_reading=0", "--set", "step_drift=1e-6"]
+    missed = ["--steps", "4", "--set", "extensions=1", "--set", "forget_reading=0", "--set", "step_drift=1e-6"]
     assert run(words(here, out, *missed, "--json")) == 3
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert document["journal"] == f"{out}.journal"
     assert document["stop_rule_written"]["reason"].startswith("not met")
-    assert "more --extensions (this run had 1)" in captured.err
+    assert "a larger --set extensions=N (this run had 1)" in captured.err
     record = json.loads((out / "vkdsurgeon.json").read_text())
     assert record["stop_rule_written"] == document["stop_rule_written"]
     # Without --resume the journal stands in the way of another run, and is told.

@@ -110,7 +110,7 @@ def test_resume_without_a_journal_starts_and_says_so(here: Place, tmp_path: Path
 def test_a_journal_is_never_overwritten_unasked(here: Place, tmp_path: Path) -> None:
     stop(asked(here, tmp_path / "out"), "step 3")
     before = files(tmp_path)
-    with pytest.raises(UserError, match=r"(?s)journal of an earlier run.*--resume.*remove the directory"):
+    with pytest.raises(UserError, match=r"(?s)journal of an earlier run.*`resume`.*remove the directory"):
         go(asked(here, tmp_path / "out"))
     assert files(tmp_path) == before
 

@@ -146,7 +146,7 @@ def test_rmu_is_one_direction_of_the_features_mean_length():
 def test_a_reference_gives_its_own_features_or_is_missed():
     other = _store([torch.full((2, 4), float(index)) for index in range(4)])
     assert FORGET_TARGETS["reference"](_context(reference=lambda: other)).features is other
-    with pytest.raises(UserError, match="--forget-teacher"):
+    with pytest.raises(UserError, match="`forget_teacher`"):
         FORGET_TARGETS["reference"](_context())
 
 

@@ -64,7 +64,7 @@ def shards_of(root: Path, config: str) -> list[Path]:
             where=root,
             value=there,
             expected=f"a folder {config} with train-00000-of-00001.parquet, as in the published data set",
-            remedy="--suite-root names the directory that holds one folder per configuration",
+            remedy="`suite_root` names the directory that holds one folder per configuration",
         )
     found: dict[str, list[tuple[int, int, Path]]] = {}
     for path in sorted(folder.iterdir()):

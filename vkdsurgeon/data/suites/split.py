@@ -32,7 +32,7 @@ class SuiteSplit:
         pattern, example = _SPLITS[self.suite]
         if not pattern.fullmatch(self.split):
             raise UserError(
-                "not a split of this benchmark", where="--split", value=self.split, expected=f"such as {example}"
+                "not a split of this benchmark", where="`split`", value=self.split, expected=f"such as {example}"
             )
 
     @property

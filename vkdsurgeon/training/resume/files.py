@@ -69,14 +69,14 @@ class Folder:
             UserError: Not a directory, one of another kind, or no place to make it in.
         """
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
-            raise UserError("the journal is no directory", where=self.path, remedy="name another one with --journal")
+            raise UserError("the journal is no directory", where=self.path, remedy="name another one with `journal`")
         if self.path.is_dir() and (foreign := self._foreign()):
             raise UserError(
                 "this directory is no journal",
                 where=self.path,
                 value=foreign,
                 expected="a directory that is empty or not there, or the journal of a run",
-                remedy="name another one with --journal",
+                remedy="name another one with `journal`",
             )
         place = self.path.resolve()
         for what, other in apart_from.items():
@@ -109,7 +109,7 @@ class Folder:
                 raise UserError(
                     "another run is writing this journal",
                     where=self.path,
-                    remedy="wait for it, or name another directory with --journal",
+                    remedy="wait for it, or name another directory with `journal`",
                 ) from None
             # Whoever had it may have removed it in between, and what is locked now is no longer there.
             if is_at(held, self.path):

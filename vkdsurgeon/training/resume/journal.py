@@ -151,7 +151,7 @@ class Journal:
                 "the journal of an earlier run is here",
                 where=self.path,
                 expected="a run that goes on with it, or none",
-                remedy="give --resume to go on from there, or remove the directory to start afresh",
+                remedy="give `resume` to go on from there, or remove the directory to start afresh",
             )
         found = self._folder.read()
         self._folder.made = self._folder.made or bool(found.get(MADE))

@@ -64,7 +64,7 @@ def journalled(asked: Asked, room: int, listener: Listener) -> Iterator[Journal]
     """
     minutes = asked.checkpoint_minutes
     if not (minutes >= 0 and math.isfinite(minutes)):
-        raise UserError("not a time", where="--checkpoint-minutes", value=minutes, expected="minutes, 0 or more")
+        raise UserError("not a time", where="`checkpoint_minutes`", value=minutes, expected="minutes, 0 or more")
     path = journal_of(asked)
     assert asked.out is not None
     apart = {"model": asked.model, "output": asked.out}
@@ -92,11 +92,11 @@ def journalled(asked: Asked, room: int, listener: Listener) -> Iterator[Journal]
         raise
     except KeyboardInterrupt as stop:
         if journal.saved:
-            stop.args = (f"progress is saved in {path}: add --resume",)
+            stop.args = (f"progress is saved in {path}: add `resume`",)
         raise
     except BaseException:
         if journal.saved:
-            listener(Event.note(f"progress is saved in {path}: add --resume to go on from there"))
+            listener(Event.note(f"progress is saved in {path}: add `resume` to go on from there"))
         raise
     finally:
         journal.close()

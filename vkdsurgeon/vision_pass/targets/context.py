@@ -33,7 +33,7 @@ class TargetContext:
         keep_known: The same of the kept images.
         generator: Source of draws.
         altered: Runs the teacher over the forget images after they went through a function of image and file.
-        reference: Runs the reference model of `--forget-teacher` over the forget images; None without one.
+        reference: Runs the reference model of `forget_teacher` over the forget images; None without one.
         empty: Makes an empty store within the memory that the recipe grants.
         forget_digests: Digest of the file of each forget image; copies of one image share it. None are known where
             this is empty, as below.

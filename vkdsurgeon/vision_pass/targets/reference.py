@@ -19,6 +19,6 @@ def reference(context: TargetContext) -> ForgetTargets:
         raise UserError(
             "forget target 'reference' needs a reference model",
             where="recipe key 'forget_target'",
-            expected="a checkpoint of the same architecture with --forget-teacher",
+            expected="a checkpoint of the same architecture with `forget_teacher`",
         )
     return ForgetTargets(context.reference())
