@@ -51,7 +51,7 @@ from vkdsurgeon.training import losses
 from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.saliency import random_scores, select
 from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
-from vkdsurgeon.vision_pass.trainer import Lesson, train
+from vkdsurgeon.vision_pass.trainer import DistillationTerm, train
 
 SCHEMA = "vkdsurgeon/end-to-end/1"
 FILE = RESULTS / "end_to_end.jsonl"
@@ -166,9 +166,9 @@ class Ours:
         self.parameters = self.stack.visual_parameters()
         self.start = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.masks = masks
-        self.lessons = [
-            self._lesson("forget", prepared.forget, 1.0, size.forget),
-            self._lesson("retain", prepared.keep, self.recipe.retain_weight, size.retain),
+        self.terms = [
+            self._term("forget", prepared.forget, 1.0, size.forget),
+            self._term("retain", prepared.keep, self.recipe.retain_weight, size.retain),
         ]
         self.optimizer = build_optimizer(
             self.parameters, mask, weight_decay=self.recipe.weight_decay, max_norm=self.recipe.clip
@@ -176,7 +176,7 @@ class Ours:
         self.generator = torch.Generator().manual_seed(0)
         self.first_loss: float | None = None
 
-    def _lesson(self, name: str, pictures: PictureSet, weight: float, batch: int) -> Lesson:
+    def _term(self, name: str, pictures: PictureSet, weight: float, batch: int) -> DistillationTerm:
         everything = list(range(len(pictures)))
         store = FeatureStore(1 << 40)
         for indices, images in pictures.batches(everything, self.recipe.micro_batch):
@@ -185,7 +185,7 @@ class Ours:
             for index, value in zip(indices, features, strict=True):
                 store.put(LAYER, index, value)
         loss = losses.feature_loss({self.recipe.distance: 1.0})
-        return Lesson(name, pictures, store, self.recipe.layers, loss, everything, everything, weight, batch)
+        return DistillationTerm(name, pictures, store, self.recipe.layers, loss, everything, everything, weight, batch)
 
     def steps(self, count: int, watch: Stopwatch) -> None:
         """Take some steps."""
@@ -194,7 +194,7 @@ class Ours:
             if not isinstance(watch, Silent):
                 self._instrument(changed, watch)
             train(
-                self.stack, self.lessons, self.optimizer, self.recipe, steps=count, peak=_PEAK,
+                self.stack, self.terms, self.optimizer, self.recipe, steps=count, peak=_PEAK,
                 generator=self.generator, listen=lambda step: heard.append(step.loss),
             )  # fmt: skip
         self.first_loss = heard[0] if self.first_loss is None else self.first_loss
@@ -256,7 +256,7 @@ class Plain:
         parameters: dict[str, nn.Parameter],
         micro_batch: int,
     ) -> None:
-        self.lessons, self.recipe, self.device = ours.lessons, ours.recipe, ours.device
+        self.terms, self.recipe, self.device = ours.terms, ours.recipe, ours.device
         self.student, self.teacher, self.loss = forward["student"], forward["teacher"], loss
         self.micro_batch = micro_batch
         self.masks, self.start = ours.masks, ours.start
@@ -272,14 +272,14 @@ class Plain:
         """Take some steps."""
         for _ in range(count):
             total = torch.zeros((), device=self.device)
-            for lesson in self.lessons:
-                for _, images in self._input(lesson, watch):
+            for term in self.terms:
+                for _, images in self._input(term, watch):
                     with watch.stage("teacher"), torch.no_grad():
                         target = targets_of(self.teacher(images))
                     with watch.stage("forward"):
                         student = self.student(images)
                     with watch.stage("loss"):
-                        loss = lesson.weight * self.loss(student, target).sum() / len(lesson.train)
+                        loss = term.weight * self.loss(student, target).sum() / len(term.train)
                     with watch.stage("backward"):
                         loss.backward()
                     total += loss.detach()
@@ -287,9 +287,9 @@ class Plain:
                 self._step()
             self.first_loss = float(total) if self.first_loss is None else self.first_loss
 
-    def _input(self, lesson: Lesson, watch: Stopwatch) -> Iterator[tuple[list[int], ImageBatch]]:
+    def _input(self, term: DistillationTerm, watch: Stopwatch) -> Iterator[tuple[list[int], ImageBatch]]:
         with watch.stage("input"):
-            found = list(lesson.pictures.batches(lesson.train, self.micro_batch))
+            found = list(term.pictures.batches(term.train, self.micro_batch))
         yield from found
 
     @torch.no_grad()

@@ -86,7 +86,7 @@ def train(
     groups = [{"params": projector, "lr": plan.projector_rate}, {"params": loras, "lr": plan.lora_rate}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, plan))
-    lesson = _Lesson(model, tokenizer, plan, rng)
+    student = _Student(model, tokenizer, plan, rng)
     asked = [(about_company(company, world.names), about_view(view)) for company, view in pictures]
     texts = [question for _, question in text_questions(world)]
     order: list[int] = []
@@ -94,11 +94,11 @@ def train(
     for step in range(plan.steps):
         questions, text_order = _draw(text_order, len(texts), plan.text_questions, rng)
         with torch.autocast("cpu", torch.bfloat16):
-            read = plan.text_weight * lesson.read([texts[index] for index in questions])
+            read = plan.text_weight * student.read([texts[index] for index in questions])
             seen = torch.zeros(())
             if step >= plan.text_first:
                 chosen, order = _draw(order, len(pictures), plan.pictures, rng)
-                seen = lesson.seen([asked[index] for index in chosen], features[chosen])
+                seen = student.seen([asked[index] for index in chosen], features[chosen])
         optimizer.zero_grad(set_to_none=True)
         (seen + read).backward()
         torch.nn.utils.clip_grad_norm_([*projector, *loras], 1.0)
@@ -108,7 +108,7 @@ def train(
     return wrapped
 
 
-class _Lesson:
+class _Student:
     """Losses of one batch."""
 
     def __init__(self, model: Any, tokenizer: Any, plan: Plan, rng: np.random.Generator) -> None:

@@ -17,7 +17,7 @@ from vkdsurgeon.model.features import teacher_features
 from vkdsurgeon.training.events import Event, Step, unheard
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.saliency import SaliencyMask
-from vkdsurgeon.vision_pass.objective import make_lessons
+from vkdsurgeon.vision_pass.objective import make_terms
 from vkdsurgeon.vision_pass.run import Job, Outcome, operate, prepare
 
 QUICK = Recipe(
@@ -71,7 +71,7 @@ def test_copies_are_trained_on_and_never_held_out(llava: Path, sets: dict[str, P
     prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
     plain = prepared.job.recipe.model_copy(update={"copies": 0})
     made = [
-        make_lessons(prepared.stack, prepared.forget, prepared.keep, each, torch.Generator().manual_seed(0))
+        make_terms(prepared.stack, prepared.forget, prepared.keep, each, torch.Generator().manual_seed(0))
         for each in (plain, prepared.job.recipe)
     ]
     for before, after in zip(made[0].both, made[1].both, strict=True):
@@ -84,16 +84,16 @@ def test_copies_are_trained_on_and_never_held_out(llava: Path, sets: dict[str, P
         # Who somebody is, and where nobody lies, is read from the pictures as they are.
         originals = list(range(before.originals))
         for layer in before.layers:
-            left, right = (lesson.targets.get(layer, originals, torch.device("cpu")) for lesson in (before, after))
+            left, right = (term.targets.get(layer, originals, torch.device("cpu")) for term in (before, after))
             torch.testing.assert_close(left, right)
 
 
 def test_no_more_copies_are_made_than_the_steps_can_draw(llava: Path, sets: dict[str, Path]):
     recipe = QUICK.model_copy(update={"copies": 50, "steps": 3})
     prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
-    lessons = make_lessons(prepared.stack, prepared.forget, prepared.keep, prepared.job.recipe, torch.Generator())
-    for lesson in lessons.both:
-        assert len(lesson.train) <= max(3 * lesson.batch, len({p.digest for p in lesson.pictures.pictures}))
+    terms = make_terms(prepared.stack, prepared.forget, prepared.keep, prepared.job.recipe, torch.Generator())
+    for term in terms.both:
+        assert len(term.train) <= max(3 * term.batch, len({p.digest for p in term.pictures.pictures}))
 
 
 def test_a_run_with_copies_repeats_itself(llava: Path, sets: dict[str, Path]):

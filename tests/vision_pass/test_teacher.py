@@ -20,7 +20,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import PictureSet, teacher_features
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.training.events import unheard
-from vkdsurgeon.vision_pass.objective import make_lessons
+from vkdsurgeon.vision_pass.objective import make_terms
 from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare
 from vkdsurgeon.vision_pass.teacher_quality import (
     TeacherQuality,
@@ -147,7 +147,7 @@ def test_a_checkpoint_that_was_unlearned_before_says_so(llava: Path, sets: dict[
 def test_a_reference_model_is_imitated_on_forget_pictures(llava: Path, sets: dict[str, Path], other: Path):
     recipe = QUICK.model_copy(update={"forget_target": "reference", "copies": 0, "tamper_weight": 0.0})
     ready = prepared(llava, sets, recipe, forget_teacher=other)
-    lessons = make_lessons(
+    terms = make_terms(
         ready.stack,
         ready.forget,
         ready.keep,
@@ -158,9 +158,9 @@ def test_a_reference_model_is_imitated_on_forget_pictures(llava: Path, sets: dic
     stack = load_visual_stack(other, device="cpu")
     expected = teacher_features(stack, PictureSet(stack, ready.forget.pictures, 0), ("projector",), 64, 1 << 30)
     theirs = expected.all("projector")
-    for index, mine in enumerate(lessons.targets.features.all("projector")[: len(theirs)]):
+    for index, mine in enumerate(terms.targets.features.all("projector")[: len(theirs)]):
         torch.testing.assert_close(mine, theirs[index])
-    assert lessons.targets.stand_ins == {}
+    assert terms.targets.stand_ins == {}
     assert operate(ready, unheard).verdicts[0].forget_ratio < 0.9
     assert len(ready.plan.other_teachers["forget"]) == 64
 

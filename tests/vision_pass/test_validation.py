@@ -27,7 +27,7 @@ def ready(model: Path, sets: dict[str, Path], recipe: Recipe = RECIPE) -> tuple[
     job = Job(model, pictures(sets["forget"], "forget"), pictures(sets["retain"], "retain"), [], recipe)
     prepared = teach(prepare(job))
     assert prepared.taught is not None
-    return prepared, Validation(prepared.stack, prepared.taught.lessons, prepared.job.recipe)
+    return prepared, Validation(prepared.stack, prepared.taught.terms, prepared.job.recipe)
 
 
 def test_an_untouched_student_reads_as_the_teacher_does(llava: Path, sets: dict[str, Path]):
@@ -45,12 +45,12 @@ def test_an_untouched_student_reads_as_the_teacher_does(llava: Path, sets: dict[
 
 def test_what_is_looked_at_was_never_trained_on_in_any_form(llava: Path, sets: dict[str, Path]):
     _, validation = ready(llava, sets, RECIPE.model_copy(update={"copies": 2}))
-    for lesson in validation.lessons.both:
+    for term in validation.terms.both:
         trained, looked_at = (
-            {lesson.pictures.pictures[index].digest for index in indices} for indices in (lesson.train, lesson.held_out)
+            {term.pictures.pictures[index].digest for index in indices} for indices in (term.train, term.held_out)
         )
         assert not trained & looked_at
-        assert len(lesson.held_out) == 5 * len(looked_at), "each picture and four copies"
+        assert len(term.held_out) == 5 * len(looked_at), "each picture and four copies"
 
 
 def test_subjects_with_one_picture_are_judged_by_copies_and_the_verdict_says_so(llava: Path, tmp_path: Path):
@@ -59,7 +59,7 @@ def test_subjects_with_one_picture_are_judged_by_copies_and_the_verdict_says_so(
         "retain": write_set(tmp_path, "retain", range(10, 16), views=8),
     }
     prepared, validation = ready(llava, sets)
-    forget = validation.lessons.forget
+    forget = validation.terms.forget
     assert not forget.apart
     assert sorted(forget.train) == [0, 1, 2]
     assert all(forget.pictures.pictures[index].variant for index in forget.held_out)
@@ -70,7 +70,7 @@ def test_subjects_with_one_picture_are_judged_by_copies_and_the_verdict_says_so(
 
 def test_targets_are_put_as_far_as_pictures_lag_behind(llava: Path, sets: dict[str, Path]):
     _, validation = ready(llava, sets)
-    stretched = validation.lessons.stretched
+    stretched = validation.terms.stretched
     plain = stretched.get("projector", [0, 1], CPU)
     origin = stretched.teacher.get("projector", [0, 1], CPU)
     validation.stretch()
@@ -79,7 +79,7 @@ def test_targets_are_put_as_far_as_pictures_lag_behind(llava: Path, sets: dict[s
     torch.testing.assert_close(stretched.get("projector", [0, 1], CPU), origin + 2 * (plain - origin))
     power = stretched.get("projector", [0, 1], CPU).square().mean(dim=(1, 2))
     torch.testing.assert_close(stretched.powers("projector", [0, 1], CPU), power)
-    again = Validation(validation.stack, validation.lessons, validation.recipe)
+    again = Validation(validation.stack, validation.terms, validation.recipe)
     stretched.stretch = 1.0
     again.load_state_dict({"stretch": 1.5})
     assert again.state_dict() == {"stretch": 1.5}

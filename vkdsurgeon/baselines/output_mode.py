@@ -47,7 +47,7 @@ from vkdsurgeon.training.saliency import SaliencyMask, choose_mask
 from vkdsurgeon.training.sampler import Sampler, random_shuffle
 from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
-from vkdsurgeon.vision_pass.trainer import Lesson, pass_over
+from vkdsurgeon.vision_pass.trainer import DistillationTerm, pass_over
 
 # Questions that the mask is made from, and that the answers' probability is measured on.
 _SCORED, _MEASURED = 512, 256
@@ -187,7 +187,7 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     clock.lap("language model")
 
     listen(Event.stage("teacher"))
-    lesson = _retention(prepared, cache)
+    distillation_term = _retention(prepared, cache)
     drawn = limited(job.examples, recipe.forget_batch * recipe.planned_steps, job.seed, "forget")
     term = _term(language, drawn, recipe)
     sample = limited(drawn, _MEASURED, job.seed, "measured")
@@ -199,15 +199,17 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     clock.lap("saliency")
 
     listen(Event.stage("training"))
-    kept = Sampler(lesson.train, random_shuffle(random.Random(f"{job.seed} retain order")))
+    kept = Sampler(distillation_term.train, random_shuffle(random.Random(f"{job.seed} retain order")))
 
     def retain(_: Sequence[QAExample], weight: float | None = None) -> float:
-        return pass_over(stack, lesson, kept.draw(lesson.batch), recipe, learn=weight is not None).loss
+        return pass_over(
+            stack, distillation_term, kept.draw(distillation_term.batch), recipe, learn=weight is not None
+        ).loss
 
     sampler = language.sampler(drawn, "order")
     parts = {
         "forget": Part(term, sampler, recipe.forget_batch, 1.0),
-        # The lesson draws its own pictures and carries the weight.
+        # The distillation term draws its own pictures and carries the weight.
         "retain": Part(retain, sampler, 0, recipe.retain_weight),
     }
     assert recipe.step_size is not None, "a fitted recipe of output mode has one"
@@ -222,7 +224,7 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     measured = {
         "forget_probability_before": before,
         "forget_probability_after": _probability(language, sample),
-        "retain_drift": pass_over(stack, lesson, lesson.held_out, recipe).drift,
+        "retain_drift": pass_over(stack, distillation_term, distillation_term.held_out, recipe).drift,
     }
     clock.lap("measuring")
     return MethodOutcome(changes=changes, mask=mask, last=last, seconds=clock.laps, measured=measured)
@@ -246,12 +248,12 @@ def _term(language: LanguageLoss, examples: Sequence[QAExample], recipe: Recipe)
     return ascent(language) if recipe.output_loss == "ga" else to_uniform(language)
 
 
-def _retention(prepared: OutputPrepared, cache: int) -> Lesson:
+def _retention(prepared: OutputPrepared, cache: int) -> DistillationTerm:
     recipe, keep = prepared.recipe, prepared.visual.keep
     watched = tuple({**recipe.layers, **recipe.retention_layers})
     store = teacher_features(prepared.visual.stack, keep, watched, recipe.micro_batch, cache)
     train_on, held_out = split_validation(keep.subjects, recipe.validation_share)
-    return Lesson(
+    return DistillationTerm(
         "retain",
         keep,
         store,

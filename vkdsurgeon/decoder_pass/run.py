@@ -52,7 +52,7 @@ class DecoderJob:
         prepared: The visual pass that comes first.
         recipe: The settings.
         weights: What may move.
-        questions: By lesson: trained on, and held out.
+        questions: By role: trained on, and held out.
         text: The text retain set.
         plan: What is going to happen.
     """
@@ -98,10 +98,10 @@ def prepare_decoder(
     assert recipe is not None
     weights = find_decoder_weights(stack.inventory, stack.split, recipe.blocks)
     questions: dict[str, tuple[list[Question], list[Question]]] = {}
-    for lesson, pictures, records in ((FORGET, prepared.forget, forget), (RETAIN, prepared.keep, keep)):
+    for role, pictures, records in ((FORGET, prepared.forget, forget), (RETAIN, prepared.keep, keep)):
         asked = questions_about(pictures.pictures, records)
         train_on, held_out = split_validation(pictures.subjects, job.recipe.validation_share)
-        questions[lesson] = _flat(asked, train_on), _flat(asked, held_out or train_on)
+        questions[role] = _flat(asked, train_on), _flat(asked, held_out or train_on)
     questions[TEXT] = _prompts(text.train), _prompts(text.held_out)
     encoder = Encoder(load_processor(job.model))
     for trained, _ in questions.values():
@@ -205,8 +205,7 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
         for name in mask.selected:
             parameters[name].copy_(changes[weights.on_disk[name]])
     found = {
-        lesson: distil(outputs, lesson, outputs.answers_to(lesson, questions))
-        for lesson, questions in drawn.judged.items()
+        role: distil(outputs, role, outputs.answers_to(role, questions)) for role, questions in drawn.judged.items()
     }
     verdict = judge(recipe, start, found[FORGET], found[RETAIN], found[TEXT])
     listen(Event("decoder verdict", subject=verdict))
@@ -234,14 +233,14 @@ def _ask_teacher(job: DecoderJob, outputs: TeacherOutputs, student_vision: Visio
     sizes = {FORGET: recipe.forget_batch, RETAIN: recipe.retain_batch, TEXT: recipe.text_batch}
     samplers: dict[str, GroupedSampler[Question]] = {}
     judged: dict[str, list[Question]] = {}
-    for lesson, (trained, held_out) in job.questions.items():
-        generator = random.Random(f"{seed} {lesson}")
+    for role, (trained, held_out) in job.questions.items():
+        generator = random.Random(f"{seed} {role}")
         # The teacher answers no more questions than the steps can draw.
-        drawn = generator.sample(trained, min(sizes[lesson] * recipe.steps, len(trained)))
-        judged[lesson] = generator.sample(held_out, min(_JUDGED, len(held_out)))
-        outputs.write(lesson, [*drawn, *judged[lesson]], student_vision if lesson == FORGET else nullcontext)
-        kinds = {question: outputs.kind(lesson, question) for question in drawn}
-        samplers[lesson] = GroupedSampler(drawn, kinds.__getitem__, generator)
+        drawn = generator.sample(trained, min(sizes[role] * recipe.steps, len(trained)))
+        judged[role] = generator.sample(held_out, min(_JUDGED, len(held_out)))
+        outputs.write(role, [*drawn, *judged[role]], student_vision if role == FORGET else nullcontext)
+        kinds = {question: outputs.kind(role, question) for question in drawn}
+        samplers[role] = GroupedSampler(drawn, kinds.__getitem__, generator)
     scored = list(samplers[FORGET].items)
     outputs.note(ORIGINAL, outputs.answers_to(FORGET, scored))
     return _Drawn(samplers, random.Random(seed).sample(scored, min(_SCORED, len(scored))), judged)

@@ -31,7 +31,7 @@ class TrainingState:
 
     Attributes:
         trainee: The selected weights and their optimizer.
-        samplers: Questions by lesson.
+        samplers: Questions by role.
         adversary: Draws where to begin its search.
         student: Digest of the student's visual tensors.
         step: Steps done.
@@ -55,7 +55,7 @@ class TrainingState:
         facts = {
             **self.trainee.facts(),
             "student": self.student,
-            "decks": {lesson: sampler.state_dict() for lesson, sampler in self.samplers.items()},
+            "decks": {role: sampler.state_dict() for role, sampler in self.samplers.items()},
             "generator": generator_numbers(self.adversary.generator),
             "step": self.step,
             "last": self.last.flat(),
@@ -73,7 +73,7 @@ class TrainingState:
         facts = kept.facts
         with kept.intact():
             self.trainee.load(kept.tensors["state"](), facts)
-            for lesson, sampler in self.samplers.items():
-                sampler.load_state_dict(facts["decks"][lesson])
+            for role, sampler in self.samplers.items():
+                sampler.load_state_dict(facts["decks"][role])
             set_generator(self.adversary.generator, facts["generator"])
             self.step, self.last = facts["step"], Step.from_flat(facts["last"])

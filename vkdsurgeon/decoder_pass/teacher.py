@@ -58,15 +58,15 @@ class TeacherOutputs:
         self._store = FeatureStore(budget_bytes)
         self._known: dict[str, dict[Question, TeacherAnswer]] = {}
 
-    def write(self, lesson: str, questions: Iterable[Question], vision: VisionSwap) -> None:
+    def write(self, role: str, questions: Iterable[Question], vision: VisionSwap) -> None:
         """Ask the teacher, once per question.
 
         Args:
-            lesson: Name of the set.
+            role: Name of the set.
             questions: Those; repeated ones are asked once.
             vision: Context in which the teacher looks at pictures.
         """
-        known = self._known.setdefault(lesson, {})
+        known = self._known.setdefault(role, {})
         new = [question for question in dict.fromkeys(questions) if question not in known]
         # Neighbours share pictures, and a part is small enough for its pictures to be held.
         new.sort(key=lambda question: str(question.picture or ""))
@@ -79,23 +79,23 @@ class TeacherOutputs:
                     answers = self._generate([prompt for _, prompt in batch])
                     for (question, _), tokens in zip(batch, answers, strict=True):
                         known[question] = TeacherAnswer(question, tokens, len(known))
-                self.note(lesson, [known[question] for question, _ in prompts])
+                self.note(role, [known[question] for question, _ in prompts])
 
-    def note(self, lesson: str, answers: Sequence[TeacherAnswer]) -> None:
+    def note(self, role: str, answers: Sequence[TeacherAnswer]) -> None:
         """Write down log-probabilities along answers that are known already, under the name of this or another set."""
         with torch.no_grad():
             for part, look in self.batches(answers):
                 for answer, row in zip(part, look(), strict=True):
                     # Half precision: at a log-probability of -10 it is off by 0.4 %, at half the memory.
-                    self._store.put(lesson, answer.index, row.log_softmax(dim=1).half())
+                    self._store.put(role, answer.index, row.log_softmax(dim=1).half())
 
-    def answers_to(self, lesson: str, questions: Iterable[Question]) -> list[TeacherAnswer]:
+    def answers_to(self, role: str, questions: Iterable[Question]) -> list[TeacherAnswer]:
         """The answers to questions that were asked."""
-        return [self._known[lesson][question] for question in questions]
+        return [self._known[role][question] for question in questions]
 
-    def kind(self, lesson: str, question: Question) -> Hashable:
+    def kind(self, role: str, question: Question) -> Hashable:
         """Equal for questions that share a forward pass."""
-        return self.prompter(question).signature, len(self._known[lesson][question].tokens)
+        return self.prompter(question).signature, len(self._known[role][question].tokens)
 
     def batches(self, answers: Sequence[TeacherAnswer]) -> Iterable[tuple[list[TeacherAnswer], Callable[[], Tensor]]]:
         """Questions and the teacher's answers to them, in batches that need no padding.
@@ -110,9 +110,9 @@ class TeacherOutputs:
             inputs = collate_requests(self.loaded, requests)
             yield part, partial(last_logits, self.loaded, inputs, _judged(requests[0].prompt, part[0]))
 
-    def log_probabilities(self, lesson: str, answers: Sequence[TeacherAnswer]) -> Tensor:
+    def log_probabilities(self, role: str, answers: Sequence[TeacherAnswer]) -> Tensor:
         """The teacher's, float32 [B, n, vocabulary], for answers of one batch of `batches`."""
-        return self._store.get(lesson, [answer.index for answer in answers], self.loaded.device).float()
+        return self._store.get(role, [answer.index for answer in answers], self.loaded.device).float()
 
     def _generate(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
         inputs = to_model(collate(list(prompts)), self.loaded)

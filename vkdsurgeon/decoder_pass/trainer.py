@@ -51,7 +51,7 @@ class Drift:
 
 def distil(
     outputs: TeacherOutputs,
-    lesson: str,
+    role: str,
     answers: Sequence[TeacherAnswer],
     *,
     vision: VisionSwap = nullcontext,
@@ -62,7 +62,7 @@ def distil(
 
     Args:
         outputs: What the teacher says; its model is the student by now.
-        lesson: The set that the questions belong to.
+        role: The set that the questions belong to.
         answers: The teacher's answers to the questions.
         vision: Context in which the student looks at pictures.
         weight: Leave the gradient of the KL divergence times this in the parameters; None only measures.
@@ -76,7 +76,7 @@ def distil(
             if adversary is not None:
                 _seek(outputs, part, look, adversary)
             logits = look()
-            teacher = outputs.log_probabilities(lesson, part)
+            teacher = outputs.log_probabilities(role, part)
             yield kl(teacher, logits.log_softmax(dim=2)).mean(dim=1).sum() / len(answers)
             answered = slice(-len(part[0].tokens), None)
             equal = logits[:, answered].argmax(dim=2) == torch.tensor(
@@ -126,7 +126,7 @@ def train(
 
     Args:
         outputs: What the teacher says to every question of the samplers.
-        samplers: Questions by lesson: forget, retain, text.
+        samplers: Questions by role: forget, retain, text.
         vision: Contexts in which W sees otherwise than through its own tower and projector.
         optimizer: Holds the mask.
         recipe: The settings.
@@ -170,7 +170,7 @@ def draw(
 ) -> dict[str, list[TeacherAnswer]]:
     """The questions of one step."""
     sizes = {FORGET: recipe.forget_batch, RETAIN: recipe.retain_batch, TEXT: recipe.text_batch}
-    return {lesson: outputs.answers_to(lesson, sampler.draw(sizes[lesson])) for lesson, sampler in samplers.items()}
+    return {role: outputs.answers_to(role, sampler.draw(sizes[role])) for role, sampler in samplers.items()}
 
 
 def _halves(answers: Sequence[TeacherAnswer]) -> tuple[Sequence[TeacherAnswer], Sequence[TeacherAnswer]]:

@@ -1,4 +1,4 @@
-"""From lessons to the saliency mask."""
+"""From terms to the saliency mask."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from vkdsurgeon.model.images import ImageBatch
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training import saliency
 from vkdsurgeon.training.saliency import SaliencyMask, sensitivity
-from vkdsurgeon.vision_pass.trainer import Lesson, pass_over
+from vkdsurgeon.vision_pass.trainer import DistillationTerm, pass_over
 
 # The proxy estimates a mean over pictures; more of them cost a backward pass each and move it little.
 _MOST_PROBED = 512
 
 
 def choose_mask(
-    stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, generator: torch.Generator
+    stack: VisualStack, terms: Sequence[DistillationTerm], recipe: Recipe, generator: torch.Generator
 ) -> SaliencyMask:
-    """Pass over the lessons once and select, by the recipe's rule, which elements may move.
+    """Pass over the terms once and select, by the recipe's rule, which elements may move.
 
     Args:
         stack: The student at the teacher's weights; parameters that ask for no gradient are not to choose from.
-        lessons: Forgetting and retention.
+        terms: Forgetting and retention.
         recipe: Rule, density, granularity.
         generator: Source of random scores and projections.
 
     Raises:
         UserError: Nothing is selected.
     """
-    forget, retain = lessons
+    forget, retain = terms
     return saliency.choose_mask(
         {name: value for name, value in stack.visual_parameters().items() if value.requires_grad},
         _originals(forget),
@@ -48,7 +48,7 @@ def choose_mask(
 
 
 def _sensitivities(
-    stack: VisualStack, retain: Lesson, recipe: Recipe, generator: torch.Generator
+    stack: VisualStack, retain: DistillationTerm, recipe: Recipe, generator: torch.Generator
 ) -> Iterator[Callable[[], None]]:
     def look(batch: ImageBatch) -> None:
         sensitivity(stack.features(batch, tuple(retain.layers)), retain.layers, generator).backward()
@@ -59,6 +59,6 @@ def _sensitivities(
         yield partial(look, batch)
 
 
-def _originals(lesson: Lesson) -> list[int]:
+def _originals(term: DistillationTerm) -> list[int]:
     # Copies cost a pass each and rank the weights as their originals do.
-    return [index for index in lesson.train if index < lesson.originals]
+    return [index for index in term.train if index < term.originals]

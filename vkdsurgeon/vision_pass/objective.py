@@ -1,4 +1,4 @@
-"""From teachers to lessons: whose features the student is to show on which pictures."""
+"""From teachers to terms: whose features the student is to show on which pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vkdsurgeon.vision_pass.target_readings import TargetReading, read_targets
 from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, ForgetTargets, TargetContext
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
 from vkdsurgeon.vision_pass.teacher import Teacher
-from vkdsurgeon.vision_pass.trainer import Lesson
+from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 # Pictures that the stop rule looks at, per set, and copies of each of them, as far as that goes. Their numbers are
 # beyond those of any copy that is trained on.
@@ -28,31 +28,31 @@ _LOOKED_AT, _LOOKS, _FIRST_LOOK = 256, 4, 10_000
 
 
 @dataclass(frozen=True)
-class Lessons:
+class DistillationTerms:
     """What the student is taught, and what it is judged by.
 
     Attributes:
-        forget: The forget lesson; its targets are a `StretchedTargets`.
-        retain: The retain lesson.
+        forget: The forget term; its targets are a `StretchedTargets`.
+        retain: The retain term.
         targets: What the strategy made.
         readings: What the forget targets read as, by layer.
         spaces: How subjects are read off features, by layer.
     """
 
-    forget: Lesson
-    retain: Lesson
+    forget: DistillationTerm
+    retain: DistillationTerm
     targets: ForgetTargets
     readings: dict[str, TargetReading]
     spaces: dict[str, IdentitySpace]
 
     @property
-    def both(self) -> tuple[Lesson, Lesson]:
+    def both(self) -> tuple[DistillationTerm, DistillationTerm]:
         """Forgetting and retention."""
         return self.forget, self.retain
 
     @property
     def stretched(self) -> StretchedTargets:
-        """The forget lesson's targets."""
+        """The forget term's targets."""
         assert isinstance(self.forget.targets, StretchedTargets)
         return self.forget.targets
 
@@ -78,7 +78,7 @@ class _Division:
     apart: bool
 
 
-def make_lessons(
+def make_terms(
     stack: VisualStack,
     forget: PictureSet,
     keep: PictureSet,
@@ -88,8 +88,8 @@ def make_lessons(
     forget_teacher: Teacher | None = None,
     retain_teacher: Teacher | None = None,
     look: TeacherPass = teacher_features,
-) -> Lessons:
-    """Run the teachers and make the forget and the retain lesson.
+) -> DistillationTerms:
+    """Run the teachers and make the forget and the retain term.
 
     Args:
         stack: Tower and projector as the checkpoint has them; the teacher of whatever no other teacher is given for.
@@ -145,8 +145,8 @@ def make_lessons(
         layer: read_targets(space, partial(_target, targets, layer)) for layer, space in spaces.items()
     }
     check_targets(recipe, readings)
-    return Lessons(
-        forget=Lesson(
+    return DistillationTerms(
+        forget=DistillationTerm(
             "forget",
             forget,
             StretchedTargets(own, targets.features),
@@ -159,7 +159,7 @@ def make_lessons(
             originals=originals[0],
             apart=forgetting.apart,
         ),
-        retain=Lesson(
+        retain=DistillationTerm(
             "retain",
             keep,
             kept,

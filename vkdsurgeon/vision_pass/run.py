@@ -33,7 +33,7 @@ from vkdsurgeon.training.write_back import rounded_to_disk
 from vkdsurgeon.vision_pass.depth import limit_depth
 from vkdsurgeon.vision_pass.hardening.terms import prepare_hardening
 from vkdsurgeon.vision_pass.mask import choose_mask
-from vkdsurgeon.vision_pass.objective import Lessons, make_lessons, unknown_layers
+from vkdsurgeon.vision_pass.objective import DistillationTerms, make_terms, unknown_layers
 from vkdsurgeon.vision_pass.plan import Memory, Plan, estimate_memory, warnings_for
 from vkdsurgeon.vision_pass.state import VISUAL, Companions, TrainingState
 from vkdsurgeon.vision_pass.step_control import StepControl, StepSize, probe_images
@@ -41,7 +41,7 @@ from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 from vkdsurgeon.vision_pass.target_readings import TargetReading
 from vkdsurgeon.vision_pass.teacher import Teacher
 from vkdsurgeon.vision_pass.teacher_checks import examine_teachers
-from vkdsurgeon.vision_pass.trainer import Lesson, settle, train
+from vkdsurgeon.vision_pass.trainer import DistillationTerm, settle, train
 from vkdsurgeon.vision_pass.validation import Validation, stretched_at
 
 
@@ -77,15 +77,15 @@ class Job(ModelSource):
 
 @dataclass(frozen=True)
 class Taught:
-    """The lessons of a job, and what making them took.
+    """The terms of a job, and what making them took.
 
     Attributes:
-        lessons: Forgetting and retention.
+        terms: Forgetting and retention.
         generator: Source of all later draws.
         seconds: Wall time.
     """
 
-    lessons: Lessons
+    terms: DistillationTerms
     generator: torch.Generator
     seconds: float
 
@@ -229,7 +229,7 @@ def teach(prepared: Prepared) -> Prepared:
     """
     job, started = prepared.job, time.monotonic()
     generator = torch.Generator().manual_seed(job.seed)
-    lessons = make_lessons(
+    terms = make_terms(
         prepared.stack,
         prepared.forget,
         prepared.keep,
@@ -241,8 +241,8 @@ def teach(prepared: Prepared) -> Prepared:
     )
     return replace(
         prepared,
-        plan=replace(prepared.plan, targets=dict(lessons.readings)),
-        taught=Taught(lessons, generator, time.monotonic() - started),
+        plan=replace(prepared.plan, targets=dict(terms.readings)),
+        taught=Taught(terms, generator, time.monotonic() - started),
     )
 
 
@@ -267,14 +267,14 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         listen(Event.stage("teacher"))
         prepared = teach(prepared)
     assert prepared.taught is not None
-    taught, generator = prepared.taught.lessons, prepared.taught.generator
+    taught, generator = prepared.taught.terms, prepared.taught.generator
     clock = Clock({"teacher": prepared.taught.seconds})
-    lessons = taught.both
+    terms = taught.both
     validation = Validation(stack, taught, recipe)
 
     listen(Event.stage("saliency"))
     kept = None if journal is None else journal.kept(VISUAL)
-    mask = choose_mask(stack, lessons, recipe, generator) if kept is None else kept.mask(parameters)
+    mask = choose_mask(stack, terms, recipe, generator) if kept is None else kept.mask(parameters)
     frozen = _frozen_fingerprint(parameters, mask)
     clock.lap("saliency")
 
@@ -282,18 +282,18 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
     with ExitStack() as training:
         optimizer = build_optimizer(parameters, mask, weight_decay=recipe.weight_decay, max_norm=recipe.clip)
         training.callback(optimizer.detach_hooks)
-        harden = prepare_hardening(stack, lessons, recipe, job.seed)
-        control = None if recipe.step_size else _step_control(stack, lessons[1], parameters, optimizer, recipe)
+        harden = prepare_hardening(stack, terms, recipe, job.seed)
+        control = None if recipe.step_size else _step_control(stack, terms[1], parameters, optimizer, recipe)
         companions = {"hardening": harden, "steps": control, "validation": validation}
         present = {name: each for name, each in companions.items() if each is not None}
         state = TrainingState(
-            Trainee(parameters, mask, optimizer), lessons, generator, recipe, companion=Companions(present)
+            Trainee(parameters, mask, optimizer), terms, generator, recipe, companion=Companions(present)
         )
         if kept is not None:
             state.restore(kept)
         elif control is not None:
             own = torch.Generator().manual_seed(job.seed)
-            settle(stack, lessons, optimizer, recipe, control, generator=own, harden=harden)
+            settle(stack, terms, optimizer, recipe, control, generator=own, harden=harden)
 
         def heard(step: Step) -> None:
             state.stepped(step)
@@ -311,7 +311,7 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
             steps, peak = state.schedule
             train(
                 stack,
-                lessons,
+                terms,
                 optimizer,
                 recipe,
                 steps=steps,
@@ -352,7 +352,7 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
 
 def _step_control(
     stack: VisualStack,
-    retain: Lesson,
+    retain: DistillationTerm,
     parameters: Mapping[str, Parameter],
     optimizer: MaskedAdamW,
     recipe: Recipe,

@@ -16,7 +16,7 @@ from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_gen
 from vkdsurgeon.training.resume.trees import put_together, taken_apart
 from vkdsurgeon.training.sampler import Sampler, torch_shuffle
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict, choose, judge
-from vkdsurgeon.vision_pass.trainer import Lesson
+from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 VISUAL = "visual"
 _COMPANION = "companion "
@@ -58,20 +58,20 @@ class TrainingState:
 
     Attributes:
         trainee: The selected weights and their optimizer.
-        lessons: Forgetting and retention.
+        terms: Forgetting and retention.
         generator: Source of the order of the pictures.
         recipe: The settings.
         companion: What else a step depends on.
         verdicts: The stop rule's, one per finished schedule.
         step: Steps done of the schedule that was begun; 0 between schedules.
         last: The last step.
-        samplers: Of each lesson's pictures, while a schedule is under way.
+        samplers: Of each term's pictures, while a schedule is under way.
         best: Index of the best verdict, and the selected weights it was given on; only for weights that are not the
             trainee's any more.
     """
 
     trainee: Trainee
-    lessons: Sequence[Lesson]
+    terms: Sequence[DistillationTerm]
     generator: torch.Generator
     recipe: Recipe
     companion: Companion | None = None
@@ -114,7 +114,7 @@ class TrainingState:
         choice = self.choice
         if choice is not None and choice.index == len(self.verdicts) - 1:
             self.best = choice.index, self.trainee.values()
-        self.samplers = [Sampler(lesson.train, torch_shuffle(self.generator)) for lesson in self.lessons]
+        self.samplers = [Sampler(term.train, torch_shuffle(self.generator)) for term in self.terms]
 
     def stepped(self, step: Step) -> None:
         """A step is done."""
@@ -172,9 +172,9 @@ class TrainingState:
             self.verdicts = [self._again(verdict) for verdict in facts["verdicts"]]
             self.step, self.last = facts["step"], None if facts["last"] is None else Step.from_flat(facts["last"])
             if self.step:
-                pairs = zip(self.lessons, facts["orders"], strict=True)
+                pairs = zip(self.terms, facts["orders"], strict=True)
                 shuffle = torch_shuffle(self.generator)
-                self.samplers = [Sampler(lesson.train, shuffle, left) for lesson, left in pairs]
+                self.samplers = [Sampler(term.train, shuffle, left) for term, left in pairs]
             if facts["best"] is not None:
                 self.best = facts["best"], kept.tensors["best"]()
 

@@ -1,4 +1,4 @@
-"""The unlearning loop: a student is distilled towards its targets, one lesson for forgetting and one for retention.
+"""The unlearning loop: a student is distilled towards its targets, one term for forgetting and one for retention.
 
     L = sum_l w_l d(h_l(x), T_l(x)), x forgotten  +  lambda sum_l v_l d'(h_l(x), t_l(x)), x kept
 
@@ -35,7 +35,7 @@ _FIRST_PROBE = 0.05
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillationTerm:
     """A set of pictures and what the student is to see on them.
 
     Attributes:
@@ -70,7 +70,7 @@ class Lesson:
 
 @dataclass
 class Measure:
-    """Sums over pictures of one lesson."""
+    """Sums over pictures of one term."""
 
     loss: float = 0.0
     similarity: float = 0.0
@@ -80,7 +80,7 @@ class Measure:
 
 def train(
     stack: VisualStack,
-    lessons: Sequence[Lesson],
+    terms: Sequence[DistillationTerm],
     optimizer: MaskedAdamW,
     recipe: Recipe,
     *,
@@ -93,18 +93,18 @@ def train(
     harden: Callable[[int, Sequence[int]], None] | None = None,
     control: StepControl | None = None,
 ) -> None:
-    """Run one full learning-rate schedule over the lessons, or the rest of one.
+    """Run one full learning-rate schedule over the terms, or the rest of one.
 
     Args:
         stack: The student; its selected weights are moved in place.
-        lessons: Forgetting and retention.
+        terms: Forgetting and retention.
         optimizer: Holds the mask.
         recipe: Everything else.
         steps: Number of optimizer steps.
         peak: Peak step size, relative to each weight; under a control, relative to the size that it holds.
         generator: Source of the order of the pictures.
         listen: Hears of every step.
-        samplers: Of each lesson's pictures; fresh ones where there are none.
+        samplers: Of each term's pictures; fresh ones where there are none.
         done: Steps of the schedule that were made before.
         harden: Adds to the gradient of a step, given its number and its forget pictures.
         control: Holds the step size by measuring what steps change.
@@ -112,16 +112,16 @@ def train(
     Raises:
         Diverged: The loss is not finite, or the control finds no step small enough.
     """
-    samplers = samplers or [Sampler(lesson.train, torch_shuffle(generator)) for lesson in lessons]
+    samplers = samplers or [Sampler(term.train, torch_shuffle(generator)) for term in terms]
     images = 0
 
     def gather(step: int) -> tuple[float, dict[str, float]]:
         nonlocal images
-        measures = _gather(stack, lessons, samplers, recipe, step, harden)
+        measures = _gather(stack, terms, samplers, recipe, step, harden)
         images += sum(measure.pictures for measure in measures.values())
         forget = measures["forget"]
         drift = measures["retain"].drift if "retain" in measures else float("nan")
-        loss = sum(lesson.weight * measures[lesson.name].loss for lesson in lessons)
+        loss = sum(term.weight * measures[term.name].loss for term in terms)
         return loss, {"forget_loss": forget.loss, "similarity": forget.similarity, "retain_drift": drift}
 
     def move(step: int, size: float) -> None:
@@ -145,7 +145,7 @@ def train(
 
 def settle(
     stack: VisualStack,
-    lessons: Sequence[Lesson],
+    terms: Sequence[DistillationTerm],
     optimizer: MaskedAdamW,
     recipe: Recipe,
     control: StepControl,
@@ -157,16 +157,16 @@ def settle(
 
     Args:
         stack: The student at the teacher's weights.
-        lessons: Forgetting and retention.
+        terms: Forgetting and retention.
         optimizer: Fresh.
         recipe: The settings.
         control: Gets the size.
         generator: Source of the order of the pictures; its draws are nobody else's.
         harden: As for `train`.
     """
-    samplers = [Sampler(lesson.train, torch_shuffle(generator)) for lesson in lessons]
+    samplers = [Sampler(term.train, torch_shuffle(generator)) for term in terms]
     for step in range(_SETTLING):
-        _gather(stack, lessons, samplers, recipe, step, harden)
+        _gather(stack, terms, samplers, recipe, step, harden)
         if step + 1 < _SETTLING:
             take_step(optimizer, 0.0)
     control.probe(partial(take_step, optimizer), _FIRST_PROBE)
@@ -174,55 +174,53 @@ def settle(
 
 def _gather(
     stack: VisualStack,
-    lessons: Sequence[Lesson],
+    terms: Sequence[DistillationTerm],
     samplers: Sequence[Sampler[int]],
     recipe: Recipe,
     step: int,
     harden: Callable[[int, Sequence[int]], None] | None,
 ) -> dict[str, Measure]:
     measures: dict[str, Measure] = {}
-    for lesson, sampler in zip(lessons, samplers, strict=True):
-        indices = sampler.draw(lesson.batch)
-        measures[lesson.name] = pass_over(stack, lesson, indices, recipe, learn=True)
-        if harden is not None and lesson.name == "forget":
+    for term, sampler in zip(terms, samplers, strict=True):
+        indices = sampler.draw(term.batch)
+        measures[term.name] = pass_over(stack, term, indices, recipe, learn=True)
+        if harden is not None and term.name == "forget":
             harden(step, indices)
     return measures
 
 
 def pass_over(
-    stack: VisualStack, lesson: Lesson, indices: Sequence[int], recipe: Recipe, *, learn: bool = False
+    stack: VisualStack, term: DistillationTerm, indices: Sequence[int], recipe: Recipe, *, learn: bool = False
 ) -> Measure:
     """Pass pictures through the student once.
 
     Args:
         stack: The student.
-        lesson: Where the pictures and their targets come from.
+        term: Where the pictures and their targets come from.
         indices: Which pictures.
         recipe: The layers that are compared, and the most pictures at once.
-        learn: Leave the gradient of the lesson's weighted loss in the parameters.
+        learn: Leave the gradient of the term's weighted loss in the parameters.
 
     Returns:
-        Means over the pictures: the loss at the lesson's layers; the cosine similarity to the target and the squared
-        error as a share of what pictures differ by, at the recipe's layers, whatever the lesson looks at.
+        Means over the pictures: the loss at the term's layers; the cosine similarity to the target and the squared
+        error as a share of what pictures differ by, at the recipe's layers, whatever the term looks at.
     """
     measure = Measure(pictures=len(indices))
-    learn = learn and lesson.weight > 0
-    weight = lesson.weight if learn else 1.0
+    learn = learn and term.weight > 0
+    weight = term.weight if learn else 1.0
     watched = tuple(recipe.layers)
-    for part, batch in lesson.pictures.batches(indices, recipe.micro_batch):
+    for part, batch in term.pictures.batches(indices, recipe.micro_batch):
         with torch.set_grad_enabled(learn):
-            features = stack.features(batch, tuple(dict.fromkeys((*watched, *lesson.layers))))
+            features = stack.features(batch, tuple(dict.fromkeys((*watched, *term.layers))))
             device = features[watched[0]].device
-            targets = {layer: lesson.targets.get(layer, part, device) for layer in features}
-            loss = layer_loss(
-                lesson.loss, lesson.layers, features, lesson.targets, part, weight / len(indices), read=targets
-            )
+            targets = {layer: term.targets.get(layer, part, device) for layer in features}
+            loss = layer_loss(term.loss, term.layers, features, term.targets, part, weight / len(indices), read=targets)
         if learn:
             loss.backward()
         measure.loss += float(loss.detach()) / weight
         for layer in watched:
             share = 1 / (len(indices) * len(watched))
-            _compare(measure, features[layer].detach(), targets[layer], lesson.spreads.get(layer), share)
+            _compare(measure, features[layer].detach(), targets[layer], term.spreads.get(layer), share)
     return measure
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.vision_pass.objective import Lessons
+from vkdsurgeon.vision_pass.objective import DistillationTerms
 from vkdsurgeon.vision_pass.stop_rule import Verdict, judge
 from vkdsurgeon.vision_pass.target_readings import read_all
-from vkdsurgeon.vision_pass.trainer import Lesson
+from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 # Share of the way that pictures which are not trained on are to go.
 _AIM = 1.0
@@ -40,31 +40,29 @@ class Validation:
 
     Args:
         stack: The student; at the teacher's weights when this is made.
-        lessons: What it is taught.
+        terms: What it is taught.
         recipe: The settings.
     """
 
     stack: VisualStack
-    lessons: Lessons
+    terms: DistillationTerms
     recipe: Recipe
     _originals: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for lesson in self.lessons.both:
-            self._originals[lesson.name] = {
-                layer: self._read(
-                    lesson, layer, [self._teacher(lesson, layer, [index])[0] for index in lesson.held_out]
-                )
+        for term in self.terms.both:
+            self._originals[term.name] = {
+                layer: self._read(term, layer, [self._teacher(term, layer, [index])[0] for index in term.held_out])
                 for layer in self.recipe.layers
             }
 
     def judge(self) -> Verdict:
         """The stop rule's verdict on the student as it stands."""
-        forget, retain = self.lessons.both
+        forget, retain = self.terms.both
         seen = self._features(forget, forget.held_out)
         own = base = 0
         for layer in self.recipe.layers:
-            reader = self.lessons.spaces[layer].reader
+            reader = self.terms.spaces[layer].reader
             whose = reader.indices([forget.pictures.subjects[index] for index in forget.held_out])
             before = self._originals["forget"][layer] == whose
             after = self._read(forget, layer, seen[layer]) == whose
@@ -85,47 +83,47 @@ class Validation:
             held_out=(forget.apart, retain.apart),
             own=own,
             base_own=base,
-            subjects=len(self.lessons.spaces[self._last].reader.subjects),
+            subjects=len(self.terms.spaces[self._last].reader.subjects),
             agree=agree,
             readable=readable,
             reach=reach,
-            stretch=self.lessons.stretched.stretch,
+            stretch=self.terms.stretched.stretch,
         )
 
     def stretch(self) -> None:
         """Make the way as long as it takes for pictures that are not trained on to go as far as they should."""
-        forget, targets = self.lessons.forget, self.lessons.stretched
+        forget, targets = self.terms.forget, self.terms.stretched
         _, reach = self._way(self._features(forget, forget.held_out), forget.held_out)
         targets.stretch = min(max(targets.stretch * _AIM / max(reach, 0.1), 1.0), _FARTHEST)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""
-        return {"stretch": self.lessons.stretched.stretch}
+        return {"stretch": self.terms.stretched.stretch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
-        self.lessons.stretched.stretch = state["stretch"]
+        self.terms.stretched.stretch = state["stretch"]
 
     @property
     def _last(self) -> str:
         return next(reversed(self.recipe.layers))
 
-    def _teacher(self, lesson: Lesson, layer: str, indices: Sequence[int]) -> Tensor:
-        store = self.lessons.stretched.teacher if lesson.name == "forget" else lesson.targets
+    def _teacher(self, term: DistillationTerm, layer: str, indices: Sequence[int]) -> Tensor:
+        store = self.terms.stretched.teacher if term.name == "forget" else term.targets
         return store.get(layer, indices, self.stack.device)
 
-    def _features(self, lesson: Lesson, indices: Sequence[int]) -> dict[str, list[Tensor]]:
+    def _features(self, term: DistillationTerm, indices: Sequence[int]) -> dict[str, list[Tensor]]:
         found: dict[str, dict[int, Tensor]] = {layer: {} for layer in self.recipe.layers}
         with torch.no_grad():
-            for part, batch in lesson.pictures.batches(indices, self.recipe.micro_batch):
+            for part, batch in term.pictures.batches(indices, self.recipe.micro_batch):
                 for layer, values in self.stack.features(batch, tuple(self.recipe.layers)).items():
                     found[layer].update(zip(part, values, strict=True))
         return {layer: [rows[index] for index in indices] for layer, rows in found.items()}
 
-    def _read(self, lesson: Lesson, layer: str, features: Sequence[Tensor]) -> Tensor:
-        """Whose each of a lesson's held-out pictures reads as."""
-        space = self.lessons.spaces[layer]
-        images = [(lesson.name, index) for index in lesson.held_out]
+    def _read(self, term: DistillationTerm, layer: str, features: Sequence[Tensor]) -> Tensor:
+        """Whose each of a term's held-out pictures reads as."""
+        space = self.terms.spaces[layer]
+        images = [(term.name, index) for index in term.held_out]
         return read_all(space.reader, [space.pooled(*each) for each in zip(images, features, strict=True)])
 
     def _way(self, seen: dict[str, list[Tensor]], indices: Sequence[int]) -> tuple[float, float]:
@@ -134,8 +132,8 @@ class Validation:
         for layer, values in seen.items():
             sums = torch.zeros(3, dtype=torch.float64)
             for index, value in zip(indices, values, strict=True):
-                origin = self._teacher(self.lessons.forget, layer, [index])[0].float()
-                move = self.lessons.stretched.targets.get(layer, [index], self.stack.device)[0].float() - origin
+                origin = self._teacher(self.terms.forget, layer, [index])[0].float()
+                move = self.terms.stretched.targets.get(layer, [index], self.stack.device)[0].float() - origin
                 went = value.float() - origin
                 parts = ((went - move).square(), went * move, move.square())
                 sums += torch.stack([part.sum() for part in parts]).double().cpu()
@@ -146,14 +144,12 @@ class Validation:
 
     def _agreement(self, layer: str, features: Sequence[Tensor]) -> tuple[int, int]:
         """Retain pictures that the teacher reads as their subject, and how many of these the student does."""
-        retain = self.lessons.retain
-        whose = self.lessons.spaces[layer].reader.indices(
-            [retain.pictures.subjects[index] for index in retain.held_out]
-        )
+        retain = self.terms.retain
+        whose = self.terms.spaces[layer].reader.indices([retain.pictures.subjects[index] for index in retain.held_out])
         before = self._originals["retain"][layer] == whose
         return int(before.sum()), int((before & (self._read(retain, layer, features) == whose)).sum())
 
-    def _drift(self, kept: dict[str, list[Tensor]], retain: Lesson) -> float:
+    def _drift(self, kept: dict[str, list[Tensor]], retain: DistillationTerm) -> float:
         shares = [
             (value.float() - self._teacher(retain, layer, [index])[0].float()).square().mean() / retain.spreads[layer]
             for layer, values in kept.items()

@@ -21,7 +21,7 @@ from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.resume.trees import put_together, taken_apart
 from vkdsurgeon.vision_pass.mask import choose_mask
-from vkdsurgeon.vision_pass.objective import make_lessons
+from vkdsurgeon.vision_pass.objective import make_terms
 from vkdsurgeon.vision_pass.run import Job, prepare
 from vkdsurgeon.vision_pass.state import VISUAL, TrainingState
 from vkdsurgeon.vision_pass.trainer import train
@@ -81,11 +81,11 @@ def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
         }
         prepared = prepare(Job(llava, sets["forget"], sets["retain"], [], RECIPE))
         generator = torch.Generator().manual_seed(0)
-        lessons = make_lessons(prepared.stack, prepared.forget, prepared.keep, RECIPE, generator).both
-        mask = choose_mask(prepared.stack, lessons, RECIPE, generator)
+        terms = make_terms(prepared.stack, prepared.forget, prepared.keep, RECIPE, generator).both
+        mask = choose_mask(prepared.stack, terms, RECIPE, generator)
         parameters = prepared.stack.visual_parameters()
         trainee = Trainee(parameters, mask, build_optimizer(parameters, mask, max_norm=RECIPE.clip))
-        return TrainingState(trainee, lessons, generator, RECIPE, companion=Echo()), prepared.stack
+        return TrainingState(trainee, terms, generator, RECIPE, companion=Echo()), prepared.stack
 
     def steps(state: TrainingState, stack: Any, number: int) -> None:
         def heard(step: Step) -> None:
@@ -94,7 +94,7 @@ def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
             state.companion.hear(step)
 
         train(
-            stack, state.lessons, state.trainee.optimizer, RECIPE, steps=number, peak=0.5,
+            stack, state.terms, state.trainee.optimizer, RECIPE, steps=number, peak=0.5,
             generator=state.generator, listen=heard, samplers=state.samplers, done=state.step,
         )  # fmt: skip
 

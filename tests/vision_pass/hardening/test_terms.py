@@ -24,9 +24,9 @@ from vkdsurgeon.vision_pass.hardening.simulated_attack import SimulatedAttacker
 from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights
 from vkdsurgeon.vision_pass.hardening.terms import TERMS, Hardener, prepare_hardening
 from vkdsurgeon.vision_pass.mask import choose_mask
-from vkdsurgeon.vision_pass.objective import make_lessons
+from vkdsurgeon.vision_pass.objective import make_terms
 from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare
-from vkdsurgeon.vision_pass.trainer import Lesson
+from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 TOKENS, INPUTS, OUTPUTS, PICTURES = 3, 4, 2, 6
 
@@ -69,10 +69,14 @@ def linear_case(recipe: Recipe, heads: IdentityHeads | None = None) -> tuple[Har
     every = list(range(PICTURES))
     view: Any = SimpleNamespace(batches=student.batches, subjects=tuple("abcabc"))
     loss = feature_loss({"nmse": 1.0})
-    lesson = Lesson("forget", view, stores[1], {"projector": 1.0}, loss, every, every, 1.0, PICTURES)
+    distillation_term = DistillationTerm(
+        "forget", view, stores[1], {"projector": 1.0}, loss, every, every, 1.0, PICTURES
+    )
     stack: Any = student
     terms = [term for key, term in TERMS.items() if getattr(recipe, key)]
-    hardener = Hardener(ForgetObjective(stack, lesson, recipe, stores[0], heads), {"w": student.weight}, terms, seed=0)
+    hardener = Hardener(
+        ForgetObjective(stack, distillation_term, recipe, stores[0], heads), {"w": student.weight}, terms, seed=0
+    )
     return hardener, student, teacher, target
 
 
@@ -264,15 +268,15 @@ def test_terms_leave_every_bit_and_teach_selected_weights_only(
     prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
     stack, recipe = prepared.stack, prepared.job.recipe
     generator = torch.Generator().manual_seed(0)
-    lessons = make_lessons(stack, prepared.forget, prepared.keep, recipe, generator).both
-    mask = choose_mask(stack, lessons, recipe, generator)
+    distillation_terms = make_terms(stack, prepared.forget, prepared.keep, recipe, generator).both
+    mask = choose_mask(stack, distillation_terms, recipe, generator)
     weights = stack.visual_parameters()
     optimizer = build_optimizer(weights, mask, max_norm=recipe.clip)
     before = {name: value.detach().clone() for name, value in weights.items()}
     asking = {name: value.requires_grad for name, value in weights.items()}
-    hardener = prepare_hardening(stack, lessons, recipe, 0)
+    hardener = prepare_hardening(stack, distillation_terms, recipe, 0)
     assert hardener is not None
-    hardener(0, lessons[0].train[:8])
+    hardener(0, distillation_terms[0].train[:8])
     assert all(torch.equal(weights[name].detach(), before[name]) for name in weights)
     assert {name: value.requires_grad for name, value in weights.items()} == asking
     assert all(value.grad is None for value in weights.values()), "what is not selected keeps no gradient"
@@ -313,8 +317,8 @@ def judge_of(prepared: Prepared) -> Hardener:
     """Holds the teacher's features, so it is to be made while the student still is the teacher."""
     store = teacher_features(prepared.stack, prepared.forget, ("projector",), 64, 1 << 30)
     loss = feature_loss({"nmse": 1.0})
-    lesson = Lesson("forget", prepared.forget, store, {"projector": 1.0}, loss, [], [], 1.0, 8)
-    objective = ForgetObjective(prepared.stack, lesson, prepared.job.recipe, store, None)
+    distillation_term = DistillationTerm("forget", prepared.forget, store, {"projector": 1.0}, loss, [], [], 1.0, 8)
+    objective = ForgetObjective(prepared.stack, distillation_term, prepared.job.recipe, store, None)
     return Hardener(objective, prepared.stack.visual_parameters(), [], 0)
 
 

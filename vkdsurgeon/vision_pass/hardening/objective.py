@@ -14,23 +14,23 @@ from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import Targets, feature_loss, layer_loss
 from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
-from vkdsurgeon.vision_pass.trainer import Lesson
+from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 
 @dataclass(frozen=True)
 class ForgetObjective:
-    """The forget lesson as hardening looks at it.
+    """The forget term as hardening looks at it.
 
     Attributes:
         stack: The student.
-        lesson: Forgetting.
+        term: Forgetting.
         recipe: The settings.
-        teacher: The teacher's features t(x) of the forget pictures at the lesson's layers.
+        teacher: The teacher's features t(x) of the forget pictures at the term's layers.
         heads: Identity heads, where the recipe has them.
     """
 
     stack: VisualStack
-    lesson: Lesson
+    term: DistillationTerm
     recipe: Recipe
     teacher: FeatureStore
     heads: IdentityHeads | None
@@ -44,7 +44,7 @@ class ForgetObjective:
             identity_weight: Of the heads' hinge; without heads it has no say.
         """
         for part, features in self._passes(indices):
-            loss = self._distance(part, features, self.lesson.targets, weight / len(indices))
+            loss = self._distance(part, features, self.term.targets, weight / len(indices))
             if self.heads is not None and identity_weight:
                 loss = loss + identity_weight / len(indices) * self.heads.hinge(features, part).sum()
             yield loss
@@ -61,15 +61,15 @@ class ForgetObjective:
             yield self.heads.surprise(features, part).sum() / len(indices)
 
     def _passes(self, indices: Sequence[int]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        for part, batch in self.lesson.pictures.batches(indices, self.recipe.micro_batch):
-            yield part, self.stack.features(batch, tuple(self.lesson.layers))
+        for part, batch in self.term.pictures.batches(indices, self.recipe.micro_batch):
+            yield part, self.stack.features(batch, tuple(self.term.layers))
 
     def _distance(
         self, part: list[int], features: dict[str, Tensor], store: Targets, share: float, *, plain: bool = False
     ) -> Tensor:
         # A loss of a target's own, such as a repulsion, says nothing about a way back.
-        loss = feature_loss({"nmse": 1.0}) if plain else self.lesson.loss
-        return layer_loss(loss, self.lesson.layers, features, store, part, share)
+        loss = feature_loss({"nmse": 1.0}) if plain else self.term.loss
+        return layer_loss(loss, self.term.layers, features, store, part, share)
 
 
 def gradients(losses: Iterator[Tensor], weights: Mapping[str, Parameter]) -> dict[str, Tensor]:

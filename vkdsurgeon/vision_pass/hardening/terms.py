@@ -18,7 +18,7 @@ from vkdsurgeon.vision_pass.hardening.objective import ForgetObjective
 from vkdsurgeon.vision_pass.hardening.simulated_attack import SimulatedAttacker
 from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights, units_of
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
-from vkdsurgeon.vision_pass.trainer import Lesson
+from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 # Kept subjects are what forgotten ones are told apart from; more of them make heads slower and hardly better.
 _MOST_PICTURES = 1024
@@ -31,7 +31,7 @@ class Hardener:
     """Adds the gradients of the recipe's hardening terms to those that a step has gathered.
 
     Args:
-        objective: The forget lesson.
+        objective: The forget term.
         weights: All parameters of tower and projector by name.
         terms: Which terms.
         seed: Of the draws; equal seeds and steps draw alike, whatever ran before.
@@ -90,7 +90,7 @@ class Hardener:
         An attack that goes on from step to step keeps its subjects. Where one side has no picture in this step, the
         pictures are halved instead.
         """
-        subjects = self.objective.lesson.pictures.subjects
+        subjects = self.objective.term.pictures.subjects
         known = sorted(set(subjects), key=str)
         order = torch.randperm(len(known), generator=self.generator(-self.attacker.number)).tolist()
         attacked = {known[place] for place in order[: (len(known) + 1) // 2]}
@@ -129,19 +129,21 @@ TERMS: dict[str, Term] = {
 """Recipe key that switches a term on -> term."""
 
 
-def prepare_hardening(stack: VisualStack, lessons: Sequence[Lesson], recipe: Recipe, seed: int) -> Hardener | None:
+def prepare_hardening(
+    stack: VisualStack, distillation_terms: Sequence[DistillationTerm], recipe: Recipe, seed: int
+) -> Hardener | None:
     """Train heads, as far as the recipe asks for them.
 
     Args:
         stack: The student while it still is the teacher.
-        lessons: Forgetting and retention.
+        distillation_terms: Forgetting and retention.
         recipe: The settings.
         seed: Of the draws.
 
     Returns:
         What adds to the gradients of a step; None where the recipe has no such term.
     """
-    forget, retain = lessons
+    forget, retain = distillation_terms
     terms = [term for key, term in TERMS.items() if getattr(recipe, key)]
     if not terms:
         return None
