@@ -872,9 +872,9 @@ def _validation(forget: RecordSet | None, retain: RecordSet | None, limit: int |
 
 
 def _with_what_broke(result: Any) -> Any:
-    from vkdsurgeon.evaluation.warnings import told_of_broken
+    from vkdsurgeon.evaluation.warnings import broken_model_warnings
 
-    return result.model_copy(update={"warnings": [*told_of_broken(result.metrics), *result.warnings]})
+    return result.model_copy(update={"warnings": [*broken_model_warnings(result.metrics), *result.warnings]})
 
 
 def _given(given: RecordSet | None) -> Given | None:

@@ -50,7 +50,7 @@ def draw_robot(look: Look, view: View) -> Image.Image:
 
     Args:
         look: Who is to be seen.
-        view: How.
+        view: The view: pose, light and background.
 
     Returns:
         An RGB picture of 48 x 48 pixels.

@@ -124,7 +124,7 @@ def render(emblem: Emblem, view: View) -> Image.Image:
 
     Args:
         emblem: What is to be seen.
-        view: How.
+        view: The view: pose, light and background.
 
     Returns:
         An RGB picture of 112 x 112 pixels, the same for the same arguments.

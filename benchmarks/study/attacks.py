@@ -79,7 +79,7 @@ def strike(
     Args:
         loaded: The model; afterwards it holds the attacked weights.
         weights: The unlearned weights to start from.
-        attack: Which.
+        attack: The attack to run.
         field: The sets.
         right: Accuracy of the unlearned model per held-out record.
         seed: Of split and order.

@@ -78,7 +78,7 @@ def mint(case: Case, root: Path, *, scale: Scale = Scale(), tell: Tell = lambda 
     """Make what a case lacks.
 
     Args:
-        case: Which.
+        case: The case to make.
         root: Where all cases lie.
         scale: How large.
         tell: Called with a line of progress now and then.

@@ -66,7 +66,7 @@ class _Command(TyperCommand):
     """Help without boxes, one line per option where it fits: it has to be read in a log, too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """As ever, but for `--help-all`, which ends the command as `--help` does."""
+        """Print the whole help for `--help-all` and end, as `--help` does; else parse as click does."""
         if _HELP_ALL in args:
             ctx.meta[_HELP_ALL] = True
             typer.echo(ctx.get_help(), color=ctx.color)
@@ -74,7 +74,7 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """As ever; messages name the options of this command from here on."""
+        """Run the command; from here on, messages name its options."""
         use_options(self.get_params(ctx))
         return super().invoke(ctx)
 

@@ -148,7 +148,7 @@ class RecipeSource:
     panel: ClassVar[str] = "Preset and recipe"
 
     def given(self, *, decoder_pass: bool) -> dict[str, Any]:
-        """What `--set` sets.
+        """The recipe keys that `--set` sets.
 
         Args:
             decoder_pass: Whether a decoder pass was asked for by name.

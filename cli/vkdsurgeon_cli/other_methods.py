@@ -91,7 +91,7 @@ class MethodListener:
         self._output = output
 
     def __call__(self, event: Event) -> None:
-        """Hear of an event."""
+        """Handle an event."""
         if event.kind == "stage":
             self.stage(event.text)
         elif event.kind == "plan":
@@ -110,11 +110,11 @@ class MethodListener:
         )
 
     def stage(self, name: str) -> None:
-        """A stage starts."""
+        """Show that a stage starts."""
         self._output.progress({"event": "stage", "stage": name})
 
     def method_step(self, step: Step) -> None:
-        """A training step."""
+        """Show a training step."""
         terms = "  ".join(f"{name} {value:.4f}" for name, value in step.values.items())
         self._output.progress(
             {

@@ -42,7 +42,7 @@ class Progressed:
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> Progressed:
-        """From a flat mapping as listeners hear it: counts stand under `done` and `total`, or `step` and `steps`."""
+        """Read a flat event, in which counts are `done` and `total`, or `step` and `steps`."""
         name = str(event["event"])
         done, total = event.get("done", event.get("step")), event.get("total", event.get("steps"))
         counted = isinstance(done, int) and isinstance(total, int)

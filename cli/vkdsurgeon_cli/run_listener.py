@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from vkdsurgeon.pipeline.words import told_decoder, told_targets, told_verdict
+from vkdsurgeon.pipeline.words import describe_decoder, describe_targets, describe_verdict
 from vkdsurgeon_cli.output import Output
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class RunListener:
         self._output = output
 
     def __call__(self, event: Event) -> None:
-        """Hear of an event."""
+        """Handle an event."""
         told = {"stage": self.stage, "note": self.note, "warning": self.warn}
         heard: dict[str, Callable[[Any], None]] = {
             "plan": self.planned,
@@ -54,14 +54,14 @@ class RunListener:
             f"{plan.memory.total:,.0f} MiB on {plan.device}"
         )
         for layer, reading in plan.targets.items():
-            self._output.note(f"forget targets at {layer}: {told_targets(reading)}")
+            self._output.note(f"forget targets at {layer}: {describe_targets(reading)}")
 
     def stage(self, name: str) -> None:
-        """A stage starts."""
+        """Show that a stage starts."""
         self._output.progress({"event": "stage", "stage": name})
 
     def step(self, step: Step) -> None:
-        """A training step."""
+        """Show a training step."""
         seen = step.values
         self._stepped(
             "step",
@@ -71,8 +71,8 @@ class RunListener:
         )
 
     def verdict(self, verdict: Verdict) -> None:
-        """The stop rule looked."""
-        self._output.note(f"stop rule: {told_verdict(verdict)}")
+        """Show what the stop rule measured."""
+        self._output.note(f"stop rule: {describe_verdict(verdict)}")
 
     def decoder_planned(self, plan: DecoderPlan) -> None:
         """The plan of the decoder pass."""
@@ -98,14 +98,14 @@ class RunListener:
 
     def decoder_verdict(self, verdict: DecoderVerdict) -> None:
         """The gate of the decoder pass."""
-        self._output.note(f"decoder pass: {told_decoder(verdict)}")
+        self._output.note(f"decoder pass: {describe_decoder(verdict)}")
 
     def note(self, text: str) -> None:
-        """How the run goes."""
+        """Print a note about the run."""
         self._output.note(text)
 
     def warn(self, text: str) -> None:
-        """Something to know."""
+        """Print a warning."""
         self._output.warn(text)
 
     def _stepped(self, kind: str, step: Step, text: str) -> None:

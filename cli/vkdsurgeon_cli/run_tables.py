@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vkdsurgeon.pipeline.words import told_decoder, told_targets, told_teacher, told_verdict
+from vkdsurgeon.pipeline.words import describe_decoder, describe_targets, describe_teacher, describe_verdict
 
 if TYPE_CHECKING:
     from vkdsurgeon.pipeline.result import UnlearnResult
@@ -18,8 +18,8 @@ def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
         ("visual weights", f"{plan.tower_parameters:,} tower + {plan.projector_parameters:,} projector"),
         ("may move", f"{plan.selected_parameters:,}"),
         ("images", f"{plan.forget_pictures} forget, {plan.retain_pictures} retain, {plan.generic_pictures} generic"),
-        ("teacher", told_teacher(plan.teacher)),
-        *((f"targets at {layer}", told_targets(reading)) for layer, reading in plan.targets.items()),
+        ("teacher", describe_teacher(plan.teacher)),
+        *((f"targets at {layer}", describe_targets(reading)) for layer, reading in plan.targets.items()),
         ("steps", plan.steps),
         ("memory, estimated", f"{plan.memory.total:,.0f} MiB on {plan.device}"),
     ]
@@ -40,7 +40,7 @@ def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
 def _stop_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
     if result.verdict is None or result.choice is None:
         return []
-    rows: list[tuple[str, Any]] = [("stop rule", told_verdict(result.verdict))]
+    rows: list[tuple[str, Any]] = [("stop rule", describe_verdict(result.verdict))]
     if not result.verdict.met:
         rows.append(("state", f"verdict {result.choice.index + 1} of {len(result.verdicts)}: {result.choice.reason}"))
     return rows
@@ -64,5 +64,5 @@ def _decoder_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
         ("memory for W, estimated", f"{plan.memory_mib['peak']:,.0f} MiB, {plan.dtype}"),
     ]
     if result.decoder_verdict is not None:
-        rows.append(("decoder pass", told_decoder(result.decoder_verdict)))
+        rows.append(("decoder pass", describe_decoder(result.decoder_verdict)))
     return rows

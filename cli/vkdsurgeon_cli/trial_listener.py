@@ -18,20 +18,20 @@ class TrialListener(RunListener):
     """Adds finished trials to what a run tells."""
 
     def __call__(self, event: Event) -> None:
-        """Hear of an event."""
+        """Handle an event."""
         if event.kind == "trial":
             self.attempted(event.subject, event.facts["trials"])
         else:
             super().__call__(event)
 
     def attempted(self, attempt: Attempt, trials: int) -> None:
-        """A trial is finished."""
+        """Show a finished trial."""
         values = "  ".join(f"{name} {attempt.values[name]:.4f}" for name in _OBJECTIVES if name in attempt.values)
         told = f"failed: {attempt.reason}" if attempt.reason else values
-        self._output.note(f"trial {attempt.number + 1}/{trials}: {told}  ({told_changes(attempt.changes)})")
+        self._output.note(f"trial {attempt.number + 1}/{trials}: {told}  ({describe_changes(attempt.changes)})")
 
 
-def told_changes(changes: Mapping[str, Any]) -> str:
+def describe_changes(changes: Mapping[str, Any]) -> str:
     """How a trial differs from the first, in words."""
     return (
         ", ".join(

@@ -142,7 +142,7 @@ def report(variant: Variant, target: str) -> dict[str, Any]:
 
 
 def problems(row: dict[str, Any]) -> list[str]:
-    """What a row fails at, in words; empty if nothing."""
+    """The checks that a row fails, in words; empty where it passes all."""
     kind = row["target"].partition(":")[0]
     found = []
     if row["spill_bytes"]:

@@ -56,7 +56,7 @@ def wide(table: Counter[int], bits: int) -> int:
 
 
 def read_ptx(text: str) -> Accesses:
-    """Accesses in ptx."""
+    """Count the memory accesses in PTX."""
     loads: Counter[int] = Counter()
     stores: Counter[int] = Counter()
     atomics = 0

@@ -87,7 +87,7 @@ class BitMask:
 
     @property
     def device(self) -> torch.device:
-        """Where the words live."""
+        """The device of the mask."""
         return self.words.device
 
     def numel(self) -> int:

@@ -53,7 +53,7 @@ def register_autograd(name: str, backward: Callable[..., Any], setup_context: Ca
 
 @contextmanager
 def surroundings(tensor: Tensor) -> Iterator[None]:
-    """Where an operator's kernel runs: on the GPU of its tensors, in the dtypes that it states."""
+    """The context in which an operator's kernel runs: on the GPU of its tensors, in the dtypes that it states."""
     # Triton launches on the current GPU, which need not be the one that holds the tensors.
     with torch.cuda.device_of(tensor):
         if torch.is_autocast_enabled(tensor.device.type):

@@ -186,7 +186,7 @@ def over_seeds(
 
 
 def chance_of(answers: Sequence[Answered]) -> float:
-    """What guessing reaches in `mean_score`: free answers are never guessed."""
+    """The mean score of guessing; a free answer counts as never guessed."""
     guesses: dict[str, list[float]] = {}
     for answer in answers:
         top = answer.record.task.split(".")[0]

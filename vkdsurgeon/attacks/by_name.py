@@ -179,11 +179,11 @@ def _membership(
     from vkdsurgeon.attacks.membership import Inferring, membership
 
     _within("k_percent", settings.get("k_percent"), 100.0, " percent")
-    outsiders = settings.pop("nonmembers", None)
-    if outsiders is None:
+    nonmembers = settings.pop("nonmembers", None)
+    if nonmembers is None:
         raise UserError("no non-members named", where="`nonmembers`", expected="questions on images no model saw")
     fields = _asked(forget, retain, common, settings)
-    return membership(Inferring(**fields, nonmembers=read_set("nonmembers", outsiders), **settings), listener)
+    return membership(Inferring(**fields, nonmembers=read_set("nonmembers", nonmembers), **settings), listener)
 
 
 ATTACKS: dict[

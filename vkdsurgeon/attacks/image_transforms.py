@@ -48,12 +48,12 @@ def occlusion(image: Image.Image, share: float, generator: np.random.Generator) 
 
 
 def hflip(image: Image.Image, share: float, generator: np.random.Generator) -> Image.Image:
-    """Left and right exchanged."""
+    """The image mirrored left to right."""
     return ImageOps.mirror(image)
 
 
 def vflip(image: Image.Image, share: float, generator: np.random.Generator) -> Image.Image:
-    """Upside down."""
+    """The image mirrored top to bottom."""
     return ImageOps.flip(image)
 
 
@@ -96,7 +96,7 @@ class Perturbation:
 
     @property
     def name(self) -> str:
-        """Such as `noise-5`."""
+        """The name in metric ids, such as `noise-5`."""
         return self.kind if self.percent is None else f"{self.kind}-{self.percent}"
 
     def __call__(self, image: Image.Image, path: Path | None = None) -> Image.Image:

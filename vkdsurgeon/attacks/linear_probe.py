@@ -36,7 +36,7 @@ class LinearReader:
         self.converged = True
 
     def fit(self, features: np.ndarray, labels: Sequence[str]) -> LinearReader:
-        """Train.
+        """Train the probe.
 
         Args:
             features: float [n, D].

@@ -60,7 +60,7 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
     """Measure how well members are told from non-members, for a model, its base and gold.
 
     Args:
-        attack: What.
+        attack: The settings: models, sets, gates and device.
         listener: Gets progress events.
 
     Returns:
@@ -73,14 +73,14 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
     started = time.perf_counter()
     members = _drawn(attack, attack.forget)
     tasks = {record.task for record in members}
-    outsiders = [record for record in _drawn(attack, attack.nonmembers) if record.task in tasks]
-    if not outsiders:
+    nonmembers = [record for record in _drawn(attack, attack.nonmembers) if record.task in tasks]
+    if not nonmembers:
         raise UserError(
             "the non-members have no question of the members' kinds",
             where="`nonmembers`",
             expected="the tasks " + ", ".join(sorted(tasks)),
         )
-    _check_apart(members, outsiders)
+    _check_apart(members, nonmembers)
     retain = sample(attack.retain.records, attack.limit, attack.seed) if attack.retain else []
     check_gates(attack.gates, _known(attack, retain))
 
@@ -88,7 +88,9 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
 
     def ask(role: Role, loaded: LoadedModel) -> list[Metric]:
         start = "membership" if role == "model" else f"{role}.membership"
-        inside, outside = (answer_likelihoods(loaded, each, attack.scoring.batch_size) for each in (members, outsiders))
+        inside, outside = (
+            answer_likelihoods(loaded, each, attack.scoring.batch_size) for each in (members, nonmembers)
+        )
         lengths.extend(len(each) for each in (*inside, *outside))
         found: list[Metric] = []
         for score in SCORES:
@@ -98,7 +100,7 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
                 [min_k(each, k) for each in inside],
                 [min_k(each, k) for each in outside],
                 [_origin(record) for record in members],
-                [_origin(record) for record in outsiders],
+                [_origin(record) for record in nonmembers],
                 seed=attack.seed,
             )
         if retain:
@@ -108,7 +110,7 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
 
     asked = ask_each(attack.roles, ask, device=attack.device, dtype=attack.dtype, listener=listener)
     metrics = [metric for found in asked.found.values() for metric in found]
-    used = [(attack.forget, members), (attack.nonmembers, outsiders)]
+    used = [(attack.forget, members), (attack.nonmembers, nonmembers)]
     used += [(attack.retain, retain)] if attack.retain else []
     return MembershipResult(
         models=asked.models,
@@ -117,12 +119,12 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
             **attack.asking(str(asked.first.device)),
             k_percent=attack.k_percent,
             members=len(members),
-            nonmembers=len(outsiders),
+            nonmembers=len(nonmembers),
         ),
         metrics=metrics,
         gates=judge_metrics(attack.gates, metrics),
         warnings=[
-            *_warnings(attack, metrics, members, outsiders),
+            *_warnings(attack, metrics, members, nonmembers),
             *(["every answer is a single token, so Min-K% is the loss"] if max(lengths) == 1 else []),
         ],
         versions={**versions(), "scikit-learn": version("scikit-learn")},
@@ -157,7 +159,7 @@ def min_k(values: Sequence[float], k_percent: float) -> float:
 def separation(
     start: str,
     members: Sequence[float],
-    outsiders: Sequence[float],
+    nonmembers: Sequence[float],
     member_origins: Sequence[Hashable],
     outsider_origins: Sequence[Hashable],
     *,
@@ -168,7 +170,7 @@ def separation(
     Args:
         start: What the ids begin with.
         members: Scores of members; higher means member.
-        outsiders: Scores of the others.
+        nonmembers: Scores of the others.
         member_origins: The picture of each; whole pictures are resampled, because questions on one belong together.
         outsider_origins: Likewise.
         seed: Of the bootstrap.
@@ -181,8 +183,8 @@ def separation(
         false_alarms, found, _ = roc_curve(truth, np.r_[inside, outside], drop_intermediate=False)
         return float(auc(false_alarms, found)), float(found[false_alarms <= _FALSE_ALARMS].max())
 
-    count = len(members) + len(outsiders)
-    inside, outside = np.asarray(members, dtype=float), np.asarray(outsiders, dtype=float)
+    count = len(members) + len(nonmembers)
+    inside, outside = np.asarray(members, dtype=float), np.asarray(nonmembers, dtype=float)
     if not (np.isfinite(inside).all() and np.isfinite(outside).all()):
         return [Metric(id=f"{start}.{name}", value=None, n=count, direction=_direction(name)) for name in MEASURES]
     area, hits = measure(inside, outside)
@@ -240,9 +242,9 @@ def _drawn(attack: Inferring, chosen: NamedSet) -> list[Record]:
     return sample(records, attack.limit, attack.seed)
 
 
-def _check_apart(members: Sequence[Record], outsiders: Sequence[Record]) -> None:
+def _check_apart(members: Sequence[Record], nonmembers: Sequence[Record]) -> None:
     known = {file_digest(record.image, record.source) for record in members if record.image is not None}
-    for record in outsiders:
+    for record in nonmembers:
         if record.image is not None and file_digest(record.image, record.source) in known:
             raise UserError(
                 "a picture of the non-members is a member's",
@@ -262,12 +264,12 @@ def _known(attack: Inferring, retain: Sequence[Record]) -> list[str]:
 
 
 def _warnings(
-    attack: Inferring, metrics: Sequence[Metric], members: Sequence[Record], outsiders: Sequence[Record]
+    attack: Inferring, metrics: Sequence[Metric], members: Sequence[Record], nonmembers: Sequence[Record]
 ) -> list[str]:
     found = missing_warnings(has_retain=attack.retain is not None, has_gold=attack.gold is not None)
     by_id = {metric.id: metric for metric in metrics}
     shares = [{task: count / len(part) for task, count in Counter(r.task for r in part).items()}
-              for part in (members, outsiders)]  # fmt: skip
+              for part in (members, nonmembers)]  # fmt: skip
     if any(abs(shares[0][task] - shares[1].get(task, 0.0)) > 0.1 for task in shares[0]):
         found.append(
             "members and non-members ask different mixes of tasks, so their likelihoods may differ for that alone; "

@@ -80,7 +80,7 @@ def round_trip(weight: Tensor, form: Format) -> Tensor:
 
 
 def same_code(weight: Tensor, other: Tensor, form: Format) -> Tensor:
-    """Where two weights of one shape are the same to the format: codes alike, each under its own scale.
+    """Mask of weights that both tensors round to the same code, each under its own scale.
 
     Returns:
         bool, of the weights' shape.

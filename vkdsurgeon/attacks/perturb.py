@@ -24,7 +24,7 @@ from vkdsurgeon.training.events import Listener, unheard
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbing(Target):
-    """One attack.
+    """The settings of the perturbation attack.
 
     Attributes:
         heldout: Other views of the same subjects to measure on; without it the forget set itself.
@@ -53,7 +53,7 @@ def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
     """Measure a model on changed pictures, and its base and gold alike.
 
     Args:
-        attack: What.
+        attack: The settings: models, sets, gates and device.
         listener: Gets progress events.
 
     Returns:

@@ -77,7 +77,7 @@ class Probing(Attack):
 
     @property
     def roles(self) -> Roles:
-        """What is to be probed; the reference first, because the reader is trained on it."""
+        """The models to probe; the base comes first, because probes are trained on it."""
         return roles_of(("reference", self.reference), ("model", self.model), ("gold", self.gold))
 
 
@@ -85,7 +85,7 @@ def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
     """Probe a model's features, and those of its base and gold alike.
 
     Args:
-        attack: What.
+        attack: The settings: models, sets, gates and device.
         listener: Gets progress events.
 
     Returns:
@@ -111,7 +111,7 @@ def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
     pictures: dict[str, list[Picture]] = {name: pictures_of(each.records, role=name) for name, each in sets.items()}
     if attack.retain_heldout and not (attack.retain and attack.heldout):
         raise UserError("held-out retain views need `retain` and `heldout`", where="`retain_heldout`")
-    gallery, told = build_gallery(
+    gallery, warnings = build_gallery(
         pictures["forget"],
         pictures.get("retain", []),
         pictures.get("heldout", []),
@@ -154,7 +154,7 @@ def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
     if "gold" in found:
         metrics += gaps(found["model"], found["gold"], gallery, kinds)
     if stuck:
-        told.append(f"{stuck} probes did not converge; raise `regularisation`")
+        warnings.append(f"{stuck} probes did not converge; raise `regularisation`")
     counted = [sum(1 for mine in gallery.forget if mine == part) for part in (True, False)]
     return ProbeResult(
         models=[facts[role] for role in order if role in facts],
@@ -176,7 +176,7 @@ def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
         ),
         metrics=metrics,
         gates=judge_metrics(attack.gates, metrics),
-        warnings=[*told, *_warnings(attack, kinds, layers, metrics)],
+        warnings=[*warnings, *_warnings(attack, kinds, layers, metrics)],
         versions={**versions(), "scikit-learn": version("scikit-learn")},
         seconds=round(time.perf_counter() - started, 3),
     )

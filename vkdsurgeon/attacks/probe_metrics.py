@@ -21,7 +21,7 @@ def row_of(layer: str) -> str:
 
 
 def measured_metrics(prefix: str, found: Mapping[str, Read], gallery: Gallery, kinds: Sequence[str]) -> list[Metric]:
-    """What the readers of one model amount to.
+    """The metrics of one model, from the answers of its probes.
 
     Args:
         prefix: `reference.`, `gold.` or nothing.
@@ -93,7 +93,7 @@ def gaps(found: Mapping[str, Read], others: Mapping[str, Read], gallery: Gallery
 
 
 def _parts(read: Read, gallery: Gallery, kinds: Sequence[str]) -> list[tuple[str, str, list[int]]]:
-    """What is averaged over: `` or `retain.`, the reader, the pictures."""
+    """The groups that accuracy is averaged over: metric prefix, probe, and images."""
     found = []
     for part, forget in (("", True), ("retain.", False)):
         for kind in (kind for kind in FORGET_KINDS if kind in kinds):
@@ -115,7 +115,7 @@ def _chance(kind: str, gallery: Gallery, kinds: Sequence[str]) -> float:
 
 @dataclass
 class Read:
-    """What the readers of one layer said of one model.
+    """The predictions of the probes of one layer for one model.
 
     Attributes:
         right: Kind (`identity`, `crowd`, `reader`) -> picture -> whether it was named rightly.

@@ -71,16 +71,16 @@ def build_gallery(
     Raises:
         UserError: A picture stands in two sets, or a forget subject has a single view and there are no held-out ones.
     """
-    told = []
+    warnings = []
     _check_apart({"forget": forget, "retain": retain, "heldout": heldout, "retain-heldout": retain_heldout})
     named = {picture.subject for picture in forget}
     if any(picture.subject in named for picture in (*retain, *retain_heldout)):
-        told.append("retain pictures of subjects that are to be forgotten were left out")
+        warnings.append("retain pictures of subjects that are to be forgotten were left out")
         retain, retain_heldout = (
             [picture for picture in part if picture.subject not in named] for part in (retain, retain_heldout)
         )
     if heldout and any(picture.subject not in named for picture in heldout):
-        told.append("held-out pictures of subjects that the forget set does not have were left out")
+        warnings.append("held-out pictures of subjects that the forget set does not have were left out")
         heldout = [picture for picture in heldout if picture.subject in named]
     views = Counter(picture.subject for picture in forget)
     if not heldout and min(views.values()) < 2:
@@ -92,7 +92,7 @@ def build_gallery(
     known = _draw_subjects(_with_views(retain, 2 if not retain_heldout else 1), limit, seed)
     people = {picture.subject for picture in known}
     if len(people) < len({picture.subject for picture in retain}):
-        told.append(f"{len(people)} of {len({picture.subject for picture in retain})} retain subjects took part")
+        warnings.append(f"{len(people)} of {len({picture.subject for picture in retain})} retain subjects took part")
     others = [picture for picture in retain_heldout if picture.subject in people]
     pictures = [*forget, *heldout, *known, *others]
     marks = [*[True] * (len(forget) + len(heldout)), *[False] * (len(known) + len(others))]
@@ -119,7 +119,7 @@ def build_gallery(
         Gallery(
             tuple(pictures), tuple(subjects), tuple(marks), tuple((tuple(left), tuple(right)) for left, right in splits)
         ),
-        told,
+        warnings,
     )
 
 

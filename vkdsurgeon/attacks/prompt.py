@@ -25,7 +25,7 @@ _MOST_UNKNOWN = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Prompting(Target):
-    """One attack.
+    """The settings of the prompt attack.
 
     Attributes:
         templates: The user's.
@@ -67,14 +67,14 @@ def prompt(attack: Prompting, listener: Listener = unheard) -> PromptResult:
     """Ask a model in other words, and its base and gold alike.
 
     Args:
-        attack: What.
+        attack: The settings: models, sets, gates and device.
         listener: Gets progress events.
 
     Returns:
         The result, gates included; it holds no text of a template.
 
     Raises:
-        UserError: Sets, gates or models are wrong, or no template can be asked; told before a model is loaded.
+        UserError: Sets, gates or models are wrong, or no template can be asked; found before a model is loaded.
     """
     started = time.perf_counter()
     tokenizer = load_processor(attack.model).tokenizer

@@ -37,7 +37,7 @@ _MOST_OF_IT = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Quantizing(Target):
-    """One attack.
+    """The settings of the quantisation attack.
 
     Attributes:
         formats: Names of number formats, see `round_trip.FORMATS`.
@@ -96,7 +96,7 @@ def quantize(attack: Quantizing, listener: Listener = unheard) -> QuantizeResult
     """Measure a model before and after round trips of its weights, and its base and gold alike.
 
     Args:
-        attack: What.
+        attack: The settings: models, sets, gates and device.
         listener: Gets progress events.
 
     Returns:
@@ -142,7 +142,7 @@ def quantize(attack: Quantizing, listener: Listener = unheard) -> QuantizeResult
 
 
 def formats_of(names: Sequence[str], group_size: int | None) -> list[Format]:
-    """The formats behind `--format`.
+    """Parse the names of number formats.
 
     Raises:
         UserError: None, one twice, or one that is not known.
@@ -183,7 +183,7 @@ def quantizable(model: nn.Module, names: Collection[str] | None) -> dict[str, to
 
 
 def vanished(attack: Quantizing, forms: Sequence[Format]) -> list[float | None]:
-    """Of the visual weights that unlearning changed, the share that each format makes the reference's again.
+    """Per format, the share of the visual weights changed by unlearning that rounding makes equal to the base again.
 
     Returns:
         One share per format; None without a reference, where nothing differs, or where the two are built otherwise.

@@ -54,12 +54,12 @@ class Relearning(Attack):
 
     @property
     def roles(self) -> Roles:
-        """Who is measured, the reference last."""
+        """The models to measure, the base last."""
         return roles_of(("model", self.model), ("gold", self.gold), ("reference", self.reference))
 
     @property
     def scoring(self) -> Scoring:
-        """How answers are obtained."""
+        """The settings for obtaining answers."""
         return Scoring(self.batch_size, self.plan.length_normalised, self.plan.max_new_tokens)
 
 
@@ -67,7 +67,7 @@ def relearn(attack: Relearning, listener: Listener = unheard) -> RelearnResult:
     """Attack a model, and gold alike, and report what came back beside what it cost.
 
     Args:
-        attack: What.
+        attack: The settings: models, sets, gates and device.
         listener: Gets progress events.
 
     Returns:
@@ -125,7 +125,7 @@ def relearn(attack: Relearning, listener: Listener = unheard) -> RelearnResult:
 
 
 class _Answers:
-    """What an untouched model says, each question asked once however many attacks measure on it."""
+    """The answers of a model before the attack; each question is asked once, however many attacks use it."""
 
     def __init__(self, attack: Relearning, loaded: LoadedModel, listener: Listener) -> None:
         self.attack, self.loaded, self.listener = attack, loaded, listener
@@ -210,10 +210,10 @@ def _result(
             aliases |= dict.fromkeys(names, metric.value)
     warnings = []
     for case, found in zip(cases, measured, strict=True):
-        told = relearn_warnings(
+        found = relearn_warnings(
             found, material.utility, gold=attack.gold is not None, heldout=attack.heldout is not None
         )
-        warnings += [text if len(cases) == 1 or text in told.common else f"{case.id}: {text}" for text in told.every]
+        warnings += [text if len(cases) == 1 or text in found.common else f"{case.id}: {text}" for text in found.every]
     alone = measured[0] if len(cases) == 1 else None
     return RelearnResult(
         models=facts,

@@ -15,7 +15,7 @@ from vkdsurgeon.errors import UserError
 
 @dataclass(frozen=True)
 class Utility:
-    """What shows whether the model is of use still.
+    """The questions that show whether the model is still of use.
 
     Attributes:
         part: `retain`; `utility` where that is missing and the forget file's other tasks (what else is on its

@@ -35,7 +35,7 @@ _CAME_BACK = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Restoring(Target):
-    """One attack.
+    """The settings of the restore attack.
 
     Attributes:
         reference: The original checkpoint; its visual weights are put back, and it is measured as the ceiling.
@@ -50,7 +50,7 @@ def restore(attack: Restoring, listener: Listener = unheard) -> RestoreResult:
     """Measure a model as it is, with its visual side put back, and beside the original and gold.
 
     Args:
-        attack: What.
+        attack: The settings: models, sets, gates and device.
         listener: Gets progress events.
 
     Returns:

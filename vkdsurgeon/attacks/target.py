@@ -16,7 +16,7 @@ from vkdsurgeon.results.evaluation import SetFacts
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(Measurement):
-    """What is attacked; base and gold are attacked alike.
+    """What every attack takes; base and gold are attacked in the same way.
 
     Attributes:
         tower: Module path of the tower, where the rule gets it wrong.
@@ -29,7 +29,7 @@ class Attack(Measurement):
 
 @dataclass(frozen=True, kw_only=True)
 class Target(Attack):
-    """What is attacked, and measured by answers.
+    """What an attack takes that is measured by answers.
 
     Attributes:
         forget: Questions on what was to be forgotten.
@@ -55,7 +55,7 @@ class Target(Attack):
         return {part: sample(whole.records, self.limit, self.seed) for part, whole in self._wholes()}
 
     def facts(self, parts: Mapping[str, Sequence[Record]]) -> list[SetFacts]:
-        """What a result says about the sets, of which `draw` gave the parts."""
+        """The description of the sets in a result; `draw` gives the parts."""
         return drawn_facts(((whole, parts[part]) for part, whole in self._wholes()), self.salt)
 
     def _wholes(self) -> list[tuple[str, NamedSet]]:

@@ -54,7 +54,7 @@ class Template(BaseModel):
 
     @property
     def own_words(self) -> str:
-        """What the template adds to a question."""
+        """The words that the template adds to a question."""
         return f"{self.template.replace(QUESTION, ' ')} {self.prefix}".strip()
 
     def concerns(self, record: Record) -> bool:
@@ -88,7 +88,7 @@ BUILTIN = (
 
 
 def read_templates(path: Path) -> list[Template]:
-    """Read a user's templates.
+    """Read templates from a user's file.
 
     Args:
         path: YAML, a list of mappings with `name`, `template`, and if wanted `prefix` and `task`.

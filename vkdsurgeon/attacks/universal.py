@@ -32,7 +32,7 @@ PIXELS = "pixel_values"
 
 @dataclass(frozen=True)
 class Universal:
-    """The attacker's recipe.
+    """Settings of the trained universal perturbation.
 
     Attributes:
         eps: Bound per channel and pixel, in 1/255 of the range from black to white.

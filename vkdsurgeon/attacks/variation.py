@@ -48,7 +48,7 @@ class Variation:
 
 @dataclass(frozen=True)
 class Measured:
-    """What all models answered under all variations, as parts of a document."""
+    """Metrics of all models under all variations, as parts of the result."""
 
     models: list[ModelFacts]
     sets: list[SetFacts]
@@ -63,7 +63,7 @@ def measure_variations(
     """Ask every model every question, as it is and under every variation.
 
     Args:
-        target: What.
+        target: The settings: models, sets, gates and device.
         attack: First part of the metric ids.
         variations: How; distinct names.
         listener: Gets progress events.

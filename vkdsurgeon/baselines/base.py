@@ -19,13 +19,13 @@ from vkdsurgeon.training.outcome import TrainingOutcome
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan:
-    """What is going to happen, and an estimate of its memory.
+    """The plan of a run: steps, weights, and an estimate of its memory.
 
     Attributes:
         method: Its name.
         model_type: As in config.json.
         scope: What may move.
-        device: Where.
+        device: The device to compute on.
         dtype: What weights are held in.
         forget_questions: Examples to forget.
         elements: Weights in scope, which the mask selects from.
@@ -48,7 +48,7 @@ class ModelPlan:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The plan as JSON values, for `--json`."""
         return asdict(self)
 
 
@@ -77,7 +77,7 @@ class Operable:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodOutcome(TrainingOutcome):
-    """What a baseline or output mode did.
+    """The result of training with a baseline or in output mode.
 
     Attributes:
         measured: Label-free figures, of output mode.

@@ -47,7 +47,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class MethodJob(ModelSource):
-    """What the user asked for.
+    """The settings of a run of a baseline.
 
     Attributes:
         method: One of `BASELINES`.
@@ -63,7 +63,7 @@ class MethodJob(ModelSource):
 
     @property
     def facts(self) -> Facts:
-        """What is known of the method."""
+        """The static facts of the method, from the registry."""
         return BASELINES[self.method]
 
 
@@ -352,12 +352,12 @@ def _memory(job: MethodJob, inventory: Inventory, elements: int) -> dict[str, fl
 
 
 def _warnings(job: MethodJob) -> list[str]:
-    told = []
+    found = []
     if job.training_sets.passed_over:
-        told.append(
+        found.append(
             f"{job.training_sets.passed_over} records of the forget set in tasks general.* and text.* take no part: "
             "what else is to be seen, and what text says, is not to be forgotten"
         )
     if job.method == "mmunlearner" and not job.training_sets.text:
-        told.append("no `text`: MMUnlearner's mask preserves the retain set alone, not what text says of the forgotten")
-    return told
+        found.append("no `text`: MMUnlearner's mask preserves the retain set alone, not facts given as text")
+    return found

@@ -20,7 +20,7 @@ class QAExample(Question):
 
 @dataclass(frozen=True)
 class TrainingSets:
-    """What a method is given.
+    """The training sets of a method.
 
     Attributes:
         forget: Questions about pictures whose answers are to be forgotten.

@@ -24,7 +24,7 @@ class Term(Protocol):
     """One summand of a method's loss."""
 
     def __call__(self, examples: Sequence[QAExample], weight: float | None = None, /) -> float:
-        """Its mean over examples.
+        """The mean of the term over examples.
 
         Args:
             examples: Drawn ones.
@@ -34,7 +34,7 @@ class Term(Protocol):
 
 @dataclass
 class LanguageLoss:
-    """What all terms share.
+    """The model, tokenizer and prompt encoding that all loss terms share.
 
     Attributes:
         loaded: The whole model; its parameters in scope ask for gradients, the others do not.

@@ -41,7 +41,7 @@ class Moments:
 
     @classmethod
     def empty(cls, neurons: int) -> Moments:
-        """No token seen."""
+        """Sums over no tokens."""
         return cls(0, *(torch.zeros(neurons, dtype=torch.float64) for _ in range(4)))
 
     def add(self, activations: Tensor) -> None:

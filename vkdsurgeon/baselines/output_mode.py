@@ -55,7 +55,7 @@ _SCORED, _MEASURED = 512, 256
 
 @dataclass(frozen=True, kw_only=True)
 class OutputJob(ModelSource):
-    """What the user asked for.
+    """The settings of a run in output mode.
 
     Attributes:
         forget: Pictures to forget.

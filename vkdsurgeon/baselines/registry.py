@@ -9,7 +9,7 @@ VKD = "vkd"
 
 
 class Method(str, Enum):
-    """What `unlearn --method` and `compare --methods` take."""
+    """The names of methods for `unlearn --method` and `compare --methods`."""
 
     vkd = VKD
     ga = "ga"
@@ -32,7 +32,7 @@ class Scope(str, Enum):
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a method before anything is loaded.
+    """The static facts of a method, known before anything is loaded.
 
     Attributes:
         title: For records and tables.

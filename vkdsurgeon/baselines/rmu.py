@@ -69,7 +69,7 @@ def _hooked(module: torch.nn.Module, keep: Callable[[Tensor], None]) -> Iterator
 
 
 def misdirection(tap: Tap, examples: Sequence[QAExample], steering: float, generator: torch.Generator) -> Term:
-    """The forget term.
+    """RMU's forget term.
 
     Args:
         tap: Over the model as it was given.

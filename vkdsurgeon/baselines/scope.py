@@ -17,7 +17,7 @@ from vkdsurgeon.model.layers import find_layers
 
 @dataclass(frozen=True)
 class ScopedWeights:
-    """Parameters in a scope.
+    """The parameters that a scope selects.
 
     Attributes:
         visual: Parameters of tower and projector -> names on disk, in the model's order; empty for scope `llm`.
@@ -36,7 +36,7 @@ class ScopedWeights:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know."""
+        """Warnings about decoder weights that cannot be trained."""
         return () if self.decoder is None else self.decoder.warnings
 
     def widest(self, inventory: Inventory) -> torch.dtype:

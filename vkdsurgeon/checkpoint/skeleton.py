@@ -85,8 +85,8 @@ def _refuse_foreign_kernels(raw: Mapping[str, Any], path: Path, prefix: str = ""
     """Refuse an implementation that is code from a hub, in nested configs too."""
     for key, value in raw.items():
         if key.lstrip("_").endswith(("_implementation", "_implementation_internal")):
-            told = list(value.values()) if isinstance(value, dict) else [value]
-            foreign = [each for each in told if each is not None and each not in _BUILT_IN]
+            values = list(value.values()) if isinstance(value, dict) else [value]
+            foreign = [each for each in values if each is not None and each not in _BUILT_IN]
             if foreign:
                 raise UserError(
                     f"{prefix}{key} names an implementation that is not part of transformers, and is never loaded",

@@ -28,7 +28,7 @@ def scored(cells: Sequence[Cell], case: Case) -> list[Cell]:
 
 
 def titles_of(methods: Sequence[ComparedMethod]) -> dict[str, str]:
-    """What the rows are, for people."""
+    """Row titles for the table."""
     titles = {each.name: each.title for each in methods}
     return titles | {BASE: "the model as given", GOLD: "a model that never saw the forget set"}
 
@@ -53,8 +53,8 @@ def known_values(case: Case, names: Sequence[str]) -> list[str]:
     return [f"{name}.{column}" for name in names for column in columns]
 
 
-def told(cells: Sequence[Cell]) -> list[str]:
-    """What a reader must know of the numbers."""
+def comparison_warnings(cells: Sequence[Cell]) -> list[str]:
+    """Warnings about how the numbers may be read."""
     found = []
     base = next(cell for cell in cells if cell.name == BASE)
     gold = next((cell for cell in cells if cell.name == GOLD), None)

@@ -11,7 +11,7 @@ import torch
 from vkdsurgeon.attacks.adapters import require_peft
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.skeleton import read_config
-from vkdsurgeon.comparison.aggregate import known_values, row, scored, titles_of, told
+from vkdsurgeon.comparison.aggregate import comparison_warnings, known_values, row, scored, titles_of
 from vkdsurgeon.comparison.datasets import Case, check_place, mark_place, read_case
 from vkdsurgeon.comparison.relearning import attack_settings
 from vkdsurgeon.comparison.request import Comparison
@@ -36,7 +36,7 @@ def compare(asked: Comparison, listener: Listener) -> ComparisonResult:
     """Fill every missing cell, and make the table.
 
     Args:
-        asked: What.
+        asked: The settings: sets, methods, seeds and device.
         listener: Gets progress events.
 
     Returns:
@@ -73,7 +73,7 @@ def compare(asked: Comparison, listener: Listener) -> ComparisonResult:
         rows=rows,
         cells=cells,
         gates=judge(asked.gates, {f"{row.name}.{key}": value for row in rows for key, value in row.values.items()}),
-        warnings=[*case.warnings, *told(cells)],
+        warnings=[*case.warnings, *comparison_warnings(cells)],
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),
     )
@@ -84,7 +84,7 @@ def compare(asked: Comparison, listener: Listener) -> ComparisonResult:
 
 def _cells(case: Case, listener: Listener) -> list[Cell]:
     asked = case.asked
-    # A recipe that is none is told before hours of work.
+    # An invalid recipe is refused before hours of work.
     recipes = {each.name: recipe_of(each, asked.recipe) for each in asked.methods}
     case.cells.mkdir(parents=True, exist_ok=True)
     cells: list[Cell] = []

@@ -43,7 +43,7 @@ class Case:
 
     @property
     def cells(self) -> Path:
-        """Where finished cells lie."""
+        """The directory of finished runs."""
         return self.asked.out / "cells"
 
     @property
@@ -105,7 +105,7 @@ def _is_cell(path: Path) -> bool:
 
 
 def read_case(asked: Comparison, scratch: Path) -> Case:
-    """Read the sets.
+    """Read the sets of a comparison.
 
     Args:
         asked: The comparison.

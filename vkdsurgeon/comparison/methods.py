@@ -16,7 +16,7 @@ _DEFAULT = "default"
 
 @dataclass(frozen=True)
 class ComparedMethod:
-    """One row.
+    """One row of a comparison.
 
     Attributes:
         name: As in the table and in gates.

@@ -48,7 +48,7 @@ def attack_plan(case: Case, seed: int) -> RelearnPlan | None:
 
 
 def attack_settings(case: Case) -> AttackSettings:
-    """What the result says about the attacks."""
+    """The settings of the attacks, for the result."""
     plan = attack_plan(case, 0) or RelearnPlan(steps=case.asked.attack_steps)
     return AttackSettings(
         protocols=list(case.protocols),
@@ -62,7 +62,7 @@ def attack_settings(case: Case) -> AttackSettings:
 
 
 def attack(case: Case, model: Path, seed: int, listener: Listener) -> tuple[dict[str, float | None], list[str]]:
-    """Attack a model.
+    """Attack a model with every scope and seed.
 
     Returns:
         AG by protocol and scope, and by protocol alone the largest over the scopes, since an attacker chooses; and the

@@ -17,7 +17,7 @@ ComparedProtocol: TypeAlias = Literal["people", "pairs"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One case.
+    """The settings of a comparison.
 
     Attributes:
         model: The checkpoint that is to forget.
@@ -36,7 +36,7 @@ class Comparison:
         attack_steps: Steps of the attack.
         limit: At most so many questions per measured set.
         gates: Bounds on `NAME.METRIC`; they do not stop anything here.
-        device: Where.
+        device: The device to compute on.
         dtype: What weights are held in while unlearning.
         tower: Module path of the tower, where the split rule gets it wrong.
         projector: Module paths of the projector, likewise.

@@ -12,7 +12,7 @@ from vkdsurgeon.config.files import lay_over, validated
 
 
 def recipe_of(each: ComparedMethod, recipe: Recipe) -> dict[str, Any]:
-    """What the user set, and what makes the variant; every method derives the rest for itself.
+    """The recipe of one method: the user's settings and those of its variant; the method derives the rest.
 
     A preset lies under the user's settings, as `unlearn --preset` has it. Sections reach only who they are about:
     `baseline` other methods and output mode, `decoder` methods with a decoder pass.

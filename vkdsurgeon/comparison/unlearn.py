@@ -38,9 +38,9 @@ def unlearn(
     Returns:
         The fields of `worker.RunCost`.
     """
-    asked, told = case.asked, _beside(out)
-    if out.is_dir() and told.is_file():
-        done: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
+    asked, record = case.asked, _beside(out)
+    if out.is_dir() and record.is_file():
+        done: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
         if done["weights_digest"] == weights_digest(out, take_inventory(out).shards):
             return done
     _remove(out)
@@ -70,7 +70,7 @@ def unlearn(
         ),
         heard,
     )
-    write_whole(told, json.dumps(cost) + "\n")
+    write_whole(record, json.dumps(cost) + "\n")
     return cost
 
 

@@ -59,7 +59,7 @@ class ProtocolRecord(Record):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """What this record is measured by."""
+        """The metrics that this record counts in."""
         names = _METRICS[self.protocol]
         if self.protocol == "generation" and self.perturbed:
             return (*names, "truth_ratio")
@@ -96,5 +96,5 @@ def wording(record: ProtocolRecord) -> str:
 
 
 def expected(record: ProtocolRecord) -> str:
-    """What should be said to `wording`: a letter, or the answer."""
+    """The right answer to `wording`: the letter of the option, or the answer itself."""
     return record.letters[record.right] if record.protocol == "choice" else record.answer or ""

@@ -37,7 +37,7 @@ class DecoderVerdict:
 
 
 def judge(recipe: DecoderRecipe, start: Drift, forget: Drift, retain: Drift, text: Drift) -> DecoderVerdict:
-    """Apply the recipe's bounds.
+    """Check the recipe's bounds on the decoder pass.
 
     Args:
         recipe: The bounds.

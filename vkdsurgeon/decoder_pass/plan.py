@@ -49,7 +49,7 @@ class DecoderPlan:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The plan as JSON values, for `--json`."""
         return asdict(self)
 
 

@@ -67,7 +67,7 @@ class DecoderJob:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderOutcome(TrainingOutcome):
-    """What a decoder pass did.
+    """The result of a decoder pass.
 
     Attributes:
         selected: Disk name -> number of selected elements.

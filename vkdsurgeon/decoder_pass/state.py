@@ -15,7 +15,7 @@ DECODER = "decoder"
 
 
 def kept_of(journal: Journal | None, student: str) -> Kept | None:
-    """What a journal kept of the decoder pass after the same visual pass.
+    """The saved state of the decoder pass that followed the same visual pass, if the journal has one.
 
     Args:
         journal: The run's, if it has one.
@@ -46,11 +46,11 @@ class TrainingState:
     last: Step | None = None
 
     def stepped(self, step: Step) -> None:
-        """A step is done."""
+        """Count a finished step."""
         self.step, self.last = step.step, step
 
     def snapshot(self) -> Snapshot:
-        """All of it, for the journal."""
+        """The whole state, for the journal."""
         assert self.last is not None
         facts = {
             **self.trainee.facts(),

@@ -64,7 +64,7 @@ class TextRetainSet:
 
 
 def read_text_retain_set(path: Path | None, seed: int) -> TextRetainSet:
-    """Read `text`.
+    """Read the text retain set.
 
     Args:
         path: Records (JSON lines or a JSON list, with a question each and no picture), or plain text with a prompt per

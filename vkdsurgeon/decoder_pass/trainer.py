@@ -154,8 +154,8 @@ def train(
             + recipe.retain_weight * retain_kl
             + recipe.text_weight * text.kl
         )
-        told = {"forget_kl": forget_kl, "nobody_kl": nobody.kl, "retain_kl": retain_kl, "text_kl": text.kl}
-        return loss, told
+        divergences = {"forget_kl": forget_kl, "nobody_kl": nobody.kl, "retain_kl": retain_kl, "text_kl": text.kl}
+        return loss, divergences
 
     diverged = (
         "the decoder pass diverged at step {step} (loss {loss}); nothing was written. Try a lower decoder.step_size"

@@ -9,7 +9,7 @@ from vkdsurgeon.data.record import Record
 
 @dataclass(frozen=True)
 class Scoring:
-    """How answers are obtained.
+    """The settings for obtaining answers.
 
     Attributes:
         batch_size: Sequences per forward pass.

@@ -19,7 +19,7 @@ _BLOCK = 2_000_000
 
 @dataclass(frozen=True)
 class Clusters:
-    """Which records belong together.
+    """Groups of records that are resampled together.
 
     Attributes:
         unit: What is resampled.

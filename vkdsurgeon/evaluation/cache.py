@@ -56,7 +56,7 @@ class _Chunk(BaseModel):
 
 
 class AnswerCache:
-    """A directory of answers.
+    """A directory of answers from earlier evaluations.
 
     Args:
         root: The directory; made where missing.
@@ -70,16 +70,16 @@ class AnswerCache:
         self.root = root
         self.warn = warn
         self.salt = _salt_of(root)
-        self._told = False
+        self._warned = False
 
     def cannot_keep(self, path: Path, error: OSError) -> None:
         """Tell, once, that answers are not kept."""
-        if not self._told:
+        if not self._warned:
             self.warn(
                 f"cache: {error.filename or path}: {error.strerror}; the evaluation goes on, and what is not kept is "
                 "asked again the next time"
             )
-        self._told = True
+        self._warned = True
 
     def of(self, loaded: LoadedModel, encoder_root: Path, scoring: Scoring) -> ModelCache:
         """The answers of one model.
@@ -103,7 +103,7 @@ class AnswerCache:
         return ModelCache(self, hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest())
 
     def digest(self, text: str) -> str:
-        """Keyed digest, in hex."""
+        """Keyed digest of a value, in hex."""
         return hmac.new(self.salt, text.encode(), hashlib.sha256).hexdigest()
 
 
@@ -158,7 +158,7 @@ class ModelCache:
         self.asked += len(answers)
         return kept
 
-    def told(self, role: str) -> str:
+    def summary(self, role: str) -> str:
         """One sentence about what was reused."""
         return f"cache: {role}: {self.reused} answers reused, {self.asked} asked and kept"
 

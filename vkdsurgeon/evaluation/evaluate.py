@@ -35,7 +35,7 @@ Answers = dict[str, list[Answered]]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Measurement):
-    """What to measure.
+    """The settings of an evaluation.
 
     Attributes:
         sets: Sets to ask, each under its own name.
@@ -76,10 +76,10 @@ def known_metrics(sets: Sequence[NamedSet], *, reference: bool, gold: bool) -> l
 
 
 def evaluate(evaluation: Evaluation, listener: Listener = unheard) -> EvalResult:
-    """Measure, compare and judge.
+    """Measure the model and what it is compared with, then check the gates.
 
     Args:
-        evaluation: What.
+        evaluation: The settings: models, sets, gates and device.
         listener: Gets progress events.
 
     Returns:
@@ -100,7 +100,7 @@ def evaluate(evaluation: Evaluation, listener: Listener = unheard) -> EvalResult
             named.name: answer_records(loaded, named.records, evaluation.scoring, listener, cache) for named in chosen
         }
         if cache is not None:
-            listener(Event.note(cache.told(role)))
+            listener(Event.note(cache.summary(role)))
         return without_silence(said)
 
     asked = ask_each(evaluation.roles, ask, device=evaluation.device, dtype=evaluation.dtype, listener=listener)
@@ -134,7 +134,7 @@ def _open_cache(evaluation: Evaluation, listener: Listener) -> AnswerCache | Non
 
 
 def settings_of(evaluation: Evaluation, loaded: LoadedModel) -> Settings:
-    """What a result says about how it was made."""
+    """The settings of an evaluation, for the result."""
     return Settings(
         device=str(loaded.device),
         batch_size=evaluation.scoring.batch_size,

@@ -22,7 +22,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What an evaluation or an attack measures.
+    """The settings that evaluations and attacks share.
 
     Attributes:
         model: Directory of the unlearned model; never written to.
@@ -42,7 +42,7 @@ class Measurement:
 
     @property
     def roles(self) -> Roles:
-        """Who is measured, in which order."""
+        """The models to measure, in order."""
         return roles_of(("model", self.model), ("reference", self.reference), ("gold", self.gold))
 
 
@@ -83,7 +83,7 @@ def measure_each(
 
 @dataclass(frozen=True)
 class Asked(Generic[Found]):
-    """What several models were asked.
+    """The answers of several models to the same questions.
 
     Attributes:
         found: What was measured, by role.

@@ -45,7 +45,7 @@ def answer_records(
     Args:
         loaded: The model.
         records: Records with a question and an answer each.
-        scoring: How.
+        scoring: The settings for obtaining answers.
         listener: Hears, after every chunk, how many are `done` of the `total`.
         cache: Chunks that it holds are not asked again; others are put into it.
 

@@ -11,7 +11,7 @@ from vkdsurgeon.results.evaluation import SetFacts
 
 
 def drawn_facts(drawn: Iterable[tuple[NamedSet, Sequence[Record]]], salt: bytes = b"") -> list[SetFacts]:
-    """What a result says about sets, of which some records were drawn and asked.
+    """The description of sets, of which some records were drawn and asked, for a result.
 
     Args:
         drawn: The whole sets, and the records that were asked.
@@ -21,7 +21,7 @@ def drawn_facts(drawn: Iterable[tuple[NamedSet, Sequence[Record]]], salt: bytes 
 
 
 def set_facts(chosen: NamedSet, whole: NamedSet, salt: bytes = b"") -> SetFacts:
-    """What a result says about a set.
+    """The description of a set for a result.
 
     Args:
         chosen: The records that were asked.

@@ -57,7 +57,7 @@ def warnings_for(sets: Sequence[NamedSet], metrics: Sequence[Metric]) -> list[st
     return found
 
 
-def told_of_broken(metrics: Sequence[Metric]) -> list[str]:
+def broken_model_warnings(metrics: Sequence[Metric]) -> list[str]:
     """Warn where answers could not be measured, which no forgetting explains.
 
     Args:

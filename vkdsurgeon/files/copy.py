@@ -107,7 +107,7 @@ def same_range(left: Path, right: Path, begin: int, end: int) -> bool:
 
 
 def gaps(ranges: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
-    """What [0, size) holds outside disjoint sorted `ranges`."""
+    """The ranges of [0, size) outside disjoint sorted `ranges`."""
     position = 0
     for begin, end in ranges:
         if position < begin:

@@ -68,7 +68,7 @@ def staged(out: Path) -> Iterator[Path]:
 
 
 def staging_prefix(place: Path) -> str:
-    """What the names of staging directories for an output begin with; digits follow.
+    """The prefix of the names of staging directories for an output; digits follow.
 
     Args:
         place: The output.

@@ -75,14 +75,14 @@ def find_decoder_weights(inventory: Inventory, split: Split, blocks: Blocks) -> 
             expected="matrices that lie on disk as the model holds them",
             remedy="load the model with transformers and save it again, or set another decoder.blocks",
         )
-    told = f"{len(homeless)} decoder weights are rebuilt while loading and stay as they are, such as {homeless[:1]}"
+    warning = f"{len(homeless)} decoder weights are rebuilt while loading and stay as they are, such as {homeless[:1]}"
     dtypes = [TORCH_DTYPES[inventory.tensors[name].dtype] for name in on_disk.values()]
     return DecoderWeights(
         layers=layers,
         on_disk=on_disk,
         elements=sum(parameters[name].numel() for name in on_disk),
         dtype=max(dtypes, key=lambda dtype: dtype.itemsize),
-        warnings=(told,) if homeless else (),
+        warnings=(warning,) if homeless else (),
     )
 
 

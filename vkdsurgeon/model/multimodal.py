@@ -142,10 +142,10 @@ def _special_tokens(root: Path, config: Any) -> dict[str, int | list[int]]:
         UserError: The file is broken, or an id is none.
     """
     path = root / "generation_config.json"
-    told = read_json(path) if path.exists() else {}
+    settings = read_json(path) if path.exists() else {}
     found: dict[str, int | list[int]] = {}
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        sources = (told.get(name), getattr(config, name, None), getattr(config.get_text_config(), name, None))
+        sources = (settings.get(name), getattr(config, name, None), getattr(config.get_text_config(), name, None))
         value = next((each for each in sources if each is not None), None)
         if value is None:
             continue
@@ -153,7 +153,7 @@ def _special_tokens(root: Path, config: Any) -> dict[str, int | list[int]]:
         if not ids or not all(type(each) is int and each >= 0 for each in ids):
             raise UserError(
                 f"{name} is no token's number",
-                where=path if told.get(name) is not None else root / "config.json",
+                where=path if settings.get(name) is not None else root / "config.json",
                 value=value,
                 expected="a number from 0, or a list of such numbers",
                 remedy="restore the file from the original checkpoint",

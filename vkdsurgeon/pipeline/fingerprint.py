@@ -27,7 +27,7 @@ _MOST_BYTES = 64 << 20
 
 
 def inputs_of(prepared: Prepared, decoder: DecoderJob | None, salt: bytes) -> dict[str, Any]:
-    """What decides a run, as JSON that tells nothing of the sets but salted digests.
+    """Everything that determines a run, as JSON; of the sets it holds salted digests alone.
 
     Args:
         prepared: The visual pass.

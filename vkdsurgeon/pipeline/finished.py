@@ -86,7 +86,7 @@ def _same_run(record: Mapping[str, Any], prepared: Prepared, decoder: DecoderJob
 def _written(
     record: Mapping[str, Any], inventory: Inventory, out: Path, name: str, dropped: Sequence[str]
 ) -> WriteReport | None:
-    """What was written, after every byte was compared with the original; None where something else differs."""
+    """What an earlier run wrote, after comparing every byte with the original; None where it differs."""
     copy = take_inventory(out)
     found = diff_checkpoints(inventory.root, out)
     declared = {*record["tensors_with_selected_elements"], *record.get("decoder", {}).get("tensors", ())}

@@ -13,7 +13,7 @@ from vkdsurgeon.checkpoint.stage import WriteReport
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.decoder_pass.gate import DecoderVerdict
 from vkdsurgeon.decoder_pass.plan import DecoderPlan
-from vkdsurgeon.pipeline.words import told_verdict
+from vkdsurgeon.pipeline.words import describe_verdict
 from vkdsurgeon.results.document import RunDocument
 from vkdsurgeon.results.judged import Judged
 from vkdsurgeon.vision_pass.plan import Plan
@@ -23,7 +23,7 @@ SCHEMA = "vkdsurgeon/unlearn/1"
 
 
 class Result(Judged, RunDocument):
-    """What a run of any method did; `write` is None after a dry run.
+    """The result of a run of any method; `write` is None after a dry run.
 
     Attributes:
         plan: What was planned.
@@ -49,7 +49,7 @@ class Result(Judged, RunDocument):
         return []
 
     def document(self, schema: str, recipe: dict[str, Any], **own: Any) -> dict[str, Any]:
-        """What every method tells for `--json`, with what this one tells besides.
+        """The part of the JSON document that all methods share, with the method's own keys.
 
         Args:
             schema: Of the document.
@@ -107,7 +107,7 @@ class UnlearnResult(Result):
     @property
     def failures(self) -> list[str]:
         """What the stop rule and the gate of the decoder pass found missing; empty after a dry run."""
-        found = [] if self.verdict is None or self.verdict.met else [f"stop rule: {told_verdict(self.verdict)}"]
+        found = [] if self.verdict is None or self.verdict.met else [f"stop rule: {describe_verdict(self.verdict)}"]
         if self.decoder_verdict is not None:
             found += [f"decoder pass: {missed}" for missed in self.decoder_verdict.missed]
         return found

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from vkdsurgeon.vision_pass.teacher_quality import TeacherQuality
 
 
-def told_verdict(verdict: Verdict) -> str:
-    """What the stop rule found, in words."""
+def describe_verdict(verdict: Verdict) -> str:
+    """The stop rule's verdict, in words."""
     forget, retain = (
         f"{count} {'held-out' if held_out else 'altered'} {name}"
         for count, held_out, name in zip(verdict.pictures, verdict.held_out, ("forget", "retain"), strict=True)
@@ -25,8 +25,8 @@ def told_verdict(verdict: Verdict) -> str:
     )
 
 
-def told_targets(reading: TargetReading) -> str:
-    """What forget targets read as, in words."""
+def describe_targets(reading: TargetReading) -> str:
+    """How well identities are still read from the forget targets, in words."""
     where = f"; moved at {reading.at}" if reading.at else ""
     farther = "" if reading.trust == reading.stretch == 1 else ", some farther than at first"
     return (
@@ -35,7 +35,7 @@ def told_targets(reading: TargetReading) -> str:
     )
 
 
-def told_teacher(quality: TeacherQuality) -> str:
+def describe_teacher(quality: TeacherQuality) -> str:
     """How well the teacher tells images and subjects apart, in words."""
     told = [f"variance over pictures {quality.variation:.3f} of the power"]
     if quality.token_variation is not None:
@@ -47,8 +47,8 @@ def told_teacher(quality: TeacherQuality) -> str:
     return f"{', '.join(told)} ({quality.pictures} pictures)"
 
 
-def told_decoder(verdict: DecoderVerdict) -> str:
-    """What the gate of the decoder pass found, in words."""
+def describe_decoder(verdict: DecoderVerdict) -> str:
+    """The gate of the decoder pass, in words."""
     forget, retain, text = verdict.questions
     return (
         f"{'met' if verdict.met else 'not met'}: KL on original forget features at {verdict.forget_ratio:.3f} of its "

@@ -57,7 +57,7 @@ def tabulate(document: AttackDocument, wording: Wording) -> TriedTable | None:
 
 
 def sum_up(document: AttackDocument, wording: Wording) -> str:
-    """What an attack that tries many things amounts to, in a sentence.
+    """One sentence about an attack that tries many variations.
 
     Its last reader; else the forgotten metric that rose most over the model as given, and at what; else, where nothing
     was measured as given, the worst case over gold.
@@ -93,7 +93,7 @@ def sum_up(document: AttackDocument, wording: Wording) -> str:
 
 @dataclass(frozen=True)
 class TriedRise:
-    """What rose most of what was to be forgotten, from 0 to 1; `gold` is gold under the same, None without one."""
+    """The forgotten metric that rose most, from 0 to 1; `gold` is the same metric of gold, None without one."""
 
     name: str
     before: float
@@ -102,7 +102,7 @@ class TriedRise:
 
 
 def rise_of(document: AttackDocument, wording: Wording) -> TriedRise | None:
-    """What rose most in an attack that tries many things; None where nothing was measured as given, or by a reader."""
+    """The forgotten metric that rose most under any variation; None where nothing comparable was measured."""
     grid = arrange_grid(document.attack, document.metrics)
     columns = list(enumerate(grid.columns))
     places = [position for position, column in columns if not column.utility and column.direction == "lower"]

@@ -48,7 +48,7 @@ class AttackRow:
 
 @dataclass(frozen=True)
 class Rise:
-    """What rose most of what was to be forgotten.
+    """The forgotten metric that rose most.
 
     Attributes:
         name: The metric, or the metric and what was tried.
@@ -73,7 +73,7 @@ class Rise:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack.
+    """One attack, as the report shows it.
 
     Attributes:
         title: For people.

@@ -35,7 +35,7 @@ class PartRow:
 
 @dataclass(frozen=True)
 class Alteration:
-    """What changed.
+    """What unlearning changed in the checkpoint.
 
     Attributes:
         sentences: In words.
@@ -65,7 +65,7 @@ def describe(case: Case, wording: Wording) -> Alteration | None:
 
 
 def contradictions(case: Case) -> list[str]:
-    """What the documents say that does not fit together."""
+    """Sentences about documents that contradict each other."""
     found = []
     if case.diff is not None:
         if case.diff.language_identical is False and not case.decoder_pass and not case.other_method:

@@ -59,7 +59,7 @@ class Case:
 
 
 def gather(sources: Sequence[Source]) -> Case:
-    """Put documents together.
+    """Sort the documents into one case and check that they are about the same model.
 
     Args:
         sources: Read documents; the same bytes twice count once.

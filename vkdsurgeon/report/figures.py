@@ -105,7 +105,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Density:
-    """Selected share per layer.
+    """Share of selected weights per layer.
 
     Attributes:
         description: The same in words.
@@ -230,7 +230,7 @@ def draw_density(layers: Sequence[tuple[str, int, int]]) -> Density:
 
 
 def _labels(layers: Sequence[str], shown: Collection[int]) -> tuple[list[str], str]:
-    """What stands below each bar, and what letters among it mean: a name that would not fit gets a letter."""
+    """Labels below the bars, and a legend: a name that does not fit is replaced by a letter."""
     labels: list[str] = []
     key: list[str] = []
     for index, layer in enumerate(layers):

@@ -31,7 +31,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Line:
-    """One row.
+    """One row of the table.
 
     Attributes:
         name: The method.
@@ -48,7 +48,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Field:
-    """A comparison.
+    """One comparison of methods, as the report shows it.
 
     Attributes:
         heads: The columns.

@@ -25,7 +25,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """In percent."""
+        """The value in percent."""
         return percent(self.value)
 
     @property
@@ -35,7 +35,7 @@ class Cell:
 
     @property
     def difference(self) -> str:
-        """As a difference, in points."""
+        """The difference in points."""
         return difference(self.value)
 
 
@@ -72,7 +72,7 @@ class Row:
 
 @dataclass(frozen=True)
 class SetTable:
-    """One set of questions.
+    """The metrics of one set.
 
     Attributes:
         name: As in metric ids.
@@ -102,7 +102,7 @@ class SubjectRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One evaluation."""
+    """The tables of one evaluation."""
 
     tables: tuple[SetTable, ...]
     subject_columns: tuple[str, ...]

@@ -56,7 +56,7 @@ class ExampleTable:
 
 @dataclass(frozen=True)
 class SignOff:
-    """Who signs for what; what is not given is left to be filled in by hand.
+    """The sign-off block; what is not given is left to be filled in by hand.
 
     Attributes:
         product: What the model is released as.
@@ -73,13 +73,13 @@ class SignOff:
 
 @dataclass(frozen=True)
 class Page:
-    """The report."""
+    """Everything that the report's templates show."""
 
     title: str
     subtitle: str
     verdict: Verdict
     highlights: tuple[Highlight, ...]
-    cautions: tuple[str, ...]
+    warnings: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     attacks: tuple[Attack, ...]
     field: Field | None
@@ -112,7 +112,7 @@ def compose(
         subtitle=_subtitle(case, wording),
         verdict=judge(case, wording),
         highlights=tuple(_highlights(comparisons, attacks)),
-        cautions=tuple(_cautions(case, wording)),
+        warnings=tuple(_warnings_of(case, wording)),
         comparisons=comparisons,
         attacks=attacks,
         field=line_up(case, wording),
@@ -189,7 +189,7 @@ def _highlight(label: str, row: Row) -> Highlight:
     )
 
 
-def _cautions(case: Case, wording: Wording) -> list[str]:
+def _warnings_of(case: Case, wording: Wording) -> list[str]:
     found = contradictions(case)
     run = case.unlearn or case.provenance
     if run is not None and "retain" in run.sets and not run.sets["retain"].pictures:

@@ -23,7 +23,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Origins:
-    """Where the numbers come from.
+    """The provenance section: where the numbers come from.
 
     Attributes:
         groups: Heading -> facts.

@@ -115,7 +115,7 @@ def _with_backslash(match: re.Match[str]) -> str:
 
 
 def _pieces(gate: str) -> list[str]:
-    """Where a gate may be broken on a narrow screen: after a dot or an operator."""
+    """The pieces of a gate's text, between which a narrow screen may break the line."""
     return re.findall(r"[^.<>=]*[.<>=]+|[^.<>=]+", gate)
 
 

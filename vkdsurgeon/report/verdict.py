@@ -37,7 +37,7 @@ _USUAL_SHARE, _USUAL_RATE = 0.5, 3e-4
 
 @dataclass(frozen=True)
 class Check:
-    """One bound.
+    """One gate and its outcome.
 
     Attributes:
         text: The gate as it was written, or what was checked.
@@ -58,7 +58,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict.
+    """The verdict of the whole report.
 
     Attributes:
         status: `failed` when any check fails; `passed` when gates were set, all hold, and there is one on what every

@@ -18,7 +18,7 @@ from vkdsurgeon.results.read import Source
 
 
 class ReportResult(SchemaDocument):
-    """What `vkdsurgeon report` wrote, and its verdict.
+    """The result of `vkdsurgeon report`: the path and the verdict.
 
     Attributes:
         out: The page.

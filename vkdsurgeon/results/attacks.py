@@ -19,7 +19,7 @@ class _Document(BaseModel):
 
 
 class AttackResult(Measured, Document):
-    """What every attack says besides its settings.
+    """The part that all attack results share.
 
     Metric ids are `[reference.|gold.]ATTACK.[retain.]ROW.GROUP.METRIC`: ROW is what was tried (`before` is the model as
     given), `retain.` marks utility.
@@ -66,7 +66,7 @@ class ProbeSettings(_Document):
 
 
 class ProbeResult(AttackResult):
-    """What `vkdsurgeon attack probe` measured, per tapped layer."""
+    """The result of `vkdsurgeon attack probe`, per tapped layer."""
 
     kind: Literal["attack.probe"] = "attack.probe"
     settings: ProbeSettings
@@ -101,7 +101,7 @@ class QuantizeSettings(_Asking):
 
 
 class QuantizeResult(AttackResult):
-    """What `vkdsurgeon attack quantize` measured, per number format."""
+    """The result of `vkdsurgeon attack quantize`, per number format."""
 
     kind: Literal["attack.quantize"] = "attack.quantize"
     settings: QuantizeSettings
@@ -125,7 +125,7 @@ class UniversalSettings(_Document):
 
 
 class PerturbSettings(_Asking):
-    """What was done to the pictures."""
+    """How images were perturbed."""
 
     perturbations: list[str]
     universal: UniversalSettings | None
@@ -133,7 +133,7 @@ class PerturbSettings(_Asking):
 
 
 class PerturbResult(AttackResult):
-    """What `vkdsurgeon attack perturb` measured, per perturbation."""
+    """The result of `vkdsurgeon attack perturb`, per perturbation."""
 
     kind: Literal["attack.perturb"] = "attack.perturb"
     settings: PerturbSettings
@@ -160,20 +160,20 @@ class TemplateFacts(_Document):
 
 
 class PromptSettings(_Asking):
-    """Which prompts were tried."""
+    """The prompts that were tried."""
 
     templates: list[TemplateFacts]
 
 
 class PromptResult(AttackResult):
-    """What `vkdsurgeon attack prompt` measured, per template."""
+    """The result of `vkdsurgeon attack prompt`, per template."""
 
     kind: Literal["attack.prompt"] = "attack.prompt"
     settings: PromptSettings
 
 
 class MembershipSettings(_Asking):
-    """What counts as a member, and how it was scored."""
+    """How membership was scored."""
 
     k_percent: float
     members: int
@@ -181,7 +181,7 @@ class MembershipSettings(_Asking):
 
 
 class MembershipResult(AttackResult):
-    """What `vkdsurgeon attack membership` measured, per score."""
+    """The result of `vkdsurgeon attack membership`, per score."""
 
     kind: Literal["attack.membership"] = "attack.membership"
     settings: MembershipSettings

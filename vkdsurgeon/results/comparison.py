@@ -78,7 +78,7 @@ class AttackSettings(_Document):
 
 
 class ComparisonResult(Gated, Document):
-    """What `vkdsurgeon compare` measured.
+    """The result of `vkdsurgeon compare`.
 
     `score` = (1 - |forget - gold's|) * min(1, retain / base's) * mean over the protocols of
     (1 - max(0, AG - gold's) / 100), of the scope where AG exceeds gold's most, since an attacker chooses; only with a

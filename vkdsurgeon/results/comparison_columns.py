@@ -50,7 +50,7 @@ def headline(metrics: Sequence[Metric]) -> dict[str, float | None]:
 
 
 def chances(metrics: Sequence[Metric]) -> dict[str, float]:
-    """What guessing among the options would give in the same columns; closed questions only."""
+    """The scores of guessing among the options, by column; closed questions only."""
     found = _columns(metrics, lambda metric: metric.chance)
     return {name: value for name, value in found.items() if value is not None}
 

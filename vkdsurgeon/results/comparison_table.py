@@ -44,7 +44,7 @@ def columns_of(result: ComparisonResult) -> list[str]:
 
 
 def heading(column: str) -> str:
-    """What stands above a column."""
+    """The heading of a column."""
     attack = attack_of(column)
     return _HEADINGS[column] if attack is None else " ".join(filter(None, ("AG", *attack)))
 
@@ -80,7 +80,7 @@ def _number(value: float, column: str) -> str:
 
 
 def caption(result: ComparisonResult) -> str:
-    """What the numbers are."""
+    """The caption of the table: units, sets, seeds and the settings of the attack."""
     attack = result.attack
     seeds = sorted({seed for row in result.rows for seed in row.seeds})
     measured = ", ".join(f"{name} on {part}" for name, part in result.measured_on.items())

@@ -32,7 +32,7 @@ class TensorDifference(BaseModel):
 
 
 class DiffResult(SchemaDocument):
-    """What `vkdsurgeon diff` found, byte by byte.
+    """The result of `vkdsurgeon diff`, byte by byte.
 
     Attributes:
         base: Directory of the original.

@@ -79,7 +79,7 @@ class Example(_Document):
 
 
 class SetFacts(_Document):
-    """What was asked: never who, and never where it lies."""
+    """A set as a result describes it: never names of people, never its path."""
 
     name: str
     records: int
@@ -90,7 +90,7 @@ class SetFacts(_Document):
 
 
 class ModelFacts(_Document):
-    """What was measured."""
+    """The model that was measured."""
 
     role: Literal["model", "reference", "gold"]
     model_type: str
@@ -126,7 +126,7 @@ class GateOutcome(_Document):
 
     @property
     def failure(self) -> str:
-        """What is wrong, where it did not pass."""
+        """Why the gate failed, in words."""
         measured = "could not be measured" if self.value is None else f"is {self.value:.4f}"
         bound = "" if self.bound is None else f" (bound {self.bound:.4f})"
         return f"{self.gate}: {self.metric} {measured}{bound}"
@@ -154,7 +154,7 @@ class Measured(Gated):
 
         @property
         def metrics(self) -> Sequence[Metric]:
-            """Everything that was measured."""
+            """All measured metrics."""
 
     def metric(self, name: str) -> Metric:
         """One metric with its interval, chance level and number of records.
@@ -186,7 +186,7 @@ class Measured(Gated):
 
 
 class EvalResult(Measured, Document):
-    """What `vkdsurgeon eval` measured."""
+    """The result of `vkdsurgeon eval`."""
 
     schema_version: int = SCHEMA_VERSION
     kind: Literal["evaluation"] = "evaluation"

@@ -32,7 +32,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid.
+    """A table of rows and columns for attacks that try many variations.
 
     Attributes:
         rows: What was tried, in the order of the document.

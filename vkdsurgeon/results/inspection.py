@@ -51,7 +51,7 @@ class FileFacts(_Facts):
 
 
 class InspectResult(SchemaDocument):
-    """What `vkdsurgeon inspect` shows.
+    """The result of `vkdsurgeon inspect`.
 
     Attributes:
         model: The checkpoint's directory.

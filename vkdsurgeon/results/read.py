@@ -80,7 +80,7 @@ class DecoderRecord(_Outside):
 
 
 class LanguageRecord(_Outside):
-    """What a method other than VKD was allowed to move of the language model."""
+    """The weights of the language model that a method other than VKD was allowed to change."""
 
     selected_elements: int
 
@@ -96,7 +96,7 @@ class PlanRecord(_Outside):
 
 
 class WriteRecord(_Outside):
-    """What was written."""
+    """The files and elements that were written."""
 
     tensors_changed: int
     elements_changed: int
@@ -105,7 +105,7 @@ class WriteRecord(_Outside):
 
 
 class UnlearnDocument(_Outside):
-    """What `vkdsurgeon unlearn --json` prints."""
+    """The document of `vkdsurgeon unlearn --json`."""
 
     schema_: Literal["vkdsurgeon/unlearn/1"] = Field(alias="schema")
     dry_run: Literal[False]
@@ -153,7 +153,7 @@ class TensorRecord(_Outside):
 
 
 class DiffDocument(_Outside):
-    """What `vkdsurgeon diff --json` prints."""
+    """The document of `vkdsurgeon diff --json`."""
 
     schema_: Literal["vkdsurgeon/diff/1"] = Field(alias="schema")
     base_weights_digest: str
@@ -172,7 +172,7 @@ class DiffDocument(_Outside):
 
 
 class AttackDocument(_Outside):
-    """What every `vkdsurgeon attack` prints: measured before and after, beside gold where there is one."""
+    """The document of any `vkdsurgeon attack`: metrics before and after, beside gold where there is one."""
 
     schema_version: int
     kind: str

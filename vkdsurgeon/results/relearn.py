@@ -98,7 +98,7 @@ class RelearnCase(_Document):
 
 
 class RelearnResult(Measured, Document):
-    """What `vkdsurgeon attack relearn` measured.
+    """The result of `vkdsurgeon attack relearn`.
 
     `relearn.ag` is in points (0 to 100): the mean of after minus before over the metrics in `ag_over`. With several
     attacks, each is one of `cases`, and `settings` are those of all of them. An attack that `diverged` with some seed
@@ -126,7 +126,7 @@ class RelearnResult(Measured, Document):
 
 
 class RestoreSettings(_Document):
-    """What was put back, and how much of it had been changed."""
+    """The part that was put back, and how much of it unlearning had changed."""
 
     part: RestoredPart
     restored_elements: int
@@ -137,7 +137,7 @@ class RestoreSettings(_Document):
 
 
 class RestoreResult(Measured, Document):
-    """What `vkdsurgeon attack restore` measured.
+    """The result of `vkdsurgeon attack restore`.
 
     `restore.before.*` is the model as given, `restore.after.*` the same language model behind the original's visual
     weights. `reference.` and `gold.restore.after.*` are those models as they are: the ceiling and what anybody guesses.

@@ -14,7 +14,7 @@ class Clock:
         self._last = time.monotonic()
 
     def lap(self, name: str) -> None:
-        """A stage ended."""
+        """End a stage and record its time."""
         now = time.monotonic()
         self.laps[name] = now - self._last
         self._last = now

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step saw, before it moved the weights.
+    """The loss and metrics of one training step, measured before the weights move.
 
     Attributes:
         step: Its number, counted from 1.
@@ -48,7 +48,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Event(Mapping[str, Any]):
-    """Something that happened.
+    """A progress event of a run.
 
     As a mapping it is what a line of JSON says of it: `event` is the kind, then the facts, then `text`.
 

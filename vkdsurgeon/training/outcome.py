@@ -12,7 +12,7 @@ from vkdsurgeon.training.saliency import SaliencyMask
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOutcome:
-    """What a pass or a baseline did.
+    """The result of training a pass or a baseline.
 
     Attributes:
         changes: Name on disk -> new tensor in the shape and dtype on disk, of every tensor with a selected element.

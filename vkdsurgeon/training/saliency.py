@@ -67,7 +67,7 @@ class LayerShare:
 def layer_shares(
     mask: SaliencyMask, sizes: Mapping[str, int], layer_of: Callable[[str], str]
 ) -> tuple[LayerShare, ...]:
-    """Where a mask lies, layer by layer in the order of the parameters.
+    """Share of selected weights per layer, in the order of the parameters.
 
     Args:
         mask: The mask.

@@ -75,7 +75,7 @@ class GroupedSampler(Sampler[Item]):
         self._generator = generator
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the sampler stands, as JSON: numbers alone, no item."""
+        """The sampler's position, as JSON numbers; no item is in it."""
         number = {item: index for index, item in enumerate(self.items)}
         # Journals list the next item last.
         return {"left": [number[item] for item in reversed(self.left)], "generator": self._generator.getstate()}

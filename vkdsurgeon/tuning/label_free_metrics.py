@@ -20,7 +20,7 @@ from vkdsurgeon.tuning.relearning_proxy import Attacker
 
 @dataclass(frozen=True)
 class Reading:
-    """What one student's features say.
+    """The label-free metrics of one student.
 
     Attributes:
         certainty: Probability that the identity reader gives the right subject on forget pictures; the most of all
@@ -75,7 +75,7 @@ class LabelFreeMetrics:
         self.identities = max(reader.identities for reader in self._readers.values())
 
     def read(self, stack: VisualStack) -> Reading:
-        """Measure a student."""
+        """Measure a student's label-free metrics."""
         forget, keep = (self._features(stack, pictures) for pictures in self._measured)
         views = [
             reader.view_drift(self._teacher[0].all(layer), forget.all(layer)) for layer, reader in self._readers.items()

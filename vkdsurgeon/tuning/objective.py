@@ -28,7 +28,7 @@ OBJECTIVES = (FORGET, RETAIN, ROBUST)
 
 @dataclass(frozen=True)
 class Measured:
-    """What a trial came to.
+    """The objective values of a trial, with their parts.
 
     Attributes:
         values: Objective -> value; less is better.
@@ -112,8 +112,8 @@ class TrialRunner:
             parts["view_drift"] = reading.view_drift
         values = {FORGET: reading.certainty, RETAIN: reading.kept_drift + (reading.view_drift or 0.0)}
         if self._examiner is not None:
-            values[FORGET], values[RETAIN], told = self._examiner(self.stack)
-            parts |= told
+            values[FORGET], values[RETAIN], details = self._examiner(self.stack)
+            parts |= details
         recovered = self.label_free.recovery(self.stack, self._attacker, self._seed)
         values[ROBUST] = sum(recovered) / len(recovered)
         parts["certainty_after_attack"] = recovered[-1]

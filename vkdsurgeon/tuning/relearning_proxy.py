@@ -39,7 +39,7 @@ class Attacker:
     loss: str = "nmse"
 
     def as_dict(self) -> dict[str, Any]:
-        """For the result."""
+        """The settings of the simulated attacker as JSON values."""
         return {**asdict(self), "weights": "all of tower and projector", "optimizer": "AdamW, no weight decay"}
 
     def attack(

@@ -39,7 +39,7 @@ class Attempt:
 
     @property
     def candidate(self) -> Candidate:
-        """As rules look at it."""
+        """The trial as picking rules see it."""
         parts = {**self.facts.get("parts", {}), "seconds": self.facts.get("seconds", 0.0)}
         met = {"stop_rule": float(self.facts["stop_rule"]["met"])} if "stop_rule" in self.facts else {}
         return Candidate(self.number, {**parts, **met, **self.values})
@@ -84,7 +84,7 @@ class TuneResult(Judged, RunDocument):
 
     @property
     def failures(self) -> list[str]:
-        """That no member of the front satisfies the rule, where one was asked for."""
+        """A sentence saying that no member of the front satisfies the rule, where one was asked for."""
         if self.rule is None or self.picked is not None:
             return []
         return [f"`pick` {self.rule!r}: none of {len(self.front)} members of the front satisfies it"]
@@ -122,7 +122,7 @@ class TuneResult(Judged, RunDocument):
 
 
 def front_file(rank: int) -> str:
-    """Where a member's recipe lies, relative to the output."""
+    """The path of a front member's recipe, relative to the output."""
     return f"front/{rank:02d}.yaml"
 
 

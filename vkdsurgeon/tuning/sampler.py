@@ -141,7 +141,7 @@ def _draw(trial: Trial, space: Space) -> dict[str, Any]:
 
 
 def changes_of(trial: FrozenTrial, recipe: Recipe, space: Space) -> dict[str, Any]:
-    """What a trial's recipe has other than the one that the search started from; `steps` as a multiple."""
+    """The keys that a trial's recipe changes of the start recipe; `steps` as a multiple."""
     start = point_of(space, recipe, {})
     return {
         key: value if isinstance(space.search[key], Range) else json.loads(value)

@@ -16,7 +16,7 @@ _FEWEST_SUBJECTS = 8
 
 @dataclass(frozen=True)
 class TrialSets:
-    """A job divided.
+    """The sets of a job, split for trials.
 
     Attributes:
         job: What trials train on.

@@ -42,12 +42,12 @@ class _WholeEntries(JournalFileOpenLock):
         self._waiting = Interrupts()
 
     def acquire(self) -> bool:
-        """Let Ctrl-C wait."""
+        """Hold Ctrl-C back."""
         self._waiting = Interrupts().__enter__()
         return True
 
     def release(self) -> None:
-        """Let it come."""
+        """Deliver a Ctrl-C that was held back."""
         self._waiting.__exit__(None, None, None)
 
 

@@ -150,7 +150,7 @@ def _conclude(
 
 
 def _bounds(default: Attempt, objectives: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """What a member must not be worse than: the start recipe's values, but never less than what anybody would guess."""
+    """Bounds on a member's objectives: the start recipe's values, but never below chance."""
     if default.reason is not None:
         return {}
     # Below chance nothing is left to read, and less of it is no better.
@@ -196,29 +196,29 @@ def _untouched(study: optuna.Study, runner: TrialRunner, listener: Listener) -> 
 
 
 def _warnings(request: TuneRequest, sets: TrialSets, job: Job) -> list[str]:
-    told = []
+    found = []
     if not sets.forget_held_out:
-        told.append(
+        found.append(
             "no subject of the forget set has four pictures, so forgetting is measured on what trials train on: that "
             "flatters recipes that fit pictures instead of people"
         )
     if sets.keep_held_out == "nothing":
-        told.append(
+        found.append(
             "the kept set names fewer than eight subjects and none has four pictures, so retention is measured on what "
             "trials train on"
         )
     if request.unlearn.recipe.decoder is not None:
-        told.append(NO_DECODER)
+        found.append(NO_DECODER)
     if request.validation is not None:
         trained = {picture.digest for picture in [*job.forget, *job.retain, *job.generic]}
         records = [record for record in (*request.validation.forget, *request.validation.retain) if record.image]
         shared = [] if not records else _shared(pictures_of(records, role="validation"), trained)
         if shared:
-            told.append(
+            found.append(
                 f"{len(shared)} pictures of the validation records are in the sets that trials train on, too: give "
                 "other views"
             )
-    return told
+    return found
 
 
 def _shared(pictures: Sequence[Picture], trained: set[str]) -> list[Picture]:
@@ -226,7 +226,7 @@ def _shared(pictures: Sequence[Picture], trained: set[str]) -> list[Picture]:
 
 
 def _objectives(request: TuneRequest, sets: TrialSets, runner: TrialRunner) -> dict[str, dict[str, Any]]:
-    """What the three objectives are, in words and numbers."""
+    """Descriptions of the three objectives, in words and numbers."""
     attacker = request.attacker
     forget = f"{len(sets.forget)} {'held-out' if sets.forget_held_out else 'trained-on'} forget pictures"
     keep = {
@@ -277,7 +277,7 @@ def _objectives(request: TuneRequest, sets: TrialSets, runner: TrialRunner) -> d
 def _inputs(
     request: TuneRequest, job: Job, runner: TrialRunner, objectives: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What trials depend on; equal inputs may share a journal."""
+    """Everything that trials depend on; runs with equal inputs may share a journal."""
     digest = visual_digest(runner.stack)
     # Told beside the digests of the sets, and the same whenever the search is continued.
     salt = hashlib.sha256(f"{job.seed} {digest}".encode()).digest()[:16]

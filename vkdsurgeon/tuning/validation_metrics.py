@@ -67,7 +67,7 @@ class Answers:
         self.before = self._ask()
 
     def __call__(self, stack: VisualStack) -> tuple[float, float, dict[str, float]]:
-        """Ask.
+        """Measure the whole model on the validation questions.
 
         Returns:
             The rate of right answers to what is to be forgotten; the loss in the rate on kept records plus, where

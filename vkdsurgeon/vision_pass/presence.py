@@ -59,7 +59,7 @@ class TokenMatches:
 
         Args:
             feature: [N, D], of an image of the subject.
-            subject: Whose.
+            subject: The subject of the image.
             without: A known image that does not count, since it is the same one.
 
         Returns:

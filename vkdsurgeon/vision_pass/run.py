@@ -346,7 +346,7 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         choice=choice,
         stand_ins=taught.targets.stand_ins,
         readings=taught.readings,
-        step_size=None if control is None else control.told,
+        step_size=None if control is None else control.record,
     )
 
 

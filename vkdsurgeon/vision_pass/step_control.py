@@ -76,7 +76,7 @@ class StepControl:
     values: Callable[[], Mapping[str, Tensor]]
     put: Callable[[Mapping[str, Tensor]], None]
     size: float = 0.0
-    told: StepSize = field(default_factory=StepSize)
+    record: StepSize = field(default_factory=StepSize)
 
     def probe(self, step: Callable[[float], None], start: float) -> None:
         """Find the size whose step costs `target`; the weights are as before afterwards.
@@ -108,7 +108,7 @@ class StepControl:
                 "written. Work in float32, or check the checkpoint with `inspect`"
             )
         self.size = size
-        self.told.found, self.told.cost, self.told.last = size, cost, size
+        self.record.found, self.record.cost, self.record.last = size, cost, size
 
     def due(self, step: int, steps: int) -> bool:
         """Whether a step of the schedule is measured."""
@@ -137,7 +137,7 @@ class StepControl:
         if outside:
             self.put(kept)
             self.size = max(self.size / 2, _LEAST)
-            self.told.undone += 1
+            self.record.undone += 1
             if not math.isfinite(cost) and self.size == _LEAST:
                 raise Diverged(
                     f"a step of {self.size:.0e} of each weight made features infinite; nothing was written. Work in "
@@ -146,7 +146,7 @@ class StepControl:
         elif cost > 0:
             nudge = (wanted / cost) ** 0.25
             self.size = min(max(self.size * min(max(nudge, 1 / _NUDGE), _NUDGE), _LEAST), _MOST)
-        self.told.last = self.size
+        self.record.last = self.size
         return not outside
 
     def _cost(self, after: Sequence[Tensor], before: Sequence[Tensor]) -> float:
@@ -158,12 +158,12 @@ class StepControl:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""
-        return {"size": self.size, **vars(self.told)}
+        return {"size": self.size, **vars(self.record)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self.size = state["size"]
-        self.told = StepSize(**{key: state[key] for key in vars(self.told)})
+        self.record = StepSize(**{key: state[key] for key in vars(self.record)})
 
 
 def probe_images(count: int) -> list[int]:

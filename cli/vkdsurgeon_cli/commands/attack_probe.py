@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class ProbeName(str, Enum):
-    """Linear readers."""
+    """The kinds of linear probe."""
 
     logistic = "logistic"
     ridge = "ridge"
 
 
 class PoolingName(str, Enum):
-    """What a reader gets of an image's tokens."""
+    """How the tokens of an image become one vector for a probe."""
 
     mean = "mean"
     tokens = "tokens"
@@ -33,7 +33,7 @@ class PoolingName(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Sets:
-    """Whose features are read."""
+    """The sets whose image features are read."""
 
     forget: Annotated[
         Path, typer.Option("--forget", metavar="SET", help="Images of what was to be forgotten, with subjects.")
@@ -52,7 +52,7 @@ class Sets:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """How features are read."""
+    """The settings of the probes."""
 
     layers: Annotated[
         list[str] | None,
@@ -79,7 +79,7 @@ class Reader:
     panel: ClassVar[str] = "Attack"
 
     def settings(self) -> dict[str, Any]:
-        """As the attack takes them."""
+        """The settings of the attack, by the names that the API gives them."""
         return {**vars(self), "probe": self.probe.value, "pooling": self.pooling.value}
 
 

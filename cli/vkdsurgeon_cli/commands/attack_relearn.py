@@ -105,7 +105,7 @@ class Protocol:
     panel: ClassVar[str] = "Attack (each is a key of --protocol-file, too; lists with commas)"
 
     def given(self) -> dict[str, object]:
-        """What was given, by key.
+        """The options that were given, by key.
 
         Raises:
             UserError: Both --seed and --seeds.

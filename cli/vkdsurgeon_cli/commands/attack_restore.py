@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PartName(str, Enum):
-    """What is put back."""
+    """The part of the original model that is put back."""
 
     visual = "visual"
     tower = "tower"

@@ -78,7 +78,7 @@ def run(
 
 
 def attack_sheets(result: AttackResult, title: str, *, first: str) -> list[Sheet]:
-    """What was tried down the side, what was measured along the top.
+    """One row per variation that was tried, one column per metric.
 
     Args:
         result: The attack's.

@@ -27,7 +27,7 @@ _OTHER_MODELS = ("reference", "gold", "delta", "gap", "room")
 
 @dataclass(frozen=True, kw_only=True)
 class Sets:
-    """What is asked about."""
+    """The sets of questions."""
 
     forget: Annotated[
         Path | None, typer.Option("--forget", metavar="SET", help="What is to be forgotten: less is better.")

@@ -162,12 +162,12 @@ def _front_sheet(result: TuneResult) -> Sheet:
 
 
 def _cells(attempt: Attempt) -> list[str]:
-    from vkdsurgeon_cli.trial_listener import told_changes
+    from vkdsurgeon_cli.trial_listener import describe_changes
 
     verdict = attempt.facts.get("stop_rule")
     met = "" if verdict is None else "met" if verdict["met"] else "not met"
     numbers = [f"{attempt.values[name]:.4f}" for name in _OBJECTIVES]
-    return [*numbers, met, f"{attempt.facts['seconds']:.0f}", told_changes(attempt.changes)]
+    return [*numbers, met, f"{attempt.facts['seconds']:.0f}", describe_changes(attempt.changes)]
 
 
 def _notes(result: TuneResult) -> list[tuple[str, object]]:

@@ -116,7 +116,7 @@ class OwnFlags:
     panel: ClassVar[str] = RecipeSource.panel
 
     def settings(self) -> dict[str, Any]:
-        """What was given, by recipe key."""
+        """The recipe keys that were given by an option of their own."""
         return {} if self.steps is None else {"steps": self.steps}
 
 

@@ -398,7 +398,7 @@ def _parameter_of_block(sizes: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def variants() -> list[Variant]:
-    """What is compiled ahead of time: each kernel in the combinations that a run of this project or a stranger uses."""
+    """The specialisations to compile ahead of time: each kernel in the combinations of dtypes and options in use."""
     tables = {"table": "*i64", "parameter_of_block": "*i32", "hyper": "*fp32", "shrink": "*fp32"}
     found = []
     for name, dtype, master, eight_bit, stochastic, packed, aligned in (

@@ -76,7 +76,7 @@ def _ranked_chunks(keys: Tensor, upper: int) -> Iterator[Array]:
 
 
 def _lower_halves(keys: Sequence[Tensor], upper: int) -> Array:
-    """Of the keys with these upper 16 bits, how often each value of the lower 16 bits occurs, [65536] int64."""
+    """Histogram of the lower 16 bits of the keys with these upper 16 bits, [65536] int64."""
     counts = np.zeros(_BINS, dtype=np.int64)
     for one in keys:
         for chunk in _ranked_chunks(one, upper):

@@ -178,7 +178,7 @@ def _words(keys: Tensor, threshold: int, room: int, tied: int) -> Tensor:
 
 
 def variants() -> list[Variant]:
-    """What is compiled ahead of time: each kernel, gradients of each dtype, both kinds of emission."""
+    """The specialisations to compile ahead of time: each kernel, gradients of each dtype, both kinds of emission."""
     found = [
         _variant(
             "saliency_scores",

@@ -21,7 +21,7 @@ def refuse(position: int) -> NoReturn:
 
 
 def check(scores: Sequence[Tensor]) -> None:
-    """Look at every value.
+    """Refuse scores that are not finite or negative.
 
     Raises:
         ValueError: A negative or non-finite score.

@@ -36,7 +36,7 @@ def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn:
     and captions come from the perturbed configurations, text from those with `+tofu`.
 
     Args:
-        split: Which.
+        split: The split: root, suite and name.
         pictures: Where pictures are written to.
         seed: Draws the order of options.
         warn: Hears of what is passed over.
@@ -55,8 +55,8 @@ def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn:
         NamedSet("retain", (*retain, *_text(split, split.retain, skipped))),
         *(NamedSet(config, tuple(_real(split, config, pictures, seed, skipped))) for config in REAL),
     ]
-    if told := skipped.told():
-        warn(told)
+    if summary := skipped.summary():
+        warn(summary)
     return sets
 
 

@@ -22,11 +22,11 @@ class Skipped:
         self.first: str | None = None
 
     def note(self, row: Row, why: str) -> None:
-        """One more."""
+        """Count one more skipped row."""
         self.count += 1
         self.first = self.first or f"{row.source}: {why}"
 
-    def told(self) -> str | None:
+    def summary(self) -> str | None:
         """One sentence, or None where nothing was passed over."""
         return (
             f"{self.count} question(s) cannot be asked and were passed over, the first at {self.first}"

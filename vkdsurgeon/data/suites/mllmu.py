@@ -54,7 +54,7 @@ def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn:
     Tasks are `vqa` and `qa` (choice), `vcloze` and `cloze`, `vgen` and `gen`: with and without the picture.
 
     Args:
-        split: Which.
+        split: The split: root, suite and name.
         pictures: Where pictures are written to.
         seed: Draws one of the several pictures of a row of the test set.
         warn: Hears of questions that cannot be asked.
@@ -70,8 +70,8 @@ def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn:
         NamedSet("retain", tuple(_records(read_rows(split.root, split.retain, _COLUMNS), pictures, seed, skipped))),
         NamedSet("real", tuple(_records(read_rows(split.root, CELEBRITIES, _COLUMNS), pictures, seed, skipped))),
     ]
-    if told := skipped.told():
-        warn(told)
+    if summary := skipped.summary():
+        warn(summary)
     return sets
 
 
@@ -94,8 +94,10 @@ def _picture_record(row: Row, pictures: PictureFolder) -> Record:
     question, answer = columns.text(row, "question"), columns.text(row, "answer")
     if "metadata" in row.values:
         facts = columns.nested(row, "metadata", _FACTS) or []
-        told = [(fact.Question, fact.Answer) for fact in facts if not (_blank(fact.Question) or _blank(fact.Answer))]
-        question, answer = told[0] if told else (None, None)
+        answered = [
+            (fact.Question, fact.Answer) for fact in facts if not (_blank(fact.Question) or _blank(fact.Answer))
+        ]
+        question, answer = answered[0] if answered else (None, None)
     return Record(
         image=pictures.keep(row.values["image"], row, "image"),
         # Every row is one person; where the file names nobody, the row does.

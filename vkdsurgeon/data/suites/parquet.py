@@ -22,7 +22,7 @@ _SHARD = re.compile(r"(?P<split>[A-Za-z_]+)-(?P<number>\d{5})-of-(?P<total>\d{5}
 
 @dataclass(frozen=True)
 class Kind:
-    """What a column must hold: a test of its Arrow type, and words for it."""
+    """The required Arrow type of a column, as a test and in words."""
 
     name: str
     words: str

@@ -20,7 +20,7 @@ def evaluation_sets(
     """Read everything that is measured.
 
     Args:
-        split: Which.
+        split: The split: root, suite and name.
         scratch: An empty folder for pictures; its owner deletes it.
         seed: Of every draw.
         few_shot: Put demonstrations before questions.
@@ -47,7 +47,7 @@ def unlearning_sets(split: SuiteSplit, scratch: Path) -> tuple[list[Record], lis
     """Read the pictures to forget and to retain.
 
     Args:
-        split: Which.
+        split: The split: root, suite and name.
         scratch: An empty folder for pictures; its owner deletes it.
 
     Raises:

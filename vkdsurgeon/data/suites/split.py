@@ -42,7 +42,7 @@ class SuiteSplit:
 
     @property
     def retain(self) -> str:
-        """Configuration of everybody else."""
+        """The configuration of the retained people."""
         match = _SPLITS[self.suite][0].fullmatch(self.split)
         assert match is not None
         rest = 100 - int(match[1])

@@ -44,7 +44,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a journal kept of a pass.
+    """The saved state of a pass.
 
     Attributes:
         facts: Of the snapshot.
@@ -189,7 +189,7 @@ class Journal:
         self._document["inputs"] = dict(inputs)
 
     def kept(self, name: str) -> Kept | None:
-        """What is kept of a pass, if anything."""
+        """The saved state of a pass; None where there is none."""
         found = self._document["passes"].get(name)
         if found is None:
             return None

@@ -42,7 +42,7 @@ class Asked(Protocol):
 
 
 def journal_of(asked: Asked) -> Path:
-    """Where a run's journal lies: `OUT.journal` beside the output, unless it is named."""
+    """The path of a run's journal: `OUT.journal` beside the output, unless one is named."""
     if asked.journal is not None:
         return asked.journal
     assert asked.out is not None

@@ -21,7 +21,7 @@ _WEIGHT, _OPTIMIZER = "weight ", "optimizer "
 
 @dataclass(frozen=True)
 class Trainee:
-    """What a pass trains.
+    """The trained parameters with their mask and optimizer.
 
     Attributes:
         parameters: Parameters by name; those that the mask names are trained.
@@ -57,7 +57,7 @@ class Trainee:
         return found
 
     def facts(self) -> dict[str, Any]:
-        """What of it is no tensor, as JSON."""
+        """The part of the state that is no tensor, as JSON."""
         numbers = {
             str(index): {key: value for key, value in entry.items() if not isinstance(value, Tensor)}
             for index, entry in self.optimizer.state_dict()["state"].items()

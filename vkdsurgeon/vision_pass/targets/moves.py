@@ -50,7 +50,7 @@ def move_far_enough(
 
     Args:
         context: What is known.
-        layer: Where.
+        layer: The layer of the features.
         stand_ins: Forgotten subject -> the kept identities to mix.
 
     Returns:
