@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from vkdsurgeon.baselines.registry import Scope
-from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory
+from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.decoder_layers import DecoderWeights, find_decoder_weights
@@ -38,13 +37,6 @@ class ScopedWeights:
     def warnings(self) -> tuple[str, ...]:
         """Warnings about decoder weights that cannot be trained."""
         return () if self.decoder is None else self.decoder.warnings
-
-    def widest(self, inventory: Inventory) -> torch.dtype:
-        """The widest dtype of the scope on disk."""
-        return max(
-            (TORCH_DTYPES[inventory.tensors[name].dtype] for name in self.on_disk.values()),
-            key=lambda dtype: dtype.itemsize,
-        )
 
 
 def find_weights(inventory: Inventory, split: Split, scope: Scope) -> ScopedWeights:

@@ -14,8 +14,8 @@ from vkdsurgeon.errors import UserError
 FORGET = "forget"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 # First parts of metric ids that already mean something.
-_ATTACKS = {"relearn", "restore", "probe", "quantize", "perturb", "prompt", "membership"}
-_TAKEN = frozenset({"reference", "gold", "delta", "gap", "room"} | _ATTACKS)
+RESERVED_ATTACKS = {"relearn", "restore", "probe", "quantize", "perturb", "prompt", "membership"}
+_TAKEN = frozenset({"reference", "gold", "delta", "gap", "room"} | RESERVED_ATTACKS)
 
 
 @dataclass(frozen=True)
