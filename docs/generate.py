@@ -26,7 +26,7 @@ from vkdsurgeon.data import protocol
 from vkdsurgeon.evaluation import forget_quality
 from vkdsurgeon.evaluation.aggregate import AggregateResult
 from vkdsurgeon.evaluation.text import TEXT_METRICS
-from vkdsurgeon.results import attacks, comparison, comparison_columns, evaluation, read, relearn
+from vkdsurgeon.results import attacks, comparison, comparison_columns, evaluation, read, relearn, tuning
 from vkdsurgeon.results.document import Document
 
 DOCS = Path(__file__).resolve().parent
@@ -44,6 +44,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "attack.prompt": attacks.PromptResult,
     "attack.membership": attacks.MembershipResult,
     "comparison": comparison.ComparisonResult,
+    "tune": tuning.TuneDocument,
     "unlearn": read.UnlearnDocument,
     "provenance": read.ProvenanceDocument,
     "diff": read.DiffDocument,
@@ -53,6 +54,7 @@ _WRITTEN_BY = {
     "evaluation": "`eval -o` and `eval --json`",
     "aggregate": "`aggregate -o`",
     "comparison": "`compare --json`",
+    "tune": "`tune --json`, and `tune.json` in the output",
     "unlearn": "`unlearn --json`",
     "provenance": "`unlearn`, as `vkdsurgeon.json` beside the weights",
     "diff": "`diff --json`",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vkdsurgeon_cli.main import run as command
@@ -27,6 +28,7 @@ from vkdsurgeon import (
     evaluate,
     inspect,
     load_recipe,
+    read_result,
     register_forget_target,
     register_mask,
     run_method,
@@ -49,6 +51,20 @@ LENIENT = {
 def read(file: Path) -> list[Record]:
     rows = (json.loads(line) for line in file.read_text().splitlines())
     return [Record(image=file.parent / row["image"], subject=row["subject"]) for row in rows]
+
+
+def read_back(result: Any, folder: Path) -> Any:
+    """The result read from its own document, which says the same once more."""
+    file = folder / "document.json"
+    file.write_text(result.model_dump_json())
+    found = read_result(file)
+    assert type(found) is type(result)
+    mine, theirs = (json.loads(each.model_dump_json()) for each in (found, result))
+    for plan in (mine["plan"], theirs["plan"]):
+        # The sum of rounded parts is not the rounded sum.
+        plan["memory_mib"].pop("total", None)
+    assert mine == theirs
+    return found
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, object]:
@@ -106,6 +122,8 @@ def test_unlearning_records_is_unlearning_their_file(llava: Path, sets: dict[str
     )  # fmt: skip
     assert by_file.passed
     assert by_file.failures == []
+    again = read_back(by_file, tmp_path)
+    assert (again.recipe, again.verdict, again.write) == (by_file.recipe, by_file.verdict, by_file.write)
     assert {"plan", "stage", "step", "verdict"} <= {event.kind for event in told}
     assert by_file.write is not None
     assert by_records.write is not None
@@ -243,6 +261,7 @@ def test_other_methods_and_the_search(tmp_path: Path) -> None:
     assert planned.write is None
     assert planned.passed
     assert json.loads(planned.model_dump_json())["method"] == "graddiff"
+    assert read_back(planned, tmp_path).plan == planned.plan
     found = tune(
         facts.base, forget, tmp_path / "tuned", retain=retain, recipe=LENIENT, trials=1, pick="knee", device="cpu"
     )
@@ -250,4 +269,14 @@ def test_other_methods_and_the_search(tmp_path: Path) -> None:
     assert found.picked is found.default
     written = json.loads((tmp_path / "tuned" / "tune.json").read_text())
     assert json.loads(found.model_dump_json()) == written
+    document = read_result(tmp_path / "tuned" / "tune.json")
+    assert json.loads(document.model_dump_json()) == written
     assert load_recipe(tmp_path / "tuned" / "picked.yaml").steps == 8
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema": "vkdsurgeon/nothing/1"}', '{"schema": "vkdsurgeon/unlearn/1"}'])
+def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "result.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match="expected: a document that vkdsurgeon wrote"):
+        read_result(file)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.data.record import Record
     from vkdsurgeon.data.sets import NamedSet
     from vkdsurgeon.data.suites.split import SuiteSplit
+    from vkdsurgeon.pipeline.read_result import AnyResult
     from vkdsurgeon.pipeline.result import UnlearnResult
     from vkdsurgeon.pipeline.run_baseline import MethodResult
     from vkdsurgeon.report.page import SignOff
@@ -71,6 +72,7 @@ _HOMES = {
     "RestoreResult": "vkdsurgeon.results.relearn",
     "SuiteSplit": "vkdsurgeon.data.suites.split",
     "TargetContext": "vkdsurgeon.vision_pass.targets.context",
+    "TuneDocument": "vkdsurgeon.results.tuning",
     "TuneResult": "vkdsurgeon.tuning.result",
     "UnlearnResult": "vkdsurgeon.pipeline.result",
 }
@@ -93,6 +95,7 @@ __all__ = [
     "SuiteSplit",
     "SurgeryError",
     "TargetContext",
+    "TuneDocument",
     "TuneResult",
     "UnlearnResult",
     "UserError",
@@ -102,6 +105,7 @@ __all__ = [
     "evaluate",
     "inspect",
     "load_recipe",
+    "read_result",
     "register_forget_target",
     "register_mask",
     "run_method",
@@ -759,6 +763,24 @@ def write_report(
     ]
     signed = SignOff(**sign_off) if isinstance(sign_off, Mapping) else sign_off
     return write_page(sources, Path(path), form=form, title=title, sign_off=signed, include_examples=include_examples)
+
+
+def read_result(path: PathLike) -> AnyResult:
+    """Read a result back that a command printed with `--json`, or that `model_dump_json` wrote.
+
+        read_result("unlearn.json").passed
+
+    Args:
+        path: The JSON file. Its `schema` says what it is: of `unlearn`, `run_method`, `evaluate`, `attack`, `compare`,
+            `diff` and `inspect` the result as it was returned, of `tune` a `TuneDocument`. What a document does not tell is
+            not read back.
+
+    Raises:
+        UserError: It cannot be read, or is no result of this tool.
+    """
+    from vkdsurgeon.pipeline.read_result import read_result as read
+
+    return read(Path(path))
 
 
 def load_recipe(path: PathLike | None = None, preset: str | None = None, **keys: Any) -> Recipe:

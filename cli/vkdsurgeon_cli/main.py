@@ -116,8 +116,8 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return status if isinstance(status, int) else DONE
     except UserError as error:
-        facts = {name: text and with_options(text) for name, text in error.as_dict().items()}
-        _report("error", str(error), arguments, {"status": USER_INPUT, **facts})
+        said = {name: text and with_options(text) for name, text in error.as_dict().items()}
+        _report("error", str(error), arguments, {"status": USER_INPUT, **said})
         return USER_INPUT
     except GateFailed as failed:
         # The result, gates included, is on stdout already.

@@ -210,10 +210,13 @@ def _result(
             aliases |= dict.fromkeys(names, metric.value)
     warnings = []
     for case, found in zip(cases, measured, strict=True):
-        found = relearn_warnings(
+        attack_warnings = relearn_warnings(
             found, material.utility, gold=attack.gold is not None, heldout=attack.heldout is not None
         )
-        warnings += [text if len(cases) == 1 or text in found.common else f"{case.id}: {text}" for text in found.every]
+        warnings += [
+            text if len(cases) == 1 or text in attack_warnings.common else f"{case.id}: {text}"
+            for text in attack_warnings.every
+        ]
     alone = measured[0] if len(cases) == 1 else None
     return RelearnResult(
         models=facts,

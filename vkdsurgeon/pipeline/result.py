@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from vkdsurgeon.checkpoint.provenance import versions
+from vkdsurgeon.checkpoint.provenance import versions as versions_in_use
 from vkdsurgeon.checkpoint.stage import WriteReport
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.decoder_pass.gate import DecoderVerdict
@@ -33,6 +34,7 @@ class Result(Judged, RunDocument):
         write: What was written.
         seconds: Wall time per stage.
         provenance: What the record beside the weights says, salted digests of the sets and versions among it.
+        versions: The libraries that it ran with.
     """
 
     plan: Any
@@ -42,6 +44,7 @@ class Result(Judged, RunDocument):
     write: WriteReport | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=versions_in_use)
 
     @property
     def failures(self) -> list[str]:
@@ -61,7 +64,7 @@ class Result(Judged, RunDocument):
             "dry_run": self.write is None,
             "out": None if self.out is None else str(self.out),
             "seed": self.seed,
-            "versions": versions(),
+            "versions": self.versions,
             "sets": self.provenance.get("sets"),
             "salt": self.provenance.get("salt"),
             "plan": self.plan.as_dict(),
@@ -74,8 +77,26 @@ class Result(Judged, RunDocument):
         }
 
 
+def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Result`, from the document that `Result.document` wrote; `provenance` in part, as it tells it."""
+    plan = dict(document["plan"])
+    return {
+        "plan": plan,
+        "recipe": document["recipe"],
+        "seed": document["seed"],
+        "out": document["out"],
+        "selected_elements": document["selected_elements"] or 0,
+        "write": document["written"],
+        "seconds": document["seconds"],
+        "provenance": {name: document[name] for name in ("sets", "salt", "layers") if document[name] is not None},
+        "versions": document["versions"],
+    }
+
+
 class UnlearnResult(Result):
-    """The result of `vkdsurgeon unlearn` in feature mode.
+    """The result of `vkdsurgeon unlearn` in feature mode; `model_validate_json` reads what `model_dump_json` wrote.
+
+    What the document does not tell is not read back: stand-ins, and the part of the provenance that it leaves out.
 
     Attributes:
         recipe: The effective recipe.
@@ -98,6 +119,27 @@ class UnlearnResult(Result):
     decoder_plan: DecoderPlan | None = None
     decoder_selected_elements: int = 0
     decoder_verdict: DecoderVerdict | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_document(cls, found: Any) -> Any:
+        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+            return found
+        fields = fields_of(found)
+        # The total follows from the parts.
+        memory = {name: value for name, value in fields["plan"].pop("memory_mib").items() if name != "total"}
+        fields["plan"]["memory"] = memory
+        decoder = found["decoder"] or {}
+        gate = decoder.get("gate")
+        return {
+            **fields,
+            "verdicts": found["stop_rule"],
+            "choice": found["stop_rule_written"],
+            "journal": found["journal"],
+            "decoder_plan": decoder.get("plan"),
+            "decoder_selected_elements": decoder.get("selected_elements") or 0,
+            "decoder_verdict": gate and {name: value for name, value in gate.items() if name != "met"},
+        }
 
     @property
     def verdict(self) -> Verdict | None:

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from vkdsurgeon.baselines.base import MethodOutcome, ModelPlan, Operable
-from vkdsurgeon.baselines.baseline_run import MethodJob, MethodPrepared, operate_method, prepare_method
+from vkdsurgeon.baselines.base import MethodOutcome, Operable
+from vkdsurgeon.baselines.baseline_run import MethodJob, MethodPlan, MethodPrepared, operate_method, prepare_method
 from vkdsurgeon.baselines.examples import training_sets
-from vkdsurgeon.baselines.output_mode import OutputJob, OutputPrepared, operate_output, prepare_output
+from vkdsurgeon.baselines.output_mode import OutputJob, OutputPlan, OutputPrepared, operate_output, prepare_output
 from vkdsurgeon.baselines.registry import BASELINES, Scope
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import check_links, output_claimed
@@ -25,7 +25,7 @@ from vkdsurgeon.data.read import Given, records_given
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.source import ModelSource
-from vkdsurgeon.pipeline.result import Result
+from vkdsurgeon.pipeline.result import Result, fields_of
 from vkdsurgeon.training.events import Event, Listener, Step
 from vkdsurgeon.training.saliency import layer_shares
 
@@ -57,7 +57,7 @@ class MethodRequest(ModelSource):
 
 
 class MethodResult(Result):
-    """The result of `vkdsurgeon unlearn --method`.
+    """The result of `vkdsurgeon unlearn --method`; `model_validate_json` reads what `model_dump_json` wrote.
 
     Attributes:
         method: Its name.
@@ -66,14 +66,26 @@ class MethodResult(Result):
         measured: Label-free figures of output mode.
     """
 
-    plan: ModelPlan
+    plan: MethodPlan | OutputPlan
     method: str
     recipe: dict[str, Any]
     last: Step | None = None
     measured: dict[str, float] = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_document(cls, found: Any) -> Any:
+        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+            return found
+        fields, last = fields_of(found), found["last_step"]
+        steps = fields["plan"]["steps"]
+        if last is not None:
+            values = {name: value for name, value in last.items() if name != "loss"}
+            last = {"step": steps, "steps": steps, "loss": last["loss"], "values": values}
+        return {**fields, "method": found["method"], "measured": found["measured"], "last": last}
+
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The document, for `--json`."""
         return self.document(
             SCHEMA,
             self.recipe,

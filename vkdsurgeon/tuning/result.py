@@ -10,11 +10,10 @@ from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.results.document import RunDocument
 from vkdsurgeon.results.judged import Judged
+from vkdsurgeon.results.tuning import TuneDocument
 from vkdsurgeon.tuning.objective import OBJECTIVES
 from vkdsurgeon.tuning.pick import Candidate
 from vkdsurgeon.tuning.space import Space
-
-SCHEMA = "vkdsurgeon/tune/1"
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,9 @@ class TuneResult(Judged, RunDocument):
         return self.attempts[0]
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json` and `tune.json`."""
+        """The document, for `--json` and `tune.json`; `TuneDocument` reads it back."""
         return {
-            "schema": SCHEMA,
+            "schema": TuneDocument.SCHEMA,
             "versions": {**versions(), "optuna": _optuna()},
             "inputs": dict(self.inputs),
             "objectives": [{"name": name, **self.objectives[name]} for name in OBJECTIVES],
