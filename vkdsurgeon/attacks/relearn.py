@@ -210,13 +210,10 @@ def _result(
             aliases |= dict.fromkeys(names, metric.value)
     warnings = []
     for case, found in zip(cases, measured, strict=True):
-        attack_warnings = relearn_warnings(
+        own = relearn_warnings(
             found, material.utility, gold=attack.gold is not None, heldout=attack.heldout is not None
         )
-        warnings += [
-            text if len(cases) == 1 or text in attack_warnings.common else f"{case.id}: {text}"
-            for text in attack_warnings.every
-        ]
+        warnings += [text if len(cases) == 1 or text in own.common else f"{case.id}: {text}" for text in own.every]
     alone = measured[0] if len(cases) == 1 else None
     return RelearnResult(
         models=facts,
