@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.results.evaluation import EvalResult
     from vkdsurgeon.results.inspection import InspectResult
     from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
+    from vkdsurgeon.results.tuning import TuneDocument
     from vkdsurgeon.training.saliency import MaskRule
     from vkdsurgeon.tuning.result import TuneResult
     from vkdsurgeon.tuning.space import Space
@@ -771,9 +772,11 @@ def read_result(path: PathLike) -> AnyResult:
         read_result("unlearn.json").passed
 
     Args:
-        path: The JSON file. Its `schema` says what it is: of `unlearn`, `run_method`, `evaluate`, `attack`, `compare`,
-            `diff` and `inspect` the result as it was returned, of `tune` a `TuneDocument`. What a document does not tell is
-            not read back.
+        path: The JSON file. Its `schema` says what it is.
+
+    Returns:
+        What `unlearn`, `run_method`, `evaluate`, `attack`, `compare`, `diff` or `inspect` returned, but for what the
+        document does not tell; of `tune` a `TuneDocument`.
 
     Raises:
         UserError: It cannot be read, or is no result of this tool.
