@@ -175,6 +175,13 @@ def test_what_came_back_is_coloured_by_how_much_it_is(tmp_path: Path, after: flo
     assert f'<div class="{tone}"><dt>Original visual weights put back: vqa</dt>' in page
 
 
+@pytest.mark.parametrize(("gold", "tone"), [(3.0, "bad"), (34.0, "good")])
+def test_the_gain_of_relearning_is_coloured_alike(tmp_path: Path, gold: float, tone: str):
+    metrics = [metric("relearn.ag", 35.0), metric("gold.relearn.ag", gold)]
+    page = render(tmp_path, {"a": relearning(metrics=metrics)}, f"{tone}.html")
+    assert f'<div class="{tone}"><dt>Relearning, other subjects, AG</dt>' in page
+
+
 def test_the_report_ends_with_who_signs_for_what(tmp_path: Path):
     plain = render(tmp_path, {"a": restoring()}, "plain.html")
     assert "<h1>llava: visual unlearning report</h1>" in plain

@@ -87,6 +87,7 @@ class MethodPlan(ModelPlan):
 class MethodPrepared(Operable):
     """A job whose weights and cost are known; no tensor was read."""
 
+    plan: MethodPlan
     job: MethodJob
     weights: ScopedWeights
     schedule: Schedule

@@ -95,6 +95,7 @@ class OutputPrepared(Operable):
         visual: Tower and projector, and the pictures.
     """
 
+    plan: OutputPlan
     job: OutputJob
     recipe: Recipe
     visual: Prepared

@@ -113,7 +113,8 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
 def _run(request: MethodRequest, listener: Listener) -> MethodResult:
     sets = _read(request)
     check_disjoint(sets.pictures["forget"], [*sets.pictures["retain"], *sets.pictures["generic"]])
-    prepared = (_baseline if request.method in BASELINES else _output_mode)(request, sets)
+    prepared: MethodPrepared | OutputPrepared
+    prepared = _baseline(request, sets) if request.method in BASELINES else _output_mode(request, sets)
     listener(Event("plan", subject=prepared.plan))
     planned = MethodResult(method=request.method, plan=prepared.plan, recipe=prepared.effective, seed=request.seed)
     if request.out is None:

@@ -46,6 +46,17 @@ class AttackRow:
     ceiling: Cell | None
 
 
+def tone_of(rise: float, over_gold: float | None) -> str:
+    """`bad` where more came back than a few points, and more than gold shows; else `good`.
+
+    Args:
+        rise: What came back, from 0 to 1.
+        over_gold: How far that is above gold; None where gold was not attacked.
+    """
+    beyond = over_gold is None or over_gold > _FEW_POINTS
+    return "bad" if rise > _FEW_POINTS and beyond else "good"
+
+
 @dataclass(frozen=True)
 class Rise:
     """The forgotten metric that rose most.
@@ -66,9 +77,8 @@ class Rise:
 
     @property
     def tone(self) -> str:
-        """`bad` where more came back than a few points, and more than gold shows; else `good`."""
-        beyond = self.gold is None or self.after - self.gold > _FEW_POINTS
-        return "bad" if self.after - self.before > _FEW_POINTS and beyond else "good"
+        """`bad` or `good`, by `tone_of`."""
+        return tone_of(self.after - self.before, None if self.gold is None else self.after - self.gold)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import vkdsurgeon
-from vkdsurgeon.report.attacks import Attack, arrange
+from vkdsurgeon.report.attacks import Attack, arrange, tone_of
 from vkdsurgeon.report.changes import Alteration, contradictions, describe
 from vkdsurgeon.report.evidence import Case
 from vkdsurgeon.report.limits import Limit, limits_of
@@ -173,7 +173,8 @@ def _highlights(comparisons: Sequence[Comparison], attacks: Sequence[Attack]) ->
     known = [(mine, gold, title) for mine, gold, title in gains if mine is not None]
     if known:
         mine, gold, title = max(known, key=lambda each: each[0])
-        found.append(Highlight(f"{title}, AG", points(mine), "points", "" if gold is None else f"gold {points(gold)}"))
+        context_of_gold, over = ("", None) if gold is None else (f"gold {points(gold)}", (mine - gold) / 100)
+        found.append(Highlight(f"{title}, AG", points(mine), "points", context_of_gold, tone_of(mine / 100, over)))
     return found
 
 
