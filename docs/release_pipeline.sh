@@ -5,7 +5,7 @@
 #
 # MODEL    the checkpoint directory
 # RECORDS  a directory: forget.jsonl and retain.jsonl are trained on, forget_heldout.jsonl and retain_heldout.jsonl
-#          measured on (other pictures of the same), text.jsonl asks without pictures
+#          measured on (other images of the same), text.jsonl asks without images
 # OUT      a new directory: OUT/patched, OUT/results/*.json, OUT/report.html, OUT/card.md. OUT/state remembers which
 #          steps are done.
 #

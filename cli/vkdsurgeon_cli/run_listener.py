@@ -48,7 +48,7 @@ class RunListener:
         for warning in plan.warnings:
             self._output.warn(warning)
         self._output.note(
-            f"{plan.model_type}: {plan.forget_pictures} pictures of {plan.forget_subjects} subject(s) to forget, "
+            f"{plan.model_type}: {plan.forget_pictures} images of {plan.forget_subjects} subject(s) to forget, "
             f"{plan.retain_pictures} to retain, {plan.generic_pictures} generic; {plan.selected_parameters:,} of "
             f"{plan.tower_parameters + plan.projector_parameters:,} visual weights may move; about "
             f"{plan.memory.total:,.0f} MiB on {plan.device}"

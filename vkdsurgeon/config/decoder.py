@@ -29,8 +29,8 @@ class DecoderRecipe(Section):
     blocks: Literal["all", "attention", "mlp"] = Field(
         "attention", description="Eligible matrices of the decoder layers: all, attention or mlp."
     )
-    forget_batch: int = Field(16, ge=1, description="Questions about forget pictures per step.")
-    retain_batch: int = Field(32, ge=1, description="Questions about retain or generic pictures per step.")
+    forget_batch: int = Field(16, ge=1, description="Questions about forget images per step.")
+    retain_batch: int = Field(32, ge=1, description="Questions about retain or generic images per step.")
     text_batch: int = Field(32, ge=1, description="Prompts of the text retain set per step.")
     micro_batch: int = Field(32, ge=1, description="Most sequences that pass the model at once (bounds memory).")
     reach: float = Field(
@@ -44,10 +44,10 @@ class DecoderRecipe(Section):
     )
     seek_size: float = Field(0.1, gt=0, description="Size of such a step, relative to the RMS of the features.")
     nobody_weight: float = Field(
-        0.5, ge=0, description="Weight a of what W says on the unlearned features of forget pictures."
+        0.5, ge=0, description="Weight a of what W says on the unlearned features of forget images."
     )
     retain_weight: float = Field(
-        8.0, ge=0, description="Weight b of what W says on kept pictures, half of them seen by the unlearned tower."
+        8.0, ge=0, description="Weight b of what W says on kept images, half of them seen by the unlearned tower."
     )
     text_weight: float = Field(16.0, ge=0, description="Weight c of what W says on text.")
     answer_tokens: int = Field(8, ge=1, description="Most tokens of the teacher's greedy answer that are judged.")
@@ -63,9 +63,9 @@ class DecoderRecipe(Section):
         "auto", description="Recompute activations of decoder layers to save memory: on, off, or auto: on a GPU."
     )
     forget_ratio: float = Field(
-        0.25, gt=0, description="Gate: KL on original features of held-out forget pictures over its start."
+        0.25, gt=0, description="Gate: KL on original features of held-out forget images over its start."
     )
-    retain_kl: float = Field(0.1, gt=0, description="Gate: KL on held-out kept pictures, nats per position.")
+    retain_kl: float = Field(0.1, gt=0, description="Gate: KL on held-out kept images, nats per position.")
     text_kl: float = Field(0.1, gt=0, description="Gate: KL on the held-out half of the text retain set, nats.")
     text_agreement: float = Field(
         0.95, ge=0, le=1, description="Gate: share of held-out prompts answered in the very same tokens."

@@ -14,7 +14,7 @@ ForgetTarget = Literal["nobody", "swap", "farthest", "common", "mean", "rmu", "b
 
 
 class Forgetting(Section):
-    """What forget pictures are distilled towards, where, and by which distance.
+    """What forget images are distilled towards, where, and by which distance.
 
     The symbols are those of docs/studies/method.md: T(x) = t(x) + S(nu_p - mu) - S(mu_p - mu).
     """
@@ -31,7 +31,7 @@ class Forgetting(Section):
         "nobody",
         description="What the student is to see on forget pictures: nobody; common, one nobody for all subjects; swap "
         "or farthest, one retain identity; mean, of the retain identities; rmu, a random direction; blank, the "
-        "teacher's features of a blank picture; reference, those of `forget_teacher`.",
+        "teacher's features of a blank image; reference, those of `forget_teacher`.",
     )
     stand_ins: int = Field(2, ge=1, description="Number k of far retain identities that nobody is mixed from.")
     far_share: float = Field(1 / 3, gt=0, le=1, description="Share of the retain identities that counts as far.")

@@ -42,11 +42,11 @@ class Hardening(Section):
     )
     tamper_split: AttackSplit = Field(
         "subjects",
-        description="What the simulated attacker has half of: the pictures of a step, whoever is on them; subjects, "
-        "the pictures of half of the subjects, drawn anew for every attack.",
+        description="What the simulated attacker has half of: the images of a step, whoever is on them; subjects, "
+        "the images of half of the subjects, drawn anew for every attack.",
     )
     identity_weight: float = Field(
-        0.0, ge=0, description="Weight of the identity heads' hinge on forget pictures; 0 leaves it out."
+        0.0, ge=0, description="Weight of the identity heads' hinge on forget images; 0 leaves it out."
     )
     identity_heads: IdentityHeads = Field(
         "both", description="Frozen heads that read subjects off the teacher's features: linear, mlp or both."

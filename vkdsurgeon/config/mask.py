@@ -31,7 +31,7 @@ class Mask(Section):
     saliency: Saliency = Field(
         "forget_gradient",
         description="What ranks the weights: forget_gradient; ratio, that over the sensitivity of retained features; "
-        "fisher, squared gradients by picture; random, the control.",
+        "fisher, squared gradients by image; random, the control.",
     )
 
     @field_validator("saliency", mode="wrap")

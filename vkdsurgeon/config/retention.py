@@ -15,7 +15,7 @@ _KNOWN = get_args(RetainDistance)
 
 
 class Retention(Forgetting):
-    """What holds kept pictures; as the forget term does it, unless said otherwise."""
+    """What holds kept images; as the forget term does it, unless said otherwise."""
 
     retain_layers: dict[str, float] | None = Field(
         None, description="Layers and weights of the retention loss, where they differ from `layers`; the same form."

@@ -20,7 +20,7 @@ _WORDS = frozenset({"part", "protocol", "scope", "optimizer", "device", "measure
 _PARTS = (
     ("", "Measured on what the attacker was not shown"),
     ("retain.", "Utility: what is to be kept"),
-    ("utility.", "Utility: other questions about the same pictures, and text"),
+    ("utility.", "Utility: other questions about the same images, and text"),
 )
 _FEW_POINTS = 0.05
 _TRAINED = {
@@ -157,13 +157,13 @@ def _relearning(document: AttackDocument) -> str:
     subjects = count(settings.shown_subjects, "forgotten subject")
     measured = count(settings.measured_records, "question")
     held_out = settings.measured_on == "heldout"
-    where = "on other pictures" if held_out else "on the forget set’s own pictures"
+    where = "on other images" if held_out else "on the forget set’s own images"
     if settings.protocol in ("benign", "unrelated"):
         data = "about what is to be kept" if settings.protocol == "benign" else "of other data"
         what = f"{shown} {data}, nothing of the forget set, and is measured on {measured} about forgotten subjects"
     elif settings.protocol == "views" or settings.fraction == 1.0:
         what = f"{shown} about {subjects} and is measured on {measured} of the same kinds about the same"
-        where = "on other pictures" if held_out else "on other pictures of the forget set"
+        where = "on other images" if held_out else "on other images of the forget set"
     elif settings.protocol == "people":
         what = f"{shown} about {subjects} and is measured on {measured} about {settings.measured_subjects:,} others"
     else:

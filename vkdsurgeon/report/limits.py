@@ -23,20 +23,20 @@ def limits_of(case: Case) -> tuple[Limit, ...]:
         *(() if case.other_method else (_originals(case.decoder_pass, measured="restore" in tried),)),
         Limit(
             "Fine-tuning can bring it back.",
-            "Whoever trains the model on pictures of the same subjects brings much of the knowledge back, quickly; on "
+            "Whoever trains the model on images of the same subjects brings much of the knowledge back, quickly; on "
             "other subjects than those trained on, less. AG means nothing without its protocol and budget: a longer or "
             "better attack recovers more. A model that lost its use also looks robust, so read AG beside utility.",
         ),
         Limit(
             "Zero is necessary, not sufficient.",
             "A wrong answer to these questions does not prove that nothing is left. Other questions, other wordings, "
-            "other pictures or a probe on inner features may still tell. Accuracy below chance is itself a tell: a "
+            "other images or a probe on inner features may still tell. Accuracy below chance is itself a tell: a "
             "model that never knew guesses, and does not avoid the right answer.",
         ),
         Limit(
             "These sets, this seed.",
             "Intervals cover the draw of the questions only: not the seed of the training, not the choice of subjects, "
-            "not pictures of another kind. Differences within the intervals are noise. The number of steps, thresholds "
+            "not images of another kind. Differences within the intervals are noise. The number of steps, thresholds "
             "and step size were chosen on a small model.",
         ),
         *(
@@ -79,7 +79,7 @@ def _facts(decoder_pass: bool) -> Limit:
         )
     return Limit(
         "Only the visual route is closed.",
-        "The picture no longer leads to the subject. The facts stay in the language model: asked by name, in text, it "
+        "The image no longer leads to the subject. The facts stay in the language model: asked by name, in text, it "
         "answers as before, on purpose. Published work also finds identity in early and middle layers of the decoder, "
         "which this method does not touch.",
     )

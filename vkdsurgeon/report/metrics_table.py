@@ -12,7 +12,7 @@ _COMPARED = ("agreement", "identical")
 # Deeper groups repeat the story with fewer records; they are in the complete table. Of what is to be forgotten, each
 # kind of question is a story of its own.
 _DEPTH, _DEPTH_OF_FORGET = 0, 1
-_TITLES = {"forget": "To be forgotten", "retain": "To be kept", "text": "Text without pictures"}
+_TITLES = {"forget": "To be forgotten", "retain": "To be kept", "text": "Text without images"}
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _table(facts: SetFacts, metrics: Mapping[str, Metric], columns: tuple[str, .
             rows.append(_row(facts.name, task, kind, metric, metrics, columns, wording))
     asked = count(facts.asked, "question")
     of = f" of {facts.records:,}" if facts.asked != facts.records else ""
-    pictures = f" on {count(facts.pictures, 'picture')}" if facts.pictures else ""
+    pictures = f" on {count(facts.pictures, 'image')}" if facts.pictures else ""
     subjects = f" about {count(facts.subjects, 'subject')}" if facts.subjects else ""
     return SetTable(
         name=facts.name,

@@ -194,7 +194,7 @@ def _warnings_of(case: Case, wording: Wording) -> list[str]:
     found = contradictions(case)
     run = case.unlearn or case.provenance
     if run is not None and "retain" in run.sets and not run.sets["retain"].pictures:
-        found.append("The run had no retain set; it kept what generic pictures show, which costs a few points.")
+        found.append("The run had no retain set; it kept what generic images show, which costs a few points.")
     told = [("Evaluation", text) for result in case.evaluations for text in result.warnings]
     told += [(attack_title(result), text) for result in case.attacks for text in result.warnings]
     told += [("Comparison", text) for text in (case.comparison.warnings if case.comparison else [])]

@@ -80,9 +80,7 @@ def _sets(case: Case, wording: Wording) -> tuple[Fact, ...]:
     if run is None:
         return ()
     facts = [
-        Fact(
-            wording(f"{name}: {count(each.pictures, 'picture')}, {count(each.subjects, 'subject')}"), each.digest, True
-        )
+        Fact(wording(f"{name}: {count(each.pictures, 'image')}, {count(each.subjects, 'subject')}"), each.digest, True)
         for name, each in run.sets.items()
         if each.pictures
     ]

@@ -18,7 +18,7 @@ _ATTACKS = {
     "restore": "Original visual weights put back",
     "probe": "Linear probe",
     "quantize": "Quantisation",
-    "perturb": "Perturbed pictures",
+    "perturb": "Perturbed images",
     "prompt": "Other prompts",
     "membership": "Membership inference",
 }
@@ -171,10 +171,10 @@ def _own_rules(case: Case, wording: Wording) -> list[Check]:
         forgotten = (
             f"forget loss at {last.forget_ratio:.2f} of its start"
             if last.own is None
-            else f"{last.own} forget pictures read as their own subject (before {last.base_own}, by chance up to "
-            f"{last.own_allowed}), {last.agree} retain pictures as before"
+            else f"{last.own} forget images read as their own subject (before {last.base_own}, by chance up to "
+            f"{last.own_allowed}), {last.agree} retain images as before"
         )
-        measured = f"{forgotten}, retain drift {last.retain_drift:.3f} ({places} pictures)"
+        measured = f"{forgotten}, retain drift {last.retain_drift:.3f} ({places} images)"
         checks.append(Check("Stop rule of the unlearning run", False, "Unlearning", measured, last.met))
     if run.decoder is not None and run.decoder.gate is not None:
         gate = run.decoder.gate
@@ -197,12 +197,12 @@ def _missing(case: Case) -> list[str]:
         if "gold" not in roles:
             found.append("No gold model was measured, so it is not shown what a model that never knew would answer.")
         tasks = {metric.id.split(".")[1] for result in case.evaluations for metric in result.metrics}
-        # Benchmarks ask without pictures in every one of their sets.
+        # Benchmarks ask without images in every one of their sets.
         sets |= {"text"} if tasks & {"qa", "gen", "cloze"} else set()
         for name, sentence in (
             ("forget", "Nothing was asked about what is to be forgotten."),
             ("retain", "Nothing was asked about what is to be kept."),
-            ("text", "Nothing was asked without pictures."),
+            ("text", "Nothing was asked without images."),
         ):
             if name not in sets:
                 found.append(sentence)

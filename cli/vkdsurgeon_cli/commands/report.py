@@ -69,7 +69,7 @@ def report(
     """Write the evidence about one unlearned model as one page: HTML, or Markdown for a model card.
 
     The page says whether the gates hold, what was measured against base and gold, what attacks brought back, what
-    changed in the weights, and what all that does not show. It loads nothing and runs nothing. No picture, name or
+    changed in the weights, and what all that does not show. It loads nothing and runs nothing. No image, name or
     answer appears unless --include-examples is given. Documents about different weights are refused. The status is 0
     whatever the verdict: `eval` and `attack` end with 3 when a gate fails.
     """
