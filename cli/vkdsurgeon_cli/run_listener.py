@@ -1,4 +1,4 @@
-"""What an unlearning run tells on the way, as notes, warnings and progress."""
+"""Shows the events of an unlearning run as notes, warnings and progress."""
 
 from __future__ import annotations
 

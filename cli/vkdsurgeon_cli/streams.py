@@ -1,4 +1,4 @@
-"""stdout and stderr of the process, so that nothing about them decides how a run ends. The one place that knows.
+"""stdout and stderr of the process, made so that no fault of theirs decides how a run ends.
 
 A reader that has left, a stream that was closed from the start and letters that the encoding lacks change no status;
 and under `--progress jsonl` every line of stderr is a JSON object, whoever wrote it.

@@ -1,4 +1,4 @@
-"""What a search over recipes tells on the way."""
+"""Shows the events of a search over recipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sends a worker off and brings back what it found."""
+"""Runs a worker process and reads its result."""
 
 from __future__ import annotations
 

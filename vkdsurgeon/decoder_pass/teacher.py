@@ -1,4 +1,4 @@
-"""What the original language model says, written down before it changes: its greedy answer, and how likely all else."""
+"""The answers of the original language model, stored before it changes: greedy, and log-probabilities of all tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says about itself: feature mode whole, and what it has in common with every other method."""
+"""The result of a run in feature mode, and the part that it shares with every other method."""
 
 from __future__ import annotations
 

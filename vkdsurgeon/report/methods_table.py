@@ -1,4 +1,4 @@
-"""The table of the field: several methods on the same case."""
+"""The table of a comparison: several methods on the same case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of work while it goes on: one type of event, whoever works."""
+"""Progress events: one type for every kind of work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: gather a gradient, look at the loss, move the weights, tell."""
+"""The training loop: gather a gradient, check the loss, move the weights, report the step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The own teacher, asked once: its features stay the same as long as the weights come back."""
+"""The teacher's features, computed once for all trials: every trial starts from the same weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vkdsurgeon.model.vision import VisualStack
 
 
 class RememberedTeacher:
-    """`teacher_features` that remembers, for runs that all start from the same weights.
+    """A `teacher_features` that keeps its results, for runs that all start from the same weights.
 
     It holds one store per list of pictures, copies told from originals, with every layer that was ever asked for.
     """
