@@ -66,7 +66,7 @@ def test_every_listed_layer_has_a_say(pristine: dict[str, Path], family: str) ->
                                     allow_unused=True)  # fmt: skip
     reached = {name for name, g in zip(stack.visual_parameters(), gradients, strict=True) if g is not None and g.any()}
     for index in range(len(taps)):
-        path = stack._taps[f"layer.{index}"]
+        path = stack.taps[f"layer.{index}"]
         assert any(name.startswith(path + ".") for name in reached), path
     if family in ("llava", "llava_next"):
         assert len(taps) == 2, "the last layer comes after the features that LLaVA takes"

@@ -13,6 +13,7 @@ SEEN = {
     "forget_ratio": 0.1,
     "retain_drift": 0.05,
     "pictures": (20, 100),
+    "originals": 20,
     "held_out": (True, True),
     "own": 0,
     "base_own": 20,
@@ -54,6 +55,13 @@ def test_every_bound_must_hold():
     assert not seen(agree=94).met
     assert not seen(retain_drift=0.13).met
     assert not seen(retain_drift=float("nan")).met
+
+
+def test_copies_of_an_image_are_no_evidence_apart_from_it():
+    """One of four images may read right by chance; so may its five copies, which read alike."""
+    assert seen(originals=4, own=5).met
+    assert not seen(originals=4, own=6).met
+    assert not seen(originals=20, own=5).met
 
 
 def test_a_teacher_that_reads_nobody_is_judged_by_the_way_gone():

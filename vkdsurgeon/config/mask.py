@@ -16,9 +16,10 @@ class Mask(Section):
     """Which weights may move."""
 
     depth: int | str = Field(
-        "all",
-        description="Which weights the mask may choose from: all; a number K, the projector and the last K layers "
-        "whose features reach it; projector.",
+        2,
+        description="Which weights the mask may choose from: a number K, the projector and the last K layers whose "
+        "features reach it, or reach another output that the language model reads; all; projector. Layers before "
+        "these are run once per image, not in every step.",
     )
     density: float = Field(
         0.5, gt=0, le=1, description="Share of the visual weights within `depth` that the saliency mask lets move."

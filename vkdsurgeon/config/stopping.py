@@ -10,7 +10,9 @@ from vkdsurgeon.config.section import Section
 class Stopping(Section):
     """When a run may end."""
 
-    validation_share: float = Field(0.125, ge=0, lt=0.5, description="Share of the images held out for the stop rule.")
+    validation_share: float = Field(
+        0.125, ge=0, lt=0.5, description="Share of each subject's images held out for the stop rule."
+    )
     forget_reading: float = Field(
         0.0,
         ge=0,

@@ -20,6 +20,7 @@ from vkdsurgeon.errors import SurgeryError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from vkdsurgeon.model.frozen_layers import KeptActivations
     from vkdsurgeon.model.images import ImageBatch, PreparedImage
     from vkdsurgeon.model.vision import VisualStack
 
@@ -53,9 +54,17 @@ class PictureSet:
         self.subjects = tuple(picture.subject for picture in pictures)
         self._cache: dict[int, PreparedImage] = {}
         self._budget = cache_bytes
+        self._kept: KeptActivations | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def pass_over(self, kept: KeptActivations | None) -> None:
+        """From now on batches carry what frozen layers gave their images, so that these are not run again.
+
+        Only for as long as nothing of these layers is moved.
+        """
+        self._kept = kept
 
     def prepared(self, index: int) -> PreparedImage:
         """One picture as the image processor leaves it."""
@@ -89,7 +98,9 @@ class PictureSet:
         for group in groups.values():
             for start in range(0, len(group), micro_batch):
                 part = group[start : start + micro_batch]
-                yield part, self._stack.collate([self.prepared(index) for index in part])
+                batch = self._stack.collate([self.prepared(index) for index in part])
+                kept = None if self._kept is None else self._kept.entering(part, self._stack.device)
+                yield part, batch.with_entering(kept)
 
 
 class FeatureStore:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +38,40 @@ class PreparedImage:
 
 
 @dataclass(frozen=True)
+class Entering:
+    """What enters the first layer that is run, for the images of one batch (`frozen_layers`).
+
+    Attributes:
+        frozen: Module paths of the layers that are not run, in order.
+        values: What the last of them returned, as the tower lays it out.
+    """
+
+    frozen: tuple[str, ...]
+    values: torch.Tensor
+
+
+@dataclass(frozen=True)
 class ImageBatch:
     """Images of one signature.
 
     Attributes:
         inputs: Keyword arguments of the model's `get_image_features`.
         size: Number of images, B.
+        entering: Stands for the work of layers that need not be run; None runs all.
     """
 
     inputs: dict[str, torch.Tensor]
     size: int
+    entering: Entering | None = None
 
     def to(self, device: torch.device | str) -> ImageBatch:
         """The same batch on another device."""
         moved = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
-        return ImageBatch(moved, self.size)
+        return replace(self, inputs=moved)
+
+    def with_entering(self, entering: Entering | None) -> ImageBatch:
+        """The same batch, without the work of some layers."""
+        return replace(self, entering=entering)
 
 
 def collate(images: Sequence[PreparedImage]) -> ImageBatch:

@@ -19,6 +19,11 @@ def outputs_of(split: Split) -> tuple[str, ...]:
 
 def find_layers(split: Split) -> tuple[str, ...]:
     """Module paths of the tower's layers in the order they run; empty where the tower has no list of layers."""
+    paths = _paths(split)
+    return paths[: _layers_used(split.config, len(paths))]
+
+
+def _paths(split: Split) -> tuple[str, ...]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     tower = split.skeleton.get_submodule(split.placement.tower)
@@ -31,16 +36,30 @@ def find_layers(split: Split) -> tuple[str, ...]:
     if not stacks and lists:
         longest = max(lists, key=lambda name: len(lists[name]))
         stacks = {longest: lists[longest]}
-    paths = [f"{split.placement.tower}.{name}.{index}" for name, stack in stacks.items() for index in range(len(stack))]
-    return tuple(paths[: _layers_used(split.config, len(paths))])
+    return tuple(
+        f"{split.placement.tower}.{name}.{index}" for name, stack in stacks.items() for index in range(len(stack))
+    )
+
+
+def layers_read(split: Split) -> tuple[int, ...]:
+    """How many of the tower's layers each of its outputs has behind it, ascending: that of a LLaVA with feature layer
+    -2 has all but one, and towers that feed several depths to the language model have several outputs."""
+    count = len(_paths(split))
+    used = _layers_used(split.config, count)
+    depths = getattr(getattr(split.config, "vision_config", None), "deepstack_visual_indexes", None) or ()
+    states = {used, *_states_read(split.config, count), *(index + 1 for index in depths)}
+    return tuple(sorted(state for state in states if 0 < state <= used))
 
 
 def _layers_used(config: Any, count: int) -> int:
     """LLaVA and its kin read the features of one chosen layer; what comes after it never reaches the projector."""
+    return min(max(_states_read(config, count), default=count), count)
+
+
+def _states_read(config: Any, count: int) -> list[int]:
     chosen = getattr(config, "vision_feature_layer", None)
     indices = [chosen] if isinstance(chosen, int) else chosen
-    if not isinstance(indices, (list, tuple)) or not all(type(index) is int for index in indices) or not indices:
-        return count
+    if not isinstance(indices, (list, tuple)) or not all(type(index) is int for index in indices):
+        return []
     # Hidden state 0 is the embedding, so state k is what layer k - 1 returns.
-    states = [index if index >= 0 else count + 1 + index for index in indices]
-    return min(max(states), count)
+    return [index if index >= 0 else count + 1 + index for index in indices]

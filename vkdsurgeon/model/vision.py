@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,9 @@ from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory
 from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model import images as batches
+from vkdsurgeon.model.frozen_layers import passed_over
 from vkdsurgeon.model.images import ImageBatch, PreparedImage
-from vkdsurgeon.model.layers import PROJECTOR, find_layers, outputs_of
+from vkdsurgeon.model.layers import PROJECTOR, find_layers, layers_read, outputs_of
 
 
 class VisualStack(nn.Module):
@@ -31,6 +33,7 @@ class VisualStack(nn.Module):
         layers: Where features can be tapped, in order: `layer.0` ... `layer.{L-1}`, `deepstack.0` ... (towers that feed
             several depths to the language model, as Qwen3-VL's), `projector`.
         outputs: Those of them that the language model reads: all `deepstack.*` and `projector`.
+        taps: Module path of each `layer.{i}`.
 
     Build one with `load_visual_stack`.
     """
@@ -41,9 +44,9 @@ class VisualStack(nn.Module):
         self.split = split
         self.model = split.skeleton
         self._disk_names = {target: name for name, target in split.targets.items()}
-        self._taps = {f"layer.{index}": path for index, path in enumerate(find_layers(split))}
+        self.taps = {f"layer.{index}": path for index, path in enumerate(find_layers(split))}
         self.outputs = outputs_of(split)
-        self.layers: tuple[str, ...] = (*self._taps, *self.outputs)
+        self.layers: tuple[str, ...] = (*self.taps, *self.outputs)
         self._inputs = tuple(inspect.signature(self._image_features).parameters)
         self._preparer: batches.Preparer | None = None
         self.eval()
@@ -62,6 +65,11 @@ class VisualStack(nn.Module):
     def device(self) -> torch.device:
         """Where tower and projector live."""
         return self._home.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of tower and projector."""
+        return self._home.dtype
 
     @property
     def _home(self) -> nn.Parameter:
@@ -83,35 +91,34 @@ class VisualStack(nn.Module):
             `layer.{i}`; the module path of a part of the projector; `tower` for what of the tower lies outside its
             layers, such as the embeddings.
         """
-        places = self._taps | {path: path for path in self.split.placement.projector}
+        places = self.taps | {path: path for path in self.split.placement.projector}
         return next((layer for layer, path in places.items() if f"{parameter}.".startswith(f"{path}.")), "tower")
 
     def late_parameters(self, count: int) -> dict[str, nn.Parameter]:
         """The projector and the last layers of the tower whose features reach it.
 
         Args:
-            count: How many layers. LLaVA and its kin read features of a chosen layer; it is the last, whatever the
-                tower has behind it. With 0 the projector alone: its parameters, or where it lies in the tower all that
+            count: How many layers, or as many as there are. LLaVA and its kin read features of a chosen layer; it is
+                the last, whatever the tower has behind it. Of a tower that feeds several depths to the language model,
+                so many before each. With 0 the projector alone: its parameters, or where it lies in the tower all that
                 follows the layers there.
 
         Returns:
             As `visual_parameters`.
-
-        Raises:
-            ValueError: The tower has fewer layers.
         """
-        if count > len(self._taps):
-            raise ValueError(f"{count} layers of a tower with {len(self._taps)} that reach the projector")
         parameters = self.visual_parameters()
-        last = list(self._taps.values())[len(self._taps) - count :]
+        paths = list(self.taps.values())
+        last = [path for read in layers_read(self.split) for path in paths[max(read - count, 0) : read]]
         wanted = {name for name in parameters if any(name.startswith(f"{path}.") for path in last)}
         wanted |= set(self.split.placement.projector_parameters)
         if count or not self.split.placement.projector_parameters:
-            wanted |= self._behind_layers(list(parameters))
+            wanted |= self.behind_layers()
         return {name: value for name, value in parameters.items() if name in wanted}
 
-    def _behind_layers(self, names: list[str]) -> set[str]:
-        lists = tuple(path.rpartition(".")[0] + "." for path in self._taps.values())
+    def behind_layers(self) -> set[str]:
+        """Names of the visual parameters that follow the tower's layers."""
+        names = list(self.visual_parameters())
+        lists = tuple(path.rpartition(".")[0] + "." for path in self.taps.values())
         inside = [position for position, name in enumerate(names) if name.startswith(lists)]
         return set(names[inside[-1] + 1 :]) if inside else set()
 
@@ -155,12 +162,13 @@ class VisualStack(nn.Module):
             raise ValueError(f"unknown layer {unknown[0]!r}; known: {', '.join(self.layers)}")
         tapped: dict[str, Any] = {}
         hooks = [
-            self.model.get_submodule(self._taps[name]).register_forward_hook(partial(_keep, tapped, name))
+            self.model.get_submodule(self.taps[name]).register_forward_hook(partial(_keep, tapped, name))
             for name in layers
-            if name in self._taps
+            if name in self.taps
         ]
         try:
-            tapped |= self._project(batch)
+            with nullcontext() if batch.entering is None else passed_over(self.model, batch.entering):
+                tapped |= self._project(batch)
         finally:
             for hook in hooks:
                 hook.remove()

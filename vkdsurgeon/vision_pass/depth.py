@@ -13,22 +13,15 @@ def limit_depth(stack: VisualStack, depth: int | str) -> dict[str, Parameter]:
 
     Args:
         stack: The student.
-        depth: `all`; K, the projector and the last K layers whose features reach it; `projector`.
+        depth: `all`; K, the projector and the last K layers before it, or as many as there are (all of a tower
+            without a list of layers); `projector`.
 
     Raises:
-        UserError: The tower has fewer layers, or no projector is known.
+        UserError: No projector is known, and it alone was asked for.
     """
-    if depth == "all":
+    if depth == "all" or (depth != "projector" and not stack.taps):
         return stack.visual_parameters()
-    try:
-        choice = stack.late_parameters(0 if depth == "projector" else int(depth))
-    except ValueError as error:
-        raise UserError(
-            f"the tower is not that deep: {error}",
-            where="recipe key 'depth'",
-            value=depth,
-            expected="all, projector, or a number of layers; see `inspect`",
-        ) from None
+    choice = stack.late_parameters(0 if depth == "projector" else int(depth))
     if not choice:
         raise UserError(
             "no projector is known in this checkpoint", where="recipe key 'depth'", value=depth, expected="depth all"

@@ -13,6 +13,7 @@ from vkdsurgeon.data.augment import variants
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore, PictureSet, TeacherPass, spread, teacher_features
+from vkdsurgeon.model.frozen_layers import fits, frozen_layers, kept_activations
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
@@ -112,9 +113,11 @@ def make_terms(
     forget, keep = forgetting.pictures, keeping.pictures
     layers = tuple(recipe.layers)
     watched = tuple({**recipe.layers, **recipe.retention_layers})
-    own = look(stack, forget, layers, recipe.micro_batch, budget)
+    # A simulated attacker moves all layers.
+    frozen = () if recipe.tamper_weight else frozen_layers(stack, _trained(stack), watched)
+    own = _features(look, stack, forget, layers, frozen, recipe.micro_batch, budget)
     if retain_teacher is None:
-        kept = look(stack, keep, watched, recipe.micro_batch, budget)
+        kept = _features(look, stack, keep, watched, frozen, recipe.micro_batch, budget)
     else:
         kept = retain_teacher.features(keep.pictures, watched, recipe.micro_batch, budget)
     context = TargetContext(
@@ -177,6 +180,27 @@ def make_terms(
         readings=readings,
         spaces=spaces,
     )
+
+
+def _trained(stack: VisualStack) -> list[str]:
+    return [name for name, parameter in stack.visual_parameters().items() if parameter.requires_grad]
+
+
+def _features(
+    look: TeacherPass,
+    stack: VisualStack,
+    images: PictureSet,
+    layers: tuple[str, ...],
+    frozen: tuple[str, ...],
+    micro_batch: int,
+    budget: int,
+) -> FeatureStore:
+    """The teacher's features of a set, whose frozen layers are run this once if memory for their output suffices."""
+    if not frozen or not fits(stack, images, frozen[-1], budget):
+        return look(stack, images, layers, micro_batch, budget)
+    store = look(stack, images, (*layers, frozen[-1]), micro_batch, budget)
+    images.pass_over(kept_activations(stack, images, frozen, store, layers))
+    return store
 
 
 def _target(targets: ForgetTargets, layer: str, image: Image) -> Tensor:

@@ -22,6 +22,7 @@ class Verdict:
         retain_drift: Squared error of the retain pictures' features over the variance of such features over pictures.
         met: Whether forgetting is complete and retention intact.
         pictures: Number of forget and retain pictures it was measured on, altered copies among them.
+        originals: How many forget images these are without the copies of one counted twice.
         held_out: Whether the forget and the retain pictures were held out; else some were copies of pictures that were
             trained on, because their subject had too few to spare one.
         own: Forget pictures that read as their own subject, of those that the teacher reads so; at the layer that tells
@@ -32,7 +33,7 @@ class Verdict:
         readable: Retain pictures that the teacher reads as their subject.
         agree: How many of these the student reads so.
         agree_needed: Fewest that were asked for.
-        reach: Share of the way to their targets that forget pictures went.
+        reach: Share of the way to their targets that forget images went in what identities are read from; mean.
         stretch: How much longer the way was made in training, because pictures that are not trained on lag behind.
     """
 
@@ -40,6 +41,7 @@ class Verdict:
     retain_drift: float
     met: bool
     pictures: tuple[int, int]
+    originals: int
     held_out: tuple[bool, bool]
     own: int
     base_own: int
@@ -76,6 +78,7 @@ def judge(
     forget_ratio: float,
     retain_drift: float,
     pictures: tuple[int, int],
+    originals: int,
     held_out: tuple[bool, bool],
     own: int,
     base_own: int,
@@ -87,12 +90,13 @@ def judge(
 ) -> Verdict:
     """Whether forgetting is complete and retention intact, see `Verdict` for the arguments.
 
-    Forgetting: no more forget pictures read as their own subject than chance would let (5 % one-sided), and what the
-    recipe grants. Retention: of the retain pictures that the teacher can read, not significantly more read otherwise
-    than the recipe grants, and the drift is within its bound.
+    Forgetting: no more forget images read as their own subject than chance would let (5 % one-sided), and what the
+    recipe grants. Copies of an image read alike, so chance is that of as many images as there are `originals`.
+    Retention: of the retain pictures that the teacher can read, not significantly more read otherwise than the recipe
+    grants, and the drift is within its bound.
     Only ever call it after the decay: retention dips early and recovers late.
     """
-    by_chance = most_by_chance(pictures[0], 1 / subjects)
+    by_chance = pictures[0] * most_by_chance(originals, 1 / subjects) // max(originals, 1)
     own_allowed = min(by_chance + int(recipe.forget_reading * pictures[0]), pictures[0])
     agree_needed = readable - most_by_chance(readable, recipe.retain_reading)
     # A teacher that reads nobody on these pictures cannot tell whether somebody was forgotten.
@@ -103,6 +107,7 @@ def judge(
         retain_drift=retain_drift,
         met=met,
         pictures=pictures,
+        originals=originals,
         held_out=held_out,
         own=own,
         base_own=base_own,

@@ -6,8 +6,9 @@ beyond who is on which picture, nor the language model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -74,27 +75,33 @@ class Validation:
             (self._agreement(layer, kept[layer]) for layer in self.recipe.layers),
             key=lambda counts: counts[1] - counts[0],
         )
-        ratio, reach = self._way(seen, forget.held_out)
         return judge(
             self.recipe,
-            forget_ratio=ratio,
+            forget_ratio=self._ratio(seen),
             retain_drift=self._drift(kept, retain),
             pictures=(len(forget.held_out), len(retain.held_out)),
+            originals=len(self._reach(seen)),
             held_out=(forget.apart, retain.apart),
             own=own,
             base_own=base,
             subjects=len(self.terms.spaces[self._last].reader.subjects),
             agree=agree,
             readable=readable,
-            reach=reach,
+            reach=mean(self._reach(seen)),
             stretch=self.terms.stretched.stretch,
         )
 
     def stretch(self) -> None:
-        """Make the way as long as it takes for pictures that are not trained on to go as far as they should."""
-        forget, targets = self.terms.forget, self.terms.stretched
-        _, reach = self._way(self._features(forget, forget.held_out), forget.held_out)
-        targets.stretch = min(max(targets.stretch * _AIM / max(reach, 0.1), 1.0), _FARTHEST)
+        """Make the way as long as it takes for images that are not trained on to go as far as they should.
+
+        Images differ and few are held out, so their mean reach counts as one standard error larger than it is: the
+        shortest way that they still are in keeping with (the one-standard-error rule of Breiman, Friedman, Olshen and
+        Stone, Classification and Regression Trees, 1984).
+        """
+        targets = self.terms.stretched
+        reach = self._reach(self._features(self.terms.forget, self.terms.forget.held_out))
+        error = stdev(reach) / len(reach) ** 0.5 if len(reach) > 1 else 0.0
+        targets.stretch = min(max(targets.stretch * _AIM / max(mean(reach) + error, 0.1), 1.0), _FARTHEST)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""
@@ -126,21 +133,38 @@ class Validation:
         images = [(term.name, index) for index in term.held_out]
         return read_all(space.reader, [space.pooled(*each) for each in zip(images, features, strict=True)])
 
-    def _way(self, seen: dict[str, list[Tensor]], indices: Sequence[int]) -> tuple[float, float]:
-        """Squared distance left to the plain targets and share of the way gone, over pictures; means over layers."""
-        left, gone = [], []
+    def _moves(self, layer: str, values: Sequence[Tensor]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Of every held-out forget image its index, how far it went and how far its plain target lies, [N, D] each."""
+        forget, targets = self.terms.forget, self.terms.stretched.targets
+        for index, value in zip(forget.held_out, values, strict=True):
+            origin = self._teacher(forget, layer, [index])[0].float()
+            yield index, value.float() - origin, targets.get(layer, [index], self.stack.device)[0].float() - origin
+
+    def _ratio(self, seen: Mapping[str, Sequence[Tensor]]) -> float:
+        """Squared distance left to the plain targets over that at first, over images; mean over layers."""
+        ratios = []
         for layer, values in seen.items():
-            sums = torch.zeros(3, dtype=torch.float64)
-            for index, value in zip(indices, values, strict=True):
-                origin = self._teacher(self.terms.forget, layer, [index])[0].float()
-                move = self.terms.stretched.targets.get(layer, [index], self.stack.device)[0].float() - origin
-                went = value.float() - origin
-                parts = ((went - move).square(), went * move, move.square())
-                sums += torch.stack([part.sum() for part in parts]).double().cpu()
-            length = sums[2].clamp_min(1e-12)
-            left.append(sums[0] / length)
-            gone.append(sums[1] / length)
-        return float(torch.stack(left).mean()), float(torch.stack(gone).mean())
+            left = whole = 0.0
+            for _, went, move in self._moves(layer, values):
+                left += float((went - move).square().sum())
+                whole += float(move.square().sum())
+            ratios.append(left / max(whole, 1e-12))
+        return mean(ratios)
+
+    def _reach(self, seen: Mapping[str, Sequence[Tensor]]) -> list[float]:
+        """Share of the way that each held-out forget image went in what identities are read from.
+
+        Means over layers and over the copies of an image, which are no evidence apart from it.
+        """
+        forget = self.terms.forget
+        shares: dict[str, list[float]] = {}
+        for layer, values in seen.items():
+            space = self.terms.spaces[layer]
+            for index, *both in self._moves(layer, values):
+                went, move = (space.pooled(("forget", index), each) for each in both)
+                share = float((went * move).sum() / move.square().sum().clamp_min(1e-12))
+                shares.setdefault(forget.pictures.pictures[index].digest, []).append(share)
+        return [mean(each) for each in shares.values()]
 
     def _agreement(self, layer: str, features: Sequence[Tensor]) -> tuple[int, int]:
         """Retain pictures that the teacher reads as their subject, and how many of these the student does."""

@@ -1,0 +1,72 @@
+"""Layers that are not trained are run once, and nothing else of a run changes by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.families import FAMILIES, build_checkpoint
+from vkdsurgeon.data.pictures import pictures_of
+from vkdsurgeon.data.read import read_records
+from vkdsurgeon.model.features import PictureSet, teacher_features
+from vkdsurgeon.model.frozen_layers import fits, frozen_layers, kept_activations
+from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.vision import VisualStack
+
+
+def ready(root: Path, file: Path, depth: int) -> tuple[VisualStack, PictureSet, tuple[str, ...]]:
+    stack = load_visual_stack(root, device="cpu")
+    images = PictureSet(stack, pictures_of(read_records(file, role="forget"), role="forget")[:4], 1 << 30)
+    return stack, images, frozen_layers(stack, list(stack.late_parameters(depth)), ["projector"])
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "qwen3_vl"])
+def test_features_and_gradients_are_those_of_the_whole_tower(family: str, sets: dict[str, Path], tmp_path: Path):
+    stack, images, frozen = ready(build_checkpoint(family, tmp_path / "model"), sets["forget"], 1)
+    assert frozen == tuple(stack.taps)[:-1]
+    store = teacher_features(stack, images, ("projector", frozen[-1]), 4, 1 << 30)
+    kept = kept_activations(stack, images, frozen, store, ("projector",))
+    assert kept is not None, "this family's layers can be passed over"
+
+    calls: list[str] = []
+    first = stack.model.get_submodule(stack.taps[frozen[0]])
+    inner = next(module for module in first.modules() if isinstance(module, torch.nn.Linear))
+    inner.register_forward_hook(lambda *call: calls.append("ran"))
+    trained = stack.late_parameters(1)
+    found = []
+    for kept_now in (None, kept):
+        images.pass_over(kept_now)
+        calls.clear()
+        ((_, batch),) = images.batches(range(4), 4)
+        features = stack.features(batch)["projector"]
+        gradients = torch.autograd.grad(features.square().mean(), list(trained.values()), allow_unused=True)
+        found.append([features.detach(), *(each for each in gradients if each is not None)])
+        assert bool(calls) == (kept_now is None)
+    for whole, part in zip(*found, strict=True):
+        torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_layers_that_feed_the_language_model_are_run(sets: dict[str, Path], tmp_path: Path):
+    stack, images, frozen = ready(build_checkpoint("qwen3_vl", tmp_path / "model"), sets["forget"], 0)
+    store = teacher_features(stack, images, (*stack.outputs, frozen[-1]), 4, 1 << 30)
+    assert kept_activations(stack, images, frozen, store, stack.outputs) is None
+    assert all("forward" not in module.__dict__ for module in stack.model.modules())
+
+
+def test_nothing_before_a_trained_weight_or_a_watched_layer_is_frozen(llava: Path):
+    stack = load_visual_stack(llava, device="cpu")
+    names = list(stack.visual_parameters())
+    embedding = next(name for name in names if "embed" in name)
+    late = list(stack.late_parameters(1))
+    assert frozen_layers(stack, late, ["projector"]) == ("layer.0",)
+    assert frozen_layers(stack, late, ["layer.0", "projector"]) == ()
+    assert frozen_layers(stack, [*late, embedding], ["projector"]) == ()
+    assert frozen_layers(stack, names, ["projector"]) == ()
+
+
+def test_outputs_that_memory_does_not_hold_are_not_kept(llava: Path, sets: dict[str, Path]):
+    stack, images, frozen = ready(llava, sets["forget"], 1)
+    assert fits(stack, images, frozen[-1], 1 << 30)
+    assert not fits(stack, images, frozen[-1], 1000)

@@ -1,0 +1,172 @@
+"""Layers that a run does not train are run once: what they gave each image enters the first trained layer again.
+
+As long as nothing of them is trained, the first layers of a tower give an image the same activations in every step.
+What the last of them returned is kept per image, and in later passes these layers hand it on without any work. Whether
+a tower stays the same under this is not assumed: `kept_activations` runs images both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vkdsurgeon.model.images import Entering
+
+if TYPE_CHECKING:
+    from vkdsurgeon.model.features import FeatureStore, PictureSet
+    from vkdsurgeon.model.vision import VisualStack
+
+# Sums of matrix products differ by rounding between batches of other sizes.
+_ROUNDING = 64.0
+# Images that are run both ways.
+_TRIED = 4
+
+
+def frozen_layers(stack: VisualStack, trained: Collection[str], watched: Collection[str]) -> tuple[str, ...]:
+    """The first layers of the tower that need not be run again.
+
+    Args:
+        stack: Tower and projector.
+        trained: Names of the parameters that move.
+        watched: Layers whose features are asked for.
+
+    Returns:
+        Names as features are tapped, in order: the layers before the first that is trained, or that something trained
+        lies before, or that is watched.
+    """
+    paths = tuple(f"{path}." for path in stack.taps.values())
+    outside = {name for name in trained if not name.startswith(paths)}
+    if outside - stack.behind_layers() - set(stack.split.placement.projector_parameters):
+        return ()
+    names = list(stack.taps)
+    busy = [
+        number
+        for number, (name, path) in enumerate(zip(names, paths, strict=True))
+        if name in watched or any(parameter.startswith(path) for parameter in trained)
+    ]
+    return tuple(names[: min(busy, default=len(names))])
+
+
+@dataclass(frozen=True)
+class KeptActivations:
+    """What the last frozen layer gave each image of a set.
+
+    Attributes:
+        frozen: Module paths of the frozen layers.
+        layer: Name of the last of them.
+        store: Its output for every image, [N, D].
+        shape: Of that output for one image as the tower has it: [N, D] where images are packed end to end, [1, N, D],
+            or [tiles, N, D].
+    """
+
+    frozen: tuple[str, ...]
+    layer: str
+    store: FeatureStore
+    shape: tuple[int, ...]
+
+    def entering(self, indices: Sequence[int], device: torch.device) -> Entering:
+        """For the images of one batch."""
+        values = self.store.get(self.layer, indices, device)
+        if len(self.shape) == 2:
+            values = values.flatten(0, 1)
+        elif self.shape[0] > 1:
+            values = values.reshape(-1, *self.shape[1:])
+        return Entering(self.frozen, values)
+
+
+def fits(stack: VisualStack, images: PictureSet, layer: str, budget: int) -> bool:
+    """Whether a layer's output for all images of a set, taken to be as large as that of the first, fits in memory.
+
+    Args:
+        stack: Tower and projector.
+        images: The set.
+        layer: Name of the layer.
+        budget: Most bytes.
+    """
+    shape = output_shape(stack, images, layer)
+    return shape is not None and prod(shape) * stack.dtype.itemsize * len(images) <= budget
+
+
+def output_shape(stack: VisualStack, images: PictureSet, layer: str) -> tuple[int, ...] | None:
+    """Shape of a layer's output for one image of a set; None where it is not one tensor."""
+    found: list[Any] = []
+    hook = stack.model.get_submodule(stack.taps[layer]).register_forward_hook(lambda *call: found.append(call[2]))
+    try:
+        with torch.no_grad():
+            stack.features(next(iter(images.batches([0], 1)))[1])
+    finally:
+        hook.remove()
+    return tuple(found[0].shape) if len(found) == 1 and isinstance(found[0], Tensor) else None
+
+
+def kept_activations(
+    stack: VisualStack, images: PictureSet, frozen: Sequence[str], store: FeatureStore, layers: Sequence[str]
+) -> KeptActivations | None:
+    """What lets the frozen layers be passed over, or None where this tower's features would be others.
+
+    Args:
+        stack: At the weights that `store` was made with.
+        images: The set.
+        frozen: From `frozen_layers`, at least one.
+        store: Features of the set at the last of these and at `layers`.
+        layers: What is compared.
+    """
+    shape = output_shape(stack, images, frozen[-1])
+    if shape is None or len(shape) not in (2, 3):
+        return None
+    kept = KeptActivations(tuple(stack.taps[name] for name in frozen), frozen[-1], store, shape)
+    # Each twice, so that no shape is tried in a batch of one only.
+    tried = sorted([*range(0, len(images), max(1, -(-len(images) // _TRIED)))] * 2)
+    for part, batch in images.batches(tried, len(tried)):
+        try:
+            with torch.no_grad():
+                entered = batch.with_entering(kept.entering(part, stack.device))
+                found = stack.features(entered, layers)
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+            return None
+        if not all(_same(found[layer], store.get(layer, part, stack.device)) for layer in layers):
+            return None
+    return kept
+
+
+@contextmanager
+def passed_over(model: nn.Module, entering: Entering) -> Iterator[None]:
+    """Within this context the frozen layers do no work, and the last of them returns what it once did.
+
+    Args:
+        model: Whose layers.
+        entering: What is handed on.
+    """
+    modules = [model.get_submodule(path) for path in entering.frozen]
+    for module in modules[:-1]:
+        module.forward = _hand_on
+    modules[-1].forward = _returning(entering.values)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward
+
+
+def _same(found: Tensor, expected: Tensor) -> bool:
+    if found.shape != expected.shape:
+        return False
+    limit = _ROUNDING * torch.finfo(expected.dtype).eps * float(expected.float().square().mean().sqrt())
+    return float((found.float() - expected.float()).square().mean().sqrt()) <= limit
+
+
+def _hand_on(hidden_states: Any, *rest: Any, **named: Any) -> Any:
+    return hidden_states
+
+
+def _returning(values: Tensor) -> Callable[..., Tensor]:
+    def forward(*rest: Any, **named: Any) -> Tensor:
+        return values
+
+    return forward
