@@ -8,14 +8,6 @@ from torch import nn
 
 from vkdsurgeon.checkpoint.split import Split
 
-PROJECTOR, DEEPSTACK = "projector", "deepstack"
-
-
-def outputs_of(split: Split) -> tuple[str, ...]:
-    """Names of all that the language model reads: `deepstack.0` ... where there are several depths, `projector`."""
-    depths = getattr(getattr(split.config, "vision_config", None), "deepstack_visual_indexes", None) or ()
-    return (*(f"{DEEPSTACK}.{index}" for index in range(len(depths))), PROJECTOR)
-
 
 def find_layers(split: Split) -> tuple[str, ...]:
     """Module paths of the tower's layers in the order they run; empty where the tower has no list of layers."""
