@@ -103,7 +103,7 @@ class Split:
                 f"{who} needs visual tensors that lie on disk as the model holds them, and transformers rebuilds some",
                 where=self.root,
                 value=next(iter(self.rebuilt[0].sources)),
-                remedy="use the vision pass without another method and without `output_loss`: it writes such tensors back",
+                remedy="use the vision pass alone, without `output_loss`: it writes such tensors back",
             )
 
     @property
