@@ -12,7 +12,7 @@ PAGE = ROOT / "docs" / "families.md"
 
 _HEAD = """# Families
 
-<!-- made by `python -m benchmarks.families --record`: do not edit -->
+<!-- made by benchmarks/families/table.py from benchmarks/results/families.jsonl: do not edit -->
 
 **{works} of {total} image families work**: every type of transformers' multimodal auto mapping that takes images, with
 transformers {transformers}. {refused} are refused, each with its reason below{failed}.
@@ -21,6 +21,10 @@ For every type a tiny checkpoint with random weights is built from the family's 
 transformers saves it. It is inspected, unlearned for a few steps with `vkdsurgeon unlearn`, and loaded again by
 transformers. This says that the tool handles the layout of a family. It does not say how well a model of that family
 forgets: the weights are random, and no checkpoint of the hub was at hand.
+
+The rows come from several runs of the survey, of two or four steps each, between which the tool was still changed; they
+were not all run again at the end. For families that need torchvision its Python part (0.28) was used, without its
+compiled operators. Two processors that ask for thousands of patches were made to ask for 16.
 
 A family works where all of this holds:
 
