@@ -84,19 +84,39 @@ def test_wrong_overrides_name_the_candidates(pristine: dict[str, Path], override
 
 
 UNSPLIT = {
-    "idefics": "no telling where the language model begins",
-    # Which of the two depends on the version of transformers.
-    "t5gemma2": "tower contains parts of the language model|no vision tower found",
-    "janus": "cannot be told apart by rule",
-    "git": "no vision tower found",
+    "chameleon": "no gradient comes back",
+    "emu3": "no gradient comes back",
+    "fuyu": "one linear map",
+    "gemma4_unified": "one linear map",
+    "udop": "one linear map",
 }
 
 
 @pytest.mark.parametrize("model_type", UNSPLIT)
-def test_refuses_to_guess(model_type: str) -> None:
-    skeleton = build_skeleton(CONFIG_MAPPING[model_type]())
-    with pytest.raises(UserError, match=UNSPLIT[model_type]):
+def test_refuses_families_without_a_tower(model_type: str) -> None:
+    config = CONFIG_MAPPING[model_type]()
+    if hasattr(config, "vocabulary_map"):
+        config.vocabulary_map = {"<image>": 100}
+    skeleton = build_skeleton(config)
+    with pytest.raises(UserError, match=UNSPLIT[model_type]) as refused:
         locate_visual(skeleton)
+    assert "npo" in str(refused.value.remedy)
+
+
+PLACED = {
+    "git": ("git.image_encoder", ("git.visual_projection",)),
+    "idefics": ("model.vision_model", ()),
+    "janus": ("model.vision_model", ("model.aligner",)),
+    "pi0": ("model.vlm.vision_tower", ("model.vlm.multi_modal_projector",)),
+    "t5gemma2": ("model.encoder.vision_tower", ("model.encoder.multi_modal_projector",)),
+    "video_llava": ("model.image_tower", ("model.multi_modal_projector",)),
+}
+
+
+@pytest.mark.parametrize("model_type", PLACED)
+def test_parts_that_are_not_where_others_have_them(model_type: str) -> None:
+    placement = locate_visual(build_skeleton(CONFIG_MAPPING[model_type]()))
+    assert (placement.tower, placement.projector) == PLACED[model_type]
 
 
 CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

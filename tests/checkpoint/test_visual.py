@@ -180,7 +180,7 @@ def test_llama4_is_projected_as_its_forward_pass_does(tmp_path: Path) -> None:
     assert torch.equal(features["projector"], expected.reshape(2, -1, expected.shape[-1]))
 
 
-def test_refuses_an_architecture_without_image_features(tmp_path: Path) -> None:
+def test_llama_3_2_vision_is_read_as_its_cross_attention_reads_it(tmp_path: Path) -> None:
     vision = {
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_global_layers": 1,
         "attention_heads": 4, "image_size": 28, "patch_size": 14, "intermediate_layers_indices": [0],
@@ -190,5 +190,16 @@ def test_refuses_an_architecture_without_image_features(tmp_path: Path) -> None:
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 64, "cross_attention_layers": [1], "pad_token_id": 0,
     }  # fmt: skip
-    with pytest.raises(UserError, match="no image features"):
-        load_visual_stack(tiny("mllama", tmp_path / "mllama", vision, text), device="cpu")
+    stack = load_visual_stack(tiny("mllama", tmp_path / "mllama", vision, text), device="cpu")
+    inputs = {
+        "pixel_values": torch.randn(2, 1, 1, 3, 28, 28),
+        "aspect_ratio_ids": torch.ones(2, 1, dtype=torch.int64),
+        "aspect_ratio_mask": torch.ones(2, 1, 1, dtype=torch.int64),
+    }
+    whole: Any = AutoModelForMultimodalLM.from_pretrained(tmp_path / "mllama", dtype=torch.float32).eval()
+    read: list[torch.Tensor] = []
+    whole.model.multi_modal_projector.register_forward_hook(lambda module, given, made: read.append(made))
+    with torch.no_grad():
+        features = stack.features(ImageBatch(inputs, 2), ("projector",))["projector"]
+        whole(input_ids=torch.ones(2, 3, dtype=torch.int64), **inputs)
+    assert torch.equal(features, read[0].reshape(2, -1, read[0].shape[-1]))

@@ -36,14 +36,14 @@ def test_features_and_gradients_are_those_of_the_whole_tower(family: str, sets: 
     inner.register_forward_hook(lambda *call: calls.append("ran"))
     trained = stack.late_parameters(1)
     found = []
-    for kept_now in (None, kept):
-        images.pass_over(kept_now)
+    for entering in (None, kept.entering):
+        images.pass_over(entering)
         calls.clear()
         ((_, batch),) = images.batches(range(4), 4)
         features = stack.features(batch)["projector"]
         gradients = torch.autograd.grad(features.square().mean(), list(trained.values()), allow_unused=True)
         found.append([features.detach(), *(each for each in gradients if each is not None)])
-        assert bool(calls) == (kept_now is None)
+        assert bool(calls) == (entering is None)
     for whole, part in zip(*found, strict=True):
         torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-6)
 

@@ -33,7 +33,8 @@ from vkdsurgeon.evaluation.gates import check_gates, judge_metrics
 from vkdsurgeon.evaluation.models import Role, Roles, measure_each, roles_of
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.model.device import resolve_device
-from vkdsurgeon.model.layers import find_layers, outputs_of
+from vkdsurgeon.model.image_features import outputs_of
+from vkdsurgeon.model.layers import find_layers
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.results.attacks import Pooling, ProbeKind, ProbeResult, ProbeSettings

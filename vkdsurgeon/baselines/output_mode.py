@@ -140,6 +140,7 @@ def prepare_output(job: OutputJob) -> OutputPrepared:
         memory_mib=memory | {"total": round(sum(memory.values()), 1)},
         warnings=visual.plan.warnings,
     )
+    stack.split.refuse_rebuilt("output mode")
     on_disk = {target: name for name, target in stack.split.targets.items()}
     return OutputPrepared(
         title=f"visual knowledge distillation, output mode ({plan.output_loss} through the frozen language model)",

@@ -46,10 +46,12 @@ def find_weights(inventory: Inventory, split: Split, scope: Scope) -> ScopedWeig
     the sources does; norms, embeddings and the output head stay out.
 
     Raises:
-        UserError: The language model is in scope and quantised, or nothing of it can be patched.
+        UserError: The language model is in scope and quantised, or nothing of it can be patched; or tower and
+            projector are in scope and transformers rebuilds tensors of theirs while loading.
     """
     visual: dict[str, str] = {}
     if scope is not Scope.llm:
+        split.refuse_rebuilt("this method")
         homes = {target: name for name, target in split.targets.items()}
         names = dict(split.skeleton.named_parameters())
         visual = {name: homes[name] for name in names if name in split.placement.visual_parameters and name in homes}

@@ -256,9 +256,13 @@ def _list_files(root: Path) -> tuple[tuple[FileEntry, ...], tuple[tuple[str, int
                 directories.append((relative, mode))
                 pending.append(path)
             else:
+                linked = child.is_symlink() and stat.S_ISDIR(facts.st_mode)
                 raise UserError(
-                    "neither a file nor a directory",
+                    "a symbolic link to a directory, which is not followed"
+                    if linked
+                    else "neither a file nor a directory",
                     where=path,
+                    value=str(path.resolve()) if linked else None,
                     expected="regular files, directories, and symbolic links to files",
                     remedy="remove it or put a copy in its place",
                 )

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
+
+from vkdsurgeon.checkpoint.rebuilt import Conversion
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class NameMap:
         targets: Name on disk -> name in the module's state dict; names without a home in the model are absent.
         converted: Names on disk whose values are reshaped, merged or split while loading; their target is the first
             parameter of the group.
-        transforms: transformers' conversion table for this model.
+        conversions: What is done with them, one entry per group.
     """
 
     targets: dict[str, str]
     converted: frozenset[str]
-    transforms: tuple[Any, ...]
+    conversions: tuple[Conversion, ...]
 
 
 def map_names(model: nn.Module, names: Iterable[str]) -> NameMap:
@@ -38,16 +39,19 @@ def map_names(model: nn.Module, names: Iterable[str]) -> NameMap:
         names: Tensor names on disk.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
     transforms = get_model_conversion_mapping(model)
     renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
     converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
     state = model.state_dict()
     prefix = model.base_model_prefix
+    owners = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     targets: dict[str, str] = {}
     converted: set[str] = set()
-    for name in names:
+    groups: dict[str, Conversion] = {}
+    # The order of loading, which decides the order of what is put together.
+    for name in sorted(names, key=dot_natural_key):
         target, pattern = rename_source_key(name, renamings, converters, prefix, state)
         if target not in state and name in state:
             target, pattern = rename_source_key(name, [], [], prefix, state)
@@ -55,4 +59,6 @@ def map_names(model: nn.Module, names: Iterable[str]) -> NameMap:
             targets[name] = target
             if pattern is not None:
                 converted.add(name)
-    return NameMap(targets, frozenset(converted), tuple(transforms))
+                group = groups.setdefault(target, Conversion(target, {}, owners[pattern]))
+                group.sources[name] = pattern
+    return NameMap(targets, frozenset(converted), tuple(groups.values()))

@@ -11,10 +11,13 @@ from typing import Any
 
 from torch import nn
 
+from vkdsurgeon.checkpoint.known_parts import KNOWN, WITHOUT_TOWER
 from vkdsurgeon.errors import UserError
 
-# Model types whose modules are named such that the rule below splits them wrongly.
-AMBIGUOUS = frozenset({"janus", "video_llava"})
+# The method by which a transformers model turns images into what its language model reads.
+METHOD = "get_image_features"
+# What hears or speaks is no part of what sees, even where it lies beside the projector.
+_NOT_VISUAL = ("audio", "speech", "sound", "talker", "token2wav", "code2wav")
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,10 @@ class Placement:
 def locate_visual(model: nn.Module, tower: str | None = None, projector: Sequence[str] | None = None) -> Placement:
     """Split a multimodal LLM into tower, projector and language model.
 
-    The tower is what transformers calls the image encoder. The language side is the widest module around the decoder
-    that does not contain the tower, together with the embeddings and the other towers. The projector is what is left.
+    The tower is what transformers calls the image encoder of the module that computes image features. The language side
+    is the widest modules around the decoder and the embeddings that do not contain the tower, together with the other
+    towers and all that lies outside of that module. The projector is what is left. Families that are named otherwise
+    are listed in `known_parts`.
 
     Args:
         model: A transformers model for image-text-to-text.
@@ -63,16 +68,20 @@ def locate_visual(model: nn.Module, tower: str | None = None, projector: Sequenc
         UserError: No tower, a path that does not exist, or a tower that holds parts of the language model.
     """
     model_type = str(getattr(getattr(model, "config", None), "model_type", "this model"))
-    if model_type in AMBIGUOUS and not (tower and projector):
+    if model_type in WITHOUT_TOWER and not tower:
         raise UserError(
-            f"the parts of {model_type} cannot be told apart by rule",
-            expected="`tower` and `projector`",
-            remedy="name them: " + ", ".join(_candidates(model)),
+            f"{model_type} cannot be unlearned by its vision tower: {WITHOUT_TOWER[model_type]}",
+            expected="a model with a tower of its own, such as LLaVA or Qwen-VL",
+            remedy="use a method that changes the language model, such as npo with the scope llm",
         )
+    known = KNOWN.get(model_type)
+    if known is not None:
+        tower = tower or known.tower
+        projector = projector or [path for path in known.projector if _exists(model, path)]
     tower_path = _given_tower(model, tower) if tower else _find_tower(model, model_type)
     parameters = dict(model.named_parameters())
     inside = _names_under(model, parameters, [tower_path])
-    language = _language_names(model, parameters, tower_path, certain=not projector)
+    language = _language_names(model, parameters, tower_path, certain=projector is None)
     if inside & language:
         raise UserError(
             "the vision tower contains parts of the language model",
@@ -81,7 +90,7 @@ def locate_visual(model: nn.Module, tower: str | None = None, projector: Sequenc
             expected="a tower of its own",
             remedy="name another module with `tower`: " + ", ".join(_candidates(model)),
         )
-    if projector:
+    if projector is not None:
         for path in projector:
             _check_path(model, path, "`projector`")
         outside = _names_under(model, parameters, projector) - inside
@@ -93,14 +102,15 @@ def locate_visual(model: nn.Module, tower: str | None = None, projector: Sequenc
                 remedy="name another module with `projector`: " + ", ".join(_candidates(model)),
             )
     else:
-        outside = set(parameters) - inside - language
+        seeing = _names_under(model, parameters, [find_owner(model, tower_path)])
+        outside = {name for name in seeing - inside - language if not _hears(name)}
     speaking = [name for name in parameters if name not in inside and name not in outside]
     if not inside or not speaking:
         problem = "a vision tower without parameters" if not inside else "no language model beside the tower"
         raise UserError(problem, where=f"module {tower_path}", remedy="name the tower with `tower`")
     return Placement(
         tower=tower_path,
-        projector=tuple(projector) if projector else _outermost(outside, set(parameters) - outside),
+        projector=tuple(projector) if projector is not None else _outermost(outside, set(parameters) - outside),
         tower_parameters=tuple(name for name in parameters if name in inside),
         projector_parameters=tuple(name for name in parameters if name in outside),
         language_parameters=tuple(speaking),
@@ -125,9 +135,38 @@ def _candidates(model: nn.Module, depth: int = 3) -> list[str]:
     return [path for path in paths if path.count(".") < depth and not any(part.isdigit() for part in path.split("."))]
 
 
+def find_owner(model: nn.Module, tower: str = "") -> str:
+    """Path of the innermost module that computes image features and holds the tower; empty where the model itself does.
+
+    Outer models only pass the question on, sometimes without naming what they pass.
+    """
+    paths = [
+        path
+        for path, module in model.named_modules()
+        if hasattr(type(module), METHOD) and (not tower or not path or tower.startswith(path + "."))
+    ]
+    return max(paths, key=len, default="")
+
+
+def _hears(name: str) -> bool:
+    return any(word in part for part in name.split(".") for word in _NOT_VISUAL)
+
+
+def _exists(model: nn.Module, path: str) -> bool:
+    try:
+        found: object = model.get_submodule(path)
+    except AttributeError:
+        found = dict(model.named_parameters()).get(path)
+    if isinstance(found, nn.Module):
+        return next(found.parameters(), None) is not None
+    return found is not None
+
+
 def _find_tower(model: nn.Module, model_type: str) -> str:
-    path = _path_of(model, _ask(model, "get_encoder", modality="image"))
-    if not path:
+    owner = model.get_submodule(find_owner(model))
+    asked = [_path_of(model, _ask(module, "get_encoder", modality="image")) for module in (owner, model)]
+    path = next(filter(None, asked), "")
+    if not path or path == find_owner(model):
         raise UserError(
             f"no vision tower found in {model_type}",
             expected="a model with a tower of its own, such as LLaVA or Qwen-VL",
@@ -145,7 +184,7 @@ def _names_under(model: nn.Module, parameters: dict[str, nn.Parameter], paths: S
     owned = {
         id(value)
         for path, value in model.named_parameters(remove_duplicate=False)
-        if any(path == prefix or path.startswith(prefix + ".") for prefix in paths)
+        if any(not prefix or path == prefix or path.startswith(prefix + ".") for prefix in paths)
     }
     return {name for name, value in parameters.items() if id(value) in owned}
 
@@ -153,21 +192,27 @@ def _names_under(model: nn.Module, parameters: dict[str, nn.Parameter], paths: S
 def _language_names(
     model: nn.Module, parameters: dict[str, nn.Parameter], tower_path: str, *, certain: bool
 ) -> set[str]:
-    decoder = _path_of(model, _ask(model, "get_decoder"))
-    modules = []
-    if decoder and not tower_path.startswith(decoder + "."):
-        modules.append(_widest_without(decoder, tower_path))
-    elif certain:
+    owner = model.get_submodule(find_owner(model, tower_path))
+    found = [_path_of(model, _ask(module, "get_decoder")) for module in (model, owner)]
+    decoders = [path for path in found if path and not tower_path.startswith(f"{path}.")]
+    if not decoders and certain:
         raise UserError(
             "no telling where the language model begins: its decoder cannot be told from what is around the tower",
-            where=f"module {decoder or '(the whole model)'}",
+            where=f"module {next(filter(None, found), '(the whole model)')}",
             expected="`projector`, the module(s) between tower and language model",
             remedy="name them: " + ", ".join(_candidates(model)),
         )
-    modules.extend(_path_of(model, _ask(model, name)) for name in ("get_input_embeddings", "get_output_embeddings"))
-    others = (_path_of(model, _ask(model, "get_encoder", modality=modality)) for modality in ("audio", "video"))
-    modules.extend(path for path in others if path != tower_path)
-    return _names_under(model, parameters, [path for path in modules if path])
+    asked = [
+        *(
+            _ask(module, name)
+            for module in (model, owner)
+            for name in ("get_input_embeddings", "get_output_embeddings")
+        ),
+        *(_ask(module, "get_encoder", modality=other) for module in (model, owner) for other in ("audio", "video")),
+    ]
+    others = [_path_of(model, module) for module in asked]
+    paths = {*decoders, *(path for path in others if path and not f"{tower_path}.".startswith(f"{path}."))}
+    return _names_under(model, parameters, [_widest_without(path, tower_path) for path in sorted(paths)])
 
 
 def _ask(model: nn.Module, method: str, **arguments: str) -> object:

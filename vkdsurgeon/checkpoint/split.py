@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,12 +13,16 @@ from torch import nn
 
 from vkdsurgeon.checkpoint.complete import check_language, check_layer_counts
 from vkdsurgeon.checkpoint.inventory import Inventory, TensorEntry, read_json
-from vkdsurgeon.checkpoint.names import NameMap, map_names
+from vkdsurgeon.checkpoint.names import map_names
 from vkdsurgeon.checkpoint.placement import Placement, locate_visual
+from vkdsurgeon.checkpoint.rebuilt import CONVERSION_ERRORS, Rebuilt, made_by, rebuild
 from vkdsurgeon.checkpoint.skeleton import build_skeleton, read_config
 from vkdsurgeon.errors import UserError
 
 Part = Literal["tower", "projector", "language", "other"]
+
+# What quantised weights are called that lie in another tensor than the weight they stand for.
+_PACKED = frozenset({"qweight", "qzeros", "weight_packed", "weight_scale", "absmax", "SCB", "scales"})
 
 EDITABLE = ("F32", "BF16", "F16", "F64")
 
@@ -26,21 +32,26 @@ class Split:
     """A checkpoint's tensors by part.
 
     Attributes:
+        root: The checkpoint.
         model_type: As in config.json.
         placement: The same split by module parameters.
         parts: Name on disk -> `tower`, `projector`, `language` (heads and other towers included) or `other` (no place
             in the model; passes through untouched).
-        targets: Name on disk -> module parameter (or buffer), for tower and projector.
+        targets: Name on disk -> module parameter (or buffer), for what of tower and projector lies on disk as the model
+            holds it.
+        rebuilt: The other tensors of tower and projector: transformers makes the model's of them while loading.
         language_targets: Name on disk -> module parameter, for tensors of the language side that lie on disk as the
             model holds them; such as transformers rebuilds while loading are left out.
         config: The `PretrainedConfig`.
         skeleton: The whole model on the `meta` device.
     """
 
+    root: Path
     model_type: str
     placement: Placement
     parts: dict[str, Part]
     targets: dict[str, str]
+    rebuilt: tuple[Rebuilt, ...]
     language_targets: dict[str, str]
     config: Any
     skeleton: nn.Module
@@ -77,6 +88,23 @@ class Split:
         return (
             f"{len(self.other)} tensors have no place in the model and pass through untouched, such as {self.other[0]}",
         )
+
+    def refuse_rebuilt(self, who: str) -> None:
+        """Refuse visual tensors that lie on disk otherwise than the model holds them.
+
+        Args:
+            who: What needs them as they are, as the subject of a sentence.
+
+        Raises:
+            UserError: There are such tensors.
+        """
+        if self.rebuilt:
+            raise UserError(
+                f"{who} needs visual tensors that lie on disk as the model holds them, and transformers rebuilds some",
+                where=self.root,
+                value=next(iter(self.rebuilt[0].sources)),
+                remedy="use the vision pass alone, without `output_loss`: it writes such tensors back",
+            )
 
     @property
     def other(self) -> tuple[str, ...]:
@@ -123,13 +151,24 @@ def split_checkpoint(
             parts[name] = "other"
         elif target in tower_names or target in projector_names:
             parts[name] = "tower" if target in tower_names else "projector"
-            targets[name] = target
+            if name not in names.converted:
+                targets[name] = target
         else:
             parts[name] = "language"
             if name not in names.converted:
                 language_targets[name] = target
-    _check_visual(inventory, skeleton, names, targets, tower_names | projector_names)
+    shapes = {name: entry.shape for name, entry in inventory.tensors.items()}
+    rebuilt = tuple(
+        rebuild(conversion, shapes, skeleton, canonical)
+        for conversion in names.conversions
+        if parts[next(iter(conversion.sources))] in ("tower", "projector")
+    )
+    _check_visual(inventory, skeleton, targets, rebuilt, tower_names | projector_names)
     homes = {canonical.get(target, target) for target in names.targets.values()}
+    for conversion in names.conversions:
+        # Of packed values this tells nothing; then names decide.
+        with suppress(*CONVERSION_ERRORS):
+            homes |= {canonical.get(name, name) for name in made_by(conversion, shapes, skeleton)}
     check_language(
         skeleton,
         homes,
@@ -138,7 +177,17 @@ def split_checkpoint(
         quantised=_is_quantised(inventory),
         root=inventory.root,
     )
-    return Split(str(config.model_type), placement, parts, targets, language_targets, config, skeleton)
+    return Split(
+        root=inventory.root,
+        model_type=str(config.model_type),
+        placement=placement,
+        parts=parts,
+        targets=targets,
+        rebuilt=rebuilt,
+        language_targets=language_targets,
+        config=config,
+        skeleton=skeleton,
+    )
 
 
 def _is_quantised(inventory: Inventory) -> bool:
@@ -154,11 +203,16 @@ def _canonical_names(model: nn.Module) -> dict[str, str]:
 
 
 def _check_visual(
-    inventory: Inventory, skeleton: nn.Module, names: NameMap, targets: dict[str, str], wanted: set[str]
+    inventory: Inventory,
+    skeleton: nn.Module,
+    targets: dict[str, str],
+    rebuilt: Sequence[Rebuilt],
+    wanted: set[str],
 ) -> None:
     shapes = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
     homes: dict[str, str] = {}
-    for name, target in targets.items():
+
+    def settle(name: str, target: str, shape: tuple[int, ...]) -> None:
         entry = inventory.tensors[name]
         where = f"{inventory.root / entry.file}: tensor {name}"
         if target in homes:
@@ -170,16 +224,30 @@ def _check_visual(
                 remedy="load the model with transformers and save it again",
             )
         homes[target] = name
-        _check_editable(entry, where, name in names.converted)
-        if entry.shape != shapes[target]:
+        _check_editable(entry, where)
+        if target not in wanted or shape != shapes[target]:
             raise UserError(
                 "the tensor's shape contradicts config.json",
                 where=where,
-                value=list(entry.shape),
-                expected=f"{list(shapes[target])} for {target}",
+                value=list(shape),
+                expected=f"{list(shapes.get(target, ()))} for {target}",
                 remedy="put the config and the weights of one model together",
             )
+
+    for name, target in targets.items():
+        settle(name, target, inventory.tensors[name].shape)
+    for group in rebuilt:
+        for target, shape in group.targets.items():
+            settle(next(iter(group.sources)), target, shape)
+        _check_one_dtype(inventory, group)
     missing = sorted(wanted - homes.keys())
+    if missing and (packed := _packed(inventory, missing)):
+        raise UserError(
+            "the vision tower is quantised: packed values stand in the place of its weights",
+            where=f"{inventory.root / inventory.tensors[packed].file}: tensor {packed}",
+            expected="F32, BF16 or F16 (the language model may be quantised)",
+            remedy="start from the checkpoint before it was quantised",
+        )
     if missing:
         raise UserError(
             f"{len(missing)} visual tensors are missing from the checkpoint",
@@ -190,7 +258,34 @@ def _check_visual(
         )
 
 
-def _check_editable(entry: TensorEntry, where: str, converted: bool) -> None:
+def _packed(inventory: Inventory, missing: Sequence[str]) -> str | None:
+    """The packed values, of AWQ or GPTQ for one, that lie in the place of one of the missing weights."""
+    for parameter in missing:
+        # Prefixes differ between disk and model; what a module is called at its end does not.
+        end = ".".join(parameter.split(".")[-4:-1])
+        for name in inventory.tensors:
+            module, _, leaf = name.rpartition(".")
+            if leaf in _PACKED and f".{module}".endswith(f".{end}"):
+                return name
+    return None
+
+
+def _check_one_dtype(inventory: Inventory, group: Rebuilt) -> None:
+    entries = [inventory.tensors[name] for name in group.sources]
+    for entry in entries:
+        where = f"{inventory.root / entry.file}: tensor {entry.name}"
+        _check_editable(entry, where)
+        if entry.dtype != entries[0].dtype:
+            raise UserError(
+                "transformers joins tensors of different dtypes while loading, so values would change on the way back",
+                where=where,
+                value=entry.dtype,
+                expected=f"{entries[0].dtype}, as {entries[0].name} has",
+                remedy="load the model with transformers and save it again in one dtype",
+            )
+
+
+def _check_editable(entry: TensorEntry, where: str) -> None:
     buffer_like = entry.dtype in ("I64", "I32", "BOOL")
     if entry.dtype not in EDITABLE and not buffer_like:
         raise UserError(
@@ -199,11 +294,4 @@ def _check_editable(entry: TensorEntry, where: str, converted: bool) -> None:
             value=entry.dtype,
             expected="F32, BF16 or F16 (the language model may be quantised)",
             remedy="start from the checkpoint before it was quantised",
-        )
-    if converted:
-        raise UserError(
-            "transformers rebuilds this visual tensor while loading, so no place on disk holds it as it is used",
-            where=where,
-            expected="visual tensors that are stored as the model holds them",
-            remedy="load the model with transformers and save it again in its present layout",
         )

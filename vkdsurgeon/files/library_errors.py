@@ -45,6 +45,12 @@ def blaming(root: Path | None, describe: Callable[[BaseException], UserError]) -
         raise fault_of_environment(error, root) or describe(error) from error
 
 
+def brief(error: BaseException, limit: int = 300) -> str:
+    """A library's error in one line of bounded length: some print a whole object of theirs."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def fault_of_environment(error: BaseException, root: Path | None = None) -> UserError | SurgeryError | None:
     """The error to raise where neither the user's files nor this program is to blame; None where they may be.
 

@@ -16,11 +16,11 @@ from vkdsurgeon.data.augment import varied
 from vkdsurgeon.data.images import open_image
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.model.entering import Entering
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vkdsurgeon.model.frozen_layers import KeptActivations
     from vkdsurgeon.model.images import ImageBatch, PreparedImage
     from vkdsurgeon.model.vision import VisualStack
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 _SPREAD_OVER = 512
 # Variance over pictures, as a share of the features' power, below which a teacher counts as collapsed.
 LEAST_VARIATION = 5e-3
+
+
+# From the indices of a batch's images and a device to what enters the first layer that is run.
+Entered = Callable[[Sequence[int], torch.device], Entering]
 
 
 class PictureSet:
@@ -54,17 +58,19 @@ class PictureSet:
         self.subjects = tuple(picture.subject for picture in pictures)
         self._cache: dict[int, PreparedImage] = {}
         self._budget = cache_bytes
-        self._kept: KeptActivations | None = None
+        self._entering: Entered | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def pass_over(self, kept: KeptActivations | None) -> None:
+    def pass_over(self, entering: Entered | None) -> None:
         """From now on batches carry what frozen layers gave their images, so that these are not run again.
 
-        Only for as long as nothing of these layers is moved.
+        Args:
+            entering: Looks it up (`frozen_layers`); only right for as long as nothing of these layers is moved. None
+                runs all layers again.
         """
-        self._kept = kept
+        self._entering = entering
 
     def prepared(self, index: int) -> PreparedImage:
         """One picture as the image processor leaves it."""
@@ -99,8 +105,8 @@ class PictureSet:
             for start in range(0, len(group), micro_batch):
                 part = group[start : start + micro_batch]
                 batch = self._stack.collate([self.prepared(index) for index in part])
-                kept = None if self._kept is None else self._kept.entering(part, self._stack.device)
-                yield part, batch.with_entering(kept)
+                entering = None if self._entering is None else self._entering(part, self._stack.device)
+                yield part, batch.with_entering(entering)
 
 
 class FeatureStore:

@@ -7,20 +7,17 @@ a tower stays the same under this is not assumed: `kept_activations` runs images
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vkdsurgeon.model.images import Entering
-
-if TYPE_CHECKING:
-    from vkdsurgeon.model.features import FeatureStore, PictureSet
-    from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.model.entering import Entering
+from vkdsurgeon.model.features import FeatureStore, PictureSet
+from vkdsurgeon.model.vision import VisualStack
 
 # Sums of matrix products differ by rounding between batches of other sizes.
 _ROUNDING = 64.0
@@ -135,38 +132,8 @@ def kept_activations(
     return kept
 
 
-@contextmanager
-def passed_over(model: nn.Module, entering: Entering) -> Iterator[None]:
-    """Within this context the frozen layers do no work, and the last of them returns what it once did.
-
-    Args:
-        model: Whose layers.
-        entering: What is handed on.
-    """
-    modules = [model.get_submodule(path) for path in entering.frozen]
-    for module in modules[:-1]:
-        module.forward = _hand_on
-    modules[-1].forward = _returning(entering.values)
-    try:
-        yield
-    finally:
-        for module in modules:
-            del module.forward
-
-
 def _same(found: Tensor, expected: Tensor) -> bool:
     if found.shape != expected.shape:
         return False
     limit = _ROUNDING * torch.finfo(expected.dtype).eps * float(expected.float().square().mean().sqrt())
     return float((found.float() - expected.float()).square().mean().sqrt()) <= limit
-
-
-def _hand_on(hidden_states: Any, *rest: Any, **named: Any) -> Any:
-    return hidden_states
-
-
-def _returning(values: Tensor) -> Callable[..., Tensor]:
-    def forward(*rest: Any, **named: Any) -> Tensor:
-        return values
-
-    return forward

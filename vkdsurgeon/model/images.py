@@ -1,15 +1,15 @@
 """Images on their way to the tower: prepared one by one by the checkpoint's own processor, batched where they fit.
 
 Families differ wildly in what a processor returns: one tensor per image, tiles, patches packed end to end, grids.
-What they share: two images whose tensors have equal shapes and whose integer metadata is equal can be concatenated
-along dimension 0, and each then yields the same number of feature rows. Such images have the same *signature*.
+What they share: two images whose tensors have equal shapes and whose integer metadata is equal can be put together, as
+the family does it, and each then yields the same number of feature rows. Such images have the same *signature*.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from PIL import Image
 
 from vkdsurgeon.checkpoint.inventory import read_json
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.files.library_errors import blaming
-
-PIXELS = "pixel_values"
+from vkdsurgeon.model.entering import Entering
+from vkdsurgeon.files.library_errors import blaming, brief
+from vkdsurgeon.model.image_features import ImageFeatures
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,6 @@ class PreparedImage:
 
     inputs: dict[str, torch.Tensor]
     signature: Hashable
-
-
-@dataclass(frozen=True)
-class Entering:
-    """What enters the first layer that is run, for the images of one batch (`frozen_layers`).
-
-    Attributes:
-        frozen: Module paths of the layers that are not run, in order.
-        values: What the last of them returned, as the tower lays it out.
-    """
-
-    frozen: tuple[str, ...]
-    values: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -74,8 +61,15 @@ class ImageBatch:
         return replace(self, entering=entering)
 
 
-def collate(images: Sequence[PreparedImage]) -> ImageBatch:
-    """Concatenate prepared images.
+def collate(
+    images: Sequence[PreparedImage],
+    join: Callable[[Sequence[Mapping[str, torch.Tensor]]], dict[str, torch.Tensor]],
+) -> ImageBatch:
+    """Put prepared images together.
+
+    Args:
+        images: Of one signature.
+        join: Puts their inputs together.
 
     Raises:
         ValueError: No images, or their signatures differ.
@@ -84,8 +78,7 @@ def collate(images: Sequence[PreparedImage]) -> ImageBatch:
         raise ValueError("an empty batch")
     if any(image.signature != images[0].signature for image in images):
         raise ValueError("images of different signatures do not fit in one batch")
-    inputs = {name: torch.cat([image.inputs[name] for image in images]) for name in images[0].inputs}
-    return ImageBatch(inputs, len(images))
+    return ImageBatch(join([image.inputs for image in images]), len(images))
 
 
 def signature_of(inputs: Mapping[str, torch.Tensor]) -> Hashable:
@@ -105,15 +98,15 @@ class Preparer:
     Args:
         root: The checkpoint.
         model_type: As in config.json.
-        accepted: Names that the model's `get_image_features` takes.
+        look: What the model makes of its tensors.
 
     Raises:
         UserError: The processor's config is missing or broken, or needs a package that is not installed.
     """
 
-    def __init__(self, root: Path, model_type: str, accepted: Sequence[str]) -> None:
+    def __init__(self, root: Path, model_type: str, look: ImageFeatures) -> None:
         self.root = root
-        self.accepted = frozenset(accepted)
+        self.accepted, self.pixels = look.inputs, look.pixels
         self.processor = _load_processor(root)
         self.settings = _defaults_of_full_processor(model_type)
 
@@ -127,7 +120,7 @@ class Preparer:
 
         def refused(error: BaseException) -> UserError:
             return UserError(
-                f"the image processor refuses this image: {type(error).__name__}: {error}",
+                f"the image processor refuses this image: {brief(error)}",
                 where=where or self.root,
                 value=image.size,
                 expected=f"an image that the processor of {self.root} can handle",
@@ -136,12 +129,33 @@ class Preparer:
 
         with blaming(self.root, refused):
             produced = self.processor(images=[image.convert("RGB")], return_tensors="pt", **self.settings)
+        if isinstance(produced, torch.Tensor):
+            # IDEFICS' processor gives the pixels without a name.
+            produced = {self.pixels: produced}
         inputs = {name: torch.as_tensor(value) for name, value in produced.items() if name in self.accepted}
-        if PIXELS not in inputs:
+        if self.pixels not in inputs:
             raise UserError(
-                "the image processor returns no pixel values", where=self.root, value=sorted(produced), expected=PIXELS
+                "the image processor returns no pixel values",
+                where=self.root,
+                value=sorted(produced),
+                expected=self.pixels,
+                remedy="restore the image processor's file from the original checkpoint",
             )
         return PreparedImage(inputs, signature_of(inputs))
+
+
+def check_images(root: Path, model_type: str, look: ImageFeatures) -> None:
+    """Check that images can be prepared for the tower, on a blank one.
+
+    Args:
+        root: The checkpoint.
+        model_type: As in config.json.
+        look: What the model makes of the processor's tensors.
+
+    Raises:
+        UserError: The processor's config is missing or broken, or needs a package that is not installed.
+    """
+    Preparer(root, model_type, look)(Image.new("RGB", (96, 64)))
 
 
 def _load_processor(root: Path) -> Any:
@@ -162,10 +176,16 @@ def _load_processor(root: Path) -> Any:
         read_json(path)
 
     def refused(error: BaseException) -> UserError:
-        if isinstance(error, ImportError):
-            return UserError(f"the image processor needs a package: {error}", where=present[0])
+        if isinstance(error, ImportError) or "torchvision" in str(error).lower():
+            needs = "torchvision" if "torchvision" in str(error).lower() else error.__dict__.get("name")
+            return UserError(
+                f"the image processor needs {needs or 'a package'}, which is not installed",
+                where=present[0],
+                value=brief(error),
+                remedy=f"install it: pip install {needs}" if needs else "install what the message names",
+            )
         return UserError(
-            f"transformers refuses the image processor: {type(error).__name__}: {error}",
+            f"transformers refuses the image processor: {brief(error)}",
             where=present[0],
             remedy="copy the file from the original checkpoint",
         )
@@ -195,7 +215,10 @@ def _defaults_of_full_processor(model_type: str) -> dict[str, Any]:
     processor = vars(module).get(class_name)
     # Recent versions of transformers keep the defaults on the class, earlier ones in its typed keyword arguments.
     typed = vars(module).get(f"{class_name}Kwargs")
-    return {
+    settings = {
         **getattr(processor, "images_kwargs", {}),
         **getattr(typed, "_defaults", {}).get("images_kwargs", {}),
     }
+    # Some say in what form they want tensors, which is said at the call.
+    settings.pop("return_tensors", None)
+    return settings

@@ -9,14 +9,16 @@ from typing import Literal
 
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.split import split_checkpoint
-from vkdsurgeon.model.layers import find_layers, outputs_of
+from vkdsurgeon.model.image_features import image_features
+from vkdsurgeon.model.images import check_images
+from vkdsurgeon.model.layers import find_layers
 from vkdsurgeon.results.inspection import FileFacts, InspectResult, PartFacts
 
 
 def inspect_checkpoint(
     model: Path, *, tower: str | None = None, projector: Sequence[str] | None = None
 ) -> InspectResult:
-    """Split a checkpoint into its parts; no tensor is read.
+    """Split a checkpoint into its parts; no tensor is read. What `unlearn` would refuse is refused here.
 
     Args:
         model: The checkpoint's directory.
@@ -24,10 +26,12 @@ def inspect_checkpoint(
         projector: Module paths of the projector, likewise.
 
     Raises:
-        UserError: It is no checkpoint, or none that can be split.
+        UserError: It is no checkpoint, or none that can be split, or its image processor cannot be used.
     """
     inventory = take_inventory(model)
     split = split_checkpoint(inventory, tower=tower, projector=projector)
+    look = image_features(split.skeleton, split)
+    check_images(inventory.root, split.model_type, look)
     held = Counter(entry.file for entry in inventory.tensors.values())
     return InspectResult(
         model=str(inventory.root),
@@ -38,7 +42,7 @@ def inspect_checkpoint(
             _part(inventory, "language", [], split.language),
             _part(inventory, "other", [], split.other),
         ],
-        layers=[*(f"layer.{index}" for index, _ in enumerate(find_layers(split))), *outputs_of(split)],
+        layers=[*(f"layer.{index}" for index, _ in enumerate(find_layers(split))), *look.outputs],
         files=[FileFacts(path=file.path, bytes=file.size, tensors=held[file.path]) for file in inventory.files],
         bytes=inventory.size,
         warnings=[*inventory.warnings, *split.warnings],

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from vkdsurgeon.checkpoint.split import Split
-
-PROJECTOR, DEEPSTACK = "projector", "deepstack"
-
-
-def outputs_of(split: Split) -> tuple[str, ...]:
-    """Names of all that the language model reads: `deepstack.0` ... where there are several depths, `projector`."""
-    depths = getattr(getattr(split.config, "vision_config", None), "deepstack_visual_indexes", None) or ()
-    return (*(f"{DEEPSTACK}.{index}" for index in range(len(depths))), PROJECTOR)
 
 
 def find_layers(split: Split) -> tuple[str, ...]:
@@ -41,12 +34,15 @@ def _paths(split: Split) -> tuple[str, ...]:
     )
 
 
-def layers_read(split: Split) -> tuple[int, ...]:
-    """How many of the tower's layers each of its outputs has behind it, ascending: that of a LLaVA with feature layer
-    -2 has all but one, and towers that feed several depths to the language model have several outputs."""
+def layers_read(split: Split, depths: Sequence[int]) -> tuple[int, ...]:
+    """How many of the tower's layers each of its outputs has behind it, ascending.
+
+    Args:
+        split: Of the checkpoint; its config may name feature layers, as LLaVA's and that of its kin.
+        depths: Indices of further layers whose output leaves the tower.
+    """
     count = len(_paths(split))
     used = _layers_used(split.config, count)
-    depths = getattr(getattr(split.config, "vision_config", None), "deepstack_visual_indexes", None) or ()
     states = {used, *_states_read(split.config, count), *(index + 1 for index in depths)}
     return tuple(sorted(state for state in states if 0 < state <= used))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,26 @@ def load_visual_stack(
     _compute_buffers(split)
     stack = VisualStack(inventory, split)
     aliases, state = _aliases(stack.model), stack.model.state_dict()
-    for name, target in split.targets.items():
-        value = _read(stack, name, target, dtype=state[target].dtype)
-        if target in aliases:
-            value = nn.Parameter(value)
+
+    def put(target: str, value: torch.Tensor) -> None:
+        held = nn.Parameter(value) if target in aliases else value
         for alias in aliases.get(target, [target]):
-            _place(stack.model, alias, value)
+            _place(stack.model, alias, held)
+
+    for name, target in split.targets.items():
+        disk = _read(stack, name)
+        value = disk.to(state[target].dtype, copy=True)
+        _check_way_back(stack, {name: disk}, {target: value})
+        put(target, value)
+    for group in split.rebuilt:
+        tensors = {name: _read(stack, name) for name in group.sources}
+        values = {
+            target: value.to(state[target].dtype, copy=True)
+            for target, value in group.to_model(tensors, stack.model).items()
+        }
+        _check_way_back(stack, tensors, values)
+        for target, value in values.items():
+            put(target, value)
     for parameter in stack.model.parameters():
         parameter.requires_grad_(not parameter.is_meta and parameter.is_floating_point())
     return stack.to(device)
@@ -63,29 +77,38 @@ def _aliases(model: nn.Module) -> dict[str, list[str]]:
     return {group[0]: group for group in names.values()}
 
 
-def _read(stack: VisualStack, name: str, target: str, *, dtype: torch.dtype) -> torch.Tensor:
-    """Read one tensor, once, and check that it would come back to disk as it was."""
+def _read(stack: VisualStack, name: str) -> torch.Tensor:
+    """One tensor as it lies on disk; it is read once."""
     disk = read_tensor(stack.inventory, name)
-    where = f"{stack.inventory.root / stack.inventory.tensors[name].file}: tensor {name}"
     if disk.is_floating_point() and not bool(torch.isfinite(disk).all()):
         raise UserError(
             "NaN or infinity in a visual tensor",
-            where=where,
+            where=_where(stack, name),
             value=int((~torch.isfinite(disk)).sum()),
             expected="finite values",
             remedy="start from a checkpoint that was not damaged in training or export",
         )
-    value = disk.to(dtype, copy=True)
-    back = stack.to_disk({target: value})
-    if list(back) != [name] or not _same_bytes(back[name], disk):
-        raise UserError(
-            "the tensor would not come back to disk as it was",
-            where=where,
-            value=f"{disk.dtype} held as {value.dtype}",
-            expected="a dtype in memory that holds every value exactly",
-            remedy="work in float32",
-        )
-    return value
+    return disk
+
+
+def _check_way_back(
+    stack: VisualStack, tensors: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]
+) -> None:
+    """Check that parameters would come back to disk as the tensors were that they come from."""
+    back = stack.to_disk(values)
+    for name, disk in tensors.items():
+        if back.keys() != tensors.keys() or not _same_bytes(back[name], disk):
+            raise UserError(
+                "the tensor would not come back to disk as it was",
+                where=_where(stack, name),
+                value=f"{disk.dtype} held as {next(iter(values.values())).dtype}",
+                expected="a dtype in memory that holds every value exactly",
+                remedy="work in float32",
+            )
+
+
+def _where(stack: VisualStack, name: str) -> str:
+    return f"{stack.inventory.root / stack.inventory.tensors[name].file}: tensor {name}"
 
 
 def _place(model: nn.Module, target: str, value: torch.Tensor) -> None:

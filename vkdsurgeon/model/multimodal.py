@@ -16,7 +16,7 @@ from vkdsurgeon.checkpoint.inventory import check_unchanged, read_json, take_inv
 from vkdsurgeon.checkpoint.offline import stay_offline
 from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.files.library_errors import blaming
+from vkdsurgeon.files.library_errors import blaming, brief
 from vkdsurgeon.model.device import resolve_device, resolve_dtype
 from vkdsurgeon.model.prompts import Encoder
 
@@ -100,7 +100,7 @@ def load_processor(root: Path) -> Any:
         if isinstance(error, ImportError):
             return _needs_a_package(error, root)
         return UserError(
-            f"transformers cannot load the processor: {type(error).__name__}: {error}",
+            f"transformers cannot load the processor: {brief(error)}",
             where=root,
             expected="processor, image processor and tokenizer files beside the weights",
             remedy="restore them from the original checkpoint",

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-METHOD = "get_image_features"
+from vkdsurgeon.checkpoint.placement import METHOD
+from vkdsurgeon.errors import UserError
+
 # What of a method's output the language model reads.
 _READ = ("pooler_output", "deepstack_features")
 
@@ -30,6 +32,9 @@ def with_vision_of(model: nn.Module, visual: nn.Module, blend: Blend | None = No
             runs on its own device and in its own dtype, without gradients.
         blend: Makes of the other's features and the model's own, [..., D] each and of one shape, what is seen; None is
             the other's alone.
+
+    Raises:
+        UserError: The architecture has no such method.
     """
     named = {path: module for path, module in model.named_modules() if hasattr(type(module), METHOD)}
     # Outer models only pass the question on.
@@ -38,6 +43,13 @@ def with_vision_of(model: nn.Module, visual: nn.Module, blend: Blend | None = No
         for path, module in named.items()
         if not any(other is not module and other in list(module.modules()) for other in named.values())
     }
+    if not owners:
+        raise UserError(
+            "this architecture has no method for image features, so the vision of another model cannot take its place",
+            value=type(model).__name__,
+            expected=f"a model with {METHOD}, such as llava, qwen2_5_vl, internvl, gemma3",
+            remedy="leave out the decoder pass; the vision pass works without it",
+        )
     homes = dict(visual.named_modules())
     home = next(parameter for parameter in visual.parameters() if not parameter.is_meta)
     for path, module in owners.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -14,11 +13,11 @@ from torch import nn
 
 from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory
 from vkdsurgeon.checkpoint.split import Split
-from vkdsurgeon.errors import UserError
 from vkdsurgeon.model import images as batches
-from vkdsurgeon.model.frozen_layers import passed_over
+from vkdsurgeon.model.entering import passed_over
+from vkdsurgeon.model.image_features import PROJECTOR, image_features
 from vkdsurgeon.model.images import ImageBatch, PreparedImage
-from vkdsurgeon.model.layers import PROJECTOR, find_layers, layers_read, outputs_of
+from vkdsurgeon.model.layers import find_layers, layers_read
 
 
 class VisualStack(nn.Module):
@@ -44,10 +43,11 @@ class VisualStack(nn.Module):
         self.split = split
         self.model = split.skeleton
         self._disk_names = {target: name for name, target in split.targets.items()}
+        self._rebuilt = {target: group for group in split.rebuilt for target in group.targets}
         self.taps = {f"layer.{index}": path for index, path in enumerate(find_layers(split))}
-        self.outputs = outputs_of(split)
+        self._look = image_features(self.model, split)
+        self.outputs = self._look.outputs
         self.layers: tuple[str, ...] = (*self.taps, *self.outputs)
-        self._inputs = tuple(inspect.signature(self._image_features).parameters)
         self._preparer: batches.Preparer | None = None
         self.eval()
 
@@ -108,7 +108,8 @@ class VisualStack(nn.Module):
         """
         parameters = self.visual_parameters()
         paths = list(self.taps.values())
-        last = [path for read in layers_read(self.split) for path in paths[max(read - count, 0) : read]]
+        read = layers_read(self.split, self._look.depths)
+        last = {path for behind in read for path in paths[max(behind - count, 0) : behind]}
         wanted = {name for name in parameters if any(name.startswith(f"{path}.") for path in last)}
         wanted |= set(self.split.placement.projector_parameters)
         if count or not self.split.placement.projector_parameters:
@@ -133,7 +134,7 @@ class VisualStack(nn.Module):
             UserError: The processor's config is missing or broken, or it refuses the image.
         """
         if self._preparer is None:
-            self._preparer = batches.Preparer(self.inventory.root, self.split.model_type, self._inputs)
+            self._preparer = batches.Preparer(self.inventory.root, self.split.model_type, self._look)
         return self._preparer(image, where)
 
     def collate(self, images: Sequence[PreparedImage]) -> ImageBatch:
@@ -142,7 +143,7 @@ class VisualStack(nn.Module):
         Raises:
             ValueError: No images, or different signatures.
         """
-        return batches.collate(images)
+        return batches.collate(images, self._look.collate)
 
     def features(self, batch: ImageBatch, layers: Sequence[str] = (PROJECTOR,)) -> dict[str, torch.Tensor]:
         """Features of a batch.
@@ -172,7 +173,7 @@ class VisualStack(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        return {name: _by_image(tapped[name], batch.size) for name in layers}
+        return {name: by_image(tapped[name], batch.size) for name in layers}
 
     def _project(self, batch: ImageBatch) -> dict[str, Any]:
         """Run tower and projector; every output that the language model reads, as the family lays it out."""
@@ -181,13 +182,7 @@ class VisualStack(nn.Module):
             name: value.to(home.dtype) if value.is_floating_point() else value
             for name, value in batch.to(home.device).inputs.items()
         }
-        output = self._image_features(**inputs, return_dict=True)
-        outputs = dict(zip(self.outputs, getattr(output, "deepstack_features", None) or (), strict=False))
-        if output.pooler_output is not None:
-            return {**outputs, PROJECTOR: output.pooler_output}
-        # Llama 4 leaves the last step to its forward pass.
-        projector: Any = self.model.get_submodule(self.split.placement.projector[0])
-        return {**outputs, PROJECTOR: projector(output.last_hidden_state)}
+        return self._look(inputs)
 
     def to_disk(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Values of module parameters as the tensors they are on disk.
@@ -203,28 +198,37 @@ class VisualStack(nn.Module):
         """
         tensors: dict[str, torch.Tensor] = {}
         for target, value in parameters.items():
-            entry = self.inventory.tensors[self._disk_names[target]]
-            tensors[entry.name] = value.detach().to("cpu", TORCH_DTYPES[entry.dtype]).contiguous()
+            if target in self._rebuilt:
+                group = self._rebuilt[target]
+                # What was joined on disk goes back together, whoever of it has changed.
+                if next(iter(group.sources)) not in tensors:
+                    state = {name: parameters.get(name, self.model.get_parameter(name)) for name in group.targets}
+                    whole = {name: self.on_disk(name, part) for name, part in state.items()}
+                    tensors |= group.to_disk(whole, self.model)
+            else:
+                tensors[self._disk_names[target]] = self.on_disk(target, value)
         return tensors
 
-    @property
-    def _image_features(self) -> Callable[..., Any]:
-        function: Any = getattr(self.model, "get_image_features", None)
-        if function is None:
-            raise UserError(
-                "this architecture offers no image features of its own",
-                where=self.inventory.root,
-                value=self.split.model_type,
-                expected="a model with get_image_features, such as llava, qwen2_5_vl, internvl, gemma3",
-            )
-        return function
+    def on_disk(self, parameter: str, value: torch.Tensor) -> torch.Tensor:
+        """A parameter's value as whoever reads the checkpoint finds it: on the CPU, rounded to the dtype on disk.
+
+        Args:
+            parameter: Its name in the module; of tower or projector.
+            value: In any dtype and shape.
+
+        Raises:
+            KeyError: A name outside tower and projector.
+        """
+        group = self._rebuilt.get(parameter)
+        name = self._disk_names[parameter] if group is None else next(iter(group.sources))
+        return value.detach().to("cpu", TORCH_DTYPES[self.inventory.tensors[name].dtype]).contiguous()
 
 
 def _keep(tapped: dict[str, Any], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
     tapped[name] = output[0] if isinstance(output, (tuple, list)) else output
 
 
-def _by_image(features: Any, size: int) -> torch.Tensor:
+def by_image(features: Any, size: int) -> torch.Tensor:
     """Rows of all images, however a family lays them out ([B, N, D], packed [T, D], tiles, a list) -> [B, N, D]."""
     if isinstance(features, (tuple, list)):
         features = torch.cat([part.reshape(-1, part.shape[-1]) for part in features])

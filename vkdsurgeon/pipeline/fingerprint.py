@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -74,7 +75,8 @@ def _checkpoint_digest(inventory: Inventory, visual: str) -> str:
     for file in inventory.files:
         if file.path.endswith(_SETTINGS) and file.size <= _MOST_BYTES:
             content = (inventory.root / file.path).read_bytes()
-            hasher.update(f"{file.path} {hashlib.sha256(content).hexdigest()}\n".encode())
+            # A file's name may be no UTF-8.
+            hasher.update(os.fsencode(f"{file.path} {hashlib.sha256(content).hexdigest()}\n"))
     return hasher.hexdigest()
 
 

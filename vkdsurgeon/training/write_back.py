@@ -61,8 +61,7 @@ def round_to_disk(stack: VisualStack, names: Iterable[str]) -> None:
     """
     parameters = stack.visual_parameters()
     for name in names:
-        (value,) = stack.to_disk({name: parameters[name].detach()}).values()
-        parameters[name].copy_(value.reshape(parameters[name].shape))
+        parameters[name].copy_(stack.on_disk(name, parameters[name]))
 
 
 @contextmanager

@@ -199,7 +199,8 @@ def _features(
     if not frozen or not fits(stack, images, frozen[-1], budget):
         return look(stack, images, layers, micro_batch, budget)
     store = look(stack, images, (*layers, frozen[-1]), micro_batch, budget)
-    images.pass_over(kept_activations(stack, images, frozen, store, layers))
+    kept = kept_activations(stack, images, frozen, store, layers)
+    images.pass_over(None if kept is None else kept.entering)
     return store
 
 

@@ -19,7 +19,7 @@ from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.features import PictureSet, TeacherPass, teacher_features
-from vkdsurgeon.model.layers import PROJECTOR
+from vkdsurgeon.model.image_features import PROJECTOR
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
@@ -399,7 +399,7 @@ def _first_pass(
         return estimate_memory(stack, forget, keep, recipe, selected)
     except (UserError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
         raise UserError(
             f"tower and projector cannot take what the image processor makes: {type(error).__name__}: {error}",
             where=stack.inventory.root,

@@ -19,7 +19,7 @@ from vkdsurgeon.checkpoint.provenance import SCHEMA
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import LEAST_VARIATION, PictureSet, teacher_features, variance
-from vkdsurgeon.model.layers import PROJECTOR
+from vkdsurgeon.model.image_features import PROJECTOR
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.identity_classifier import centroids
 
