@@ -18,6 +18,7 @@ LAYERS = (
     ("files",),
     ("results", "data", "config"),
     ("checkpoint",),
+    ("patch",),
     ("model",),
     ("training",),
     ("vision_pass",),

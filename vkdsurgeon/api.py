@@ -26,6 +26,7 @@ from vkdsurgeon.training.events import Event, Listener, unheard
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from torch import nn
 
     from vkdsurgeon.attacks.by_name import AnyAttackResult
     from vkdsurgeon.baselines.registry import Scope
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.results.difference import DiffResult
     from vkdsurgeon.results.evaluation import EvalResult
     from vkdsurgeon.results.inspection import InspectResult
+    from vkdsurgeon.results.patch import PatchResult
     from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
     from vkdsurgeon.results.tuning import TuneDocument
     from vkdsurgeon.training.saliency import MaskRule
@@ -66,6 +68,7 @@ _HOMES = {
     "ForgetTargets": "vkdsurgeon.vision_pass.targets.context",
     "InspectResult": "vkdsurgeon.results.inspection",
     "MethodResult": "vkdsurgeon.pipeline.run_baseline",
+    "PatchResult": "vkdsurgeon.results.patch",
     "Recipe": "vkdsurgeon.config.recipe",
     "Record": "vkdsurgeon.data.record",
     "RelearnResult": "vkdsurgeon.results.relearn",
@@ -88,6 +91,7 @@ __all__ = [
     "GateFailed",
     "InspectResult",
     "MethodResult",
+    "PatchResult",
     "Recipe",
     "Record",
     "RelearnResult",
@@ -100,12 +104,15 @@ __all__ = [
     "TuneResult",
     "UnlearnResult",
     "UserError",
+    "apply_patch",
     "attack",
     "compare",
     "diff",
     "evaluate",
+    "export_patch",
     "inspect",
     "load_recipe",
+    "patch_checkpoint",
     "read_result",
     "register_forget_target",
     "register_mask",
@@ -149,6 +156,8 @@ def unlearn(
     checkpoint_minutes: float = 1.0,
     drop_stale: bool = False,
     follow_links: bool = False,
+    request_id: str | None = None,
+    request_date: str | None = None,
     on_event: Listener | None = None,
 ) -> UnlearnResult:
     """Make the vision tower and the projector forget, and write a patched checkpoint.
@@ -182,6 +191,8 @@ def unlearn(
         checkpoint_minutes: Least minutes between two saves.
         drop_stale: Leave out of the output files that may hold the same weights once more.
         follow_links: Copy what links lead to that leave the model's directory.
+        request_id: What asked for it, such as a ticket; it stands in the record beside the weights, so it names nobody.
+        request_date: Of the request, as YYYY-MM-DD; likewise.
         on_event: Called with every stage, step and warning.
 
     Returns:
@@ -193,6 +204,7 @@ def unlearn(
         SurgeryError: Training or writing failed.
         KeyboardInterrupt: Interrupted. With an output, progress is in the journal.
     """
+    from vkdsurgeon.data.request import request_tag
     from vkdsurgeon.model.device import resolve_device, resolve_dtype
     from vkdsurgeon.pipeline.run import Request, run
 
@@ -218,6 +230,7 @@ def unlearn(
         checkpoint_minutes=checkpoint_minutes,
         drop_stale=drop_stale,
         follow_links=follow_links,
+        tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
@@ -246,6 +259,8 @@ def run_method(
     projector: Sequence[str] | None = None,
     drop_stale: bool = False,
     follow_links: bool = False,
+    request_id: str | None = None,
+    request_date: str | None = None,
     on_event: Listener | None = None,
 ) -> MethodResult:
     """Unlearn by another published method, or by VKD through the language model's answers.
@@ -275,6 +290,8 @@ def run_method(
         projector: As in `unlearn`.
         drop_stale: As in `unlearn`.
         follow_links: As in `unlearn`.
+        request_id: As in `unlearn`.
+        request_date: As in `unlearn`.
         on_event: Called with every stage, step and warning.
 
     Raises:
@@ -282,6 +299,7 @@ def run_method(
         SurgeryError: Training or writing failed.
     """
     from vkdsurgeon.baselines.registry import BASELINES, VKD, Scope
+    from vkdsurgeon.data.request import request_tag
     from vkdsurgeon.model.device import resolve_device, resolve_dtype
     from vkdsurgeon.pipeline.run_baseline import MethodRequest
     from vkdsurgeon.pipeline.run_baseline import run_method as run
@@ -306,6 +324,7 @@ def run_method(
         recipe=chosen,
         drop_stale=drop_stale,
         follow_links=follow_links,
+        tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
@@ -725,6 +744,77 @@ def diff(
     return describe_difference(Path(base), Path(patched), tower=tower, projector=projector, digests=digests)
 
 
+def export_patch(
+    base: PathLike, patched: PathLike, out: PathLike, *, compression: Literal["none", "zstd"] = "none"
+) -> PatchResult:
+    """Write a patch file: what turns one checkpoint into another, and nothing of what was there before.
+
+        export_patch("model/", "patched/", "fix.safetensors")
+
+    Args:
+        base: The original.
+        patched: A checkpoint with the same tensors at the same places, such as `unlearn` writes.
+        out: The file to write; one that is there is not replaced.
+        compression: `zstd` makes it smaller and slower to write.
+
+    Raises:
+        UserError: The checkpoints differ in more than values, or the output exists or cannot be written.
+        SurgeryError: The disk is full, or a checkpoint changed meanwhile.
+    """
+    from vkdsurgeon.patch.export import export_patch as export
+
+    return export(Path(base), Path(patched), Path(out), compression=compression)
+
+
+def patch_checkpoint(
+    base: PathLike, patches: PathLike | Sequence[PathLike], out: PathLike | None, *, follow_links: bool = False
+) -> PatchResult:
+    """Apply patch files to a checkpoint on disk; what comes out is bit-identical to what they were exported from.
+
+        patch_checkpoint("model/", "fix.safetensors", "patched/")
+
+    Args:
+        base: The checkpoint that the first patch is for.
+        patches: One patch, or several in the order in which they were made.
+        out: The directory to make. None changes `base` where it lies: killed at any moment, the same call goes on.
+        follow_links: As in `unlearn`; for `out` alone.
+
+    Raises:
+        UserError: The base is another one, the patches are damaged or do not follow on each other, or the output cannot
+            be written.
+        SurgeryError: Writing failed.
+    """
+    from vkdsurgeon.patch.apply import apply_patches
+    from vkdsurgeon.patch.in_place import apply_in_place
+
+    paths = _paths(patches)
+    if out is None:
+        return apply_in_place(Path(base), paths)
+    return apply_patches(Path(base), paths, Path(out), follow_links=follow_links)
+
+
+def apply_patch(model: nn.Module, patches: PathLike | Sequence[PathLike]) -> int:
+    """Write the new values of patch files into a transformers model that is loaded already.
+
+        model = AutoModelForImageTextToText.from_pretrained("model/", dtype="auto")
+        apply_patch(model, "fix.safetensors")
+
+    Args:
+        model: Loaded from the base, in the checkpoint's dtype or a wider one, on any device; changed in place.
+        patches: As in `patch_checkpoint`.
+
+    Returns:
+        How many elements got new values.
+
+    Raises:
+        UserError: The model is of another base or was changed since, or holds a tensor in another form than on disk.
+            It was not changed.
+    """
+    from vkdsurgeon.patch.loaded import apply_to_loaded
+
+    return apply_to_loaded(model, _paths(patches))
+
+
 def write_report(
     results: Iterable[BaseModel | PathLike],
     path: PathLike,
@@ -908,6 +998,10 @@ def _given(given: RecordSet | None) -> Given | None:
 
 def _required(given: RecordSet) -> Given:
     return Path(given) if isinstance(given, (str, Path)) else given
+
+
+def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
+    return [Path(given)] if isinstance(given, (str, Path)) else [Path(each) for each in given]
 
 
 def _path(given: PathLike | None) -> Path | None:

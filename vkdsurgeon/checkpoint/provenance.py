@@ -24,7 +24,7 @@ from vkdsurgeon.results.envelope import enveloped
 
 FILE_NAME = "vkdsurgeon.json"
 SCHEMA = "vkdsurgeon/provenance/1"
-_RECORD = re.compile(r"vkdsurgeon(\.\d+)?\.json")
+_RECORD = re.compile(r"vkdsurgeon(?:\.(\d+))?\.json")
 
 
 def versions() -> dict[str, str]:
@@ -72,6 +72,45 @@ def free_record_name(inventory: Inventory) -> str:
         (FILE_NAME,), (FILE_NAME.replace(".json", f".{number}.json") for number in itertools.count(2))
     )
     return next(name for name in names if name not in taken)
+
+
+def record_names(inventory: Inventory) -> list[str]:
+    """The records of runs that lie in a checkpoint, in the order of the runs."""
+    found = [file.path for file in inventory.files if _RECORD.fullmatch(file.path)]
+    return sorted(found, key=_run_number)
+
+
+def _run_number(path: str) -> int:
+    found = _RECORD.fullmatch(path)
+    return int(found[1]) if found and found[1] else 1
+
+
+def earlier_runs(inventory: Inventory) -> list[dict[str, Any]]:
+    """The chain of runs whose outcome a checkpoint is, oldest first.
+
+    Args:
+        inventory: Of the checkpoint.
+
+    Returns:
+        Name of each record, its SHA-256, and what it says of weights and request; None where it does not say it.
+    """
+    chain = []
+    for path in record_names(inventory):
+        content = (inventory.root / path).read_bytes()
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            found = None
+        record = found if isinstance(found, dict) else {}
+        chain.append(
+            {
+                "record": path,
+                "digest": hashlib.sha256(content).hexdigest(),
+                "weights_digest": record.get("weights_digest"),
+                "request": record.get("request"),
+            }
+        )
+    return chain
 
 
 def declared_language_changes(base: Inventory, patched: Inventory) -> dict[str, int]:
