@@ -25,6 +25,7 @@ LAYERS = (
     ("baselines", "decoder_pass"),
     ("pipeline", "evaluation"),
     ("tuning", "comparison", "report", "attacks"),
+    ("release",),
     (API,),
     (CLI,),
 )

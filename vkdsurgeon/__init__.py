@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         TuneResult,
         UnlearnResult,
         UserError,
+        VerifyResult,
         apply_patch,
         attack,
         compare,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         run_method,
         tune,
         unlearn,
+        verify,
         write_report,
     )
 
@@ -75,6 +77,7 @@ __all__ = [
     "TuneResult",
     "UnlearnResult",
     "UserError",
+    "VerifyResult",
     "__version__",
     "apply_patch",
     "attack",
@@ -91,6 +94,7 @@ __all__ = [
     "run_method",
     "tune",
     "unlearn",
+    "verify",
     "write_report",
 ]
 

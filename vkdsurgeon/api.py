@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.results.inspection import InspectResult
     from vkdsurgeon.results.patch import PatchResult
     from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
+    from vkdsurgeon.results.verification import VerifyResult
     from vkdsurgeon.results.tuning import TuneDocument
     from vkdsurgeon.training.saliency import MaskRule
     from vkdsurgeon.tuning.result import TuneResult
@@ -79,6 +80,7 @@ _HOMES = {
     "TuneDocument": "vkdsurgeon.results.tuning",
     "TuneResult": "vkdsurgeon.tuning.result",
     "UnlearnResult": "vkdsurgeon.pipeline.result",
+    "VerifyResult": "vkdsurgeon.results.verification",
 }
 
 __all__ = [
@@ -104,6 +106,7 @@ __all__ = [
     "TuneResult",
     "UnlearnResult",
     "UserError",
+    "VerifyResult",
     "apply_patch",
     "attack",
     "compare",
@@ -119,6 +122,7 @@ __all__ = [
     "run_method",
     "tune",
     "unlearn",
+    "verify",
     "write_report",
 ]
 
@@ -813,6 +817,43 @@ def apply_patch(model: nn.Module, patches: PathLike | Sequence[PathLike]) -> int
     from vkdsurgeon.patch.loaded import apply_to_loaded
 
     return apply_to_loaded(model, _paths(patches))
+
+
+def verify(
+    model: PathLike,
+    *,
+    base: PathLike | None = None,
+    forget: RecordSet | None = None,
+    record: PathLike | None = None,
+    signature: PathLike | None = None,
+    public_key: PathLike | None = None,
+) -> VerifyResult:
+    """Hold a patched checkpoint against its record, its base, a candidate set and a signature.
+
+        verify("patched/", base="model/").raise_if_failed()
+
+    Args:
+        model: The patched checkpoint.
+        base: The original: is it the one on record, and does nothing but selected values differ?
+        forget: A set that may be the one that was forgotten.
+        record: The record of the release, kept elsewhere; None for the newest one in the checkpoint.
+        signature: A signature over the checkpoint, of `attest` or any tool for OpenSSF model signing.
+        public_key: The signer's key as PEM; needed with `signature`.
+
+    Returns:
+        Every check with what it found; `failures` names what is not as it should be.
+
+    Raises:
+        UserError: There is no record of a version that says enough, or something that was given cannot be read.
+    """
+    from vkdsurgeon.release.verify import Signed, verify_checkpoint
+
+    if (signature is None) != (public_key is None):
+        raise UserError(
+            "a signature and the key that it is checked with belong together", where="signature, public_key"
+        )
+    signed = None if signature is None or public_key is None else Signed(Path(signature), Path(public_key))
+    return verify_checkpoint(Path(model), base=_path(base), forget=_given(forget), record=_path(record), signed=signed)
 
 
 def write_report(

@@ -21,6 +21,7 @@ import vkdsurgeon
 from vkdsurgeon.checkpoint.inventory import Inventory, read_json
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.results.envelope import enveloped
+from vkdsurgeon.results.inspection import RunFacts
 
 FILE_NAME = "vkdsurgeon.json"
 SCHEMA = "vkdsurgeon/provenance/1"
@@ -111,6 +112,34 @@ def earlier_runs(inventory: Inventory) -> list[dict[str, Any]]:
             }
         )
     return chain
+
+
+def runs_of(inventory: Inventory) -> list[RunFacts]:
+    """What the records in a checkpoint say of the runs behind it, oldest first; broken ones say nothing.
+
+    Args:
+        inventory: Of the checkpoint.
+    """
+    found = []
+    for path in record_names(inventory):
+        content = (inventory.root / path).read_bytes()
+        try:
+            record = read_json(inventory.root / path)
+        except UserError:
+            record = {}
+        base, request = record.get("base"), record.get("request")
+        base = base if isinstance(base, dict) else {}
+        request = request if isinstance(request, dict) else {}
+        facts = {
+            "method": record.get("method"),
+            "weights_digest": record.get("weights_digest"),
+            "base_weights_digest": base.get("weights_digest"),
+            "request_id": request.get("id"),
+            "request_date": request.get("date"),
+        }
+        told = {key: value if isinstance(value, str) else None for key, value in facts.items()}
+        found.append(RunFacts(record=path, digest=hashlib.sha256(content).hexdigest(), **told))
+    return found
 
 
 def declared_language_changes(base: Inventory, patched: Inventory) -> dict[str, int]:

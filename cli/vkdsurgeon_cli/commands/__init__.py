@@ -21,6 +21,7 @@ from vkdsurgeon_cli.commands import (
     report,
     tune,
     unlearn,
+    verify,
 )
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
@@ -34,6 +35,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     diff.register,
     patch.register,
     report.register,
+    verify.register,
     recipe.register,
     miniature.register,
     demo.register,
