@@ -221,3 +221,6 @@ echo "== measured, not judged: whether that is good enough is for you to say, fr
   "$out/patched$edited" >&2
 exit 0
 }
+# A release by one command: docs/tutorials/ship.md explains the plan. Exit status: 0 within the bounds, 3 do not release
+# (the evidence is complete), 2 the plan is wrong, 1 something failed and 130 interrupted (the same command goes on).
+exec ${VKDSURGEON:-vkdsurgeon} release "$@"

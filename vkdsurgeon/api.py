@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.attacks.by_name import AnyAttackResult
     from vkdsurgeon.baselines.registry import Scope
     from vkdsurgeon.config.recipe import Recipe
+    from vkdsurgeon.config.release import ReleasePlan
     from vkdsurgeon.data.read import Given
     from vkdsurgeon.data.record import Record
     from vkdsurgeon.data.sets import NamedSet
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.results.inspection import InspectResult
     from vkdsurgeon.results.patch import PatchResult
     from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
+    from vkdsurgeon.results.release import ReleaseResult
     from vkdsurgeon.results.verification import VerifyResult
     from vkdsurgeon.results.tuning import TuneDocument
     from vkdsurgeon.training.saliency import MaskRule
@@ -73,6 +75,7 @@ _HOMES = {
     "Recipe": "vkdsurgeon.config.recipe",
     "Record": "vkdsurgeon.data.record",
     "RelearnResult": "vkdsurgeon.results.relearn",
+    "ReleaseResult": "vkdsurgeon.results.release",
     "ReportResult": "vkdsurgeon.report.write",
     "RestoreResult": "vkdsurgeon.results.relearn",
     "SuiteSplit": "vkdsurgeon.data.suites.split",
@@ -97,6 +100,7 @@ __all__ = [
     "Recipe",
     "Record",
     "RelearnResult",
+    "ReleaseResult",
     "ReportResult",
     "RestoreResult",
     "SuiteSplit",
@@ -109,12 +113,14 @@ __all__ = [
     "VerifyResult",
     "apply_patch",
     "attack",
+    "attest",
     "compare",
     "diff",
     "evaluate",
     "export_patch",
     "inspect",
     "load_recipe",
+    "make_release",
     "patch_checkpoint",
     "read_result",
     "register_forget_target",
@@ -854,6 +860,81 @@ def verify(
         )
     signed = None if signature is None or public_key is None else Signed(Path(signature), Path(public_key))
     return verify_checkpoint(Path(model), base=_path(base), forget=_given(forget), record=_path(record), signed=signed)
+
+
+def attest(
+    model: PathLike,
+    results: Iterable[PathLike],
+    out: PathLike,
+    *,
+    base_name: str | None = None,
+    card: bool = False,
+    private_key: PathLike | None = None,
+    signature: PathLike | None = None,
+) -> list[Path]:
+    """Write statements about a release in the formats of others: in-toto, SLSA, CycloneDX; sign it where asked to.
+
+        attest("patched/", ["eval.json", "relearn.json"], "attestations/", base_name="org/model")
+
+    Args:
+        model: The patched checkpoint.
+        results: JSON files of the commands, as `write_report` takes them.
+        out: A directory for the statements; earlier ones there are replaced.
+        base_name: What the base is called, such as its name on a hub.
+        card: Write the evidence into the checkpoint's README.md, between markers; the rest of it stays.
+        private_key: An elliptic-curve key as PEM, to sign every file of the checkpoint with.
+        signature: Where the signature goes, outside of the checkpoint; needed with `private_key`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: The checkpoint has no record that names its base, the results do not belong together, or the key or
+            the library that signs is missing.
+    """
+    from vkdsurgeon.files.directories import scratch
+    from vkdsurgeon.release.attest import attest as write
+    from vkdsurgeon.release.card import write_card
+    from vkdsurgeon.release.sign import sign_checkpoint
+
+    if (private_key is None) != (signature is None):
+        raise UserError("a key and a place for the signature belong together", where="private_key, signature")
+    place, documents = Path(model), [Path(each) for each in results]
+    written = []
+    if card:
+        with scratch() as folder:
+            write_report(documents, folder / "card.md")
+            section = (folder / "card.md").read_text(encoding="utf-8")
+        written.append(write_card(place, base_name, section))
+    written += write(place, documents, Path(out), base_name=base_name)
+    if private_key is not None and signature is not None:
+        sign_checkpoint(place, Path(private_key), Path(signature))
+        written.append(Path(signature))
+    return written
+
+
+def make_release(plan: ReleasePlan | PathLike, *, on_event: Listener | None = None) -> ReleaseResult:
+    """Make a release: unlearn, prove, measure, attack, report, attest and pack. The same call goes on where it stopped.
+
+        make_release("release.yaml").raise_if_failed()
+
+    Args:
+        plan: A release file, or its content.
+        on_event: Called with every stage and what goes on in it.
+
+    Returns:
+        The verdict, with what attacks brought back, and what every stage wrote.
+
+    Raises:
+        UserError: The plan is wrong, or its directory holds a release of another one.
+        SurgeryError: A stage failed; the same call goes on there.
+        KeyboardInterrupt: Likewise.
+    """
+    from vkdsurgeon.config.release import load_release
+    from vkdsurgeon.release.run import Tools, run_release
+
+    chosen = load_release(Path(plan)) if isinstance(plan, (str, Path)) else plan
+    return run_release(chosen, Tools(unlearn, diff, evaluate, attack, write_report), on_event or unheard)
 
 
 def write_report(

@@ -100,3 +100,14 @@ def _without_keys(front: str, keys: Mapping[str, Any]) -> str:
             kept.append(line)
     text = "".join(kept)
     return text if not text or text.endswith("\n") else text + "\n"
+
+
+def license_of(path: Path) -> str | None:
+    """The license that a card names; None where there is no card, or it names none."""
+    found = _FRONT.match(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
+    try:
+        front = yaml.safe_load(found[1]) if found else None
+    except yaml.YAMLError:
+        return None
+    told = front.get("license") if isinstance(front, dict) else None
+    return told if isinstance(told, str) else None
