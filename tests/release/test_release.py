@@ -15,6 +15,7 @@ import yaml
 from vkdsurgeon_cli.main import run
 
 import vkdsurgeon
+from tests.release.test_attest import validate
 from tests.tiny_llava import NAMES, world
 from vkdsurgeon.config.release import load_release
 from vkdsurgeon.errors import UserError
@@ -122,6 +123,11 @@ def test_what_a_release_holds(interrupted: tuple[Path, list[list[str]]], keys: t
     vkdsurgeon.patch_checkpoint(world().base, out / "fix.safetensors", folder / "again")
     asked = {"base": world().base, "forget": world().forget, "signature": out / "model.sig", "public_key": keys[1]}
     assert vkdsurgeon.verify(folder / "again", **asked).passed, "the card and the signature travel with the patch"
+    results, _, bom = validate(out / "attestations")
+    assert results["predicate"]["result"] == "PASSED"
+    assert any("relearn.ag<=200" in each for each in results["predicate"]["passedTests"])
+    metrics = bom["metadata"]["component"]["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+    assert any("eval: forget.vqa" in each["slice"] and "confidenceInterval" in each for each in metrics)
     card = (out / "patched" / "README.md").read_text()
     assert yaml.safe_load(card.split("---\n")[1])["base_model"] == "org/model"
     told = (out / "summary.md").read_text() + card + (out / "attestations" / "ml-bom.cdx.json").read_text()
