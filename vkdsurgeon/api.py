@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.results.patch import PatchResult
     from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
     from vkdsurgeon.results.release import ReleaseResult
+    from vkdsurgeon.results.reproduction import ReproduceResult
     from vkdsurgeon.results.verification import VerifyResult
     from vkdsurgeon.results.tuning import TuneDocument
     from vkdsurgeon.training.saliency import MaskRule
@@ -77,6 +78,7 @@ _HOMES = {
     "RelearnResult": "vkdsurgeon.results.relearn",
     "ReleaseResult": "vkdsurgeon.results.release",
     "ReportResult": "vkdsurgeon.report.write",
+    "ReproduceResult": "vkdsurgeon.results.reproduction",
     "RestoreResult": "vkdsurgeon.results.relearn",
     "SuiteSplit": "vkdsurgeon.data.suites.split",
     "TargetContext": "vkdsurgeon.vision_pass.targets.context",
@@ -102,6 +104,7 @@ __all__ = [
     "RelearnResult",
     "ReleaseResult",
     "ReportResult",
+    "ReproduceResult",
     "RestoreResult",
     "SuiteSplit",
     "SurgeryError",
@@ -125,6 +128,7 @@ __all__ = [
     "read_result",
     "register_forget_target",
     "register_mask",
+    "reproduce",
     "run_method",
     "tune",
     "unlearn",
@@ -935,6 +939,46 @@ def make_release(plan: ReleasePlan | PathLike, *, on_event: Listener | None = No
 
     chosen = load_release(Path(plan)) if isinstance(plan, (str, Path)) else plan
     return run_release(chosen, Tools(unlearn, diff, evaluate, attack, write_report), on_event or unheard)
+
+
+def reproduce(
+    patched: PathLike,
+    base: PathLike,
+    forget: RecordSet,
+    *,
+    retain: RecordSet | None = None,
+    generic: RecordSet | None = None,
+    text: PathLike | None = None,
+    on_event: Listener | None = None,
+) -> ReproduceResult:
+    """Run `unlearn` again as the record of a release says, in scratch, and compare.
+
+        reproduce("patched/", "model/", "forget.jsonl", retain="retain.jsonl").raise_if_failed()
+
+    Args:
+        patched: The release.
+        base: What it was made from.
+        forget: The forget set of the run.
+        retain: Its retain set.
+        generic: Its generic set.
+        text: The text retain set of its decoder pass.
+        on_event: As in `unlearn`.
+
+    Returns:
+        The grade, with the figures behind it and what is another than on record. `passed` asks for bytes on an equal
+        machine, and for a close result elsewhere.
+
+    Raises:
+        UserError: The record, the base or a set is another one; found before the run.
+        SurgeryError: The run failed.
+    """
+    import functools
+
+    from vkdsurgeon.release.reproduce import reproduce_run
+
+    sets = {"forget": _required(forget), "retain": _given(retain), "generic": _given(generic)}
+    again = functools.partial(unlearn, on_event=on_event)
+    return reproduce_run(Path(patched), Path(base), sets, again, text=_path(text))
 
 
 def write_report(

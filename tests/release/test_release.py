@@ -19,6 +19,7 @@ from tests.release.test_attest import validate
 from tests.tiny_llava import NAMES, world
 from vkdsurgeon.config.release import load_release
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.release.run import _eval_gates
 from vkdsurgeon.release.stages import Stage, Stages
 from vkdsurgeon.training.events import Event
 
@@ -181,6 +182,10 @@ def test_bounds_by_default(tmp_path: Path) -> None:
     assert gold.relearn_gates == ["relearn.ag<=gold+10"]
     assert gold.restore_gates == ["restore.after.vqa.accuracy<=gold+0.05"]
     assert plan(gold="gold", restore_out_of_scope=True).restore_gates == []
+    # A decoder pass may change answers to text as far as it allows itself, unless you set bounds.
+    assert _eval_gates(plan(), True)[-1] == "text.text.agreement>=0.95"
+    assert _eval_gates(plan(), False)[-1] == "text.text.agreement==1"
+    assert _eval_gates(plan(gates={"eval": ["text.text.agreement==1"]}), True) == ["text.text.agreement==1"]
     assert plan(gates={"relearn": ["relearn.ag<=20"]}).relearn_gates == ["relearn.ag<=20"]
     for wrong, message in (
         ({"gates": {"atack": []}}, "unknown key 'gates.atack'"),
