@@ -14,7 +14,7 @@ from vkdsurgeon_cli.options import Printing
 def reproduce(
     *,
     patched: Annotated[Path, typer.Argument(metavar="PATCHED", help="The release.")],
-    base: Annotated[Path, typer.Option("--base", metavar="DIR", help="What it was made from.")],
+    base: Annotated[Path, typer.Option("--base", "--reference", metavar="DIR", help="What it was made from.")],
     forget: Annotated[Path, typer.Option("--forget", metavar="SET", help="The forget set of the run.")],
     retain: Annotated[Path | None, typer.Option("--retain", metavar="SET", help="Its retain set.")] = None,
     generic: Annotated[Path | None, typer.Option("--generic", metavar="SET", help="Its generic set.")] = None,

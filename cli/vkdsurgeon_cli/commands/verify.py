@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vkdsurgeon_cli.command import add_command
-from vkdsurgeon_cli.options import ModelArgument, Printing
+from vkdsurgeon_cli.options import BaseOption, ModelArgument, Printing
 
 if TYPE_CHECKING:
     from vkdsurgeon.results.verification import VerifyResult
@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 def verify(
     *,
     model: ModelArgument,
-    base: Annotated[
-        Path | None,
-        typer.Option("--base", metavar="DIR", help="The original: compare every value that was not selected."),
-    ] = None,
+    base: BaseOption = None,
     forget: Annotated[
         Path | None, typer.Option("--forget", metavar="SET", help="Is this the set that was forgotten?")
     ] = None,
