@@ -168,6 +168,30 @@ def test_other_bounds_judge_anew_and_another_set_never_mixes(interrupted: tuple[
     assert "NOT judged" in accepted.headline
 
 
+def test_input_that_was_wrong_may_be_put_right(tmp_path: Path) -> None:
+    """A stage that failed before it made anything stands in nobody's way."""
+    (tmp_path / "state").mkdir()
+    out = tmp_path / "patched"
+
+    def fail() -> list[str]:
+        raise UserError("the recipe is wrong")
+
+    def make() -> list[str]:
+        out.write_text("weights")
+        return []
+
+    def stage(seed: int, run: Any) -> Stage:
+        return Stage("unlearn", {"seed": seed}, [out], run, replaces=False)
+
+    stages = Stages(tmp_path, lambda event: None)
+    with pytest.raises(UserError, match="recipe is wrong"):
+        stages.do(stage(1, fail))
+    assert stages.do(stage(2, make)).state == "done"
+    assert stages.do(stage(2, fail)).state == "kept"
+    with pytest.raises(UserError, match="done with other inputs"):
+        stages.do(stage(1, make))
+
+
 def test_bounds_by_default(tmp_path: Path) -> None:
     keys = ("model", "forget", "retain", "forget_heldout", "retain_heldout", "text", "out")
     path = tmp_path / "release.yaml"

@@ -209,7 +209,9 @@ def _unlearn_stage(release: _Release) -> Stage:
         "versions": release.versions,
     }
     # The card is written into the checkpoint later on.
-    return Stage("unlearn", inputs, [release.patched, result], run, ignored=[CARD], replaces=False)
+    journal = release.patched.with_name(release.patched.name + ".journal")
+    made = [release.patched, result]
+    return Stage("unlearn", inputs, made, run, ignored=[CARD], begun=[journal], replaces=False)
 
 
 def _has_decoder(plan: ReleasePlan) -> bool:

@@ -30,6 +30,7 @@ class Stage:
         outputs: What it makes, files or directories.
         run: Makes them; returns the bounds that were missed.
         ignored: Names of files in an output directory that others may change.
+        begun: What else tells that the work began, such as a journal.
         replaces: Whether outputs of other inputs may be replaced. A checkpoint may not: its evidence would mix.
     """
 
@@ -38,6 +39,7 @@ class Stage:
     outputs: Sequence[Path]
     run: Callable[[], list[str]]
     ignored: Sequence[str] = ()
+    begun: Sequence[Path] = ()
     replaces: bool = True
 
 
@@ -70,7 +72,13 @@ class Stages:
             self._listener(Event.note(f"{stage.name}: done before, from the same inputs"))
             self.done.append(facts)
             return facts
-        if kept is not None and kept["inputs"] != asked and not stage.replaces:
+        other = kept is not None and kept["inputs"] != asked
+        if (
+            kept is not None
+            and other
+            and not stage.replaces
+            and any(p.exists() for p in (*stage.outputs, *stage.begun))
+        ):
             raise UserError(
                 f"the stage {stage.name!r} was done with other inputs",
                 where=self._out,
@@ -81,7 +89,7 @@ class Stages:
         if stage.replaces:
             path.unlink(missing_ok=True)
             self._clear(stage)
-        elif kept is None:
+        elif kept is None or other:
             # Told before the work, so that another plan never goes on with what this one began.
             self._write(path, stage, asked, {}, [], 0.0)
         started = time.perf_counter()
