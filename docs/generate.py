@@ -27,7 +27,6 @@ from vkdsurgeon.data import protocol
 from vkdsurgeon.evaluation import forget_quality
 from vkdsurgeon.evaluation.aggregate import AggregateResult
 from vkdsurgeon.evaluation.text import TEXT_METRICS
-from vkdsurgeon.results import attacks, comparison, comparison_columns, evaluation, read, relearn, tuning
 from vkdsurgeon.results import (
     attacks,
     comparison,
@@ -38,6 +37,7 @@ from vkdsurgeon.results import (
     relearn,
     release,
     reproduction,
+    tuning,
     verification,
 )
 from vkdsurgeon.results.document import Document

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
     from vkdsurgeon.results.release import ReleaseResult
     from vkdsurgeon.results.reproduction import ReproduceResult
-    from vkdsurgeon.results.verification import VerifyResult
     from vkdsurgeon.results.tuning import TuneDocument
+    from vkdsurgeon.results.verification import VerifyResult
     from vkdsurgeon.training.saliency import MaskRule
     from vkdsurgeon.tuning.result import TuneResult
     from vkdsurgeon.tuning.space import Space
