@@ -22,11 +22,24 @@ from vkdsurgeon_cli import main as cli
 
 from vkdsurgeon.config.keys import RecipeKey, recipe_keys
 from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.config.release import ReleasePlan
 from vkdsurgeon.data import protocol
 from vkdsurgeon.evaluation import forget_quality
 from vkdsurgeon.evaluation.aggregate import AggregateResult
 from vkdsurgeon.evaluation.text import TEXT_METRICS
-from vkdsurgeon.results import attacks, comparison, comparison_columns, evaluation, read, relearn, tuning
+from vkdsurgeon.results import (
+    attacks,
+    comparison,
+    comparison_columns,
+    evaluation,
+    patch,
+    read,
+    relearn,
+    release,
+    reproduction,
+    tuning,
+    verification,
+)
 from vkdsurgeon.results.document import Document
 
 DOCS = Path(__file__).resolve().parent
@@ -48,6 +61,12 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "unlearn": read.UnlearnDocument,
     "provenance": read.ProvenanceDocument,
     "diff": read.DiffDocument,
+    "patch": patch.PatchFacts,
+    "patch-run": patch.PatchResult,
+    "verify": verification.VerifyResult,
+    "reproduce": reproduction.ReproduceResult,
+    "release": release.ReleaseResult,
+    "release-plan": ReleasePlan,
     "recipe": Recipe,
 }
 _WRITTEN_BY = {
@@ -58,6 +77,12 @@ _WRITTEN_BY = {
     "unlearn": "`unlearn --json`",
     "provenance": "`unlearn`, as `vkdsurgeon.json` beside the weights",
     "diff": "`diff --json`",
+    "patch": "`patch export`, in the metadata of the patch under `vkdsurgeon`",
+    "patch-run": "`patch ... --json`",
+    "verify": "`verify --json`",
+    "reproduce": "`reproduce --json`",
+    "release": "`release --json`, and as release.json",
+    "release-plan": "the file of `release`",
     "recipe": "a recipe file, for `--recipe`",
 }
 
@@ -94,7 +119,7 @@ _ATTACKS = (
 _STATUSES: tuple[tuple[str, str, str], ...] = (
     ("DONE", "Done.", "Nothing."),
     ("UNEXPECTED", "Something failed that you did not cause: a full disk, a file that changed under way, a bug. "
-     "Nothing half-written stays.", "Try again; `unlearn` and `tune` go on with `--resume`."),
+     "Nothing half-written stays.", "Try again; `unlearn` and `tune` go on with `--resume`, `release` by itself."),
     ("USER_INPUT", "The input is wrong. The message names the file, line and value, what was expected and what to do. "
      "Nothing was written.", "Mend the input. Trying again does not help."),
     ("GATE", "A gate failed, or the stop rule or the gate of the decoder pass was not met. The result is written; "

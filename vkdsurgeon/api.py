@@ -26,10 +26,12 @@ from vkdsurgeon.training.events import Event, Listener, unheard
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from torch import nn
 
     from vkdsurgeon.attacks.by_name import AnyAttackResult
     from vkdsurgeon.baselines.registry import Scope
     from vkdsurgeon.config.recipe import Recipe
+    from vkdsurgeon.config.release import ReleasePlan
     from vkdsurgeon.data.read import Given
     from vkdsurgeon.data.record import Record
     from vkdsurgeon.data.sets import NamedSet
@@ -44,8 +46,12 @@ if TYPE_CHECKING:
     from vkdsurgeon.results.difference import DiffResult
     from vkdsurgeon.results.evaluation import EvalResult
     from vkdsurgeon.results.inspection import InspectResult
+    from vkdsurgeon.results.patch import PatchResult
     from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
+    from vkdsurgeon.results.release import ReleaseResult
+    from vkdsurgeon.results.reproduction import ReproduceResult
     from vkdsurgeon.results.tuning import TuneDocument
+    from vkdsurgeon.results.verification import VerifyResult
     from vkdsurgeon.training.saliency import MaskRule
     from vkdsurgeon.tuning.result import TuneResult
     from vkdsurgeon.tuning.space import Space
@@ -66,16 +72,20 @@ _HOMES = {
     "ForgetTargets": "vkdsurgeon.vision_pass.targets.context",
     "InspectResult": "vkdsurgeon.results.inspection",
     "MethodResult": "vkdsurgeon.pipeline.run_baseline",
+    "PatchResult": "vkdsurgeon.results.patch",
     "Recipe": "vkdsurgeon.config.recipe",
     "Record": "vkdsurgeon.data.record",
     "RelearnResult": "vkdsurgeon.results.relearn",
+    "ReleaseResult": "vkdsurgeon.results.release",
     "ReportResult": "vkdsurgeon.report.write",
+    "ReproduceResult": "vkdsurgeon.results.reproduction",
     "RestoreResult": "vkdsurgeon.results.relearn",
     "SuiteSplit": "vkdsurgeon.data.suites.split",
     "TargetContext": "vkdsurgeon.vision_pass.targets.context",
     "TuneDocument": "vkdsurgeon.results.tuning",
     "TuneResult": "vkdsurgeon.tuning.result",
     "UnlearnResult": "vkdsurgeon.pipeline.result",
+    "VerifyResult": "vkdsurgeon.results.verification",
 }
 
 __all__ = [
@@ -88,10 +98,13 @@ __all__ = [
     "GateFailed",
     "InspectResult",
     "MethodResult",
+    "PatchResult",
     "Recipe",
     "Record",
     "RelearnResult",
+    "ReleaseResult",
     "ReportResult",
+    "ReproduceResult",
     "RestoreResult",
     "SuiteSplit",
     "SurgeryError",
@@ -100,18 +113,26 @@ __all__ = [
     "TuneResult",
     "UnlearnResult",
     "UserError",
+    "VerifyResult",
+    "apply_patch",
     "attack",
+    "attest",
     "compare",
     "diff",
     "evaluate",
+    "export_patch",
     "inspect",
     "load_recipe",
+    "make_release",
+    "patch_checkpoint",
     "read_result",
     "register_forget_target",
     "register_mask",
+    "reproduce",
     "run_method",
     "tune",
     "unlearn",
+    "verify",
     "write_report",
 ]
 
@@ -149,6 +170,8 @@ def unlearn(
     checkpoint_minutes: float = 1.0,
     drop_stale: bool = False,
     follow_links: bool = False,
+    request_id: str | None = None,
+    request_date: str | None = None,
     on_event: Listener | None = None,
 ) -> UnlearnResult:
     """Make the vision tower and the projector forget, and write a patched checkpoint.
@@ -182,6 +205,8 @@ def unlearn(
         checkpoint_minutes: Least minutes between two saves.
         drop_stale: Leave out of the output files that may hold the same weights once more.
         follow_links: Copy what links lead to that leave the model's directory.
+        request_id: What asked for it, such as a ticket; it stands in the record beside the weights, so it names nobody.
+        request_date: Of the request, as YYYY-MM-DD; likewise.
         on_event: Called with every stage, step and warning.
 
     Returns:
@@ -193,6 +218,7 @@ def unlearn(
         SurgeryError: Training or writing failed.
         KeyboardInterrupt: Interrupted. With an output, progress is in the journal.
     """
+    from vkdsurgeon.data.request import request_tag
     from vkdsurgeon.model.device import resolve_device, resolve_dtype
     from vkdsurgeon.pipeline.run import Request, run
 
@@ -218,6 +244,7 @@ def unlearn(
         checkpoint_minutes=checkpoint_minutes,
         drop_stale=drop_stale,
         follow_links=follow_links,
+        tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
@@ -246,6 +273,8 @@ def run_method(
     projector: Sequence[str] | None = None,
     drop_stale: bool = False,
     follow_links: bool = False,
+    request_id: str | None = None,
+    request_date: str | None = None,
     on_event: Listener | None = None,
 ) -> MethodResult:
     """Unlearn by another published method, or by VKD through the language model's answers.
@@ -275,6 +304,8 @@ def run_method(
         projector: As in `unlearn`.
         drop_stale: As in `unlearn`.
         follow_links: As in `unlearn`.
+        request_id: As in `unlearn`.
+        request_date: As in `unlearn`.
         on_event: Called with every stage, step and warning.
 
     Raises:
@@ -282,6 +313,7 @@ def run_method(
         SurgeryError: Training or writing failed.
     """
     from vkdsurgeon.baselines.registry import BASELINES, VKD, Scope
+    from vkdsurgeon.data.request import request_tag
     from vkdsurgeon.model.device import resolve_device, resolve_dtype
     from vkdsurgeon.pipeline.run_baseline import MethodRequest
     from vkdsurgeon.pipeline.run_baseline import run_method as run
@@ -306,6 +338,7 @@ def run_method(
         recipe=chosen,
         drop_stale=drop_stale,
         follow_links=follow_links,
+        tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),
         dtype=resolve_dtype(dtype),
@@ -725,6 +758,229 @@ def diff(
     return describe_difference(Path(base), Path(patched), tower=tower, projector=projector, digests=digests)
 
 
+def export_patch(
+    base: PathLike, patched: PathLike, out: PathLike, *, compression: Literal["none", "zstd"] = "none"
+) -> PatchResult:
+    """Write a patch file: what turns one checkpoint into another, and nothing of what was there before.
+
+        export_patch("model/", "patched/", "fix.safetensors")
+
+    Args:
+        base: The original.
+        patched: A checkpoint with the same tensors at the same places, such as `unlearn` writes.
+        out: The file to write; one that is there is not replaced.
+        compression: `zstd` makes it smaller and slower to write.
+
+    Raises:
+        UserError: The checkpoints differ in more than values, or the output exists or cannot be written.
+        SurgeryError: The disk is full, or a checkpoint changed meanwhile.
+    """
+    from vkdsurgeon.patch.export import export_patch as export
+
+    return export(Path(base), Path(patched), Path(out), compression=compression)
+
+
+def patch_checkpoint(
+    base: PathLike, patches: PathLike | Sequence[PathLike], out: PathLike | None, *, follow_links: bool = False
+) -> PatchResult:
+    """Apply patch files to a checkpoint on disk; what comes out is bit-identical to what they were exported from.
+
+        patch_checkpoint("model/", "fix.safetensors", "patched/")
+
+    Args:
+        base: The checkpoint that the first patch is for.
+        patches: One patch, or several in the order in which they were made.
+        out: The directory to make. None changes `base` where it lies: killed at any moment, the same call goes on.
+        follow_links: As in `unlearn`; for `out` alone.
+
+    Raises:
+        UserError: The base is another one, the patches are damaged or do not follow on each other, or the output cannot
+            be written.
+        SurgeryError: Writing failed.
+    """
+    from vkdsurgeon.patch.apply import apply_patches
+    from vkdsurgeon.patch.in_place import apply_in_place
+
+    paths = _paths(patches)
+    if out is None:
+        return apply_in_place(Path(base), paths)
+    return apply_patches(Path(base), paths, Path(out), follow_links=follow_links)
+
+
+def apply_patch(model: nn.Module, patches: PathLike | Sequence[PathLike]) -> int:
+    """Write the new values of patch files into a transformers model that is loaded already.
+
+        model = AutoModelForImageTextToText.from_pretrained("model/", dtype="auto")
+        apply_patch(model, "fix.safetensors")
+
+    Args:
+        model: Loaded from the base, in the checkpoint's dtype or a wider one, on any device; changed in place.
+        patches: As in `patch_checkpoint`.
+
+    Returns:
+        How many elements got new values.
+
+    Raises:
+        UserError: The model is of another base or was changed since, or holds a tensor in another form than on disk.
+            It was not changed.
+    """
+    from vkdsurgeon.patch.loaded import apply_to_loaded
+
+    return apply_to_loaded(model, _paths(patches))
+
+
+def verify(
+    model: PathLike,
+    *,
+    base: PathLike | None = None,
+    forget: RecordSet | None = None,
+    record: PathLike | None = None,
+    signature: PathLike | None = None,
+    public_key: PathLike | None = None,
+) -> VerifyResult:
+    """Hold a patched checkpoint against its record, its base, a candidate set and a signature.
+
+        verify("patched/", base="model/").raise_if_failed()
+
+    Args:
+        model: The patched checkpoint.
+        base: The original: is it the one on record, and does nothing but selected values differ?
+        forget: A set that may be the one that was forgotten.
+        record: The record of the release, kept elsewhere; None for the newest one in the checkpoint.
+        signature: A signature over the checkpoint, of `attest` or any tool for OpenSSF model signing.
+        public_key: The signer's key as PEM; needed with `signature`.
+
+    Returns:
+        Every check with what it found; `failures` names what is not as it should be.
+
+    Raises:
+        UserError: There is no record of a version that says enough, or something that was given cannot be read.
+    """
+    from vkdsurgeon.release.verify import Signed, verify_checkpoint
+
+    if (signature is None) != (public_key is None):
+        raise UserError(
+            "a signature and the key that it is checked with belong together", where="signature, public_key"
+        )
+    signed = None if signature is None or public_key is None else Signed(Path(signature), Path(public_key))
+    return verify_checkpoint(Path(model), base=_path(base), forget=_given(forget), record=_path(record), signed=signed)
+
+
+def attest(
+    model: PathLike,
+    results: Iterable[PathLike],
+    out: PathLike,
+    *,
+    base_name: str | None = None,
+    card: bool = False,
+    private_key: PathLike | None = None,
+    signature: PathLike | None = None,
+) -> list[Path]:
+    """Write statements about a release in the formats of others: in-toto, SLSA, CycloneDX; sign it where asked to.
+
+        attest("patched/", ["eval.json", "relearn.json"], "attestations/", base_name="org/model")
+
+    Args:
+        model: The patched checkpoint.
+        results: JSON files of the commands, as `write_report` takes them.
+        out: A directory for the statements; earlier ones there are replaced.
+        base_name: What the base is called, such as its name on a hub.
+        card: Write the evidence into the checkpoint's README.md, between markers; the rest of it stays.
+        private_key: An elliptic-curve key as PEM, to sign every file of the checkpoint with.
+        signature: Where the signature goes, outside of the checkpoint; needed with `private_key`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: The checkpoint has no record that names its base, the results do not belong together, or the key or
+            the library that signs is missing.
+    """
+    from vkdsurgeon.files.directories import scratch
+    from vkdsurgeon.release.attest import attest as write
+    from vkdsurgeon.release.card import write_card
+    from vkdsurgeon.release.sign import sign_checkpoint
+
+    if (private_key is None) != (signature is None):
+        raise UserError("a key and a place for the signature belong together", where="private_key, signature")
+    place, documents = Path(model), [Path(each) for each in results]
+    written = []
+    if card:
+        with scratch() as folder:
+            write_report(documents, folder / "card.md")
+            section = (folder / "card.md").read_text(encoding="utf-8")
+        written.append(write_card(place, base_name, section))
+    written += write(place, documents, Path(out), base_name=base_name)
+    if private_key is not None and signature is not None:
+        sign_checkpoint(place, Path(private_key), Path(signature))
+        written.append(Path(signature))
+    return written
+
+
+def make_release(plan: ReleasePlan | PathLike, *, on_event: Listener | None = None) -> ReleaseResult:
+    """Make a release: unlearn, prove, measure, attack, report, attest and pack. The same call goes on where it stopped.
+
+        make_release("release.yaml").raise_if_failed()
+
+    Args:
+        plan: A release file, or its content.
+        on_event: Called with every stage and what goes on in it.
+
+    Returns:
+        The verdict, with what attacks brought back, and what every stage wrote.
+
+    Raises:
+        UserError: The plan is wrong, or its directory holds a release of another one.
+        SurgeryError: A stage failed; the same call goes on there.
+        KeyboardInterrupt: Likewise.
+    """
+    from vkdsurgeon.config.release import load_release
+    from vkdsurgeon.release.run import Tools, run_release
+
+    chosen = load_release(Path(plan)) if isinstance(plan, (str, Path)) else plan
+    return run_release(chosen, Tools(unlearn, diff, evaluate, attack, write_report), on_event or unheard)
+
+
+def reproduce(
+    patched: PathLike,
+    base: PathLike,
+    forget: RecordSet,
+    *,
+    retain: RecordSet | None = None,
+    generic: RecordSet | None = None,
+    text: PathLike | None = None,
+    on_event: Listener | None = None,
+) -> ReproduceResult:
+    """Run `unlearn` again as the record of a release says, in scratch, and compare.
+
+        reproduce("patched/", "model/", "forget.jsonl", retain="retain.jsonl").raise_if_failed()
+
+    Args:
+        patched: The release.
+        base: What it was made from.
+        forget: The forget set of the run.
+        retain: Its retain set.
+        generic: Its generic set.
+        text: The text retain set of its decoder pass.
+        on_event: As in `unlearn`.
+
+    Returns:
+        The grade, with the figures behind it and what is another than on record. `passed` asks for bytes on an equal
+        machine, and for a close result elsewhere.
+
+    Raises:
+        UserError: The record, the base or a set is another one; found before the run.
+        SurgeryError: The run failed.
+    """
+    import functools
+
+    from vkdsurgeon.release.reproduce import reproduce_run
+
+    sets = {"forget": _required(forget), "retain": _given(retain), "generic": _given(generic)}
+    again = functools.partial(unlearn, on_event=on_event)
+    return reproduce_run(Path(patched), Path(base), sets, again, text=_path(text))
+
+
 def write_report(
     results: Iterable[BaseModel | PathLike],
     path: PathLike,
@@ -908,6 +1164,10 @@ def _given(given: RecordSet | None) -> Given | None:
 
 def _required(given: RecordSet) -> Given:
     return Path(given) if isinstance(given, (str, Path)) else given
+
+
+def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
+    return [Path(given)] if isinstance(given, (str, Path)) else [Path(each) for each in given]
 
 
 def _path(given: PathLike | None) -> Path | None:

@@ -25,6 +25,7 @@ BITS = {
 }  # fmt: skip
 
 _DAMAGED = "download or export the file again"
+_METADATA = "__metadata__"
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,27 @@ def read_header(path: Path, file: str) -> list[TensorEntry]:
     """
     size = path.stat().st_size
     table, data_begin = _read_table(path, size)
+    table.pop(_METADATA, None)
     entries = [_entry(name, facts, path, file, data_begin, size) for name, facts in table.items()]
     entries.sort(key=lambda entry: (entry.begin, entry.end))
     _check_tiling(entries, path, data_begin, size)
     return entries
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The `__metadata__` of one safetensors file; empty where there is none.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: The file is truncated or malformed, or the metadata is no mapping of texts.
+    """
+    table, _ = _read_table(path, path.stat().st_size)
+    found = table.get(_METADATA, {})
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise UserError("the metadata of the header is malformed", where=path, value=found, remedy=_DAMAGED)
+    return found
 
 
 def _read_table(path: Path, size: int) -> tuple[dict[str, Any], int]:
@@ -100,7 +118,6 @@ def _read_table(path: Path, size: int) -> tuple[dict[str, Any], int]:
         raise UserError(f"the header is not valid JSON: {error}", where=path, remedy=_DAMAGED) from error
     if not isinstance(table, dict):
         raise UserError("the header is not a JSON object", where=path, value=type(table).__name__, remedy=_DAMAGED)
-    table.pop("__metadata__", None)
     return table, LENGTH_BYTES + length
 
 

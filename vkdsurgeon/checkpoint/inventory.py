@@ -34,6 +34,8 @@ __all__ = [
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# Lies in a checkpoint while it is patched in place.
+IN_PLACE_JOURNAL = "vkdsurgeon.patching.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -107,21 +109,29 @@ class Inventory:
         return replace(self, files=tuple(file for file in self.files if file.path not in left), stale=())
 
 
-def take_inventory(root: Path) -> Inventory:
+def take_inventory(root: Path, *, patching: bool = False) -> Inventory:
     """List a checkpoint directory and check that its weight files are whole and agree with each other.
 
     Args:
         root: A Hugging Face checkpoint directory with safetensors weights.
+        patching: Take it although an in-place patch was begun in it and not finished.
 
     Returns:
         The inventory; no tensor was read.
 
     Raises:
-        UserError: Anything missing, truncated, contradictory, pickled, or not a complete model.
+        UserError: Anything missing, truncated, contradictory, pickled, patched in part, or not a complete model.
     """
     if not root.is_dir():
         problem = "not a directory" if root.exists() else "no such directory"
         raise UserError(problem, where=root, expected="a Hugging Face checkpoint directory")
+    if not patching and (root / IN_PLACE_JOURNAL).exists():
+        raise UserError(
+            "an in-place patch was interrupted here, so the weights are old in part and new in part",
+            where=root / IN_PLACE_JOURNAL,
+            expected="a whole checkpoint",
+            remedy="run the same `vkdsurgeon patch apply --in-place` again; it goes on",
+        )
     try:
         return _take_inventory(root)
     except PermissionError as error:

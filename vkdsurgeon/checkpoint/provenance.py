@@ -21,10 +21,11 @@ import vkdsurgeon
 from vkdsurgeon.checkpoint.inventory import Inventory, read_json
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.results.envelope import enveloped
+from vkdsurgeon.results.inspection import RunFacts
 
 FILE_NAME = "vkdsurgeon.json"
 SCHEMA = "vkdsurgeon/provenance/1"
-_RECORD = re.compile(r"vkdsurgeon(\.\d+)?\.json")
+_RECORD = re.compile(r"vkdsurgeon(?:\.(\d+))?\.json")
 
 
 def versions() -> dict[str, str]:
@@ -72,6 +73,73 @@ def free_record_name(inventory: Inventory) -> str:
         (FILE_NAME,), (FILE_NAME.replace(".json", f".{number}.json") for number in itertools.count(2))
     )
     return next(name for name in names if name not in taken)
+
+
+def record_names(inventory: Inventory) -> list[str]:
+    """The records of runs that lie in a checkpoint, in the order of the runs."""
+    found = [file.path for file in inventory.files if _RECORD.fullmatch(file.path)]
+    return sorted(found, key=_run_number)
+
+
+def _run_number(path: str) -> int:
+    found = _RECORD.fullmatch(path)
+    return int(found[1]) if found and found[1] else 1
+
+
+def earlier_runs(inventory: Inventory) -> list[dict[str, Any]]:
+    """The chain of runs whose outcome a checkpoint is, oldest first.
+
+    Args:
+        inventory: Of the checkpoint.
+
+    Returns:
+        Name of each record, its SHA-256, and what it says of weights and request; None where it does not say it.
+    """
+    chain = []
+    for path in record_names(inventory):
+        content = (inventory.root / path).read_bytes()
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            found = None
+        record = found if isinstance(found, dict) else {}
+        chain.append(
+            {
+                "record": path,
+                "digest": hashlib.sha256(content).hexdigest(),
+                "weights_digest": record.get("weights_digest"),
+                "request": record.get("request"),
+            }
+        )
+    return chain
+
+
+def runs_of(inventory: Inventory) -> list[RunFacts]:
+    """What the records in a checkpoint say of the runs behind it, oldest first; broken ones say nothing.
+
+    Args:
+        inventory: Of the checkpoint.
+    """
+    found = []
+    for path in record_names(inventory):
+        content = (inventory.root / path).read_bytes()
+        try:
+            record = read_json(inventory.root / path)
+        except UserError:
+            record = {}
+        base, request = record.get("base"), record.get("request")
+        base = base if isinstance(base, dict) else {}
+        request = request if isinstance(request, dict) else {}
+        facts = {
+            "method": record.get("method"),
+            "weights_digest": record.get("weights_digest"),
+            "base_weights_digest": base.get("weights_digest"),
+            "request_id": request.get("id"),
+            "request_date": request.get("date"),
+        }
+        told = {key: value if isinstance(value, str) else None for key, value in facts.items()}
+        found.append(RunFacts(record=path, digest=hashlib.sha256(content).hexdigest(), **told))
+    return found
 
 
 def declared_language_changes(base: Inventory, patched: Inventory) -> dict[str, int]:

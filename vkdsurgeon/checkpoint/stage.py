@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vkdsurgeon.checkpoint.digest import weights_digest
+from vkdsurgeon.checkpoint.digest import Digesting, Digests, checkpoint_digests
 from vkdsurgeon.checkpoint.inventory import (
     TORCH_DTYPES,
     Inventory,
@@ -36,6 +36,19 @@ from vkdsurgeon.files.directories import staged
 BLOCK = 64 << 10
 
 Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class CopyDigests:
+    """What a staged copy is made of.
+
+    Attributes:
+        base: The original, read in one pass with the copy.
+        patched: The copy, added files not among them.
+    """
+
+    base: Digests
+    patched: Digests
 
 
 @dataclass(frozen=True)
@@ -68,16 +81,20 @@ def write_patched(
     changes: Mapping[str, torch.Tensor],
     out: Path,
     *,
-    extra_files: Mapping[str, bytes | Callable[[str], bytes]] = {},
+    extra_files: Mapping[str, bytes | Callable[[CopyDigests], bytes]] = {},
+    check_base: Callable[[Digests], None] | None = None,
+    check_patched: Callable[[Digests], None] | None = None,
 ) -> WriteReport:
     """Write a copy of a checkpoint in which some tensors have new values.
 
     Args:
         inventory: Of the original, as it was when it was read.
-        changes: Name on disk -> new values, in the tensor's dtype and shape on disk.
+        changes: Name on disk -> new values, in the tensor's dtype and shape on disk. Looked up one at a time, so a
+            mapping that reads them when they are asked for bounds the memory.
         out: The directory to make; it may exist only if it is empty.
-        extra_files: Files to add: path relative to `out` -> content, or what makes it from the digest of the patched
-            weights.
+        extra_files: Files to add: path relative to `out` -> content, or what makes it from the digests.
+        check_base: Called with the original's digests before anything is changed in the copy; may raise.
+        check_patched: Called with the copy's digests, added files not among them; may raise.
 
     Returns:
         What changed, counted against the original's bytes.
@@ -90,28 +107,34 @@ def write_patched(
     """
     started = time.perf_counter()
     check_output(inventory, out, extra_files)
-    patches = {name: _as_bytes(inventory, name, value) for name, value in changes.items()}
+    for name in changes:
+        _check_known(inventory, name)
     with staged(out) as staging:
-        _copy(inventory, staging)
+        base = _copy(inventory, staging)
+        if check_base is not None:
+            check_base(base)
         by_tensor: dict[str, int] = {}
         written: dict[str, list[tuple[int, int]]] = {}
-        for name, data in patches.items():
+        for name in changes:
             entry = inventory.tensors[name]
-            elements, spans = _patch(staging / entry.file, entry, data)
+            elements, spans = _patch(staging / entry.file, entry, _as_bytes(inventory, name, changes[name]))
             if elements:
                 by_tensor[name] = elements
                 written.setdefault(entry.file, []).extend(spans)
-        weights = weights_digest(staging, inventory.shards)
+        patched = checkpoint_digests(inventory, staging, shards_only=True)
+        patched = Digests(patched.weights, {**base.files, **patched.files})
+        if check_patched is not None:
+            check_patched(patched)
         for name, content in extra_files.items():
-            _add(staging / name, content if isinstance(content, bytes) else content(weights))
+            _add(staging / name, content if isinstance(content, bytes) else content(CopyDigests(base, patched)))
         _settle(inventory, staging)
-        _verify(inventory, staging, patches, written, set(extra_files))
+        _verify(inventory, staging, changes, written, set(extra_files))
         check_unchanged(inventory)
     return WriteReport(
         tensors_changed=len(by_tensor),
         elements_changed=sum(by_tensor.values()),
         bytes_changed=sum(count * _itemsize(inventory.tensors[name]) for name, count in by_tensor.items()),
-        weights_digest=weights,
+        weights_digest=patched.weights,
         files=len(inventory.files) + len(extra_files),
         seconds=time.perf_counter() - started,
         shards_changed=tuple(sorted(written)),
@@ -123,10 +146,13 @@ def _itemsize(entry: TensorEntry) -> int:
     return TORCH_DTYPES[entry.dtype].itemsize
 
 
-def _as_bytes(inventory: Inventory, name: str, value: torch.Tensor) -> Bytes:
-    entry = inventory.tensors.get(name)
-    if entry is None:
+def _check_known(inventory: Inventory, name: str) -> None:
+    if name not in inventory.tensors:
         raise ValueError(f"no tensor {name!r} in {inventory.root}")
+
+
+def _as_bytes(inventory: Inventory, name: str, value: torch.Tensor) -> Bytes:
+    entry = inventory.tensors[name]
     if value.dtype != TORCH_DTYPES.get(entry.dtype) or tuple(value.shape) != entry.shape:
         raise ValueError(
             f"tensor {name!r} is {entry.dtype} {list(entry.shape)} on disk, not {value.dtype} {list(value.shape)}"
@@ -137,17 +163,19 @@ def _as_bytes(inventory: Inventory, name: str, value: torch.Tensor) -> Bytes:
     return data
 
 
-def _copy(inventory: Inventory, staging: Path) -> None:
+def _copy(inventory: Inventory, staging: Path) -> Digests:
     for path, _ in inventory.directories:
         (staging / path).mkdir()
     check_unchanged(inventory)
+    digesting = Digesting(inventory.shards)
     for file in inventory.files:
-        copy_bytes(inventory.root / file.path, staging / file.path, file.size)
+        copy_bytes(inventory.root / file.path, staging / file.path, file.size, digesting.hashers(file.path))
     # Neither time nor size tells of a file that was written to in place and dated back; what was read does.
     for name, seen in inventory.seen.items():
         entry = inventory.tensors[name]
         if digest(staging / entry.file, entry.begin, entry.end) != seen:
             raise changed(inventory.root / entry.file)
+    return digesting.done()
 
 
 def _patch(path: Path, entry: TensorEntry, data: Bytes) -> tuple[int, list[tuple[int, int]]]:
@@ -204,7 +232,7 @@ def _settle(inventory: Inventory, staging: Path) -> None:
 def _verify(
     inventory: Inventory,
     staging: Path,
-    patches: Mapping[str, Bytes],
+    changes: Mapping[str, torch.Tensor],
     written: Mapping[str, list[tuple[int, int]]],
     extra: set[str],
 ) -> None:
@@ -220,9 +248,9 @@ def _verify(
         source, target = inventory.root / file.path, staging / file.path
         if not all(same_range(source, target, begin, end) for begin, end in outside):
             raise SurgeryError(f"{file.path}: the copy differs from the original where nothing was changed")
-    for name, data in patches.items():
+    for name in changes:
         entry = inventory.tensors[name]
-        if not _holds(staging / entry.file, entry, data):
+        if not _holds(staging / entry.file, entry, _as_bytes(inventory, name, changes[name])):
             raise SurgeryError(f"tensor {name!r} does not hold the values that were written")
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from vkdsurgeon.checkpoint.inventory import Inventory
-from vkdsurgeon.checkpoint.provenance import free_record_name, provenance_record, set_digest
-from vkdsurgeon.checkpoint.stage import WriteReport, write_patched
+from vkdsurgeon.checkpoint.provenance import earlier_runs, free_record_name, provenance_record, set_digest
+from vkdsurgeon.checkpoint.stage import CopyDigests, WriteReport, write_patched
 from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.data.pictures import Picture
 
@@ -50,7 +50,7 @@ def write_recorded(
         inventory: Of the original.
         changes: Name on disk -> new tensor.
         out: The directory to make.
-        facts: What the record says; it gets the digest of the patched weights besides.
+        facts: What the record says; it gets the digests of base and output and the chain of earlier runs besides.
         drop_stale: Leave out files that may hold the same weights once more.
 
     Raises:
@@ -58,8 +58,22 @@ def write_recorded(
         SurgeryError: As `write_patched`.
     """
     name = free_record_name(inventory)
+    earlier = earlier_runs(inventory)
     if drop_stale:
         facts = {**facts, "left_out": list(inventory.stale)}
         inventory = inventory.without_stale()
-    record = {name: lambda digest: provenance_record({**facts, "weights_digest": digest})}
-    return write_patched(inventory, changes, out, extra_files=record)
+
+    def record(found: CopyDigests) -> bytes:
+        base, patched = found.base, found.patched
+        changed = {path: told for path, told in patched.files.items() if told != base.files[path]}
+        return provenance_record(
+            {
+                **facts,
+                "weights_digest": patched.weights,
+                "base": {"weights_digest": base.weights, "files": dict(base.files)},
+                "changed_files": changed,
+                "earlier_runs": earlier,
+            }
+        )
+
+    return write_patched(inventory, changes, out, extra_files={name: record})

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 CHUNK = 8 << 20
 
@@ -14,24 +15,47 @@ CHUNK = 8 << 20
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF})
 
 
-def copy_bytes(source: Path, target: Path, size: int) -> None:
+class Hasher(Protocol):
+    """What `hashlib` makes."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take in more bytes."""
+
+
+def copy_bytes(source: Path, target: Path, size: int, hashers: Iterable[Hasher] = ()) -> None:
     """Copy `size` bytes into a new file.
 
     Args:
         source: Read from its start.
         target: Must not exist.
         size: The length the source is known to have.
+        hashers: Take in the source's bytes on the way, each piece right after it was copied.
 
     Raises:
         OSError: Reading or writing failed, or the source ended early.
     """
+    listening = tuple(hashers)
     with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
         done = 0
         while done < size:
-            step = _copy_some(reader.fileno(), writer.fileno(), done, size - done)
+            # A piece that was just copied is still in memory.
+            most = min(size - done, CHUNK) if listening else size - done
+            step = _copy_some(reader.fileno(), writer.fileno(), done, most)
             if step == 0:
                 raise OSError(errno.EIO, "the file became shorter while it was copied", str(source))
+            if listening:
+                data = _read_at(reader.fileno(), step, done)
+                for hasher in listening:
+                    hasher.update(data)
             done += step
+
+
+def _read_at(source: int, size: int, offset: int) -> bytes:
+    pieces = []
+    while size > 0 and (piece := os.pread(source, size, offset)):
+        pieces.append(piece)
+        size, offset = size - len(piece), offset + len(piece)
+    return b"".join(pieces)
 
 
 def _copy_some(source: int, target: int, offset: int, left: int) -> int:

@@ -19,8 +19,8 @@ from PIL import Image
 
 from vkdsurgeon.checkpoint.inventory import read_json
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.entering import Entering
 from vkdsurgeon.files.library_errors import blaming, brief
+from vkdsurgeon.model.entering import Entering
 from vkdsurgeon.model.image_features import ImageFeatures
 
 

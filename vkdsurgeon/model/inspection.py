@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
+from vkdsurgeon.checkpoint.provenance import runs_of
 from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.model.image_features import image_features
 from vkdsurgeon.model.images import check_images
@@ -46,6 +47,7 @@ def inspect_checkpoint(
         files=[FileFacts(path=file.path, bytes=file.size, tensors=held[file.path]) for file in inventory.files],
         bytes=inventory.size,
         warnings=[*inventory.warnings, *split.warnings],
+        runs=runs_of(inventory),
     )
 
 

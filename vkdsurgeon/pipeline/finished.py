@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory, read_json, 
 from vkdsurgeon.checkpoint.provenance import SCHEMA, free_record_name, versions
 from vkdsurgeon.checkpoint.stage import WriteReport
 from vkdsurgeon.checkpoint.write_provenance import set_facts
+from vkdsurgeon.data.request import UNTAGGED, RequestTag
 from vkdsurgeon.decoder_pass.gate import DecoderVerdict
 from vkdsurgeon.decoder_pass.run import DecoderJob
 from vkdsurgeon.errors import UserError
@@ -24,7 +25,7 @@ from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 from vkdsurgeon.vision_pass.target_readings import TargetReading
 
 # What a record holds beside the facts of the run.
-_ADDED = {*FIELDS, "versions", "weights_digest"}
+_ADDED = {*FIELDS, "versions", "weights_digest", "base", "changed_files", "earlier_runs"}
 
 
 def record_of(inventory: Inventory, out: Path) -> dict[str, Any] | None:
@@ -42,7 +43,12 @@ def record_of(inventory: Inventory, out: Path) -> dict[str, Any] | None:
 
 
 def finished(
-    record: Mapping[str, Any], out: Path, prepared: Prepared, decoder: DecoderJob | None, dropped: Sequence[str] = ()
+    record: Mapping[str, Any],
+    out: Path,
+    prepared: Prepared,
+    decoder: DecoderJob | None,
+    dropped: Sequence[str] = (),
+    tag: RequestTag = UNTAGGED,
 ) -> UnlearnResult | None:
     """The result that an earlier run wrote, if it was the very same run and nothing was altered since.
 
@@ -52,9 +58,10 @@ def finished(
         prepared: The visual pass as it is asked for now.
         decoder: The decoder pass, likewise.
         dropped: Files of the checkpoint that are left out.
+        tag: The request behind the run.
     """
     try:
-        if not _same_run(record, prepared, decoder):
+        if record["request"] != asdict(tag) or not _same_run(record, prepared, decoder):
             return None
         inventory = prepared.stack.inventory
         report = _written(record, inventory, out, free_record_name(inventory), dropped)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vkdsurgeon.checkpoint.environment import environment
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.output import check_links, output_claimed
 from vkdsurgeon.checkpoint.provenance import free_record_name
@@ -18,6 +19,7 @@ from vkdsurgeon.data.images import check_header, open_image
 from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
 from vkdsurgeon.data.read import Given, read_records, records_given
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.request import UNTAGGED, RequestTag
 from vkdsurgeon.data.suites.read import unlearning_sets
 from vkdsurgeon.data.suites.split import SuiteSplit
 from vkdsurgeon.decoder_pass.record import decoder_facts
@@ -51,7 +53,8 @@ class Request(ModelSource):
 
     `out` None is a dry run, `text` the decoder pass's retain set, `journal` None a directory beside the output. A
     `suite` brings the forget and the retain set in place of files. `drop_stale` leaves out what may hold the same
-    weights once more, `follow_links` takes links that leave the model for what they lead to.
+    weights once more, `follow_links` takes links that leave the model for what they lead to. The `tag` goes into the
+    record.
     """
 
     forget: Given | None
@@ -68,6 +71,7 @@ class Request(ModelSource):
     checkpoint_minutes: float = 1.0
     drop_stale: bool = False
     follow_links: bool = False
+    tag: RequestTag = UNTAGGED
 
 
 def run(request: Request, listener: Listener) -> UnlearnResult:
@@ -113,7 +117,7 @@ def _done_before(request: Request, inventory: Inventory, listener: Listener) -> 
         prepared = prepare(_job(request, sets))
         decoder = _prepare_decoder(request, prepared, sets)
         dropped = inventory.stale if request.drop_stale else ()
-        done = finished(record, request.out, prepared, decoder, dropped)
+        done = finished(record, request.out, prepared, decoder, dropped, request.tag)
         if done is None or done.verdict is None:
             return None
         listener(Event("plan", subject=prepared.plan))
@@ -151,7 +155,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
         outcome = operate(prepared, listener, journal)
         decoded = None if decoder is None else operate_decoder(decoder, listener, journal)
     changes = {**outcome.changes, **({} if decoded is None else decoded.changes)}
-    facts = _facts(prepared, outcome, changes)
+    facts = _facts(prepared, outcome, changes, request.tag)
     if decoder is not None and decoded is not None:
         facts["decoder"] = decoder_facts(decoder, decoded, bytes.fromhex(facts["salt"]))
     listener(Event.stage("writing"))
@@ -255,17 +259,21 @@ def _job(request: Request, sets: _Sets) -> Job:
     )
 
 
-def _facts(prepared: Prepared, outcome: Outcome, changes: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def _facts(
+    prepared: Prepared, outcome: Outcome, changes: Mapping[str, torch.Tensor], tag: RequestTag
+) -> dict[str, Any]:
     job, plan = prepared.job, prepared.plan
     salt = salt_of(job.seed, changes)
     sizes = {name: value.numel() for name, value in prepared.stack.visual_parameters().items()}
     return {
+        "request": asdict(tag),
         "method": "visual knowledge distillation, feature mode (reconstruction of arXiv 2512.11325)",
         "model_type": plan.model_type,
         "recipe": job.recipe.model_dump(),
         "seed": job.seed,
         "device": plan.device,
         "dtype": plan.dtype,
+        "environment": environment(job.device, plan.tower_parameters + plan.projector_parameters),
         "sets": set_facts({"forget": job.forget, "retain": job.retain, "generic": job.generic}, salt),
         "salt": salt.hex(),
         "teacher": asdict(plan.teacher),

@@ -14,6 +14,7 @@ from vkdsurgeon.baselines.baseline_run import MethodJob, MethodPlan, MethodPrepa
 from vkdsurgeon.baselines.examples import training_sets
 from vkdsurgeon.baselines.output_mode import OutputJob, OutputPlan, OutputPrepared, operate_output, prepare_output
 from vkdsurgeon.baselines.registry import BASELINES, Scope
+from vkdsurgeon.checkpoint.environment import environment
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import check_links, output_claimed
 from vkdsurgeon.checkpoint.provenance import free_record_name
@@ -23,6 +24,7 @@ from vkdsurgeon.data.images import check_header
 from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of
 from vkdsurgeon.data.read import Given, records_given
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.request import UNTAGGED, RequestTag
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.pipeline.result import Result, fields_of
@@ -42,6 +44,7 @@ class MethodRequest(ModelSource):
         generic: Pictures of others to retain, in output mode alone.
         drop_stale: Leave out of the output what may hold the same weights once more.
         follow_links: Take links that leave the model for what they lead to.
+        tag: The request behind the run, for the record.
     """
 
     forget: Given
@@ -54,6 +57,7 @@ class MethodRequest(ModelSource):
     generic: Given | None = None
     drop_stale: bool = False
     follow_links: bool = False
+    tag: RequestTag = UNTAGGED
 
 
 class MethodResult(Result):
@@ -218,12 +222,14 @@ def _facts(request: MethodRequest, sets: _Sets, prepared: Operable, outcome: Met
     selected = {prepared.on_disk[name]: mask.count for name, mask in chosen.items()}
     language = _language_facts(selected, prepared.split.language)
     return {
+        "request": asdict(request.tag),
         "method": prepared.title,
         "model_type": prepared.plan.model_type,
         "recipe": prepared.effective,
         "seed": request.seed,
         "device": str(request.device),
         "dtype": str(request.dtype).removeprefix("torch."),
+        "environment": environment(request.device, prepared.plan.elements),
         "sets": set_facts(sets.pictures, salt),
         "salt": salt.hex(),
         "tensors_with_selected_elements": sorted(outcome.changes),

@@ -50,6 +50,28 @@ class FileFacts(_Facts):
     tensors: int
 
 
+class RunFacts(_Facts):
+    """A run whose outcome this checkpoint is, by the record that it left; nothing of it is checked here.
+
+    Attributes:
+        record: The record, relative to the checkpoint.
+        digest: SHA-256 of the record.
+        method: What was done.
+        weights_digest: Of the weights that the run wrote.
+        base_weights_digest: Of those that it started from.
+        request_id: What asked for it.
+        request_date: Its date.
+    """
+
+    record: str
+    digest: str
+    method: str | None
+    weights_digest: str | None
+    base_weights_digest: str | None
+    request_id: str | None
+    request_date: str | None
+
+
 class InspectResult(SchemaDocument):
     """The result of `vkdsurgeon inspect`.
 
@@ -61,6 +83,7 @@ class InspectResult(SchemaDocument):
         files: Every file of the checkpoint.
         bytes: Size of all files.
         warnings: What to know before surgery.
+        runs: The runs that made it what it is, oldest first; empty for a checkpoint that was never patched.
     """
 
     SCHEMA: ClassVar[str] = "vkdsurgeon/inspect/1"
@@ -72,3 +95,4 @@ class InspectResult(SchemaDocument):
     files: list[FileFacts]
     bytes: int
     warnings: list[str]
+    runs: list[RunFacts]

@@ -123,6 +123,29 @@ class UnlearnDocument(_Outside):
     seconds: dict[str, float]
 
 
+class RequestRecord(_Outside):
+    """What asked for a run; None where nobody said."""
+
+    id: str | None = None
+    date: str | None = None
+
+
+class BaseRecord(_Outside):
+    """What a run started from: the digest of its weights, and of every file that was copied."""
+
+    weights_digest: str
+    files: dict[str, str]
+
+
+class EarlierRun(_Outside):
+    """A run before this one, by its record in the base and that file's SHA-256."""
+
+    record: str
+    digest: str
+    weights_digest: str | None = None
+    request: RequestRecord | None = None
+
+
 class ProvenanceDocument(_Outside):
     """`vkdsurgeon.json` beside patched weights."""
 
@@ -142,6 +165,15 @@ class ProvenanceDocument(_Outside):
     decoder: DecoderRecord | None = None
     language: LanguageRecord | None = None
     versions: dict[str, str]
+    # Records before 0.2 name neither base nor request.
+    base: BaseRecord | None = None
+    changed_files: dict[str, str] = {}
+    earlier_runs: list[EarlierRun] = []
+    request: RequestRecord = RequestRecord()
+    environment: dict[str, Any] = {}
+    tensors_with_selected_elements: list[str] = []
+    selected_elements: int | None = None
+    left_out: list[str] = []
 
 
 class TensorRecord(_Outside):

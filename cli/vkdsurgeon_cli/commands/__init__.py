@@ -9,6 +9,7 @@ import typer
 from vkdsurgeon_cli.commands import (
     aggregate,
     attack,
+    attest,
     compare,
     demo,
     diff,
@@ -16,10 +17,14 @@ from vkdsurgeon_cli.commands import (
     eval_,
     inspect,
     miniature,
+    patch,
     recipe,
+    release,
     report,
+    reproduce,
     tune,
     unlearn,
+    verify,
 )
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
@@ -31,7 +36,12 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     compare.register,
     inspect.register,
     diff.register,
+    patch.register,
     report.register,
+    verify.register,
+    reproduce.register,
+    attest.register,
+    release.register,
     recipe.register,
     miniature.register,
     demo.register,

@@ -13,6 +13,8 @@ from vkdsurgeon_cli.command import add_command
 from vkdsurgeon_cli.options import ModelArgument, Parts, TablePrinting
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from vkdsurgeon_cli.tables import Sheet
 
 
@@ -26,7 +28,27 @@ def inspect(*, model: ModelArgument, parts: Parts, printing: TablePrinting) -> N
     for warning in result.warnings:
         output.warn(warning)
     facts = result.model_dump(mode="json")
-    output.document(facts, lambda: _sheet(facts).fitted(output.columns))
+    output.document(facts, lambda: _shown(facts, output.columns))
+
+
+def _shown(facts: dict[str, Any], width: int) -> RenderableType:
+    from rich.console import Group
+
+    from vkdsurgeon_cli.tables import pairs
+
+    sheet = _sheet(facts).fitted(width)
+    if not facts["runs"]:
+        return sheet
+    rows: list[tuple[str, object]] = []
+    for run in facts["runs"]:
+        request = " of ".join(each for each in (run["request_id"], run["request_date"]) if each)
+        rows += [
+            ("PATCHED by", f"{run['method']} ({run['record']})"),
+            ("request", request or "not told"),
+            ("base weights", run["base_weights_digest"] or "not told"),
+            ("patched weights", run["weights_digest"] or "not told"),
+        ]
+    return Group(sheet, "", pairs([*rows, ("check it", "vkdsurgeon verify MODEL --base BASE")], width))
 
 
 @contextlib.contextmanager

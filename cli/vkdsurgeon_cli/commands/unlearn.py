@@ -78,6 +78,20 @@ class Copying:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tagging:
+    """What asked for the run."""
+
+    request_id: Annotated[
+        str | None,
+        typer.Option("--request-id", metavar="TEXT", help="What asked for it, such as a ticket; goes into the record."),
+    ] = None
+    request_date: Annotated[
+        str | None, typer.Option("--request-date", metavar="DATE", help="Its date, such as 2026-03-01; likewise.")
+    ] = None
+    panel: ClassVar[str] = _SAVING
+
+
+@dataclass(frozen=True, kw_only=True)
 class Saving:
     """How an interrupted run goes on."""
 
@@ -157,6 +171,7 @@ def unlearn(
     target: Target,
     saving: Saving,
     copying: Copying,
+    tagging: Tagging,
     printing: RunPrinting,
     source: RecipeSource,
     flags: OwnFlags,
@@ -184,6 +199,7 @@ def unlearn(
         "recipe": recipe,
         "seed": choice.seed,
         **vars(copying),
+        **vars(tagging),
         **vars(place),
     }
     from vkdsurgeon_cli.other_methods import is_other_method

@@ -1,0 +1,77 @@
+"""`vkdsurgeon release`: everything from a base to a release, by one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vkdsurgeon_cli.command import add_command
+from vkdsurgeon_cli.options import Printing
+
+if TYPE_CHECKING:
+    from vkdsurgeon.results.release import ReleaseResult
+    from vkdsurgeon.training.events import Event
+    from vkdsurgeon_cli.output import Output
+
+
+def release(
+    *,
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A YAML file; docs/tutorials/ship.md explains it.")],
+    printing: Printing,
+) -> None:
+    """Unlearn, prove what is identical, measure, attack, report, attest, sign and pack, as PLAN says.
+
+    The same command goes on after an interruption: stages whose inputs and outputs have the digests of an earlier run
+    are kept. Attacks have bounds by default: relative to gold, or those of PLAN. Status 3 means that a bound was
+    missed, or that an attack was not judged; the evidence is complete all the same.
+    """
+    output = printing.begin()
+    import vkdsurgeon
+    from vkdsurgeon_cli.tables import pairs
+
+    result = vkdsurgeon.make_release(plan, on_event=_Listener(output))
+    output.document(
+        result.model_dump(mode="json"),
+        lambda: pairs(_rows(result), output.columns),
+        kept=Path(result.out) / "summary.md",
+    )
+    result.raise_if_failed()
+
+
+class _Listener:
+    """Tells of a run as `unlearn` does, and of measurements as they tell of themselves."""
+
+    def __init__(self, output: Output) -> None:
+        from vkdsurgeon_cli.run_listener import RunListener
+
+        self._output, self._run = output, RunListener(output)
+
+    def __call__(self, event: Event) -> None:
+        """Hear of an event."""
+        known = ("stage", "note", "warning", "plan", "verdict", "decoder plan", "decoder step", "decoder verdict")
+        if event.kind in known or (event.kind == "step" and event.subject is not None and "similarity" in event):
+            self._run(event)
+        else:
+            self._output.progress(event)
+
+
+def _rows(result: ReleaseResult) -> list[tuple[str, object]]:
+    from vkdsurgeon.release.summary import in_words
+
+    return [
+        ("verdict", f"{result.verdict}: {result.headline}"),
+        *(("attack", in_words(each)) for each in result.attacks),
+        *(("missed", each) for each in result.missed),
+        *(("not judged", each) for each in result.unjudged),
+        ("stages", ", ".join(f"{each.name} ({each.state})" for each in result.stages)),
+        ("checkpoint", result.patched),
+        ("patch", result.patch),
+        ("read this", result.report),
+    ]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "release", release, "release release.yaml", "release release.yaml --json --progress jsonl")

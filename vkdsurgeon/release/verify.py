@@ -1,0 +1,256 @@
+"""A patched checkpoint held against its record, its base, a candidate set and a signature."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vkdsurgeon.checkpoint.diff import diff_checkpoints
+from vkdsurgeon.checkpoint.digest import Digests, checkpoint_digests
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
+from vkdsurgeon.checkpoint.provenance import declared_language_changes, earlier_runs, record_names, set_digest
+from vkdsurgeon.data.pictures import pictures_of
+from vkdsurgeon.data.read import Given, records_given
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.copy import digest
+from vkdsurgeon.release.card import CARD, has_section
+from vkdsurgeon.results.read import ProvenanceDocument, read_source
+from vkdsurgeon.results.verification import VerifiedFact, VerifyResult
+
+Check = Literal["record", "files", "weights", "chain", "base", "unselected", "set", "signature"]
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A signature and what it is checked with.
+
+    Attributes:
+        signature: The file of `vkdsurgeon attest --sign`, or of any tool for OpenSSF model signing.
+        public_key: The signer's, as PEM.
+    """
+
+    signature: Path
+    public_key: Path
+
+
+def verify_checkpoint(
+    model: Path,
+    *,
+    base: Path | None = None,
+    forget: Given | None = None,
+    record: Path | None = None,
+    signed: Signed | None = None,
+) -> VerifyResult:
+    """Check everything that can be checked with what is given.
+
+    Every file is read once, with a base the weights a second time. A record is text: whoever can change the weights can
+    change it, too. That it is the one that was released is told by `record`, kept elsewhere, or by a signature.
+
+    Args:
+        model: The patched checkpoint.
+        base: The original.
+        forget: A set that may be the one that was forgotten.
+        record: The record of the release as it was kept; None for the newest one in the checkpoint.
+        signed: A signature over the checkpoint.
+
+    Raises:
+        UserError: There is no record, it is none, or it is older than what it would have to say; the base is no
+            checkpoint; or the set or the key cannot be read.
+    """
+    inventory = take_inventory(model)
+    inside = _newest(inventory)
+    path = record or inside
+    if path is None:
+        raise UserError(
+            "no record of a run lies in this checkpoint",
+            where=model,
+            expected="vkdsurgeon.json, which every output of `unlearn` holds",
+            remedy="give the record of the release with --record; without any there is nothing to verify against",
+        )
+    told = _read(path)
+    found = checkpoint_digests(inventory)
+    base_inventory = None if base is None else take_inventory(base)
+    checks = [
+        _same_record(inside, path),
+        _files(inventory, found, told, inside or path),
+        _weights(found, told),
+        _chain(inventory, told, inside),
+        _base(base_inventory, told),
+        _unselected(base_inventory, inventory, told),
+        _set(forget, told),
+        _signature(model, signed),
+    ]
+    failed = any(each.outcome == "failed" for each in checks)
+    return VerifyResult(
+        model=str(model),
+        record=str(path),
+        verdict="failed" if failed else "passed",
+        checks=checks,
+        weights_digest=found.weights,
+        base_weights_digest=None if told.base is None else told.base.weights_digest,
+        request={"id": told.request.id, "date": told.request.date},
+    )
+
+
+def _newest(inventory: Inventory) -> Path | None:
+    names = record_names(inventory)
+    return inventory.root / names[-1] if names else None
+
+
+def _read(path: Path) -> ProvenanceDocument:
+    document = read_source(path).document
+    if not isinstance(document, ProvenanceDocument):
+        raise UserError("not the record of a run", where=path, expected="a vkdsurgeon.json")
+    if document.base is None:
+        raise UserError(
+            "the record is of an earlier version, which told neither base nor files",
+            where=path,
+            remedy="compare weights_digest and `diff` by hand, as its version documented",
+        )
+    return document
+
+
+def _fact(check: Check, good: bool, told: str, otherwise: str, names: list[str] | tuple[str, ...] = ()) -> VerifiedFact:
+    return VerifiedFact(
+        check=check, outcome="passed" if good else "failed", told=told if good else otherwise, names=list(names)
+    )
+
+
+def _skipped(check: Check, why: str) -> VerifiedFact:
+    return VerifiedFact(check=check, outcome="skipped", told=why)
+
+
+def _same_record(inside: Path | None, path: Path) -> VerifiedFact:
+    if path == inside:
+        return VerifiedFact(
+            check="record",
+            outcome="passed",
+            told="well-formed; it lies beside the weights, so that it is the released one is told by --record or "
+            "--signature alone",
+        )
+    same = inside is not None and digest(inside) == digest(path)
+    names = [] if same else [inside.name if inside else "vkdsurgeon.json"]
+    otherwise = f"{', '.join(names)} in the checkpoint is not the record that was given"
+    return _fact("record", same, "the checkpoint holds the given record", otherwise, names)
+
+
+def _files(inventory: Inventory, found: Digests, told: ProvenanceDocument, own: Path) -> VerifiedFact:
+    """Every file is the base's, or the changed one that the record names; the card that `attest` writes is free."""
+    assert told.base is not None
+    wanted: dict[str, str] = {**told.base.files, **told.changed_files}
+    free = {own.name, CARD} if has_section(inventory.root) else {own.name}
+    names = []
+    for name in sorted((wanted.keys() | found.files.keys()) - free):
+        if name not in found.files:
+            names.append(f"{name} (missing)")
+        elif name not in wanted:
+            names.append(f"{name} (added)")
+        elif wanted[name] != found.files[name]:
+            names.append(f"{name} (changed)")
+    return _fact(
+        "files",
+        not names,
+        f"{len(wanted)} files are as the record names them" + (f"; {CARD} is a card, not compared" * (CARD in free)),
+        f"{len(names)} file(s) are not as the record names them: {', '.join(names[:5])}",
+        names,
+    )
+
+
+def _weights(found: Digests, told: ProvenanceDocument) -> VerifiedFact:
+    same = hmac.compare_digest(found.weights, told.weights_digest)
+    return _fact(
+        "weights",
+        same,
+        "the digest of the weights is the record's",
+        f"the weights have the digest {found.weights}, the record says {told.weights_digest}",
+    )
+
+
+def _chain(inventory: Inventory, told: ProvenanceDocument, inside: Path | None) -> VerifiedFact:
+    """The records of earlier runs are there as they were, and each run began where the one before it ended."""
+    assert told.base is not None
+    own = inside.name if inside else None
+    there = {each["record"]: each for each in earlier_runs(inventory) if each["record"] != own}
+    names = []
+    for run in told.earlier_runs:
+        found = there.pop(run.record, None)
+        if found is None or found["digest"] != run.digest:
+            names.append(run.record)
+    names += list(there)
+    weights = told.earlier_runs[-1].weights_digest if told.earlier_runs else None
+    broken = weights is not None and weights != told.base.weights_digest
+    count = len(told.earlier_runs)
+    otherwise = f"records of earlier runs are missing, added or changed: {', '.join(names)}"
+    if not names:
+        otherwise = "the last earlier run ended with other weights than this one began with"
+    return _fact(
+        "chain",
+        not names and not broken,
+        "the first run on its base" if not count else f"{count} earlier run(s), records unchanged and in a row",
+        otherwise,
+        names,
+    )
+
+
+def _base(base: Inventory | None, told: ProvenanceDocument) -> VerifiedFact:
+    if base is None:
+        return _skipped("base", "no --base given")
+    assert told.base is not None
+    found = checkpoint_digests(base)
+    names = [name for name, digest_ in told.base.files.items() if found.files.get(name) != digest_]
+    good = not names and found.weights == told.base.weights_digest
+    return _fact(
+        "base",
+        good,
+        "it is the base that the record names",
+        f"not the base that the record names: {', '.join(names[:5]) or 'the weights differ'}",
+        names,
+    )
+
+
+def _unselected(base: Inventory | None, inventory: Inventory, told: ProvenanceDocument) -> VerifiedFact:
+    if base is None:
+        return _skipped("unselected", "no --base given")
+    found = diff_checkpoints(base.root, inventory.root)
+    language = declared_language_changes(base, inventory)
+    declared = {*told.tensors_with_selected_elements, *language}
+    names = [each.name for each in found.tensors if each.name not in declared]
+    names += [each.name for each in found.tensors if each.name in language and each.changed > language[each.name]]
+    names += [*found.missing, *found.added]
+    visual = sum(each.changed for each in found.tensors if each.name not in language)
+    allowed = told.selected_elements
+    over = allowed is not None and visual > allowed
+    if not names and not over:
+        return _fact(
+            "unselected", True, f"{visual:,} visual values differ, of {allowed or 0:,} selected; nothing else", ""
+        )
+    problem = f"tensors differ beyond the record: {', '.join(names[:5])}"
+    if not names:
+        problem = f"{visual:,} visual values differ, and only {allowed or 0:,} were selected"
+    return _fact("unselected", False, "", problem, names)
+
+
+def _set(forget: Given | None, told: ProvenanceDocument) -> VerifiedFact:
+    if forget is None:
+        return _skipped("set", "no --forget given")
+    pictures = pictures_of(records_given(forget, role="forget"), role="forget")
+    seen = set_digest((picture.digest for picture in pictures), bytes.fromhex(told.salt))
+    same = hmac.compare_digest(seen, told.sets["forget"].digest)
+    return _fact(
+        "set",
+        same,
+        f"it is the set that was forgotten: {len(pictures)} images",
+        f"not the set that was forgotten, which had {told.sets['forget'].pictures} images; this one has "
+        f"{len(pictures)}",
+    )
+
+
+def _signature(model: Path, signed: Signed | None) -> VerifiedFact:
+    if signed is None:
+        return _skipped("signature", "no --signature given")
+    from vkdsurgeon.release.sign import check_signature
+
+    problem = check_signature(model, signed.signature, signed.public_key)
+    return _fact("signature", problem is None, "the signature is good for these files", f"not signed so: {problem}")

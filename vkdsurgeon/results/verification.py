@@ -1,0 +1,57 @@
+"""What was found when a patched checkpoint was held against its record, as a document."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vkdsurgeon.results.document import SchemaDocument
+from vkdsurgeon.results.judged import Judged
+
+
+class VerifiedFact(BaseModel):
+    """One thing that was checked.
+
+    Attributes:
+        check: `record`, `files`, `weights`, `chain`, `base`, `unselected`, `set` or `signature`.
+        outcome: `passed`, `failed`, or `skipped` where nothing was given to check it with.
+        told: What was found, in a sentence.
+        names: Files, tensors or records that are not as they should be.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    check: Literal["record", "files", "weights", "chain", "base", "unselected", "set", "signature"]
+    outcome: Literal["passed", "failed", "skipped"]
+    told: str
+    names: list[str] = Field(default_factory=list)
+
+
+class VerifyResult(Judged, SchemaDocument):
+    """What `vkdsurgeon verify` found.
+
+    Attributes:
+        model: The checkpoint's directory.
+        record: The record that it was held against.
+        verdict: `failed` where any check failed.
+        checks: Every check, those that were skipped included.
+        weights_digest: Of the weights as they are.
+        base_weights_digest: Of the base, by the record.
+        request: Id and date of the request, by the record; None where nobody said.
+    """
+
+    SCHEMA: ClassVar[str] = "vkdsurgeon/verify/1"
+
+    model: str
+    record: str
+    verdict: Literal["passed", "failed"]
+    checks: list[VerifiedFact]
+    weights_digest: str
+    base_weights_digest: str | None
+    request: dict[str, str | None]
+
+    @property
+    def failures(self) -> list[str]:
+        """One sentence per check that failed."""
+        return [f"{each.check}: {each.told}" for each in self.checks if each.outcome == "failed"]
