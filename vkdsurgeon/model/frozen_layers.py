@@ -77,17 +77,10 @@ class KeptActivations:
         return Entering(self.frozen, values)
 
 
-def fits(stack: VisualStack, images: PictureSet, layer: str, budget: int) -> bool:
-    """Whether a layer's output for all images of a set, taken to be as large as that of the first, fits in memory.
-
-    Args:
-        stack: Tower and projector.
-        images: The set.
-        layer: Name of the layer.
-        budget: Most bytes.
-    """
+def bytes_per_image(stack: VisualStack, images: PictureSet, layer: str) -> int | None:
+    """Size of a layer's output for the first image of a set; None where it is not one tensor."""
     shape = output_shape(stack, images, layer)
-    return shape is not None and prod(shape) * stack.dtype.itemsize * len(images) <= budget
+    return None if shape is None else prod(shape) * stack.dtype.itemsize
 
 
 def output_shape(stack: VisualStack, images: PictureSet, layer: str) -> tuple[int, ...] | None:

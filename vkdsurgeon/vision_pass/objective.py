@@ -13,7 +13,7 @@ from vkdsurgeon.data.augment import variants
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore, PictureSet, TeacherPass, spread, teacher_features
-from vkdsurgeon.model.frozen_layers import fits, frozen_layers, kept_activations
+from vkdsurgeon.model.frozen_layers import bytes_per_image, frozen_layers, kept_activations
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
@@ -113,8 +113,7 @@ def make_terms(
     forget, keep = forgetting.pictures, keeping.pictures
     layers = tuple(recipe.layers)
     watched = tuple({**recipe.layers, **recipe.retention_layers})
-    # A simulated attacker moves all layers.
-    frozen = () if recipe.tamper_weight else frozen_layers(stack, _trained(stack), watched)
+    frozen = run_once(stack, recipe)
     own = _features(look, stack, forget, layers, frozen, recipe.micro_batch, budget)
     if retain_teacher is None:
         kept = _features(look, stack, keep, watched, frozen, recipe.micro_batch, budget)
@@ -182,8 +181,13 @@ def make_terms(
     )
 
 
-def _trained(stack: VisualStack) -> list[str]:
-    return [name for name, parameter in stack.visual_parameters().items() if parameter.requires_grad]
+def run_once(stack: VisualStack, recipe: Recipe) -> tuple[str, ...]:
+    """The layers that need not be run in every step; see `frozen_layers`."""
+    # A simulated attacker moves all of them.
+    if recipe.tamper_weight:
+        return ()
+    trained = [name for name, parameter in stack.visual_parameters().items() if parameter.requires_grad]
+    return frozen_layers(stack, trained, {**recipe.layers, **recipe.retention_layers})
 
 
 def _features(
@@ -196,7 +200,8 @@ def _features(
     budget: int,
 ) -> FeatureStore:
     """The teacher's features of a set, whose frozen layers are run this once if memory for their output suffices."""
-    if not frozen or not fits(stack, images, frozen[-1], budget):
+    size = bytes_per_image(stack, images, frozen[-1]) if frozen else None
+    if size is None or size * len(images) > budget:
         return look(stack, images, layers, micro_batch, budget)
     store = look(stack, images, (*layers, frozen[-1]), micro_batch, budget)
     kept = kept_activations(stack, images, frozen, store, layers)

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.frozen_layers import bytes_per_image
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.hardening.memory import hardening_bytes
+from vkdsurgeon.vision_pass.objective import run_once
 from vkdsurgeon.vision_pass.target_readings import TargetReading
 from vkdsurgeon.vision_pass.teacher_quality import TeacherQuality
 
@@ -115,6 +117,8 @@ def estimate_memory(
     prepared = sum(value.nbytes for value in forget.prepared(0).inputs.values())
     masters = selected * 4 if any(parameter.dtype != torch.float32 for parameter in parameters) else 0
     cache = recipe.cache_gib * 1024
+    frozen = run_once(stack, recipe)
+    kept = (bytes_per_image(stack, forget, frozen[-1]) or 0) * pictures / _MIB if frozen else 0
     memory = Memory(
         weights=width / _MIB,
         gradients=sum(parameter.nbytes for parameter in moving) / _MIB,
@@ -127,7 +131,8 @@ def estimate_memory(
         )
         / _MIB,
         activations=sum(saved.values()) * at_once / _MIB,
-        features=min(per_picture * pictures / _MIB, cache),
+        # What frozen layers return is kept where there is room for all of it.
+        features=min(per_picture * pictures / _MIB, cache) + (kept if kept <= cache else 0),
         pictures=min(prepared * pictures / _MIB, cache),
         hardening=hardening_bytes(parameters, selected, recipe) / _MIB,
     )
