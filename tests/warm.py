@@ -6,6 +6,7 @@ on a tiny model. What a command does, its streams and its status are those of `p
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
@@ -83,6 +84,8 @@ def _become(request: dict[str, Any], streams: list[int]) -> NoReturn:
         os.chdir(request["place"])
         os.environ.clear()
         os.environ.update(request["environment"])
+        # What the server does when it ends is not for a copy of it to do.
+        atexit._clear()
         main(request["words"])
     except SystemExit as end:
         status = end.code

@@ -126,8 +126,8 @@ def test_text_teaches_a_vision_tower_nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"protocol": "benign", "retain": None}, "--benign-data"),
-        ({"protocol": "unrelated"}, "--attack-data"),
+        ({"protocol": "benign", "retain": None}, "or `benign`"),
+        ({"protocol": "unrelated"}, "expected: `unrelated`"),
         ({"protocol": "pairs", "unrelated": True}, "no attack would use this set"),
         ({"protocol": "people", "benign": True}, "no attack would use this set"),
     ],

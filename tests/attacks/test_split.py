@@ -63,7 +63,7 @@ def test_held_out_views_are_measured_under_the_same_division(protocol: str) -> N
 @pytest.mark.parametrize(
     ("forget", "heldout", "protocol", "message"),
     [
-        ([ask("p", t) for t in TASKS], None, "people", "use --protocol pairs"),
+        ([ask("p", t) for t in TASKS], None, "people", "use `protocol=pairs`"),
         ([ask(None, t) for t in TASKS], None, "people", "at least two subjects"),
         ([ask(s, "vqa") for s in SUBJECTS], None, "pairs", "at least two tasks"),
         (OTHER, None, "people", "nothing that an attack could bring back"),

@@ -88,7 +88,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda root: (root / "config.json").unlink(), "no such file"),
     "adapter": (lambda root: (root / "adapter_config.json").write_text("{}"), "PEFT adapter"),
     "dangling link": (lambda root: (root / "note").symlink_to("nowhere"), "leads nowhere"),
-    "link to a directory": (lambda root: (root / "note").symlink_to(root.parent), "neither a file nor a directory"),
+    "link to a directory": (lambda root: (root / "note").symlink_to(root.parent), "link to a directory, which is not"),
     "fifo": (lambda root: os.mkfifo(root / "pipe"), "neither a file nor a directory"),
 }  # fmt: skip
 

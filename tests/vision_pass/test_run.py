@@ -21,7 +21,14 @@ from vkdsurgeon.vision_pass.objective import make_terms
 from vkdsurgeon.vision_pass.run import Job, Outcome, operate, prepare
 
 QUICK = Recipe(
-    steps=30, forget_batch=8, retain_batch=16, forget_reading=1.0, retain_reading=1.0, retain_drift=0.28, extensions=0
+    steps=30,
+    forget_batch=8,
+    retain_batch=16,
+    forget_reading=1.0,
+    retain_reading=1.0,
+    retain_drift=0.28,
+    extensions=0,
+    depth="all",
 )
 
 

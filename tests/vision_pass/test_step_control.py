@@ -55,7 +55,7 @@ def test_the_probe_finds_the_size_whatever_the_model_and_leaves_it_alone(sensiti
     assert len(line.made) == 1, "one real step; the rest only looks"
     assert float(line.weight) == 0
     assert (control.size * sensitivity) ** 2 == pytest.approx(target, rel=0.6)
-    assert control.told.found == control.size
+    assert control.record.found == control.size
 
 
 def test_a_step_far_out_of_its_band_is_undone_and_the_size_halved():
@@ -63,7 +63,7 @@ def test_a_step_far_out_of_its_band_is_undone_and_the_size_halved():
     control = line.control()
     control.size = 1.0
     assert not control.follow(line.step, 1.0)
-    assert (float(line.weight), control.size, control.told.undone) == (0.0, 0.5, 1)
+    assert (float(line.weight), control.size, control.record.undone) == (0.0, 0.5, 1)
 
 
 def test_the_size_follows_what_steps_cost():
@@ -85,7 +85,7 @@ def test_no_step_takes_the_drift_past_its_bound():
     for _ in range(60):
         control.follow(line.step, 1.0)
         assert float(line.weight) ** 2 <= 0.25 + 1e-6
-    assert control.told.undone > 0
+    assert control.record.undone > 0
 
 
 def test_features_that_are_not_finite_at_any_size_end_the_run():
@@ -101,7 +101,7 @@ def test_a_control_goes_on_from_its_state():
     control.follow(line.step, 0.5)
     again = line.control()
     again.load_state_dict(control.state_dict())
-    assert (again.size, again.told) == (control.size, control.told)
+    assert (again.size, again.record) == (control.size, control.record)
 
 
 @given(count=st.integers(1, 500))

@@ -104,7 +104,7 @@ def test_a_row_holds_answers_attacks_and_what_unlearning_took(rows: Path) -> Non
         assert facts["language_tensors_identical"]
         assert unlearned["values"]["text_digest"] == base["values"]["text_digest"]
         assert gold["values"]["text_digest"] != base["values"]["text_digest"]
-        assert abs(facts["selected_elements"] / facts["elements"] - 0.5) < 0.01
+        assert 0 < facts["selected_elements"] < 0.5 * facts["elements"], "half of what depth leaves"
         asked = {name.split("/")[0]: attack["asked"] for name, attack in unlearned["attacks"].items()}
         assert asked["benign"] == 2 * asked["people"] == 10
         hits = unlearned["values"]["attribute_hits"]

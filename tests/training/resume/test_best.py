@@ -28,6 +28,7 @@ def verdicts(pairs: list[tuple[float, float]]) -> list[Verdict]:
             forget_ratio=ratio,
             retain_drift=drift,
             pictures=(20, 20),
+            originals=20,
             held_out=(True, True),
             own=int(20 * ratio) if ratio <= 1 else 20,
             base_own=20,

@@ -66,7 +66,7 @@ def rewritten(source: Path, folder: Path, alter: Callable[[list[str]], list[str]
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"seed": 4}, r"the seed \(--seed\) \(got 4\)\nexpected: 3"),
+        ({"seed": 4}, r"the seed \(`seed`\) \(got 4\)\nexpected: 3"),
         ({"recipe": BOTH.model_copy(update={"density": 0.3})}, r"the recipe: density \(got 0.3\)\nexpected: 0.5"),
         ({"recipe": BOTH.model_copy(update={"decoder": None}), "text": None}, "(?m)the recipe: decoder$"),
         (
@@ -86,9 +86,9 @@ def test_other_pictures_order_subjects_or_questions(here: Place, copy: Path) -> 
         return asked(here, copy / "out", BOTH, resume=True, **changes)
 
     fewer = rewritten(here.forget, copy, lambda rows: rows[4:])
-    refused(asked_with(forget=fewer), r"the forget set \(--forget\)")
+    refused(asked_with(forget=fewer), r"the forget set \(`forget`\)")
     turned = rewritten(here.retain, copy, lambda rows: rows[::-1])
-    refused(asked_with(retain=turned), r"the retain set \(--retain\)")
+    refused(asked_with(retain=turned), r"the retain set \(`retain`\)")
     renamed = rewritten(
         here.forget, copy, lambda rows: [row.replace('"subject": "Ann"', '"subject": "Eve"') for row in rows]
     )
@@ -287,7 +287,7 @@ def test_a_tampered_journal_never_ends_in_weights_that_were_not_trained(
     facts = document["passes"]["visual"]["facts"]
     value = 0.01 if verdicts == "forged" else float("nan")
     claim = judge(
-        recipe, forget_ratio=value, retain_drift=value, pictures=(4, 4), held_out=(True, True), own=0, base_own=4,
+        recipe, forget_ratio=value, retain_drift=value, pictures=(4, 4), originals=4, held_out=(True, True), own=0, base_own=4,
         subjects=8, readable=4, agree=4, reach=0.9,
     )  # fmt: skip
     facts["verdicts"] = [{**asdict(claim), "met": True}]

@@ -55,7 +55,7 @@ def test_an_interrupt_waits_for_the_end_of_the_step(here: Place, whole: dict[str
     # Saved because of the signal alone.
     request = asked(here, out, BOTH, checkpoint_minutes=9.0)
     ear = stop(request, "step 5", lambda: signal.raise_signal(signal.SIGINT))
-    assert any(f"progress is saved in {out}.journal: add --resume" in note for note in ear.notes)
+    assert any(f"progress is saved in {out}.journal: add `resume`" in note for note in ear.notes)
     assert journal(out)["passes"]["visual"]["facts"]["step"] == 5
     assert signal.getsignal(signal.SIGINT) is handler
     stop(asked(here, out, BOTH, resume=True), "decoder step 2", lambda: signal.raise_signal(signal.SIGINT))
