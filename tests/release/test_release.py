@@ -25,8 +25,8 @@ from vkdsurgeon.training.events import Event
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "release_pipeline.sh"
 RECIPE = {
-    "steps": 4, "depth": "all", "forget_batch": 8, "retain_batch": 8, "extensions": 0, "forget_reading": 1.0, "retain_reading": 1.0,
-    "retain_drift": 100,
+    "steps": 4, "depth": "all", "forget_batch": 8, "retain_batch": 8, "extensions": 0,
+    "forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 100,
 }  # fmt: skip
 STAGES = ["unlearn", "diff", "verify", "eval", "restore", "relearn-people", "card", "attest", "patch", "sign"]
 

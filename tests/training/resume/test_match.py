@@ -287,8 +287,8 @@ def test_a_tampered_journal_never_ends_in_weights_that_were_not_trained(
     facts = document["passes"]["visual"]["facts"]
     value = 0.01 if verdicts == "forged" else float("nan")
     claim = judge(
-        recipe, forget_ratio=value, retain_drift=value, pictures=(4, 4), originals=4, held_out=(True, True), own=0, base_own=4,
-        subjects=8, readable=4, agree=4, reach=0.9,
+        recipe, forget_ratio=value, retain_drift=value, pictures=(4, 4), originals=4, held_out=(True, True), own=0,
+        base_own=4, subjects=8, readable=4, agree=4, reach=0.9,
     )  # fmt: skip
     facts["verdicts"] = [{**asdict(claim), "met": True}]
     facts["step"], facts["orders"] = 0, []
