@@ -85,6 +85,15 @@ def test_the_layout_of_the_original_llava(single: Path) -> None:
     assert "-hf" in str(refused.value.remedy)
 
 
+def test_a_size_of_null_in_the_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = build(tmp_path / "model")
+    edit_json(root / "config.json", lambda config: config["vision_config"].update(patch_size=None))
+    assert run(["inspect", str(root)]) == 2
+    told = capsys.readouterr().err
+    assert "vision_config.patch_size: null" in told
+    assert "config.json" in told
+
+
 def test_a_patch_size_of_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = build(tmp_path / "model")
     sets = write_records(tmp_path)

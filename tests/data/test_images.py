@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from pathlib import Path
@@ -136,3 +137,22 @@ def test_damaged_files_give_a_picture_or_a_user_error(tmp_path: Path, data: st.D
         told = str(path)
     assert mode == "RGB"
     assert str(path) in told
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "remedy"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "Git LFS pointer", "git lfs pull"),
+        (b"<html>not found</html>", "is no picture", None),
+        (b"", "is empty", None),
+    ],
+)  # fmt: skip
+def test_what_is_no_picture_is_told_by_its_name(tmp_path: Path, content: bytes, words: str, remedy: str | None) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    for digest in (None, hashlib.sha256(content).hexdigest()):
+        with pytest.raises(UserError, match=words) as refused:
+            open_image(path, where="forget.jsonl:3", digest=digest)
+        assert "forget.jsonl:3" in str(refused.value)
+        assert "object at 0x" not in str(refused.value)
+        assert refused.value.remedy is None if remedy is None else remedy in str(refused.value.remedy)

@@ -48,6 +48,15 @@ def test_what_is_wrong_with_the_machine_is_not_put_down_to_the_checkpoint(tmp_pa
     assert fault_of_environment(ValueError("size must be positive"), tmp_path) is None
 
 
+def test_the_variable_that_names_the_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    below = NotADirectoryError(errno.ENOTDIR, "Not a directory", str(tmp_path / "file" / "cache" / "fx"))
+    found = fault_of_environment(below)
+    assert isinstance(found, UserError)
+    assert found.remedy == "TORCHINDUCTOR_CACHE_DIR leads there: let it name a directory that you may write"
+
+
 @pytest.mark.parametrize("kind", [MemoryError, KeyboardInterrupt, torch.OutOfMemoryError])
 def test_some_errors_are_nobodys_fault(tmp_path: Path, kind: type[BaseException]) -> None:
     with pytest.raises(kind), blaming(tmp_path, _blamed):

@@ -16,6 +16,7 @@ from vkdsurgeon.attacks.variation import RESERVED
 from vkdsurgeon.config.yaml import PlainLoader
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.library_errors import machine_or
 
 QUESTION = "{question}"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -107,7 +108,7 @@ def read_templates(path: Path) -> list[Template]:
             raise UserError("templates have no use for YAML aliases", where=path, remedy="write the text out")
         loaded = yaml.load(text, PlainLoader)
     except OSError as error:
-        raise UserError(f"cannot read the templates: {error.strerror}", where=path) from error
+        raise machine_or(UserError(f"cannot read the templates: {error.strerror}", where=path), error) from error
     except UserError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -19,6 +19,7 @@ import torch
 from vkdsurgeon.checkpoint.header import TensorEntry, read_header
 from vkdsurgeon.checkpoint.stale import stale_copies
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.files.library_errors import machine_or
 
 __all__ = [
     "FileEntry",
@@ -258,7 +259,9 @@ def _list_files(root: Path) -> tuple[tuple[FileEntry, ...], tuple[tuple[str, int
                 facts = child.stat(follow_symlinks=True)
             except OSError as error:
                 problem = "a symbolic link that leads nowhere" if child.is_symlink() else "cannot be read"
-                raise UserError(problem, where=path, value=error.strerror, remedy="restore the file") from error
+                raise machine_or(
+                    UserError(problem, where=path, value=error.strerror, remedy="restore the file"), error
+                ) from error
             mode = stat.S_IMODE(facts.st_mode)
             if stat.S_ISREG(facts.st_mode):
                 files.append(FileEntry(relative, facts.st_size, mode, facts.st_mtime_ns, facts.st_ino))

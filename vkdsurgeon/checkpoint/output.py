@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.files.directories import CONTENT, DIGITS, claimed, staging_prefix
+from vkdsurgeon.files.directories import CONTENT, DIGITS, claimed, clear_up, staging_prefix
 
 # Room for directories and block rounding, beyond the bytes of the files.
 SLACK_BYTES = 1 << 20
@@ -81,7 +81,12 @@ def output_claimed(inventory: Inventory, out: Path, extra_files: Iterable[str] =
         UserError: As `check_output`; or another run is making it.
     """
     extra = tuple(extra_files)
-    check_output(inventory, out, extra)
+    try:
+        check_output(inventory, out, extra)
+    except UserError:
+        # The output in the way may be that of a run which was killed before it had cleared up behind it.
+        clear_up(out)
+        raise
     with claimed(out):
         # It may have been made between the two.
         check_output(inventory, out, extra)

@@ -121,12 +121,25 @@ def build_skeleton(config: Any, *, dtype: torch.dtype = torch.float32, where: ob
         )
 
     def refused(error: BaseException) -> UserError:
+        absent = _sizes_of_null(config.to_dict())
         return UserError(
             f"the model cannot be built from its config: {type(error).__name__}: {error}",
             where=where,
+            value=", ".join(f"{name}: null" for name in absent) or None,
+            expected="a number" if absent else None,
             remedy="correct config.json",
         )
 
     with blaming(where if isinstance(where, Path) else None, refused), torch.device("meta"):
         model: nn.Module = AutoModelForMultimodalLM.from_config(config, dtype=dtype)
     return model.eval()
+
+
+def _sizes_of_null(config: Mapping[str, Any], prefix: str = "", depth: int = 0) -> list[str]:
+    found: list[str] = []
+    for key, value in config.items():
+        if value is None and (key.endswith("_size") or key.startswith("num_")):
+            found.append(f"{prefix}{key}")
+        elif isinstance(value, dict) and depth < _DEEPEST:
+            found += _sizes_of_null(value, f"{prefix}{key}.", depth + 1)
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.library_errors import machine_or
 
 # Settings have no list in a list in a list; the reader's time grows with the square of the depth.
 _DEEPEST = 32
@@ -55,7 +56,7 @@ def read_mapping(path: Path, what: str) -> dict[str, object]:
     try:
         loaded = _parse(path.read_text(encoding="utf-8"), path, what)
     except OSError as error:
-        raise UserError(f"cannot read the {what}: {error.strerror}", where=path) from error
+        raise machine_or(UserError(f"cannot read the {what}: {error.strerror}", where=path), error) from error
     except UserError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -9,12 +9,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.files.library_errors import machine_or
 
 MAX_PIXELS = 64_000_000
 MAX_RATIO = 200
+_POINTER = b"version https://git-lfs.github.com/spec/"
 # An allow-list: other decoders of Pillow start programs (EPS) or are seldom exercised.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "PCX", "SGI", "ICO")
 # Those that are told by their content for certain.
@@ -54,6 +56,8 @@ def open_image(
             return _to_rgb(upright, place)
         except UserError:
             raise
+        except OSError as error:
+            raise machine_or(_unreadable(place, error), error) from None
         except Exception as error:
             raise _unreadable(place, error) from None
 
@@ -77,9 +81,9 @@ def _opened(source: Path | io.BytesIO, place: str, max_pixels: int) -> Image.Ima
         raise UserError("the picture is too large", where=place, expected=f"at most {max_pixels} pixels") from None
     except OSError as error:
         if error.errno is None:
-            raise _unreadable(place, error) from None
+            raise _unreadable(place, error, source) from None
         # Nothing is wrong with the picture itself.
-        raise UserError("the picture cannot be read", where=place, value=error.strerror) from None
+        raise machine_or(UserError("the picture cannot be read", where=place, value=error.strerror), error) from None
     except Exception as error:
         # Pillow's parsers raise nearly any exception on hostile files.
         raise _unreadable(place, error) from None
@@ -146,12 +150,38 @@ def _same_as_before(path: Path, place: str, digest: str) -> io.BytesIO:
     return io.BytesIO(content)
 
 
-def _unreadable(place: str, error: Exception) -> UserError:
+def _unreadable(place: str, error: Exception, source: Path | io.BytesIO | None = None) -> UserError:
+    if isinstance(error, UnidentifiedImageError):
+        # What Pillow says names an object in memory.
+        return _no_picture(place, _beginning(source))
     return UserError(
         f"the picture cannot be decoded: {type(error).__name__}: {error}",
         where=place,
         expected=f"a whole file in one of {', '.join(_FORMATS)}",
     )
+
+
+def _no_picture(place: str, beginning: bytes) -> UserError:
+    if beginning.startswith(_POINTER):
+        return UserError(
+            "this is a Git LFS pointer, not the picture itself", where=place, remedy="fetch it: git lfs pull"
+        )
+    return UserError(
+        f"the picture cannot be decoded: the file {'is no picture of a known format' if beginning else 'is empty'}",
+        where=place,
+        value=beginning[:16] or None,
+        expected=f"a whole file in one of {', '.join(_FORMATS)}",
+    )
+
+
+def _beginning(source: Path | io.BytesIO | None) -> bytes:
+    try:
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                return file.read(len(_POINTER))
+        return b"" if source is None else source.getvalue()[: len(_POINTER)]
+    except OSError:
+        return b""
 
 
 def _to_rgb(image: Image.Image, place: str) -> Image.Image:

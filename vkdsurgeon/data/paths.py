@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import unicodedata
 from pathlib import Path
 from urllib.parse import unquote
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.library_errors import machine_or
 
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
 _FILE = "file://"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://|data:")
 
@@ -39,10 +43,14 @@ def picture_path(name: str, folder: Path, source: str) -> Path:
         if spelling.strip() and "\0" not in spelling:
             path = Path(os.path.abspath(folder / spelling))
             try:
-                if path.is_file():
+                if stat.S_ISREG(path.stat().st_mode):
                     return path
-            except OSError:
-                pass
+            except ValueError:
+                continue
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    told = UserError(f"the picture cannot be read: {error.strerror}", where=source, value=str(path))
+                    raise machine_or(told, error) from error
     raise UserError(
         "the picture does not exist", where=source, value=name, expected=f"a file, relative to {folder} or absolute"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.library_errors import machine_or
 
 NO_SUBJECT = "subject"
 
@@ -152,4 +153,6 @@ def file_digest(path: Path, source: str) -> str:
                 hasher.update(block)
             return hasher.hexdigest()
     except OSError as error:
-        raise UserError(f"the picture cannot be read: {error.strerror}", where=source, value=str(path)) from None
+        raise machine_or(
+            UserError(f"the picture cannot be read: {error.strerror}", where=source, value=str(path)), error
+        ) from None

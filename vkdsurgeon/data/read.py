@@ -13,6 +13,7 @@ from vkdsurgeon.data.images import looks_like_a_picture
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.rows import read_rows
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.library_errors import machine_or
 
 log = logging.getLogger("vkdsurgeon.data")
 
@@ -124,7 +125,9 @@ def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
     root = folder.absolute()
 
     def refuse(error: OSError) -> None:
-        raise UserError(f"the folder of the {role} set cannot be read: {error.strerror}", where=error.filename)
+        raise machine_or(
+            UserError(f"the folder of the {role} set cannot be read: {error.strerror}", where=error.filename), error
+        )
 
     for parent, folders, names in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

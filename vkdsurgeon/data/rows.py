@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.library_errors import machine_or
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _WHITESPACE = " \t\r\n"
@@ -56,7 +57,8 @@ def _read_text(path: Path, role: str) -> str:
     except FileNotFoundError:
         raise UserError(f"there is no such file or folder for the {role} set", where=path) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"the {role} set cannot be read: {error}", where=path) from None
+        told = UserError(f"the {role} set cannot be read: {error}", where=path)
+        raise (machine_or(told, error) if isinstance(error, OSError) else told) from None
     if raw.startswith(b"PAR1"):
         raise UserError(
             "this is a parquet file", where=path, expected="JSON lines, a JSON list or a folder of pictures"

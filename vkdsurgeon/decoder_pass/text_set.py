@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.library_errors import machine_or
 
 # Fewer distinct prompts cannot be halved.
 FEWEST = 2
@@ -94,7 +95,9 @@ def _read(path: Path) -> Sequence[str]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"the text retain set cannot be read: {error.strerror}", where=path) from error
+        raise machine_or(
+            UserError(f"the text retain set cannot be read: {error.strerror}", where=path), error
+        ) from error
     except UnicodeDecodeError as error:
         raise UserError(
             f"byte {error.start} of the text retain set is not UTF-8", where=path, remedy="save it as UTF-8"

@@ -28,6 +28,7 @@ from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.answered import Answered, Scoring
 from vkdsurgeon.files.atomic import write_whole
+from vkdsurgeon.files.library_errors import machine_or
 from vkdsurgeon.model.multimodal import LoadedModel
 
 # Raise it whenever a metric changes its meaning.
@@ -204,12 +205,13 @@ def _salt_of(root: Path) -> bytes:
     except UserError:
         raise
     except OSError as error:
-        raise UserError(
+        told = UserError(
             "the directory of the cache cannot be used",
             where=error.filename or root,
             value=error.strerror,
             remedy="name another one with `cache`, or leave it out",
-        ) from error
+        )
+        raise machine_or(told, error) from error
     except ValueError:
         salt = b""
     if len(salt) != 16:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.copy import sync
+from vkdsurgeon.files.library_errors import machine_or
 from vkdsurgeon.files.names import fitting
 
 _PART = ".part"
@@ -30,9 +31,10 @@ def check_folder(path: Path) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise UserError(
+        told = UserError(
             "the output cannot have this name", where=path, value=error.strerror, remedy="name another file"
-        ) from error
+        )
+        raise machine_or(told, error) from error
     if path.is_dir():
         raise UserError("the output is a folder", where=path, expected="a file")
     if not folder.is_dir():

@@ -2,7 +2,8 @@
 
 The first two go with their process or, where it was killed, with the next one that makes the like. A mark inside
 says that the directory was made here, whatever its name; the owner holds a lock on it, which dies with the owner: what
-bears the mark and can be locked is nobody's any more.
+bears the mark and can be locked is nobody's any more. A kill just before the mark is written, or after it was removed,
+leaves an empty directory; that goes by rmdir, which can lose nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from pathlib import Path
 
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.files.copy import sync
+from vkdsurgeon.files.library_errors import machine_or
 from vkdsurgeon.files.names import fitting
 
 _SCRATCH, _STAGING, _CLAIM = "vkdsurgeon-", ".staging-", ".running"
 _TRIES = 100
 DIGITS = 8
+_PRIVATE = 0o700
 # Beside the directory that is given away, so that whoever gets it finds it empty.
 _MARK, CONTENT = ".vkdsurgeon-owned", "content"
 
@@ -38,19 +41,20 @@ def staged(out: Path) -> Iterator[Path]:
 
     Raises:
         SurgeryError: The disk is full, or writing or renaming failed otherwise.
-        UserError: The directory cannot be made.
+        UserError: The directory cannot be made there.
     """
     place = out.resolve()
     with ExitStack() as held:
         try:
             owned = held.enter_context(_owned(place.parent, staging_prefix(place)))
         except OSError as error:
-            raise UserError(
+            told = UserError(
                 "the output cannot be written",
                 where=place.parent,
                 value=error.strerror,
                 remedy="choose another directory",
-            ) from error
+            )
+            raise machine_or(told, error) from error
         staging = owned / CONTENT
         try:
             yield staging
@@ -143,8 +147,7 @@ def claimed(out: Path) -> Iterator[None]:
     Raises:
         UserError: Another run is making it.
     """
-    place = out.resolve()
-    folder = place.parent / f".{fitting(place, 1 + len(_CLAIM))}{_CLAIM}"
+    folder = _claim_on(out.resolve())
     descriptor: int | None = None
     with suppress(OSError), ExitStack() as unclaimed:
         for _ in range(_TRIES):
@@ -168,11 +171,34 @@ def claimed(out: Path) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
-            # Whatever else is in it, or by now in its place, is somebody's.
-            if is_at(descriptor, folder):
-                with suppress(OSError):
-                    folder.rmdir()
-            os.close(descriptor)
+            _release(descriptor, folder)
+
+
+def clear_up(out: Path) -> None:
+    """Remove what a killed run left beside its output: its claim and what it had staged. A living run's stays.
+
+    Args:
+        out: The output.
+    """
+    # Before Python 3.13 a link that leads to itself is a RuntimeError.
+    with suppress(OSError, RuntimeError):
+        place = out.resolve()
+        with suppress(OSError):
+            folder = _claim_on(place)
+            _release(take(folder), folder)
+        _remove_abandoned(place.parent, staging_prefix(place))
+
+
+def _claim_on(place: Path) -> Path:
+    return place.parent / f".{fitting(place, 1 + len(_CLAIM))}{_CLAIM}"
+
+
+def _release(descriptor: int, folder: Path) -> None:
+    # Whatever else is in it, or by now in its place, is somebody's.
+    if is_at(descriptor, folder):
+        with suppress(OSError):
+            folder.rmdir()
+    os.close(descriptor)
 
 
 def is_at(descriptor: int, path: Path) -> bool:
@@ -200,18 +226,10 @@ def _owned(parent: Path, prefix: str) -> Iterator[Path]:
         OSError: The directory cannot be made.
     """
     _remove_abandoned(parent, prefix)
-    owned = parent / f"{prefix}{secrets.token_hex(DIGITS // 2)}"
-    owned.mkdir(mode=0o700)
+    owned, lock = _made(parent, prefix)
     try:
-        lock = os.open(owned, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        owned.rmdir()
-        raise
-    try:
-        # The lock comes before the mark, so that whoever clears up beside us never finds one without the other.
-        _lock(lock, fcntl.LOCK_EX)
         (owned / _MARK).write_text(_mark_of(owned), encoding="ascii")
-        (owned / CONTENT).mkdir(mode=0o700)
+        (owned / CONTENT).mkdir(mode=_PRIVATE)
         yield owned
     except BaseException:
         _discard(owned)
@@ -220,9 +238,39 @@ def _owned(parent: Path, prefix: str) -> Iterator[Path]:
         os.close(lock)
 
 
+def _made(parent: Path, prefix: str) -> tuple[Path, int]:
+    """A fresh empty directory of a random name, and the descriptor that keeps others from removing it.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    for _ in range(_TRIES):
+        owned = parent / f"{prefix}{secrets.token_hex(DIGITS // 2)}"
+        owned.mkdir(mode=_PRIVATE)
+        try:
+            lock = os.open(owned, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            # Whoever clears up beside us took it for abandoned before it was locked.
+            continue
+        except OSError:
+            owned.rmdir()
+            raise
+        # The lock comes before the mark, so that nobody ever finds one without the other.
+        _lock(lock, fcntl.LOCK_EX)
+        if is_at(lock, owned):
+            return owned, lock
+        os.close(lock)
+    raise OSError(errno.EAGAIN, "others keep removing the directory", str(parent))
+
+
 def _mark_of(owned: Path) -> str:
     # A copy has another number: it was made by somebody who wants to keep it.
     return f"made by vkdsurgeon, which removes it; directory {owned.lstat().st_ino}\n"
+
+
+def _is_bare(folder: Path) -> bool:
+    # Empty and closed to others, as it is made here.
+    return stat.S_IMODE(folder.lstat().st_mode) == _PRIVATE and not os.listdir(folder)
 
 
 def _is_marked(folder: Path) -> bool:
@@ -270,8 +318,14 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
         except OSError:
             continue
         try:
-            if _is_marked(path) and _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if not _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                continue
+            if _is_marked(path):
                 _discard(path)
+            elif _is_bare(path):
+                path.rmdir()
+        except OSError:
+            continue
         finally:
             os.close(descriptor)
 

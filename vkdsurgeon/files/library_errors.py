@@ -13,11 +13,14 @@ from pathlib import Path
 
 from vkdsurgeon.errors import SurgeryError, UserError
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FAILING = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
+)
 _NO_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.ELOOP})
 _NO_HOME = ("home directory", "getpwuid", "uid not found", "no username set")
 _COMPILING = ("InvalidCxxCompiler", "CppCompileError", "InductorError", "BackendCompilerFailed", "CompilationError")
-_CACHES = "HOME, HF_HOME, TORCHINDUCTOR_CACHE_DIR, TRITON_CACHE_DIR or TMPDIR"
+_CACHES = ("HOME", "XDG_CACHE_HOME", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TMPDIR")
 
 
 @contextmanager
@@ -51,6 +54,31 @@ def brief(error: BaseException, limit: int = 300) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def machine_or(told: UserError, error: OSError) -> UserError | SurgeryError:
+    """The error to raise where a file of the user's could not be used: no room and broken disks are not the user's.
+
+    Args:
+        told: The error where it is the user's: a path that is wrong, or that they may not use.
+        error: What the system said.
+    """
+    return fault_of_machine(error, told.where) or told
+
+
+def fault_of_machine(error: OSError, where: object = None) -> SurgeryError | None:
+    """The error to raise where a disk is full or fails, whatever is asked of it; None for any other reason.
+
+    Args:
+        error: What the system said.
+        where: The file, where the error names none.
+    """
+    if error.errno not in _FULL | _FAILING:
+        return None
+    place = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else where or "the machine"
+    if error.errno in _FULL:
+        return SurgeryError(f"{place}: the disk is full ({error.strerror}); make room and run it again")
+    return SurgeryError(f"{place}: {error.strerror}; look after the disk or the machine, and run it again")
+
+
 def fault_of_environment(error: BaseException, root: Path | None = None) -> UserError | SurgeryError | None:
     """The error to raise where neither the user's files nor this program is to blame; None where they may be.
 
@@ -70,14 +98,14 @@ def fault_of_environment(error: BaseException, root: Path | None = None) -> User
 
 def _judged(error: BaseException, root: Path | None) -> UserError | SurgeryError | None:
     text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        return SurgeryError(f"{error.filename or 'the machine'}: {error.strerror}; make room and run it again")
+    if isinstance(error, OSError) and (broken := fault_of_machine(error)) is not None:
+        return broken
     if isinstance(error, OSError) and error.errno in _NO_PLACE and error.filename and not _inside(error.filename, root):
         return UserError(
             "a library cannot use this place",
             where=os.fsdecode(error.filename),
             value=error.strerror,
-            remedy=f"let {_CACHES} name a directory that you may write",
+            remedy=_remedy(os.fsdecode(error.filename)),
         )
     if any(words in text for words in _NO_HOME):
         return UserError(
@@ -92,6 +120,14 @@ def _judged(error: BaseException, root: Path | None) -> UserError | SurgeryError
             "does without it"
         )
     return None
+
+
+def _remedy(place: str) -> str:
+    named = [name for name in _CACHES if (value := os.environ.get(name)) and _inside(place, Path(value))]
+    if named:
+        closest = max(named, key=lambda name: len(os.path.abspath(os.environ[name])))
+        return f"{closest} leads there: let it name a directory that you may write"
+    return f"let {', '.join(_CACHES[:-1])} or {_CACHES[-1]} name a directory that you may write"
 
 
 def _inside(filename: str | bytes | int, root: Path | None) -> bool:

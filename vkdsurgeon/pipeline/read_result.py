@@ -9,6 +9,7 @@ from typing import TypeAlias
 from pydantic import BaseModel, ValidationError
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.library_errors import machine_or
 from vkdsurgeon.pipeline.result import UnlearnResult
 from vkdsurgeon.pipeline.run_baseline import MethodResult
 from vkdsurgeon.results import attacks, relearn
@@ -51,7 +52,9 @@ def read_result(path: Path) -> AnyResult:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError("cannot be read", where=path, value=error.strerror, expected=expected) from error
+        raise machine_or(
+            UserError("cannot be read", where=path, value=error.strerror, expected=expected), error
+        ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"not a JSON document: {error}", where=path, expected=expected) from error
     schema = found.get("schema") if isinstance(found, dict) else None

@@ -26,7 +26,7 @@ from vkdsurgeon.decoder_pass.record import decoder_facts
 from vkdsurgeon.decoder_pass.run import DecoderJob, operate_decoder, prepare_decoder
 from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.files.directories import scratch
+from vkdsurgeon.files.directories import clear_up, scratch
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.pipeline.fingerprint import inputs_of
 from vkdsurgeon.pipeline.finished import finished, record_of
@@ -127,6 +127,7 @@ def _done_before(request: Request, inventory: Inventory, listener: Listener) -> 
             Event.note(f"{request.out} holds the output of this very run, whole and verified: there is nothing to do")
         )
         left = left_behind(request, lambda salt: inputs_of(prepared, decoder, salt), remove=done.verdict.met)
+        clear_up(request.out)
     return done.model_copy(update={"journal": left})
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.copy import digest, sync
 from vkdsurgeon.files.directories import is_at, take
+from vkdsurgeon.files.library_errors import machine_or
 
 DOCUMENT = "journal.json"
 _FAMILY = "vkdsurgeon/journal/"
@@ -142,7 +143,7 @@ class Folder:
                 if digest(file) != entry["digest"]:
                     raise damaged(file, "its digest does not fit its content")
         except OSError as error:
-            raise damaged(error.filename or path, error.strerror or "it cannot be read") from error
+            raise machine_or(damaged(error.filename or path, error.strerror or "it cannot be read"), error) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, UserError):
                 raise
