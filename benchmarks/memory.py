@@ -32,6 +32,7 @@ from vkdsurgeon.model.decoder_layers import find_decoder_weights
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.vision_pass.depth import limit_depth
 from vkdsurgeon.vision_pass.plan import estimate_memory
 
 FORGET, RETAIN, SIZE = 40, 200, (448, 336)
@@ -127,10 +128,11 @@ def estimates(name: str, place: Path) -> dict[str, Any]:
     Image.effect_noise(SIZE, 60).convert("RGB").save(image)
     sets = [_pictures(stack, image, number) for number in (FORGET, RETAIN)]
     weights = sum(parameter.numel() for parameter in stack.visual_parameters().values())
+    trained = sum(parameter.numel() for parameter in limit_depth(stack, Recipe().depth).values())
     visual = {}
     for micro_batch in MICRO_BATCHES:
         recipe = Recipe(micro_batch=micro_batch)
-        memory, shape = estimate_memory(stack, *sets, recipe, round(recipe.density * weights))
+        memory, shape = estimate_memory(stack, *sets, recipe, round(recipe.density * trained))
         parts = vars(memory) | {"total": memory.total}
         visual[f"micro_batch {micro_batch}"] = {key: round(value / 1024, 2) for key, value in parts.items()}
     found = find_decoder_weights(stack.inventory, stack.split, DecoderRecipe().blocks)
