@@ -118,7 +118,9 @@ def estimate_memory(
     masters = selected * 4 if any(parameter.dtype != torch.float32 for parameter in parameters) else 0
     cache = recipe.cache_gib * 1024
     frozen = run_once(stack, recipe)
-    kept = (bytes_per_image(stack, forget, frozen[-1]) or 0) * pictures / _MIB if frozen else 0
+    kept = bytes_per_image(stack, forget, frozen[-1]) or 0 if frozen else 0
+    # What frozen layers return is only kept where the cache has room for all of it.
+    kept = kept if kept * pictures / _MIB <= cache else 0
     memory = Memory(
         weights=width / _MIB,
         gradients=sum(parameter.nbytes for parameter in moving) / _MIB,
@@ -131,8 +133,7 @@ def estimate_memory(
         )
         / _MIB,
         activations=sum(saved.values()) * at_once / _MIB,
-        # What frozen layers return is kept where there is room for all of it.
-        features=min(per_picture * pictures / _MIB, cache) + (kept if kept <= cache else 0),
+        features=min((per_picture + kept) * pictures / _MIB, cache),
         pictures=min(prepared * pictures / _MIB, cache),
         hardening=hardening_bytes(parameters, selected, recipe) / _MIB,
     )
