@@ -27,14 +27,13 @@ from vkdsurgeon.data import protocol
 from vkdsurgeon.evaluation import forget_quality
 from vkdsurgeon.evaluation.aggregate import AggregateResult
 from vkdsurgeon.evaluation.text import TEXT_METRICS
+from vkdsurgeon.pipeline.read_result import RESULTS
 from vkdsurgeon.results import (
-    attacks,
     comparison,
     comparison_columns,
     evaluation,
     patch,
     read,
-    relearn,
     release,
     reproduction,
     tuning,
@@ -49,13 +48,7 @@ _MADE = "<!-- made by docs/generate.py from the code: change the code, then run 
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "evaluation": evaluation.EvalResult,
     "aggregate": AggregateResult,
-    "attack.relearn": relearn.RelearnResult,
-    "attack.restore": relearn.RestoreResult,
-    "attack.probe": attacks.ProbeResult,
-    "attack.quantize": attacks.QuantizeResult,
-    "attack.perturb": attacks.PerturbResult,
-    "attack.prompt": attacks.PromptResult,
-    "attack.membership": attacks.MembershipResult,
+    **{name: document for name, document in RESULTS.items() if name.startswith("attack.")},
     "comparison": comparison.ComparisonResult,
     "tune": tuning.TuneDocument,
     "unlearn": read.UnlearnDocument,

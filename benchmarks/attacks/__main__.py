@@ -27,8 +27,7 @@ from benchmarks.attacks.battery import BATTERY, BRINGING_BACK, Field, strike
 from benchmarks.attacks.table import table
 from vkdsurgeon import MethodResult, UnlearnResult, load_recipe, run_method, unlearn
 from vkdsurgeon.baselines.registry import VKD
-from vkdsurgeon.checkpoint.digest import weights_digest
-from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.digest import weights_digest_of
 from vkdsurgeon.comparison.methods import ComparedMethod, parse_names, parse_seeds
 from vkdsurgeon.comparison.settings import recipe_of
 from vkdsurgeon.comparison.text_split import divide_text, write_text
@@ -101,7 +100,7 @@ def measure(arguments: argparse.Namespace, families: list[str], seed: int) -> No
         place = unpack(Path(scratch) / "miniature")
         field = Field.of(place.base, place.records, arguments.limit, seed)
         for name, root in models_of(arguments, place, seed):
-            digest = weights_digest(root, take_inventory(root).shards)
+            digest = weights_digest_of(root)
             for family in families:
                 if name == "base" and family in BRINGING_BACK:
                     continue

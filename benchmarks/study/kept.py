@@ -10,8 +10,7 @@ from typing import Any
 from benchmarks.study.measure import Laboratory
 from benchmarks.study.recipes import StudyRecipe, still_holds
 from benchmarks.study.unlearning import unlearn
-from vkdsurgeon.checkpoint.digest import weights_digest
-from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.digest import weights_digest_of
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import write_whole
 
@@ -47,7 +46,7 @@ def unlearn_or_find(laboratory: Laboratory, recipe: StudyRecipe, seed: int, out:
 
 def _digest(root: Path) -> str | None:
     try:
-        return weights_digest(root, take_inventory(root).shards)
+        return weights_digest_of(root)
     except (UserError, OSError):
         # Such a directory is made anew; what is wrong with a base, unlearning tells better.
         return None

@@ -12,7 +12,7 @@ from vkdsurgeon.config import Recipe
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.model.features import PictureSet, teacher_features
-from vkdsurgeon.model.frozen_layers import bytes_per_image, frozen_layers, kept_activations
+from vkdsurgeon.model.frozen_layers import frozen_layers, kept_activations, output_of
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.events import unheard
@@ -25,12 +25,18 @@ def ready(root: Path, file: Path, depth: int) -> tuple[VisualStack, PictureSet, 
     return stack, images, frozen_layers(stack, list(stack.late_parameters(depth)), ["projector"])
 
 
+def shape_of(stack: VisualStack, images: PictureSet, frozen: tuple[str, ...]) -> tuple[int, ...]:
+    output = output_of(stack, images, frozen[-1])
+    assert output is not None
+    return tuple(output.shape)
+
+
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "qwen3_vl"])
 def test_features_and_gradients_are_those_of_the_whole_tower(family: str, sets: dict[str, Path], tmp_path: Path):
     stack, images, frozen = ready(build_checkpoint(family, tmp_path / "model"), sets["forget"], 1)
     assert frozen == tuple(stack.taps)[:-1]
     store = teacher_features(stack, images, ("projector", frozen[-1]), 4, 1 << 30)
-    kept = kept_activations(stack, images, frozen, store, ("projector",))
+    kept = kept_activations(stack, images, frozen, shape_of(stack, images, frozen), store, ("projector",))
     assert kept is not None, "this family's layers can be passed over"
 
     calls: list[str] = []
@@ -54,7 +60,8 @@ def test_features_and_gradients_are_those_of_the_whole_tower(family: str, sets: 
 def test_layers_that_feed_the_language_model_are_run(sets: dict[str, Path], tmp_path: Path):
     stack, images, frozen = ready(build_checkpoint("qwen3_vl", tmp_path / "model"), sets["forget"], 0)
     store = teacher_features(stack, images, (*stack.outputs, frozen[-1]), 4, 1 << 30)
-    assert kept_activations(stack, images, frozen, store, stack.outputs) is None
+    shape = shape_of(stack, images, frozen)
+    assert kept_activations(stack, images, frozen, shape, store, stack.outputs) is None
     assert all("forward" not in module.__dict__ for module in stack.model.modules())
 
 
@@ -72,9 +79,10 @@ def test_nothing_before_a_trained_weight_or_a_watched_layer_is_frozen(llava: Pat
 def test_outputs_that_memory_does_not_hold_are_not_kept(llava: Path, sets: dict[str, Path]):
     """Two runs that differ in room alone; nothing about the result but rounding follows from it."""
     stack, images, frozen = ready(llava, sets["forget"], 1)
-    size = bytes_per_image(stack, images, frozen[-1])
+    output = output_of(stack, images, frozen[-1])
+    assert output is not None
     store = teacher_features(stack, images, (frozen[-1],), 4, 1 << 30)
-    assert size == store.one(frozen[-1], 0).nbytes
+    assert output.nbytes == store.one(frozen[-1], 0).nbytes
 
     outcomes = []
     for room in (8.0, 1e-5):

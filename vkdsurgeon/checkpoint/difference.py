@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
-from vkdsurgeon.checkpoint.digest import weights_digest
-from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.digest import weights_digest_of
 from vkdsurgeon.results.difference import DiffResult, TensorDifference
 
 
@@ -35,8 +34,8 @@ def describe_difference(
     return DiffResult(
         base=str(found.base),
         patched=str(found.patched),
-        base_weights_digest=_digest(found.base) if digests else None,
-        patched_weights_digest=_digest(found.patched) if digests else None,
+        base_weights_digest=weights_digest_of(found.base) if digests else None,
+        patched_weights_digest=weights_digest_of(found.patched) if digests else None,
         identical=found.identical,
         language_identical=found.language_identical,
         declared_by_decoder_pass=found.declared,
@@ -57,7 +56,3 @@ def describe_difference(
         files=found.files,
         split_error=found.split_error,
     )
-
-
-def _digest(root: Path) -> str:
-    return weights_digest(root, take_inventory(root).shards)

@@ -6,14 +6,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.files.copy import chunks
-
-if TYPE_CHECKING:
-    from vkdsurgeon.checkpoint.inventory import Inventory
-
-_BLOCK = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,15 @@ def weights_digest(root: Path, shards: Sequence[str]) -> str:
     hasher = hashlib.sha256()
     for shard in shards:
         hasher.update(shard.encode() + b"\0")
-        with open(root / shard, "rb") as file:
-            while block := file.read(_BLOCK):
-                hasher.update(block)
+        for data in chunks(root / shard):
+            hasher.update(data)
     return hasher.hexdigest()
+
+
+def weights_digest_of(root: Path) -> str:
+    """`weights_digest` of a checkpoint directory.
+
+    Raises:
+        UserError: It is no checkpoint.
+    """
+    return weights_digest(root, take_inventory(root).shards)

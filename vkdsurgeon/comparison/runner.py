@@ -6,8 +6,7 @@ import gc
 from pathlib import Path
 from typing import Any
 
-from vkdsurgeon.checkpoint.digest import weights_digest
-from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.digest import weights_digest_of
 from vkdsurgeon.comparison.cache import cached
 from vkdsurgeon.comparison.datasets import Case
 from vkdsurgeon.comparison.methods import ComparedMethod
@@ -22,7 +21,7 @@ from vkdsurgeon.training.events import Listener
 
 def reference_run(case: Case, name: str, root: Path, seed: int, listener: Listener) -> Cell:
     """The cell of base or gold."""
-    digest = weights_digest(root, take_inventory(root).shards)
+    digest = weights_digest_of(root)
 
     def fill(key: str) -> Cell:
         # What the base model knows cannot come back.
@@ -38,7 +37,7 @@ def method_run(case: Case, each: ComparedMethod, recipe: dict[str, Any], seed: i
     """The cell of a method."""
     asked = case.asked
     known = {
-        "weights": weights_digest(asked.model, take_inventory(asked.model).shards),
+        "weights": weights_digest_of(asked.model),
         "method": each.method,
         "recipe": recipe,
         "effective": effective(each, recipe),

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from vkdsurgeon.checkpoint.digest import weights_digest
-from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.digest import weights_digest_of
 from vkdsurgeon.comparison.datasets import Case
 from vkdsurgeon.comparison.methods import ComparedMethod
 from vkdsurgeon.comparison.subprocess import send
@@ -41,7 +40,7 @@ def unlearn(
     asked, record = case.asked, _beside(out)
     if out.is_dir() and record.is_file():
         done: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-        if done["weights_digest"] == weights_digest(out, take_inventory(out).shards):
+        if done["weights_digest"] == weights_digest_of(out):
             return done
     _remove(out)
     out.parent.mkdir(exist_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -77,14 +76,8 @@ class KeptActivations:
         return Entering(self.frozen, values)
 
 
-def bytes_per_image(stack: VisualStack, images: PictureSet, layer: str) -> int | None:
-    """Size of a layer's output for the first image of a set; None where it is not one tensor."""
-    shape = output_shape(stack, images, layer)
-    return None if shape is None else prod(shape) * stack.dtype.itemsize
-
-
-def output_shape(stack: VisualStack, images: PictureSet, layer: str) -> tuple[int, ...] | None:
-    """Shape of a layer's output for one image of a set; None where it is not one tensor."""
+def output_of(stack: VisualStack, images: PictureSet, layer: str) -> Tensor | None:
+    """A layer's output for the first image of a set, as the tower has it; None where it is not one tensor."""
     found: list[Any] = []
     hook = stack.model.get_submodule(stack.taps[layer]).register_forward_hook(lambda *call: found.append(call[2]))
     try:
@@ -92,11 +85,16 @@ def output_shape(stack: VisualStack, images: PictureSet, layer: str) -> tuple[in
             stack.features(next(iter(images.batches([0], 1)))[1])
     finally:
         hook.remove()
-    return tuple(found[0].shape) if len(found) == 1 and isinstance(found[0], Tensor) else None
+    return found[0] if len(found) == 1 and isinstance(found[0], Tensor) else None
 
 
 def kept_activations(
-    stack: VisualStack, images: PictureSet, frozen: Sequence[str], store: FeatureStore, layers: Sequence[str]
+    stack: VisualStack,
+    images: PictureSet,
+    frozen: Sequence[str],
+    shape: tuple[int, ...],
+    store: FeatureStore,
+    layers: Sequence[str],
 ) -> KeptActivations | None:
     """What lets the frozen layers be passed over, or None where this tower's features would be others.
 
@@ -104,11 +102,11 @@ def kept_activations(
         stack: At the weights that `store` was made with.
         images: The set.
         frozen: From `frozen_layers`, at least one.
+        shape: Of the output of the last of these for one image, see `output_of`.
         store: Features of the set at the last of these and at `layers`.
         layers: What is compared.
     """
-    shape = output_shape(stack, images, frozen[-1])
-    if shape is None or len(shape) not in (2, 3):
+    if len(shape) not in (2, 3):
         return None
     kept = KeptActivations(tuple(stack.taps[name] for name in frozen), frozen[-1], store, shape)
     # Each twice, so that no shape is tried in a batch of one only.

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from vkdsurgeon.checkpoint.header import TensorEntry, read_header, read_metadata
 from vkdsurgeon.checkpoint.inventory import INDEX, PICKLES, TORCH_DTYPES
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.copy import digest
 from vkdsurgeon.patch.content import (
     FILE,
     MASK,
@@ -95,8 +96,6 @@ class PatchFile:
 
     def digest(self) -> str:
         """SHA-256 of the whole file, in hex."""
-        from vkdsurgeon.files.copy import digest
-
         return digest(self.path)
 
     def check(self) -> None:

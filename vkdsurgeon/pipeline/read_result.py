@@ -24,7 +24,7 @@ AnyResult: TypeAlias = (
     | ComparisonResult | TuneDocument | DiffResult | InspectResult
 )  # fmt: skip
 
-_BY_NAME: dict[str, type[BaseModel]] = {
+RESULTS: dict[str, type[BaseModel]] = {
     "unlearn": UnlearnResult,
     "unlearn-method": MethodResult,
     "evaluation": EvalResult,
@@ -48,7 +48,7 @@ def read_result(path: Path) -> AnyResult:
     Raises:
         UserError: It cannot be read, or is no such document.
     """
-    expected = "a document that vkdsurgeon wrote: " + ", ".join(_BY_NAME)
+    expected = "a document that vkdsurgeon wrote: " + ", ".join(RESULTS)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -59,10 +59,10 @@ def read_result(path: Path) -> AnyResult:
         raise UserError(f"not a JSON document: {error}", where=path, expected=expected) from error
     schema = found.get("schema") if isinstance(found, dict) else None
     name = schema.split("/")[1] if isinstance(schema, str) and schema.count("/") == 2 else None
-    if name not in _BY_NAME:
+    if name not in RESULTS:
         raise UserError("not a result of vkdsurgeon", where=path, value=schema, expected=expected)
     try:
-        result = _BY_NAME[name].model_validate(found)
+        result = RESULTS[name].model_validate(found)
     except (ValidationError, KeyError, TypeError) as error:
         raise UserError(f"a broken {name} document: {error}", where=path, expected=expected) from error
     assert isinstance(result, AnyResult)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vkdsurgeon.checkpoint.digest import checkpoint_digests
+from vkdsurgeon.checkpoint.digest import weights_digest_of
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.provenance import free_record_name, versions
 from vkdsurgeon.config.release import EDITED_TEXT_GATE, ReleasePlan
@@ -100,8 +100,8 @@ class _Release:
             for role in ("forget", "retain", "forget_heldout", "retain_heldout", "text", "generic")
             if getattr(plan, role) is not None
         }
-        self.base = checkpoint_digests(take_inventory(plan.model)).weights
-        self.gold = None if plan.gold is None else checkpoint_digests(take_inventory(plan.gold)).weights
+        self.base = weights_digest_of(plan.model)
+        self.gold = None if plan.gold is None else weights_digest_of(plan.gold)
         self.versions = versions()
 
     @property
@@ -118,9 +118,8 @@ class _Release:
     @property
     def measured_from(self) -> dict[str, Any]:
         """What every measurement depends on."""
-        weights = checkpoint_digests(take_inventory(self.patched), shards_only=True).weights
         return {
-            "patched": weights,
+            "patched": weights_digest_of(self.patched),
             "base": self.base,
             "gold": self.gold,
             "device": self.plan.device,

@@ -72,24 +72,19 @@ class Stages:
             self._listener(Event.note(f"{stage.name}: done before, from the same inputs"))
             self.done.append(facts)
             return facts
-        other = kept is not None and kept["inputs"] != asked
-        if (
-            kept is not None
-            and other
-            and not stage.replaces
-            and any(p.exists() for p in (*stage.outputs, *stage.begun))
-        ):
+        other = kept if kept is not None and kept["inputs"] != asked else None
+        if other is not None and not stage.replaces and any(p.exists() for p in (*stage.outputs, *stage.begun)):
             raise UserError(
                 f"the stage {stage.name!r} was done with other inputs",
                 where=self._out,
-                value=_differing(kept["told"], stage.inputs),
+                value=_differing(other["told"], stage.inputs),
                 remedy="name a new directory, so that evidence of two runs never mixes",
             )
         self._listener(Event.stage(stage.name))
         if stage.replaces:
             path.unlink(missing_ok=True)
             self._clear(stage)
-        elif kept is None or other:
+        elif kept is None or other is not None:
             # Told before the work, so that another plan never goes on with what this one began.
             self._write(path, stage, asked, {}, [], 0.0)
         started = time.perf_counter()

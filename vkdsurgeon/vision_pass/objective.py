@@ -13,7 +13,7 @@ from vkdsurgeon.data.augment import variants
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore, PictureSet, TeacherPass, spread, teacher_features
-from vkdsurgeon.model.frozen_layers import bytes_per_image, frozen_layers, kept_activations
+from vkdsurgeon.model.frozen_layers import frozen_layers, kept_activations, output_of
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
@@ -200,11 +200,11 @@ def _features(
     budget: int,
 ) -> FeatureStore:
     """The teacher's features of a set, whose frozen layers are run this once if memory for their output suffices."""
-    size = bytes_per_image(stack, images, frozen[-1]) if frozen else None
-    if size is None or size * len(images) > budget:
+    output = output_of(stack, images, frozen[-1]) if frozen else None
+    if output is None or output.nbytes * len(images) > budget:
         return look(stack, images, layers, micro_batch, budget)
     store = look(stack, images, (*layers, frozen[-1]), micro_batch, budget)
-    kept = kept_activations(stack, images, frozen, store, layers)
+    kept = kept_activations(stack, images, frozen, tuple(output.shape), store, layers)
     images.pass_over(None if kept is None else kept.entering)
     return store
 

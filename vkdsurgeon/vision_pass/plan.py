@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.model.features import PictureSet
-from vkdsurgeon.model.frozen_layers import bytes_per_image
+from vkdsurgeon.model.frozen_layers import output_of
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.hardening.memory import hardening_bytes
 from vkdsurgeon.vision_pass.objective import run_once
@@ -118,9 +118,9 @@ def estimate_memory(
     masters = selected * 4 if any(parameter.dtype != torch.float32 for parameter in parameters) else 0
     cache = recipe.cache_gib * 1024
     frozen = run_once(stack, recipe)
-    kept = bytes_per_image(stack, forget, frozen[-1]) or 0 if frozen else 0
+    output = output_of(stack, forget, frozen[-1]) if frozen else None
     # What frozen layers return is only kept where the cache has room for all of it.
-    kept = kept if kept * pictures / _MIB <= cache else 0
+    kept = 0 if output is None or output.nbytes * pictures / _MIB > cache else output.nbytes
     memory = Memory(
         weights=width / _MIB,
         gradients=sum(parameter.nbytes for parameter in moving) / _MIB,

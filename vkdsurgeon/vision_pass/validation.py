@@ -75,19 +75,20 @@ class Validation:
             (self._agreement(layer, kept[layer]) for layer in self.recipe.layers),
             key=lambda counts: counts[1] - counts[0],
         )
+        reach = self._reach(seen)
         return judge(
             self.recipe,
             forget_ratio=self._ratio(seen),
             retain_drift=self._drift(kept, retain),
             pictures=(len(forget.held_out), len(retain.held_out)),
-            originals=len(self._reach(seen)),
+            originals=len(reach),
             held_out=(forget.apart, retain.apart),
             own=own,
             base_own=base,
             subjects=len(self.terms.spaces[self._last].reader.subjects),
             agree=agree,
             readable=readable,
-            reach=mean(self._reach(seen)),
+            reach=mean(reach),
             stretch=self.terms.stretched.stretch,
         )
 
