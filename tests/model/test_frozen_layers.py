@@ -86,7 +86,8 @@ def test_outputs_that_memory_does_not_hold_are_not_kept(llava: Path, sets: dict[
 
     outcomes = []
     for room in (8.0, 1e-5):
-        recipe = Recipe(steps=3, depth=1, copies=0, extensions=0, cache_gib=room)
+        # Sign steps of a simulated attacker would make much of rounding.
+        recipe = Recipe(steps=3, depth=1, copies=0, extensions=0, cache_gib=room, tamper_weight=0.0)
         retain = pictures_of(read_records(sets["retain"], role="retain"), role="retain")
         prepared = teach(prepare(Job(llava, images.pictures, retain, [], recipe)))
         assert prepared.taught is not None

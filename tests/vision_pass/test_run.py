@@ -29,6 +29,7 @@ QUICK = Recipe(
     retain_drift=0.28,
     extensions=0,
     depth="all",
+    tamper_weight=0.0,
 )
 
 

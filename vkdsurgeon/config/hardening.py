@@ -15,13 +15,13 @@ IdentityHeads = Literal["linear", "mlp", "both"]
 
 
 class Hardening(Section):
-    """Terms beside forgetting and retention; formulas in docs/studies/hardening.md. By default, none of them.
+    """Terms beside forgetting and retention, see docs/studies/hardening.md. By default, simulated attacks alone.
 
     Sizes are relative to each weight, as `step_size` is.
     """
 
     tamper_weight: float = Field(
-        0.0, ge=0, description="Weight of the forget loss where a simulated relearning attack leads; 0 simulates none."
+        0.5, ge=0, description="Weight of the forget loss where a simulated relearning attack leads; 0 simulates none."
     )
     tamper_steps: int = Field(2, ge=1, description="Steps K that the simulated attacker takes at a time.")
     tamper_size: float = Field(

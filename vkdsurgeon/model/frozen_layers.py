@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from vkdsurgeon.model.entering import Entering
 from vkdsurgeon.model.features import FeatureStore, PictureSet
@@ -47,6 +48,22 @@ def frozen_layers(stack: VisualStack, trained: Collection[str], watched: Collect
         if name in watched or any(parameter.startswith(path) for parameter in trained)
     ]
     return tuple(names[: min(busy, default=len(names))])
+
+
+def parameters_after(stack: VisualStack, frozen: Collection[str]) -> dict[str, Parameter]:
+    """Parameters that frozen layers feed: those of later layers, of what follows the layers, and of the projector.
+
+    Args:
+        stack: Tower and projector.
+        frozen: Names of the layers, as `frozen_layers` gives them; none gives every parameter.
+    """
+    if not frozen:
+        return stack.visual_parameters()
+    later = tuple(f"{path}." for name, path in stack.taps.items() if name not in frozen)
+    follow = stack.behind_layers() | set(stack.split.placement.projector_parameters)
+    return {
+        name: value for name, value in stack.visual_parameters().items() if name in follow or name.startswith(later)
+    }
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class DistillationTerms:
         targets: What the strategy made.
         readings: What the forget targets read as, by layer.
         spaces: How subjects are read off features, by layer.
+        frozen: The first layers of the tower, which are not trained; names as features are tapped.
     """
 
     forget: DistillationTerm
@@ -45,6 +46,7 @@ class DistillationTerms:
     targets: ForgetTargets
     readings: dict[str, TargetReading]
     spaces: dict[str, IdentitySpace]
+    frozen: tuple[str, ...] = ()
 
     @property
     def both(self) -> tuple[DistillationTerm, DistillationTerm]:
@@ -178,14 +180,12 @@ def make_terms(
         targets=targets,
         readings=readings,
         spaces=spaces,
+        frozen=frozen,
     )
 
 
 def run_once(stack: VisualStack, recipe: Recipe) -> tuple[str, ...]:
     """The layers that need not be run in every step; see `frozen_layers`."""
-    # A simulated attacker moves all of them.
-    if recipe.tamper_weight:
-        return ()
     trained = [name for name, parameter in stack.visual_parameters().items() if parameter.requires_grad]
     return frozen_layers(stack, trained, {**recipe.layers, **recipe.retention_layers})
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.model.features import PictureSet
-from vkdsurgeon.model.frozen_layers import output_of
+from vkdsurgeon.model.frozen_layers import output_of, parameters_after
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.hardening.memory import hardening_bytes
 from vkdsurgeon.vision_pass.objective import run_once
@@ -135,7 +135,7 @@ def estimate_memory(
         activations=sum(saved.values()) * at_once / _MIB,
         features=min((per_picture + kept) * pictures / _MIB, cache),
         pictures=min(prepared * pictures / _MIB, cache),
-        hardening=hardening_bytes(parameters, selected, recipe) / _MIB,
+        hardening=hardening_bytes(list(parameters_after(stack, frozen).values()), selected, recipe) / _MIB,
     )
     return memory, shape
 

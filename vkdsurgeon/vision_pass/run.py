@@ -282,7 +282,7 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
     with ExitStack() as training:
         optimizer = build_optimizer(parameters, mask, weight_decay=recipe.weight_decay, max_norm=recipe.clip)
         training.callback(optimizer.detach_hooks)
-        harden = prepare_hardening(stack, terms, recipe, job.seed)
+        harden = prepare_hardening(stack, taught, recipe, job.seed)
         control = None if recipe.step_size else _step_control(stack, terms[1], parameters, optimizer, recipe)
         companions = {"hardening": harden, "steps": control, "validation": validation}
         present = {name: each for name, each in companions.items() if each is not None}

@@ -268,13 +268,14 @@ def test_terms_leave_every_bit_and_teach_selected_weights_only(
     prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
     stack, recipe = prepared.stack, prepared.job.recipe
     generator = torch.Generator().manual_seed(0)
-    distillation_terms = make_terms(stack, prepared.forget, prepared.keep, recipe, generator).both
+    taught = make_terms(stack, prepared.forget, prepared.keep, recipe, generator)
+    distillation_terms = taught.both
     mask = choose_mask(stack, distillation_terms, recipe, generator)
     weights = stack.visual_parameters()
     optimizer = build_optimizer(weights, mask, max_norm=recipe.clip)
     before = {name: value.detach().clone() for name, value in weights.items()}
     asking = {name: value.requires_grad for name, value in weights.items()}
-    hardener = prepare_hardening(stack, distillation_terms, recipe, 0)
+    hardener = prepare_hardening(stack, taught, recipe, 0)
     assert hardener is not None
     hardener(0, distillation_terms[0].train[:8])
     assert all(torch.equal(weights[name].detach(), before[name]) for name in weights)

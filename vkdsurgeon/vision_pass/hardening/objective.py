@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from vkdsurgeon.config import Recipe
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import Targets, feature_loss, layer_loss
+from vkdsurgeon.vision_pass.hardening.entrance import Entrance
 from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
@@ -27,6 +29,7 @@ class ForgetObjective:
         recipe: The settings.
         teacher: The teacher's features t(x) of the forget pictures at the term's layers.
         heads: Identity heads, where the recipe has them.
+        entrance: Of the trained layers, where layers before them are frozen.
     """
 
     stack: VisualStack
@@ -34,6 +37,7 @@ class ForgetObjective:
     recipe: Recipe
     teacher: FeatureStore
     heads: IdentityHeads | None
+    entrance: Entrance | None = None
 
     def forget(self, indices: Sequence[int], weight: float, identity_weight: float) -> Iterator[Tensor]:
         """Yield, part by part, what sums to the weighted forget loss and hinge of the heads, means over pictures.
@@ -62,7 +66,9 @@ class ForgetObjective:
 
     def _passes(self, indices: Sequence[int]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         for part, batch in self.term.pictures.batches(indices, self.recipe.micro_batch):
-            yield part, self.stack.features(batch, tuple(self.term.layers))
+            with nullcontext() if self.entrance is None else self.entrance.opened():
+                features = self.stack.features(batch, tuple(self.term.layers))
+            yield part, features
 
     def _distance(
         self, part: list[int], features: dict[str, Tensor], store: Targets, share: float, *, plain: bool = False

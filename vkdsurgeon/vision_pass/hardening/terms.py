@@ -12,16 +12,19 @@ from torch.nn import Parameter
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.errors import Diverged
 from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.frozen_layers import parameters_after
 from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.vision_pass.hardening.entrance import entrance_of
 from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
 from vkdsurgeon.vision_pass.hardening.objective import ForgetObjective
 from vkdsurgeon.vision_pass.hardening.simulated_attack import SimulatedAttacker
 from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights, units_of
+from vkdsurgeon.vision_pass.objective import DistillationTerms
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
-from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 # Kept subjects are what forgotten ones are told apart from; more of them make heads slower and hardly better.
 _MOST_PICTURES = 1024
+_ENTRANCE = "entrance of the trained layers"
 
 Term = Callable[["Hardener", int, Sequence[int]], None]
 """(hardener, step, forget pictures of the step): adds to the gradient of the selected weights."""
@@ -32,7 +35,7 @@ class Hardener:
 
     Args:
         objective: The forget term.
-        weights: All parameters of tower and projector by name.
+        weights: What a simulated attacker moves, by name.
         terms: Which terms.
         seed: Of the draws; equal seeds and steps draw alike, whatever ran before.
     """
@@ -129,21 +132,19 @@ TERMS: dict[str, Term] = {
 """Recipe key that switches a term on -> term."""
 
 
-def prepare_hardening(
-    stack: VisualStack, distillation_terms: Sequence[DistillationTerm], recipe: Recipe, seed: int
-) -> Hardener | None:
+def prepare_hardening(stack: VisualStack, taught: DistillationTerms, recipe: Recipe, seed: int) -> Hardener | None:
     """Train heads, as far as the recipe asks for them.
 
     Args:
         stack: The student while it still is the teacher.
-        distillation_terms: Forgetting and retention.
+        taught: Forgetting and retention.
         recipe: The settings.
         seed: Of the draws.
 
     Returns:
         What adds to the gradients of a step; None where the recipe has no such term.
     """
-    forget, retain = distillation_terms
+    forget, retain = taught.both
     terms = [term for key, term in TERMS.items() if getattr(recipe, key)]
     if not terms:
         return None
@@ -166,7 +167,11 @@ def prepare_hardening(
             generator=torch.Generator().manual_seed(seed),
             device=stack.device,
         )
-    return Hardener(ForgetObjective(stack, forget, recipe, teacher, heads), stack.visual_parameters(), terms, seed)
+    entrance = entrance_of(stack, forget.pictures, taught.frozen)
+    attacked = stack.visual_parameters()
+    if entrance is not None:
+        attacked = {**parameters_after(stack, taught.frozen), _ENTRANCE: entrance.matrix}
+    return Hardener(ForgetObjective(stack, forget, recipe, teacher, heads, entrance), attacked, terms, seed)
 
 
 def _halves(indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
