@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from vkdsurgeon.api import AttackName
+from vkdsurgeon.api.names import AttackName
 from vkdsurgeon.attacks.by_name import ATTACKS
 from vkdsurgeon.data.sets import RESERVED_ATTACKS
 

@@ -50,7 +50,7 @@ def test_other_inputs_are_refused_before_the_run(released: Released, llava: Path
         raise AssertionError("the run began")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vkdsurgeon.api.unlearn", fail)
+        patch.setattr("vkdsurgeon.api.releases.unlearn", fail)
         with pytest.raises(UserError, match="not the base of this run"):
             vkdsurgeon.reproduce(released.patched, llava, released.forget, retain=released.retain)
         with pytest.raises(UserError, match="not the forget set"):

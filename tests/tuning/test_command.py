@@ -210,8 +210,8 @@ def test_a_start_that_cannot_run_is_wrong_input(
     ("more", "told"),
     [
         (["--pick", "best"], "not a rule"),
-        (["--minutes", "0"], "not a budget"),
-        (["--minutes", "nan"], "not a budget"),
+        (["--minutes", "0"], "not a valid time limit"),
+        (["--minutes", "nan"], "not a valid time limit"),
         (["--trials", "0"], "--trials"),
         (["--validation-forget", "x.jsonl"], "--validation-retain"),
         (["--limit", "3"], "without any"),

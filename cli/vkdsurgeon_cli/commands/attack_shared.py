@@ -13,7 +13,7 @@ from vkdsurgeon_cli.measuring import Answering, Results
 from vkdsurgeon_cli.options import BaseOption, DeviceOption, DtypeOption, GoldOption, Parts
 
 if TYPE_CHECKING:
-    from vkdsurgeon.api import AttackName
+    from vkdsurgeon.api.names import AttackName
     from vkdsurgeon.results.attacks import AttackResult
     from vkdsurgeon_cli.tables import Sheet
 

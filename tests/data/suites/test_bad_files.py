@@ -184,7 +184,7 @@ def test_options_that_do_not_go_together(
 
 def test_demonstrations_need_a_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["eval", "/no/such/model", "--few-shot"]) == 2
-    assert "demonstrations belong to a benchmark" in capsys.readouterr().err
+    assert "few-shot examples need a benchmark" in capsys.readouterr().err
 
 
 def refusal(call: Callable[[], object]) -> str | None:

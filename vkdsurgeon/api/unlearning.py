@@ -1,0 +1,229 @@
+"""Unlearning: by Visual Knowledge Distillation (VKD), or by another published method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vkdsurgeon.api.arguments import optional_records, path_of, recipe_of, records_of
+from vkdsurgeon.api.names import Dtype, PathLike, RecordSet
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.training.events import Listener, unheard
+
+if TYPE_CHECKING:
+    from vkdsurgeon.baselines.registry import Scope
+    from vkdsurgeon.config.recipe import Recipe
+    from vkdsurgeon.data.suites.split import SuiteSplit
+    from vkdsurgeon.pipeline.result import UnlearnResult
+    from vkdsurgeon.pipeline.run_baseline import MethodResult
+
+
+def unlearn(
+    model: PathLike,
+    forget: RecordSet | None,
+    out: PathLike | None = None,
+    *,
+    retain: RecordSet | None = None,
+    generic: RecordSet | None = None,
+    text: PathLike | None = None,
+    suite: SuiteSplit | None = None,
+    recipe: Recipe | Mapping[str, Any] | PathLike | None = None,
+    preset: str | None = None,
+    forget_teacher: PathLike | None = None,
+    retain_teacher: PathLike | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: Dtype = "float32",
+    tower: str | None = None,
+    projector: Sequence[str] | None = None,
+    resume: bool = False,
+    journal: PathLike | None = None,
+    checkpoint_minutes: float = 1.0,
+    drop_stale: bool = False,
+    follow_links: bool = False,
+    request_id: str | None = None,
+    request_date: str | None = None,
+    on_event: Listener | None = None,
+) -> UnlearnResult:
+    """Make the vision tower and the projector forget, and write a patched checkpoint.
+
+        run = unlearn("model/", "forget.jsonl", "patched/", retain="retain.jsonl", preset="robust")
+        run.passed, run.verdict.own, run.write.elements_changed
+
+    Only weights that the saliency mask selects change. If the recipe has a `decoder` section, selected weights of the
+    language model change as well. The output directory is either complete and verified, or it does not exist.
+
+    Args:
+        model: A Hugging Face checkpoint directory. It is never written to.
+        forget: The forget set: images of what to forget. If it shows several subjects, each record names its subject.
+            None is allowed only with `suite`.
+        out: The directory for the patched checkpoint. It must be empty or not exist. None only plans the run, with an
+            estimate of its memory, and writes nothing.
+        retain: The retain set: images of other subjects, which must be answered as before. Without `retain` and
+            `generic`, drawn images of strangers are used.
+        generic: Images of any other subjects, used together with `retain` or instead of it.
+        text: A file of prompts without images that the decoder pass must keep answering as before.
+        suite: A split of a published benchmark, used instead of `forget` and `retain`.
+        recipe: The settings of the run: a `Recipe`, a mapping of recipe keys, or a YAML file. None uses the defaults.
+        preset: The name of a preset that ships with the package. Keys in `recipe` override it.
+        forget_teacher: A model that never knew the forget set. Its features are the targets of the forget target
+            `reference`.
+        retain_teacher: The teacher for the retain set; by default `model` itself.
+        seed: Seed for all random choices.
+        device: `auto` (CUDA if there is a GPU), `cpu`, `cuda` or `cuda:N`.
+        dtype: The precision of the weights in memory during training. The files keep the checkpoint's own dtype.
+        tower: Module path of the vision tower; needed only if `inspect` shows the wrong one.
+        projector: Module paths of the projector; needed only if `inspect` shows the wrong ones.
+        resume: Continue from the journal of an interrupted run. If there is no journal, the run starts normally.
+        journal: Where progress is saved; by default next to the output, as OUT.journal.
+        checkpoint_minutes: The shortest time between two saves, in minutes.
+        drop_stale: Leave files out of the output that may contain a second copy of the old weights.
+        follow_links: Allow symbolic links that point outside the model's directory, and copy their targets.
+        request_id: An identifier of the request behind this run, such as a ticket number. It is published with the
+            weights, so it must not contain anyone's name.
+        request_date: The date of that request, as YYYY-MM-DD. It is published as well.
+        on_event: Called with every stage, training step and warning.
+
+    Returns:
+        The result. `passed` is True if the stop rule was met and, with a decoder pass, its gate as well. The checkpoint
+        is written in either case.
+
+    Raises:
+        UserError: The input is wrong. Wherever possible this is found before training.
+        SurgeryError: Training or writing failed.
+        KeyboardInterrupt: The run was interrupted. If `out` was given, its progress is saved in the journal.
+    """
+    from vkdsurgeon.data.request import request_tag
+    from vkdsurgeon.model.device import resolve_device, resolve_dtype
+    from vkdsurgeon.pipeline.run import Request, run
+
+    chosen = recipe_of(recipe, preset)
+    if chosen.output_loss is not None:
+        raise UserError(
+            "unlearn() does not use the language model, and the recipe key output_loss needs it",
+            where="recipe key 'output_loss'",
+            value=chosen.output_loss, remedy='call run_method("vkd", ...)',
+        )  # fmt: skip
+    request = Request(
+        model=Path(model),
+        forget=optional_records(forget),
+        retain=optional_records(retain),
+        generic=optional_records(generic),
+        out=path_of(out),
+        recipe=chosen,
+        text=path_of(text),
+        suite=suite,
+        forget_teacher=path_of(forget_teacher),
+        retain_teacher=path_of(retain_teacher),
+        journal=path_of(journal),
+        resume=resume,
+        checkpoint_minutes=checkpoint_minutes,
+        drop_stale=drop_stale,
+        follow_links=follow_links,
+        tag=request_tag(request_id, request_date),
+        seed=seed,
+        device=resolve_device(device),
+        dtype=resolve_dtype(dtype),
+        tower=tower,
+        projector=projector,
+    )
+    return run(request, on_event or unheard)
+
+
+def run_method(
+    method: str,
+    model: PathLike,
+    forget: RecordSet,
+    out: PathLike | None = None,
+    *,
+    retain: RecordSet | None = None,
+    generic: RecordSet | None = None,
+    text: RecordSet | None = None,
+    scope: Scope | Literal["visual", "llm", "all"] | None = None,
+    recipe: Recipe | Mapping[str, Any] | PathLike | None = None,
+    preset: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: Dtype = "float32",
+    tower: str | None = None,
+    projector: Sequence[str] | None = None,
+    drop_stale: bool = False,
+    follow_links: bool = False,
+    request_id: str | None = None,
+    request_date: str | None = None,
+    on_event: Listener | None = None,
+) -> MethodResult:
+    """Unlearn with another published method, or with VKD through the answers of the language model.
+
+        run_method("npo", "model/", "forget.jsonl", "patched/", retain="retain.jsonl", scope="all")
+        run_method("vkd", "model/", "forget.jsonl", "patched/", recipe={"output_loss": "npo"})
+
+    Unlike `unlearn`, it loads the language model, has no stop rule and keeps no journal. Its result is another class.
+
+    Args:
+        method: `ga`, `graddiff`, `klmin`, `npo`, `idk`, `rmu`, `manu` or `mmunlearner`; or `vkd` with the recipe key
+            `output_loss`.
+        model: Same as in `unlearn`.
+        forget: The forget set, with questions and answers.
+        out: Same as in `unlearn`.
+        retain: The retain set, with questions and answers.
+        generic: Images of any other subjects. Only `vkd` uses it.
+        text: Questions and answers without images. Only some methods use it.
+        scope: Which weights may change: `visual` (tower and projector), `llm` (the language model) or `all`. None uses
+            the scope of the method's publication.
+        recipe: Same as in `unlearn`. Methods other than `vkd` read its section `baseline` only.
+        preset: Same as in `unlearn`.
+        seed: Seed for all random choices.
+        device: Same as in `unlearn`.
+        dtype: Same as in `unlearn`.
+        tower: Same as in `unlearn`.
+        projector: Same as in `unlearn`.
+        drop_stale: Same as in `unlearn`.
+        follow_links: Same as in `unlearn`.
+        request_id: Same as in `unlearn`.
+        request_date: Same as in `unlearn`.
+        on_event: Called with every stage, training step and warning.
+
+    Returns:
+        The result: what was trained, and what was written.
+
+    Raises:
+        UserError: The input is wrong, or an argument was given that the method does not use.
+        SurgeryError: Training or writing failed.
+    """
+    from vkdsurgeon.baselines.registry import BASELINES, VKD, Scope
+    from vkdsurgeon.data.request import request_tag
+    from vkdsurgeon.model.device import resolve_device, resolve_dtype
+    from vkdsurgeon.pipeline.run_baseline import MethodRequest
+    from vkdsurgeon.pipeline.run_baseline import run_method as run
+
+    chosen = recipe_of(recipe, preset)
+    if method not in BASELINES and (method != VKD or chosen.output_loss is None):
+        raise UserError(
+            "unknown method", where="method", value=method,
+            expected=f"{', '.join(BASELINES)}, or {VKD} with the recipe key output_loss",
+            remedy="for VKD without output_loss call unlearn()",
+        )  # fmt: skip
+    if scope is not None and scope not in [each.value for each in Scope]:
+        raise UserError("unknown scope", where="scope", value=scope, expected=", ".join(each.value for each in Scope))
+    request = MethodRequest(
+        model=Path(model),
+        forget=records_of(forget),
+        retain=optional_records(retain),
+        generic=optional_records(generic),
+        text=optional_records(text),
+        out=path_of(out),
+        method=method,
+        scope=None if scope is None else Scope(scope),
+        recipe=chosen,
+        drop_stale=drop_stale,
+        follow_links=follow_links,
+        tag=request_tag(request_id, request_date),
+        seed=seed,
+        device=resolve_device(device),
+        dtype=resolve_dtype(dtype),
+        tower=tower,
+        projector=projector,
+    )
+    return run(request, on_event or unheard)
