@@ -220,7 +220,7 @@ def test_bounds_by_default(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             plan(**wrong)
     path.write_text("model: x\n")
-    with pytest.raises(UserError, match="does not say 'out'"):
+    with pytest.raises(UserError, match="release has no 'out'"):
         load_release(path)
 
 

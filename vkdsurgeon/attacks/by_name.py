@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,6 +9,7 @@ from typing import Any, TypeAlias
 from vkdsurgeon.data.read import Given, records_given
 from vkdsurgeon.data.sets import NamedSet, read_set
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.problems import did_you_mean
 from vkdsurgeon.results.attacks import AttackResult
 from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
 from vkdsurgeon.training.events import Listener
@@ -42,13 +42,12 @@ def run_attack(
     known = own if name == "probe" else (*own, *_ANSWERING) if name != "relearn" else (*own, *_plan_keys())
     for key in settings:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
             raise UserError(
                 f"attack {name!r} has no such setting",
                 where="settings",
                 value=key,
                 expected=", ".join(known),
-                remedy=f"did you mean {near[0]!r}?" if near else None,
+                remedy=did_you_mean(key, known, most=1),
             )
     return run(forget, retain, common, dict(settings), listener)
 

@@ -17,6 +17,7 @@ from vkdsurgeon.config.yaml import PlainLoader
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.library_errors import machine_or
+from vkdsurgeon.files.problems import first_problem
 
 QUESTION = "{question}"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -136,7 +137,4 @@ def _template(found: object, where: str) -> Template:
     try:
         return Template.model_validate(found)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        problem = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{key}: {problem}" if key else problem, where=where, expected=_FORM) from None
+        raise UserError(str(first_problem(error)), where=where, expected=_FORM) from None

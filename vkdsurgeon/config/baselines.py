@@ -22,48 +22,75 @@ class BaselineRecipe(Section):
     Sources and formulas: docs/studies/baselines.md.
     """
 
-    steps: int | None = Field(None, ge=1, description="Optimizer steps; by method when not given.")
+    steps: int | None = Field(None, ge=1, description="Optimizer steps. The default depends on the method.")
     step_size: float | None = Field(
         None,
         gt=0,
-        description="Peak step of AdamW relative to each weight, as VKD's step_size; by method if not given.",
+        description="Peak step of AdamW, relative to each weight, like `step_size` of the visual pass. The default "
+        "depends on the method.",
     )
     lr: float | None = Field(
-        None, gt=0, le=1, description="One learning rate for all weights, as in the sources; replaces step_size."
+        None,
+        gt=0,
+        le=1,
+        description="One learning rate for all weights, as in the publications. It replaces `baseline.step_size`.",
     )
-    warmup: float = Field(0.1, ge=0, le=1, description="First share of the steps, of linear warm-up.")
-    decay: float = Field(0.4, ge=0, le=1, description="Last share of the steps, of linear decay to zero.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the selected elements.")
-    clip: float = Field(1.0, gt=0, description="Global norm that the selected gradient is clipped to.")
-    forget_batch: int = Field(16, ge=1, description="Forget questions per step.")
-    retain_batch: int = Field(16, ge=1, description="Retain questions per step.")
-    micro_batch: int = Field(32, ge=1, description="Most sequences that pass the model at once (bounds memory).")
-    forget_weight: float = Field(1.0, gt=0, description="Weight of the forget term.")
-    retain_weight: float = Field(1.0, ge=0, description="Weight of the retain term.")
+    warmup: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of the steps, at the start, in which the step size grows linearly to its peak.",
+    )
+    decay: float = Field(
+        0.4, ge=0, le=1, description="Share of the steps, at the end, in which the step size falls linearly to zero."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the selected weights.")
+    clip: float = Field(
+        1.0,
+        gt=0,
+        description="Maximum global norm of the gradient of the selected weights; larger gradients are scaled down to "
+        "it.",
+    )
+    forget_batch: int = Field(16, ge=1, description="Questions of the forget set per step.")
+    retain_batch: int = Field(16, ge=1, description="Questions of the retain set per step.")
+    micro_batch: int = Field(
+        32, ge=1, description="Largest number of sequences in one forward pass; lower it to save memory."
+    )
+    forget_weight: float = Field(1.0, gt=0, description="Weight of the forget loss.")
+    retain_weight: float = Field(1.0, ge=0, description="Weight of the retain loss.")
     density: float = Field(
-        1.0, gt=0, le=1, description="Share of the weights in scope that may move, by |gradient| of the forget loss."
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the weights in scope that may change, ranked by |gradient| of the forget loss.",
     )
-    npo_beta: float = Field(0.4, gt=0, description="NPO: beta, the inverse temperature.")
-    refusals: list[str] = Field(list(REFUSALS), description="IDK: answers to teach, one is drawn per question.")
+    npo_beta: float = Field(0.4, gt=0, description="NPO: inverse temperature beta.")
+    refusals: list[str] = Field(
+        list(REFUSALS), description="IDK: refusal answers to train on; one is drawn for each question."
+    )
     rmu_layer: int | None = Field(
         None,
         ge=0,
-        description="RMU: decoder layer that is steered, counted from 0; a quarter of the depth if not given.",
+        description="RMU: decoder layer to steer, counted from 0. By default the layer at a quarter of the depth.",
     )
     rmu_steering: float = Field(
-        5.0, gt=0, description="RMU: length of the random direction over the mean length of the layer's activations."
+        5.0,
+        gt=0,
+        description="RMU: length of the random direction, relative to the mean length of the layer's activations.",
     )
-    manu_fraction: float = Field(0.05, gt=0, lt=1, description="MANU: share of the MLP neurons that is pruned.")
+    manu_fraction: float = Field(0.05, gt=0, lt=1, description="MANU: share of the MLP neurons to prune.")
     mmunlearner_threshold: float = Field(
-        1.0, gt=0, description="MMUnlearner: a weight may move where Fisher(forget) / Fisher(preserve) reaches this."
+        1.0, gt=0, description="MMUnlearner: a weight may change if Fisher(forget) / Fisher(preserve) is at least this."
     )
     scored: int = Field(
-        128, ge=1, description="Most questions of each set that masks and neuron importance are computed from."
+        128, ge=1, description="Largest number of questions per set for computing masks and neuron importance."
     )
     checkpointing: Literal["auto", "on", "off"] = Field(
-        "auto", description="Recompute activations of decoder layers to save memory: on, off, or auto: on a GPU."
+        "auto",
+        description="Recompute the activations of decoder layers to save memory: on, off, or auto, which is on for a "
+        "GPU.",
     )
-    cache_gib: float = Field(8.0, gt=0, description="Most GiB of memory for stored log-probabilities and activations.")
+    cache_gib: float = Field(8.0, gt=0, description="Memory limit in GiB for stored log-probabilities and activations.")
 
     @field_validator("refusals")
     @classmethod

@@ -17,56 +17,98 @@ class DecoderRecipe(Section):
 
     steps: int = Field(300, ge=1, description="Optimizer steps.")
     step_size: float = Field(
-        0.15, gt=0, description="Peak step of AdamW relative to each weight, as the visual pass's step_size."
+        0.15, gt=0, description="Peak step of AdamW, relative to each weight, like `step_size` of the visual pass."
     )
-    warmup: float = Field(0.1, ge=0, le=1, description="First share of the steps, of linear warm-up.")
-    decay: float = Field(0.4, ge=0, le=1, description="Last share of the steps, of linear decay to zero.")
-    clip: float = Field(1.0, gt=0, description="Global norm that the selected gradient is clipped to.")
-    density: float = Field(1.0, gt=0, le=1, description="Share of the eligible decoder weights that may move.")
+    warmup: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of the steps, at the start, in which the step size grows linearly to its peak.",
+    )
+    decay: float = Field(
+        0.4, ge=0, le=1, description="Share of the steps, at the end, in which the step size falls linearly to zero."
+    )
+    clip: float = Field(
+        1.0,
+        gt=0,
+        description="Maximum global norm of the gradient of the selected weights; larger gradients are scaled down to "
+        "it.",
+    )
+    density: float = Field(
+        1.0, gt=0, le=1, description="Share of the eligible weights of the language model that may change."
+    )
     saliency: Literal["forget_gradient", "random"] = Field(
-        "forget_gradient", description="What ranks the weights: forget_gradient, or random, the control."
+        "forget_gradient",
+        description="Score that ranks the weights. forget_gradient: |gradient| of the forget loss; random: a control.",
     )
     blocks: Literal["all", "attention", "mlp"] = Field(
-        "attention", description="Eligible matrices of the decoder layers: all, attention or mlp."
+        "attention", description="Matrices of the decoder layers that are eligible: all, attention or mlp."
     )
     forget_batch: int = Field(16, ge=1, description="Questions about forget images per step.")
-    retain_batch: int = Field(32, ge=1, description="Questions about retain or generic images per step.")
+    retain_batch: int = Field(
+        32, ge=1, description="Questions about images of the retain set or the generic set per step."
+    )
     text_batch: int = Field(32, ge=1, description="Prompts of the text retain set per step.")
-    micro_batch: int = Field(32, ge=1, description="Most sequences that pass the model at once (bounds memory).")
+    micro_batch: int = Field(
+        32, ge=1, description="Largest number of sequences in one forward pass; lower it to save memory."
+    )
     reach: float = Field(
         0.5,
         ge=0,
-        description="Half of the forget questions are asked of features T + u (t - T), u within 1 +- reach, instead of "
-        "the original features t.",
+        description="Half of the forget questions use the original image features t. The other half use features T + u "
+        "(t - T) around them, where T are the unlearned features and u is drawn from 1 - reach to 1 + "
+        "reach.",
     )
     seek_steps: int = Field(
-        6, ge=0, description="Steps from there towards features that W still reads as the original ones; 0 takes none."
+        6,
+        ge=0,
+        description="Gradient steps that move those features further towards ones that the language model W still "
+        "recognises; 0 turns this search off.",
     )
-    seek_size: float = Field(0.1, gt=0, description="Size of such a step, relative to the RMS of the features.")
+    seek_size: float = Field(0.1, gt=0, description="Size of one such step, relative to the RMS of the features.")
     nobody_weight: float = Field(
-        0.5, ge=0, description="Weight a of what W says on the unlearned features of forget images."
+        0.5, ge=0, description="Weight a of the loss on answers about forget images, with unlearned features."
     )
     retain_weight: float = Field(
-        8.0, ge=0, description="Weight b of what W says on kept images, half of them seen by the unlearned tower."
+        8.0,
+        ge=0,
+        description="Weight b of the loss on answers about retain images. Half of these images are encoded by the "
+        "unlearned vision tower.",
     )
-    text_weight: float = Field(16.0, ge=0, description="Weight c of what W says on text.")
-    answer_tokens: int = Field(8, ge=1, description="Most tokens of the teacher's greedy answer that are judged.")
+    text_weight: float = Field(16.0, ge=0, description="Weight c of the loss on answers to text prompts.")
+    answer_tokens: int = Field(
+        8, ge=1, description="Largest number of tokens of the teacher's greedy answer that enter the loss."
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="What W is held in: float32, bfloat16, or auto: bfloat16 on a GPU where no weight is wider."
+        "auto",
+        description="Precision of the language model W in memory: float32, bfloat16, or auto, which is bfloat16 on a "
+        "GPU if no weight on disk is wider.",
     )
     moments: Literal["auto", "float32", "int8"] = Field(
         "auto",
-        description="Moments of AdamW: float32; int8, 2 bytes per selected weight, not 8; or auto: int8 where W is "
-        "held in 16 bits.",
+        description="Precision of AdamW's moments: float32; int8, which takes 2 bytes per selected weight instead of "
+        "8; or auto, which is int8 if W is held in 16 bits.",
     )
     checkpointing: Literal["auto", "on", "off"] = Field(
-        "auto", description="Recompute activations of decoder layers to save memory: on, off, or auto: on a GPU."
+        "auto",
+        description="Recompute the activations of decoder layers to save memory: on, off, or auto, which is on for a "
+        "GPU.",
     )
     forget_ratio: float = Field(
-        0.25, gt=0, description="Gate: KL on original features of held-out forget images over its start."
+        0.25,
+        gt=0,
+        description="Gate: largest KL divergence on held-out forget images with original features, relative to its "
+        "value before the pass.",
     )
-    retain_kl: float = Field(0.1, gt=0, description="Gate: KL on held-out kept images, nats per position.")
-    text_kl: float = Field(0.1, gt=0, description="Gate: KL on the held-out half of the text retain set, nats.")
+    retain_kl: float = Field(
+        0.1, gt=0, description="Gate: largest KL divergence on held-out retain images, in nats per position."
+    )
+    text_kl: float = Field(
+        0.1, gt=0, description="Gate: largest KL divergence on the held-out half of the text retain set, in nats."
+    )
     text_agreement: float = Field(
-        0.95, ge=0, le=1, description="Gate: share of held-out prompts answered in the very same tokens."
+        0.95,
+        ge=0,
+        le=1,
+        description="Gate: smallest share of held-out prompts whose answer keeps exactly the same tokens.",
     )

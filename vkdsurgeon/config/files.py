@@ -9,23 +9,24 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from vkdsurgeon.config.keys import SECTIONS, suggestion
+from vkdsurgeon.config.keys import SECTIONS
 from vkdsurgeon.config.preset import preset_settings
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.config.yaml import read_mapping
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.problems import did_you_mean, first_problem
 
 
 def load_recipe(path: Path | None, overrides: dict[str, object], preset: str | None = None) -> Recipe:
-    """Lay a recipe file over a preset, and the command line's settings over both.
+    """Make a recipe from a preset, a file and single settings. Settings override the file, the file the preset.
 
     Args:
-        path: YAML mapping; None for the defaults.
-        overrides: Settings that win, by key.
-        preset: Name of a preset (`preset.preset_names`); None for the defaults.
+        path: A YAML file; None for no file.
+        overrides: Settings by recipe key, such as those of the command line.
+        preset: Name of a preset (`preset.preset_names`); None starts from the defaults.
 
     Raises:
-        UserError: There is no such preset, the file cannot be read or parsed, a key is unknown or a value out of range.
+        UserError: The preset or a key is unknown, the file cannot be read or parsed, or a value is out of range.
     """
     settings: dict[str, Any] = {} if preset is None else preset_settings(preset)
     where = "recipe"
@@ -36,40 +37,39 @@ def load_recipe(path: Path | None, overrides: dict[str, object], preset: str | N
 
 
 def validated(settings: Mapping[str, object], where: str) -> Recipe:
-    """The recipe of settings.
+    """Check settings and make a recipe from them.
 
     Args:
-        settings: By recipe key.
-        where: Where they come from, for messages.
+        settings: Values by recipe key.
+        where: Where they come from, for error messages.
 
     Raises:
-        UserError: A key is unknown or a value out of range.
+        UserError: A key is unknown, or a value is out of range.
     """
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        inside = SECTIONS.get(str(first["loc"][0])) if len(first["loc"]) > 1 else None
-        fields = (inside or Recipe).model_fields
-        own = str(first["loc"][1] if fields is not Recipe.model_fields else (first["loc"] or ("",))[0])
-        if first["type"] == "extra_forbidden":
+        problem = first_problem(error)
+        section = str(problem.path[0]) if len(problem.path) > 1 else ""
+        fields = SECTIONS.get(section, Recipe).model_fields
+        own = str(problem.path[1] if section in SECTIONS else (problem.path or ("",))[0])
+        if problem.unknown_key:
             raise UserError(
-                f"unknown key {key!r} in the recipe",
+                f"unknown key {problem.key!r} in the recipe",
                 where=where,
                 expected="one of " + ", ".join(fields),
-                remedy=suggestion(own, fields) or "`vkdsurgeon recipe keys` lists all keys",
+                remedy=did_you_mean(own, fields) or "`vkdsurgeon recipe keys` lists all keys",
             ) from None
         raise UserError(
-            f"recipe key {key!r}: {first['msg'].lower()}",
+            f"recipe key {problem.key!r}: {problem.message}",
             where=where,
-            value=first["input"],
+            value=problem.value,
             expected=fields[own].description if own in fields else None,
         ) from None
 
 
 def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings over settings; the keys of a section count one by one."""
+    """Settings with others on top, which override them. Sections are merged key by key."""
     merged = {**below, **above}
     for name in SECTIONS:
         lower, upper = below.get(name), above.get(name)

@@ -21,22 +21,31 @@ class Forgetting(Section):
 
     layers: dict[str, float] = Field(
         {"projector": 1.0},
-        description="Tapped layers and their weight in both losses, as LAYER=WEIGHT[,LAYER=WEIGHT...]; `projector` "
-        "stands for every output that the language model reads; see `inspect` for the names.",
+        description="Layers whose features are compared, with their weight in both losses, as "
+        "LAYER=WEIGHT[,LAYER=WEIGHT...]. `projector` means every output that the language model reads. "
+        "`inspect` lists the names.",
     )
     distance: Distance = Field(
         "nmse", description="Distance between student and target features: nmse, mse, cosine or smooth_l1."
     )
     forget_target: ForgetTarget = Field(
         "nobody",
-        description="What the student is to see on forget pictures: nobody; common, one nobody for all subjects; swap "
-        "or farthest, one retain identity; mean, of the retain identities; rmu, a random direction; blank, the "
-        "teacher's features of a blank image; reference, those of `forget_teacher`.",
+        description="Target features of forget images. nobody: a mixture of distant retain identities, for each "
+        "subject its own; common: one such mixture for all subjects; swap: one distant retain identity; "
+        "farthest: the most distant one; mean: the mean of the retain identities; rmu: a random direction; "
+        "blank: the teacher's features of a blank image; reference: the features of `forget_teacher`.",
     )
-    stand_ins: int = Field(2, ge=1, description="Number k of far retain identities that nobody is mixed from.")
-    far_share: float = Field(1 / 3, gt=0, le=1, description="Share of the retain identities that counts as far.")
+    stand_ins: int = Field(
+        2, ge=1, description="Number k of distant retain identities that the target nobody is mixed from."
+    )
+    far_share: float = Field(
+        1 / 3, gt=0, le=1, description="Share of the retain identities, the farthest ones, that count as distant."
+    )
     steering: float = Field(
-        1.0, gt=0, description="Target rmu: length of the random direction over the mean length of a token's features."
+        1.0,
+        gt=0,
+        description="For the target rmu: length of the random direction, relative to the mean length of a token's "
+        "features.",
     )
 
     @field_validator("forget_target", mode="wrap")

@@ -21,36 +21,42 @@ class Hardening(Section):
     """
 
     tamper_weight: float = Field(
-        0.5, ge=0, description="Weight of the forget loss where a simulated relearning attack leads; 0 simulates none."
+        0.5,
+        ge=0,
+        description="Weight of an additional forget loss, computed on the model after a simulated relearning attack; 0 "
+        "turns the simulation off.",
     )
-    tamper_steps: int = Field(2, ge=1, description="Steps K that the simulated attacker takes at a time.")
+    tamper_steps: int = Field(2, ge=1, description="Number K of steps that the simulated attacker takes per attack.")
     tamper_size: float = Field(
-        0.1, gt=0, description="Size of the simulated attacker's steps, relative to each weight, as step_size."
+        0.1, gt=0, description="Size of the simulated attacker's steps, relative to each weight, like `step_size`."
     )
     tamper_horizon: int | None = Field(
         16,
         ge=1,
-        description="Steps after which the simulated attacker starts afresh from the student; until then it goes on "
-        "from where it stood. Not given: afresh every time.",
+        description="Number of steps after which the simulated attacker starts again from the current student; before "
+        "that it continues from its own weights. If null, every attack starts from the student.",
     )
-    tamper_every: int = Field(1, ge=1, description="Simulate an attack every so many steps.")
-    tamper_optimizer: Attacker = Field("sign", description="How the simulated attacker steps: sign or adam.")
+    tamper_every: int = Field(1, ge=1, description="Simulate an attack in every N-th training step.")
+    tamper_optimizer: Attacker = Field("sign", description="Optimizer of the simulated attacker: sign or adam.")
     tamper_goal: AttackGoal = Field(
         "features",
-        description="What the simulated attacker is after: features, the teacher's; identity, that identity heads read "
-        "the subject again; both, one attack after the other.",
+        description="What the simulated attacker trains for. features: restore the teacher's features; identity: make "
+        "identity heads read the subject again; both: one attack of each kind in turn.",
     )
     tamper_split: AttackSplit = Field(
         "subjects",
-        description="What the simulated attacker has half of: the images of a step, whoever is on them; subjects, "
-        "the images of half of the subjects, drawn anew for every attack.",
+        description="Which half of the forget images the simulated attacker gets. pictures: half of the images of a "
+        "step, of any subject; subjects: the images of half of the subjects, drawn anew for every attack.",
     )
     identity_weight: float = Field(
-        0.0, ge=0, description="Weight of the identity heads' hinge on forget images; 0 leaves it out."
+        0.0,
+        ge=0,
+        description="Weight of a hinge loss on forget images that makes the identity heads fail; 0 turns it off.",
     )
     identity_heads: IdentityHeads = Field(
-        "both", description="Frozen heads that read subjects off the teacher's features: linear, mlp or both."
+        "both",
+        description="Frozen classifiers that recognise subjects from the teacher's features: linear, mlp or both.",
     )
     identity_margin: float = Field(
-        2.0, ge=0, description="Log-odds against the right subject that identity heads are pushed beyond."
+        2.0, ge=0, description="Margin of the hinge loss: log-odds against the correct subject that are enough."
     )

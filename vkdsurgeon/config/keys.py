@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -17,6 +16,7 @@ from vkdsurgeon.config.preset import preset_names, preset_settings
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.config.yaml import read_value
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.problems import did_you_mean
 
 SECTIONS: dict[str, type[DecoderRecipe] | type[BaselineRecipe]] = {"decoder": DecoderRecipe, "baseline": BaselineRecipe}
 _TYPES: dict[Any, str] = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
@@ -53,12 +53,6 @@ def recipe_keys() -> list[RecipeKey]:
     return found
 
 
-def suggestion(name: str, known: Iterable[str]) -> str | None:
-    """`did you mean ...?`, where a known name is close enough to say so."""
-    near = difflib.get_close_matches(name, list(known), n=3)
-    return f"did you mean {' or '.join(repr(each) for each in near)}?" if near else None
-
-
 def parse_settings(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
     """Settings given as KEY=VALUE words, sections dotted, as `load_recipe` takes them.
 
@@ -93,7 +87,7 @@ def _unknown(key: str, fields: Mapping[str, FieldInfo], option: str) -> UserErro
     # `steps` is a key of the recipe and of both sections: a word misspelt inside a section is looked for there first.
     own = key.rpartition(".")[2]
     elsewhere = [each for each in fields if each.rpartition(".")[2] == own]
-    told = f"did you mean {' or '.join(map(repr, elsewhere))}?" if elsewhere else suggestion(key, fields)
+    told = f"did you mean {' or '.join(map(repr, elsewhere))}?" if elsewhere else did_you_mean(key, fields)
     listed = "`vkdsurgeon recipe keys` lists all keys"
     return UserError(f"unknown key {key!r} in the recipe", where=option, remedy=f"{told} {listed}" if told else listed)
 

@@ -17,22 +17,26 @@ class Mask(Section):
 
     depth: int | str = Field(
         2,
-        description="Which weights the mask may choose from: a number K, the projector and the last K layers whose "
-        "features reach it, or reach another output that the language model reads; all; projector. Layers before "
-        "these are run once per image, not in every step.",
+        description="Which weights the saliency mask can select from. A number K: the projector and the last K layers "
+        "of each output that the language model reads; all: the whole vision tower and the projector; "
+        "projector: the projector only. Earlier layers are run once per image instead of in every step.",
     )
     density: float = Field(
-        0.5, gt=0, le=1, description="Share of the visual weights within `depth` that the saliency mask lets move."
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of the visual weights within `depth` that the saliency mask selects for training.",
     )
     granularity: Literal["element", "row", "tensor", "layer"] = Field(
         "element",
-        description="What the saliency mask selects as a whole: element, row, tensor or layer. Units larger than an "
-        "element are ranked by their mean score and bring the density as near as whole units can.",
+        description="Unit that the saliency mask selects: element, row, tensor or layer. Units larger than an element "
+        "are ranked by their mean score, and the density is met as closely as whole units allow.",
     )
     saliency: Saliency = Field(
         "forget_gradient",
-        description="What ranks the weights: forget_gradient; ratio, that over the sensitivity of retained features; "
-        "fisher, squared gradients by image; random, the control.",
+        description="Score that ranks the weights. forget_gradient: |gradient| of the forget loss; ratio: the same, "
+        "divided by the sensitivity of the retain features; fisher: squared gradients, summed over images; "
+        "random: a control.",
     )
 
     @field_validator("saliency", mode="wrap")

@@ -34,17 +34,18 @@ class Recipe(Stopping, Hardening, Mask, Retention, Training):
     """Settings of one unlearning run; unknown keys are refused."""
 
     decoder: DecoderRecipe | None = Field(
-        None, description="Settings of the decoder pass; without this section W stays byte-identical."
+        None,
+        description="Settings of the decoder pass. Without this section the language model W stays byte-identical.",
     )
 
     baseline: BaselineRecipe | None = Field(
-        None, description="Settings of another method (`unlearn --method`), and of output mode's NPO and IDK."
+        None, description="Settings of the other methods (`unlearn --method`), and of the output losses npo and idk."
     )
     output_loss: OutputLoss | None = Field(
         None,
-        description="Forget by a loss on what the frozen language model says, instead of by features: npo, idk, ga, or "
-        "uniform, any token alike. Needs questions and answers; steps are then 60, retain_weight 10, step_size 0.75, "
-        "density 0.25, copies and tamper_weight 0 if not given.",
+        description="Forget through a loss on the answers of the frozen language model, instead of on features: npo, "
+        "idk, ga, or uniform (every token equally likely). Needs questions and answers. Other defaults "
+        "then apply: steps 60, retain_weight 10, step_size 0.75, density 0.25, copies 0, tamper_weight 0.",
     )
 
     @property

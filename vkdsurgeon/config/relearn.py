@@ -1,4 +1,4 @@
-"""The settings of relearning attacks, as a file that a release pipeline runs again."""
+"""Settings of the relearning attack. They can be saved as a protocol file, which repeats the same attack."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from vkdsurgeon.config.yaml import read_mapping
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import check_folder, write_whole
+from vkdsurgeon.files.problems import did_you_mean, first_problem
 
 RelearnProtocol: TypeAlias = Literal["people", "pairs", "views", "benign", "unrelated"]
 RelearnScope: TypeAlias = Literal["visual", "llm", "llm_full", "all"]
 
 
 def _several(kind: Callable[[str], Any]) -> BeforeValidator:
-    """One value, several, or several in one string with commas."""
+    """Accept one value, a list of values, or a string of values separated by commas."""
 
     def listed(value: object) -> object:
         given = value.split(",") if isinstance(value, str) else value
@@ -55,13 +56,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 @dataclass(frozen=True)
 class Case:
-    """One attack out of a plan.
+    """One attack of a plan.
 
     Attributes:
-        id: What tells it from the others in metric ids, such as `pairs.50`.
-        protocol: See `split_records`.
-        fraction: See `split_records`.
-        scope: What the attacker may train.
+        id: The part of metric ids that names this attack, such as `pairs.50`.
+        protocol: What the attacker trains on; see `split_records`.
+        fraction: Share of it that the attacker gets, from 0 to 1; see `split_records`.
+        scope: The weights that the attacker may train.
         lr: Peak learning rate.
     """
 
@@ -73,7 +74,7 @@ class Case:
 
 
 class RelearnPlan(BaseModel):
-    """Everything that decides relearning attacks besides models and data; lists give one attack per combination.
+    """All settings of relearning attacks except models and data. Lists make one attack per combination of values.
 
     Raises:
         ValidationError: An unknown key, or a value out of range.
@@ -81,14 +82,16 @@ class RelearnPlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    attack: Literal["relearn"] = Field(default="relearn", description="Which attack the settings are of.")
+    attack: Literal["relearn"] = Field(default="relearn", description="The attack that these settings belong to.")
     protocol: Annotated[tuple[RelearnProtocol, ...], _several(str)] = Field(
         default=("people",),
         min_length=1,
         description="What the attacker trains on: people, pairs, views, benign, unrelated.",
     )
     fraction: Annotated[tuple[Share, ...], _several(_number)] = Field(
-        default=(0.5,), min_length=1, description="Share of it that the attacker gets, from 0 (one) to 1 (all)."
+        default=(0.5,),
+        min_length=1,
+        description="Share of it that the attacker gets: from 0 (a single one) to 1 (all).",
     )
     scope: Annotated[tuple[RelearnScope, ...], _several(str)] = Field(
         default=("visual",), min_length=1, description="What the attacker trains: visual, llm (LoRA), llm_full, all."
@@ -97,25 +100,27 @@ class RelearnPlan(BaseModel):
     lr: Annotated[tuple[Rate, ...], _several(_number)] = Field(
         default=(3e-4,),
         min_length=1,
-        description="Peak learning rate of AdamW, above 0, at most 1; decays linearly to zero.",
+        description="Peak learning rate of AdamW, above 0 and at most 1. It decays linearly to zero.",
     )
     batch_size: Count = Field(default=32, description="Records per step.")
     rank: Count = Field(default=8, description="Rank of the LoRA matrices of scope llm.")
     seeds: Annotated[tuple[Seed, ...], _several(_whole_number)] = Field(
-        default=(0,), min_length=1, description="Seeds of split, order and LoRA; every attack is run once per seed."
+        default=(0,),
+        min_length=1,
+        description="Seeds for the split, the order and LoRA. Every attack runs once per seed.",
     )
-    curve_every: Count | None = Field(default=None, description="Measure after every so many steps.")
+    curve_every: Count | None = Field(default=None, description="Measure after every N-th step.")
     curve_steps: Annotated[tuple[Count, ...], _several(_whole_number)] | None = Field(
         default=None, description="Measure after these steps."
     )
     recover: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.5, description="Share of the knowledge above chance that counts as recovered."
     )
-    limit: Count | None = Field(default=500, description="At most so many questions on utility.")
+    limit: Count | None = Field(default=500, description="Largest number of questions that utility is measured on.")
     length_normalised: bool = Field(
         default=False, description="Divide an option's log-likelihood by its number of tokens."
     )
-    max_new_tokens: Count = Field(default=64, description="Bound on a generated answer.")
+    max_new_tokens: Count = Field(default=64, description="Largest number of tokens of a generated answer.")
     dtype: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32", description="Precision of weights and updates."
     )
@@ -133,14 +138,16 @@ class RelearnPlan(BaseModel):
         for name in ("protocol", "fraction", "scope", "lr", "seeds"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
-                raise ValueError(f"{name} names the same value twice")
+                raise ValueError(f"{name} contains the same value twice")
         if self.curve_every is not None and self.curve_steps is not None:
-            raise ValueError("curve_every and curve_steps exclude each other")
+            raise ValueError("curve_every and curve_steps cannot be combined; remove one of them")
         if self.curve_steps and max(self.curve_steps) > self.steps:
-            raise ValueError(f"curve_steps has step {max(self.curve_steps)}, the attack has {self.steps}")
+            raise ValueError(
+                f"curve_steps contains step {max(self.curve_steps)}, but the attack has only {self.steps} steps"
+            )
         ids = [case.id for case in self.cases]
         if len(set(ids)) != len(ids):
-            raise ValueError("two fractions or two step sizes differ by less than their names can tell")
+            raise ValueError("two values of fraction or lr are so close that their metric ids would be equal")
         return self
 
     @property
@@ -184,62 +191,61 @@ class RelearnPlan(BaseModel):
 
 
 def make_plan(path: Path | None, overrides: dict[str, object]) -> RelearnPlan:
-    """Read a protocol file and lay the command line's settings over it.
+    """Read a protocol file, with single settings on top.
 
     Args:
         path: YAML or JSON; None for the defaults.
-        overrides: Settings that win, by key.
+        overrides: Settings that override the file, by key.
 
     Raises:
         UserError: The file cannot be read, has an unknown key, or a value is out of range.
     """
     settings = {**(read_mapping(path, "attack protocol") if path else {}), **overrides}
     if "curve_every" in overrides or "curve_steps" in overrides:
-        # The way of measuring that is asked for now replaces the file's.
+        # The file may use the other of the two keys, and they cannot be combined.
         settings = {key: value for key, value in settings.items() if not key.startswith("curve_") or key in overrides}
     try:
         return RelearnPlan.model_validate(settings)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
+        problem = first_problem(error)
+        key = str(problem.path[0]) if problem.path else ""
         # Where the value came from: a flag wins over the file.
         place = "--" + key.replace("_", "-") if key in overrides else str(path) if path else "attack settings"
-        if first["type"] == "extra_forbidden":
+        if problem.unknown_key:
             raise UserError(
                 f"unknown key {key!r} in the attack protocol",
                 where=place,
                 expected="one of " + ", ".join(RelearnPlan.model_fields),
-                remedy="check the spelling; nothing is guessed",
+                remedy=did_you_mean(key, RelearnPlan.model_fields),
             ) from None
-        what = first["msg"].removeprefix("Value error, ").lower()
         if not key:
-            raise UserError(f"the settings contradict each other: {what}", where=place) from None
+            raise UserError(f"the settings contradict each other: {problem.message}", where=place) from None
         field = RelearnPlan.model_fields.get(key)
         raise UserError(
-            what if key in overrides else f"{key}: {what}",
+            problem.message if key in overrides else f"{key}: {problem.message}",
             where=place,
-            value=first["input"],
+            value=problem.value,
             expected=field.description if field else None,
         ) from None
 
 
 def check_saving(plan: RelearnPlan, path: Path) -> None:
-    """Refuse, before hours of work, a place where `save_plan` must not or cannot write.
+    """Check, before the attack, that `save_plan` can write to a path.
 
     Raises:
-        UserError: Something else than the same settings is there already, or no file can be written.
+        UserError: The file exists with other content, or cannot be written.
     """
     check_folder(path)
     if path.exists() and not (path.is_file() and path.read_bytes() == _written(plan, path).encode()):
         raise UserError(
-            "the protocol file is there already, with other content",
+            "the protocol file already exists with other content",
             where=path,
-            remedy="name another file, or remove it: nothing is overwritten unasked",
+            remedy="choose another name, or remove the file; it is not overwritten",
         )
 
 
 def save_plan(plan: RelearnPlan, path: Path) -> None:
-    """Write the settings for `make_plan`: JSON where the name ends so, else YAML.
+    """Write the settings to a file that `make_plan` reads: JSON if its name ends in .json, else YAML.
 
     Raises:
         UserError: See `check_saving`.

@@ -1,4 +1,4 @@
-"""What a release is made of and what it must satisfy, as a YAML file."""
+"""The release plan: a YAML file with everything `vkdsurgeon release` needs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vkdsurgeon.config.keys import suggestion
 from vkdsurgeon.config.yaml import read_mapping
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.problems import did_you_mean, first_problem
 
-# As in docs: what is forgotten is answered rarely, what is kept nearly as before, text exactly as before.
+# Forget questions are rarely answered, retain questions nearly as before, text exactly as before.
 EVAL_GATES = ("forget.vqa.accuracy<=0.10", "retain.vqa.accuracy>=reference-0.03", "text.text.agreement==1")
 EDITED_TEXT_GATE = ("text.text.agreement==1", "text.text.agreement>=0.95")
 RELEARN_GATES = ("relearn.ag<=gold+10",)
@@ -23,14 +23,14 @@ class _Section(BaseModel):
 
 
 class ReleaseRequest(_Section):
-    """What asked for it; stands in the record, so it names nobody."""
+    """The request behind the release. It is published in the record, so it must not contain anyone's name."""
 
     id: str | None = None
     date: str | None = Field(default=None, description="YYYY-MM-DD")
 
 
 class ReleaseSignOff(_Section):
-    """What the report's last block says."""
+    """The sign-off block at the end of the report."""
 
     product: str = ""
     date: str = ""
@@ -38,7 +38,7 @@ class ReleaseSignOff(_Section):
 
 
 class ReleaseGates(_Section):
-    """Bounds per measurement; a list of your own replaces the default one."""
+    """Gates per measurement. A list given here replaces the default list."""
 
     eval: list[str] | None = None
     relearn: list[str] | None = None
@@ -46,38 +46,39 @@ class ReleaseGates(_Section):
 
 
 class ReleaseSigning(_Section):
-    """An elliptic-curve key for OpenSSF model signing."""
+    """The elliptic-curve key for OpenSSF model signing."""
 
     private_key: Path
 
 
 class ReleasePlan(_Section):
-    """A release as its file describes it; paths count from the file.
+    """A release, as its file describes it. Relative paths start at the folder of that file.
 
     Attributes:
         model: The checkpoint to unlearn from.
-        out: A directory for everything that is made.
-        forget: What is trained on.
-        retain: Likewise.
-        forget_heldout: Questions about other images of the same, which are measured.
-        retain_heldout: Likewise.
-        text: Questions without images, which are measured.
-        generic: Images of others, beside the retain set.
-        gold: A model that never saw the forget set; without it attacks have no bound unless you give one.
-        recipe: A recipe file, or its keys.
-        preset: A recipe that ships with the tool.
-        seed: Of every random draw.
-        device: As `--device`.
-        protocols: Of the relearning attack.
-        relearn: Further settings of that attack, such as steps.
-        gates: Bounds.
-        restore_out_of_scope: Nobody who gets the model can get the original's visual weights.
-        accept_unjudged: Attacks without a bound are good enough for you.
-        request: What asked for it.
-        sign_off: For the report.
-        base_model: What the hub calls the model, for the card.
-        compression: Of the patch file.
-        sign: A key to sign with.
+        out: A directory for everything that is written.
+        forget: The forget set, for training.
+        retain: The retain set, for training.
+        forget_heldout: Questions about other images of the forget subjects, to measure on.
+        retain_heldout: Questions about other images of the retain subjects, to measure on.
+        text: Questions without images, to measure on.
+        generic: Images of any other subjects, used for training together with the retain set.
+        gold: A model that was never trained on the forget set. Without it, attacks have no default gates.
+        recipe: A recipe file, or recipe keys.
+        preset: The name of a preset that ships with the package.
+        seed: Seed for all random choices.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        protocols: Protocols of the relearning attack.
+        relearn: Further settings of that attack, such as `steps`.
+        gates: Bounds on what is measured.
+        restore_out_of_scope: True states that nobody who gets the model can also get the original vision tower and
+            projector, so the attack `restore` is not judged.
+        accept_unjudged: True accepts a release in which an attack has no gate.
+        request: The request behind the release.
+        sign_off: The sign-off block of the report.
+        base_model: The name of the base model on a hub, for the model card.
+        compression: Compression of the patch file: `none` or `zstd`.
+        sign: The key to sign with.
     """
 
     model: Path
@@ -107,23 +108,23 @@ class ReleasePlan(_Section):
     @model_validator(mode="after")
     def _agrees(self) -> ReleasePlan:
         if self.restore_out_of_scope and self.gates.restore:
-            raise ValueError("restore_out_of_scope and gates.restore contradict each other: give one of them")
+            raise ValueError("restore_out_of_scope and gates.restore contradict each other; remove one of them")
         return self
 
     @property
     def eval_gates(self) -> list[str]:
-        """Bounds on the evaluation."""
+        """Gates on the evaluation."""
         return list(EVAL_GATES) if self.gates.eval is None else self.gates.eval
 
     @property
     def relearn_gates(self) -> list[str]:
-        """Bounds on relearning; none without gold, unless they were given."""
+        """Gates on the relearning attack. The default is empty without gold."""
         default = list(RELEARN_GATES) if self.gold is not None else []
         return default if self.gates.relearn is None else self.gates.relearn
 
     @property
     def restore_gates(self) -> list[str]:
-        """Bounds on what comes back with the original visual weights; likewise."""
+        """Gates on the restore attack. The default is empty without gold, and if restore is out of scope."""
         default = list(RESTORE_GATES) if self.gold is not None and not self.restore_out_of_scope else []
         return default if self.gates.restore is None else self.gates.restore
 
@@ -135,10 +136,10 @@ def load_release(path: Path) -> ReleasePlan:
     """Read a release file.
 
     Args:
-        path: YAML; paths in it count from its folder.
+        path: A YAML file. Relative paths in it start at its folder.
 
     Raises:
-        UserError: It cannot be read, a key is unknown or missing, or a value is out of range.
+        UserError: The file cannot be read, a key is unknown or missing, or a value is out of range.
     """
     found = read_mapping(path, "release")
     try:
@@ -156,17 +157,17 @@ def load_release(path: Path) -> ReleasePlan:
 
 
 def _broken(path: Path, error: ValidationError) -> UserError:
-    first = error.errors(include_url=False, include_context=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    known = list(ReleasePlan.model_fields)
-    if first["type"] == "extra_forbidden":
+    problem = first_problem(error)
+    key, known = problem.key, list(ReleasePlan.model_fields)
+    if problem.unknown_key:
         return UserError(
             f"unknown key {key!r} in the release",
             where=path,
             expected="one of " + ", ".join(known),
-            remedy=suggestion(str(first["loc"][-1]), known),
+            remedy=did_you_mean(str(problem.path[-1]), known),
         )
-    if first["type"] == "missing":
-        return UserError(f"the release does not say {key!r}", where=path, expected=f"{key}: PATH")
-    told = first["msg"].removeprefix("Value error, ")
-    return UserError(f"release key {key!r}: {told}" if key else told, where=path, value=first["input"] if key else None)
+    if problem.kind == "missing":
+        return UserError(f"the release has no {key!r}", where=path, expected=f"{key}: PATH")
+    if not key:
+        return UserError(problem.message, where=path)
+    return UserError(f"release key {key!r}: {problem.message}", where=path, value=problem.value)

@@ -18,15 +18,16 @@ class Retention(Forgetting):
     """What holds kept images; as the forget term does it, unless said otherwise."""
 
     retain_layers: dict[str, float] | None = Field(
-        None, description="Layers and weights of the retention loss, where they differ from `layers`; the same form."
+        None,
+        description="Layers and weights of the retain loss, in the form of `layers`. If not given, those of `layers`.",
     )
     retain_distance: dict[str, float] | None = Field(
         None,
-        description="Distances of the retention loss and their coefficients, as NAME[=WEIGHT][,NAME...], where they "
-        "differ from `distance`: nmse, mse, cosine, smooth_l1, relational, cka, attention. The last three compare "
-        "structure, leave rotations or scale free, and are meant to stand beside one of the others.",
+        description="Distances of the retain loss with their weights, as NAME[=WEIGHT][,NAME...]: nmse, mse, cosine, "
+        "smooth_l1, relational, cka, attention. If not given, `distance`. The last three compare structure "
+        "only and ignore rotation or scale, so combine them with one of the others.",
     )
-    retain_weight: float = Field(2.0, ge=0, description="Weight lambda of retention distillation.")
+    retain_weight: float = Field(2.0, ge=0, description="Weight lambda of the retain loss.")
 
     @field_validator("retain_distance", mode="before")
     @classmethod

@@ -13,33 +13,56 @@ class Training(Section):
     steps: int | None = Field(
         None,
         ge=1,
-        description="Optimizer steps before the stop rule looks for the first time; derived from the data when not "
-        "given: 4 passes over the forget images, at least 300.",
+        description="Optimizer steps before the stop rule is checked for the first time. If not given, they follow "
+        "from the data: 4 passes over the forget images, at least 300.",
     )
     step_drift: float = Field(
         0.03,
         gt=0,
         lt=1,
-        description="What an optimizer step at the peak of the schedule changes of kept features, as a share of their "
-        "variance over images. The step size follows from it; it is measured before and while training.",
+        description="How far one optimizer step at the peak of the schedule may move the features of retain images: "
+        "mean squared change as a share of their variance over images. The step size is chosen to match "
+        "it, by measurement before and during training.",
     )
     step_size: float | None = Field(
         None,
         gt=0,
-        description="A fixed peak step of AdamW relative to each weight instead of a measured one: an element of a "
-        "matrix moves by step_size * rms / sqrt(fan-in), of a gain or bias by 0.004 * step_size.",
+        description="A fixed peak step of AdamW, relative to each weight, instead of one measured by `step_drift`. An "
+        "element of a matrix moves by step_size * rms / sqrt(fan-in), an element of a gain or bias by "
+        "0.004 * step_size.",
     )
-    warmup: float = Field(0.05, ge=0, le=1, description="First share of the steps, of linear warm-up.")
-    decay: float = Field(0.4, ge=0, le=1, description="Last share of the steps, of linear decay to zero.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the selected elements.")
-    clip: float = Field(1.0, gt=0, description="Global norm that the selected gradient is clipped to.")
+    warmup: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of the steps, at the start, in which the step size grows linearly to its peak.",
+    )
+    decay: float = Field(
+        0.4, ge=0, le=1, description="Share of the steps, at the end, in which the step size falls linearly to zero."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the selected weights.")
+    clip: float = Field(
+        1.0,
+        gt=0,
+        description="Maximum global norm of the gradient of the selected weights; larger gradients are scaled down to "
+        "it.",
+    )
     forget_batch: int = Field(16, ge=1, description="Forget images per step.")
-    retain_batch: int = Field(32, ge=1, description="Retain or generic images per step.")
+    retain_batch: int = Field(32, ge=1, description="Images from the retain set or the generic set per step.")
     copies: int = Field(
         4,
         ge=0,
-        description="Altered copies of every training image (cut, lit otherwise), as far as the steps can draw "
-        "them; each costs the teacher a pass.",
+        description="Augmented copies (cropped, changed in brightness) made of every training image. No more are made "
+        "than the steps can use. Each copy costs one more forward pass of the teacher.",
     )
-    micro_batch: int = Field(64, ge=1, description="Most images that pass the tower at once (bounds memory).")
-    cache_gib: float = Field(8.0, gt=0, description="Most GiB of memory for teacher features and decoded images each.")
+    micro_batch: int = Field(
+        64,
+        ge=1,
+        description="Largest number of images in one forward pass of the vision tower; lower it to save memory.",
+    )
+    cache_gib: float = Field(
+        8.0,
+        gt=0,
+        description="Memory limit in GiB for cached teacher features, and the same again for decoded images. The rest "
+        "goes to disk.",
+    )

@@ -13,6 +13,7 @@ from vkdsurgeon.data.paths import picture_path
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.rows import Row
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.problems import did_you_mean, first_problem
 
 _PLACEHOLDER = "<image>"
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -255,19 +256,14 @@ def _validate(schema: type[Schema], row: Row) -> Schema:
 
 
 def _explain(error: ValidationError, row: Row, schema: type[BaseModel] | None) -> UserError:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(step) for step in first["loc"])
-    if first["type"] == "extra_forbidden":
-        key = str(first["loc"][-1])
+    problem = first_problem(error)
+    if problem.unknown_key:
         known = [field.alias or name for name, field in (schema.model_fields if schema else {}).items()]
-        near = difflib.get_close_matches(key, known, n=1) if len(first["loc"]) == 1 else []
+        outermost = len(problem.path) == 1
         return UserError(
-            f"unknown key {place!r}",
+            f"unknown key {problem.key!r}",
             where=row.source,
-            expected=f"the keys {', '.join(known)}" if len(first["loc"]) == 1 else None,
-            remedy=f"did you mean {near[0]!r}?" if near else None,
+            expected=f"the keys {', '.join(known)}" if outermost else None,
+            remedy=did_you_mean(problem.key, known, most=1) if outermost else None,
         )
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if not place:
-        return UserError(message, where=row.source)
-    return UserError(f"{place}: {message}", where=row.source, value=first["input"])
+    return UserError(str(problem), where=row.source, value=problem.value if problem.path else None)

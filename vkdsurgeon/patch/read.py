@@ -17,6 +17,7 @@ from vkdsurgeon.checkpoint.header import TensorEntry, read_header, read_metadata
 from vkdsurgeon.checkpoint.inventory import INDEX, PICKLES, TORCH_DTYPES
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.copy import digest
+from vkdsurgeon.files.problems import first_problem
 from vkdsurgeon.patch.content import (
     FILE,
     MASK,
@@ -163,9 +164,9 @@ def open_patch(path: Path) -> PatchFile:
     try:
         facts = PatchFacts.model_validate(found)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise UserError(f"the patch's metadata is broken: {told}", where=path, remedy=_DAMAGED) from None
+        raise UserError(
+            f"the patch's metadata is broken: {first_problem(error)}", where=path, remedy=_DAMAGED
+        ) from None
     _check_parts(path, facts, entries)
     _check_paths(path, facts)
     return PatchFile(path, facts, entries)

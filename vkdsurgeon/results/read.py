@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.problems import first_problem
 from vkdsurgeon.results.comparison import ComparisonResult
 from vkdsurgeon.results.evaluation import SCHEMA_VERSION, EvalResult, GateOutcome, Metric, ModelFacts, SetFacts
 from vkdsurgeon.results.relearn import CurvePoint, Recovery, RelearnCase, RelearnSettings
@@ -362,10 +363,8 @@ def _kind_of(found: object, path: Path) -> type[BaseModel]:
 
 
 def _broken(path: Path, found: Mapping[str, Any], error: ValidationError) -> UserError:
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the document"
     return UserError(
-        f"broken {found.get('schema') or found.get('kind')} document: {place}: {first['msg']}",
+        f"broken {found.get('schema') or found.get('kind')} document: {first_problem(error)}",
         where=path,
         expected=_EXPECTED,
         remedy="run the command again with this version of vkdsurgeon",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from vkdsurgeon.config import Recipe
 from vkdsurgeon.config.yaml import read_mapping
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.problems import first_problem
 
 STEPS = "steps"
 # What these say is how a run is judged, what data it gets or what it costs: no recipe gets better by them.
@@ -121,11 +122,11 @@ def load_space(path: Path | None) -> Space:
     try:
         file = _File.model_validate(read_mapping(path, "search space"))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        problem = first_problem(error)
         raise UserError(
-            f"not a search space: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}",
+            f"not a search space: {problem}",
             where=path,
-            value=first["input"],
+            value=problem.value,
             expected="a mapping with the keys extends (default or nothing), search and start",
         ) from None
     search = dict(DEFAULT.search) if file.extends == "default" else {}
@@ -215,9 +216,8 @@ def _dimension(key: str, value: Any, path: Path) -> Dimension:
         try:
             dimension = Range.model_validate(value)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
             raise UserError(
-                f"not a range: {'.'.join(map(str, first['loc']))} {first['msg'].lower()}".replace("  ", " "),
+                f"not a range: {first_problem(error)}",
                 where=where,
                 value=dict(value),
                 expected="low, high, and perhaps log or step",
@@ -246,9 +246,8 @@ def _check(key: str, value: Any, where: str) -> None:
     try:
         Recipe.model_validate({key: value})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
         raise UserError(
-            f"the recipe does not take this value: {first['msg'].lower()}",
+            f"the recipe does not accept this value: {first_problem(error).message}",
             where=where,
             value=value,
             expected=Recipe.model_fields[key].description,

@@ -29,13 +29,14 @@ def keys(
 
     Give them as --set KEY=VALUE, or as lines of a YAML file to --recipe.
     """
-    from vkdsurgeon.config.keys import recipe_keys, suggestion
+    from vkdsurgeon.config.keys import recipe_keys
     from vkdsurgeon.errors import UserError
+    from vkdsurgeon.files.problems import did_you_mean
 
     known = recipe_keys()
     chosen = [each for each in known if not words or any(word in each.key for word in words)]
     if not chosen:
-        near = suggestion((words or [""])[0], [each.key for each in known])
+        near = did_you_mean((words or [""])[0], [each.key for each in known])
         raise UserError("no key has this in its name", where="recipe keys", value=" ".join(words or []), remedy=near)
     output = printing.sink
     document = {"schema": KEYS_SCHEMA, "keys": [asdict(each) for each in chosen]}

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.suites.parquet import Row
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.problems import first_problem
 
 Shape = TypeVar("Shape")
 
@@ -52,9 +53,8 @@ def nested(row: Row, column: str, shape: TypeAdapter[Shape]) -> Shape:
     try:
         return shape.validate_python(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        raise UserError(f"{place or 'the cell'}: {first['msg']}", where=where) from None
+        problem = first_problem(error)
+        raise UserError(f"{problem.key or 'the cell'}: {problem.message}", where=where) from None
 
 
 def text(row: Row, column: str) -> str | None:
@@ -80,7 +80,5 @@ def record(row: Row, skipped: Skipped, **values: Any) -> ProtocolRecord | None:
     try:
         return ProtocolRecord(source=row.source, **values)
     except ValidationError as error:
-        skipped.note(
-            row, str(error.errors(include_url=False, include_input=False)[0]["msg"]).removeprefix("Value error, ")
-        )
+        skipped.note(row, first_problem(error).message)
         return None
