@@ -46,8 +46,8 @@ DONE, UNEXPECTED, USER_INPUT, GATE, INTERRUPTED = 0, 1, 2, 3, 130
 app = typer.Typer(
     name="vkdsurgeon",
     help="Make a multimodal LLM forget what someone or something looks like. Only the vision tower and the projector "
-    "are read, trained and written (with --decoder-pass or another --method selected weights of the language model "
-    "too); everything else in the checkpoint stays as it is, byte for byte.",
+    "are trained (with --decoder-pass or another --method, also selected weights of the language model); "
+    "everything else in the checkpoint stays byte-identical.",
     context_settings=SETTINGS,
     epilog="Examples: `vkdsurgeon demo`; `vkdsurgeon unlearn model/ --forget f.jsonl -o patched/`; `vkdsurgeon "
     "unlearn -h` for more. Exit status: 0 done, 1 unexpected failure, 2 wrong input, 3 a gate or the stop rule was not "

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from vkdsurgeon_cli.tables import Sheet
 
 SaltOption = Annotated[
-    str | None, typer.Option("--salt", metavar="TEXT", help="Salt for digests, so that only who knows it checks them.")
+    str | None, typer.Option("--salt", metavar="TEXT", help="Salt for the digests of the sets, against guessing.")
 ]
 NormalisedOption = Annotated[
-    bool, typer.Option("--length-normalised", help="Divide an option's log-likelihood by its tokens.")
+    bool, typer.Option("--length-normalised", help="Divide an option's log-likelihood by its token count.")
 ]
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many questions per set, drawn per task.")
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Largest number of questions per set.")
 ]
 
 
@@ -85,7 +85,7 @@ class Answering:
     limit: LimitOption = None
     length_normalised: NormalisedOption = False
     max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Bound on a generated answer.")
+        int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest generated answer, in tokens.")
     ] = 64
     batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Sequences per forward pass.")] = (
         32

@@ -26,43 +26,43 @@ ProgressOption = Annotated[
 ]  # fmt: skip
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ...")]
 SeedOption = Annotated[
-    int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Seed of everything random.")
+    int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Seed for all random choices.")
 ]
 TowerOption = Annotated[
-    str | None, typer.Option("--tower", metavar="MODULE", help="The vision tower, where it is found wrongly.")
+    str | None, typer.Option("--tower", metavar="MODULE", help="The vision tower, if the wrong one is found.")
 ]
 ProjectorOption = Annotated[
     list[str] | None,
-    typer.Option("--projector", metavar="MODULE", help="The projector, likewise; repeatable."),
+    typer.Option("--projector", metavar="MODULE", help="The projector, if the wrong one is found; repeatable."),
 ]
 GateOption = Annotated[
     list[str] | None,
     typer.Option(
         "--gate",
         metavar="BOUND",
-        help='A bound such as "forget.vqa.accuracy<=0.10"; repeatable. Missing it ends with status 3.',
+        help='A bound such as "forget.vqa.accuracy<=0.10"; repeatable. If it is not met, the status is 3.',
     ),
 ]
 BaseOption = Annotated[
     Path | None, typer.Option("--base", "--reference", metavar="DIR", help="The model before unlearning.")
 ]
 GoldOption = Annotated[
-    Path | None, typer.Option("--gold", metavar="DIR", help="A model that never saw the forget set.")
+    Path | None, typer.Option("--gold", metavar="DIR", help="A model never trained on the forget set.")
 ]
 DtypeOption = Annotated[
     str,
-    typer.Option("--dtype", metavar="TYPE", help="float32, bfloat16, or auto: the model's own on a GPU, else float32."),
+    typer.Option("--dtype", metavar="TYPE", help="float32, bfloat16 or auto (the model's own on a GPU, else float32)."),
 ]
 OutputOption = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to this JSON file too.")
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Also write the result to this JSON file.")
 ]
-RecipeOption = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A recipe as YAML.")]
+RecipeOption = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A recipe file (YAML).")]
 PresetOption = Annotated[
     str | None,
     typer.Option(
         "--preset",
         metavar="NAME",
-        help=f"A recipe that ships with the tool: {', '.join(preset_names())}.",
+        help=f"A recipe that ships with the package: {', '.join(preset_names())}.",
         autocompletion=lambda: list(preset_names()),
     ),
 ]

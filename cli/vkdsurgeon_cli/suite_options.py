@@ -29,14 +29,15 @@ class Benchmark:
     suite: Annotated[
         SuiteName,
         typer.Option(
-            "--suite", metavar="NAME", show_default=False, help="mllmu or clear: take the sets of that benchmark."
+            "--suite", metavar="NAME", show_default=False, help="Use the sets of a benchmark: mllmu or clear."
         ),
     ] = SuiteName.jsonl
     suite_root: Annotated[
         Path | None, typer.Option("--suite-root", metavar="DIR", help="The benchmark: a folder of parquet files.")
     ] = None
     split: Annotated[
-        str | None, typer.Option("--split", metavar="NAME", help="Of the benchmark: forget_5 or forget05, say.")
+        str | None,
+        typer.Option("--split", metavar="NAME", help="Split of the benchmark, such as forget_5 or forget05."),
     ] = None
     panel: ClassVar[str] = "Data"
 

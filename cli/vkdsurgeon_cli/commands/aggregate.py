@@ -23,14 +23,15 @@ _BESIDE = ("reference", "gold", "delta", "gap", "room")
 def aggregate_command(
     *,
     documents: Annotated[
-        list[Path], typer.Argument(metavar="DOCUMENTS...", help="What eval wrote for two or more models, asked alike.")
+        list[Path], typer.Argument(metavar="DOCUMENTS...", help="Two or more results of eval, with the same questions.")
     ],
     output: OutputOption = None,
     printing: TablePrinting,
 ) -> None:
-    """Average evaluations of models that differ by their seed only.
+    """Average the evaluations of models that differ only in their seed.
 
-    Means come with Student's 95 % intervals over the models: they speak about other seeds, on the same questions.
+    The result has means with Student's 95 % intervals over the models. They describe the spread over seeds, for the
+    same questions.
     """
     from vkdsurgeon.errors import UserError
     from vkdsurgeon.evaluation.aggregate import aggregate

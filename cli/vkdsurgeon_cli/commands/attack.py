@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     attacks = typer.Typer(
         name="attack",
-        help="Try to bring back what a model was made to forget; nothing but the result is ever written.",
+        help="Try to bring back what a model was made to forget. Checkpoints on disk are not changed.",
         epilog="Example: vkdsurgeon attack relearn patched/ --forget f.jsonl --gold gold/",
         no_args_is_help=True,
     )

@@ -16,15 +16,16 @@ def membership_command(
     *,
     model: ModelArgument,
     forget: Annotated[
-        Path, typer.Option("--forget", metavar="SET", help="The members: what the original was trained on.")
+        Path, typer.Option("--forget", metavar="SET", help="The members: records the base was trained on.")
     ],
     nonmembers: Annotated[
         Path,
-        typer.Option("--nonmembers", metavar="SET", help="Like questions on images that no model was trained on."),
+        typer.Option("--nonmembers", metavar="SET", help="Similar questions on images no model was trained on."),
     ],
     retain: RetainOption = None,
     k: Annotated[
-        float, typer.Option("--k", metavar="PERCENT", help="Min-K%: the answer's tokens that count, the least likely.")
+        float,
+        typer.Option("--k", metavar="PERCENT", help="For Min-K%: share of the answer's tokens, least likely first."),
     ] = 20.0,
     others: Others,
     answering: Answering,
@@ -32,9 +33,9 @@ def membership_command(
 ) -> None:
     """Tell members (the forget set) from non-members by the likelihood of the right answers.
 
-    Scores are the mean log-likelihood of an answer's tokens (loss) and that of its least likely k percent (min_k). An
-    AUC near 0.5 is good: far below it, too, tells the members. Gold, which saw neither set, shows what the two sets
-    differ in by themselves.
+    The scores are the mean log-likelihood of an answer's tokens (loss), and of its least likely k percent (min_k). An
+    AUC near 0.5 is good; a low AUC also gives the members away. Gold was trained on neither set, so its AUC shows how
+    much the two sets differ by themselves.
     """
     results.begin()
     own = {"nonmembers": nonmembers, "k_percent": k}

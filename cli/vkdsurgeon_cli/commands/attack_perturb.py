@@ -27,17 +27,18 @@ class Changes:
         ),
     ] = None
     universal: Annotated[
-        bool, typer.Option("--universal/--no-universal", help="Also train one pattern for all images, per model.")
+        bool, typer.Option("--universal/--no-universal", help="Also train one pattern for all images.")
     ] = False
     eps: Annotated[
-        float, typer.Option("--eps", metavar="N", help="Bound of that pattern, in 1/255 of black to white.")
+        float, typer.Option("--eps", metavar="N", help="Largest value of the pattern, in 1/255 of black to white.")
     ] = 12.0
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps that train it.")] = 40
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Training steps of the pattern.")] = 40
     step_size: Annotated[
-        float | None, typer.Option("--step-size", metavar="N", help="Of one step, in 1/255. [default: 2.5 eps / steps]")
+        float | None,
+        typer.Option("--step-size", metavar="N", help="Size of one step, in 1/255. [default: 2.5 eps / steps]"),
     ] = None
     attack_batch: Annotated[
-        int, typer.Option("--attack-batch", metavar="N", min=1, help="Questions per such step.")
+        int, typer.Option("--attack-batch", metavar="N", min=1, help="Questions per training step.")
     ] = 32
     panel: ClassVar[str] = "Attack"
 
@@ -62,7 +63,7 @@ def perturb_command(
     model: ModelArgument,
     forget: ForgetOption,
     heldout: Annotated[
-        Path | None, typer.Option("--heldout", metavar="SET", help="Other views of the same, to measure on.")
+        Path | None, typer.Option("--heldout", metavar="SET", help="Other images of the same subjects, to measure on.")
     ] = None,
     retain: RetainOption = None,
     changes: Changes,
@@ -70,12 +71,12 @@ def perturb_command(
     answering: Answering,
     results: Results,
 ) -> None:
-    """Ask about images with noise, blur, a window, a cover, flipped, darker or lighter; or with one trained pattern.
+    """Ask about changed images: noise, blur, crop, occlusion, flips, brightness, contrast; or one trained pattern.
 
-    Strengths are percentages: of white for noise, of the shorter side for blur, of each side kept for crop, of the area
-    covered for occlusion, of the original for brightness and contrast. --universal trains one pattern of at most --eps
-    per pixel, through the model, that makes the right answers likely on the forget set (PGD), for gold its own; it
-    needs a processor that makes one image-shaped tensor, as CLIP's and SigLIP's do.
+    Strengths are percentages: of white for noise, of the shorter side for blur, of each side kept for crop, of the
+    covered area for occlusion, of the original for brightness and contrast. --universal trains one pattern of at most
+    --eps per pixel, by PGD through the model, that makes the right answers on the forget set likely; gold gets a
+    pattern of its own. It needs a processor with one image-shaped tensor, such as CLIP's and SigLIP's.
     """
     results.begin()
     own = {"heldout": heldout, "perturbations": changes.perturbation or None, "universal": changes.trained()}

@@ -35,17 +35,15 @@ class PoolingName(str, Enum):
 class Sets:
     """The sets whose image features are read."""
 
-    forget: Annotated[
-        Path, typer.Option("--forget", metavar="SET", help="Images of what was to be forgotten, with subjects.")
-    ]
+    forget: Annotated[Path, typer.Option("--forget", metavar="SET", help="Images of the forget set, with subjects.")]
     retain: Annotated[
-        Path | None, typer.Option("--retain", metavar="SET", help="Images of others; utility is measured on them.")
+        Path | None, typer.Option("--retain", metavar="SET", help="Images of the retain set, to measure utility.")
     ] = None
     heldout: Annotated[
-        Path | None, typer.Option("--heldout", metavar="SET", help="Other views of the forget subjects, to test on.")
+        Path | None, typer.Option("--heldout", metavar="SET", help="Other images of the forget subjects, to test on.")
     ] = None
     retain_heldout: Annotated[
-        Path | None, typer.Option("--retain-heldout", metavar="SET", help="Other views of the retain subjects.")
+        Path | None, typer.Option("--retain-heldout", metavar="SET", help="Other images of the retain subjects.")
     ] = None
     panel: ClassVar[str] = "Data"
 
@@ -56,23 +54,24 @@ class Reader:
 
     layers: Annotated[
         list[str] | None,
-        typer.Option("--layer", metavar="NAME", help="layer.0 ..., projector; repeat for several. Otherwise all."),
+        typer.Option("--layer", metavar="NAME", help="layer.0 ..., projector; repeatable. [default: all]"),
     ] = None
     probe: Annotated[
-        ProbeName, typer.Option("--probe", metavar="NAME", help="The linear reader: logistic or ridge.")
+        ProbeName, typer.Option("--probe", metavar="NAME", help="The linear classifier: logistic or ridge.")
     ] = ProbeName.logistic
     regularisation: Annotated[
         float, typer.Option("--regularisation", metavar="N", help="Its L2 penalty, on standardised features.")
     ] = 1.0
     pooling: Annotated[
         PoolingName,
-        typer.Option("--pooling", metavar="NAME", help="mean over an image's tokens, or tokens: all."),
+        typer.Option("--pooling", metavar="NAME", help="mean of an image's tokens, or tokens: all of them."),
     ] = PoolingName.mean
     folds: Annotated[
-        int, typer.Option("--folds", metavar="N", min=2, help="Into which views are dealt without --heldout.")
+        int, typer.Option("--folds", metavar="N", min=2, help="Cross-validation folds, if --heldout is not given.")
     ] = 4
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="About so many retain images, by whole subjects.")
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Largest number of retain images, in whole subjects."),
     ] = None
     batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Images per forward pass.")] = 32
     seed: SeedOption = 0
@@ -93,11 +92,11 @@ class Models(Place):
 
 
 def probe_command(*, model: ModelArgument, sets: Sets, reader: Reader, models: Models, results: Results) -> None:
-    """Train linear probes for identity on the features of every layer; the language model is not loaded.
+    """Train linear classifiers (probes) for identity on the features of every layer. The language model is not loaded.
 
-    Readers are trained on some views and tested on others. identity: the forget subjects among themselves; crowd: among
-    all subjects; detect: forget against retain; reader: trained on the base's features and shown the model's. A probe
-    finds any face apart, in gold too, so the gap to gold counts.
+    Probes are trained on some images and tested on others. identity: the forget subjects among themselves. crowd: among
+    all subjects. detect: forget against retain subjects. reader: trained on the features of the base, tested on those
+    of MODEL. A probe can also tell faces apart in gold, which never saw them, so look at the gap to gold.
     """
     out = results.begin()
     from vkdsurgeon import attack

@@ -22,21 +22,22 @@ def prompt_command(
         typer.Option(
             "--templates",
             metavar="FILE",
-            help="YAML: a list of {name, template with {question}, and if wanted prefix (how the answer is made to "
-            "begin) and task}. Names appear in results.",
+            help="YAML: a list of {name, template with {question}, optionally prefix (the start of the answer) "
+            "and task}. Names appear in results.",
         ),
     ] = None,
     builtin: Annotated[
-        bool, typer.Option("--builtin/--no-builtin", help="Ask the built-in English templates too.")
+        bool, typer.Option("--builtin/--no-builtin", help="Also use the built-in English templates.")
     ] = True,
     others: Others,
     answering: Answering,
     results: Results,
 ) -> None:
-    """Put the same questions in other words: paraphrases, role play, an answer that is made to begin as one likes.
+    """Ask the same questions in other words: paraphrases, role play, or a given start of the answer.
 
-    Rows of the result are templates, their worst (the highest of what is to be forgotten) and mean. Templates of which
-    the tokenizer does not know most words are not asked, and named. Texts of templates never appear in results.
+    Each row of the result is a template; worst (the highest score on the forget set) and mean summarise them. Templates
+    with mostly unknown words for the tokenizer are skipped, with a warning. The text of templates never appears in
+    results.
     """
     results.begin()
     own = {"templates": templates, "builtin": builtin}

@@ -48,7 +48,7 @@ class Rounding:
             "--group-size",
             metavar="N",
             min=0,
-            help="Weights of an output channel that share a scale; 0 for all of them. [default: 0, and 64 for nf4]",
+            help="Weights per scale, within an output channel; 0 for the whole channel. [default: 0, and 64 for nf4]",
         ),
     ] = None
     panel: ClassVar[str] = "Attack"
@@ -65,11 +65,11 @@ def quantize_command(
     answering: Answering,
     results: Results,
 ) -> None:
-    """Round the weights to a few bits, in memory, and ask again: what an update too small for a step hides comes back.
+    """Quantize the weights in memory, and ask again: a change smaller than a quantization step is undone.
 
-    Symmetric, round to nearest, one scale per output channel or group of it; linear layers and convolutions, without
-    norms, biases, embeddings and the output head. With --base the result also tells which share of the changed visual
-    weights falls back onto the original's code.
+    Quantization is symmetric, to the nearest value, with one scale per output channel or group of weights in it. It
+    applies to linear layers and convolutions, not to norms, biases, embeddings and the output head. With --base the
+    result also shows which share of the changed visual weights is rounded to the same value as the original.
     """
     results.begin()
     own = {

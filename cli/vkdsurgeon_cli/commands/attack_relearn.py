@@ -20,21 +20,19 @@ if TYPE_CHECKING:
 class Sets:
     """What the attacker has, and what is measured."""
 
-    forget: Annotated[
-        Path, typer.Option("--forget", metavar="SET", help="What was to be forgotten: questions about images.")
-    ]
+    forget: Annotated[Path, typer.Option("--forget", metavar="SET", help="The forget set: questions about images.")]
     heldout: Annotated[
-        Path | None, typer.Option("--heldout", metavar="SET", help="Other views of the same, to measure on.")
+        Path | None, typer.Option("--heldout", metavar="SET", help="Other images of the same subjects, to measure on.")
     ] = None
-    retain: Annotated[Path | None, typer.Option("--retain", metavar="SET", help="What utility is measured on.")] = None
+    retain: Annotated[
+        Path | None, typer.Option("--retain", metavar="SET", help="The retain set, to measure utility.")
+    ] = None
     benign_data: Annotated[
         Path | None,
-        typer.Option(
-            "--benign-data", metavar="SET", help="What protocol benign trains on. [default: half of --retain]"
-        ),
+        typer.Option("--benign-data", metavar="SET", help="Data for protocol benign. [default: half of --retain]"),
     ] = None
     attack_data: Annotated[
-        Path | None, typer.Option("--attack-data", metavar="SET", help="What protocol unrelated trains on.")
+        Path | None, typer.Option("--attack-data", metavar="SET", help="Data for protocol unrelated.")
     ] = None
     panel: ClassVar[str] = "Data"
 
@@ -49,12 +47,12 @@ class Protocol:
             "--protocol",
             metavar="NAMES",
             help="people: relearn some subjects, measure the others. pairs: some kinds of question. views: some images "
-            "of each. benign: train on what is kept. unrelated: on --attack-data. [default: people]",
+            "of each. benign: train on the retain set. unrelated: on --attack-data. [default: people]",
         ),
     ] = None
     fraction: Annotated[
         str | None,
-        typer.Option("--fraction", metavar="N", help="Share that is relearnt, such as 0.1,0.25,1. [default: 0.5]"),
+        typer.Option("--fraction", metavar="N", help="Share to train on, such as 0.1,0.25,1. [default: 0.5]"),
     ] = None
     scope: Annotated[
         str | None,
@@ -81,7 +79,7 @@ class Protocol:
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as --seeds with one seed.")] = None
     curve_every: Annotated[
         int | None,
-        typer.Option("--curve-every", metavar="N", help="Measure so often. [default: half way, at the end]"),
+        typer.Option("--curve-every", metavar="N", help="Measure every N steps. [default: half way, at the end]"),
     ] = None
     curve_steps: Annotated[
         str | None, typer.Option("--curve-steps", metavar="N", help="Measure after these steps, such as 1,2,5.")
@@ -91,18 +89,19 @@ class Protocol:
         typer.Option("--recover", metavar="N", help="Share above chance that counts as recovered. [default: 0.5]"),
     ] = None
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", help="Most questions on utility. [default: 500]")
+        int | None, typer.Option("--limit", metavar="N", help="Largest number of utility questions. [default: 500]")
     ] = None
     length_normalised: Annotated[
-        bool, typer.Option("--length-normalised", help="Divide an option's log-likelihood by its tokens.")
+        bool, typer.Option("--length-normalised", help="Divide an option's log-likelihood by its token count.")
     ] = False
     max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", metavar="N", help="Bound on a generated answer. [default: 64]")
+        int | None,
+        typer.Option("--max-new-tokens", metavar="N", help="Longest generated answer, in tokens. [default: 64]"),
     ] = None
     dtype: Annotated[
         str | None, typer.Option("--dtype", metavar="TYPE", help="float32, bfloat16 or auto. [default: float32]")
     ] = None
-    panel: ClassVar[str] = "Attack (each is a key of --protocol-file, too; lists with commas)"
+    panel: ClassVar[str] = "Attack (also keys of --protocol-file; lists with commas)"
 
     def given(self) -> dict[str, object]:
         """The options that were given, by key.
@@ -125,7 +124,8 @@ class ProtocolFiles:
     """The attack as a file."""
 
     protocol_file: Annotated[
-        Path | None, typer.Option("--protocol-file", metavar="FILE", help="Settings as YAML or JSON; options win.")
+        Path | None,
+        typer.Option("--protocol-file", metavar="FILE", help="Settings as YAML or JSON; options override them."),
     ] = None
     save_protocol: Annotated[
         Path | None, typer.Option("--save-protocol", metavar="FILE", help="Write the settings to this new file.")
@@ -145,11 +145,12 @@ class Models(Place):
 def relearn_command(
     *, model: ModelArgument, sets: Sets, protocol: Protocol, files: ProtocolFiles, models: Models, results: Results
 ) -> None:
-    """Fine-tune on a part of what was forgotten and measure what comes back of the rest.
+    """Fine-tune on a part of the forget set, and measure how much of the rest comes back.
 
-    The result is AG (relearn.ag), in points from 0 to 100: the mean of after minus before over the metrics of the
-    measured part. It depends on protocol, scope and budget, so they are always printed with it, and utility beside it.
-    Lists give one attack per combination, in one document, with ids such as relearn.pairs.50.ag.
+    The result is AG (relearn.ag), in points from 0 to 100: the metrics of the measured part after the attack minus
+    before, averaged. AG depends on protocol, scope and number of steps, so these are always printed with it, together
+    with utility. If an option is a list, one attack runs per combination; all go into one document, with ids such as
+    relearn.pairs.50.ag.
     """
     given = protocol.given()
     out = results.begin()

@@ -33,7 +33,7 @@ class RestoreOthers(Others):
     base: Annotated[
         Path,
         typer.Option(
-            "--base", "--reference", metavar="DIR", help="The model before unlearning, whose weights are put back."
+            "--base", "--reference", metavar="DIR", help="The model before unlearning, whose weights are restored."
         ),
     ]
 
@@ -44,17 +44,18 @@ def restore_command(
     forget: ForgetOption,
     retain: RetainOption = None,
     part: Annotated[
-        PartName, typer.Option("--part", metavar="NAME", help="visual, or one of its two parts: tower or projector.")
+        PartName, typer.Option("--part", metavar="NAME", help="visual (both), tower or projector.")
     ] = PartName.visual,
     others: RestoreOthers,
     parts: Parts,
     answering: Answering,
     results: Results,
 ) -> None:
-    """Put the original tower and projector back in front of a patched language model, in memory, and ask again.
+    """Put the original vision tower and projector back, in memory, and ask the questions again.
 
-    The attack is free: no data, no training, only the original checkpoint. After visual unlearning alone it brings
-    everything back, because the language model still reads the original features; after --decoder-pass it should not.
+    This attack needs no data and no training, only the original checkpoint. After visual unlearning alone it brings
+    everything back, because the language model still understands the original features. After --decoder-pass it should
+    not.
     """
     results.begin()
     result = run("restore", model, (forget, retain), others, answering, results, {"part": part.value}, parts)

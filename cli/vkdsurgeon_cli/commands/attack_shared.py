@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from vkdsurgeon_cli.tables import Sheet
 
 ForgetOption = Annotated[
-    Path, typer.Option("--forget", metavar="SET", help="What was to be forgotten, best as held-out views.")
+    Path, typer.Option("--forget", metavar="SET", help="The forget set, best with held-out images.")
 ]
-RetainOption = Annotated[Path | None, typer.Option("--retain", metavar="SET", help="What utility is measured on.")]
+RetainOption = Annotated[
+    Path | None, typer.Option("--retain", metavar="SET", help="The retain set, to measure utility.")
+]
 
 _ROWS = {"before": "as given"}
 # Where the room is small, what other models say goes before what the model itself says of another task.

@@ -18,30 +18,31 @@ def attest(
     model: ModelArgument,
     documents: Annotated[
         list[Path],
-        typer.Argument(metavar="DOCUMENTS...", help="JSON documents about MODEL, as `report` takes them."),
+        typer.Argument(metavar="DOCUMENTS...", help="JSON results about MODEL, as for `report`."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the statements go; earlier ones are replaced.")
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="Directory for the statements; earlier ones are replaced."),
     ],
     base_name: Annotated[
-        str | None, typer.Option("--base-name", metavar="NAME", help="What the base is called, such as org/name.")
+        str | None, typer.Option("--base-name", metavar="NAME", help="Name of the base, such as org/name.")
     ] = None,
-    card: Annotated[
-        bool, typer.Option("--card", help="Write the evidence into MODEL/README.md, between markers.")
-    ] = False,
+    card: Annotated[bool, typer.Option("--card", help="Also write the evidence into MODEL/README.md.")] = False,
     sign: Annotated[
         Path | None,
-        typer.Option("--sign", metavar="KEY", help="Sign MODEL with this elliptic-curve key (PEM); extra `sign`."),
+        typer.Option(
+            "--sign", metavar="KEY", help="Sign MODEL with this elliptic-curve key (PEM; needs the extra `sign`)."
+        ),
     ] = None,
     signature: Annotated[
-        Path | None, typer.Option("--signature", metavar="FILE", help="Where the signature goes, outside of MODEL.")
+        Path | None, typer.Option("--signature", metavar="FILE", help="File for the signature, outside MODEL.")
     ] = None,
     printing: Printing,
 ) -> None:
     """Write an in-toto statement of the gates, SLSA provenance of the run, and a CycloneDX 1.7 ML-BOM.
 
-    They say what was measured relative to base and gold, under these attacks; none says that anything is erased. Equal
-    releases give equal statements: they hold no time.
+    They state what was measured, relative to base and gold, under the attacks that were run. They do not state that
+    anything is erased. They contain no time, so equal releases give equal statements.
     """
     output_ = printing.begin("reading")
     import vkdsurgeon

@@ -25,20 +25,21 @@ _PRESETS = ", ".join(f"vkd-{name}" for name in preset_names())
 class Sets:
     """What is forgotten and kept, and what is measured."""
 
-    forget: Annotated[Path, typer.Option("--forget", metavar="SET", help="What to forget: questions about images.")]
-    retain: Annotated[Path, typer.Option("--retain", metavar="SET", help="What to keep, likewise.")]
+    forget: Annotated[Path, typer.Option("--forget", metavar="SET", help="The forget set: questions about images.")]
+    retain: Annotated[Path, typer.Option("--retain", metavar="SET", help="The retain set: questions about images.")]
     heldout: Annotated[
-        Path | None, typer.Option("--heldout", metavar="SET", help="Other views of the forget subjects, to measure on.")
+        Path | None,
+        typer.Option("--heldout", metavar="SET", help="Other images of the forget subjects, to measure on."),
     ] = None
     retain_heldout: Annotated[
-        Path | None, typer.Option("--retain-heldout", metavar="SET", help="Other views of the retain subjects.")
+        Path | None, typer.Option("--retain-heldout", metavar="SET", help="Other images of the retain subjects.")
     ] = None
     text: Annotated[
         Path | None,
         typer.Option(
             "--text",
             metavar="SET",
-            help="Questions without images. One half is measured; methods that have a use for text get the other.",
+            help="Questions without images: one half to measure on, the other for methods that use text.",
         ),
     ] = None
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Most questions per measured set.")] = 800
@@ -54,20 +55,20 @@ class Methods:
         typer.Option(
             "--methods",
             metavar="NAMES",
-            help=f"With commas: vkd; {_PRESETS}; vkd-npo, vkd-idk, vkd-ga, "
+            help=f"Separated by commas: vkd; {_PRESETS}; vkd-npo, vkd-idk, vkd-ga, "
             "vkd-uniform (output mode); ga, graddiff, klmin, npo, idk, rmu, manu, mmunlearner; or all.",
         ),
     ] = "all"
     seeds: Annotated[str, typer.Option("--seeds", metavar="N", help="Such as 0,1,2; each method runs with each.")] = "0"
     attack_steps: Annotated[
-        int, typer.Option("--attack-steps", metavar="N", min=1, help="Steps of the relearning attacks behind AG.")
+        int, typer.Option("--attack-steps", metavar="N", min=1, help="Steps of the relearning attacks.")
     ] = 15
     attack_scope: Annotated[
         str,
         typer.Option(
             "--attack-scope",
             metavar="NAMES",
-            help="What these attackers train: visual, llm (LoRA), llm_full, all. The score takes the worst.",
+            help="Weights the attackers train: visual, llm (LoRA), llm_full, all. The score uses the worst.",
         ),
     ] = "visual,all"
     gold: GoldOption = None
@@ -80,11 +81,11 @@ class Results(TablePrinting):
 
     out: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="DIR", help="For the results; finished runs in it are not run again."),
+        typer.Option("--output", "-o", metavar="DIR", help="For the results; finished runs in it are reused."),
     ]
     gate: GateOption = None
     keep_models: Annotated[
-        bool, typer.Option("--keep-models", help="Leave the patched checkpoints in that directory.")
+        bool, typer.Option("--keep-models", help="Keep the patched checkpoints in the output directory.")
     ] = False
     panel: ClassVar[str] = "Output and gates"
 
@@ -107,12 +108,13 @@ def compare_command(
     source: RecipeSource,
     place: TrainingPlace,
 ) -> None:
-    """Run several unlearning methods on one case and print forgetting, utility, AG and cost side by side.
+    """Run several unlearning methods on the same data, and compare forgetting, utility, AG and cost.
 
-    Each method and seed is unlearned in a process of its own, evaluated, and attacked by relearning some people and
-    some kinds of question (measured on the others). An interrupted comparison goes on where it stopped. The base model
-    always has a row, gold where it is given. Gates name a row and a column, such as "vkd.forget<=0.10" or
-    "vkd.people.relearn.ag<=5", the largest over the attackers. The output holds comparison.json and comparison.md.
+    Every method and seed runs in a process of its own: it unlearns, is evaluated, and is attacked by relearning some
+    subjects and some kinds of question (measured on the others). To continue an interrupted comparison, run the same
+    command again. The base model always has a row, and so has gold if given. Gates name a row and a column, such as
+    "vkd.forget<=0.10" or "vkd.people.relearn.ag<=5"; for relearning, the largest value over the attackers counts. The
+    output directory contains comparison.json and comparison.md.
     """
     output = results.begin()
     from vkdsurgeon import compare

@@ -40,10 +40,10 @@ def demo(
     seed: SeedOption = 0,
     printing: Printing,
 ) -> None:
-    """Unlearn, evaluate and attack the built-in miniature, and end in one table.
+    """Unlearn, evaluate and attack the built-in miniature, and show the results in one table.
 
-    The miniature is a small LLaVA that knows 64 fictitious drawn people; four of them are to be forgotten. Gold was
-    trained the same way without their images. It takes a few minutes on two CPU cores.
+    The miniature is a small LLaVA that knows 64 drawn people who do not exist; four of them are forgotten. The gold
+    model was trained in the same way without their images. The demo takes a few minutes on two CPU cores.
     """
     from vkdsurgeon.files.directories import scratch
 

@@ -39,8 +39,8 @@ def diff(
         bool,
         typer.Option(
             "--only-declared",
-            help="Like --only-visual, but allow the tensors that PATCHED's own record says a decoder pass or another "
-            "method edited, and no more elements of them.",
+            help="Like --only-visual, but allow the tensors that PATCHED's record declares as changed "
+            "(by a decoder pass or another method), and no more elements than declared.",
         ),
     ] = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every changed tensor, not layers.")] = False,
@@ -49,8 +49,7 @@ def diff(
 ) -> None:
     """Compare two checkpoints byte by byte.
 
-    A difference is a result, not a failure: the status is 0 whatever differs, unless --only-visual or --only-declared
-    is given.
+    The status is 0 even if they differ, unless --only-visual or --only-declared is given.
     """
     import vkdsurgeon
     from vkdsurgeon.errors import GateFailed, UserError

@@ -16,7 +16,7 @@ _LARGE = 1 << 30
 
 
 def doctor(*, printing: Printing) -> None:
-    """Show the device, which kernel implementations run here and why, and the versions in use."""
+    """Show the device, the kernel implementations that run here and why, and the installed versions."""
     output = printing.begin()
     import torch
     from vkdsurgeon_kernels.backend import OPERATIONS

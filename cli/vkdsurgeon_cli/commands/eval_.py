@@ -30,12 +30,12 @@ class Sets:
     """The sets of questions."""
 
     forget: Annotated[
-        Path | None, typer.Option("--forget", metavar="SET", help="What is to be forgotten: less is better.")
+        Path | None, typer.Option("--forget", metavar="SET", help="Questions on the forget set: lower is better.")
     ] = None
     retain: Annotated[Path | None, typer.Option("--retain", metavar="SET", help="What is to be kept.")] = None
     text: Annotated[Path | None, typer.Option("--text", metavar="SET", help="Questions without images.")] = None
     sets: Annotated[
-        list[str] | None, typer.Option("--extra-set", metavar="NAME=SET", help="A further set; repeatable.")
+        list[str] | None, typer.Option("--extra-set", metavar="NAME=SET", help="Another set; repeatable.")
     ] = None
     # Its name until `--set KEY=VALUE` of other commands took it.
     former_sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=SET", hidden=True)] = None
@@ -66,7 +66,7 @@ class EvalBenchmark(Benchmark):
     """Sets of a published benchmark, and how it asks."""
 
     few_shot: Annotated[
-        bool, typer.Option("--few-shot", help="Of a benchmark: show examples of a kept person first.")
+        bool, typer.Option("--few-shot", help="For a benchmark: show examples of a retain person first.")
     ] = False
 
 
@@ -86,7 +86,8 @@ class EvalResults(Results):
     """Where the result goes, and what is in it."""
 
     cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="DIR", help="Answers of before, which are not asked again.")
+        Path | None,
+        typer.Option("--cache", metavar="DIR", help="Keep answers here; the same question is not asked twice."),
     ] = None
     include_examples: Annotated[
         bool, typer.Option("--include-examples", help="Put names, questions and answers into the result.")
@@ -102,11 +103,11 @@ def evaluate_command(
     answering: Answering,
     results: EvalResults,
 ) -> None:
-    """Measure what a model still recognises and what it kept, against base and gold.
+    """Measure what a model still recognises and how well it answers the rest, compared with base and gold.
 
-    Questions with options are decided by the likelihood of the options, the others by greedy generation. Metrics are
-    named SET.TASK.METRIC, such as forget.vqa.accuracy. With --base there are also reference.* (the base), delta.* (the
-    difference) and SET.TASK.agreement; with --gold also gold.* and gap.* (the difference).
+    A question with options is answered by the option that the model finds most likely, any other by greedy generation.
+    Metrics are named SET.TASK.METRIC, such as forget.vqa.accuracy. --base adds reference.* (the base), delta.* (the
+    difference) and SET.TASK.agreement; --gold adds gold.* and gap.* (the difference).
     """
     suite = benchmark.chosen({"--forget": sets.forget, "--retain": sets.retain, "--text": sets.text})
     out = results.begin()

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def inspect(*, model: ModelArgument, parts: Parts, printing: TablePrinting) -> None:
-    """Show what surgery would see in MODEL: tower, projector, language model, layers, files. Reads headers only."""
+    """Show how MODEL is split into vision tower, projector and language model, with its layers and files.
+
+    Only the headers of the weight files are read.
+    """
     output = printing.begin()
     import vkdsurgeon
 

@@ -19,13 +19,13 @@ _SHOWN = ("forget.vqa", "forget.vqa.name", "forget.general", "retain.vqa", "reta
 
 def miniature(
     *,
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A directory that is missing or empty.")],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new or empty directory.")],
     printing: Printing,
 ) -> None:
     """Write the built-in miniature to a directory: base/, gold/ and records/.
 
-    It is a small LLaVA that knows drawn people who do not exist, one that never saw those to forget, and the questions
-    about them. `vkdsurgeon demo` runs the whole tool on it.
+    base/ is a small LLaVA that knows drawn people who do not exist. gold/ was trained in the same way without those to
+    forget. records/ has questions about all of them. `vkdsurgeon demo` runs the whole tool on it.
     """
     from vkdsurgeon.data.miniature.unpack import read_card, unpack
 

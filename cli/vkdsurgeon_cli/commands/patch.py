@@ -31,7 +31,7 @@ PatchesArgument = Annotated[
 def export(
     *,
     base: BaseArgument,
-    patched: Annotated[Path, typer.Argument(metavar="PATCHED", help="What `unlearn` made of it.")],
+    patched: Annotated[Path, typer.Argument(metavar="PATCHED", help="The patched checkpoint.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The patch file, such as fix.safetensors.")
     ],
@@ -41,9 +41,9 @@ def export(
     ] = CompressionName.none,
     printing: Printing,
 ) -> None:
-    """Write what turns BASE into PATCHED: per changed tensor a bitmask and the new values, and nothing that was there.
+    """Write a patch file that turns BASE into PATCHED: the new values only, with a bitmask per changed tensor.
 
-    Files without weights, such as the record, come whole. Digests of both checkpoints are in the file's metadata.
+    Files without weights, such as the record, are stored whole. The metadata contains digests of both checkpoints.
     """
     import vkdsurgeon
 
@@ -56,20 +56,21 @@ def apply(
     base: BaseArgument,
     patches: PatchesArgument,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="The new checkpoint: empty or not there yet.")
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="The new checkpoint: a new or empty directory.")
     ] = None,
     in_place: Annotated[
         bool,
-        typer.Option("--in-place", help="Change BASE itself. A kill at any moment is mended by the same command."),
+        typer.Option("--in-place", help="Change BASE itself. If interrupted, run the same command again."),
     ] = False,
-    follow_links: Annotated[bool, typer.Option("--follow-links", help="Copy what links lead to that leave BASE.")] = (
-        False
-    ),
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Allow links that point outside BASE; copy their targets.")
+    ] = (False),
     printing: Printing,
 ) -> None:
-    """Make the patched checkpoint from BASE, bit-identical to the one that was exported.
+    """Apply patch files to BASE. The result is bit-identical to the checkpoint that was exported.
 
-    Another base is refused, and so are patches that do not follow on each other. Memory stays within one tensor.
+    It is refused if BASE is another checkpoint, or if the patches do not follow each other. Memory use is about one
+    tensor.
     """
     import vkdsurgeon
     from vkdsurgeon.errors import UserError
@@ -86,9 +87,10 @@ def verify(
     patches: PatchesArgument,
     printing: Printing,
 ) -> None:
-    """Read patches and MODEL whole: are they intact, and is MODEL their base, their result, or neither?
+    """Check that patch files are intact, and whether MODEL is their base, their result, or neither.
 
-    Neither is status 3, and so is a model in which an in-place patch was interrupted.
+    The status is 3 for neither, and for a model in which an in-place patch was interrupted. All files are read
+    completely.
     """
     from vkdsurgeon.errors import GateFailed
     from vkdsurgeon.patch.state import verify_patches
@@ -102,7 +104,7 @@ def verify(
 
 
 def info(*, patches: PatchesArgument, printing: Printing) -> None:
-    """Show what patches say of themselves: for which weights, what comes out, how much changes."""
+    """Show the metadata of patch files: the base, the result, and how much changes."""
     from vkdsurgeon.patch.state import describe_patches
 
     _show(describe_patches(patches), printing)
@@ -140,7 +142,7 @@ def _rows(result: PatchResult) -> list[tuple[str, object]]:
 def register(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(
-        help="Ship the changed values alone: write, apply, check and show patch files.",
+        help="Patch files with the changed values only: export, apply, verify, show.",
         no_args_is_help=True,
         rich_markup_mode=None,
         context_settings=SETTINGS,

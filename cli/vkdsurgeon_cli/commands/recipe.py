@@ -21,13 +21,13 @@ def keys(
     *,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[WORD]...", help="Only keys whose name has one of these words, such as decoder."),
+        typer.Argument(metavar="[WORD]...", help="Show only keys that contain one of these words, such as decoder."),
     ] = None,
     printing: Printing,
 ) -> None:
-    """List the keys of a recipe: type, default, what presets set, and meaning.
+    """List all recipe keys: type, default, values in presets, and meaning.
 
-    Give them as --set KEY=VALUE, or as lines of a YAML file to --recipe.
+    Set them with --set KEY=VALUE, or as lines of a YAML file for --recipe.
     """
     from vkdsurgeon.config.keys import recipe_keys
     from vkdsurgeon.errors import UserError
@@ -44,7 +44,7 @@ def keys(
 
 
 def show(*, source: RecipeSource, printing: Printing) -> None:
-    """Print the recipe that a preset, a file and single settings come to, every key of it, as YAML."""
+    """Print the complete recipe that a preset, a file and single settings make together, as YAML."""
     from vkdsurgeon.config import dump_recipe
 
     recipe = source.load()
@@ -77,7 +77,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
         name="recipe",
-        help="The settings of `unlearn`: every key, and what presets and files come to.",
+        help="The settings of `unlearn`: list every key, or show a complete recipe.",
         epilog="Example: vkdsurgeon recipe keys decoder",
         no_args_is_help=True,
     )

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 def release(
     *,
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A YAML file; docs/tutorials/ship.md explains it.")],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A release file (YAML); see docs/tutorials/ship.md.")],
     printing: Printing,
 ) -> None:
-    """Unlearn, prove what is identical, measure, attack, report, attest, sign and pack, as PLAN says.
+    """Unlearn, verify, evaluate, attack, report, attest, export the patch and sign, as PLAN describes.
 
-    The same command goes on after an interruption: stages whose inputs and outputs have the digests of an earlier run
-    are kept. Attacks have bounds by default: relative to gold, or those of PLAN. Status 3 means that a bound was
-    missed, or that an attack was not judged; the evidence is complete all the same.
+    To continue an interrupted release, run the same command again: a stage is skipped if its inputs and outputs have
+    the recorded digests. Attacks have default gates relative to gold; PLAN can replace them. Status 3 means that a gate
+    failed, or that an attack has no gate; all evidence is written anyway.
     """
     output = printing.begin()
     import vkdsurgeon

@@ -27,12 +27,12 @@ class FormatName(str, Enum):
 class Signing:
     """What the block at the end of the report says; the rest is left to be filled in by hand."""
 
-    product: Annotated[str, typer.Option("--product", metavar="TEXT", help="What the model is released as.")] = ""
-    date: Annotated[str, typer.Option("--date", metavar="TEXT", help="Date of the report; none is made up.")] = ""
+    product: Annotated[str, typer.Option("--product", metavar="TEXT", help="Name of the product.")] = ""
+    date: Annotated[str, typer.Option("--date", metavar="TEXT", help="Date of the report; otherwise left blank.")] = ""
     request: Annotated[
-        str, typer.Option("--request-id", metavar="TEXT", help="What asked for it, such as a ticket.")
+        str, typer.Option("--request-id", metavar="TEXT", help="The request, such as a ticket number.")
     ] = ""
-    approver: Annotated[str, typer.Option("--approver", metavar="TEXT", help="Who signs.")] = ""
+    approver: Annotated[str, typer.Option("--approver", metavar="TEXT", help="Name of the person who signs.")] = ""
     panel: ClassVar[str] = "Sign-off"
 
 
@@ -42,7 +42,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="DOCUMENTS...",
-            help="JSON documents about one model: of unlearn --json, eval, attack, diff --json, compare, and the "
+            help="JSON results about one model: from unlearn --json, eval, attack, diff --json, compare, and the "
             "vkdsurgeon.json of a patched checkpoint.",
         ),
     ],
@@ -51,27 +51,27 @@ def report(
     ],
     format_: Annotated[
         FormatName | None,
-        typer.Option("--format", metavar="NAME", help="html or md; otherwise the output's suffix tells."),
+        typer.Option("--format", metavar="NAME", help="html or md. [default: from the file name]"),
     ] = None,
     title: Annotated[
-        str | None, typer.Option("--title", metavar="TEXT", help="Heading, in place of one made of the product.")
+        str | None, typer.Option("--title", metavar="TEXT", help="The heading. [default: made from the product]")
     ] = None,
     include_examples: Annotated[
         bool,
         typer.Option(
             "--include-examples",
-            help="Show names, questions and answers where the documents hold them (eval --include-examples).",
+            help="Show names, questions and answers, if the results have them (eval --include-examples).",
         ),
     ] = False,
     signing: Signing,
     printing: Printing,
 ) -> None:
-    """Write the evidence about one unlearned model as one page: HTML, or Markdown for a model card.
+    """Write all evidence about one unlearned model as one page: HTML, or Markdown for a model card.
 
-    The page says whether the gates hold, what was measured against base and gold, what attacks brought back, what
-    changed in the weights, and what all that does not show. It loads nothing and runs nothing. No image, name or
-    answer appears unless --include-examples is given. Documents about different weights are refused. The status is 0
-    whatever the verdict: `eval` and `attack` end with 3 when a gate fails.
+    The page shows the gates, what was measured compared with base and gold, what attacks brought back, which weights
+    changed, and what all this does not show. No model is loaded or run. Images, names and answers do not appear unless
+    --include-examples is given. Results about different weights are refused. The status is 0 whatever the verdict;
+    `eval` and `attack` end with status 3 if a gate fails.
     """
     import vkdsurgeon
     from vkdsurgeon.errors import UserError

@@ -13,18 +13,22 @@ from vkdsurgeon_cli.options import Printing
 
 def reproduce(
     *,
-    patched: Annotated[Path, typer.Argument(metavar="PATCHED", help="The release.")],
-    base: Annotated[Path, typer.Option("--base", "--reference", metavar="DIR", help="What it was made from.")],
+    patched: Annotated[Path, typer.Argument(metavar="PATCHED", help="The patched checkpoint.")],
+    base: Annotated[
+        Path, typer.Option("--base", "--reference", metavar="DIR", help="The checkpoint it was made from.")
+    ],
     forget: Annotated[Path, typer.Option("--forget", metavar="SET", help="The forget set of the run.")],
-    retain: Annotated[Path | None, typer.Option("--retain", metavar="SET", help="Its retain set.")] = None,
-    generic: Annotated[Path | None, typer.Option("--generic", metavar="SET", help="Its generic set.")] = None,
-    text: Annotated[Path | None, typer.Option("--text", metavar="SET", help="Its text retain set.")] = None,
+    retain: Annotated[Path | None, typer.Option("--retain", metavar="SET", help="The retain set of the run.")] = None,
+    generic: Annotated[
+        Path | None, typer.Option("--generic", metavar="SET", help="The generic set of the run.")
+    ] = None,
+    text: Annotated[Path | None, typer.Option("--text", metavar="SET", help="The text retain set of the run.")] = None,
     printing: Printing,
 ) -> None:
-    """Run `unlearn` again as the record in PATCHED says, in scratch, and compare with PATCHED.
+    """Repeat the run that the record in PATCHED describes, in a temporary directory, and compare the results.
 
-    On an equal machine every byte has to come out; on another one the same weights have to move in nearly the same way.
-    Anything else is status 3. Sets and base are checked against the record before the run.
+    On an equal machine every byte must be the same; on another machine the same weights must change in nearly the same
+    way. Anything else is status 3. Base and sets are checked against the record before the run.
     """
     output = printing.begin()
     import vkdsurgeon

@@ -22,9 +22,9 @@ _OBJECTIVES = ("forget", "retain", "robust")
 class Sets:
     """What is forgotten and what is kept."""
 
-    forget: Annotated[Path, typer.Option("--forget", metavar="SET", help="What to forget, as `unlearn` takes it.")]
-    retain: Annotated[Path | None, typer.Option("--retain", metavar="SET", help="What to keep.")] = None
-    generic: Annotated[Path | None, typer.Option("--generic", metavar="SET", help="Images of others.")] = None
+    forget: Annotated[Path, typer.Option("--forget", metavar="SET", help="The forget set, as for `unlearn`.")]
+    retain: Annotated[Path | None, typer.Option("--retain", metavar="SET", help="The retain set.")] = None
+    generic: Annotated[Path | None, typer.Option("--generic", metavar="SET", help="Images of any others.")] = None
     panel: ClassVar[str] = "Data"
 
 
@@ -37,11 +37,11 @@ class Validation:
         typer.Option("--validation-forget", metavar="SET", help="Questions about held-out forget images."),
     ] = None
     validation_retain: Annotated[
-        Path | None, typer.Option("--validation-retain", metavar="SET", help="The same about what is to be kept.")
+        Path | None, typer.Option("--validation-retain", metavar="SET", help="Questions about held-out retain images.")
     ] = None
     limit: Annotated[
         int | None,
-        typer.Option("--limit", metavar="N", min=1, help="At most so many of these per set, drawn per task."),
+        typer.Option("--limit", metavar="N", min=1, help="Largest number of validation questions per set."),
     ] = None
     panel: ClassVar[str] = Sets.panel
 
@@ -51,21 +51,21 @@ class Search:
     """How long and for what."""
 
     space: Annotated[
-        Path | None, typer.Option("--space", metavar="FILE", help="What may vary, as YAML; else the default space.")
+        Path | None, typer.Option("--space", metavar="FILE", help="The search space (YAML). [default: built in]")
     ] = None
     trials: Annotated[
-        int, typer.Option("--trials", metavar="N", min=1, help="Finished trials in all, resumed ones included.")
+        int, typer.Option("--trials", metavar="N", min=1, help="Number of trials to finish, including resumed ones.")
     ] = 30
     minutes: Annotated[
-        float | None, typer.Option("--minutes", metavar="N", help="No trial starts later; one is always finished.")
+        float | None, typer.Option("--minutes", metavar="N", help="Start no trial after N minutes; one always runs.")
     ] = None
     pick: Annotated[
         str | None,
         typer.Option(
             "--pick",
             metavar="RULE",
-            help="Write one member of the front as picked.yaml: knee, forget, retain, robust, or with validation "
-            "records general. Status 3 when none satisfies it.",
+            help="Write the best recipe as picked.yaml, by one of these rules: knee, forget, retain, robust or "
+            "(with validation questions) general. Status 3 if no recipe satisfies it.",
         ),
     ] = None
     seed: SeedOption = 0
@@ -78,9 +78,9 @@ class Results(TablePrinting):
 
     out: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="DIR", help="For trials, recipes and result: empty or not there yet."),
+        typer.Option("--output", "-o", metavar="DIR", help="For trials, recipes and result: a new or empty directory."),
     ]
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the trials there, if there are any.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Continue with the trials in the output directory.")] = False
     panel: ClassVar[str] = "Output and resuming"
 
 
@@ -103,12 +103,12 @@ def tune(
     source: RecipeSource,
     place: TrainingPlace,
 ) -> None:
-    """Search for recipes that forget more, keep more or resist more on this case than the one to start from.
+    """Search for recipes that forget more, retain more or resist relearning better than a start recipe, on your data.
 
-    Three objectives, less is better: forget, retain, robust, all measured without labels on images that no trial trains
-    on, or the first two on validation records. The first trial is the start recipe (--preset, --recipe, --set), so the
-    Pareto front is never worse. Its members are written as recipes for `unlearn --recipe`. The model itself is never
-    written to.
+    There are three objectives: forget, retain and robust; lower is better. They are measured from features, without
+    labels, on images that no trial trains on; with validation questions, the first two are measured by asking the
+    model. The first trial is the start recipe (--preset, --recipe, --set), so the Pareto front is never worse than it.
+    Every recipe of the front is written as a file for `unlearn --recipe`. MODEL is never written to.
     """
     output = results.begin()
     import vkdsurgeon

@@ -30,24 +30,24 @@ class Sets:
 
     forget: Annotated[
         Path | None,
-        typer.Option("--forget", metavar="SET", help="What to forget: JSONL, JSON, or a folder of images."),
+        typer.Option("--forget", metavar="SET", help="The forget set: JSONL, JSON or a folder of images."),
     ] = None
     retain: Annotated[
-        Path | None, typer.Option("--retain", metavar="SET", help="What to keep, in the same formats.")
+        Path | None, typer.Option("--retain", metavar="SET", help="The retain set, in the same formats.")
     ] = None
     generic: Annotated[
-        Path | None, typer.Option("--generic", metavar="SET", help="Images of others, beside or instead of --retain.")
+        Path | None, typer.Option("--generic", metavar="SET", help="Images of any others, with or instead of --retain.")
     ] = None
     text: Annotated[
-        Path | None, typer.Option("--text", metavar="SET", help="With --decoder-pass: text to go on reading alike.")
+        Path | None, typer.Option("--text", metavar="SET", help="For --decoder-pass: prompts to keep answering alike.")
     ] = None
     forget_teacher: Annotated[
         Path | None,
-        typer.Option("--forget-teacher", metavar="DIR", help="A model that does not know them, to learn from."),
+        typer.Option("--forget-teacher", metavar="DIR", help="A model without the knowledge, as forget teacher."),
     ] = None
     retain_teacher: Annotated[
         Path | None,
-        typer.Option("--retain-teacher", metavar="DIR", help="A model to keep the rest like, instead of MODEL."),
+        typer.Option("--retain-teacher", metavar="DIR", help="The retain teacher. [default: MODEL]"),
     ] = None
     panel: ClassVar[str] = "Data"
 
@@ -58,9 +58,9 @@ class Target:
 
     out: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="The patched checkpoint: empty or not there yet."),
+        typer.Option("--output", "-o", metavar="DIR", help="The patched checkpoint: a new or empty directory."),
     ] = None
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with its memory; write nothing.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its memory; write nothing.")] = False
     panel: ClassVar[str] = _SAVING
 
 
@@ -69,11 +69,11 @@ class Copying:
     """Which files of the model's directory are copied."""
 
     drop_stale: Annotated[
-        bool, typer.Option("--drop-stale", help="Leave out files that may hold the same weights again.")
+        bool, typer.Option("--drop-stale", help="Leave out files that may contain the old weights.")
     ] = False
-    follow_links: Annotated[bool, typer.Option("--follow-links", help="Copy what links lead to that leave MODEL.")] = (
-        False
-    )
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Allow links that point outside MODEL; copy their targets.")
+    ] = False
     panel: ClassVar[str] = RARE
 
 
@@ -83,10 +83,11 @@ class Tagging:
 
     request_id: Annotated[
         str | None,
-        typer.Option("--request-id", metavar="TEXT", help="What asked for it, such as a ticket; goes into the record."),
+        typer.Option("--request-id", metavar="TEXT", help="The request, such as a ticket number; it is published."),
     ] = None
     request_date: Annotated[
-        str | None, typer.Option("--request-date", metavar="DATE", help="Its date, such as 2026-03-01; likewise.")
+        str | None,
+        typer.Option("--request-date", metavar="DATE", help="Date of the request, such as 2026-03-01; published."),
     ] = None
     panel: ClassVar[str] = _SAVING
 
@@ -95,15 +96,13 @@ class Tagging:
 class Saving:
     """How an interrupted run goes on."""
 
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the journal, or start where there is none.")] = (
-        False
-    )
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the journal, if there is one.")] = False
     journal: Annotated[
         Path | None,
         typer.Option("--journal", metavar="DIR", help="Where progress is saved. [default: OUTPUT.journal]"),
     ] = None
     checkpoint_minutes: Annotated[
-        float, typer.Option("--checkpoint-minutes", metavar="N", help="Least time between saves.")
+        float, typer.Option("--checkpoint-minutes", metavar="N", help="Shortest time between two saves.")
     ] = 1.0
     panel: ClassVar[str] = _SAVING
     rare: ClassVar[tuple[str, ...]] = ("journal", "checkpoint_minutes")
@@ -122,7 +121,9 @@ class OwnFlags:
 
     decoder_pass: Annotated[
         bool,
-        typer.Option("--decoder-pass", help="Teach the language model, too, that the original features mean nobody."),
+        typer.Option(
+            "--decoder-pass", help="Train the language model as well, to not recognise the original features."
+        ),
     ] = False
     steps: Annotated[
         int | None, typer.Option("--steps", metavar="N", help="Optimizer steps. [default: from the data]")
@@ -148,7 +149,7 @@ class MethodChoice:
     ] = Method.vkd
     scope: Annotated[
         Scope | None,
-        typer.Option("--scope", metavar="PART", help="What that method may change: visual, llm or all."),
+        typer.Option("--scope", metavar="PART", help="Weights that method may change: visual, llm or all."),
     ] = None
     seed: SeedOption = 0
     panel: ClassVar[str] = RecipeSource.panel
@@ -180,9 +181,9 @@ def unlearn(
 ) -> None:
     """Make the vision tower and the projector forget, and write a patched checkpoint.
 
-    Only selected weights of tower and projector change; with --decoder-pass and most other methods, selected weights of
-    the language model too. The output appears complete and verified, or not at all. Status 3: it is written, and the
-    stop rule or the decoder pass's gate was not met.
+    Only weights that the saliency mask selects change; with --decoder-pass and most other methods, also selected
+    weights of the language model. The output directory is complete and verified, or it does not exist. Status 3: it was
+    written, but the stop rule or the gate of the decoder pass was not met.
     """
     from vkdsurgeon.errors import UserError
 

@@ -19,13 +19,11 @@ def verify(
     model: ModelArgument,
     base: BaseOption = None,
     forget: Annotated[
-        Path | None, typer.Option("--forget", metavar="SET", help="Is this the set that was forgotten?")
+        Path | None, typer.Option("--forget", metavar="SET", help="Check whether this is the forget set of the run.")
     ] = None,
     record: Annotated[
         Path | None,
-        typer.Option(
-            "--record", metavar="FILE", help="The release's record, kept elsewhere. [default: MODEL's newest]"
-        ),
+        typer.Option("--record", metavar="FILE", help="A copy of the record, kept elsewhere. [default: MODEL's own]"),
     ] = None,
     signature: Annotated[
         Path | None, typer.Option("--signature", metavar="FILE", help="A signature over MODEL (OpenSSF model signing).")
@@ -35,10 +33,10 @@ def verify(
     ] = None,
     printing: Printing,
 ) -> None:
-    """Hold MODEL against its record, and against base, set and signature where they are given.
+    """Check MODEL against its record and, if given, its base, a forget set and a signature.
 
-    Whoever can change weights can change the record beside them: give --record, --base or --signature to know more than
-    that the two agree. Any check that fails is status 3.
+    Whoever can change the weights can also change the record inside MODEL. So give --record, --base or --signature for
+    a check that does not depend on it. If any check fails, the status is 3.
     """
     output = printing.begin("reading")
     import vkdsurgeon
