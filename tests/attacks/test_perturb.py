@@ -132,7 +132,7 @@ def test_pictures_that_are_not_one_tensor_have_no_place_for_a_pattern(facts: Wor
         tiles, build_processor().tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=TEMPLATE, image_token="<image>",
     )  # fmt: skip
-    with pytest.raises(UserError, match="not one picture-shaped tensor"):
+    with pytest.raises(UserError, match="not one image-shaped tensor"):
         pixels_of(loaded_with(processor), records)
     plain = build_processor()
     plain.image_processor.do_resize = plain.image_processor.do_center_crop = False

@@ -104,7 +104,7 @@ def test_whole_subjects_are_drawn() -> None:
 
 
 def test_sets_that_make_no_test_are_refused() -> None:
-    with pytest.raises(UserError, match="single picture"):
+    with pytest.raises(UserError, match="single image"):
         build_gallery(pictures({"a": 1, "b": 2}), [], [], [], folds=2, limit=None, seed=0)
     with pytest.raises(UserError, match="in the forget and in the heldout"):
         build_gallery(pictures({"a": 2}), [], pictures({"a": 1}), [], folds=2, limit=None, seed=0)

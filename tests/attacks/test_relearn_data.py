@@ -118,7 +118,7 @@ def test_other_data_with_somebody_forgotten_is_refused(folder: Path, protocol: s
 
 def test_text_teaches_a_vision_tower_nothing(folder: Path) -> None:
     text = NamedSet("unrelated", (Record(question="q", answer="a", task="text"),))
-    with pytest.raises(UserError, match="has no picture"):
+    with pytest.raises(UserError, match="has no image"):
         gather(folder, protocol="unrelated", unrelated=text)
     assert gather(folder, protocol="unrelated", scope="llm", unrelated=text).splits
 

@@ -167,7 +167,7 @@ def test_a_dry_run_plans_and_writes_nothing(facts: World, tmp_path: Path, capsys
     ("method", "words", "told"),
     [
         ("npo", ["--text", "{text}"], "no use for"),
-        ("npo", ["--generic", "{retain}"], "pictures without answers"),
+        ("npo", ["--generic", "{retain}"], "images without answers"),
         ("npo", ["--decoder-pass"], "only feature-mode VKD"),
         ("npo", ["--forget-teacher", "{gold}"], "only feature-mode VKD"),
         ("npo", ["--set", "output_loss=ga"], "belongs to VKD"),
@@ -178,7 +178,7 @@ def test_a_dry_run_plans_and_writes_nothing(facts: World, tmp_path: Path, capsys
         ("npo", ["--set", "baseline.steps"], "not a setting"),
         ("idk", ["--set", "baseline.refusals=[]"], "baseline.refusals"),
         ("rmu", ["--set", "baseline.rmu_layer=99"], "not that deep"),
-        ("manu", ["--text", "{retain}"], "has a picture"),
+        ("manu", ["--text", "{retain}"], "has an image"),
         ("vkd", ["--scope", "all"], "without one of them"),
         ("vkd", ["--set", "baseline.steps=3"], "without one of them"),
         ("vkd", ["--set", "output_loss=npo", "--set", "saliency=ratio"], "not offered"),

@@ -12,7 +12,7 @@ def test_the_default_recipe_forgets_and_keeps(capfd: pytest.CaptureFixture[str])
     facts = json.loads(capfd.readouterr().out)
     accuracy = facts["accuracy"]
     name, retain = accuracy["of which names"], accuracy["retain VQA"]
-    general, text = accuracy["general vision, forget pictures"], accuracy["text QA"]
+    general, text = accuracy["general vision, forget images"], accuracy["text QA"]
     forget = accuracy["forget VQA, held-out views"]
     assert forget["base"] >= 0.85
     assert retain["base"] >= 0.85

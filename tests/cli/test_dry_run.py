@@ -26,14 +26,14 @@ def test_a_whole_set_is_no_obstacle(llava: Path, sets: dict[str, Path], own: Pat
     assert _dry(llava, sets, own) == 0
 
 
-@pytest.mark.parametrize("how", ["no picture", "too narrow", "unreadable"])
+@pytest.mark.parametrize("how", ["no image", "too narrow", "unreadable"])
 def test_one_bad_picture_among_many(
     llava: Path, sets: dict[str, Path], own: Path, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = json.loads(own.read_text().splitlines()[-1])
     path = own.parent / row["image"]
-    if how == "no picture":
-        path.write_bytes(b"no picture at all")
+    if how == "no image":
+        path.write_bytes(b"no image at all")
     elif how == "too narrow":
         Image.new("RGB", (2, 1000)).save(path)
     elif os.geteuid() == 0:

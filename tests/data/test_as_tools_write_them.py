@@ -75,7 +75,7 @@ def test_a_file_url_is_a_path(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"image": ["a.png", "b.png"], "question": "q"}, "several pictures"),
+        ({"image": ["a.png", "b.png"], "question": "q"}, "several images"),
         ({"image": "a.png", "images": ["a.png"], "question": "q"}, "both `image` and `images`"),
         ({"image": {"bytes": "aGVsbG8="}, "question": "q"}, "lies in the record itself"),
         ({"image": "a.png", "conversations": TURNS, "subjects": "Ann"}, "did you mean 'subject'"),
@@ -127,7 +127,7 @@ def test_a_folder_reads_every_picture_and_says_what_it_passed_over(
     with caplog.at_level(logging.WARNING):
         records = read_records(tmp_path, role="forget")
     assert sorted(record.image.name for record in records if record.image) == sorted(there)
-    assert "2 files that are no pictures were passed over, such as notes.txt" in caplog.text
+    assert "2 files that are no images were passed over, such as notes.txt" in caplog.text
     for record in records:
         assert record.image is not None
         assert open_image(record.image).size == (8, 8)

@@ -143,7 +143,7 @@ def test_damaged_files_give_a_picture_or_a_user_error(tmp_path: Path, data: st.D
     ("content", "words", "remedy"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "Git LFS pointer", "git lfs pull"),
-        (b"<html>not found</html>", "is no picture", None),
+        (b"<html>not found</html>", "is not an image", None),
         (b"", "is empty", None),
     ],
 )  # fmt: skip

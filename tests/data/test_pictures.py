@@ -45,19 +45,19 @@ def test_one_picture_with_two_subjects_is_refused(paths: dict[str, Path]) -> Non
         Record(image=paths["a"], subject="ann", source="f:1"),
         Record(image=paths["copy of a"], subject="bea", source="f:2"),
     ]
-    with pytest.raises(UserError, match=r"f:2: one picture has two subjects"):
+    with pytest.raises(UserError, match=r"f:2: one image has two subjects"):
         pictures_of(records, role="forget")
 
 
 def test_a_set_without_pictures_is_refused() -> None:
-    with pytest.raises(UserError, match="the retain set has no pictures"):
+    with pytest.raises(UserError, match="the retain set has no images"):
         pictures_of([Record(question="q")], role="retain")
 
 
 def test_overlap_is_found_by_content(paths: dict[str, Path]) -> None:
     forget = pictures_of([Record(image=paths["a"], source="f:1")], role="forget")
     check_disjoint(forget, pictures_of([Record(image=paths["b"])], role="retain"))
-    with pytest.raises(UserError, match=r"f:1: the forget and the retain set share 1 picture"):
+    with pytest.raises(UserError, match=r"f:1: the forget and the retain set share 1 image"):
         check_disjoint(forget, pictures_of([Record(image=paths["copy of a"])], role="retain"))
 
 

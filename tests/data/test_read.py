@@ -114,7 +114,7 @@ def test_a_flat_folder_is_one_subject_and_sub_folders_are_subjects(folder: Path)
         (folder / "pictures" / "a.png", None),
         (folder / "pictures" / "b.png", None),
     ]
-    (folder / "pictures" / "note.txt").write_text("no picture")
+    (folder / "pictures" / "note.txt").write_text("no image")
     (folder / "more" / "deep").mkdir(parents=True)
     (folder / "pictures" / "a.png").rename(folder / "more" / "deep" / "A.PNG")
     assert [r.subject for r in read_records(folder, role="forget")] == ["more", "pictures"]
@@ -137,7 +137,7 @@ BAD_ROWS = {
     "options no list": ({"question": "q", "answer": "a", "options": "ab"}, "options"),
     "unknown key": ({**FLAT, "anwser": "x"}, "did you mean 'answer'"),
     "known keys": ({"foo": 1}, "image, question, answer, options, subject, task"),
-    "nothing": ({"subject": "ann"}, "needs a picture or a question"),
+    "nothing": ({"subject": "ann"}, "needs an image or a question"),
     "missing picture": ({"image": "pictures/zz.png"}, "does not exist"),
     "picture is folder": ({"image": "pictures"}, "does not exist"),
     "blank picture": ({"image": ""}, "does not exist"),
@@ -217,7 +217,7 @@ def test_what_does_not_exist_and_what_holds_no_pictures(folder: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder for the forget set"):
         read_records(folder / "nope", role="forget")
     (folder / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no pictures"):
+    with pytest.raises(UserError, match="holds no images"):
         read_records(folder / "empty", role="forget")
 
 

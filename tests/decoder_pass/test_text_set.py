@@ -40,8 +40,8 @@ def test_the_built_in_prompts_are_distinct() -> None:
     [
         (b"only one\nonly one\n", "too small"),
         (b"\xff\xfe", "not UTF-8"),
-        (b'{"image": "a.png", "question": "Who ?"}\n{"question": "b"}\n', "has a picture"),
-        (b'{"image": "a.png"}\n', "has a picture"),
+        (b'{"image": "a.png", "question": "Who ?"}\n{"question": "b"}\n', "has an image"),
+        (b'{"image": "a.png"}\n', "has an image"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(content: bytes, message: str, tmp_path: Path) -> None:

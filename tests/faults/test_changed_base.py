@@ -132,6 +132,6 @@ def test_a_picture_that_changes_while_the_run_trains(here: Place, tmp_path: Path
             shutil.copyfile(pictures[0], path.with_suffix(".new"))
             path.with_suffix(".new").replace(path)
 
-    with pytest.raises((SurgeryError, UserError), match="picture changed"):
+    with pytest.raises((SurgeryError, UserError), match="image changed"):
         go(asked(own, tmp_path / "out", recipe), Ear("saliency 1", change))
     assert "out" not in leftovers(tmp_path)

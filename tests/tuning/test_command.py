@@ -96,7 +96,7 @@ def test_a_search_from_start_to_unlearning(
     assert result["schema"] == "vkdsurgeon/tune/1"
     assert [each["name"] for each in result["objectives"]] == ["forget", "retain", "robust"]
     assert {each["measured"] for each in result["objectives"]} == {"label-free"}
-    assert "4 held-out forget pictures" in result["objectives"][0]["what"]
+    assert "4 held-out forget images" in result["objectives"][0]["what"]
     assert result["versions"]["optuna"]
 
     default, failed = result["trials"][:2]

@@ -1,4 +1,4 @@
-"""What can happen to a picture on its way to a model: recompressed, cut, covered, turned, lit otherwise."""
+"""What can happen to an image on its way to a model: recompressed, cut, covered, turned, lit otherwise."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def crop(image: Image.Image, share: float, generator: np.random.Generator) -> Im
 
 
 def occlusion(image: Image.Image, share: float, generator: np.random.Generator) -> Image.Image:
-    """A grey rectangle over `share` of the area, of the picture's proportions, at a random place."""
+    """A grey rectangle over `share` of the area, of the image's proportions, at a random place."""
     sides = [min(whole, max(1, round(share**0.5 * whole))) for whole in image.size]
     left, top = (int(generator.integers(0, whole - side + 1)) for whole, side in zip(image.size, sides, strict=True))
     covered = image.copy()
@@ -63,7 +63,7 @@ def brightness(image: Image.Image, share: float, generator: np.random.Generator)
 
 
 def contrast(image: Image.Image, share: float, generator: np.random.Generator) -> Image.Image:
-    """Distance from the picture's mean grey times `share`, clipped."""
+    """Distance from the image's mean grey times `share`, clipped."""
     return ImageEnhance.Contrast(image).enhance(share)
 
 
@@ -87,7 +87,7 @@ class Perturbation:
     Attributes:
         kind: A key of `CHANGES`.
         percent: Its strength; None where it has none.
-        seed: Of what is random in it, together with the picture's pixels: the same picture always gets the same.
+        seed: Of what is random in it, together with the image's pixels: the same image always gets the same.
     """
 
     kind: str
@@ -100,7 +100,7 @@ class Perturbation:
         return self.kind if self.percent is None else f"{self.kind}-{self.percent}"
 
     def __call__(self, image: Image.Image, path: Path | None = None) -> Image.Image:
-        """The picture (RGB) changed; a new one of the same size."""
+        """The image (RGB) changed; a new one of the same size."""
         digest = hashlib.sha256(f"{self.name} {self.seed} {image.size}".encode() + image.tobytes()).digest()
         generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
         return CHANGES[self.kind][0](image, (self.percent or 0) / 100, generator)

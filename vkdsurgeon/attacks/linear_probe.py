@@ -16,7 +16,7 @@ _STEPS = 2000
 class LinearReader:
     """Multinomial logistic regression or ridge regression on standardised features.
 
-    Features are centred and scaled as in the training part. Where they are wider than there are pictures, the reader is
+    Features are centred and scaled as in the training part. Where they are wider than there are images, the reader is
     trained in the span of the training features: the solution of every L2-regularised linear model lies there
     (representer theorem), so nothing is lost.
 

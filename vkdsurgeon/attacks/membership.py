@@ -1,7 +1,7 @@
 """The membership attack: can it be told from its likelihoods what the model was trained on?
 
 Loss: arXiv 1709.01604. Min-K% Prob, the mean over the k % least likely tokens: arXiv 2310.16789, equation 1; here over
-the answer's tokens, given picture and question.
+the answer's tokens, given image and question.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _MATTERS = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Inferring(Target):
-    """One attack; the members are the forget set's questions on pictures.
+    """One attack; the members are the forget set's questions on images.
 
     Attributes:
-        nonmembers: Like questions on pictures that no model was trained on, such as held-out views.
+        nonmembers: Like questions on images that no model was trained on, such as held-out views.
         k_percent: Of the answer's tokens, for Min-K%.
     """
 
@@ -133,7 +133,7 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
 
 
 def answer_likelihoods(loaded: LoadedModel, records: Sequence[Record], batch_size: int) -> list[tuple[float, ...]]:
-    """Log-probability (nats) of every token of each record's right answer, given picture and question."""
+    """Log-probability (nats) of every token of each record's right answer, given image and question."""
     found: dict[int, tuple[float, ...]] = {}
     order = sorted(range(len(records)), key=lambda index: (str(records[index].image), index))
     with torch.inference_mode():
@@ -171,7 +171,7 @@ def separation(
         start: What the ids begin with.
         members: Scores of members; higher means member.
         nonmembers: Scores of the others.
-        member_origins: The picture of each; whole pictures are resampled, because questions on one belong together.
+        member_origins: The image of each; whole images are resampled, because questions on one belong together.
         outsider_origins: Likewise.
         seed: Of the bootstrap.
     """
@@ -237,7 +237,7 @@ def _drawn(attack: Inferring, chosen: NamedSet) -> list[Record]:
     if not records:
         raise UserError(
             f"the {chosen.name} set holds no question that could tell members",
-            expected="questions about pictures in tasks other than general.* and text.*",
+            expected="questions about images in tasks other than general.* and text.*",
         )
     return sample(records, attack.limit, attack.seed)
 
@@ -247,9 +247,9 @@ def _check_apart(members: Sequence[Record], nonmembers: Sequence[Record]) -> Non
     for record in nonmembers:
         if record.image is not None and file_digest(record.image, record.source) in known:
             raise UserError(
-                "a picture of the non-members is a member's",
+                "an image of the non-members is a member's",
                 where=record.source,
-                expected="pictures that no model was trained on",
+                expected="images that no model was trained on",
             )
 
 

@@ -1,4 +1,4 @@
-"""The perturbation attack: change the pictures, a little or by one trained pattern, and ask again."""
+"""The perturbation attack: change the images, a little or by one trained pattern, and ask again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Perturbing(Target):
 
     Attributes:
         heldout: Other views of the same subjects to measure on; without it the forget set itself.
-        perturbations: What is done to the pictures.
+        perturbations: What is done to the images.
         universal: Recipe of a universal perturbation trained on the forget set; None for none.
     """
 
@@ -38,7 +38,7 @@ class Perturbing(Target):
 
 
 class PerturbedPictures(Variation):
-    """Every picture changed before the processor sees it."""
+    """Every image changed before the processor sees it."""
 
     def __init__(self, perturbation: Perturbation) -> None:
         super().__init__(perturbation.name)
@@ -50,14 +50,14 @@ class PerturbedPictures(Variation):
 
 
 def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
-    """Measure a model on changed pictures, and its base and gold alike.
+    """Measure a model on changed images, and its base and gold alike.
 
     Args:
         attack: The settings: models, sets, gates and device.
         listener: Gets progress events.
 
     Returns:
-        The result, gates included; nothing is written, no changed picture either.
+        The result, gates included; nothing is written, no changed image either.
 
     Raises:
         UserError: Sets, gates or models are wrong, or the architecture has no place for a universal perturbation.
@@ -72,7 +72,7 @@ def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
             raise UserError(
                 "the forget set holds nothing that a perturbation could be trained on",
                 where=attack.forget.name,
-                expected="questions about pictures in tasks other than general.* and text.*",
+                expected="questions about images in tasks other than general.* and text.*",
             )
         universal = UniversalPerturbation(attack.universal, shown, listener)
         variations.append(universal)
@@ -82,7 +82,7 @@ def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
                                   listener)  # fmt: skip
     warnings = list(measured.warnings)
     if attack.heldout is None:
-        warnings.append("measured on the forget set's own pictures; give `heldout` for other views")
+        warnings.append("measured on the forget set's own images; give `heldout` for other views")
     return PerturbResult(
         models=measured.models,
         sets=measured.sets,

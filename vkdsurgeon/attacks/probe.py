@@ -49,17 +49,17 @@ class Probing(Attack):
     """One attack; the reader is trained on the features of the reference.
 
     Attributes:
-        forget: Pictures of what was to be forgotten, with subjects.
-        retain: Pictures of others, with subjects.
+        forget: Images of what was to be forgotten, with subjects.
+        retain: Images of others, with subjects.
         heldout: Other views of the forget subjects to test on.
         retain_heldout: Other views of the retain subjects to test on.
         layers: Tapped layers; None for all.
         probe: Which reader.
         regularisation: Strength of its L2 penalty.
-        pooling: What a reader gets of a picture's tokens.
+        pooling: What a reader gets of an image's tokens.
         folds: Into which views are dealt without `heldout`.
-        limit: At most about so many retain pictures; None for all.
-        batch_size: Pictures per forward pass.
+        limit: At most about so many retain images; None for all.
+        batch_size: Images per forward pass.
         seed: Of draw and folds.
     """
 
@@ -92,7 +92,7 @@ def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
     Returns:
         The result, gates included. Per layer: `identity`, the forget subjects among themselves; `crowd`, among all
         subjects; `detect.auc`, forget against retain; `reader`, `crowd` (or `identity`) by a reader of the reference's
-        features; for retain pictures `crowd` and `reader` as utility.
+        features; for retain images `crowd` and `reader` as utility.
 
     Raises:
         UserError: Sets, layers, gates or models are wrong, or features cannot be compared; all that can be is checked

@@ -60,7 +60,7 @@ def measured_metrics(prefix: str, found: Mapping[str, Read], gallery: Gallery, k
 
 
 def gaps(found: Mapping[str, Read], others: Mapping[str, Read], gallery: Gallery, kinds: Sequence[str]) -> list[Metric]:
-    """Model minus gold on the same pictures, with paired intervals."""
+    """Model minus gold on the same images, with paired intervals."""
     metrics = []
     for layer, read in found.items():
         for part, kind, indices in _parts(read, gallery, kinds):
@@ -118,7 +118,7 @@ class Read:
     """The predictions of the probes of one layer for one model.
 
     Attributes:
-        right: Kind (`identity`, `crowd`, `reader`) -> picture -> whether it was named rightly.
+        right: Kind (`identity`, `crowd`, `reader`) -> image -> whether it was named rightly.
         areas: Per split, the area under the curve of forget against others.
     """
 

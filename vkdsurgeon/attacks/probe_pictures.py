@@ -1,4 +1,4 @@
-"""Which pictures a probe is trained and tested on, and their features."""
+"""Which images a probe is trained and tested on, and their features."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _CACHE_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Gallery:
-    """Labelled pictures and how they are split.
+    """Labelled images and how they are split.
 
     Attributes:
         pictures: All of them, those to be forgotten first.
         subjects: Label of each.
         forget: Whether each is to be forgotten.
-        splits: Pairs of indices to train and to test on; every picture is tested at most once, on a reader that never
+        splits: Pairs of indices to train and to test on; every image is tested at most once, on a reader that never
             saw it.
     """
 
@@ -53,41 +53,41 @@ def build_gallery(
     limit: int | None,
     seed: int,
 ) -> tuple[Gallery, list[str]]:
-    """Put pictures together and split them by views.
+    """Put images together and split them by views.
 
     Args:
-        forget: Pictures of the subjects to be forgotten.
-        retain: Pictures of others; may be empty.
+        forget: Images of the subjects to be forgotten.
+        retain: Images of others; may be empty.
         heldout: Other views of the forget subjects to test on; without any, views are dealt into folds.
         retain_heldout: Other views of the retain subjects; without any (and with `heldout`) a part of their views is
             tested on.
         folds: Number of folds.
-        limit: At most about so many retain pictures to train and fold on: whole subjects are drawn.
+        limit: At most about so many retain images to train and fold on: whole subjects are drawn.
         seed: Of draw and folds.
 
     Returns:
         The gallery, and warnings about what was left out.
 
     Raises:
-        UserError: A picture stands in two sets, or a forget subject has a single view and there are no held-out ones.
+        UserError: An image stands in two sets, or a forget subject has a single view and there are no held-out ones.
     """
     warnings = []
     _check_apart({"forget": forget, "retain": retain, "heldout": heldout, "retain-heldout": retain_heldout})
     named = {picture.subject for picture in forget}
     if any(picture.subject in named for picture in (*retain, *retain_heldout)):
-        warnings.append("retain pictures of subjects that are to be forgotten were left out")
+        warnings.append("retain images of subjects that are to be forgotten were left out")
         retain, retain_heldout = (
             [picture for picture in part if picture.subject not in named] for part in (retain, retain_heldout)
         )
     if heldout and any(picture.subject not in named for picture in heldout):
-        warnings.append("held-out pictures of subjects that the forget set does not have were left out")
+        warnings.append("held-out images of subjects that the forget set does not have were left out")
         heldout = [picture for picture in heldout if picture.subject in named]
     views = Counter(picture.subject for picture in forget)
     if not heldout and min(views.values()) < 2:
         raise UserError(
-            "a subject to be forgotten has a single picture, so no probe can be tested on another view of it",
+            "a subject to be forgotten has a single image, so no probe can be tested on another view of it",
             where=next(picture.source for picture in forget if views[picture.subject] == 1),
-            expected="two or more pictures per subject, or `heldout`",
+            expected="two or more images per subject, or `heldout`",
         )
     known = _draw_subjects(_with_views(retain, 2 if not retain_heldout else 1), limit, seed)
     people = {picture.subject for picture in known}
@@ -124,7 +124,7 @@ def build_gallery(
 
 
 def deal_folds(subjects: Sequence[str], folds: int, seed: int) -> list[int]:
-    """Deal every subject's pictures out to folds like cards, in a drawn order; gives the fold of each picture."""
+    """Deal every subject's images out to folds like cards, in a drawn order; gives the fold of each image."""
     generator = random.Random(seed)
     by_subject: dict[str, list[int]] = {}
     for index, subject in enumerate(subjects):
@@ -145,21 +145,21 @@ def layer_features(
     batch_size: int,
     listener: Listener = unheard,
 ) -> dict[str, np.ndarray]:
-    """Features of every picture at every layer, as a reader takes them.
+    """Features of every image at every layer, as a reader takes them.
 
     Args:
         stack: Tower and projector.
-        gallery: The pictures.
+        gallery: The images.
         layers: Some of the stack's.
         pooling: `mean` over tokens, or all `tokens` one after the other.
-        batch_size: Most pictures per forward pass.
+        batch_size: Most images per forward pass.
         listener: Gets progress events.
 
     Returns:
         Layer -> float64 [n, D], or [n, N * D] of all tokens.
 
     Raises:
-        UserError: A feature is NaN or infinite; or all tokens are wanted and their number differs between pictures.
+        UserError: A feature is NaN or infinite; or all tokens are wanted and their number differs between images.
     """
     chosen = PictureSet(stack, gallery.pictures, _CACHE_BYTES)
     rows: dict[str, dict[int, np.ndarray]] = {layer: {} for layer in layers}
@@ -170,11 +170,11 @@ def layer_features(
                 pooled = values.mean(dim=1) if pooling == "mean" else values.flatten(1)
                 rows[layer] |= zip(indices, pooled.double().cpu().numpy(), strict=True)
             done += len(indices)
-            text = f"features of {done} of {len(chosen)} pictures"
+            text = f"features of {done} of {len(chosen)} images"
             listener(Event("features", text, {"done": done, "total": len(chosen)}))
     if any(len({row.shape for row in found.values()}) > 1 for found in rows.values()):
         raise UserError(
-            "pictures have different numbers of tokens",
+            "images have different numbers of tokens",
             where="`pooling`",
             value=pooling,
             remedy="use `pooling=mean`",
@@ -213,7 +213,7 @@ def _check_apart(parts: dict[str, Iterable[Picture]]) -> None:
             other, first = known.setdefault(picture.digest, (name, picture))
             if other != name:
                 raise UserError(
-                    f"a picture is in the {other} and in the {name} set",
+                    f"an image is in the {other} and in the {name} set",
                     where=picture.source,
-                    expected=f"different pictures; the same bytes are at {first.source}",
+                    expected=f"different images; the same bytes are at {first.source}",
                 )

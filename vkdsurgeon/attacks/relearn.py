@@ -37,7 +37,7 @@ class Relearning(Attack):
     Attributes:
         forget: What was to be forgotten.
         heldout: Other views of the same subjects to measure on.
-        retain: What utility is measured on; half of its pictures are the attacker's under protocol `benign`.
+        retain: What utility is measured on; half of its images are the attacker's under protocol `benign`.
         benign: What the attacker has under `benign` instead.
         unrelated: What the attacker has under `unrelated`.
         plan: Which attacks.

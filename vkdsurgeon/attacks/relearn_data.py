@@ -19,7 +19,7 @@ class Utility:
 
     Attributes:
         part: `retain`; `utility` where that is missing and the forget file's other tasks (what else is on its
-            pictures, and text) stand in; None where there is nothing.
+            images, and text) stand in; None where there is nothing.
         records: What is asked.
     """
 
@@ -104,10 +104,10 @@ def gather_material(
         _refuse_forgotten(protocol, records, views)
         if "visual" in plan.scope and all(record.image is None for record in records):
             raise UserError(
-                f"the data of protocol {protocol} has no picture, so it teaches tower and projector nothing",
+                f"the data of protocol {protocol} has no image, so it teaches tower and projector nothing",
                 where="`scope`",
                 value="visual",
-                expected="records with pictures, or another scope",
+                expected="records with images, or another scope",
             )
     splits: dict[tuple[str, float, int], Split] = {}
     for protocol in plan.protocol:
@@ -168,7 +168,7 @@ def _refuse_shown_views(split: Split) -> None:
     twice = shares_pictures(split.shown, split.measured)
     if twice is not None:
         raise UserError(
-            "a picture that is shown to the attacker would be measured as well",
+            "an image that is shown to the attacker would be measured as well",
             where=twice.source,
-            expected="other pictures of the same subjects in `heldout`",
+            expected="other images of the same subjects in `heldout`",
         )

@@ -51,7 +51,7 @@ def relearn_warnings(found: RelearnMetrics, utility: Utility, *, gold: bool, hel
     if not gold:
         common.append("no gold model was attacked (`gold`), so AG includes what anybody would learn from the same data")
     if not heldout:
-        common.append("measured on the forget set's own pictures; give `heldout` for other views")
+        common.append("measured on the forget set's own images; give `heldout` for other views")
     return RelearnWarnings(
         tuple(common), (*_divergence(found), *_room(found), *_effort(found), *_cost(found.metrics, utility))
     )

@@ -21,7 +21,7 @@ _OUTSIDE = ("benign", "unrelated")
 
 @dataclass(frozen=True)
 class Split:
-    """Two parts that share no person, no kind of question about a person, or no picture, as the protocol says.
+    """Two parts that share no person, no kind of question about a person, or no image, as the protocol says.
 
     Attributes:
         shown: Records the attacker trains on.
@@ -44,26 +44,26 @@ def split_records(
     """Divide a forget set for a relearning attack.
 
     Args:
-        forget: The forget set; only questions about pictures that were to be forgotten take part, so neither
+        forget: The forget set; only questions about images that were to be forgotten take part, so neither
             `general` nor `text` tasks do.
         heldout: Other views of the same subjects; where given, the measured part is taken from them.
         protocol: `people`: some subjects are shown and the others measured. `pairs`: of every subject some kinds of
-            question (tasks) are shown and the others measured. `views`: of every subject some pictures are shown with
+            question (tasks) are shown and the others measured. `views`: of every subject some images are shown with
             all their questions, and the same questions are measured on others. `benign`, `unrelated`: `data` is
             shown, nothing of the forget set.
-        fraction: Share of subjects, of each subject's tasks or pictures, or of `data`, that is shown; rounded, at least
+        fraction: Share of subjects, of each subject's tasks or images, or of `data`, that is shown; rounded, at least
             one, and not all unless it is exactly 1. With 1 everything is shown and the held-out views are measured.
         seed: Of the draw.
         data: What the attacker has under `benign` and `unrelated`.
 
     Raises:
-        UserError: Too few subjects, tasks or pictures to divide, or nothing is left to measure on.
+        UserError: Too few subjects, tasks or images to divide, or nothing is left to measure on.
     """
     targets = [record for record in forget if to_forget(record)]
     if not targets:
         raise UserError(
             "the forget set holds nothing that an attack could bring back",
-            expected="questions about pictures in tasks other than general.* and text.*",
+            expected="questions about images in tasks other than general.* and text.*",
         )
     known = {_key(record) for record in targets}
     pool = targets if heldout is None else [record for record in heldout if to_forget(record)]
@@ -90,10 +90,10 @@ def split_records(
 
 
 def shares_pictures(shown: Sequence[Record], measured: Sequence[Record]) -> Record | None:
-    """The first measured record whose picture was shown as well, told by its bytes; None where there is none.
+    """The first measured record whose image was shown as well, told by its bytes; None where there is none.
 
     Raises:
-        UserError: A picture cannot be read.
+        UserError: An image cannot be read.
     """
     digests: dict[Path, str] = {}
 
@@ -109,10 +109,10 @@ def shares_pictures(shown: Sequence[Record], measured: Sequence[Record]) -> Reco
 
 
 def divide_by_picture(records: Sequence[Record], seed: int) -> tuple[list[Record], list[Record]]:
-    """Divide a set into halves that share no picture (no record, where it has no picture).
+    """Divide a set into halves that share no image (no record, where it has no image).
 
     Args:
-        records: At least two pictures or records without one.
+        records: At least two images or records without one.
         seed: Of the draw.
 
     Raises:
@@ -121,7 +121,7 @@ def divide_by_picture(records: Sequence[Record], seed: int) -> tuple[list[Record
     owners = [record.image or index for index, record in enumerate(records)]
     distinct = list(dict.fromkeys(owners))
     if len(distinct) < 2:
-        raise UserError("one picture alone cannot be divided between attacker and utility", where="`retain`")
+        raise UserError("one image alone cannot be divided between attacker and utility", where="`retain`")
     first = set(random.Random(seed).sample(distinct, len(distinct) // 2))
     halves: tuple[list[Record], list[Record]] = ([], [])
     for owner, record in zip(owners, records, strict=True):
@@ -185,7 +185,7 @@ def _views(targets: Sequence[Record], fraction: float, seed: int, *, all_may_be_
         assert record.image is not None
         views.setdefault(record.subject or "", {})[record.image] = None
     generator = random.Random(seed)
-    # A subject's only picture is shown where others are held out, and measured otherwise.
+    # A subject's only image is shown where others are held out, and measured otherwise.
     drawn = [
         _draw(sorted(pictures), fraction, generator, most=len(pictures) if all_may_be_shown else len(pictures) - 1)
         for _, pictures in sorted(views.items())
@@ -193,7 +193,7 @@ def _views(targets: Sequence[Record], fraction: float, seed: int, *, all_may_be_
     ]
     if not drawn:
         raise UserError(
-            "relearning some views and measuring others needs at least two pictures of one subject",
+            "relearning some views and measuring others needs at least two images of one subject",
             where="`protocol`",
             value="views",
             remedy="give `heldout`, other views to measure on",

@@ -1,4 +1,4 @@
-"""One small perturbation for all pictures, trained to make the model say the right answers again.
+"""One small perturbation for all images, trained to make the model say the right answers again.
 
 Universal perturbations: arXiv 1610.08401; projected gradient descent with signed steps: arXiv 1706.06083.
 """
@@ -56,10 +56,10 @@ class Universal:
 
 @dataclass(frozen=True)
 class Pixels:
-    """How a processor's pixel values relate to a picture's.
+    """How a processor's pixel values relate to an image's.
 
     Attributes:
-        shape: Channels, height and width of every picture.
+        shape: Channels, height and width of every image.
         mean: What was subtracted, [channels, 1, 1], white is 1.
         deviation: What it was divided by, likewise.
     """
@@ -80,7 +80,7 @@ class UniversalPerturbation(Variation):
 
     Args:
         recipe: The attacker's.
-        records: Questions on pictures with right answers, that it is trained on.
+        records: Questions on images with right answers, that it is trained on.
         listener: Gets progress events.
 
     Attributes:
@@ -104,10 +104,10 @@ class UniversalPerturbation(Variation):
 
 
 def pixels_of(loaded: LoadedModel, records: Sequence[Record]) -> Pixels:
-    """How the model's processor lays out the pictures of these records.
+    """How the model's processor lays out the images of these records.
 
     Raises:
-        UserError: A picture does not become one picture-shaped tensor, or two become tensors of different shapes: there
+        UserError: An image does not become one image-shaped tensor, or two become tensors of different shapes: there
             is no place for one perturbation of all.
     """
     shapes: dict[tuple[int, ...], str] = {}
@@ -118,21 +118,21 @@ def pixels_of(loaded: LoadedModel, records: Sequence[Record]) -> Pixels:
         shape = () if values is None else tuple(values.shape)
         if len(shape) != 4 or shape[0] != 1 or shape[1] != 3 or others:
             raise UserError(
-                f"the pictures of {loaded.model_type} are not one picture-shaped tensor, so no one perturbation fits "
+                f"the images of {loaded.model_type} are not one image-shaped tensor, so no one perturbation fits "
                 "them all",
                 where=record.source,
                 value=list(shape),
                 expected=f"{PIXELS} of shape [1, 3, height, width], as CLIP and SigLIP processors make them",
-                remedy="leave `universal` away; the other perturbations work on the picture itself",
+                remedy="leave `universal` away; the other perturbations work on the image itself",
             )
         shapes.setdefault(shape, record.source)
     loaded.encoder.drop_pictures()
     if len(shapes) > 1:
         raise UserError(
-            "pictures become tensors of different shapes, so no one perturbation fits them all",
+            "images become tensors of different shapes, so no one perturbation fits them all",
             where=list(shapes.values())[1],
             value=[list(shape) for shape in shapes],
-            remedy="leave `universal` away, or bring the pictures to one size",
+            remedy="leave `universal` away, or bring the images to one size",
         )
     shape = next(iter(shapes))
     processor = loaded.encoder.processor.image_processor
@@ -149,7 +149,7 @@ def pixels_of(loaded: LoadedModel, records: Sequence[Record]) -> Pixels:
 
 @contextmanager
 def added(loaded: LoadedModel, pixels: Pixels, delta: Tensor) -> Iterator[None]:
-    """Add a perturbation to every picture that reaches the model for a while; gradients flow to it."""
+    """Add a perturbation to every image that reaches the model for a while; gradients flow to it."""
 
     def add(module: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if named.get(PIXELS) is not None:
@@ -173,12 +173,12 @@ def train_perturbation(
 ) -> tuple[Tensor, list[float]]:
     """Find one perturbation under which the right answers are likely.
 
-    delta <- clip(delta + step * sign(grad log p(answer | picture + delta, question)), -eps, eps)
+    delta <- clip(delta + step * sign(grad log p(answer | image + delta, question)), -eps, eps)
 
     Args:
         loaded: The model; its weights stay as they are.
         pixels: From `pixels_of`.
-        records: Questions on pictures, with answers; every one is seen before any is seen again.
+        records: Questions on images, with answers; every one is seen before any is seen again.
         recipe: The attacker's.
         role: Whose perturbation this is, for progress.
         listener: Gets progress events.

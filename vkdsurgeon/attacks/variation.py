@@ -1,4 +1,4 @@
-"""The same questions asked under variations: the loop that attacks on weights, pictures and prompts share."""
+"""The same questions asked under variations: the loop that attacks on weights, images and prompts share."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class MethodPlan(ModelPlan):
 
     Attributes:
         retain_questions: Examples to keep.
-        text_questions: Examples without pictures, for masks and importance alone.
+        text_questions: Examples without images, for masks and importance alone.
         lr: Peak learning rate of all weights alike, where it was given.
     """
 

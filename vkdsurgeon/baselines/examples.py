@@ -23,9 +23,9 @@ class TrainingSets:
     """The training sets of a method.
 
     Attributes:
-        forget: Questions about pictures whose answers are to be forgotten.
+        forget: Questions about images whose answers are to be forgotten.
         retain: Questions to answer as before; may be empty for methods that do not need any.
-        text: Questions without pictures, for masks and neuron importance alone.
+        text: Questions without images, for masks and neuron importance alone.
         passed_over: Records of the forget set that ask for nothing that is to be forgotten.
     """
 
@@ -39,10 +39,10 @@ def training_sets(forget: Sequence[Record], retain: Sequence[Record], text: Sequ
     """Turn records into examples.
 
     Args:
-        forget: The forget set. Tasks `general.*` and `text.*` are passed over: what else is to be seen on the pictures,
+        forget: The forget set. Tasks `general.*` and `text.*` are passed over: what else is to be seen on the images,
             and what text says, are not to be forgotten.
         retain: The retain set.
-        text: Questions without pictures.
+        text: Questions without images.
 
     Raises:
         UserError: A record has no question or no answer, or nothing is left to forget.
@@ -54,7 +54,7 @@ def training_sets(forget: Sequence[Record], retain: Sequence[Record], text: Sequ
         raise UserError(
             "the forget set holds nothing that can be forgotten",
             where=forget[0].source if forget else None,
-            expected="questions about pictures in tasks other than general.* and text.*",
+            expected="questions about images in tasks other than general.* and text.*",
         )
     return TrainingSets(
         forget=tuple(map(_example, targets)),
@@ -73,7 +73,7 @@ def _require(records: Sequence[Record], role: str) -> None:
             where=error.where,
             expected="a question and its answer in every record: methods other than feature-mode vkd train on what "
             "the language model answers",
-            remedy="give records with questions and answers, or use --method vkd, which needs pictures alone",
+            remedy="give records with questions and answers, or use --method vkd, which needs images alone",
         ) from None
 
 

@@ -39,7 +39,7 @@ class LanguageLoss:
     Attributes:
         loaded: The whole model; its parameters in scope ask for gradients, the others do not.
         micro_batch: Most sequences that pass the model at once.
-        cache_bytes: Most bytes of encoded pictures, and of stored tensors, to hold each.
+        cache_bytes: Most bytes of encoded images, and of stored tensors, to hold each.
         seed: Of draws.
     """
 

@@ -58,9 +58,9 @@ class OutputJob(ModelSource):
     """The settings of a run in output mode.
 
     Attributes:
-        forget: Pictures to forget.
-        retain: Pictures whose features are kept, retain and generic ones.
-        examples: Questions about the forget pictures, with the answers to be forgotten.
+        forget: Images to forget.
+        retain: Images whose features are kept, retain and generic ones.
+        examples: Questions about the forget images, with the answers to be forgotten.
         recipe: The settings; `output_loss` is set.
     """
 
@@ -76,7 +76,7 @@ class OutputPlan(ModelPlan):
 
     Attributes:
         output_loss: The loss through W.
-        retain_pictures: Pictures whose features are kept.
+        retain_pictures: Images whose features are kept.
         selected_elements: How many weights may move.
     """
 
@@ -87,12 +87,12 @@ class OutputPlan(ModelPlan):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputPrepared(Operable):
-    """A job whose tower, pictures and cost are known; W was not read.
+    """A job whose tower, images and cost are known; W was not read.
 
     Attributes:
         job: What was asked.
         recipe: The effective settings.
-        visual: Tower and projector, and the pictures.
+        visual: Tower and projector, and the images.
     """
 
     plan: OutputPlan
@@ -115,9 +115,9 @@ def prepare_output(job: OutputJob) -> OutputPrepared:
         )
     if not job.retain:
         raise UserError(
-            "output mode needs pictures to retain",
+            "output mode needs images to retain",
             where="`retain`",
-            expected="`retain` or `generic` pictures",
+            expected="`retain` or `generic` images",
         )
     visual = prepare(Job(forget=job.forget, retain=job.retain, generic=[], recipe=job.recipe, **job.source))
     recipe, stack = visual.job.recipe, visual.stack
@@ -165,8 +165,8 @@ def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
 
     Returns:
         What it did. `measured` holds `forget_probability_before` and `_after`, the mean probability of the answers that
-        were trained on, and `retain_drift`, the squared error of the features of kept pictures over their variance over
-        pictures, of held-out ones where there are any.
+        were trained on, and `retain_drift`, the squared error of the features of kept images over their variance over
+        images, of held-out ones where there are any.
 
     Raises:
         UserError: The model cannot be loaded, or a question does not suit it.
@@ -211,7 +211,7 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     sampler = language.sampler(drawn, "order")
     parts = {
         "forget": Part(term, sampler, recipe.forget_batch, 1.0),
-        # The distillation term draws its own pictures and carries the weight.
+        # The distillation term draws its own images and carries the weight.
         "retain": Part(retain, sampler, 0, recipe.retain_weight),
     }
     assert recipe.step_size is not None, "a fitted recipe of output mode has one"

@@ -38,7 +38,7 @@ class Facts:
         title: For records and tables.
         scope: What its source trains.
         needs_retain: Whether it cannot do without a retain set.
-        reads_text: Whether it has a use for questions without pictures.
+        reads_text: Whether it has a use for questions without images.
         trains: Whether it takes optimizer steps.
         step_size: Peak step relative to each weight, unless the recipe says otherwise; found on the built-in
             miniature (docs/studies/baselines.md).

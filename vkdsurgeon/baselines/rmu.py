@@ -4,7 +4,7 @@
 
 Source: Li et al., arXiv 2403.03218, section 4; c relative to the activations' length after Adaptive RMU (Huu-Tien et
 al., arXiv 2408.06223). u is a random unit vector, h_l the output of decoder layer l at every token of question and
-answer, the picture's included. Both terms are divided by the mean square P of the original activations, which has
+answer, the image's included. Both terms are divided by the mean square P of the original activations, which has
 them in one unit at every width, so w is of order 1 where the source needs 1200. As in the source, the output matrices
 of the MLPs of layers l - 2 to l are trained; with scope `visual` tower and projector are, with `all` both.
 """

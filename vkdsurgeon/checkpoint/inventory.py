@@ -41,7 +41,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LARGEST_POINTER = 1024
-# What is read here or by transformers; a picture in the documentation may well be a pointer.
+# What is read here or by transformers; an image in the documentation may well be a pointer.
 _READ_HERE = (".safetensors", ".json", ".model", ".txt", ".jinja")
 
 TORCH_DTYPES = {

@@ -1,6 +1,6 @@
 """The record that travels with a patched checkpoint: what was done, never to whom.
 
-No picture, name, answer or path of the forget set appears here; sets are told by salted digests, which can be
+No image, name, answer or path of the forget set appears here; sets are told by salted digests, which can be
 checked by whoever holds the set and the record, and guessed by nobody who holds the record alone.
 """
 
@@ -47,10 +47,10 @@ def versions() -> dict[str, str]:
 
 
 def set_digest(picture_digests: Iterable[str], salt: bytes) -> str:
-    """Digest of a set of pictures, independent of their order and paths.
+    """Digest of a set of images, independent of their order and paths.
 
     Args:
-        picture_digests: SHA-256 of each picture's bytes, in hex.
+        picture_digests: SHA-256 of each image's bytes, in hex.
         salt: Stored beside the digest.
 
     Returns:

@@ -26,7 +26,7 @@ _MARKS = (
     b"\x80\x04",
     b"\x80\x05",
 )
-# Pictures, films and papers are large too, and hold no weights.
+# Images, films and papers are large too, and hold no weights.
 _HARMLESS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF", b"RIFF", b"\x00\x00\x00\x18ftyp", b"\x00\x00\x00\x20ftyp")
 _NAMES = re.compile(
     r"\.(bin|pt|pth|ckpt|pkl|msgpack|h5|safetensors|gguf|onnx|onnx[._]data|npz|ot|tflite|distcp|incomplete)\b", re.I

@@ -25,7 +25,7 @@ def salt_of(seed: int, changes: Mapping[str, Tensor]) -> bytes:
 
 
 def set_facts(sets: Mapping[str, Sequence[Picture]], salt: bytes) -> dict[str, dict[str, Any]]:
-    """Counts and salted digests of sets of pictures; never who is on them."""
+    """Counts and salted digests of sets of images; never who is on them."""
     return {
         name: {
             "pictures": len(pictures),

@@ -138,7 +138,7 @@ def read_case(asked: Comparison, scratch: Path) -> Case:
         except UserError as error:
             case.warnings.append(f"no AG by protocol {protocol}: {error.what}")
     if heldout is None:
-        case.warnings.append("forgetting is measured on the forget set's own pictures; give `heldout` for other views")
+        case.warnings.append("forgetting is measured on the forget set's own images; give `heldout` for other views")
     if asked.gold is None:
         case.warnings.append("no gold model (`gold`): nothing says how much forgetting is right, and there is no score")
     return case

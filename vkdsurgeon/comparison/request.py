@@ -29,7 +29,7 @@ class Comparison:
         gold: A model that never saw the forget set.
         heldout: Other views of the forget set's subjects, to measure on.
         retain_heldout: Other views of the retain set's subjects, to measure on.
-        text: Questions without pictures; half is measured, the other half given to methods that have a use for text.
+        text: Questions without images; half is measured, the other half given to methods that have a use for text.
         seeds: Every method runs once with each.
         protocols: Relearning protocols behind AG.
         scopes: What the attacker trains; every protocol is run with each.

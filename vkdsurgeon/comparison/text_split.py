@@ -36,7 +36,7 @@ def divide_text(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
 
 
 def write_text(records: Sequence[Record], path: Path) -> Path:
-    """Records without pictures as JSON lines."""
+    """Records without images as JSON lines."""
     kept = {"question", "answer", "options", "subject", "task"}
     lines = [record.model_dump(mode="json", include=kept, exclude_none=True) for record in records]
     write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))

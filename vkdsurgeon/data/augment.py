@@ -14,10 +14,10 @@ _SMALLEST_WINDOW, _LIGHT = 0.92, (0.85, 1.15)
 
 
 def variants(pictures: Sequence[Picture], indices: Sequence[int], count: int, *, after: int = 0) -> list[Picture]:
-    """Copies of some pictures.
+    """Copies of some images.
 
     Args:
-        pictures: The pictures.
+        pictures: The images.
         indices: Which of them.
         count: Copies of each.
         after: Number of the copies that were made before, so that these are others.
@@ -27,9 +27,9 @@ def variants(pictures: Sequence[Picture], indices: Sequence[int], count: int, *,
 
 
 def varied(image: Image.Image, picture: Picture) -> Image.Image:
-    """The picture (RGB) as its variant shows it, the same each time.
+    """The image (RGB) as its variant shows it, the same each time.
 
-    A window of 92 to 100 % of each side is scaled back to the picture's size, so that the layout of tokens stays, and
+    A window of 92 to 100 % of each side is scaled back to the image's size, so that the layout of tokens stays, and
     brightness, contrast and colour lie between 85 and 115 %: usual alterations (arXiv 2002.05709, appendix A), much
     milder. Stronger ones (mirrored, turned by 10 degrees, windows from 80 %) were tried and could not be learnt.
 

@@ -95,8 +95,8 @@ def records_of(row: Row, folder: Path, default_task: str) -> Iterator[Record]:
 
     Args:
         row: The row as read.
-        folder: What a relative picture path is relative to.
-        default_task: Task of a record with a picture that names none.
+        folder: What a relative image path is relative to.
+        default_task: Task of a record with an image that names none.
 
     Raises:
         UserError: The row's keys, types or values are wrong.
@@ -109,7 +109,7 @@ def records_of(row: Row, folder: Path, default_task: str) -> Iterator[Record]:
     else:
         flat = _validate(_FlatRow, row)
         if flat.image is None and flat.question is None:
-            raise UserError("a record needs a picture or a question", where=row.source, value=sorted(row.value))
+            raise UserError("a record needs an image or a question", where=row.source, value=sorted(row.value))
         yield _record(
             row,
             image=_picture(flat.image, folder, row),
@@ -131,7 +131,7 @@ def _from_conversation(parsed: _ConversationRow, row: Row, folder: Path, default
             continue
         text = turn.value
         if _PLACEHOLDER in text and image is None:
-            raise UserError(f"a turn holds {_PLACEHOLDER} and the record names no picture", where=row.source)
+            raise UserError(f"a turn holds {_PLACEHOLDER} and the record names no image", where=row.source)
         turns.append(("user" if turn.speaker in ("human", "user") else "assistant", text.replace(_PLACEHOLDER, "")))
     for question, answer in _pairs(turns, row):
         yield _record(
@@ -156,7 +156,7 @@ def _from_chat(parsed: _ChatRow, row: Row, folder: Path, default_task: str) -> I
         for part in parts:
             if part.type == "text":
                 if part.text is None or part.pictures:
-                    raise UserError("a text part needs `text` and no picture", where=row.source)
+                    raise UserError("a text part needs `text` and no image", where=row.source)
                 texts.append(part.text if parsed.image is None else part.text.replace(_PLACEHOLDER, ""))
                 continue
             named, shown = part.pictures, shown + 1
@@ -169,7 +169,7 @@ def _from_chat(parsed: _ChatRow, row: Row, folder: Path, default_task: str) -> I
             pictures += named
         turns.append((message.role, "\n".join(texts)))
     if len(pictures) > 1 or shown > 1 or (pictures and parsed.image not in (None, *pictures)):
-        raise UserError("several pictures in one conversation", where=row.source, expected="at most one picture")
+        raise UserError("several images in one conversation", where=row.source, expected="at most one image")
     image = _picture(pictures[0] if pictures else parsed.image, folder, row)
     for question, answer in _pairs(turns, row):
         yield _record(
@@ -210,7 +210,7 @@ def _record(row: Row, *, task: str | None, default_task: str, **values: Any) -> 
 
 
 def _as_told(row: Row) -> dict[str, Any]:
-    """The row with one way of saying that something is absent, and one of naming its picture."""
+    """The row with one way of saying that something is absent, and one of naming its image."""
     value = {key: found for key, found in row.value.items() if found is not None}
     named = [key for key in ("image", "images") if value.get(key) not in (None, [])]
     if len(named) > 1:
@@ -219,17 +219,17 @@ def _as_told(row: Row) -> dict[str, Any]:
     if isinstance(found, list):
         if len(found) > 1:
             raise UserError(
-                "several pictures in one record", where=row.source, value=len(found), expected="at most one picture"
+                "several images in one record", where=row.source, value=len(found), expected="at most one image"
             )
         found = found[0]
     if isinstance(found, dict):
         if not isinstance(found.get("path"), str):
             raise UserError(
-                "the picture lies in the record itself, or its path is missing",
+                "the image lies in the record itself, or its path is missing",
                 where=row.source,
                 value=sorted(found),
                 expected="the path of a file",
-                remedy="write the pictures to files, and name those",
+                remedy="write the images to files, and name those",
             )
         found = found["path"]
     value = {key: each for key, each in value.items() if key not in ("image", "images")}

@@ -27,7 +27,7 @@ _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 def open_image(
     path: Path, *, where: str | None = None, max_pixels: int = MAX_PIXELS, digest: str | None = None
 ) -> Image.Image:
-    """Decode one picture as a person would see it.
+    """Decode one image as a person would see it.
 
     Args:
         path: The file.
@@ -36,11 +36,11 @@ def open_image(
         digest: SHA-256 that the file's bytes had when the set was read, in hex.
 
     Returns:
-        An RGB picture in memory: first frame of an animation, EXIF orientation applied, transparency over white,
+        An RGB image in memory: first frame of an animation, EXIF orientation applied, transparency over white,
         16-bit grey scaled to 8 bits.
 
     Raises:
-        UserError: The file is missing, no picture, truncated, too large or has floating-point pixels.
+        UserError: The file is missing, no image, truncated, too large or has floating-point pixels.
         SurgeryError: It is no longer the file that the set was read with.
     """
     place = f"{where} ({path})" if where else str(path)
@@ -52,7 +52,7 @@ def open_image(
             opened.load()
             upright = ImageOps.exif_transpose(opened)
             if upright.mode == "F":
-                raise UserError("the picture has floating-point pixels", where=place, expected="8 or 16 bits")
+                raise UserError("the image has floating-point pixels", where=place, expected="8 or 16 bits")
             return _to_rgb(upright, place)
         except UserError:
             raise
@@ -76,21 +76,21 @@ def _opened(source: Path | io.BytesIO, place: str, max_pixels: int) -> Image.Ima
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(source, formats=_known(_FORMATS))
     except FileNotFoundError:
-        raise UserError("the picture does not exist", where=place) from None
+        raise UserError("the image does not exist", where=place) from None
     except Image.DecompressionBombError:
-        raise UserError("the picture is too large", where=place, expected=f"at most {max_pixels} pixels") from None
+        raise UserError("the image is too large", where=place, expected=f"at most {max_pixels} pixels") from None
     except OSError as error:
         if error.errno is None:
             raise _unreadable(place, error, source) from None
-        # Nothing is wrong with the picture itself.
-        raise machine_or(UserError("the picture cannot be read", where=place, value=error.strerror), error) from None
+        # Nothing is wrong with the image itself.
+        raise machine_or(UserError("the image cannot be read", where=place, value=error.strerror), error) from None
     except Exception as error:
         # Pillow's parsers raise nearly any exception on hostile files.
         raise _unreadable(place, error) from None
 
 
 def check_header(path: Path, *, where: str) -> tuple[str, tuple[int, int]]:
-    """Look at a picture's header alone.
+    """Look at an image's header alone.
 
     Args:
         path: The file.
@@ -109,7 +109,7 @@ def check_header(path: Path, *, where: str) -> tuple[str, tuple[int, int]]:
 
 
 def looks_like_a_picture(path: Path) -> bool:
-    """Whether a file's content says that it is a picture, whatever its name says."""
+    """Whether a file's content says that it is an image, whatever its name says."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -122,15 +122,15 @@ def looks_like_a_picture(path: Path) -> bool:
 
 def _check_size(size: tuple[int, int], place: str, max_pixels: int) -> None:
     if min(size) < 1:
-        raise UserError("the picture has no pixels", where=place, value=list(size))
+        raise UserError("the image has no pixels", where=place, value=list(size))
     if size[0] * size[1] > max_pixels:
         raise UserError(
-            "the picture is too large", where=place, value=list(size), expected=f"at most {max_pixels} pixels"
+            "the image is too large", where=place, value=list(size), expected=f"at most {max_pixels} pixels"
         )
     if max(size) > MAX_RATIO * min(size):
         # Processors scale the shorter side up to hundreds of pixels, and the longer one with it.
         raise UserError(
-            "the picture is too long and narrow",
+            "the image is too long and narrow",
             where=place,
             value=list(size),
             expected=f"one side at most {MAX_RATIO} times as long as the other",
@@ -141,10 +141,10 @@ def _same_as_before(path: Path, place: str, digest: str) -> io.BytesIO:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SurgeryError(f"{place}: the picture can no longer be read: {error.strerror}") from error
+        raise SurgeryError(f"{place}: the image can no longer be read: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise SurgeryError(
-            f"{place}: the picture changed while the run was under way; nothing was written. Start again with the set "
+            f"{place}: the image changed while the run was under way; nothing was written. Start again with the set "
             "as it is, or put it back as it was"
         )
     return io.BytesIO(content)
@@ -155,7 +155,7 @@ def _unreadable(place: str, error: Exception, source: Path | io.BytesIO | None =
         # What Pillow says names an object in memory.
         return _no_picture(place, _beginning(source))
     return UserError(
-        f"the picture cannot be decoded: {type(error).__name__}: {error}",
+        f"the image cannot be decoded: {type(error).__name__}: {error}",
         where=place,
         expected=f"a whole file in one of {', '.join(_FORMATS)}",
     )
@@ -164,10 +164,10 @@ def _unreadable(place: str, error: Exception, source: Path | io.BytesIO | None =
 def _no_picture(place: str, beginning: bytes) -> UserError:
     if beginning.startswith(_POINTER):
         return UserError(
-            "this is a Git LFS pointer, not the picture itself", where=place, remedy="fetch it: git lfs pull"
+            "this is a Git LFS pointer, not the image itself", where=place, remedy="fetch it: git lfs pull"
         )
     return UserError(
-        f"the picture cannot be decoded: the file {'is no picture of a known format' if beginning else 'is empty'}",
+        f"the image cannot be decoded: the file {'is not an image of a known format' if beginning else 'is empty'}",
         where=place,
         value=beginning[:16] or None,
         expected=f"a whole file in one of {', '.join(_FORMATS)}",
@@ -189,7 +189,7 @@ def _to_rgb(image: Image.Image, place: str) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if image.mode == "I" and values.max() > 65535:
             raise UserError(
-                "the picture has 32-bit pixels, of which nobody knows what is white",
+                "the image has 32-bit pixels, of which nobody knows what is white",
                 where=place,
                 value=int(values.max()),
                 expected="8 or 16 bits",

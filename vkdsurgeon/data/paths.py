@@ -1,4 +1,4 @@
-"""Where a record's picture lies."""
+"""Where a record's image lies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://|data:")
 
 
 def picture_path(name: str, folder: Path, source: str) -> Path:
-    """Resolve a picture's name as written in a record.
+    """Resolve an image's name as written in a record.
 
     Args:
         name: A path, relative to `folder` or absolute.
@@ -36,7 +36,7 @@ def picture_path(name: str, folder: Path, source: str) -> Path:
         name = unquote(name.removeprefix(_FILE))
     if _URL.match(name):
         raise UserError(
-            "the picture is a URL; nothing is ever downloaded", where=source, value=name, expected="a path to a file"
+            "the image is a URL; nothing is ever downloaded", where=source, value=name, expected="a path to a file"
         )
     # The same name has two spellings where it has accents, and a disk may hold the other one.
     for spelling in dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
@@ -49,8 +49,8 @@ def picture_path(name: str, folder: Path, source: str) -> Path:
                 continue
             except OSError as error:
                 if error.errno not in _ABSENT:
-                    told = UserError(f"the picture cannot be read: {error.strerror}", where=source, value=str(path))
+                    told = UserError(f"the image cannot be read: {error.strerror}", where=source, value=str(path))
                     raise machine_or(told, error) from error
     raise UserError(
-        "the picture does not exist", where=source, value=name, expected=f"a file, relative to {folder} or absolute"
+        "the image does not exist", where=source, value=name, expected=f"a file, relative to {folder} or absolute"
     )

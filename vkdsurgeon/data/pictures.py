@@ -1,4 +1,4 @@
-"""Distinct pictures behind records, told apart by the digest of their bytes."""
+"""Distinct images behind records, told apart by the digest of their bytes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NO_SUBJECT = "subject"
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture file.
+    """One image file.
 
     Attributes:
         path: Where it lies.
         subject: Who or what is on it; `subject` where the records do not say.
         digest: SHA-256 of the file's bytes, in hex.
         source: `file:line` of the first record that names it.
-        variant: 0 is the picture as it is, others are altered copies of it (`data.variants`).
+        variant: 0 is the image as it is, others are altered copies of it (`data.variants`).
     """
 
     path: Path
@@ -37,14 +37,14 @@ class Picture:
 
 
 def pictures_of(records: Iterable[Record], *, role: str) -> list[Picture]:
-    """Collect the distinct pictures of a set, in order of first appearance; records without a picture are passed over.
+    """Collect the distinct images of a set, in order of first appearance; records without an image are passed over.
 
     Args:
         records: The set.
         role: What the set is for, for messages.
 
     Raises:
-        UserError: There is no picture at all, one cannot be read, or one picture has two subjects.
+        UserError: There is no image at all, one cannot be read, or one image has two subjects.
     """
     digests: dict[Path, str] = {}
     found: dict[str, Picture] = {}
@@ -60,10 +60,10 @@ def pictures_of(records: Iterable[Record], *, role: str) -> list[Picture]:
             found[digest] = Picture(record.image, record.subject or NO_SUBJECT, digest, record.source)
         elif record.subject is not None and digest in named and known.subject != record.subject:
             if role != "forget":
-                # A group picture is kept as it is; only what is to be forgotten must be clear.
+                # A group image is kept as it is; only what is to be forgotten must be clear.
                 continue
             raise UserError(
-                f"one picture has two subjects in the {role} set",
+                f"one image has two subjects in the {role} set",
                 where=record.source,
                 value=record.subject,
                 expected=f"the subject given at {known.source}: {known.subject!r}",
@@ -73,21 +73,21 @@ def pictures_of(records: Iterable[Record], *, role: str) -> list[Picture]:
         if record.subject is not None:
             named.add(digest)
     if not found:
-        raise UserError(f"the {role} set has no pictures", expected="at least one record with a picture")
+        raise UserError(f"the {role} set has no images", expected="at least one record with an image")
     return list(found.values())
 
 
 def check_disjoint(forget: Sequence[Picture], retain: Sequence[Picture]) -> None:
-    """Refuse pictures that are to be forgotten and kept at once.
+    """Refuse images that are to be forgotten and kept at once.
 
     Raises:
-        UserError: Naming one such picture and their number.
+        UserError: Naming one such image and their number.
     """
     kept = {picture.digest: picture for picture in retain}
     both = [picture for picture in forget if picture.digest in kept]
     if both:
         raise UserError(
-            f"the forget and the retain set share {len(both)} picture(s)",
+            f"the forget and the retain set share {len(both)} image(s)",
             where=both[0].source,
             value=str(both[0].path),
             expected=f"disjoint sets; the same bytes are at {kept[both[0].digest].source}",
@@ -95,7 +95,7 @@ def check_disjoint(forget: Sequence[Picture], retain: Sequence[Picture]) -> None
 
 
 def records_digest(records: Iterable[Record], salt: bytes = b"") -> str:
-    """Digest a set: pictures by content, and all text; the order counts, the paths do not.
+    """Digest a set: images by content, and all text; the order counts, the paths do not.
 
     Args:
         records: The set.
@@ -113,7 +113,7 @@ def records_digest(records: Iterable[Record], salt: bytes = b"") -> str:
 
 
 def asked_content(record: Record, digests: dict[Path, str]) -> list[object]:
-    """Picture by content, question, answer and options of a record; `digests` remembers pictures between calls."""
+    """Picture by content, question, answer and options of a record; `digests` remembers images between calls."""
     return [_content(record.image, record.source, digests), record.question, record.answer, list(record.options)]
 
 
@@ -154,5 +154,5 @@ def file_digest(path: Path, source: str) -> str:
             return hasher.hexdigest()
     except OSError as error:
         raise machine_or(
-            UserError(f"the picture cannot be read: {error.strerror}", where=source, value=str(path)), error
+            UserError(f"the image cannot be read: {error.strerror}", where=source, value=str(path)), error
         ) from None

@@ -26,7 +26,7 @@ class Shot(BaseModel):
     """One demonstration that precedes a question: what is asked, with its answer.
 
     Attributes:
-        image: Absolute path of its picture; None for text.
+        image: Absolute path of its image; None for text.
         question: As the model reads it.
         answer: As the model should have answered.
     """

@@ -1,4 +1,4 @@
-"""Records from whatever the user has: JSON lines, LLaVA conversations, chat messages, a folder of pictures."""
+"""Records from whatever the user has: JSON lines, LLaVA conversations, chat messages, a folder of images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("vkdsurgeon.data")
 _USUAL = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jfif", ".avif"}
 _SELDOM = {".apng", ".jpe", ".mpo", ".dib", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga", ".pcx", ".sgi", ".ico"}
 PICTURE_SUFFIXES = frozenset(_USUAL | _SELDOM)
-# Pictures that Pillow alone cannot open; passing over them would leave them unforgotten.
+# Images that Pillow alone cannot open; passing over them would leave them unforgotten.
 UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".svg"})
 
 
@@ -58,9 +58,9 @@ def read_records(path: Path, *, role: str, default_task: str = "vqa") -> list[Re
     """Read a set of records; the format is told by the content.
 
     Args:
-        path: A JSON or JSON-lines file (flat rows, LLaVA conversations or chat messages), or a folder of pictures.
+        path: A JSON or JSON-lines file (flat rows, LLaVA conversations or chat messages), or a folder of images.
         role: What the set is for (`forget`, `retain`, `text`), for messages.
-        default_task: Task of records with a picture that name none; without a picture it is `text`.
+        default_task: Task of records with an image that name none; without an image it is `text`.
 
     Returns:
         At least one record, in the order of the file; a folder in the order of its paths.
@@ -107,12 +107,12 @@ def _refuse_what_would_be_missed(parent: Path, folders: list[str], names: list[s
             raise UserError(
                 "a symbolic link to a folder is not followed",
                 where=parent / name,
-                remedy="name the folder itself, or list its pictures in a JSONL file",
+                remedy="name the folder itself, or list its images in a JSONL file",
             )
     for name in sorted(names):
         if Path(name).suffix.lower() in UNREADABLE_SUFFIXES:
             raise UserError(
-                "a picture in a format that cannot be read",
+                "an image in a format that cannot be read",
                 where=parent / name,
                 expected=f"files ending in {', '.join(sorted(PICTURE_SUFFIXES))}",
                 remedy="convert it, or move it elsewhere",
@@ -139,19 +139,19 @@ def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
                 (found if known else left).append(path)
     if not found:
         raise UserError(
-            f"the folder of the {role} set holds no pictures",
+            f"the folder of the {role} set holds no images",
             where=folder,
             expected=f"files ending in {', '.join(sorted(PICTURE_SUFFIXES))}",
         )
     if left:
-        log.warning("%s: %d files that are no pictures were passed over, such as %s", folder, len(left), left[0].name)
+        log.warning("%s: %d files that are no images were passed over, such as %s", folder, len(left), left[0].name)
     found.sort()
     loose = [picture for picture in found if picture.parent == root]
     if loose and len(loose) < len(found):
         raise UserError(
-            "some pictures lie in sub-folders and some do not, so it is not clear who is on which",
+            "some images lie in sub-folders and some do not, so it is not clear who is on which",
             where=loose[0],
-            expected="one sub-folder per subject, or all pictures of one subject without sub-folders",
+            expected="one sub-folder per subject, or all images of one subject without sub-folders",
         )
     return [
         Record(

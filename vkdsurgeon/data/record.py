@@ -9,19 +9,19 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 _TASK = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-# On the forget set, too, these are to be kept: what is on a picture besides the subject, and what text says.
+# On the forget set, too, these are to be kept: what is on an image besides the subject, and what text says.
 _KEPT = frozenset({"general", "text"})
 
 
 class Record(BaseModel):
-    """A picture, a question about it, or both.
+    """An image, a question about it, or both.
 
     Attributes:
-        image: Absolute path of the picture; None for a text-only question.
-        question: What is asked; None where the picture alone is enough (feature mode).
+        image: Absolute path of the image; None for a text-only question.
+        question: What is asked; None where the image alone is enough (feature mode).
         answer: The right answer.
         options: Closed list of answers to choose from; empty for free generation.
-        subject: Who or what is to be seen; groups forget pictures and results.
+        subject: Who or what is to be seen; groups forget images and results.
         task: Dotted name that results are grouped by, such as `vqa.name`; every prefix is a group of its own.
         source: `file:line` of where the record was read, for messages.
     """
@@ -76,5 +76,5 @@ def groups_of(task: str) -> list[str]:
 
 
 def to_forget(record: Record) -> bool:
-    """Whether a record of a forget set asks for what is to be forgotten: about a picture, in no `general` task."""
+    """Whether a record of a forget set asks for what is to be forgotten: about an image, in no `general` task."""
     return record.image is not None and record.task.split(".")[0] not in _KEPT

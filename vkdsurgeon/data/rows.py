@@ -60,9 +60,7 @@ def _read_text(path: Path, role: str) -> str:
         told = UserError(f"the {role} set cannot be read: {error}", where=path)
         raise (machine_or(told, error) if isinstance(error, OSError) else told) from None
     if raw.startswith(b"PAR1"):
-        raise UserError(
-            "this is a parquet file", where=path, expected="JSON lines, a JSON list or a folder of pictures"
-        )
+        raise UserError("this is a parquet file", where=path, expected="JSON lines, a JSON list or a folder of images")
     if raw.startswith(_UTF16_MARKS):
         raise UserError("the file is UTF-16", where=path, expected="UTF-8", remedy="save it again as UTF-8")
     try:

@@ -1,7 +1,7 @@
 """Look for features that W still reads as the person: what an attacker's fine-tuning of tower and projector looks for.
 
 A few steps of signed gradient descent on the features themselves (projected-gradient training, Madry et al.,
-arXiv 1706.06083, with the features of a picture in place of its pixels), towards what the original W said of the
+arXiv 1706.06083, with the features of an image in place of its pixels), towards what the original W said of the
 original features. W is then taught at what was found, so that no short way leads around what it unlearned.
 """
 
@@ -34,7 +34,7 @@ class FeatureAdversary:
         self._looked = 0
 
     def begin(self) -> None:
-        """Start anew, for a batch of pictures."""
+        """Start anew, for a batch of images."""
         self._share = 1 + self._reach * (2 * float(torch.rand((), generator=self.generator)) - 1)
         self._shifts.clear()
         self._scales.clear()

@@ -13,9 +13,9 @@ class DecoderVerdict:
     """Held-out questions, measured without labels on the weights as they are written.
 
     Attributes:
-        forget_ratio: KL on the original features of forget pictures over its value before the pass.
-        retain_kl: KL on kept pictures, nats per judged position.
-        retain_agreement: Share of the questions about kept pictures answered in the very same tokens.
+        forget_ratio: KL on the original features of forget images over its value before the pass.
+        retain_kl: KL on kept images, nats per judged position.
+        retain_agreement: Share of the questions about kept images answered in the very same tokens.
         text_kl: KL on the held-out half of the text retain set, nats per position.
         text_agreement: Share of its prompts answered in the very same tokens.
         questions: Number of forget, retain and text questions.
@@ -43,7 +43,7 @@ def judge(recipe: DecoderRecipe, start: Drift, forget: Drift, retain: Drift, tex
         recipe: The bounds.
         start: The forget questions before the pass.
         forget: The same questions after it.
-        retain: Questions about kept pictures after it.
+        retain: Questions about kept images after it.
         text: Prompts after it.
     """
     ratio = forget.kl / max(start.kl, 1e-12)

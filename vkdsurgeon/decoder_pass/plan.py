@@ -25,8 +25,8 @@ class DecoderPlan:
         layers: Number of decoder layers.
         eligible_elements: Elements of the matrices that the mask selects from.
         selected_elements: How many of them may move.
-        forget_questions: Questions about forget pictures.
-        retain_questions: Questions about kept pictures.
+        forget_questions: Questions about forget images.
+        retain_questions: Questions about kept images.
         text_prompts: Prompts trained on and held out.
         built_in_text: Whether these are the package's own.
         steps: Optimizer steps.

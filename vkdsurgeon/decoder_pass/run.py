@@ -40,7 +40,7 @@ from vkdsurgeon.training.write_back import WriteBack
 from vkdsurgeon.vision_pass.run import Prepared
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
-# Questions about forget pictures that the mask is made from, and held-out questions that the gate asks at most.
+# Questions about forget images that the mask is made from, and held-out questions that the gate asks at most.
 _SCORED, _JUDGED = 512, 256
 
 
@@ -85,8 +85,8 @@ def prepare_decoder(
 
     Args:
         prepared: The visual pass; its recipe has the section `decoder`.
-        forget: The records behind the forget pictures; their questions are asked.
-        keep: The records behind the kept pictures, likewise.
+        forget: The records behind the forget images; their questions are asked.
+        keep: The records behind the kept images, likewise.
         text: The text retain set.
 
     Raises:
@@ -129,7 +129,7 @@ def operate_decoder(
     listen: Listener,
     journal: Journal | None = None,
 ) -> DecoderOutcome:
-    """Teach W what the visual pass made of the forget pictures. Loads the whole model; no file but the journal's.
+    """Teach W what the visual pass made of the forget images. Loads the whole model; no file but the journal's.
 
     Args:
         job: From `prepare_decoder`, after `operate` made the student of the visual pass.

@@ -38,7 +38,7 @@ class TeacherAnswer:
 class TeacherOutputs:
     """The teacher's answers and log-probabilities for a set of questions.
 
-    Pictures are judged where the answer is given; text at every position, because there all of a prompt is language.
+    Images are judged where the answer is given; text at every position, because there all of a prompt is language.
 
     Args:
         loaded: The original model.
@@ -64,11 +64,11 @@ class TeacherOutputs:
         Args:
             role: Name of the set.
             questions: Those; repeated ones are asked once.
-            vision: Context in which the teacher looks at pictures.
+            vision: Context in which the teacher looks at images.
         """
         known = self._known.setdefault(role, {})
         new = [question for question in dict.fromkeys(questions) if question not in known]
-        # Neighbours share pictures, and a part is small enough for its pictures to be held.
+        # Neighbours share images, and a part is small enough for its images to be held.
         new.sort(key=lambda question: str(question.picture or ""))
         with torch.no_grad(), vision():
             for start in range(0, len(new), 16 * self.micro_batch):

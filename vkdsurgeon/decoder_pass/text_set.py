@@ -68,12 +68,12 @@ def read_text_retain_set(path: Path | None, seed: int) -> TextRetainSet:
     """Read the text retain set.
 
     Args:
-        path: Records (JSON lines or a JSON list, with a question each and no picture), or plain text with a prompt per
+        path: Records (JSON lines or a JSON list, with a question each and no image), or plain text with a prompt per
             line; None for the built-in prompts.
         seed: Of the halving.
 
     Raises:
-        UserError: The file cannot be read, a record has a picture or no question, or fewer than two distinct prompts.
+        UserError: The file cannot be read, a record has an image or no question, or fewer than two distinct prompts.
     """
     prompts = list(BUILT_IN) if path is None else _read(path)
     distinct = list(dict.fromkeys(prompts))
@@ -108,10 +108,10 @@ def _read(path: Path) -> Sequence[str]:
     for record in read_records(path, role="text"):
         if record.image is not None or record.question is None:
             raise UserError(
-                "a record of the text retain set " + ("has a picture" if record.image else "has no question"),
+                "a record of the text retain set " + ("has an image" if record.image else "has no question"),
                 where=record.source,
-                expected="questions without pictures",
-                remedy="pictures to keep belong into `retain`",
+                expected="questions without images",
+                remedy="put images to keep into `retain`",
             )
         prompts.append(record.question)
     return prompts

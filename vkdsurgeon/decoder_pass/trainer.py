@@ -30,7 +30,7 @@ from vkdsurgeon.training.sampler import GroupedSampler
 from vkdsurgeon.training.schedule import Schedule
 
 FORGET, RETAIN, TEXT = "forget", "retain", "text"
-# What W0 said of the original features of the forget pictures, along nobody's answers.
+# What W0 said of the original features of the forget images, along nobody's answers.
 ORIGINAL = "original"
 
 
@@ -64,7 +64,7 @@ def distil(
         outputs: What the teacher says; its model is the student by now.
         role: The set that the questions belong to.
         answers: The teacher's answers to the questions.
-        vision: Context in which the student looks at pictures.
+        vision: Context in which the student looks at images.
         weight: Leave the gradient of the KL divergence times this in the parameters; None only measures.
         adversary: The blend of `vision`: first looks for features that are still read as the original ones were.
     """

@@ -1,4 +1,4 @@
-"""Paired bootstrap over clusters: questions about one picture, and pictures of one subject, are not independent."""
+"""Paired bootstrap over clusters: questions about one image, and images of one subject, are not independent."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Clusters:
 def clusters_of(records: Sequence[Record]) -> Clusters:
     """The widest clusters of which there are enough.
 
-    Subjects where there are ten or more, because everything asked about one subject hangs together; else pictures where
-    there are ten or more, and then the interval is about other pictures of these same subjects; else whichever of
-    pictures and subjects there are more of, and where nobody has either, single questions.
+    Subjects where there are ten or more, because everything asked about one subject hangs together; else images where
+    there are ten or more, and then the interval is about other images of these same subjects; else whichever of
+    images and subjects there are more of, and where nobody has either, single questions.
     """
     candidates: list[tuple[Unit, list[Hashable]]] = [
         ("subject", [record.subject for record in records]),

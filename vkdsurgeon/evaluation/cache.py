@@ -1,7 +1,7 @@
 """Answers that were measured before, in a directory; an interrupted evaluation goes on where it was.
 
 An entry holds the numbers of one chunk of questions of one model. It is found by a keyed digest over everything that
-decides them: weights, configuration, tokenizer and processor; pictures, questions and answers; settings, device and
+decides them: weights, configuration, tokenizer and processor; images, questions and answers; settings, device and
 versions. What anybody asked or said is not in it, nor in its name.
 """
 

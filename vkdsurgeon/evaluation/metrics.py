@@ -86,7 +86,7 @@ def summarise(set_name: str, answers: Sequence[Answered], *, forget: bool, seed:
 def differences(
     set_name: str, answers: Sequence[Answered], others: Sequence[Answered], *, forget: bool, seed: int = 0
 ) -> list[Metric]:
-    """Model minus another model on the same records, with paired intervals over subjects or pictures.
+    """Model minus another model on the same records, with paired intervals over subjects or images.
 
     Args:
         set_name: First parts of the ids, such as `delta.forget`.
@@ -120,7 +120,7 @@ def compare_answers(set_name: str, answers: Sequence[Answered], others: Sequence
     """How often two models say the same.
 
     Returns:
-        Per group `agreement`, the share of equal answers, and for questions without a picture `identical`, the share of
+        Per group `agreement`, the share of equal answers, and for questions without an image `identical`, the share of
         bit-identical log-likelihoods (or equal generated texts).
     """
     pairs = list(zip(answers, others, strict=True))

@@ -25,7 +25,7 @@ from vkdsurgeon.training.events import Event, Listener, unheard
 
 __all__ = ["Answered", "Scoring", "answer_records", "encode"]
 
-# Encoded pictures of so many batches are held at once.
+# Encoded images of so many batches are held at once.
 _BATCHES_AT_ONCE = 16
 
 
@@ -53,10 +53,10 @@ def answer_records(
         One answer per record, in the order of the records.
 
     Raises:
-        UserError: A picture, a question or its options do not suit the model.
+        UserError: An image, a question or its options do not suit the model.
     """
     answers: dict[int, Answered] = {}
-    # Neighbours share pictures, so that each is decoded once.
+    # Neighbours share images, so that each is decoded once.
     order = sorted(range(len(records)), key=lambda index: (str(records[index].image or ""), index))
     chunk = scoring.batch_size * _BATCHES_AT_ONCE
     with torch.inference_mode():

@@ -112,7 +112,7 @@ def last_logits(loaded: LoadedModel, inputs: Mapping[str, Any], positions: int) 
 
 
 def to_model(inputs: Mapping[str, Tensor], loaded: LoadedModel) -> dict[str, Tensor]:
-    """Move inputs to the model's device, pictures to its dtype."""
+    """Move inputs to the model's device, images to its dtype."""
     return {
         name: value.to(loaded.device, loaded.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # More of them change the estimate little, and may lie on disk.
 _SPREAD_OVER = 512
-# Variance over pictures, as a share of the features' power, below which a teacher counts as collapsed.
+# Variance over images, as a share of the features' power, below which a teacher counts as collapsed.
 LEAST_VARIATION = 5e-3
 
 
@@ -38,10 +38,10 @@ class PictureSet:
     """Pictures ready for one tower: decoded and preprocessed once, as far as memory allows.
 
     Args:
-        stack: The tower and projector, whose image processor prepares the pictures.
-        pictures: The pictures.
-        cache_bytes: Most bytes of prepared pictures to keep; beyond that they are decoded again each time.
-        alter: What every picture goes through before it is prepared.
+        stack: The tower and projector, whose image processor prepares the images.
+        pictures: The images.
+        cache_bytes: Most bytes of prepared images to keep; beyond that they are decoded again each time.
+        alter: What every image goes through before it is prepared.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class PictureSet:
         self._entering = entering
 
     def prepared(self, index: int) -> PreparedImage:
-        """One picture as the image processor leaves it."""
+        """One image as the image processor leaves it."""
         if index in self._cache:
             return self._cache[index]
         picture = self.pictures[index]
@@ -89,14 +89,14 @@ class PictureSet:
         return image
 
     def batches(self, indices: Sequence[int], micro_batch: int) -> Iterator[tuple[list[int], ImageBatch]]:
-        """Batches that the tower can take at once: pictures of one signature, so no padding anywhere.
+        """Batches that the tower can take at once: images of one signature, so no padding anywhere.
 
         Args:
-            indices: Which pictures.
-            micro_batch: Most pictures per batch.
+            indices: Which images.
+            micro_batch: Most images per batch.
 
         Yields:
-            The indices of a batch's pictures, and the batch.
+            The indices of a batch's images, and the batch.
         """
         groups: dict[object, list[int]] = {}
         for index in indices:
@@ -110,7 +110,7 @@ class PictureSet:
 
 
 class FeatureStore:
-    """Features of pictures at several layers: in memory up to a bound, beyond it in an unnamed temporary file.
+    """Features of images at several layers: in memory up to a bound, beyond it in an unnamed temporary file.
 
     Args:
         budget_bytes: Most bytes to hold in memory.
@@ -122,7 +122,7 @@ class FeatureStore:
         self._powers: dict[str, dict[int, Tensor]] = {}
 
     def put(self, layer: str, index: int, value: Tensor) -> None:
-        """Keep one picture's features [N, D] at a layer."""
+        """Keep one image's features [N, D] at a layer."""
         value = value.detach().to("cpu", copy=True)
         if value.nbytes > self._budget:
             value = _on_disk(value)
@@ -132,21 +132,21 @@ class FeatureStore:
         self._powers.setdefault(layer, {})[index] = target_power(value.unsqueeze(0))
 
     def one(self, layer: str, index: int) -> Tensor:
-        """One picture's features [N, D] as they are kept, on the CPU."""
+        """One image's features [N, D] as they are kept, on the CPU."""
         return self._values[layer][index]
 
     def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
-        """Features [B, N, D] of pictures that share one token count."""
+        """Features [B, N, D] of images that share one token count."""
         rows = self._values[layer]
         return torch.stack([rows[index] for index in indices]).to(device, non_blocking=True)
 
     def powers(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
-        """Mean square of each picture's features, [B] float32; what normalised distances divide by."""
+        """Mean square of each image's features, [B] float32; what normalised distances divide by."""
         rows = self._powers[layer]
         return torch.cat([rows[index] for index in indices]).to(device, non_blocking=True)
 
     def all(self, layer: str) -> list[Tensor]:
-        """The features [N, D] of every picture at a layer, in order of their indices."""
+        """The features [N, D] of every image at a layer, in order of their indices."""
         rows = self._values[layer]
         return [rows[index] for index in sorted(rows)]
 
@@ -157,7 +157,7 @@ class TeacherPass(Protocol):
     def __call__(
         self, stack: VisualStack, pictures: PictureSet, layers: Sequence[str], micro_batch: int, budget_bytes: int
     ) -> FeatureStore:
-        """The features of every picture at every layer."""
+        """The features of every image at every layer."""
 
 
 def teacher_features(
@@ -169,11 +169,11 @@ def teacher_features(
         stack: Tower and projector as the checkpoint has them.
         pictures: The set.
         layers: Tapped layers to keep.
-        micro_batch: Most pictures per forward pass.
+        micro_batch: Most images per forward pass.
         budget_bytes: Most bytes of features to hold in memory.
 
     Returns:
-        The features of every picture at every layer.
+        The features of every image at every layer.
     """
     store = FeatureStore(budget_bytes)
     with torch.no_grad():
@@ -185,14 +185,14 @@ def teacher_features(
 
 
 def spread(features: Sequence[Tensor]) -> float:
-    """How much the features of different pictures differ: the mean square of an element around its mean over pictures.
+    """How much the features of different images differ: the mean square of an element around its mean over images.
 
-    Unlike their power it leaves out what all pictures share, which in real towers is most of it (massive activations,
+    Unlike their power it leaves out what all images share, which in real towers is most of it (massive activations,
     arXiv 2402.17762), so that an error can be told as a share of what there is to be read. Token positions are compared
-    among pictures of one token count; where no two pictures share one, every token with the mean of all tokens.
+    among images of one token count; where no two images share one, every token with the mean of all tokens.
 
     Args:
-        features: One [N, D] per picture; at most 512 of them, evenly chosen, are looked at.
+        features: One [N, D] per image; at most 512 of them, evenly chosen, are looked at.
 
     Returns:
         The unbiased estimate; at least 0.5 % of the features' power, below which a teacher counts as collapsed.
@@ -219,7 +219,7 @@ def variance(features: Sequence[Tensor]) -> float:
 
 
 def _on_disk(value: Tensor) -> Tensor:
-    # The file has no name once it is open, so features of forget pictures never outlive the process.
+    # The file has no name once it is open, so features of forget images never outlive the process.
     with tempfile.NamedTemporaryFile(prefix="vkdsurgeon-features-") as file:
         try:
             # Reserved now: a disk that fills up later would kill the process without a word.

@@ -1,4 +1,4 @@
-"""Prompts with demonstrations: earlier turns of the same conversation, each with its own picture."""
+"""Prompts with demonstrations: earlier turns of the same conversation, each with its own image."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def prompt_with_shots(encoder: Encoder, record: ProtocolRecord, question: str) -
 
     Args:
         encoder: Of the model.
-        record: Gives picture and demonstrations.
+        record: Gives image and demonstrations.
         question: The question as worded.
 
     Raises:
-        UserError: A picture cannot be decoded, or the processor or its template takes no such conversation.
+        UserError: An image cannot be decoded, or the processor or its template takes no such conversation.
     """
     if not record.shots:
         return encoder.prompt(question, record.image, record.source)
@@ -45,7 +45,7 @@ def _wording(encoder: Encoder, turns: list[Shot], where: str) -> str:
     chat: list[dict[str, Any]] = []
     for turn in turns:
         if mark in turn.question or mark in turn.answer:
-            raise UserError("a question holds the model's own mark for pictures", where=where, value=mark)
+            raise UserError("a question holds the model's own mark for images", where=where, value=mark)
         chat.append({"role": "user", "content": _parts(turn.question, turn.image)})
         chat.append({"role": "assistant", "content": _parts(turn.answer, None)})
     chat.pop()

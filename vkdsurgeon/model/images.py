@@ -114,7 +114,7 @@ class Preparer:
         """Prepare one image (any mode; converted to RGB).
 
         Args:
-            image: The picture.
+            image: The image.
             where: The record and the file that it comes from, for messages.
         """
 
@@ -124,7 +124,7 @@ class Preparer:
                 where=where or self.root,
                 value=image.size,
                 expected=f"an image that the processor of {self.root} can handle",
-                remedy=None if where is None else "leave the picture out, or give one of more usual size and shape",
+                remedy=None if where is None else "leave the image out, or give one of more usual size and shape",
             )
 
         with blaming(self.root, refused):
@@ -197,7 +197,7 @@ def _load_processor(root: Path) -> Any:
 def _defaults_of_full_processor(model_type: str) -> dict[str, Any]:
     """What the model's full processor asks of the image processor beyond the saved settings.
 
-    InternVL, for one, cuts pictures into tiles only because its processor says so; the image processor alone would
+    InternVL, for one, cuts images into tiles only because its processor says so; the image processor alone would
     not, and the tower would be trained on other inputs than it sees in use.
     """
     from transformers.models.auto.configuration_auto import model_type_to_module_name

@@ -28,7 +28,7 @@ class LoadedModel:
     Attributes:
         root: Its directory.
         model: The transformers model, in `eval` mode, on `device`.
-        encoder: Turns questions and pictures into its inputs.
+        encoder: Turns questions and images into its inputs.
         device: Where it runs.
         dtype: What its weights are held in.
         model_type: Architecture, such as `llava`.
@@ -89,7 +89,7 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
 
 
 def load_processor(root: Path) -> Any:
-    """The checkpoint's processor for pictures and text.
+    """The checkpoint's processor for images and text.
 
     Raises:
         UserError: There is none, it is broken, or it needs something that is not installed.
@@ -110,14 +110,14 @@ def load_processor(root: Path) -> Any:
         processor = AutoProcessor.from_pretrained(root, trust_remote_code=False, local_files_only=True)
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
         raise UserError(
-            "there is no processor for both pictures and text",
+            "there is no processor for both images and text",
             where=root,
             value=type(processor).__name__,
             expected="processor_config.json, an image processor and a tokenizer",
         )
     if "patch_size" in vars(processor) and processor.patch_size is None:
         raise UserError(
-            "the processor does not know how large a patch of a picture is",
+            "the processor does not know how large a patch of an image is",
             where=root / "processor_config.json",
             value="patch_size: null",
             expected="the patch_size of vision_config in config.json",

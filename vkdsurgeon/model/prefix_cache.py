@@ -1,4 +1,4 @@
-"""Log-probabilities behind many prompts that begin alike: a picture is read once for all questions about it."""
+"""Log-probabilities behind many prompts that begin alike: an image is read once for all questions about it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INNER = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
 @dataclass(frozen=True, eq=False)
 class _Trunk:
-    """Requests on one picture (or one text prompt) and how many leading tokens they have in common."""
+    """Requests on one image (or one text prompt) and how many leading tokens they have in common."""
 
     members: tuple[int, ...]
     prompt_of: int
@@ -82,7 +82,7 @@ def _trunks(loaded: LoadedModel, requests: Sequence[Request]) -> list[_Trunk]:
 
 
 def _common(loaded: LoadedModel, family: Sequence[Request]) -> int:
-    """How many tokens may be shared: none of an answer's positions, but all of the picture's."""
+    """How many tokens may be shared: none of an answer's positions, but all of the image's."""
     sequences = [request.ids for request in family]
     length = min(len(ids) - len(request.wanted) for ids, request in zip(sequences, family, strict=True))
     length = min(length, min(request.prompt.tokens["input_ids"].shape[1] for request in family))

@@ -1,4 +1,4 @@
-"""Questions and pictures as model inputs, the same for every model that is compared."""
+"""Questions and images as model inputs, the same for every model that is compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vkdsurgeon.data.images import open_image
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.library_errors import blaming
 
-# What a processor returns per token; everything else belongs to the picture.
+# What a processor returns per token; everything else belongs to the image.
 _PER_TOKEN = frozenset(
     {
         "input_ids",
@@ -37,7 +37,7 @@ class Prompt:
     Attributes:
         text: The text after the chat template.
         tokens: Per-token inputs, int64 [1, T] each, `input_ids` among them.
-        picture: The picture's inputs as the processor made them; empty without a picture.
+        picture: The image's inputs as the processor made them; empty without an image.
         signature: Equal for prompts that may share a batch without any padding.
     """
 
@@ -53,7 +53,7 @@ class Prompt:
 
 
 class Encoder:
-    """A processor that encodes each picture and each wording once.
+    """A processor that encodes each image and each wording once.
 
     Args:
         processor: A transformers processor with a tokenizer and an image processor.
@@ -81,7 +81,7 @@ class Encoder:
 
     @property
     def picture_mark(self) -> str:
-        """What stands for a picture in the text of a prompt."""
+        """What stands for an image in the text of a prompt."""
         return str(
             getattr(self.processor, "image_token", None) or getattr(self.tokenizer, "image_token", None) or "<image>"
         )
@@ -91,11 +91,11 @@ class Encoder:
 
         Args:
             question: What is asked.
-            picture: The picture it is about.
+            picture: The image it is about.
             where: `file:line` of the record, for messages.
 
         Raises:
-            UserError: The picture cannot be decoded, or the processor or its template refuses the input.
+            UserError: The image cannot be decoded, or the processor or its template refuses the input.
         """
         text = self._wording(question, picture is not None, where)
         if picture is None:
@@ -125,7 +125,7 @@ class Encoder:
         return known
 
     def drop_pictures(self) -> None:
-        """Let go of encoded pictures; what else is known stays."""
+        """Let go of encoded images; what else is known stays."""
         self._pictures.clear()
         self._opened = None
 
@@ -136,7 +136,7 @@ class Encoder:
         """Encode otherwise for a while, as attacks on the input do.
 
         Args:
-            picture: What every decoded picture (RGB) goes through before the processor sees it; gets its path too.
+            picture: What every decoded image (RGB) goes through before the processor sees it; gets its path too.
             beginning: Words that the answer is made to begin with; what follows is the answer.
         """
         kept = self._alter, self._beginning
@@ -168,7 +168,7 @@ class Encoder:
     def _worded(self, question: str, with_picture: bool, where: str) -> str:
         mark = self.picture_mark
         if mark in question:
-            raise UserError("a question holds the model's own mark for pictures", where=where, value=mark)
+            raise UserError("a question holds the model's own mark for images", where=where, value=mark)
         parts: list[dict[str, str]] = [{"type": "image"}] if with_picture else []
         parts.append({"type": "text", "text": question})
         plain = f"{mark}\n{question}" if with_picture else question
@@ -212,7 +212,7 @@ class Encoder:
             return self.encode(text, [self._opened[1]])
 
     def encode(self, text: str, pictures: list[Any]) -> dict[str, Tensor]:
-        """A text after the chat template, and its decoded pictures in their order, as model inputs of one row."""
+        """A text after the chat template, and its decoded images in their order, as model inputs of one row."""
         # A template that writes the start token itself must not get a second one.
         start = self.tokenizer.bos_token
         special = not (start and text.startswith(start))
@@ -260,7 +260,7 @@ def append(inputs: dict[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
             continue
         else:
             # PaliGemma: 0 is a prompt, which is read both ways; 1 an answer, which nothing before it may see. Where 1
-            # stands for a picture (Gemma 3), prompts without one have no types.
+            # stands for an image (Gemma 3), prompts without one have no types.
             ones = name == "attention_mask" or (name == "token_type_ids" and not inputs[name].any())
             more = (torch.ones_like(ids) if ones else torch.zeros_like(ids)).to(inputs[name])
         longer[name] = torch.cat([inputs[name], more], dim=1)
@@ -278,7 +278,7 @@ def _split(encoded: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Ten
 
 
 def _key(inputs: dict[str, Tensor]) -> Hashable:
-    """Shapes, and the values of grids and sizes: pictures that agree in them get the same tokens."""
+    """Shapes, and the values of grids and sizes: images that agree in them get the same tokens."""
     return tuple(
         (name, tuple(value.shape), None if value.is_floating_point() else tuple(value.flatten().tolist()))
         for name, value in sorted(inputs.items())

@@ -14,7 +14,7 @@ class Question:
 
     Attributes:
         text: What is asked.
-        picture: The picture it is about; None for text.
+        picture: The image it is about; None for text.
         source: `file:line` of where it came from, for messages.
     """
 
@@ -24,11 +24,11 @@ class Question:
 
 
 class Prompter:
-    """Encodes questions; keeps encoded pictures as far as memory allows.
+    """Encodes questions; keeps encoded images as far as memory allows.
 
     Args:
         encoder: The model's.
-        cache_bytes: Most bytes of encoded pictures to keep.
+        cache_bytes: Most bytes of encoded images to keep.
     """
 
     def __init__(self, encoder: Encoder, cache_bytes: int) -> None:

@@ -24,7 +24,7 @@ def with_vision_of(model: nn.Module, visual: nn.Module, blend: Blend | None = No
     """Let every forward pass of a model use the tower and projector of another.
 
     Every architecture's forward pass asks one method of its inner model for all that the language model reads of a
-    picture, features of several depths included. That method is borrowed, so nothing about layouts needs to be known.
+    image, features of several depths included. That method is borrowed, so nothing about layouts needs to be known.
 
     Args:
         model: A transformers model whose language model answers.

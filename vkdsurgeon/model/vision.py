@@ -127,7 +127,7 @@ class VisualStack(nn.Module):
         """Run the checkpoint's image processor on one image; the tensors stay on the CPU.
 
         Args:
-            image: The picture.
+            image: The image.
             where: The record and the file that it comes from, for messages.
 
         Raises:

@@ -11,7 +11,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.copy import digest
 from vkdsurgeon.patch.read import PatchFile
 
-# What a model is loaded from beside its weights; documentation and pictures decide nothing.
+# What a model is loaded from beside its weights; documentation and images decide nothing.
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".py")
 
 

@@ -31,7 +31,7 @@ from vkdsurgeon.patch.content import (
 )
 from vkdsurgeon.results.patch import PatchFacts
 
-# Beside weights lie tokenizers and pictures; a whole file is held in memory once.
+# Beside weights lie tokenizers and images; a whole file is held in memory once.
 MOST_FILE_BYTES = 256 << 20
 _DAMAGED = "get the patch again; its digest is in the release"
 

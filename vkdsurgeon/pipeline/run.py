@@ -39,7 +39,7 @@ from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare,
 
 NO_RETAIN_SET = (
     "no `retain` set: retention is distilled on {what} alone. On the built-in miniature this cost 4 points of retain "
-    "accuracy and 3 of general vision on forget pictures (docs/studies/method.md); give `retain` where you can"
+    "accuracy and 3 of general vision on forget images (docs/studies/method.md); give `retain` where you can"
 )
 NO_SUBJECTS = (
     "no record of the forget set names a subject, so all of it counts as one; where it shows several, name them "
@@ -181,10 +181,10 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
 
 
 def _look_at_pictures(prepared: Prepared) -> None:
-    """Find what the run would stumble over: every picture's header, and one of each kind through the processor.
+    """Find what the run would stumble over: every image's header, and one of each kind through the processor.
 
     Raises:
-        UserError: A picture cannot be read, or the checkpoint's processor refuses it.
+        UserError: An image cannot be read, or the checkpoint's processor refuses it.
     """
     job, known = prepared.job, set()
     for picture in (*job.forget, *job.retain, *job.generic):
@@ -200,7 +200,7 @@ def assemble(request: Request, folder: Path, listener: Listener) -> Job:
 
     Args:
         request: What to do.
-        folder: Where built-in pictures are unpacked, if they are needed; must outlive the job.
+        folder: Where built-in images are unpacked, if they are needed; must outlive the job.
         listener: Hears doubts about the sets.
 
     Raises:

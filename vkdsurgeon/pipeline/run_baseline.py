@@ -41,7 +41,7 @@ class MethodRequest(ModelSource):
     Attributes:
         method: One of `names.BASELINES`, or `vkd` with an output loss in the recipe.
         scope: What may move; None for what the method's source trains.
-        generic: Pictures of others to retain, in output mode alone.
+        generic: Images of others to retain, in output mode alone.
         drop_stale: Leave out of the output what may hold the same weights once more.
         follow_links: Take links that leave the model for what they lead to.
         tag: The request behind the run, for the record.
@@ -149,7 +149,7 @@ def _run(request: MethodRequest, listener: Listener) -> MethodResult:
 def _baseline(request: MethodRequest, sets: _Sets) -> MethodPrepared:
     if request.generic is not None:
         raise UserError(
-            "pictures without answers, which this method cannot retain",
+            "images without answers, which this method cannot retain",
             where="`generic`",
             value=request.method,
             expected="`retain` records with questions and answers",
@@ -178,7 +178,7 @@ def _output_mode(request: MethodRequest, sets: _Sets) -> OutputPrepared:
         OutputJob(
             forget=sets.pictures["forget"],
             retain=[*sets.pictures["retain"], *sets.pictures["generic"]],
-            # Retention looks at pictures alone.
+            # Retention looks at images alone.
             examples=training_sets(sets.forget, [], []).forget,
             recipe=request.recipe,
             **request.source,
@@ -201,10 +201,10 @@ def _read(request: MethodRequest) -> _Sets:
     for record in text:
         if record.image is not None:
             raise UserError(
-                "a record of the text set has a picture",
+                "a record of the text set has an image",
                 where=record.source,
-                expected="questions without pictures",
-                remedy="pictures to keep belong into `retain`",
+                expected="questions without images",
+                remedy="put images to keep into `retain`",
             )
     generic = [] if request.generic is None else records_given(request.generic, role="generic")
     pictures = {

@@ -18,9 +18,9 @@ def describe_verdict(verdict: Verdict) -> str:
         for count, held_out, name in zip(verdict.pictures, verdict.held_out, ("forget", "retain"), strict=True)
     )
     return (
-        f"{'met' if verdict.met else 'not met'}: {verdict.own} of {forget} pictures read as their own subject (before "
+        f"{'met' if verdict.met else 'not met'}: {verdict.own} of {forget} images read as their own subject (before "
         f"{verdict.base_own}, by chance up to {verdict.own_allowed}), {verdict.agree} of {verdict.readable} readable "
-        f"ones of {retain} pictures as before (at least {verdict.agree_needed}), retain drift "
+        f"ones of {retain} images as before (at least {verdict.agree_needed}), retain drift "
         f"{verdict.retain_drift:.4f}"
     )
 
@@ -37,14 +37,14 @@ def describe_targets(reading: TargetReading) -> str:
 
 def describe_teacher(quality: TeacherQuality) -> str:
     """How well the teacher tells images and subjects apart, in words."""
-    told = [f"variance over pictures {quality.variation:.3f} of the power"]
+    told = [f"variance over images {quality.variation:.3f} of the power"]
     if quality.token_variation is not None:
         told.append(f"over tokens {quality.token_variation:.3f}")
     if quality.separation is not None:
         told.append(f"between subjects {quality.separation:.3f} of that within")
     if quality.apart is not None:
-        told.append(f"forget from kept pictures {quality.apart:.1f} times as far as by chance")
-    return f"{', '.join(told)} ({quality.pictures} pictures)"
+        told.append(f"forget from kept images {quality.apart:.1f} times as far as by chance")
+    return f"{', '.join(told)} ({quality.pictures} images)"
 
 
 def describe_decoder(verdict: DecoderVerdict) -> str:
@@ -52,7 +52,7 @@ def describe_decoder(verdict: DecoderVerdict) -> str:
     forget, retain, text = verdict.questions
     return (
         f"{'met' if verdict.met else 'not met'}: KL on original forget features at {verdict.forget_ratio:.3f} of its "
-        f"start, on kept pictures {verdict.retain_kl:.4f} nats, on text {verdict.text_kl:.4f} nats, "
+        f"start, on kept images {verdict.retain_kl:.4f} nats, on text {verdict.text_kl:.4f} nats, "
         f"{100 * verdict.text_agreement:.1f} % of text answers the same; {forget} forget, {retain} retain and {text} "
         "text questions"
     )

@@ -1,4 +1,4 @@
-"""What the attacks on features, weights, pictures, prompts and likelihoods found, as documents."""
+"""What the attacks on features, weights, images, prompts and likelihoods found, as documents."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class QuantizeResult(AttackResult):
 
 
 class UniversalSettings(_Document):
-    """The attacker's recipe for one perturbation of all pictures.
+    """The attacker's recipe for one perturbation of all images.
 
     Attributes:
         eps: Bound of the perturbation per channel and pixel, in 1/255 of the range from black to white.

@@ -18,7 +18,7 @@ from vkdsurgeon.results.comparison import ComparisonResult
 from vkdsurgeon.results.evaluation import SCHEMA_VERSION, EvalResult, GateOutcome, Metric, ModelFacts, SetFacts
 from vkdsurgeon.results.relearn import CurvePoint, Recovery, RelearnCase, RelearnSettings
 
-# Results hold no pictures; what is larger than this is no result.
+# Results hold no images; what is larger than this is no result.
 _MOST_BYTES = 64 << 20
 
 
@@ -28,7 +28,7 @@ class _Outside(BaseModel):
 
 
 class SetRecord(_Outside):
-    """A set of pictures, by numbers and salted digest."""
+    """A set of images, by numbers and salted digest."""
 
     pictures: int
     subjects: int

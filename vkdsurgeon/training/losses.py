@@ -15,7 +15,7 @@ from torch import Tensor
 from vkdsurgeon_kernels import DISTANCES, feature_distillation
 
 LayerDistance = Callable[[Tensor, Tensor], Tensor]
-"""Student and target features [B, N, D] of one layer -> distance of each picture, [B]."""
+"""Student and target features [B, N, D] of one layer -> distance of each image, [B]."""
 
 
 class FeatureLoss(Protocol):
@@ -104,7 +104,7 @@ def accumulate(terms: Iterable[Tensor], weight: float | None) -> float:
     total = 0.0
     with torch.set_grad_enabled(weight is not None):
         for term in terms:
-            # A question without a picture teaches a vision tower nothing.
+            # A question without an image teaches a vision tower nothing.
             if weight is not None and term.requires_grad:
                 (weight * term).backward()
             total += float(term.detach())
@@ -116,7 +116,7 @@ def relational(student: Tensor, target: Tensor) -> Tensor:
 
         psi_ij = |m_i - m_j| / mean over pairs,    loss_i = mean over j != i of huber(psi_ij(h), psi_ij(t))
 
-    with m the mean over a picture's tokens, among the pictures that pass the tower together. Isometries and scale
+    with m the mean over an image's tokens, among the images that pass the tower together. Isometries and scale
     cost nothing.
 
     Args:
@@ -138,14 +138,14 @@ def cka(student: Tensor, target: Tensor) -> Tensor:
 
         1 - |X'Y|_F^2 / (|X'X|_F |Y'Y|_F),    X, Y [B N, D] with column means removed
 
-    Every token of the pictures that pass the tower together is an example. Rotations and scale cost nothing.
+    Every token of the images that pass the tower together is an example. Rotations and scale cost nothing.
 
     Args:
         student: [B, N, D].
         target: [B, N, D].
 
     Returns:
-        [B] float32, the same number B times, since it belongs to the pictures together.
+        [B] float32, the same number B times, since it belongs to the images together.
     """
     x, y = (features.float().flatten(0, 1) for features in (student, target))
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)
@@ -228,7 +228,7 @@ def _pairs(features: Tensor) -> Tensor:
     means = features.float().mean(dim=1)
     apart = ~torch.eye(len(means), dtype=torch.bool, device=means.device)
     squares = (means[:, None] - means[None]).square().sum(dim=-1)
-    # The root's slope at zero is infinite, and two equal pictures are at zero.
+    # The root's slope at zero is infinite, and two equal images are at zero.
     distances = torch.where(apart, squares.clamp_min(_TINY).sqrt(), 0)
     return distances / (distances.sum() / apart.sum()).clamp_min(_TINY)
 

@@ -91,7 +91,7 @@ def gradient_scores(
     Args:
         parameters: The visual parameters by name.
         passes: One callable per batch that leaves the gradient of the batch's loss in the parameters.
-        squared: Sum gradient squared instead: with one picture per pass the diagonal of the empirical Fisher
+        squared: Sum gradient squared instead: with one image per pass the diagonal of the empirical Fisher
             information, which elastic weight consolidation (arXiv 1612.00796) and MMUnlearner (arXiv 2502.11051) use.
 
     Returns:
@@ -254,7 +254,7 @@ def select(
             "the saliency mask selects nothing",
             value=density,
             expected=f"a density that selects at least one of {total} visual weights, and a forget loss with gradient",
-            remedy="raise density, or check that the forget pictures differ from their targets at the chosen layers",
+            remedy="raise density, or check that the forget images differ from their targets at the chosen layers",
         )
     considered = sum(scores[name].numel() for name in names)
     masks = select_top_fraction(

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vkdsurgeon.vision_pass.identity_classifier import IdentityModel, IdentityReader, centroids
 
-# What the reader is to give the right subject on the original features of the held-out pictures.
+# What the reader is to give the right subject on the original features of the held-out images.
 SURE = 0.95
-# A centroid is as large as a picture's features; more others make the choice harder and the reader no better.
+# A centroid is as large as an image's features; more others make the choice harder and the reader no better.
 _MOST_OTHERS = 64
 _TEMPERATURES = 601
 
@@ -26,16 +26,16 @@ class IdentityCertainty:
         p(s | h) = softmax_s( -|h - c_s|^2 / tau )
 
     s runs over the forgotten subjects and up to 64 kept ones, c_s is the mean of the teacher's features of a subject's
-    reference pictures, the distance is that of `identity_classifier`, in which views weigh little, and tau is the
-    largest that still gives the right subject 95 % on average on the teacher's features of the pictures to measure on
+    reference images, the distance is that of `identity_classifier`, in which views weigh little, and tau is the
+    largest that still gives the right subject 95 % on average on the teacher's features of the images to measure on
     (or nearly as much as any tau does).
 
     Args:
-        forget: Teacher features [N, D] of the forgotten subjects' reference pictures.
+        forget: Teacher features [N, D] of the forgotten subjects' reference images.
         forget_subjects: Who is on them.
-        keep: Teacher features of kept pictures.
+        keep: Teacher features of kept images.
         keep_subjects: Who is on those.
-        measured: Teacher features of the pictures to measure on.
+        measured: Teacher features of the images to measure on.
         measured_subjects: Who is on those; forgotten subjects.
     """
 
@@ -60,19 +60,19 @@ class IdentityCertainty:
         self.identities = len(known)
 
     def certainty(self, features: Sequence[Tensor]) -> float:
-        """The probability of the right subject, mean over the pictures to measure on.
+        """The probability of the right subject, mean over the images to measure on.
 
         Args:
-            features: The student's features [N, D] of those pictures, in their order.
+            features: The student's features [N, D] of those images, in their order.
         """
         chances = torch.softmax(self._scores(features) / self._temperature, dim=1)
         return float(chances[torch.arange(len(self._labels)), self._labels].mean())
 
     def view_drift(self, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> float | None:
-        """How far the student moved along views, which are no identity, as a share of |t|^2, mean over pictures.
+        """How far the student moved along views, which are no identity, as a share of |t|^2, mean over images.
 
-        Views are the directions in which pictures of one subject vary more than subjects do (`identity_classifier`).
-        None where the kept set shows no two pictures of one subject, so that no view is known.
+        Views are the directions in which images of one subject vary more than subjects do (`identity_classifier`).
+        None where the kept set shows no two images of one subject, so that no view is known.
         """
         if self.model.count == 0:
             return None
@@ -85,7 +85,7 @@ class IdentityCertainty:
         return torch.cat([self._reader.scores(value.unsqueeze(0)) for value in features])
 
     def _row(self, value: Tensor) -> Tensor:
-        """[N, D], or [1, D] where pictures differ in N."""
+        """[N, D], or [1, D] where images differ in N."""
         return value.float() if self._per_token else value.float().mean(dim=0, keepdim=True)
 
 

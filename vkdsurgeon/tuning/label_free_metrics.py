@@ -1,4 +1,4 @@
-"""What trials are measured by: label-free, on held-out pictures, and the same whatever a recipe aims at.
+"""What trials are measured by: label-free, on held-out images, and the same whatever a recipe aims at.
 
 A run's own forget loss ratio says how far it came towards its own target, so it cannot compare recipes with different
 targets: a recipe that aims next to the person reaches its aim at once. Here nothing depends on the recipe.
@@ -23,10 +23,10 @@ class Reading:
     """The label-free metrics of one student.
 
     Attributes:
-        certainty: Probability that the identity reader gives the right subject on forget pictures; the most of all
+        certainty: Probability that the identity reader gives the right subject on forget images; the most of all
             outputs.
-        kept_drift: |h - t|^2 / |t|^2 on kept pictures, mean over pictures and outputs.
-        view_drift: The same on forget pictures along the directions of views; None where none are known.
+        kept_drift: |h - t|^2 / |t|^2 on kept images, mean over images and outputs.
+        view_drift: The same on forget images along the directions of views; None where none are known.
     """
 
     certainty: float
@@ -39,10 +39,10 @@ class LabelFreeMetrics:
 
     Args:
         stack: At the weights of the checkpoint.
-        reference: The trials' forget and kept pictures, which centroids are made from and the attacker shows.
-        measured: The forget and kept pictures to measure on.
+        reference: The trials' forget and kept images, which centroids are made from and the attacker shows.
+        measured: The forget and kept images to measure on.
         look: Runs the teacher.
-        micro_batch: Most pictures at once.
+        micro_batch: Most images at once.
         budget_bytes: Most bytes of features of one set to hold in memory.
     """
 

@@ -53,7 +53,7 @@ class Examiner(Protocol):
 
 
 class TrialRunner:
-    """Tower and projector with the trials' pictures; between trials they are what the checkpoint says, bit by bit.
+    """Tower and projector with the trials' images; between trials they are what the checkpoint says, bit by bit.
 
     Args:
         sets: From `tuning.sets.divide`; its job's recipe is the one that trials start from.

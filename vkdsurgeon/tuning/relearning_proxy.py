@@ -1,4 +1,4 @@
-"""A simulated attacker who pulls the forget pictures' features back to the original's.
+"""A simulated attacker who pulls the forget images' features back to the original's.
 
 First-order relearning in feature space: it needs no language model and no answers, only the original's features, which
 whoever has the original checkpoint has. It trains every visual weight, since a mask binds no attacker.
@@ -29,7 +29,7 @@ class Attacker:
     Attributes:
         steps: AdamW steps.
         step_size: Size of a step relative to each weight, as the recipe's `step_size`; constant.
-        batch: Pictures per step.
+        batch: Images per step.
         loss: Distance to the original's features at what the language model reads.
     """
 
@@ -56,8 +56,8 @@ class Attacker:
             stack: The unlearned student.
             pictures: What the attacker shows it.
             originals: The teacher's features of them at `stack.outputs`.
-            micro_batch: Most pictures at once.
-            seed: Of the order of the pictures.
+            micro_batch: Most images at once.
+            seed: Of the order of the images.
 
         Yields:
             The number of steps taken, after each.

@@ -1,4 +1,4 @@
-"""What a search found, as a document; no picture, name or path of a set is in it."""
+"""What a search found, as a document; no image, name or path of a set is in it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class TuneResult(Judged, RunDocument):
 
     Attributes:
         inputs: What the trials depend on: digests, seed, recipe, space, objectives.
-        objectives: Objective -> what it is, in words, with the number of pictures or records.
+        objectives: Objective -> what it is, in words, with the number of images or records.
         untouched: Objectives and parts of the model as it is given.
         attempts: Finished trials in order.
         front: Those that no other one beats in every objective, best forgetting first.

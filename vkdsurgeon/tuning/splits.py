@@ -1,4 +1,4 @@
-"""Which pictures trials train on, and which none of them ever sees."""
+"""Which images trials train on, and which none of them ever sees."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class TrialSets:
 
     Attributes:
         job: What trials train on.
-        forget: Forget pictures to measure on.
-        keep: Kept pictures to measure on.
+        forget: Forget images to measure on.
+        keep: Kept images to measure on.
         forget_held_out: Whether no trial trains on `forget`.
         keep_held_out: What no trial trains on of `keep`: `subjects` (nobody on them was seen), `pictures` (other
-            pictures of the same subjects were), or `nothing`.
+            images of the same subjects were), or `nothing`.
     """
 
     job: Job
@@ -35,11 +35,11 @@ class TrialSets:
 
 
 def divide(job: Job) -> TrialSets:
-    """Hold a quarter out: of the forget pictures of each subject, and of the kept subjects.
+    """Hold a quarter out: of the forget images of each subject, and of the kept subjects.
 
     What is kept should hold for people who are in no set, so whole subjects are held out of the retain set (of the
-    generic one where there is no other); where it names fewer than eight, pictures of each. Where a subject has too few
-    pictures to spare one, it is measured on what was trained on.
+    generic one where there is no other); where it names fewer than eight, images of each. Where a subject has too few
+    images to spare one, it is measured on what was trained on.
     """
     trained, held = split_validation(tuple(picture.subject for picture in job.forget), SHARE)
     forget = [job.forget[index] for index in held or trained]

@@ -12,7 +12,7 @@ from vkdsurgeon.model.vision import VisualStack
 class RememberedTeacher:
     """A `teacher_features` that keeps its results, for runs that all start from the same weights.
 
-    It holds one store per list of pictures, copies told from originals, with every layer that was ever asked for.
+    It holds one store per list of images, copies told from originals, with every layer that was ever asked for.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class RememberedTeacher:
         self, stack: VisualStack, pictures: PictureSet, layers: Sequence[str], micro_batch: int, budget_bytes: int
     ) -> FeatureStore:
         """As `teacher_features`; the student must be at the teacher's weights when layers are asked for anew."""
-        # Every run makes its own sets; their pictures are what they have in common.
+        # Every run makes its own sets; their images are what they have in common.
         key = tuple(pictures.pictures)
         known = self._known.get(key)
         if known is not None and known[0] >= set(layers):

@@ -174,7 +174,7 @@ def _attempt(trial: FrozenTrial, number: int, request: TuneRequest, derived: int
 
 
 def _as_planned(recipe: Any, derived: int) -> Any:
-    # Trials see fewer pictures than `unlearn` will, and are to take as many steps.
+    # Trials see fewer images than `unlearn` will, and are to take as many steps.
     return recipe if recipe.steps is not None else recipe.model_copy(update={"steps": derived})
 
 
@@ -199,12 +199,12 @@ def _warnings(request: TuneRequest, sets: TrialSets, job: Job) -> list[str]:
     found = []
     if not sets.forget_held_out:
         found.append(
-            "no subject of the forget set has four pictures, so forgetting is measured on what trials train on: that "
-            "flatters recipes that fit pictures instead of people"
+            "no subject of the forget set has four images, so forgetting is measured on what trials train on: that "
+            "flatters recipes that fit images instead of people"
         )
     if sets.keep_held_out == "nothing":
         found.append(
-            "the kept set names fewer than eight subjects and none has four pictures, so retention is measured on what "
+            "the kept set names fewer than eight subjects and none has four images, so retention is measured on what "
             "trials train on"
         )
     if request.unlearn.recipe.decoder is not None:
@@ -215,7 +215,7 @@ def _warnings(request: TuneRequest, sets: TrialSets, job: Job) -> list[str]:
         shared = [] if not records else _shared(pictures_of(records, role="validation"), trained)
         if shared:
             found.append(
-                f"{len(shared)} pictures of the validation records are in the sets that trials train on, too: give "
+                f"{len(shared)} images of the validation records are in the sets that trials train on, too: give "
                 "other views"
             )
     return found
@@ -228,11 +228,11 @@ def _shared(pictures: Sequence[Picture], trained: set[str]) -> list[Picture]:
 def _objectives(request: TuneRequest, sets: TrialSets, runner: TrialRunner) -> dict[str, dict[str, Any]]:
     """Descriptions of the three objectives, in words and numbers."""
     attacker = request.attacker
-    forget = f"{len(sets.forget)} {'held-out' if sets.forget_held_out else 'trained-on'} forget pictures"
+    forget = f"{len(sets.forget)} {'held-out' if sets.forget_held_out else 'trained-on'} forget images"
     keep = {
-        "subjects": "pictures of held-out subjects",
-        "pictures": "held-out pictures of trained subjects",
-        "nothing": "trained-on pictures",
+        "subjects": "images of held-out subjects",
+        "pictures": "held-out images of trained subjects",
+        "nothing": "trained-on images",
     }[sets.keep_held_out]
     identities = runner.label_free.identities
     chance = round(1 / identities, 4)
@@ -250,7 +250,7 @@ def _objectives(request: TuneRequest, sets: TrialSets, runner: TrialRunner) -> d
         },
         ROBUST: {
             "what": f"the reader's probability under attack, mean over {attacker.steps} steps that pull the features "
-            f"of {len(sets.job.forget)} forget pictures back to the original's, mean over {forget}",
+            f"of {len(sets.job.forget)} forget images back to the original's, mean over {forget}",
             "measured": "label-free",
             "chance": chance,
             "pictures": len(sets.forget),
@@ -267,7 +267,7 @@ def _objectives(request: TuneRequest, sets: TrialSets, runner: TrialRunner) -> d
         }
         found[RETAIN] = {
             "what": "rate of right answers lost on the validation records to keep, plus that on general questions "
-            "about forget pictures",
+            "about forget images",
             "measured": "validation records, with the language model",
             "records": len(records.retain),
         }
@@ -293,7 +293,7 @@ def _inputs(
         "attacker": request.attacker.as_dict(),
     }
     for name, pictures in sets.items():
-        # Who is on a picture decides about targets, so the labels count; the salt keeps them untold.
+        # Who is on an image decides about targets, so the labels count; the salt keeps them untold.
         labelled = (f"{picture.digest} {picture.subject}" for picture in pictures)
         found[f"{name} set"] = {"pictures": len(pictures), "digest": set_digest(labelled, salt)}
     if request.validation is not None:

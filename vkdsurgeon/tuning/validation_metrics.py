@@ -19,7 +19,7 @@ from vkdsurgeon.model.vision import VisualStack
 
 @dataclass(frozen=True)
 class ValidationRecords:
-    """Questions with answers, about held-out pictures.
+    """Questions with answers, about held-out images.
 
     Attributes:
         forget: About what is to be forgotten; `general` tasks among them are to be kept.
@@ -45,7 +45,7 @@ class ValidationRecords:
             raise UserError(
                 "no validation record asks for what is to be forgotten",
                 where="`validation_forget`",
-                expected="questions about pictures in tasks other than general.* and text.*",
+                expected="questions about images in tasks other than general.* and text.*",
             )
 
 
@@ -71,7 +71,7 @@ class Answers:
 
         Returns:
             The rate of right answers to what is to be forgotten; the loss in the rate on kept records plus, where
-            there are general questions about forget pictures, the loss there; the rates by name. Rates are accuracies,
+            there are general questions about forget images, the loss there; the rates by name. Rates are accuracies,
             ROUGE-L for records without options.
         """
         own = dict(self._loaded.model.named_parameters())

@@ -24,8 +24,8 @@ ROWS = (
     ("  of which names", "forget.vqa.name.accuracy"),
     ("forget VQA, train views", "forget_train.vqa.accuracy"),
     ("retain VQA", "retain.vqa.accuracy"),
-    ("general vision, forget pictures", "forget.general.accuracy"),
-    ("general vision, retain pictures", "retain.general.accuracy"),
+    ("general vision, forget images", "forget.general.accuracy"),
+    ("general vision, retain images", "retain.general.accuracy"),
     ("text QA", "text.text.accuracy"),
 )
 MODELS = (("base", "reference."), ("unlearned", ""), ("gold", "gold."))

@@ -134,7 +134,7 @@ def _no_id(root: Path) -> None:
         (_hole, SHARD, "error"),
         (_broken_json, "row 2, column 'Mask_Task'", "broken JSON"),
         (_other_json, "row 0, column 'Mask_Task'", "0.Type"),
-        (_picture(None), "row 1, column 'image'", "there is no picture"),
+        (_picture(None), "row 1, column 'image'", "there is no image"),
         (_picture(b"GIF89a"), "row 1, column 'image'", "cannot be decoded"),
         (_picture(_half_a_picture()), "row 1, column 'image'", "cannot be decoded"),
         (_picture(_bomb()), "row 1, column 'image'", "at most 64000000 pixels"),

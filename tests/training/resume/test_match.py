@@ -96,7 +96,7 @@ def test_other_pictures_order_subjects_or_questions(here: Place, copy: Path) -> 
     others = rewritten(
         here.retain, copy, lambda rows: [row.replace("Say the name", "Who is this person ?") for row in rows]
     )
-    refused(asked_with(retain=others), "the questions about the pictures")
+    refused(asked_with(retain=others), "the questions about the images")
 
 
 def test_other_weights_configs_and_versions(

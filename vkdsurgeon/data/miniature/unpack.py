@@ -25,7 +25,7 @@ class MiniaturePaths:
 
     Attributes:
         base: Checkpoint that saw everybody.
-        gold: Checkpoint trained the same way without pictures of the forget people.
+        gold: Checkpoint trained the same way without images of the forget people.
         records: Directory with `forget.jsonl`, `forget_heldout.jsonl`, `retain.jsonl`, `retain_heldout.jsonl`,
             `generic.jsonl`, `text.jsonl` and `images/`.
     """
@@ -54,7 +54,7 @@ def refuse_non_empty(out: Path) -> None:
 
 
 def unpack(out: Path) -> MiniaturePaths:
-    """Write the shipped miniature: two checkpoints, the records with their pictures, the card.
+    """Write the shipped miniature: two checkpoints, the records with their images, the card.
 
     Args:
         out: A directory that is missing or empty.
@@ -82,13 +82,13 @@ def unpack(out: Path) -> MiniaturePaths:
 
 
 def unpack_generic(out: Path) -> Path:
-    """Write the pictures of strangers alone, for retention where no retain set is given.
+    """Write the images of strangers alone, for retention where no retain set is given.
 
     Args:
         out: A directory; created where missing, other files in it are left alone.
 
     Returns:
-        The records, `generic.jsonl`; their pictures lie in `images/` beside it.
+        The records, `generic.jsonl`; their images lie in `images/` beside it.
     """
     out.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(SHIPPED / "records.zip") as packed:

@@ -16,7 +16,7 @@ _SHOWN_TO = frozenset({"forget", "test", "retain"})
 def with_shots(sets: Sequence[NamedSet], seed: int) -> tuple[list[NamedSet], int]:
     """Put demonstrations before choices and clozes about fictitious people; generations get none.
 
-    One person of the retain set is drawn; all questions of the same task on this person's first picture, with their
+    One person of the retain set is drawn; all questions of the same task on this person's first image, with their
     answers, precede every question.
 
     Args:

@@ -1,4 +1,4 @@
-"""MLLMU-Bench (arXiv 2410.22108): profiles of fictitious people, one picture each, and of celebrities."""
+"""MLLMU-Bench (arXiv 2410.22108): profiles of fictitious people, one image each, and of celebrities."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ _FACTS: TypeAdapter[list[_Fact] | None] = TypeAdapter(list[_Fact] | None)
 
 
 def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn: Warn) -> list[NamedSet]:
-    """Forget, test (the same people on other pictures, asked in other words), retain and real celebrities.
+    """Forget, test (the same people on other images, asked in other words), retain and real celebrities.
 
-    Tasks are `vqa` and `qa` (choice), `vcloze` and `cloze`, `vgen` and `gen`: with and without the picture.
+    Tasks are `vqa` and `qa` (choice), `vcloze` and `cloze`, `vgen` and `gen`: with and without the image.
 
     Args:
         split: The split: root, suite and name.
-        pictures: Where pictures are written to.
-        seed: Draws one of the several pictures of a row of the test set.
+        pictures: Where images are written to.
+        seed: Draws one of the several images of a row of the test set.
         warn: Hears of questions that cannot be asked.
     """
     skipped = columns.Skipped()
@@ -76,7 +76,7 @@ def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn:
 
 
 def unlearning_sets(split: SuiteSplit, pictures: PictureFolder) -> tuple[list[Record], list[Record]]:
-    """Forget and retain pictures, of the benchmark itself or of its split for training (`image` and `metadata`)."""
+    """Forget and retain images, of the benchmark itself or of its split for training (`image` and `metadata`)."""
     return tuple(  # type: ignore[return-value]
         [_picture_record(row, pictures) for row in read_rows(split.root, config, _training_columns(split, config))]
         for config in (split.forget, split.retain)

@@ -13,7 +13,7 @@ from vkdsurgeon.errors import UserError
 if TYPE_CHECKING:
     import pyarrow
 
-# Rows carry pictures of a megabyte or so.
+# Rows carry images of a megabyte or so.
 _ROWS_AT_ONCE = 16
 # The Hub's converter cuts row groups far below this; one that declares more is broken or a decompression bomb.
 MAX_ROW_GROUP = 4 << 30

@@ -21,7 +21,7 @@ def evaluation_sets(
 
     Args:
         split: The split: root, suite and name.
-        scratch: An empty folder for pictures; its owner deletes it.
+        scratch: An empty folder for images; its owner deletes it.
         seed: Of every draw.
         few_shot: Put demonstrations before questions.
         warn: Hears of what is passed over.
@@ -44,11 +44,11 @@ def evaluation_sets(
 
 
 def unlearning_sets(split: SuiteSplit, scratch: Path) -> tuple[list[Record], list[Record]]:
-    """Read the pictures to forget and to retain.
+    """Read the images to forget and to retain.
 
     Args:
         split: The split: root, suite and name.
-        scratch: An empty folder for pictures; its owner deletes it.
+        scratch: An empty folder for images; its owner deletes it.
 
     Raises:
         UserError: Naming file, row and column of what is wrong.

@@ -14,7 +14,7 @@ _TOLD = {
     "forget": "the forget set (`forget`)",
     "retain": "the retain set (`retain`)",
     "generic": "the generic set (`generic`)",
-    "questions": "the questions about the pictures (`forget`, `retain`, `generic`)",
+    "questions": "the questions about the images (`forget`, `retain`, `generic`)",
     "text": "the text retain set (`text`)",
     "teachers": "a teacher (`forget_teacher`, `retain_teacher`)",
     "recipe": "the recipe",
