@@ -12,7 +12,7 @@ def advice_on(error: Any) -> str | None:
     """Advice on a usage error, where an option was given that is now a key of the recipe or has another name.
 
     Args:
-        error: Of click; an unknown option has `option_name`.
+        error: The error of click. For an unknown option it has `option_name`.
     """
     option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
     if not isinstance(option, str) or context is None or context.command is None:

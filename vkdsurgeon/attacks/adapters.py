@@ -45,9 +45,9 @@ def adapted(
     Args:
         loaded: The model; its own weights are frozen, and the layers are its own again afterwards.
         rank: Rank r of the matrices; their product is scaled by alpha / r = 2.
-        seed: Of the first matrix of each pair; the second starts at zero, so nothing changes at first.
+        seed: Seed of the first matrix of each pair; the second starts at zero, so nothing changes at first.
         tower: Module path of the tower, where the rule gets it wrong.
-        projector: Module paths of the projector, likewise.
+        projector: Module paths of the projector, if the wrong ones are found.
 
     Yields:
         The matrices, float32.

@@ -211,7 +211,7 @@ def recovery(
         curves: Per seed: measured step -> score from 0 to 1, step 0 among them.
         chances: Per seed what guessing reaches.
         full: Per seed what the reference reaches on the same questions; None to take every answer right.
-        share: Of the knowledge above chance that counts as back.
+        share: Share of the knowledge above chance that counts as back.
         within: Steps of the attack.
 
     Returns:

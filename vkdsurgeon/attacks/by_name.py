@@ -31,7 +31,7 @@ def run_attack(
         retain: What utility is measured on.
         common: The fields of `target.Attack`.
         settings: Those of this attack, by name.
-        listener: Hears of the work.
+        listener: Called with progress events.
 
     Raises:
         UserError: There is no such attack or setting, or as the attack itself.

@@ -38,10 +38,10 @@ def attacking(
     Args:
         loaded: The model; `requires_grad` of its parameters is set.
         scope: `llm` trains LoRA matrices; the others as in `trainable`.
-        rank: Of the LoRA matrices.
-        seed: Of the LoRA matrices.
+        rank: Rank of the LoRA matrices.
+        seed: Seed of the LoRA matrices.
         tower: Module path of the tower, where the rule gets it wrong.
-        projector: Module paths of the projector, likewise.
+        projector: Module paths of the projector, if the wrong ones are found.
 
     Yields:
         What may be trained. A copy of it is held in the CPU's memory meanwhile, except for LoRA, which leaves the
@@ -65,7 +65,7 @@ def trainable(
         loaded: The model; `requires_grad` of its parameters is set.
         scope: `visual` is tower and projector, `llm_full` everything else, `all` both.
         tower: Module path of the tower, where the rule gets it wrong.
-        projector: Module paths of the projector, likewise.
+        projector: Module paths of the projector, if the wrong ones are found.
     """
     names = [name for name, _ in loaded.model.named_parameters()]
     if scope != "all":
@@ -94,7 +94,7 @@ def fine_tune(
         steps: Optimiser steps.
         lr: Peak learning rate of AdamW; decays linearly to zero.
         batch_size: Records per step.
-        seed: Of their order.
+        seed: Seed of their order.
 
     Yields:
         Mean cross-entropy per answer token, in nats.

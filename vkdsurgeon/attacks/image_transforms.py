@@ -87,7 +87,7 @@ class Perturbation:
     Attributes:
         kind: A key of `CHANGES`.
         percent: Its strength; None where it has none.
-        seed: Of what is random in it, together with the image's pixels: the same image always gets the same.
+        seed: Seed of the random choices, together with the image's pixels: the same image always gets the same.
     """
 
     kind: str

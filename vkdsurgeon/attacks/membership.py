@@ -49,7 +49,7 @@ class Inferring(Target):
 
     Attributes:
         nonmembers: Like questions on images that no model was trained on, such as held-out views.
-        k_percent: Of the answer's tokens, for Min-K%.
+        k_percent: Percentage of the answer's tokens, for Min-K%.
     """
 
     nonmembers: NamedSet
@@ -173,7 +173,7 @@ def separation(
         nonmembers: Scores of the others.
         member_origins: The image of each; whole images are resampled, because questions on one belong together.
         outsider_origins: Likewise.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
     """
     import sklearn
     from sklearn.metrics import auc, roc_curve

@@ -60,7 +60,7 @@ class Probing(Attack):
         folds: Into which views are dealt without `heldout`.
         limit: At most about so many retain images; None for all.
         batch_size: Images per forward pass.
-        seed: Of draw and folds.
+        seed: Seed of the random draw and folds.
     """
 
     forget: NamedSet

@@ -63,7 +63,7 @@ def build_gallery(
             tested on.
         folds: Number of folds.
         limit: At most about so many retain images to train and fold on: whole subjects are drawn.
-        seed: Of draw and folds.
+        seed: Seed of the random draw and folds.
 
     Returns:
         The gallery, and warnings about what was left out.

@@ -91,7 +91,7 @@ class RelearnMetrics:
         metrics: Everything measured.
         ag_over: The metrics that AG is the mean over.
         curve: Means over the seeds.
-        recovery: Of the model and of gold.
+        recovery: Recovery of the model and of gold.
         seeds: AG per seed.
         room: Reference minus gold on the measured questions: value and interval, as shares; None without both.
         floor: What guessing reaches on the measured questions.

@@ -53,7 +53,7 @@ def split_records(
             shown, nothing of the forget set.
         fraction: Share of subjects, of each subject's tasks or images, or of `data`, that is shown; rounded, at least
             one, and not all unless it is exactly 1. With 1 everything is shown and the held-out views are measured.
-        seed: Of the draw.
+        seed: Seed of the random draw.
         data: What the attacker has under `benign` and `unrelated`.
 
     Raises:
@@ -113,7 +113,7 @@ def divide_by_picture(records: Sequence[Record], seed: int) -> tuple[list[Record
 
     Args:
         records: At least two images or records without one.
-        seed: Of the draw.
+        seed: Seed of the random draw.
 
     Raises:
         UserError: There is nothing to divide.

@@ -20,7 +20,7 @@ class Attack(Measurement):
 
     Attributes:
         tower: Module path of the tower, where the rule gets it wrong.
-        projector: Module paths of the projector, likewise.
+        projector: Module paths of the projector, if the wrong ones are found.
     """
 
     tower: str | None = None
@@ -35,7 +35,7 @@ class Target(Attack):
         forget: Questions on what was to be forgotten.
         retain: What utility is measured on.
         limit: At most so many questions per set, drawn per task; None for all.
-        seed: Of the draw and of everything random.
+        seed: Seed for all random choices.
         scoring: How answers are obtained.
         dtype: Precision, as in `load_model`.
     """

@@ -37,9 +37,9 @@ class Universal:
     Attributes:
         eps: Bound per channel and pixel, in 1/255 of the range from black to white.
         steps: Signed gradient steps.
-        step_size: Of one step, in 1/255; None for 2.5 eps / steps, which can cross the allowed range once and back.
+        step_size: Size of one step, in 1/255. None uses 2.5 eps / steps, enough to cross the range once and back.
         batch_size: Records per step.
-        seed: Of their order.
+        seed: Seed of their order.
     """
 
     eps: float = 12.0

@@ -59,8 +59,8 @@ class Operable:
     Attributes:
         title: What the record calls the method.
         effective: Its settings, with what follows from the sets filled in.
-        plan: What is going to happen.
-        inventory: Of the checkpoint.
+        plan: The plan of the run.
+        inventory: Inventory of the checkpoint.
         split: Its tensors by part.
         on_disk: Parameter in scope -> name on disk, in the model's order.
         layer_of: Parameter -> its layer.

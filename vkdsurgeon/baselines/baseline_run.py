@@ -171,7 +171,7 @@ def operate_method(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
 
     Args:
         prepared: From `prepare_method`.
-        listen: Hears of every stage and step.
+        listen: Called with every stage and step.
 
     Raises:
         UserError: The model cannot be loaded, or a question does not suit it.

@@ -40,7 +40,7 @@ class LanguageLoss:
         loaded: The whole model; its parameters in scope ask for gradients, the others do not.
         micro_batch: Most sequences that pass the model at once.
         cache_bytes: Most bytes of encoded images, and of stored tensors, to hold each.
-        seed: Of draws.
+        seed: Seed of the random draws.
     """
 
     loaded: LoadedModel

@@ -48,7 +48,7 @@ def fisher_mask(
         parameters: The weights to choose from.
         forget: Their Fisher information on the forget set; a parameter without any has no part in it.
         preserve: The same on what is to be preserved.
-        threshold: Of the ratio; an element that the forget set does not need at all is never selected.
+        threshold: Threshold of the ratio; an element that the forget set does not need at all is never selected.
 
     Raises:
         UserError: No element reaches it.

@@ -161,7 +161,7 @@ def operate_output(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
 
     Args:
         prepared: From `prepare_output`.
-        listen: Hears of every stage and step.
+        listen: Called with every stage and step.
 
     Returns:
         What it did. `measured` holds `forget_probability_before` and `_after`, the mean probability of the answers that

@@ -26,7 +26,7 @@ class Part:
         term: The term.
         sampler: Examples in the order they are drawn.
         batch: How many of them a step.
-        weight: Of the term.
+        weight: Weight of the term.
     """
 
     term: Term
@@ -53,9 +53,9 @@ def train_masked(
         parameters: By name; those without a selected element stop asking for gradients.
         mask: Which elements may move.
         schedule: Steps and their size.
-        listen: Hears of every step; its values are the terms.
+        listen: Called with every step; its values are the terms.
         relative: Whether the schedule's size is relative to each weight, or a learning rate.
-        weight_decay: Of the selected elements.
+        weight_decay: Weight decay of the selected elements.
         clip: Norm of their gradient at most.
 
     Returns:

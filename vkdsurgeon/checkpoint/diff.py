@@ -113,7 +113,7 @@ def diff_checkpoints(
     Args:
         base: The original's directory.
         patched: The other one.
-        tower: Module path of the tower, where the split rule gets it wrong.
+        tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, where the split rule gets it wrong.
 
     Raises:

@@ -23,8 +23,8 @@ def describe_difference(
     Args:
         base: The original.
         patched: The other one.
-        tower: Module path of the tower, where it is found wrongly.
-        projector: Module paths of the projector, likewise.
+        tower: Module path of the tower, if the wrong one is found.
+        projector: Module paths of the projector, if the wrong ones are found.
         digests: Whether to name the weights of both by a digest, which reads them a second time.
 
     Raises:

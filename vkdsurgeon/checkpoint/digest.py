@@ -58,7 +58,7 @@ def checkpoint_digests(inventory: Inventory, root: Path | None = None, *, shards
     """Read every file of a checkpoint once.
 
     Args:
-        inventory: Of the checkpoint.
+        inventory: Inventory of the checkpoint.
         root: A copy of it to read instead.
         shards_only: Read the weight files alone.
     """

@@ -22,7 +22,7 @@ def check_output(inventory: Inventory, out: Path, extra_files: Iterable[str] = (
     """Find out, before any work, whether a patched copy can be written.
 
     Args:
-        inventory: Of the checkpoint to be copied.
+        inventory: Inventory of the checkpoint to be copied.
         out: The directory to be made; it may exist only if it is empty.
         extra_files: Paths of files to be added, relative to `out`.
 
@@ -73,7 +73,7 @@ def output_claimed(inventory: Inventory, out: Path, extra_files: Iterable[str] =
     """`check_output`, and nobody else makes the same output while the block lasts.
 
     Args:
-        inventory: Of the checkpoint to be copied.
+        inventory: Inventory of the checkpoint to be copied.
         out: The directory to be made.
         extra_files: Paths of files to be added.
 
@@ -97,7 +97,7 @@ def check_links(inventory: Inventory, follow: bool) -> None:
     """Refuse links that leave the checkpoint, whose content would be published with the copy.
 
     Args:
-        inventory: Of the checkpoint.
+        inventory: Inventory of the checkpoint.
         follow: Whether they are allowed.
 
     Raises:

@@ -90,7 +90,7 @@ def earlier_runs(inventory: Inventory) -> list[dict[str, Any]]:
     """The chain of runs whose outcome a checkpoint is, oldest first.
 
     Args:
-        inventory: Of the checkpoint.
+        inventory: Inventory of the checkpoint.
 
     Returns:
         Name of each record, its SHA-256, and what it says of weights and request; None where it does not say it.
@@ -118,7 +118,7 @@ def runs_of(inventory: Inventory) -> list[RunFacts]:
     """What the records in a checkpoint say of the runs behind it, oldest first; broken ones say nothing.
 
     Args:
-        inventory: Of the checkpoint.
+        inventory: Inventory of the checkpoint.
     """
     found = []
     for path in record_names(inventory):

@@ -99,7 +99,7 @@ def rebuild(
 
     Args:
         conversion: One group of the table.
-        shapes: Of every tensor on disk by name.
+        shapes: Shapes of every tensor on disk by name.
         model: The skeleton.
         canonical: Name in the state dict -> name of the parameter.
 

@@ -104,7 +104,7 @@ def build_skeleton(config: Any, *, dtype: torch.dtype = torch.float32, where: ob
 
     Args:
         config: From `read_config`.
-        dtype: Of the parameters.
+        dtype: Dtype of the parameters.
         where: The checkpoint, for messages.
 
     Raises:

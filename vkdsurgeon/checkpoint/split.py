@@ -122,10 +122,10 @@ def split_checkpoint(
     """Split a checkpoint into tower, projector and language model; no tensor is read.
 
     Args:
-        inventory: Of the checkpoint.
+        inventory: Inventory of the checkpoint.
         tower: Module path of the tower, where the rule gets it wrong.
         projector: Module paths of the projector, where the rule gets it wrong.
-        dtype: Of the skeleton's parameters.
+        dtype: Dtype of the skeleton's parameters.
 
     Raises:
         UserError: The architecture is unknown or cannot be split, or its visual tensors are missing, doubled,

@@ -59,7 +59,7 @@ class WriteReport:
         tensors_changed: Number of tensors with at least one changed element.
         elements_changed: Number of changed elements over all tensors.
         bytes_changed: Bytes that these elements take up.
-        weights_digest: Of the patched weights, as `eval` and `attack` name the model they measured.
+        weights_digest: Digest of the patched weights, as `eval` and `attack` name the model they measured.
         files: Number of files in the output.
         seconds: Copying, writing, syncing and verifying.
         shards_changed: The files that differ from the original's.
@@ -88,7 +88,7 @@ def write_patched(
     """Write a copy of a checkpoint in which some tensors have new values.
 
     Args:
-        inventory: Of the original, as it was when it was read.
+        inventory: Inventory of the original, as it was when it was read.
         changes: Name on disk -> new values, in the tensor's dtype and shape on disk. Looked up one at a time, so a
             mapping that reads them when they are asked for bounds the memory.
         out: The directory to make; it may exist only if it is empty.

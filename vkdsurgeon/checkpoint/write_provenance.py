@@ -47,7 +47,7 @@ def write_recorded(
     """Write the patched checkpoint with its record.
 
     Args:
-        inventory: Of the original.
+        inventory: Inventory of the original.
         changes: Name on disk -> new tensor.
         out: The directory to make.
         facts: What the record says; it gets the digests of base and output and the chain of earlier runs besides.

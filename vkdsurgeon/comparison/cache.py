@@ -25,7 +25,7 @@ def cached(
     Args:
         case: The comparison.
         name: The row.
-        seed: Of unlearning and attacks.
+        seed: Seed of unlearning and attacks.
         known: What decides the numbers besides sets, attacks and versions.
         fill: Makes the cell of a key.
         listener: Hears where it came from.

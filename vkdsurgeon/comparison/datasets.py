@@ -27,7 +27,7 @@ class Case:
         heldout: Other views of its subjects, where there are any.
         measured: What every model is asked.
         given_text: The part of the text set that methods may be given.
-        digests: Of every set, by its use.
+        digests: Digests of every set, by its use.
         protocols: The relearning protocols that these sets allow.
         warnings: What a reader should know.
     """

@@ -38,8 +38,8 @@ class Comparison:
         gates: Bounds on `NAME.METRIC`; they do not stop anything here.
         device: The device to compute on.
         dtype: What weights are held in while unlearning.
-        tower: Module path of the tower, where the split rule gets it wrong.
-        projector: Module paths of the projector, likewise.
+        tower: Module path of the tower, if the wrong one is found.
+        projector: Module paths of the projector, if the wrong ones are found.
         keep_models: Leave the patched checkpoints in `out`.
     """
 

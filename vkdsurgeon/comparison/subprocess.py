@@ -22,7 +22,7 @@ def send(spec: RunSpec, listener: Listener) -> dict[str, Any]:
 
     Args:
         spec: What to do.
-        listener: Hears of what the run tells.
+        listener: Called with progress events.
 
     Returns:
         The fields of `worker.RunCost`.

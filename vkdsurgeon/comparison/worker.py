@@ -65,7 +65,7 @@ class RunCost:
             and tests are not counted. None where there was no second step.
         steps: Optimizer steps.
         elements_changed: Elements that differ from the original.
-        weights_digest: Of the patched weights.
+        weights_digest: Digest of the patched weights.
         met: Whether stop rule and decoder gate were met, where the method has them.
     """
 
@@ -118,7 +118,7 @@ class FlopMeter:
 
 
 class _Listener:
-    """Hears of every kind of run, and counts."""
+    """Receives the events of any kind of run, and counts."""
 
     def __init__(self, tell: Callable[[Mapping[str, Any]], None], counts_stage: str | None) -> None:
         self._tell = tell

@@ -59,7 +59,7 @@ def sample(records: Sequence[Record], limit: int | None, seed: int) -> list[Reco
     Args:
         records: All records.
         limit: Bound; None for all.
-        seed: Of the draw.
+        seed: Seed of the random draw.
     """
     if limit is None or len(records) <= limit:
         return list(records)

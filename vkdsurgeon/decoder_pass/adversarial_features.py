@@ -17,8 +17,8 @@ class FeatureAdversary:
     Args:
         reach: The start is T + u (t - T), with u uniform within 1 +- reach, drawn per batch.
         steps: Steps of the search; 0 stays at the start.
-        size: Of a step, relative to the RMS of the original features.
-        seed: Of the draws.
+        size: Size of a step, relative to the RMS of the original features.
+        seed: Seed of the random draws.
 
     Attributes:
         generator: Source of the draws; all that an adversary carries from one batch to the next.

@@ -54,7 +54,7 @@ class DecoderJob:
         weights: What may move.
         questions: By role: trained on, and held out.
         text: The text retain set.
-        plan: What is going to happen.
+        plan: The plan of the run.
     """
 
     prepared: Prepared
@@ -133,7 +133,7 @@ def operate_decoder(
 
     Args:
         job: From `prepare_decoder`, after `operate` made the student of the visual pass.
-        listen: Hears of every stage, of every step and of the verdict.
+        listen: Called with every stage, every step and the verdict.
         journal: Where training is saved, and gone on with.
 
     Raises:

@@ -70,7 +70,7 @@ def read_text_retain_set(path: Path | None, seed: int) -> TextRetainSet:
     Args:
         path: Records (JSON lines or a JSON list, with a question each and no image), or plain text with a prompt per
             line; None for the built-in prompts.
-        seed: Of the halving.
+        seed: Seed of the halving.
 
     Raises:
         UserError: The file cannot be read, a record has an image or no question, or fewer than two distinct prompts.

@@ -130,7 +130,7 @@ def train(
         vision: Contexts in which W sees otherwise than through its own tower and projector.
         optimizer: Holds the mask.
         recipe: The settings.
-        listen: Hears of every step; its values are KL divergences in nats.
+        listen: Called with every step; its values are KL divergences in nats.
         done: Steps that were made before.
 
     Raises:

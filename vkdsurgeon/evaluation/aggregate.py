@@ -24,7 +24,7 @@ class Spread(BaseModel):
         deviation: Standard deviation over the models, with n - 1.
         low: Lower end of the 95 % t interval of the mean, cut off where the metric's values end.
         high: Upper end.
-        values: Of each model, in the order given.
+        values: Values of each model, in the order given.
         n: Number of records in each.
         chance: What guessing would give.
         direction: Which way is better.

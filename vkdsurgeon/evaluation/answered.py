@@ -32,8 +32,8 @@ class Answered:
         said: The option chosen, or the text generated; from a cache, a salted digest of it.
         log_likelihoods: Natural logarithm per option, as compared; empty without options.
         truth_ratio: Likelihood per token of wrong answers over that of the right one, where it was taken.
-        silent: Of a generated answer: whether nothing was said. None where nothing was generated, or the model's logits
-            were not finite.
+        silent: Whether a generated answer is empty. None if nothing was generated, or if the model's logits were not
+            finite.
     """
 
     record: Record

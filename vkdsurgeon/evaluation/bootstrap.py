@@ -22,7 +22,7 @@ class Clusters:
     """Groups of records that are resampled together.
 
     Attributes:
-        unit: What is resampled.
+        unit: What is resampled as a whole.
         index: int64 [n]: the cluster of each record.
         count: Number of clusters.
     """
@@ -66,8 +66,8 @@ def paired_bootstrap(gaps: np.ndarray, clusters: Clusters, seed: int) -> tuple[f
 
     Args:
         gaps: float [n], one difference per record.
-        clusters: Of the same records.
-        seed: Of the resampling.
+        clusters: Clusters of the same records.
+        seed: Seed of the resampling.
 
     Returns:
         Nothing where there is one cluster only, or a difference that is not a number.

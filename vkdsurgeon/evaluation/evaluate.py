@@ -42,7 +42,7 @@ class Evaluation(Measurement):
         scoring: How answers are obtained.
         dtype: In what precision.
         limit: At most so many records per set.
-        seed: Of sampling and bootstrap.
+        seed: Seed of sampling and bootstrap.
         include_examples: Put names, questions and answers into the result.
         cache: Directory of answers that were measured before; None for none.
         suite: What the sets come from, for the result.

@@ -57,7 +57,7 @@ def summarise(set_name: str, answers: Sequence[Answered], *, forget: bool, seed:
         set_name: First part of the ids.
         answers: Answers of one model to one set.
         forget: Whether the set holds what is to be forgotten, so that less is better.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         Shares of right answers with Wilson intervals and other means with bootstrap intervals, in the order of
@@ -93,7 +93,7 @@ def differences(
         answers: Answers of the model.
         others: Answers of the other model to the same records, in the same order.
         forget: Whether less is better.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
     """
     metrics = []
     for (group, name, mine), (_, _, theirs) in zip(_grouped(answers), _grouped(others), strict=True):
@@ -175,7 +175,7 @@ def bootstrap(values: np.ndarray, seed: int) -> tuple[float | None, float | None
 
     Args:
         values: float [n], at least one.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
     """
     if not np.isfinite(values).all():
         return None, None

@@ -65,8 +65,8 @@ def measure_each(
         roles: Whom, in which order.
         load: Loads a model from its directory.
         measure: Measures it; must not hold it afterwards.
-        listener: Hears of every model.
-        doing: What is told of it.
+        listener: Called with an event for every model.
+        doing: Text of that event.
 
     Returns:
         What was measured, by role.
@@ -106,7 +106,7 @@ def ask_each(
         ask: Measures a model; must not hold it afterwards.
         device: Where, as in `load_model`.
         dtype: In what precision, likewise.
-        listener: Hears of every model.
+        listener: Called with an event for every model.
 
     Raises:
         UserError: A model cannot be loaded, or is not of the kind and vocabulary of the first.

@@ -205,7 +205,7 @@ def is_at(descriptor: int, path: Path) -> bool:
     """Whether an open directory is the one at a path.
 
     Args:
-        descriptor: Of the open directory.
+        descriptor: File descriptor of the open directory.
         path: The path; a link is not followed.
     """
     try:

@@ -39,7 +39,7 @@ def find_decoder_weights(inventory: Inventory, split: Split, blocks: Blocks) -> 
     """Find the eligible weights; no tensor is read.
 
     Args:
-        inventory: Of the checkpoint.
+        inventory: Inventory of the checkpoint.
         split: Its tensors by part, with the skeleton.
         blocks: `all`, or the matrices of attention or MLP blocks alone.
 

@@ -15,7 +15,7 @@ def prompt_with_shots(encoder: Encoder, record: ProtocolRecord, question: str) -
     """Encode a question behind the record's demonstrations; without any, as `Encoder.prompt` does.
 
     Args:
-        encoder: Of the model.
+        encoder: Encoder of the model.
         record: Gives image and demonstrations.
         question: The question as worded.
 

@@ -74,8 +74,8 @@ class KeptActivations:
         frozen: Module paths of the frozen layers.
         layer: Name of the last of them.
         store: Its output for every image, [N, D].
-        shape: Of that output for one image as the tower has it: [N, D] where images are packed end to end, [1, N, D],
-            or [tiles, N, D].
+        shape: Shape of that output for one image in the tower: [N, D] if images are packed end to end, [1, N, D], or
+            [tiles, N, D].
     """
 
     frozen: tuple[str, ...]
@@ -119,7 +119,7 @@ def kept_activations(
         stack: At the weights that `store` was made with.
         images: The set.
         frozen: From `frozen_layers`, at least one.
-        shape: Of the output of the last of these for one image, see `output_of`.
+        shape: Shape of the output of the last of these for one image, see `output_of`.
         store: Features of the set at the last of these and at `layers`.
         layers: What is compared.
     """

@@ -48,7 +48,7 @@ class ImageFeatures:
 
     Args:
         model: The skeleton, its tower and projector alive or not.
-        split: Of the checkpoint.
+        split: Split of the checkpoint.
     """
 
     pixels = "pixel_values"
@@ -126,7 +126,7 @@ def image_features(model: nn.Module, split: Split) -> ImageFeatures:
 
     Args:
         model: The model; the skeleton of the split, or one that is loaded whole.
-        split: Of the checkpoint.
+        split: Split of the checkpoint.
 
     Raises:
         UserError: Nobody knows how for this architecture.

@@ -68,8 +68,8 @@ def collate(
     """Put prepared images together.
 
     Args:
-        images: Of one signature.
-        join: Puts their inputs together.
+        images: Prepared images with the same signature.
+        join: Function that joins their inputs.
 
     Raises:
         ValueError: No images, or their signatures differ.

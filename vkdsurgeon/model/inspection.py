@@ -23,8 +23,8 @@ def inspect_checkpoint(
 
     Args:
         model: The checkpoint's directory.
-        tower: Module path of the tower, where it is found wrongly.
-        projector: Module paths of the projector, likewise.
+        tower: Module path of the tower, if the wrong one is found.
+        projector: Module paths of the projector, if the wrong ones are found.
 
     Raises:
         UserError: It is no checkpoint, or none that can be split, or its image processor cannot be used.

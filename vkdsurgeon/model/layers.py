@@ -38,7 +38,7 @@ def layers_read(split: Split, depths: Sequence[int]) -> tuple[int, ...]:
     """How many of the tower's layers each of its outputs has behind it, ascending.
 
     Args:
-        split: Of the checkpoint; its config may name feature layers, as LLaVA's and that of its kin.
+        split: Split of the checkpoint; its config may name feature layers, as LLaVA's and that of its kin.
         depths: Indices of further layers whose output leaves the tower.
     """
     count = len(_paths(split))

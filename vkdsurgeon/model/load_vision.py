@@ -28,7 +28,7 @@ def load_visual_stack(
     Args:
         root: The checkpoint directory.
         device: Where tower and projector go.
-        dtype: Of their parameters in memory; must hold the values on disk exactly.
+        dtype: Dtype of the parameters in memory; must hold the values on disk exactly.
         tower: Module path of the tower, where the rule gets it wrong.
         projector: Module paths of the projector, where the rule gets it wrong.
 

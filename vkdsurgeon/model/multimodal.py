@@ -209,7 +209,7 @@ def train_only(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter
 
     Args:
         model: The model.
-        names: Of the parameters.
+        names: Names of the parameters.
 
     Returns:
         These by name, in the order of the names.

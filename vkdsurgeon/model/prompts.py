@@ -90,7 +90,7 @@ class Encoder:
         """Encode one question.
 
         Args:
-            question: What is asked.
+            question: Text of the question.
             picture: The image it is about.
             where: `file:line` of the record, for messages.
 

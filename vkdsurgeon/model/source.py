@@ -21,9 +21,9 @@ class ModelSource:
         model: The checkpoint directory.
         device: Where it runs.
         dtype: What its weights are held in; float32 or bfloat16.
-        seed: Of all draws.
-        tower: Module path of the tower, where the split rule gets it wrong.
-        projector: Module paths of the projector, likewise.
+        seed: Seed of all random draws.
+        tower: Module path of the tower, if the wrong one is found.
+        projector: Module paths of the projector, if the wrong ones are found.
     """
 
     model: Path

@@ -27,7 +27,7 @@ class VisualStack(nn.Module):
     that dropout never blurs features that are compared.
 
     Attributes:
-        inventory: Of the checkpoint.
+        inventory: Inventory of the checkpoint.
         split: Its tensors by part.
         layers: Where features can be tapped, in order: `layer.0` ... `layer.{L-1}`, `deepstack.0` ... (towers that feed
             several depths to the language model, as Qwen3-VL's), `projector`.

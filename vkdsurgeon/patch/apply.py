@@ -25,7 +25,7 @@ class PatchedTensors(Mapping[str, torch.Tensor]):
     """Name on disk -> the tensor after all patches; made when it is asked for, and not kept.
 
     Args:
-        inventory: Of the base.
+        inventory: Inventory of the base.
         patches: In their order.
     """
 

@@ -19,7 +19,7 @@ def check_described(inventory: Inventory, patches: Sequence[PatchFile]) -> None:
     """Refuse another base by what costs nothing to read: tensors, and files without weights.
 
     Args:
-        inventory: Of the checkpoint.
+        inventory: Inventory of the checkpoint.
         patches: In their order.
 
     Raises:
@@ -46,7 +46,7 @@ def check_files(inventory: Inventory, found: Mapping[str, str], patch: PatchFile
     """Refuse files that are not the base's.
 
     Args:
-        inventory: Of the checkpoint.
+        inventory: Inventory of the checkpoint.
         found: Path -> SHA-256; what the base does not know passes, and so does documentation.
         patch: The first patch.
 
@@ -63,7 +63,7 @@ def check_base(inventory: Inventory, found: Digests, patch: PatchFile) -> None:
     """Refuse another base.
 
     Args:
-        inventory: Of the checkpoint.
+        inventory: Inventory of the checkpoint.
         found: Its digests.
         patch: The first patch.
 

@@ -33,7 +33,7 @@ def inputs_of(prepared: Prepared, decoder: DecoderJob | None, salt: bytes) -> di
     Args:
         prepared: The visual pass.
         decoder: The decoder pass, if there is one.
-        salt: Of the journal.
+        salt: Salt of the journal.
     """
     job, stack = prepared.job, prepared.stack
     device = job.device

@@ -32,7 +32,7 @@ def record_of(inventory: Inventory, out: Path) -> dict[str, Any] | None:
     """The record that a run on a checkpoint left in an output, if there is one.
 
     Args:
-        inventory: Of the checkpoint.
+        inventory: Inventory of the checkpoint.
         out: The directory.
     """
     try:

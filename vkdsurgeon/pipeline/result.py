@@ -55,7 +55,7 @@ class Result(Judged, RunDocument):
         """The part of the JSON document that all methods share, with the method's own keys.
 
         Args:
-            schema: Of the document.
+            schema: JSON schema of the document.
             recipe: The effective settings.
             own: What else.
         """

@@ -79,7 +79,7 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
 
     Args:
         request: What to do.
-        listener: Hears of it.
+        listener: Called with progress events.
 
     Raises:
         UserError: Wrong input; found before anything is trained wherever that is possible.

@@ -98,7 +98,7 @@ def slsa_provenance(record: Source, sources: Sequence[Source], base_name: str) -
     """The SLSA v1 predicate: what was run, with what, from what.
 
     Args:
-        record: Of the run.
+        record: Record of the run.
         sources: Results, told as byproducts.
         base_name: What the base is called.
     """

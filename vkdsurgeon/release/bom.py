@@ -26,9 +26,9 @@ def bill_of_materials(
     """The BOM.
 
     Args:
-        record: Of the run.
+        record: Record of the run.
         sources: Results about the checkpoint.
-        digests: Of the checkpoint.
+        digests: Digests of the checkpoint.
         base_name: What the base is called.
         model: The checkpoint, for its card.
     """

@@ -46,7 +46,7 @@ def run_release(plan: ReleasePlan, tools: Tools, listener: Listener) -> ReleaseR
     Args:
         plan: What to do.
         tools: What to do it with.
-        listener: Hears of it.
+        listener: Called with progress events.
 
     Returns:
         The verdict, with what every stage wrote. After a missed bound all other stages are done, too, so that the
@@ -55,7 +55,7 @@ def run_release(plan: ReleasePlan, tools: Tools, listener: Listener) -> ReleaseR
     Raises:
         UserError: The plan is wrong, or its directory holds a release of another one.
         SurgeryError: A stage failed; the same call goes on there.
-        KeyboardInterrupt: Likewise.
+        KeyboardInterrupt: The work was interrupted; the same call continues it.
     """
     _check(plan, listener)
     for folder in (plan.out, plan.out / "state", plan.out / "results"):

@@ -48,7 +48,7 @@ class Stages:
 
     Args:
         out: The release's directory.
-        listener: Hears of them.
+        listener: Called with progress events.
     """
 
     def __init__(self, out: Path, listener: Listener) -> None:

@@ -81,8 +81,8 @@ class RoundTrip(_Document):
         weights: How many were quantised.
         scope_weights: How many the scope has.
         relative_error: Sum of squared changes of the model's quantised weights over their sum of squares.
-        vanished: Of the visual weights that differ from the reference's, the share whose code is the reference's again;
-            None without a reference of the same shapes, or where nothing differs.
+        vanished: Share of the visual weights that differ from the base's, but are rounded to the same value. None
+            without a base of the same shapes, or if no weight differs.
     """
 
     format: str
@@ -112,7 +112,7 @@ class UniversalSettings(_Document):
 
     Attributes:
         eps: Bound of the perturbation per channel and pixel, in 1/255 of the range from black to white.
-        step_size: Of one step, likewise.
+        step_size: Size of one step, likewise.
         losses: Cross-entropy in nats per answer token over the steps, by model.
     """
 
@@ -144,7 +144,7 @@ class TemplateFacts(_Document):
 
     Attributes:
         name: As in metric ids.
-        digest: Of its text and prefix; salted for a user's own.
+        digest: Digest of its text and prefix; salted for a user's own.
         builtin: Whether it comes with vkdsurgeon.
         prefixed: Whether it makes the answer begin with given words.
         unknown: Share of its own tokens that the tokenizer does not know.

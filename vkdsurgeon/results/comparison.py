@@ -20,7 +20,7 @@ class Cell(_Document):
     Attributes:
         key: Digest of everything that decides the numbers.
         name: As in `methods`, or `base` or `gold`.
-        seed: Of unlearning and attacks.
+        seed: Seed of unlearning and attacks.
         recipe: What was asked for; the method derives the rest.
         values: Metric id -> value: shares, `PROTOCOL.SCOPE.relearn.ag` in points and `PROTOCOL.relearn.ag`, the largest
             over the scopes, `score`, `seconds`, `cpu_seconds`, `peak_memory_mib`, `tera_flops`.
@@ -28,7 +28,7 @@ class Cell(_Document):
         diverged: Attacks, as `PROTOCOL.SCOPE`, whose loss was no number any more; they have no AG.
         steps: Optimizer steps; 0 without training.
         elements_changed: Elements that differ from the base.
-        weights_digest: Of the weights that were measured.
+        weights_digest: Digest of the weights that were measured.
         met: Whether the method's own stop rule was met; None where it has none.
     """
 

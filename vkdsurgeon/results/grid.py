@@ -50,7 +50,7 @@ def arrange_grid(attack: str, metrics: Sequence[Metric], *, whole: bool = True) 
 
     Args:
         attack: Name of the attack.
-        metrics: Of its document.
+        metrics: Metrics of its document.
         whole: Leave out parts of tasks, such as `vqa.name.accuracy`.
     """
     found: dict[tuple[bool, str], dict[tuple[str, str], Metric]] = {}

@@ -57,8 +57,8 @@ class RunFacts(_Facts):
         record: The record, relative to the checkpoint.
         digest: SHA-256 of the record.
         method: What was done.
-        weights_digest: Of the weights that the run wrote.
-        base_weights_digest: Of those that it started from.
+        weights_digest: Digest of the weights that the run wrote.
+        base_weights_digest: Digest of those that it started from.
         request_id: What asked for it.
         request_date: Its date.
     """

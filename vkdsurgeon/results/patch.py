@@ -82,13 +82,13 @@ class PatchResult(SchemaDocument):
         model: The checkpoint: the base of an export, what was patched or looked at; None where none was.
         out: The checkpoint or patch that was written.
         model_bytes: Size of all files of that checkpoint.
-        base_weights_digest: Of the first patch's base.
-        result_weights_digest: Of the last patch's result.
+        base_weights_digest: Digest of the first patch's base.
+        result_weights_digest: Digest of the last patch's result.
         tensors: Tensors with new values.
         elements: New values.
         files: Files that hold no weights and come whole.
         removed: Files that go.
-        compression: Of each patch.
+        compression: Compression of each patch.
         state: What the checkpoint is to the patches: `base`, `result`, `begun` (an in-place patch was interrupted) or
             `other`; None where no checkpoint was looked at.
         differing: Files that are neither the base's nor the result's.

@@ -19,7 +19,7 @@ class ReproduceResult(Judged, SchemaDocument):
         environment: What is another than on record, such as `torch` or `threads`: record and now.
         tensors_differing: Tensors that are not identical.
         relative_difference: Norm of the difference of both results over the norm of the release's change.
-        cosine: Of both changes, over all changed tensors.
+        cosine: Cosine similarity of both changes, over all changed tensors.
         same_elements: Elements that both runs changed, of those that either did.
         files_differing: Files that are not identical; the record is one where the weights are.
         seconds: Wall time of the run.

@@ -36,8 +36,8 @@ class VerifyResult(Judged, SchemaDocument):
         record: The record that it was held against.
         verdict: `failed` where any check failed.
         checks: Every check, those that were skipped included.
-        weights_digest: Of the weights as they are.
-        base_weights_digest: Of the base, by the record.
+        weights_digest: Digest of the weights as they are.
+        base_weights_digest: Digest of the base, by the record.
         request: Id and date of the request, by the record; None where nobody said.
     """
 

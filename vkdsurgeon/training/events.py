@@ -55,7 +55,7 @@ class Event(Mapping[str, Any]):
     Attributes:
         kind: `plan`, `stage`, `step`, `verdict`, `note`, `warning` and more; those of the decoder pass begin with
             `decoder `, and measurements tell of `model`, `answers`, `attack`.
-        text: The same for people; may be empty.
+        text: A sentence for people; may be empty.
         facts: Names and numbers, as JSON can hold them.
         subject: What it is about, such as a `Step`, a plan or a verdict.
     """
@@ -100,7 +100,7 @@ class Event(Mapping[str, Any]):
 
 
 Listener: TypeAlias = Callable[[Event], None]
-"""Hears of every event, in order."""
+"""Called with every event, in order."""
 
 
 def unheard(event: Event) -> None:

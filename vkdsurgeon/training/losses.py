@@ -75,8 +75,8 @@ def layer_loss(
         features: Student features [B, N, D] by layer; `layers` are among them.
         targets: Where the targets of the images are.
         indices: B images that share one token count, as `targets` counts them.
-        weight: Of each image. All weights go into the loss itself: its gradient is made in the forward pass, and one
-            that has to be scaled in backward would be read and written once more.
+        weight: Weight of each image. Weights are applied inside the loss: its gradient is computed in the forward pass,
+            and scaling it in the backward pass would cost another read and write.
         read: Targets at `layers` that were read already.
 
     Returns:

@@ -86,7 +86,7 @@ def take_step(optimizer: MaskedAdamW, size: float) -> None:
 
     Args:
         optimizer: From `build_optimizer`.
-        size: Of the step, in multiples of the optimizer's `step_size`.
+        size: Size of the step, in multiples of the optimizer's `step_size`.
     """
     for group in optimizer.param_groups:
         group["lr"] = size * group["unit_step"]

@@ -18,9 +18,9 @@ class Sampler(Generic[Item]):
     """Items drawn without end: each once, in random order, before any is drawn again.
 
     Args:
-        items: What is drawn from.
+        items: Items to draw from.
         shuffle: Gives all items in a new order; called whenever all were drawn.
-        left: What is left of an order that was begun before, the next item first.
+        left: The rest of an order that was begun before, next item first.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class GroupedSampler(Sampler[Item]):
     """A sampler whose neighbours are of a kind, because only examples of equal shape share a forward pass.
 
     Args:
-        items: What is drawn from; hashable and distinct.
+        items: Items to draw from; hashable and distinct.
         kind_of: Equal for items that can share a pass.
         generator: Source of the order.
     """

@@ -36,7 +36,7 @@ class WriteBack:
         """The new tensors, of every parameter with a selected element.
 
         Args:
-            inventory: Of the original checkpoint.
+            inventory: Inventory of the original checkpoint.
             on_disk: Module parameter -> name on disk.
 
         Returns:

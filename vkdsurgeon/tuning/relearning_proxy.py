@@ -57,7 +57,7 @@ class Attacker:
             pictures: What the attacker shows it.
             originals: The teacher's features of them at `stack.outputs`.
             micro_batch: Most images at once.
-            seed: Of the order of the images.
+            seed: Seed of the order of the images.
 
         Yields:
             The number of steps taken, after each.

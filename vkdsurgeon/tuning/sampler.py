@@ -56,8 +56,8 @@ def search(
         run: Measures one recipe.
         trials: Finished trials in all, earlier ones included.
         minutes: No trial starts later than so many minutes after `started`; None for no bound.
-        seed: Of the draws.
-        heard: Hears of every finished trial.
+        seed: Seed of the random draws.
+        heard: Called with every finished trial.
         started: `time.monotonic()` when the command began.
 
     Raises:

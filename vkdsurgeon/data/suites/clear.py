@@ -39,7 +39,7 @@ def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn:
         split: The split: root, suite and name.
         pictures: Where pictures are written to.
         seed: Draws the order of options.
-        warn: Hears of what is passed over.
+        warn: Called with a message about what is skipped.
     """
     skipped = columns.Skipped()
     forget = list(_perturbed(split, f"{split.forget}_perturbed", pictures, seed, skipped))

@@ -21,7 +21,7 @@ def with_shots(sets: Sequence[NamedSet], seed: int) -> tuple[list[NamedSet], int
 
     Args:
         sets: Sets of a benchmark, `retain` among them.
-        seed: Of the draw.
+        seed: Seed of the random draw.
 
     Returns:
         The sets, without the person; and the largest number of demonstrations before a question.

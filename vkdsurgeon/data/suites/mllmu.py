@@ -57,7 +57,7 @@ def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn:
         split: The split: root, suite and name.
         pictures: Where images are written to.
         seed: Draws one of the several images of a row of the test set.
-        warn: Hears of questions that cannot be asked.
+        warn: Called with a message about questions that cannot be asked.
     """
     skipped = columns.Skipped()
     forget = list(_records(read_rows(split.root, split.forget, _COLUMNS), pictures, seed, skipped))

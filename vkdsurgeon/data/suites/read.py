@@ -22,9 +22,9 @@ def evaluation_sets(
     Args:
         split: The split: root, suite and name.
         scratch: An empty folder for images; its owner deletes it.
-        seed: Of every draw.
+        seed: Seed of all random draws.
         few_shot: Put demonstrations before questions.
-        warn: Hears of what is passed over.
+        warn: Called with a message about what is skipped.
 
     Returns:
         The sets, and the number of demonstrations.

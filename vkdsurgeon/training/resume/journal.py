@@ -47,7 +47,7 @@ class Kept:
     """The saved state of a pass.
 
     Attributes:
-        facts: Of the snapshot.
+        facts: Facts of the snapshot.
         tensors: Role -> what reads its tensors.
         where: The journal, for messages.
     """
@@ -209,7 +209,7 @@ class Journal:
         """Save a pass, so that the journal holds it whole or as it was before.
 
         Args:
-            name: Of the pass.
+            name: Name of the pass.
             snapshot: Its state.
 
         Returns:
@@ -269,7 +269,7 @@ class Keeper:
 
     Args:
         journal: Where; None keeps nothing and leaves signals as they are.
-        name: Of the pass.
+        name: Name of the pass.
         snapshot: Takes its state.
     """
 

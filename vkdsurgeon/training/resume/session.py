@@ -57,7 +57,7 @@ def journalled(asked: Asked, room: int, listener: Listener) -> Iterator[Journal]
     Args:
         asked: The run.
         room: Bytes that its output will take.
-        listener: Hears of it.
+        listener: Called with progress events.
 
     Raises:
         UserError: See `Journal`; or the time between saves is none.

@@ -16,7 +16,7 @@ def taken_apart(tree: Any, prefix: str) -> tuple[Any, dict[str, Tensor]]:
 
     Args:
         tree: Dictionaries with words as keys, lists, tuples, tensors, numbers, words and None, nested at will.
-        prefix: Of the tensors' names.
+        prefix: Prefix of the tensors' names.
 
     Returns:
         The rest as JSON, and the tensors on the CPU.
