@@ -163,9 +163,9 @@ class RecipeSource:
         found = parse_settings(self.settings or [])
         if "decoder" in found and not decoder_pass and self.load({}).decoder is None:
             raise UserError(
-                "a setting of the decoder pass without --decoder-pass",
+                "a setting of the decoder pass was given, but no decoder pass",
                 where=f"--set decoder.{next(iter(found['decoder']))}",
-                expected="--decoder-pass or --preset decoder beside it: the language model is never edited unasked",
+                expected="also --decoder-pass or --preset decoder; the language model is changed only on request",
             )
         return found
 

@@ -26,7 +26,7 @@ def is_other_method(method: Method, scope: Scope | None, recipe: Recipe) -> bool
     if method is not Method.vkd:
         if recipe.output_loss is not None:
             raise UserError(
-                "an output loss belongs to VKD",
+                "output_loss works only with VKD",
                 where="--set output_loss",
                 value=f"{recipe.output_loss} with --method {method.value}",
                 expected="--method vkd beside it",
@@ -37,7 +37,7 @@ def is_other_method(method: Method, scope: Scope | None, recipe: Recipe) -> bool
     if scope is not None or recipe.baseline is not None:
         option = "--scope" if scope is not None else "--set baseline... (recipe section `baseline`)"
         raise UserError(
-            "a setting of other methods without one of them",
+            "a setting for other methods was given, but no such method",
             where=option,
             expected="--method other than vkd, or --set output_loss=NAME",
             remedy="VKD trains tower and projector; see the key `depth` for how much of them",
@@ -58,7 +58,7 @@ def refuse_foreign_options(method: Method, recipe: Recipe, teachers: Mapping[str
         given.append("--decoder-pass")
     if given:
         raise UserError(
-            "only feature-mode VKD takes this option",
+            "only VKD in feature mode has this option",
             where=given[0],
             value=f"--method {method.value}"
             + (f" --set output_loss={recipe.output_loss}" if recipe.output_loss else ""),
@@ -68,10 +68,10 @@ def refuse_foreign_options(method: Method, recipe: Recipe, teachers: Mapping[str
     if unread:
         near = unread[0] in BaselineRecipe.model_fields
         raise UserError(
-            "a key of VKD's recipe, which this method does not read",
+            "this method does not use VKD's recipe keys",
             where=f"recipe key {unread[0]!r}",
             value=f"--method {method.value}",
-            expected="keys of the section `baseline` alone",
+            expected="only keys of the section `baseline`",
             remedy=f"give it as --set baseline.{unread[0]}=VALUE" if near else "leave it out",
         )
 

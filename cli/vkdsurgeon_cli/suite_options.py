@@ -56,15 +56,13 @@ class Benchmark:
         if self.suite is SuiteName.jsonl:
             for flag, value in (("--suite-root", self.suite_root), ("--split", self.split)):
                 if value is not None:
-                    raise UserError(
-                        "an option of a benchmark without one", where=flag, remedy="add --suite mllmu or clear"
-                    )
+                    raise UserError("this option needs a benchmark", where=flag, remedy="add --suite mllmu or clear")
             return None
         name: Literal["mllmu", "clear"] = "mllmu" if self.suite is SuiteName.mllmu else "clear"
         for flag, given in own.items():
             if given is not None:
                 raise UserError(
-                    f"--suite {name} brings this set itself", where=flag, remedy=f"leave out {flag}, or --suite"
+                    f"--suite {name} already provides this set", where=flag, remedy=f"leave out {flag}, or --suite"
                 )
         if self.suite_root is None or self.split is None:
             raise UserError(

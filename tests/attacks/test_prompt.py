@@ -161,7 +161,7 @@ def test_the_attack_asks_what_the_tokenizer_knows_and_tells_what_not(facts: Worl
 def test_templates_that_concern_nothing_or_cannot_be_read_at_all_are_refused(facts: World, tmp_path: Path) -> None:
     sets = {"model": facts.base, "forget": read_set("forget", facts.heldout), "device": "cpu"}
     nothing = Template(name="a", template="Say {question}", task="vqa.shoe")
-    with pytest.raises(UserError, match="concerns no record"):
+    with pytest.raises(UserError, match="no record has the task"):
         prompt(Prompting(**sets, templates=[nothing]))
     babble = Template(name="a", template="gobbledygook {question}")
     with pytest.raises(UserError, match="too few words"):

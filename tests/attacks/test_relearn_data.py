@@ -1,4 +1,4 @@
-"""Nothing that is measured is shown, and attackers of other data see nothing of the forget set."""
+"""Nothing that is measured is shown, and attackers of other data see no image and no subject of the forget set."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_other_data_with_somebody_forgotten_is_refused(folder: Path, protocol: s
     picture.write_bytes((folder / ("7-0.png" if kind == "subject" else "1-3.png")).read_bytes())
     subject = "p1" if kind == "subject" else "somebody"
     record = Record(image=picture, question="q", answer="a", subject=subject, task="vqa.name")
-    with pytest.raises(UserError, match="is about somebody who was to be forgotten"):
+    with pytest.raises(UserError, match="shows a forget subject"):
         gather(folder, protocol=protocol, **{protocol: NamedSet(protocol, (record,))})
 
 
@@ -128,8 +128,8 @@ def test_text_teaches_a_vision_tower_nothing(folder: Path) -> None:
     [
         ({"protocol": "benign", "retain": None}, "or `benign`"),
         ({"protocol": "unrelated"}, "expected: `unrelated`"),
-        ({"protocol": "pairs", "unrelated": True}, "no attack would use this set"),
-        ({"protocol": "people", "benign": True}, "no attack would use this set"),
+        ({"protocol": "pairs", "unrelated": True}, "no chosen protocol uses this set"),
+        ({"protocol": "people", "benign": True}, "no chosen protocol uses this set"),
     ],
 )
 def test_sets_and_protocols_belong_together(folder: Path, settings: dict[str, object], message: str) -> None:

@@ -223,7 +223,7 @@ def test_without_anything_to_measure_utility_on_the_table_says_so(
     [
         (["--protocol", "pears"], "--protocol"),
         (["--scope", "tongue"], "--scope"),
-        (["--seed", "1", "--seeds", "2"], "exclude each other"),
+        (["--seed", "1", "--seeds", "2"], "cannot be combined"),
         (["--fraction", "1"], "give --heldout"),
         (["--protocol", "unrelated"], "--attack-data"),
         (["--protocol", "pairs,people", "--gate", "relearn.ag<=5"], "relearn.pairs.50.ag"),

@@ -80,8 +80,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "no shard of this directory",
     ),
     "empty index": (lambda root: (root / INDEX).write_text(""), "not valid JSON"),
-    "index without map": (lambda root: (root / INDEX).write_text("{}"), "no usable weight_map"),
-    "index with odd map": (lambda root: (root / INDEX).write_text('{"weight_map": {"a": 1}}'), "no usable weight_map"),
+    "index without map": (lambda root: (root / INDEX).write_text("{}"), "no valid weight_map"),
+    "index with odd map": (lambda root: (root / INDEX).write_text('{"weight_map": {"a": 1}}'), "no valid weight_map"),
     "single file beside the index": (
         lambda root: shutil.copy(shard(root, 0), root / SINGLE), "readers disagree",
     ),

@@ -109,7 +109,7 @@ def test_taps_are_the_layers_own_outputs(llava: Path) -> None:
 def test_bfloat16_holds_bfloat16_and_refuses_float32(llava: Path, pristine: dict[str, Path]) -> None:
     stack = load_visual_stack(llava, device="cpu", dtype=torch.bfloat16)
     assert {value.dtype for value in stack.visual_parameters().values()} == {torch.bfloat16}
-    with pytest.raises(UserError, match="would not come back") as caught:
+    with pytest.raises(UserError, match="would change when it is written back") as caught:
         load_visual_stack(pristine["llava"], device="cpu", dtype=torch.bfloat16)
     assert "float32" in str(caught.value)
 
@@ -124,7 +124,7 @@ def test_the_way_back_is_checked(llava: Path, monkeypatch: pytest.MonkeyPatch) -
         return {name: value.flip(0) if value.ndim == 2 else value for name, value in tensors.items()}
 
     monkeypatch.setattr(module.VisualStack, "to_disk", transposing)
-    with pytest.raises(UserError, match="would not come back"):
+    with pytest.raises(UserError, match="would change when it is written back"):
         load_visual_stack(llava, device="cpu")
 
 

@@ -60,7 +60,9 @@ def test_an_option_that_is_gone_is_told_what_it_is_now(option: str, told: str, c
 def test_no_setting_edits_the_language_model_unasked(command: str, capsys: pytest.CaptureFixture[str]):
     words = [command, "/no/such/model", "--forget", "f", "-o", "x", "--set", "decoder.steps=9"]
     assert run(words) == 2
-    assert "--set decoder.steps: a setting of the decoder pass without --decoder-pass" in capsys.readouterr().err
+    assert (
+        "--set decoder.steps: a setting of the decoder pass was given, but no decoder pass" in capsys.readouterr().err
+    )
     assert run([*words, "--preset", "decoder"]) == 2
     assert "no such" in capsys.readouterr().err
 

@@ -122,7 +122,7 @@ def test_a_method_that_refuses_its_recipe_is_told_by_name(
 ) -> None:
     assert compare(facts, table, "--methods", "rmu", "--set", "baseline.rmu_layer=99") == 2
     told = capsys.readouterr().err
-    assert "rmu: the decoder is not that deep" in told
+    assert "rmu: the decoder has fewer layers" in told
     assert not [path for path in (table / "cells").iterdir() if path.name.startswith("rmu")]
 
 
@@ -150,7 +150,7 @@ def test_a_preset_lies_under_the_recipe_and_reaches_only_whom_it_is_of() -> None
     assert parse_names("vkd", "decoder")[0].reads_text
     with pytest.raises(UserError, match="no such preset"):
         parse_names("vkd", "robuster")
-    with pytest.raises(UserError, match="nobody would use"):
+    with pytest.raises(UserError, match="no method uses the preset"):
         parse_names("ga", "robust")
 
 

@@ -245,8 +245,8 @@ def test_without_the_flag_w_is_neither_read_nor_written(facts: World, tmp_path: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--set", "decoder.density=0.1"], "without --decoder-pass"),
-        (["--text", "anything.txt"], "without a decoder pass"),
+        (["--set", "decoder.density=0.1"], "but no decoder pass"),
+        (["--text", "anything.txt"], "no decoder pass uses it"),
         (["--decoder-pass", "--set", "decoder.density=2"], "decoder.density"),
     ],
 )

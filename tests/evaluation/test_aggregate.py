@@ -54,11 +54,11 @@ def test_only_evaluations_that_were_made_alike(tmp_path: Path, capsys: pytest.Ca
     first, twin = write(tmp_path, 0, 0.1), write(tmp_path, 1, 0.1, weights=f"{0:064}")
     other = write(tmp_path, 2, 0.1, digest="e" * 64)
     for documents, message in (
-        ([first], "one evaluation has no spread"),
-        ([first, twin], "the same weights twice"),
-        ([first, other], "not made alike"),
+        ([first], "a single evaluation cannot be averaged"),
+        ([first, twin], "of the same weights"),
+        ([first, other], "with different settings"),
     ):
         assert run(["aggregate", *map(str, documents)]) == 2
         assert message in capsys.readouterr().err
     assert run(["aggregate", str(first), str(other), "-o", str(first)]) == 2
-    assert "the output is one of the documents" in capsys.readouterr().err
+    assert "the output is also one of the input files" in capsys.readouterr().err

@@ -90,9 +90,9 @@ def test_examples_only_when_asked_for(facts: World, capsys: pytest.CaptureFixtur
         (["--forget", "FORGET", "-o", "/nowhere/at/all.json"], "does not exist"),
         (["--extra-set", "gold=FORGET"], "not a name for a set"),
         (["--extra-set", "FORGET"], "NAME=FILE"),
-        (["--forget", "FORGET", "--extra-set", "forget=FORGET"], "two sets have one name"),
+        (["--forget", "FORGET", "--extra-set", "forget=FORGET"], "two sets have the same name"),
         (["--forget", "FOLDER"], "has no question"),
-        ([], "nothing to measure on"),
+        ([], "no set was given to measure on"),
     ],
 )
 def test_wrong_input_is_refused_before_the_model_is_loaded(
@@ -125,7 +125,7 @@ def test_only_results_are_ever_overwritten(tmp_path: Path) -> None:
 
     records = tmp_path / "forget.jsonl"
     records.write_text('{"image": "a.png"}\n')
-    with pytest.raises(UserError, match="no result of an earlier measurement"):
+    with pytest.raises(UserError, match="not an earlier result"):
         check_writable(records)
     result = tmp_path / "result.json"
     result.write_text('{"schema_version": 1, "kind": "evaluation", "models": [], "metrics": []}')
@@ -137,7 +137,7 @@ def test_only_results_are_ever_overwritten(tmp_path: Path) -> None:
         '{"schema_version": 1, "kind": "evaluation", "models": {}, "metrics": {"loss": 1}}',
     ):
         result.write_text(foreign)
-        with pytest.raises(UserError, match="no result of an earlier measurement"):
+        with pytest.raises(UserError, match="not an earlier result"):
             check_writable(result)
     with pytest.raises(UserError):
         check_writable(Path("/dev/null"))

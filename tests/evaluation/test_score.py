@@ -120,7 +120,7 @@ def test_options_that_the_tokenizer_cannot_tell_apart_are_refused(base: LoadedMo
 
 
 def test_a_question_with_the_picture_mark_is_refused(base: LoadedModel) -> None:
-    with pytest.raises(UserError, match="own mark for images"):
+    with pytest.raises(UserError, match="image token"):
         answer_records(base, [Record(question="<image> ?", answer="x")], Scoring())
 
 

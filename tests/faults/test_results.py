@@ -65,7 +65,7 @@ def test_a_link_stays_a_link_and_what_it_leads_to_is_replaced(tmp_path: Path) ->
         assert link.is_symlink()
         assert json.loads(behind.read_text())["kind"] == "evaluation"
     behind.write_text("{}")
-    with pytest.raises(UserError, match="no result of an earlier measurement"):
+    with pytest.raises(UserError, match="not an earlier result"):
         schema.check_writable(link)
 
 
@@ -140,6 +140,6 @@ def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_directory_of_other_things_is_no_cache(tmp_path: Path) -> None:
     (tmp_path / "precious").touch()
-    with pytest.raises(UserError, match="other things and no cache"):
+    with pytest.raises(UserError, match="not empty and not a cache"):
         AnswerCache(tmp_path, print)
     assert os.listdir(tmp_path) == ["precious"]

@@ -119,7 +119,11 @@ def test_every_attack_of_a_series_is_told_with_its_interval_and_its_utility(tmp_
         ({"fraction": 0.25}, "Relearning, other subjects, 25 %", "about 2 others, on other images"),
         ({"fraction": 1.0}, "Relearning, other views, 100 %", "of the same kinds about the same, on other images"),
         ({"protocol": "views"}, "Relearning, other views", "of the same kinds about the same"),
-        ({"protocol": "unrelated", "scope": "all"}, "unrelated data, every weight", "nothing of the forget set"),
+        (
+            {"protocol": "unrelated", "scope": "all"},
+            "unrelated data, every weight",
+            "no image and no subject of the forget set",
+        ),
         ({"scope": "llm_full", "lr": 1e-3}, "the language model, learning rate 0.001", "fine-tunes the language model"),
     ],
 )

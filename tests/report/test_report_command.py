@@ -64,7 +64,7 @@ def test_equal_documents_give_equal_bytes_and_a_document_given_twice_counts_once
         ({"bad": "{"}, "not a JSON document"),
         ({"bad": "[1, 2]"}, "not a document of vkdsurgeon"),
         ({"bad": '"text"'}, "not a document of vkdsurgeon"),
-        ({"bad": {"schema": "vkdsurgeon/demo/1"}}, "the report does not tell such a document"),
+        ({"bad": {"schema": "vkdsurgeon/demo/1"}}, "a report cannot contain this kind of result"),
         ({"bad": {"hello": 1}}, "not a document of vkdsurgeon"),
         ({"bad": {"error": {"status": 2, "what": "no such directory"}}}, "a command that failed: no such directory"),
         ({"bad": unlearning(dry_run=True)}, "a dry run has nothing to report"),
@@ -77,7 +77,7 @@ def test_equal_documents_give_equal_bytes_and_a_document_given_twice_counts_once
         ({"bad": "[" * 100_000}, "not a JSON document"),
         ({"a": evaluation(), "bad": provenance(weights_digest="9" * 64)}, "the model has other weights than in"),
         ({"a": evaluation(), "bad": difference(base_weights_digest="9" * 64)}, "the base has other weights than in"),
-        ({"a": provenance(), "bad": provenance(seed=1)}, "tell the same thing differently"),
+        ({"a": provenance(), "bad": provenance(seed=1)}, "contradict each other"),
     ],
 )
 def test_what_is_refused_names_the_file(
@@ -108,7 +108,7 @@ def test_only_reports_are_ever_overwritten(tmp_path: Path, capsys: pytest.Captur
         out = tmp_path / name
         out.write_text("my own words")
         assert report(out, paths) == 2
-        assert "no earlier report" in capsys.readouterr().err
+        assert "not an earlier report" in capsys.readouterr().err
         assert out.read_text() == "my own words"
         out.unlink()
         assert report(out, paths) == 0

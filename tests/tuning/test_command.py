@@ -209,7 +209,7 @@ def test_a_start_that_cannot_run_is_wrong_input(
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--pick", "best"], "not a rule"),
+        (["--pick", "best"], "unknown rule"),
         (["--minutes", "0"], "not a valid time limit"),
         (["--minutes", "nan"], "not a valid time limit"),
         (["--trials", "0"], "--trials"),

@@ -93,7 +93,7 @@ def test_runs_that_met_the_stop_rule_go_first():
 
 @pytest.mark.parametrize("text", ["", "best", "min forget where retain<=0.02"])
 def test_other_names_are_refused(text: str):
-    with pytest.raises(UserError, match="not a rule") as caught:
+    with pytest.raises(UserError, match="unknown rule") as caught:
         rule_named(text, rates=False)
     assert all(name in str(caught.value) for name in RULES)
 

@@ -167,7 +167,7 @@ def _prompt(
 
     given = settings.pop("templates", None)
     if given is None and settings.get("builtin") is False:
-        raise UserError("there is nothing to ask", where="`builtin`", value=False, remedy="give `templates`")
+        raise UserError("no templates were chosen", where="`builtin`", value=False, remedy="give `templates`")
     own = read_templates(Path(given)) if isinstance(given, (str, Path)) else list(given or ())
     return prompt(Prompting(**_asked(forget, retain, common, settings), templates=own, **settings), listener)
 
@@ -180,7 +180,7 @@ def _membership(
     _within("k_percent", settings.get("k_percent"), 100.0, " percent")
     nonmembers = settings.pop("nonmembers", None)
     if nonmembers is None:
-        raise UserError("no non-members named", where="`nonmembers`", expected="questions on images no model saw")
+        raise UserError("no non-members were given", where="`nonmembers`", expected="questions on images no model saw")
     fields = _asked(forget, retain, common, settings)
     return membership(Inferring(**fields, nonmembers=read_set("nonmembers", nonmembers), **settings), listener)
 

@@ -137,5 +137,5 @@ def perturbations_of(texts: Sequence[str], seed: int) -> list[Perturbation]:
     names = [each.name for each in found]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError("a perturbation stands there twice", where="`perturbations`", value=twice)
+        raise UserError("the same perturbation was given twice", where="`perturbations`", value=twice)
     return found

@@ -247,7 +247,7 @@ def _check_apart(members: Sequence[Record], nonmembers: Sequence[Record]) -> Non
     for record in nonmembers:
         if record.image is not None and file_digest(record.image, record.source) in known:
             raise UserError(
-                "an image of the non-members is a member's",
+                "an image is in the members and in the non-members",
                 where=record.source,
                 expected="images that no model was trained on",
             )

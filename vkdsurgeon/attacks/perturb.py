@@ -77,7 +77,7 @@ def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
         universal = UniversalPerturbation(attack.universal, shown, listener)
         variations.append(universal)
     if not variations:
-        raise UserError("there is nothing to try", expected="`perturbations`, or `universal`")
+        raise UserError("no perturbation was chosen", expected="`perturbations`, or `universal`")
     measured = measure_variations(replace(attack, forget=attack.heldout or attack.forget), "perturb", variations,
                                   listener)  # fmt: skip
     warnings = list(measured.warnings)

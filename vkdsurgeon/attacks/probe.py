@@ -190,7 +190,7 @@ def _kinds(attack: Probing, gallery: Gallery) -> tuple[str, ...]:
     found += ["detect"] if others else []
     if not found:
         raise UserError(
-            "there is nobody to tell the one subject of the forget set from",
+            "the forget set has one subject only, and there are no others to compare with",
             expected="two or more subjects, or `retain`",
         )
     if attack.reference and found != ["detect"]:
@@ -212,7 +212,7 @@ def _check_layers(stack: VisualStack, layers: Sequence[str], root: Path) -> None
     absent = [layer for layer in layers if layer not in stack.layers]
     if absent:
         raise UserError(
-            "this model cannot be compared: it has no such layer",
+            "this model cannot be compared, because it does not have this layer",
             where=root,
             value=absent[0],
             expected="a checkpoint of the same architecture",

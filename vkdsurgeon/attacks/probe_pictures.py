@@ -85,7 +85,7 @@ def build_gallery(
     views = Counter(picture.subject for picture in forget)
     if not heldout and min(views.values()) < 2:
         raise UserError(
-            "a subject to be forgotten has a single image, so no probe can be tested on another view of it",
+            "a forget subject has a single image, so a probe cannot be tested on another image of it",
             where=next(picture.source for picture in forget if views[picture.subject] == 1),
             expected="two or more images per subject, or `heldout`",
         )

@@ -83,7 +83,7 @@ def prompt(attack: Prompting, listener: Listener = unheard) -> PromptResult:
     idle = [each.name for each in attack.templates if not any(each.concerns(record) for record in records)]
     if idle:
         raise UserError(
-            "a template concerns no record",
+            "no record has the task of this template",
             where="`templates`",
             value=idle[0],
             expected="a task of the sets: " + ", ".join(sorted({record.task for record in records})),

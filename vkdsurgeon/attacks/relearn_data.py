@@ -143,7 +143,7 @@ def _refuse_unused(benign: NamedSet | None, unrelated: NamedSet | None, plan: Re
     for given, flag, protocol in ((benign, "`benign`", "benign"), (unrelated, "`unrelated`", "unrelated")):
         if given is not None and protocol not in plan.protocol:
             raise UserError(
-                "no attack would use this set",
+                "no chosen protocol uses this set",
                 where=flag,
                 expected=f"`protocol={protocol}`",
                 remedy=f"add {protocol} to `protocol`, or leave {flag} out",
@@ -157,9 +157,9 @@ def _refuse_forgotten(protocol: str, records: Sequence[Record], views: Sequence[
     about = about or shares_pictures(targets, records)
     if about is not None:
         raise UserError(
-            f"the data of protocol {protocol} is about somebody who was to be forgotten",
+            f"the data of protocol {protocol} shows a forget subject",
             where=about.source,
-            expected="nothing of the forget set",
+            expected="no image and no subject of the forget set",
             remedy="leave these records out; protocols people, pairs and views are for training on the forget set",
         )
 

@@ -50,7 +50,7 @@ def split_records(
         protocol: `people`: some subjects are shown and the others measured. `pairs`: of every subject some kinds of
             question (tasks) are shown and the others measured. `views`: of every subject some images are shown with
             all their questions, and the same questions are measured on others. `benign`, `unrelated`: `data` is
-            shown, nothing of the forget set.
+            shown, no image and no subject of the forget set.
         fraction: Share of subjects, of each subject's tasks or images, or of `data`, that is shown; rounded, at least
             one, and not all unless it is exactly 1. With 1 everything is shown and the held-out views are measured.
         seed: Seed of the random draw.

@@ -106,7 +106,7 @@ def read_templates(path: Path) -> list[Template]:
             raise UserError("too large for a list of templates", where=path, expected="at most 1 MiB")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, PlainLoader)):
             # An alias can make a short file unfold without end.
-            raise UserError("templates have no use for YAML aliases", where=path, remedy="write the text out")
+            raise UserError("YAML aliases are not allowed in templates", where=path, remedy="write the text out")
         loaded = yaml.load(text, PlainLoader)
     except OSError as error:
         raise machine_or(UserError(f"cannot read the templates: {error.strerror}", where=path), error) from error
@@ -120,7 +120,7 @@ def read_templates(path: Path) -> list[Template]:
     names = [template.name for template in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UserError("two templates have one name", where=path, value=twice)
+        raise UserError("two templates have the same name", where=path, value=twice)
     return found
 
 

@@ -110,7 +110,7 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
     if job.training_sets.text and not facts.reads_text:
         readers = ", ".join(name for name, each in BASELINES.items() if each.reads_text)
         raise UserError(
-            "a text set that this method has no use for",
+            "this method does not use a text set",
             where="`text`",
             value=job.method,
             expected=f"methods that weigh text: {readers}; vkd with --decoder-pass",
@@ -325,7 +325,7 @@ def _rmu_layers(
     chosen = len(layers) // 4 if recipe.rmu_layer is None else recipe.rmu_layer
     if chosen >= len(layers):
         raise UserError(
-            "the decoder is not that deep",
+            "the decoder has fewer layers",
             where="recipe key 'baseline.rmu_layer'",
             value=chosen,
             expected=f"0 to {len(layers) - 1}",

@@ -216,7 +216,7 @@ def read_tensor(inventory: Inventory, name: str) -> torch.Tensor:
     dtype = TORCH_DTYPES.get(entry.dtype)
     if dtype is None:
         raise UserError(
-            "a dtype that cannot be edited",
+            "tensors of this dtype cannot be changed",
             where=f"{inventory.root / entry.file}: tensor {name}",
             value=entry.dtype,
             expected="F32, F16 or BF16",
@@ -406,7 +406,7 @@ def _weight_map(root: Path) -> dict[str, str]:
         or not all(isinstance(shard, str) for shard in weight_map.values())
     ):
         raise UserError(
-            "no usable weight_map",
+            "the index has no valid weight_map",
             where=root / INDEX,
             value=weight_map,
             expected='"weight_map": {"tensor name": "shard name", ...}',

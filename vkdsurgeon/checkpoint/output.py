@@ -31,12 +31,12 @@ def check_output(inventory: Inventory, out: Path, extra_files: Iterable[str] = (
             take the place of one of the checkpoint's.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise UserError("the output exists and is no directory", where=out, remedy="name a directory that is not there")
+        raise UserError("the output exists and is no directory", where=out, remedy="name a new directory")
     if out.is_dir() and any(out.iterdir()):
         raise UserError(
             "the output directory is not empty",
             where=out,
-            expected="a directory that is empty or not there",
+            expected="a new or empty directory",
             remedy="name another one: files of two models must never mix",
         )
     if os.path.ismount(out):

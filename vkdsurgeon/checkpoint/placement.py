@@ -197,7 +197,7 @@ def _language_names(
     decoders = [path for path in found if path and not tower_path.startswith(f"{path}.")]
     if not decoders and certain:
         raise UserError(
-            "no telling where the language model begins: its decoder cannot be told from what is around the tower",
+            "the start of the language model was not found: its decoder is not separate from the tower's module",
             where=f"module {next(filter(None, found), '(the whole model)')}",
             expected="`projector`, the module(s) between tower and language model",
             remedy="name them: " + ", ".join(_candidates(model)),

@@ -71,9 +71,9 @@ def check_place(out: Path) -> None:
         raise UserError("the output's parent directory does not exist", where=out.absolute().parent)
     if out.is_dir() and any(out.iterdir()) and not _is_earlier(out):
         raise UserError(
-            "the directory holds something else than an earlier comparison",
+            "the directory is not from an earlier comparison",
             where=out,
-            expected="a directory that is empty, not there, or of an earlier `compare`",
+            expected="a new or empty directory, or one from an earlier `compare`",
             remedy="name another one",
         )
 

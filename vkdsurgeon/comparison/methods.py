@@ -88,7 +88,7 @@ def parse_names(text: str, preset: str | None = None) -> list[ComparedMethod]:
         )
     if preset is not None and VKD not in names:
         raise UserError(
-            "nobody would use the preset",
+            "no method uses the preset",
             where="`preset`",
             value=preset,
             expected=f"{VKD} among `methods`, which the preset is of",

@@ -89,7 +89,7 @@ def _remove(out: Path) -> None:
     except BlockingIOError:
         # The worker of a comparison that was killed lives on until its run ends.
         raise UserError(
-            "a run of an earlier comparison is still at work on this model", where=out, remedy="wait for it to end"
+            "a run of an earlier comparison is still using this model", where=out, remedy="wait for it to end"
         ) from None
     for path in (out, journal):
         shutil.rmtree(path, ignore_errors=True)

@@ -27,7 +27,7 @@ def preset_settings(name: str) -> dict[str, Any]:
             where="`preset`",
             value=name,
             expected="one of " + ", ".join(preset_names()),
-            remedy="a recipe of your own goes to `recipe`",
+            remedy="use `recipe` for a recipe file of your own",
         )
     import yaml
 

@@ -23,7 +23,7 @@ def register_word(key: str, word: str, known: Collection[str]) -> None:
     """
     if not word.isidentifier() or word in known:
         raise UserError(
-            f"not a word to add to the recipe key {key!r}",
+            f"not a valid name for the recipe key {key!r}",
             where="register",
             value=word,
             expected="letters, digits and _, and none of " + ", ".join(sorted(known)),

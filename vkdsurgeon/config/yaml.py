@@ -69,7 +69,7 @@ def read_mapping(path: Path, what: str) -> dict[str, object]:
 def _parse(text: str, path: Path, what: str) -> object:
     # An alias can make a short file unfold without end; settings need none. Of two equal keys one would vanish.
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, PlainLoader)):
-        raise UserError(f"a {what} has no use for YAML aliases", where=path, remedy="write the value out")
+        raise UserError(f"YAML aliases are not allowed in a {what}", where=path, remedy="write the value out")
     node = yaml.compose(text, PlainLoader)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -78,5 +78,5 @@ def _parse(text: str, path: Path, what: str) -> object:
                 raise UserError(f"the {what} has key {key!r} twice", where=path, remedy="keep one of them")
             seen.add(key)
         if any(not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str" for key, _ in node.value):
-            raise UserError(f"a key of the {what} is no word", where=path, expected="lines of `key: value`")
+            raise UserError(f"a key of the {what} is not a word", where=path, expected="lines of `key: value`")
     return read_value(text)

@@ -189,7 +189,7 @@ def _to_rgb(image: Image.Image, place: str) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if image.mode == "I" and values.max() > 65535:
             raise UserError(
-                "the image has 32-bit pixels, of which nobody knows what is white",
+                "the image has 32-bit pixels without a known white value",
                 where=place,
                 value=int(values.max()),
                 expected="8 or 16 bits",

@@ -149,7 +149,7 @@ def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
     loose = [picture for picture in found if picture.parent == root]
     if loose and len(loose) < len(found):
         raise UserError(
-            "some images lie in sub-folders and some do not, so it is not clear who is on which",
+            "some images are in sub-folders and some are not, so their subjects are unclear",
             where=loose[0],
             expected="one sub-folder per subject, or all images of one subject without sub-folders",
         )

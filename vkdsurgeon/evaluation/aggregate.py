@@ -65,17 +65,19 @@ def aggregate(results: Sequence[EvalResult], names: Sequence[object]) -> Aggrega
         UserError: There are too few, one model comes twice, or they were not asked the same.
     """
     if len(results) < 2:
-        raise UserError("one evaluation has no spread", value=len(results), expected="two or more documents of eval")
+        raise UserError(
+            "a single evaluation cannot be averaged", value=len(results), expected="two or more documents of eval"
+        )
     models = [result.models[0].weights_digest for result in results]
     for number, result in enumerate(results):
         if models[number] in models[:number]:
             first = names[models.index(models[number])]
-            raise UserError("these are the same weights twice", where=names[number], value=f"as in {first}")
+            raise UserError("two evaluations are of the same weights", where=names[number], value=f"as in {first}")
         asked, of_first = ([(each.name, each.digest) for each in found.sets] for found in (result, results[0]))
         ids, ids_of_first = ({metric.id for metric in found.metrics} for found in (result, results[0]))
         if asked != of_first or ids != ids_of_first:
             raise UserError(
-                "the evaluations were not made alike",
+                "the evaluations were made with different settings",
                 where=names[number],
                 value=asked if asked != of_first else sorted(ids ^ ids_of_first)[:5],
                 expected=f"sets and metrics as in {names[0]}, with the same `salt`, `seed` and `limit`",

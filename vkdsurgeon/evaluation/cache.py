@@ -195,10 +195,10 @@ def _salt_of(root: Path) -> bytes:
             _make_salt(path)
         salt = bytes.fromhex(path.read_text(encoding="ascii"))
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError("this is no directory", where=root, expected="a directory for `cache`") from error
+        raise UserError("this is not a directory", where=root, expected="a directory for `cache`") from error
     except FileNotFoundError:
         raise UserError(
-            "the directory holds other things and no cache",
+            "the directory is not empty and not a cache",
             where=root,
             expected="a new or empty directory, or one that an earlier `cache` made",
         ) from None

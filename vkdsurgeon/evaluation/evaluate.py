@@ -125,7 +125,7 @@ def _open_cache(evaluation: Evaluation, listener: Listener) -> AnswerCache | Non
         return None
     if evaluation.include_examples:
         raise UserError(
-            "examples come from answers, and the cache keeps none of them",
+            "examples need the answers, and the cache does not store them",
             where="`include_examples`",
             expected="`include_examples` or `cache`, not both",
         )
@@ -151,9 +151,9 @@ def settings_of(evaluation: Evaluation, loaded: LoadedModel) -> Settings:
 def _draw(evaluation: Evaluation) -> list[NamedSet]:
     names = [named.name for named in evaluation.sets]
     if not names:
-        raise UserError("there is nothing to measure on", expected="`forget`, `retain`, `text` or another set")
+        raise UserError("no set was given to measure on", expected="`forget`, `retain`, `text` or another set")
     if len(set(names)) != len(names):
-        raise UserError("two sets have one name", where="`sets`", value=names)
+        raise UserError("two sets have the same name", where="`sets`", value=names)
     return [
         replace(named, records=tuple(sample(named.records, evaluation.limit, evaluation.seed)))
         for named in evaluation.sets

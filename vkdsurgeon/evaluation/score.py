@@ -131,10 +131,10 @@ def _option_tokens(encoder: Encoder, record: Record, prompt: Prompt) -> list[tup
     if len(set(tokens)) != len(tokens):
         twice = [option for option, ids in zip(record.options, tokens, strict=True) if tokens.count(ids) > 1]
         raise UserError(
-            "options are the same to the model's tokenizer",
+            "the model's tokenizer cannot tell two options apart",
             where=record.source,
             value=twice,
-            expected="options that the vocabulary can tell apart",
+            expected="options that give different tokens",
         )
     return tokens
 

@@ -45,7 +45,7 @@ def _wording(encoder: Encoder, turns: list[Shot], where: str) -> str:
     chat: list[dict[str, Any]] = []
     for turn in turns:
         if mark in turn.question or mark in turn.answer:
-            raise UserError("a question holds the model's own mark for images", where=where, value=mark)
+            raise UserError("a question contains the model's image token", where=where, value=mark)
         chat.append({"role": "user", "content": _parts(turn.question, turn.image)})
         chat.append({"role": "assistant", "content": _parts(turn.answer, None)})
     chat.pop()

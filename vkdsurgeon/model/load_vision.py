@@ -99,7 +99,7 @@ def _check_way_back(
     for name, disk in tensors.items():
         if back.keys() != tensors.keys() or not _same_bytes(back[name], disk):
             raise UserError(
-                "the tensor would not come back to disk as it was",
+                "the tensor would change when it is written back",
                 where=_where(stack, name),
                 value=f"{disk.dtype} held as {next(iter(values.values())).dtype}",
                 expected="a dtype in memory that holds every value exactly",

@@ -152,7 +152,7 @@ def _special_tokens(root: Path, config: Any) -> dict[str, int | list[int]]:
         ids = value if isinstance(value, list) else [value]
         if not ids or not all(type(each) is int and each >= 0 for each in ids):
             raise UserError(
-                f"{name} is no token's number",
+                f"{name} is not a token id",
                 where=path if settings.get(name) is not None else root / "config.json",
                 value=value,
                 expected="a number from 0, or a list of such numbers",

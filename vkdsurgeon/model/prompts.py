@@ -156,7 +156,7 @@ class Encoder:
             return tuple(whole[len(start) :])
         ids = tuple(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
         if not ids:
-            raise UserError("the tokenizer makes no token of this answer", value=answer)
+            raise UserError("the tokenizer turns this answer into no tokens", value=answer)
         return ids
 
     def _wording(self, question: str, with_picture: bool, where: str) -> str:
@@ -168,7 +168,7 @@ class Encoder:
     def _worded(self, question: str, with_picture: bool, where: str) -> str:
         mark = self.picture_mark
         if mark in question:
-            raise UserError("a question holds the model's own mark for images", where=where, value=mark)
+            raise UserError("a question contains the model's image token", where=where, value=mark)
         parts: list[dict[str, str]] = [{"type": "image"}] if with_picture else []
         parts.append({"type": "text", "text": question})
         plain = f"{mark}\n{question}" if with_picture else question
@@ -205,7 +205,7 @@ class Encoder:
 
         def refused(error: BaseException) -> UserError:
             return UserError(
-                f"the processor refuses the picture: {type(error).__name__}: {error}", where=where, value=picture
+                f"the processor refuses the image: {type(error).__name__}: {error}", where=where, value=picture
             )
 
         with blaming(None, refused):

@@ -87,7 +87,7 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
     """
     if request.text is not None and request.recipe.decoder is None:
         raise UserError(
-            "a text retain set without a decoder pass, which alone could change how text is read",
+            "a text retain set was given, but no decoder pass uses it",
             where="`text`",
             value=str(request.text),
             remedy="ask for a decoder pass too (--decoder-pass, or the recipe section `decoder`), or leave `text` out",
@@ -236,7 +236,7 @@ def _read_sets(request: Request, folder: Path, listener: Listener) -> _Sets:
 
 def _read_own(request: Request) -> tuple[list[Record], list[Record]]:
     if request.forget is None:
-        raise UserError("no forget set named", where="`forget`")
+        raise UserError("no forget set was given", where="`forget`")
     retain = [] if request.retain is None else records_given(request.retain, role="retain")
     return records_given(request.forget, role="forget"), retain
 

@@ -149,7 +149,7 @@ def _run(request: MethodRequest, listener: Listener) -> MethodResult:
 def _baseline(request: MethodRequest, sets: _Sets) -> MethodPrepared:
     if request.generic is not None:
         raise UserError(
-            "images without answers, which this method cannot retain",
+            "generic images have no answers, and this method needs answers",
             where="`generic`",
             value=request.method,
             expected="`retain` records with questions and answers",
@@ -169,7 +169,7 @@ def _output_mode(request: MethodRequest, sets: _Sets) -> OutputPrepared:
     if request.text is not None or request.scope not in (None, Scope.visual):
         option = "`text`" if request.text is not None else "`scope`"
         raise UserError(
-            "output mode trains tower and projector alone and has no use for this",
+            "output mode trains only the vision tower and the projector, and does not use this",
             where=option,
             expected="neither `text` nor a `scope` other than visual",
             remedy="leave it out",

@@ -60,7 +60,7 @@ def reproduce_run(
     inventory = take_inventory(patched)
     names = record_names(inventory)
     if not names:
-        raise UserError("no record of a run lies in this checkpoint", where=patched, expected="an output of `unlearn`")
+        raise UserError("this checkpoint has no record of a run", where=patched, expected="an output of `unlearn`")
     path = patched / names[-1]
     record, raw = _read(path)
     _check(record, raw, path, base, sets)
@@ -104,7 +104,7 @@ def reproduce_run(
 def _read(path: Path) -> tuple[ProvenanceDocument, dict[str, Any]]:
     document = read_source(path).document
     if not isinstance(document, ProvenanceDocument) or document.base is None:
-        raise UserError("not the record of a run that names its base", where=path, remedy="make it again by hand")
+        raise UserError("this record does not name the base of its run", where=path, remedy="repeat the run by hand")
     return document, json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -113,9 +113,11 @@ def _check(
 ) -> None:
     assert record.base is not None
     if "feature mode" not in record.method:
-        raise UserError("only runs in feature mode are made again", where=path, value=record.method)
+        raise UserError("only runs in feature mode can be reproduced", where=path, value=record.method)
     if raw.get("other_teachers"):
-        raise UserError("the run learnt from other checkpoints, too", where=path, value=list(raw["other_teachers"]))
+        raise UserError(
+            "the run also used other checkpoints as teachers", where=path, value=list(raw["other_teachers"])
+        )
     found = checkpoint_digests(take_inventory(base), shards_only=True)
     if found.weights != record.base.weights_digest:
         raise UserError(

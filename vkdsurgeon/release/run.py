@@ -77,7 +77,9 @@ def _check(plan: ReleasePlan, listener: Listener) -> None:
         if path is not None:
             records_given(path, role=role)
     if plan.out.exists() and not (plan.out / "state").is_dir() and (not plan.out.is_dir() or any(plan.out.iterdir())):
-        raise UserError("the directory exists, and no release made it", where=plan.out, remedy="name a new one")
+        raise UserError(
+            "the directory already exists and is not from a release", where=plan.out, remedy="name a new one"
+        )
     if not plan.out.parent.is_dir():
         raise UserError("the output's parent directory does not exist", where=plan.out.parent, remedy="create it")
     unjudged = not plan.relearn_gates or not (plan.restore_gates or plan.restore_out_of_scope)

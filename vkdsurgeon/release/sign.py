@@ -62,7 +62,7 @@ def _tool(part: str) -> Any:
         return importlib.import_module(f"model_signing.{part}")
     except ImportError as error:
         raise UserError(
-            f"the library that signs is not installed ({error.name})",
+            f"the signing library is not installed ({error.name})",
             where="--sign" if part == "signing" else "--signature",
             remedy="pip install 'vkdsurgeon[sign]'",
         ) from error
@@ -71,7 +71,7 @@ def _tool(part: str) -> Any:
 def _check_outside(model: Path, signature: Path) -> None:
     if model.resolve() in signature.resolve().parents:
         raise UserError(
-            "the signature lies inside the model, which it would have to cover itself",
+            "the signature must not be inside the model directory, because it would have to sign itself",
             where=signature,
             remedy="keep it beside the model's directory",
         )

@@ -64,7 +64,7 @@ def verify_checkpoint(
     path = record or inside
     if path is None:
         raise UserError(
-            "no record of a run lies in this checkpoint",
+            "this checkpoint has no record of a run",
             where=model,
             expected="vkdsurgeon.json, which every output of `unlearn` holds",
             remedy="give the record of the release with --record; without any there is nothing to verify against",
@@ -105,7 +105,7 @@ def _read(path: Path) -> ProvenanceDocument:
         raise UserError("not the record of a run", where=path, expected="a vkdsurgeon.json")
     if document.base is None:
         raise UserError(
-            "the record is of an earlier version, which told neither base nor files",
+            "the record is from an earlier version, which did not store the base and the files",
             where=path,
             remedy="compare weights_digest and `diff` by hand, as its version documented",
         )

@@ -103,7 +103,7 @@ def _one_model(sources: Iterable[Source]) -> dict[str, str]:
             known, origin = first.setdefault(role, (digest, source))
             if known != digest:
                 raise UserError(
-                    f"these documents do not belong together: {_ROLES[role]} has other weights than in {origin.path}",
+                    f"these results are about different models: {_ROLES[role]} has other weights than in {origin.path}",
                     where=source.path,
                     value=f"weights {digest[:12]}",
                     expected=f"weights {known[:12]}",
@@ -120,7 +120,7 @@ def _single(sources: Iterable[Source], kind: type[Kind]) -> Kind | None:
     found = [source for source in sources if isinstance(source.document, kind)]
     if len(found) > 1:
         raise UserError(
-            f"two documents tell the same thing differently, this one and {found[0].path}",
+            f"two results contradict each other: this one and {found[0].path}",
             where=found[1].path,
             remedy="give only the one that belongs to this model",
         )

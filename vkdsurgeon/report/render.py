@@ -50,10 +50,10 @@ def check_report(path: Path) -> None:
     check_folder(path)
     if path.exists() and not _is_report(path):
         raise UserError(
-            "the output is an existing file that is no earlier report",
+            "the output file exists and is not an earlier report",
             where=path,
             expected="a new file, or a report that may be replaced",
-            remedy="name another file: nothing but reports is ever overwritten",
+            remedy="choose another file; only reports are overwritten",
         )
 
 

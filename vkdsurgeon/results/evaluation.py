@@ -169,7 +169,7 @@ class Measured(Gated):
         if name not in found:
             near = difflib.get_close_matches(name, found, n=3)
             raise UserError(
-                "this was not measured",
+                "this metric was not measured",
                 where="metric",
                 value=name,
                 expected=f"one of {', '.join(near or list(found)[:3])}" + ("" if near else " ..."),
@@ -214,10 +214,10 @@ def check_writable(path: Path) -> None:
     check_folder(_behind_links(path))
     if path.exists() and not _is_result(path):
         raise UserError(
-            "the output is an existing file that is no result of an earlier measurement",
+            "the output file exists and is not an earlier result",
             where=path,
             expected="a new file, or a result that may be replaced",
-            remedy="name another file: nothing but results is ever overwritten",
+            remedy="choose another file; only results are overwritten",
         )
 
 

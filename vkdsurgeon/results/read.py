@@ -339,14 +339,16 @@ def _kind_of(found: object, path: Path) -> type[BaseModel]:
         raise UserError("not a document of vkdsurgeon", where=path, value=type(found).__name__, expected=_EXPECTED)
     if isinstance(found.get("error"), dict):
         told = str(found["error"].get("what", "it does not say why"))
-        raise UserError(f"the document of a command that failed: {told}", where=path, remedy="run that command again")
+        raise UserError(
+            f"this is the output of a command that failed: {told}", where=path, remedy="run that command again"
+        )
     schema, kind = found.get("schema"), found.get("kind")
     if isinstance(schema, str) and "schema_version" not in found:
         if schema in _BY_SCHEMA:
             if found.get("dry_run") is True:
                 raise UserError("a dry run has nothing to report", where=path, remedy="unlearn without --dry-run")
             return _BY_SCHEMA[schema]
-        raise UserError("the report does not tell such a document", where=path, value=schema, expected=_EXPECTED)
+        raise UserError("a report cannot contain this kind of result", where=path, value=schema, expected=_EXPECTED)
     if isinstance(kind, str) and (kind in _BY_KIND or kind.startswith("attack.")):
         if found.get("schema_version") != SCHEMA_VERSION:
             raise UserError(

@@ -214,14 +214,14 @@ def _as_given(parameters: Mapping[str, Parameter], given: Mapping[str, Tensor], 
         shape = tuple(parameters[name].shape) if name in parameters else None
         if shape is None or mask.dtype != torch.bool or tuple(mask.shape) != shape:
             raise UserError(
-                "a mask of one's own does not fit the weights",
+                "the registered mask does not fit the weights",
                 where=f"saliency {rule!r}, {name}",
                 value=f"{mask.dtype} {list(mask.shape)}",
                 expected=f"torch.bool {list(shape)}" if shape else f"one of {', '.join(list(parameters)[:3])} ...",
             )
     selected = {name: BitMask.from_bool(mask.to(parameters[name].device)) for name, mask in given.items() if mask.any()}
     if not selected:
-        raise UserError("a mask of one's own selects nothing", where=f"saliency {rule!r}")
+        raise UserError("the registered mask selects nothing", where=f"saliency {rule!r}")
     return SaliencyMask(selected, sum(value.numel() for value in parameters.values()))
 
 

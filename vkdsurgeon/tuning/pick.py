@@ -90,10 +90,10 @@ def rule_named(name: str, *, rates: bool) -> Rule:
     """
     rule = RULES.get(name.strip())
     if rule is None:
-        raise UserError("not a rule to pick by", where="`pick`", value=name, expected=f"one of {', '.join(RULES)}")
+        raise UserError("unknown rule for `pick`", where="`pick`", value=name, expected=f"one of {', '.join(RULES)}")
     if rule.name == GENERAL and not rates:
         raise UserError(
-            f"the rule needs what is not measured: {rule.best}",
+            f"the rule needs a value that is not measured: {rule.best}",
             where="`pick`",
             value=name,
             remedy="give `validation_forget` and `validation_retain`",

@@ -258,7 +258,7 @@ def _known(key: str, path: Path) -> None:
     open_keys = [name for name in Recipe.model_fields if name not in FIXED]
     if key in FIXED:
         raise UserError(
-            f"key {key!r} cannot be searched: it decides how a run is judged, what it gets or what it costs",
+            f"key {key!r} cannot be searched: it sets how runs are judged, or which data or resources they use",
             where=path,
             expected="one of " + ", ".join(open_keys),
             remedy="set it in the recipe (`recipe`)",

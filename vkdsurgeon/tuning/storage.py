@@ -72,14 +72,14 @@ def check_folder(folder: Path, resume: bool, model: Path) -> None:
             raise UserError(
                 "the output directory is not empty and holds no trials",
                 where=folder,
-                expected="a directory that is empty, not there, or from an earlier `tune`",
+                expected="a new or empty directory, or one from an earlier `tune`",
             )
         _check_ours(folder / FILE)
         if not resume:
             raise UserError(
                 "the output directory holds trials already",
                 where=folder,
-                expected="a directory that is empty or not there",
+                expected="a new or empty directory",
                 remedy="go on with `resume`, or name another directory",
             )
     if not folder.is_dir() and not folder.absolute().parent.is_dir():
@@ -168,7 +168,7 @@ def _check_ours(path: Path) -> None:
         raise UserError(
             f"the file {FILE} in the output directory is not of an earlier `tune`",
             where=path,
-            expected="a directory that is empty, not there, or from an earlier `tune`",
+            expected="a new or empty directory, or one from an earlier `tune`",
             remedy="name another directory; this one is left as it is",
         )
 

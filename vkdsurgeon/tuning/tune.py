@@ -132,7 +132,7 @@ def _conclude(
 ) -> TuneResult:
     front = pareto_front(attempts)
     if not front:
-        raise SurgeryError(f"none of {len(attempts)} trials came to a result; the first: {attempts[0].reason}")
+        raise SurgeryError(f"all {len(attempts)} trials failed; the first one: {attempts[0].reason}")
     default = _bounds(attempts[0], objectives)
     chosen = None if request.rule is None else request.rule.pick([each.candidate for each in front], default)
     return TuneResult(

@@ -41,12 +41,12 @@ def aggregate_command(
     if output is not None:
         check_writable(output)
     if output is not None and any(path.resolve() == output.resolve() for path in documents):
-        raise UserError("the output is one of the documents", where=output, remedy="name another file")
+        raise UserError("the output is also one of the input files", where=output, remedy="name another file")
     found = []
     for path in documents:
         document = read_source(path).document
         if not isinstance(document, EvalResult):
-            raise UserError("this is no evaluation", where=path, expected="what eval wrote")
+            raise UserError("this file is not a result of eval", where=path, expected="what eval wrote")
         found.append(document)
     result = aggregate(found, documents)
     out = printing.sink

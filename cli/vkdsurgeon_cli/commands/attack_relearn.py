@@ -112,7 +112,7 @@ class Protocol:
         from vkdsurgeon.errors import UserError
 
         if self.seed is not None and self.seeds is not None:
-            raise UserError("--seed and --seeds exclude each other", where="--seeds", value=self.seeds)
+            raise UserError("--seed and --seeds cannot be combined", where="--seeds", value=self.seeds)
         settings = {name: value for name, value in vars(self).items() if value is not None and name != "seed"}
         if not self.length_normalised:
             del settings["length_normalised"]

@@ -56,7 +56,7 @@ class Sets:
             if not path:
                 raise UserError("not a set", where="--extra-set", value=text, expected="NAME=FILE")
             if name in found:
-                raise UserError("two sets have one name", where="--extra-set", value=[*found, name])
+                raise UserError("two sets have the same name", where="--extra-set", value=[*found, name])
             found[name] = Path(path)
         return found
 

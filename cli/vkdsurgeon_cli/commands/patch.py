@@ -76,7 +76,9 @@ def apply(
     from vkdsurgeon.errors import UserError
 
     if (output is None) == (not in_place):
-        raise UserError("one of the two has to be given", where="-o OUT or --in-place", expected="one, and not both")
+        raise UserError(
+            "either -o or --in-place is required", where="-o OUT or --in-place", expected="one, and not both"
+        )
     printing.begin("applying")
     _show(vkdsurgeon.patch_checkpoint(base, patches, output, follow_links=follow_links), printing)
 

@@ -37,7 +37,9 @@ def keys(
     chosen = [each for each in known if not words or any(word in each.key for word in words)]
     if not chosen:
         near = did_you_mean((words or [""])[0], [each.key for each in known])
-        raise UserError("no key has this in its name", where="recipe keys", value=" ".join(words or []), remedy=near)
+        raise UserError(
+            "no recipe key contains this word", where="recipe keys", value=" ".join(words or []), remedy=near
+        )
     output = printing.sink
     document = {"schema": KEYS_SCHEMA, "keys": [asdict(each) for each in chosen]}
     output.document(document, lambda: "\n".join(line for each in chosen for line in _lines(each, output.columns)))

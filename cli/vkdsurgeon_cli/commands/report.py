@@ -80,7 +80,7 @@ def report(
     format_of(output, format_.value if format_ else None)
     check_report(output)
     if any(path.resolve() == output.resolve() for path in documents):
-        raise UserError("the output is one of the documents", where=output, remedy="name another file")
+        raise UserError("the output is also one of the input files", where=output, remedy="name another file")
     out = printing.sink
     if include_examples and not any(_has_examples(path) for path in documents):
         out.warn("--include-examples: no document holds examples; evaluate with eval --include-examples")

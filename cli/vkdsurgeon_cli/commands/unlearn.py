@@ -189,10 +189,14 @@ def unlearn(
 
     output = printing.begin()
     if target.out is None and not target.dry_run:
-        raise UserError("no output named", where="-o", expected="a directory that does not exist yet, or --dry-run")
+        raise UserError(
+            "no output directory was given", where="-o", expected="a directory that does not exist yet, or --dry-run"
+        )
     suite = benchmark.chosen({"--forget": sets.forget, "--retain": sets.retain})
     if sets.forget is None and suite is None:
-        raise UserError("no forget set named", where="--forget", expected="--forget FILE, or --suite with its split")
+        raise UserError(
+            "no forget set was given", where="--forget", expected="--forget FILE, or --suite with its split"
+        )
     recipe = _recipe(source, flags, sets)
     common: dict[str, Any] = {
         "model": model,
@@ -268,13 +272,13 @@ def _run_other(
     method = choice.method.value
     if sets.forget is None or suite is not None:
         raise UserError(
-            "a suite is read for feature-mode VKD alone",
+            "--suite works only with VKD in feature mode (no --method, no output_loss)",
             where="--suite",
             value=f"--method {method}",
             expected="--forget and --retain records",
         )
     if saving.resume:
-        raise UserError("only feature-mode VKD keeps a journal", where="--resume", value=f"--method {method}")
+        raise UserError("only VKD in feature mode can resume", where="--resume", value=f"--method {method}")
     teachers = {"--forget-teacher": sets.forget_teacher, "--retain-teacher": sets.retain_teacher}
     refuse_foreign_options(choice.method, common["recipe"], teachers)
     records = {name: getattr(sets, name) for name in ("forget", "retain", "generic", "text")}

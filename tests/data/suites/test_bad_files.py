@@ -169,8 +169,11 @@ def test_status_two_before_any_model_is_loaded(
         (["--suite", "mllmu", "--split", "forget_5"], "needs --suite-root"),
         (["--suite", "clear", "--suite-root", "."], "expected: --suite-root DIR --split forget05"),
         (["--suite", "clear", "--suite-root", ".", "--split", "forget_5"], "not a split of this benchmark"),
-        (["--suite", "mllmu", "--suite-root", ".", "--split", "forget_5", "--forget", "x"], "brings this set itself"),
-        (["--split", "forget_5"], "an option of a benchmark without one"),
+        (
+            ["--suite", "mllmu", "--suite-root", ".", "--split", "forget_5", "--forget", "x"],
+            "already provides this set",
+        ),
+        (["--split", "forget_5"], "this option needs a benchmark"),
     ],
 )
 @pytest.mark.parametrize("command", ["eval", "unlearn"])

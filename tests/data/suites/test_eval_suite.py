@@ -219,9 +219,9 @@ def test_a_folder_of_something_else_is_no_cache(
 ) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     assert run(small(miniature, tmp_path)) == 2
-    assert "holds other things and no cache" in capsys.readouterr().err
+    assert "is not empty and not a cache" in capsys.readouterr().err
     assert run(small(miniature, tmp_path / "mine.txt")) == 2
-    assert "this is no directory" in capsys.readouterr().err
+    assert "this is not a directory" in capsys.readouterr().err
     assert run(small(miniature, tmp_path / "cache", "--include-examples")) == 2
     assert "not both" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

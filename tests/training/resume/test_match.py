@@ -235,9 +235,9 @@ def test_places_where_no_journal_can_be(here: Place, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(mine)
     for place, words in (
-        (mine, "this directory is no journal"),
-        (tmp_path / "file", "the journal is no directory"),
-        (tmp_path / "link", "the journal is no directory"),
+        (mine, "this directory is not a journal"),
+        (tmp_path / "file", "the journal is not a directory"),
+        (tmp_path / "link", "the journal is not a directory"),
         (tmp_path / "no" / "where", "parent directory does not exist"),
         (out / "journal", "inside the output"),
         (here.model / "journal", "inside the model"),

@@ -32,9 +32,9 @@ def test_a_directory_of_somebody_elses_files_is_refused(here: Place, tmp_path: P
     theirs.mkdir()
     (theirs / name).write_text('{"entries": ["my own diary"]}')
     before = files(tmp_path)
-    with pytest.raises(UserError, match="this directory is no journal") as refused:
+    with pytest.raises(UserError, match="this directory is not a journal") as refused:
         go(asked(here, tmp_path / "out", MET, journal=theirs, resume=resume))
-    assert "start afresh" not in str(refused.value)
+    assert "start again" not in str(refused.value)
     assert files(tmp_path) == before
 
 

@@ -38,7 +38,9 @@ def with_shots(sets: Sequence[NamedSet], seed: int) -> tuple[list[NamedSet], int
     ]
     people = sorted({record.subject for record in asked if record.subject is not None})
     if len(people) < 2:
-        raise UserError("nobody is left to demonstrate on", where="`few_shot`", expected="two or more retained people")
+        raise UserError(
+            "too few retain people for few-shot examples", where="`few_shot`", expected="two or more retained people"
+        )
     person = random.Random(seed).choice(people)
     theirs = [record for record in asked if record.subject == person]
     pictures = [record.image for record in theirs if record.image is not None]

@@ -70,13 +70,13 @@ class Folder:
             UserError: Not a directory, one of another kind, or no place to make it in.
         """
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
-            raise UserError("the journal is no directory", where=self.path, remedy="name another one with `journal`")
+            raise UserError("the journal is not a directory", where=self.path, remedy="name another one with `journal`")
         if self.path.is_dir() and (foreign := self._foreign()):
             raise UserError(
-                "this directory is no journal",
+                "this directory is not a journal",
                 where=self.path,
                 value=foreign,
-                expected="a directory that is empty or not there, or the journal of a run",
+                expected="a new or empty directory, or the journal of a run",
                 remedy="name another one with `journal`",
             )
         place = self.path.resolve()
@@ -134,7 +134,7 @@ class Folder:
                     where=path,
                     value=schema,
                     expected=SCHEMA,
-                    remedy="resume with the version that wrote it, or remove the directory and start afresh",
+                    remedy="resume with the version that wrote it, or remove the directory and start again",
                 )
             if document.pop("digest") != _digest_of(document):
                 raise damaged(path, "its digest does not fit its content")
@@ -271,7 +271,7 @@ def damaged(where: object, how: str) -> UserError:
     return UserError(
         f"the journal is damaged: {how}",
         where=where,
-        remedy="remove the journal and start afresh; the checkpoint was not touched",
+        remedy="remove the journal and start again; the checkpoint was not touched",
     )
 
 

@@ -150,8 +150,8 @@ class Journal:
             raise UserError(
                 "the journal of an earlier run is here",
                 where=self.path,
-                expected="a run that goes on with it, or none",
-                remedy="give `resume` to go on from there, or remove the directory to start afresh",
+                expected="a run that continues it, or no journal",
+                remedy="use `resume` to continue that run, or remove the directory to start again",
             )
         found = self._folder.read()
         self._folder.made = self._folder.made or bool(found.get(MADE))

@@ -47,9 +47,9 @@ def check_match(kept: Mapping[str, Any], found: Mapping[str, Any], where: Path) 
             what += f": {'.'.join(parts)}"
         shown = shown and not isinstance(before, dict) and not isinstance(now, dict)
         raise UserError(
-            f"the journal belongs to another run; what differs is {what}",
+            f"the journal belongs to another run; it differs in {what}",
             where=where,
             value=now if shown else None,
             expected=f"{before!r}, as in the run that wrote the journal" if shown else None,
-            remedy="give what that run was given, or remove the journal to start afresh",
+            remedy="use the same input as that run, or remove the journal to start again",
         )
