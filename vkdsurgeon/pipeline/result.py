@@ -29,11 +29,11 @@ class Result(Judged, RunDocument):
     Attributes:
         plan: What was planned.
         seed: The seed.
-        out: Where the patched checkpoint lies.
-        selected_elements: Elements the mask let move.
-        write: What was written.
+        out: Directory of the patched checkpoint.
+        selected_elements: Number of elements that the saliency mask selected.
+        write: Files and elements that were written.
         seconds: Wall time per stage.
-        provenance: What the record beside the weights says, salted digests of the sets and versions among it.
+        provenance: Content of the record beside the weights, such as salted digests of the sets and versions.
         versions: The libraries that it ran with.
     """
 
@@ -96,18 +96,18 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
 class UnlearnResult(Result):
     """The result of `vkdsurgeon unlearn` in feature mode; `model_validate_json` reads what `model_dump_json` wrote.
 
-    What the document does not tell is not read back: stand-ins, and the part of the provenance that it leaves out.
+    Stand-ins and parts of the provenance are not saved, so they are not read back.
 
     Attributes:
         recipe: The effective recipe.
         verdicts: The stop rule's verdicts, one per schedule.
         choice: The verdict that the written weights belong to; None after a dry run.
-        stand_ins: Forgotten subject -> the identities that its target was mixed from. Names, so they are in memory
-            alone: neither the document nor the record beside the weights tells them.
-        journal: Where the run can be gone on with; None where it is done.
-        decoder_plan: What was planned for the decoder pass; None without one.
-        decoder_selected_elements: Elements of W that its mask let move.
-        decoder_verdict: Its gate.
+        stand_ins: Forget subject -> the retain identities that its target was mixed from. These are names, so they are
+            kept in memory only, and never saved.
+        journal: Journal to continue the run from; None if the run is complete.
+        decoder_plan: Plan of the decoder pass; None without one.
+        decoder_selected_elements: Elements of the language model that its mask selected.
+        decoder_verdict: Outcome of its gate.
     """
 
     plan: Plan

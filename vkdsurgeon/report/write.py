@@ -22,13 +22,13 @@ class ReportResult(SchemaDocument):
 
     Attributes:
         out: The page.
-        verdict: `failed` where any bound was missed; `passed` where gates were set, all hold, and one judges what every
-            attack brought back; `partial` where all hold and an attack has none; `unjudged` without gates.
+        verdict: `failed` if a gate failed; `passed` if all gates hold and every attack has one; `partial` if all hold
+            and an attack has none; `unjudged` without gates.
         headline: The verdict in a sentence or two.
-        failed: The bounds that were missed.
-        unjudged: Attacks that were measured and that no gate judges.
+        failed: The gates that failed.
+        unjudged: Attacks that were measured but have no gate.
         missing: What was not measured, one sentence each.
-        checks: Every bound with what came out; not part of the document.
+        checks: All gates with their outcome; not part of the document.
     """
 
     SCHEMA: ClassVar[str] = "vkdsurgeon/report/1"

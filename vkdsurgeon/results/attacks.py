@@ -78,8 +78,8 @@ class RoundTrip(_Document):
     Attributes:
         format: `int8`, `int4` or `nf4`.
         group_size: Weights that share a scale; 0 for a whole output channel.
-        weights: How many were quantised.
-        scope_weights: How many the scope has.
+        weights: Number of weights that were quantised.
+        scope_weights: Number of weights in the scope.
         relative_error: Sum of squared changes of the model's quantised weights over their sum of squares.
         vanished: Share of the visual weights that differ from the base's, but are rounded to the same value. None
             without a base of the same shapes, or if no weight differs.
@@ -94,7 +94,7 @@ class RoundTrip(_Document):
 
 
 class QuantizeSettings(_Asking):
-    """Which weights went through which formats."""
+    """Which weights were quantised, and to which formats."""
 
     scope: WeightScope
     formats: list[RoundTrip]
@@ -108,11 +108,11 @@ class QuantizeResult(AttackResult):
 
 
 class UniversalSettings(_Document):
-    """The attacker's recipe for one perturbation of all images.
+    """Settings for training one perturbation of all images.
 
     Attributes:
         eps: Bound of the perturbation per channel and pixel, in 1/255 of the range from black to white.
-        step_size: Size of one step, likewise.
+        step_size: Size of one step, in the same unit.
         losses: Cross-entropy in nats per answer token over the steps, by model.
     """
 
@@ -140,15 +140,15 @@ class PerturbResult(AttackResult):
 
 
 class TemplateFacts(_Document):
-    """One template: never its text, which may name somebody.
+    """One template, without its text, which may contain a name.
 
     Attributes:
-        name: As in metric ids.
+        name: Name of the template in metric ids.
         digest: Digest of its text and prefix; salted for a user's own.
-        builtin: Whether it comes with vkdsurgeon.
+        builtin: Whether it ships with the package.
         prefixed: Whether it makes the answer begin with given words.
         unknown: Share of its own tokens that the tokenizer does not know.
-        asked: Whether it was asked.
+        asked: Whether it was used.
     """
 
     name: str

@@ -15,17 +15,17 @@ class _Document(BaseModel):
 
 
 class Cell(_Document):
-    """One method with one seed; kept in a file of its own, so that an interrupted comparison goes on.
+    """One method with one seed. It is saved in a file of its own, so that an interrupted comparison can be continued.
 
     Attributes:
-        key: Digest of everything that decides the numbers.
+        key: Digest of everything that the numbers depend on.
         name: As in `methods`, or `base` or `gold`.
         seed: Seed of unlearning and attacks.
-        recipe: What was asked for; the method derives the rest.
+        recipe: The given settings; the method derives the others.
         values: Metric id -> value: shares, `PROTOCOL.SCOPE.relearn.ag` in points and `PROTOCOL.relearn.ag`, the largest
             over the scopes, `score`, `seconds`, `cpu_seconds`, `peak_memory_mib`, `tera_flops`.
         chance: Metric id -> what guessing among the options would give.
-        diverged: Attacks, as `PROTOCOL.SCOPE`, whose loss was no number any more; they have no AG.
+        diverged: Attacks, as `PROTOCOL.SCOPE`, whose loss became NaN or infinite; they have no AG.
         steps: Optimizer steps; 0 without training.
         elements_changed: Elements that differ from the base.
         weights_digest: Digest of the weights that were measured.
@@ -50,11 +50,11 @@ class Row(_Document):
 
     Attributes:
         name: As in `methods`, or `base` or `gold`.
-        title: For people.
+        title: Name for people.
         seeds: Which seeds were run.
         values: Metric id -> mean over the seeds; None where it could not be measured.
         low: Smallest value over the seeds.
-        high: Largest.
+        high: Largest value over the seeds.
     """
 
     name: str

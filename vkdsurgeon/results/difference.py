@@ -37,10 +37,10 @@ class DiffResult(SchemaDocument):
     Attributes:
         base: Directory of the original.
         patched: Directory of the other checkpoint.
-        base_weights_digest: SHA-256 of the original's weight files, in hex; None where digests were not asked for.
+        base_weights_digest: SHA-256 of the original's weight files, in hex; None if digests were not requested.
         patched_weights_digest: The same of the other checkpoint.
-        identical: Not one byte of one file differs.
-        language_identical: Everything outside tower and projector is the same; None where that cannot be told.
+        identical: Whether all files are byte-identical.
+        language_identical: Whether everything outside tower and projector is the same; None if the split is unknown.
         declared_by_decoder_pass: Language tensors that the patched checkpoint's record names, and the most elements of
             each that may differ by it.
         undeclared: Tensors outside tower and projector that differ beyond what that record accounts for.

@@ -32,13 +32,13 @@ class Metric(_Document):
         id: What gates refer to: `[model.]set.group.metric`.
         value: The mean over `n` records; None where it could not be measured.
         n: Number of records.
-        direction: Which way is better.
+        direction: Which values are better: `lower`, `higher`, or `none`.
         low: Lower end of the 95 % confidence interval.
         high: Upper end of the 95 % confidence interval.
-        interval: How the interval was made.
-        chance: What guessing among the options would give; None without options.
-        unit: What was resampled as a whole for the interval, because what belongs to it is not independent.
-        clusters: How many of these there were.
+        interval: Method of the interval.
+        chance: Expected value for guessing among the options; None without options.
+        unit: Unit that was resampled as a whole for the interval, because records of one unit are not independent.
+        clusters: Number of these units.
     """
 
     id: str
@@ -99,7 +99,7 @@ class ModelFacts(_Document):
 
 
 class Settings(_Document):
-    """Everything that decides the numbers besides models and data.
+    """All settings that the numbers depend on, besides models and data.
 
     `suite` is the benchmark and its split; `few_shot` counts demonstrations before a question.
     """
@@ -116,7 +116,7 @@ class Settings(_Document):
 
 
 class GateOutcome(_Document):
-    """One gate: what was asked for and what came out."""
+    """One gate: the bound, the value and the outcome."""
 
     gate: str
     metric: str

@@ -22,7 +22,7 @@ class PartFacts(_Facts):
         modules: Module paths of tower and projector; empty for the other parts.
         tensors: Number of its tensors on disk.
         parameters: Number of their elements.
-        bytes: What they take on disk.
+        bytes: Their size on disk.
         dtypes: As safetensors names them, such as `BF16`; sorted.
         files: Files that hold them, relative to the checkpoint; sorted.
     """
@@ -42,7 +42,7 @@ class FileFacts(_Facts):
     Attributes:
         path: Relative to the checkpoint.
         bytes: Its size.
-        tensors: How many tensors lie in it; 0 for files that hold no weights.
+        tensors: Number of tensors in it; 0 for files without weights.
     """
 
     path: str
@@ -51,16 +51,16 @@ class FileFacts(_Facts):
 
 
 class RunFacts(_Facts):
-    """A run whose outcome this checkpoint is, by the record that it left; nothing of it is checked here.
+    """A run that produced this checkpoint, according to its record. The record is not checked here.
 
     Attributes:
         record: The record, relative to the checkpoint.
         digest: SHA-256 of the record.
-        method: What was done.
+        method: The method of the run.
         weights_digest: Digest of the weights that the run wrote.
-        base_weights_digest: Digest of those that it started from.
-        request_id: What asked for it.
-        request_date: Its date.
+        base_weights_digest: Digest of the weights that it started from.
+        request_id: Identifier of the request behind it.
+        request_date: Date of the request.
     """
 
     record: str
@@ -82,8 +82,8 @@ class InspectResult(SchemaDocument):
         layers: Names of the features that a recipe can train at: `layer.0` ..., `projector`.
         files: Every file of the checkpoint.
         bytes: Size of all files.
-        warnings: What to know before surgery.
-        runs: The runs that made it what it is, oldest first; empty for a checkpoint that was never patched.
+        warnings: Warnings about unlearning this checkpoint.
+        runs: The runs that patched it, oldest first; empty for a checkpoint that was never patched.
     """
 
     SCHEMA: ClassVar[str] = "vkdsurgeon/inspect/1"

@@ -6,10 +6,10 @@ from vkdsurgeon.errors import GateFailed
 
 
 class Judged:
-    """A result that knows whether it may go out.
+    """A result that knows whether its gates hold.
 
-    Nothing raises by itself when a bound is missed: what was measured is worth keeping either way. A pipeline asks
-    `passed`, or calls `raise_if_failed` once the result is written.
+    A failed gate raises no exception by itself, because the result is worth keeping. A pipeline checks `passed`, or
+    calls `raise_if_failed` after the result is written.
     """
 
     @property

@@ -16,10 +16,10 @@ class _Facts(BaseModel):
 
 
 class CheckpointDigests(_Facts):
-    """Which checkpoint is meant.
+    """The digests of a checkpoint.
 
     Attributes:
-        weights_digest: As every document of this tool names weights.
+        weights_digest: Digest of the weights, as in all documents of this tool.
         files: Path relative to the checkpoint -> SHA-256 of the file, in hex.
     """
 
@@ -35,8 +35,8 @@ class PatchedTensor(_Facts):
         dtype: As safetensors spells it.
         shape: Its shape.
         changed: How many elements get new values.
-        kept: SHA-256 of the elements that stay, in hex. It tells the right base from another, and says nothing of the
-            values that go.
+        kept: SHA-256 of the elements that stay, in hex. It identifies the right base and reveals nothing about the
+            replaced values.
         result: SHA-256 of the whole tensor with its new values.
         content: SHA-256 of mask and new values, so that a damaged patch is found before anything is written.
     """
@@ -51,13 +51,13 @@ class PatchedTensor(_Facts):
 
 
 class PatchFacts(SchemaDocument):
-    """What a patch file says of itself, in its metadata under `vkdsurgeon`.
+    """The metadata of a patch file, stored under the key `vkdsurgeon`.
 
     Attributes:
-        base: The checkpoint that it is for.
-        result: What comes out, file by file.
-        tensors: Name on disk -> what changes.
-        files: Whole new content of files that hold no weights: path -> SHA-256.
+        base: The checkpoint that it applies to.
+        result: The checkpoint that it produces.
+        tensors: Name on disk -> change of that tensor.
+        files: Files without weights, which are stored whole: path -> SHA-256.
         removed: Files of the base that the result does not have.
         compression: How masks and values are stored.
     """
@@ -76,23 +76,23 @@ class PatchResult(SchemaDocument):
     """What `patch export`, `patch apply`, `patch verify` and `patch info` did or found.
 
     Attributes:
-        action: Which of them.
+        action: `export`, `apply`, `verify` or `info`.
         patches: The patch files, in their order.
-        bytes: Their size together.
-        model: The checkpoint: the base of an export, what was patched or looked at; None where none was.
+        bytes: Their total size.
+        model: The checkpoint: the base of an export, or the one that was patched or checked; None without one.
         out: The checkpoint or patch that was written.
         model_bytes: Size of all files of that checkpoint.
         base_weights_digest: Digest of the first patch's base.
         result_weights_digest: Digest of the last patch's result.
         tensors: Tensors with new values.
-        elements: New values.
-        files: Files that hold no weights and come whole.
-        removed: Files that go.
+        elements: Number of new values.
+        files: Files without weights, which are stored whole.
+        removed: Files that are removed.
         compression: Compression of each patch.
-        state: What the checkpoint is to the patches: `base`, `result`, `begun` (an in-place patch was interrupted) or
-            `other`; None where no checkpoint was looked at.
+        state: How the checkpoint relates to the patches: `base`, `result`, `begun` (an in-place patch was interrupted)
+            or `other`; None where no checkpoint was looked at.
         differing: Files that are neither the base's nor the result's.
-        warnings: What to know.
+        warnings: Warnings.
         seconds: Wall time.
     """
 

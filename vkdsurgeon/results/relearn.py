@@ -18,7 +18,8 @@ class _Document(BaseModel):
 
 
 class RelearnSettings(_Document):
-    """The attacker's recipe; AG means nothing without it. Numbers of records are those of the first seed."""
+    """The settings of the attack, without which AG cannot be interpreted. Numbers of records are those of the first
+    seed."""
 
     protocol: RelearnProtocol
     scope: RelearnScope
@@ -54,7 +55,7 @@ class Recovery(_Document):
 
     Attributes:
         model: `model` or `gold`.
-        share: What counts as back: chance plus this share of what `full` has above chance.
+        share: The level is chance plus this share of what `full` has above chance.
         of: What `full` is: the reference on the same questions, or every answer right.
         level: The score that had to be reached, the mean over the metrics in `ag_over`, from 0 to 1.
         steps: Per seed the first measured step at that level; None where it was never reached.
@@ -72,8 +73,7 @@ class Recovery(_Document):
 class SeedOutcome(_Document):
     """One seed of an attack: gains in points, and what was shown and measured.
 
-    An attack whose loss was no number any more `diverged`: it brought back nothing that can be measured, so its gain is
-    None.
+    An attack `diverged` if its loss became NaN or infinite. Its gain cannot be measured and is None.
     """
 
     seed: int
@@ -140,7 +140,8 @@ class RestoreResult(Measured, Document):
     """The result of `vkdsurgeon attack restore`.
 
     `restore.before.*` is the model as given, `restore.after.*` the same language model behind the original's visual
-    weights. `reference.` and `gold.restore.after.*` are those models as they are: the ceiling and what anybody guesses.
+    weights. `reference.restore.after.*` and `gold.restore.after.*` are those models unchanged: the upper limit, and the
+    level without any knowledge.
     """
 
     schema_version: int = SCHEMA_VERSION

@@ -14,9 +14,9 @@ class StageFacts(BaseModel):
     """One stage of a release.
 
     Attributes:
-        name: What it is called.
+        name: Name of the stage.
         state: `done` now, or `kept` from an earlier run because its inputs are the same.
-        missed: Bounds that it missed.
+        missed: Gates that failed.
         seconds: Wall time; of a kept stage, of the run that did it.
         outputs: What it wrote, relative to the release's directory.
     """
@@ -36,9 +36,9 @@ class AttackFacts(BaseModel):
     Attributes:
         attack: Its name, with the protocol.
         metric: Id of the metric.
-        value: What was measured: points for relearning, a share for others; None where it could not be.
-        gold: The same of the gold model; None without one.
-        bounds: The bounds that judge it; empty where none does.
+        value: Value of the metric: points for relearning, a share for others; None if it could not be measured.
+        gold: The same for the gold model; None without one.
+        bounds: The gates on it; empty without any.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,18 +55,17 @@ class ReleaseResult(Judged, SchemaDocument):
 
     Attributes:
         out: The release's directory.
-        verdict: `release` where every bound holds and every attack has one or is excepted by the plan's own word;
-            `accepted` where attacks without a bound were accepted by the plan; `unjudged` where they were not; `failed`
-            where a bound was missed.
+        verdict: `release` if every gate holds and every attack has a gate or is out of scope by the plan; `accepted` if
+            the plan accepts attacks without a gate; `unjudged` if it does not; `failed` if a gate failed.
         headline: The verdict in a sentence, with what attacks brought back.
         stages: Every stage, in order.
         attacks: What attacks brought back.
-        missed: Bounds that were missed, with the stage.
-        unjudged: Attacks that no bound judges.
+        missed: Gates that failed, with the stage.
+        unjudged: Attacks without a gate.
         patched: The checkpoint.
         patch: The patch file.
-        report: The page to read.
-        attestations: Statements for others' tools.
+        report: The report page.
+        attestations: Statements in standard formats.
     """
 
     SCHEMA: ClassVar[str] = "vkdsurgeon/release/1"

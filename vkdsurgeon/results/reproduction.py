@@ -12,12 +12,12 @@ class ReproduceResult(Judged, SchemaDocument):
     """What `vkdsurgeon reproduce` found.
 
     Attributes:
-        patched: The release.
-        base: What it was made from.
-        grade: `bytes` where every file came out the same; `close` where the same weights moved, in nearly the same way;
+        patched: The patched checkpoint.
+        base: The checkpoint that it was made from.
+        grade: `bytes` if all files are identical; `close` if the same weights changed in nearly the same way;
             `different` otherwise.
-        environment: What is another than on record, such as `torch` or `threads`: record and now.
-        tensors_differing: Tensors that are not identical.
+        environment: Differences of the environment, such as `torch` or `threads`: as recorded, and now.
+        tensors_differing: Number of tensors that are not identical.
         relative_difference: Norm of the difference of both results over the norm of the release's change.
         cosine: Cosine similarity of both changes, over all changed tensors.
         same_elements: Elements that both runs changed, of those that either did.

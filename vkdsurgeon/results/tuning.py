@@ -10,13 +10,13 @@ from vkdsurgeon.results.document import SchemaDocument
 
 
 class TrialRecord(BaseModel):
-    """A finished trial; besides these fields there are its objective values and what they were made of.
+    """A finished trial. Its objective values and their parts are further fields.
 
     Attributes:
         trial: Its number; 0 is the recipe that the search started from.
-        state: Whether it came to an end.
+        state: Whether it finished or failed.
         reason: Why it failed.
-        changes: What its recipe has other than the start recipe; `steps` as a multiple.
+        changes: Recipe keys that differ from the start recipe; `steps` as a multiple.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -49,14 +49,14 @@ class TuneDocument(SchemaDocument):
 
     Attributes:
         versions: The libraries that it ran with.
-        inputs: What the trials depend on: digests, seed, recipe, space, objectives.
-        objectives: What each objective is, in words, with the number of images or records.
-        untouched: Objectives and parts of the model as it is given.
+        inputs: All inputs of the trials: digests, seed, recipe, space, objectives.
+        objectives: Description of each objective, with the number of images or records.
+        untouched: Objectives and their parts for the model before unlearning.
         default: The trial of the start recipe.
         front: Best forgetting first.
         pick: None without a rule.
         trials: In order.
-        warnings: What to know.
+        warnings: Warnings.
         seconds: Wall time of the run.
     """
 

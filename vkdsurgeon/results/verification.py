@@ -15,9 +15,9 @@ class VerifiedFact(BaseModel):
 
     Attributes:
         check: `record`, `files`, `weights`, `chain`, `base`, `unselected`, `set` or `signature`.
-        outcome: `passed`, `failed`, or `skipped` where nothing was given to check it with.
-        told: What was found, in a sentence.
-        names: Files, tensors or records that are not as they should be.
+        outcome: `passed`, `failed`, or `skipped` if the input for this check was not given.
+        told: The finding, in a sentence.
+        names: Files, tensors or records that failed the check.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,12 +33,12 @@ class VerifyResult(Judged, SchemaDocument):
 
     Attributes:
         model: The checkpoint's directory.
-        record: The record that it was held against.
-        verdict: `failed` where any check failed.
-        checks: Every check, those that were skipped included.
-        weights_digest: Digest of the weights as they are.
-        base_weights_digest: Digest of the base, by the record.
-        request: Id and date of the request, by the record; None where nobody said.
+        record: The record that it was checked against.
+        verdict: `failed` if any check failed.
+        checks: All checks, including the skipped ones.
+        weights_digest: Digest of the current weights.
+        base_weights_digest: Digest of the base, according to the record.
+        request: Id and date of the request, according to the record; None if not given.
     """
 
     SCHEMA: ClassVar[str] = "vkdsurgeon/verify/1"

@@ -15,7 +15,7 @@ class Step:
         step: Its number, counted from 1.
         steps: Number of steps of the schedule.
         loss: The whole loss, weights of its terms included.
-        values: What else was measured, by name.
+        values: Other measured values, by name.
         seconds_left: Estimate for the rest of the schedule.
     """
 
@@ -50,14 +50,14 @@ class Step:
 class Event(Mapping[str, Any]):
     """A progress event of a run.
 
-    As a mapping it is what a line of JSON says of it: `event` is the kind, then the facts, then `text`.
+    As a mapping it has the content of its JSON line: `event` (the kind), the facts, and `text`.
 
     Attributes:
         kind: `plan`, `stage`, `step`, `verdict`, `note`, `warning` and more; those of the decoder pass begin with
-            `decoder `, and measurements tell of `model`, `answers`, `attack`.
+            `decoder `; measurements have `model`, `answers`, `attack`.
         text: A sentence for people; may be empty.
         facts: Names and numbers, as JSON can hold them.
-        subject: What it is about, such as a `Step`, a plan or a verdict.
+        subject: The object of the event, such as a `Step`, a plan or a verdict.
     """
 
     kind: str
@@ -104,4 +104,4 @@ Listener: TypeAlias = Callable[[Event], None]
 
 
 def unheard(event: Event) -> None:
-    """A listener that tells nobody."""
+    """A listener that ignores every event."""

@@ -22,7 +22,7 @@ class Attempt:
 
     Attributes:
         number: Its place among the finished ones; 0 is the recipe that the search started from.
-        changes: What its recipe has other than that one; `steps` as a multiple of the derived number.
+        changes: Recipe keys that differ from that recipe; `steps` as a multiple of the derived number.
         recipe: Its recipe.
         values: Objective -> value; empty where it failed.
         facts: Parts of the objectives, verdict of the stop rule, seconds, selected elements.
@@ -59,14 +59,14 @@ class TuneResult(Judged, RunDocument):
     """The result of `vkdsurgeon tune`.
 
     Attributes:
-        inputs: What the trials depend on: digests, seed, recipe, space, objectives.
+        inputs: All inputs of the trials: digests, seed, recipe, space, objectives.
         objectives: Objective -> what it is, in words, with the number of images or records.
-        untouched: Objectives and parts of the model as it is given.
+        untouched: Objectives and their parts for the model before unlearning.
         attempts: Finished trials in order.
         front: Those that no other one beats in every objective, best forgetting first.
-        rule: What `pick` said.
-        picked: The member that it took.
-        warnings: What to know.
+        rule: The rule given as `pick`.
+        picked: The recipe that the rule picked.
+        warnings: Warnings.
         seconds: Wall time of this run.
     """
 
