@@ -92,6 +92,6 @@ def weights_digest_of(root: Path) -> str:
     """`weights_digest` of a checkpoint directory.
 
     Raises:
-        UserError: It is no checkpoint.
+        UserError: The directory is not a checkpoint.
     """
     return weights_digest(root, take_inventory(root).shards)

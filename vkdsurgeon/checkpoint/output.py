@@ -78,7 +78,7 @@ def output_claimed(inventory: Inventory, out: Path, extra_files: Iterable[str] =
         extra_files: Paths of files to be added.
 
     Raises:
-        UserError: As `check_output`; or another run is making it.
+        UserError: As `check_output`; or another run is writing this output.
     """
     extra = tuple(extra_files)
     try:

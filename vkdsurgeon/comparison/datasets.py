@@ -63,7 +63,7 @@ def check_place(out: Path) -> None:
     """Refuse an output directory that holds something else.
 
     Raises:
-        UserError: It is not empty and of no earlier comparison, no directory, or its parent is not there.
+        UserError: The directory is not empty and not from an earlier comparison, is a file, or has no parent.
     """
     if out.exists() and not out.is_dir():
         raise UserError("the output exists and is no directory", where=out, remedy="name a directory")

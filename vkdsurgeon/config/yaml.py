@@ -34,7 +34,7 @@ def read_value(text: str) -> Any:
     """One value as YAML.
 
     Raises:
-        yaml.YAMLError: It is none.
+        yaml.YAMLError: The text is not valid YAML.
     """
     try:
         return yaml.load(text, PlainLoader)

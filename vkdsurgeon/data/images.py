@@ -41,7 +41,7 @@ def open_image(
 
     Raises:
         UserError: The file is missing, no image, truncated, too large or has floating-point pixels.
-        SurgeryError: It is no longer the file that the set was read with.
+        SurgeryError: The file was changed after the set was read.
     """
     place = f"{where} ({path})" if where else str(path)
     source = path if digest is None else _same_as_before(path, place, digest)

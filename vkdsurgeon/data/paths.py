@@ -30,7 +30,7 @@ def picture_path(name: str, folder: Path, source: str) -> Path:
         The absolute path of an existing file.
 
     Raises:
-        UserError: It is a URL, or no such file exists.
+        UserError: The name is a URL, or the file does not exist.
     """
     if name.startswith(_FILE):
         name = unquote(name.removeprefix(_FILE))

@@ -28,14 +28,14 @@ UNTAGGED = RequestTag()
 
 
 def request_tag(request_id: str | None, request_date: str | None) -> RequestTag:
-    """Check what was given.
+    """Check the id and the date of a request.
 
     Args:
         request_id: One line of at most 200 characters.
         request_date: As YYYY-MM-DD.
 
     Raises:
-        UserError: One of them is none.
+        UserError: The id or the date is not valid.
     """
     if request_id is not None and _ID.fullmatch(request_id) is None:
         raise UserError("not an id", where="--request-id", value=request_id, expected="a line of 1 to 200 characters")

@@ -27,7 +27,8 @@ def inspect_checkpoint(
         projector: Module paths of the projector, if the wrong ones are found.
 
     Raises:
-        UserError: It is no checkpoint, or none that can be split, or its image processor cannot be used.
+        UserError: The directory is not a checkpoint, the checkpoint cannot be split, or its image processor is
+            unusable.
     """
     inventory = take_inventory(model)
     split = split_checkpoint(inventory, tower=tower, projector=projector)

@@ -92,7 +92,7 @@ def load_processor(root: Path) -> Any:
     """The checkpoint's processor for images and text.
 
     Raises:
-        UserError: There is none, it is broken, or it needs something that is not installed.
+        UserError: The processor is missing or broken, or it needs a package that is not installed.
     """
     from transformers import AutoProcessor
 

@@ -23,7 +23,7 @@ def check_described(inventory: Inventory, patches: Sequence[PatchFile]) -> None:
         patches: In their order.
 
     Raises:
-        UserError: It is another one.
+        UserError: The checkpoint is not that base.
     """
     for patch in patches:
         for name, tensor in patch.facts.tensors.items():
@@ -68,7 +68,7 @@ def check_base(inventory: Inventory, found: Digests, patch: PatchFile) -> None:
         patch: The first patch.
 
     Raises:
-        UserError: It is another one, or files are missing.
+        UserError: The checkpoint is not that base, or files are missing.
     """
     check_files(inventory, found.files, patch)
     if found.weights != patch.facts.base.weights_digest:

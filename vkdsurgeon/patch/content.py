@@ -97,7 +97,7 @@ def decompressed(data: bytes, size: int) -> bytes:
         size: The length that it must come to; no more memory than that is taken.
 
     Raises:
-        OSError: It is damaged or of another length.
+        OSError: The data is damaged or has the wrong length.
     """
     import pyarrow
 

@@ -145,7 +145,7 @@ def open_patch(path: Path) -> PatchFile:
         path: The file.
 
     Raises:
-        UserError: It is no patch, or its header is not sound.
+        UserError: The file is not a patch, or its header is damaged.
     """
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "does not exist"

@@ -65,7 +65,8 @@ def gather(sources: Sequence[Source]) -> Case:
         sources: Read documents; the same bytes twice count once.
 
     Raises:
-        UserError: There is none, they are about several models, bases or golds, or two tell of the same thing.
+        UserError: There are no documents, they are about different models, bases or golds, or two are about the same
+            thing.
     """
     if not sources:
         raise UserError("no documents to report on", expected="one or more JSON documents")

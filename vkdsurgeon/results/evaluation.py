@@ -163,7 +163,7 @@ class Measured(Gated):
             name: Its id, such as `forget.vqa.accuracy` or `gold.relearn.ag`.
 
         Raises:
-            UserError: It was not measured.
+            UserError: The metric was not measured.
         """
         found = {metric.id: metric for metric in self.metrics}
         if name not in found:

@@ -155,7 +155,7 @@ def _check_ours(path: Path) -> None:
     """Refuse a file that no `tune` began; nothing is written before this.
 
     Raises:
-        UserError: It is somebody else's.
+        UserError: The file is not from an earlier `tune`.
     """
     with path.open("rb") as file:
         first, second = file.readline(_MOST_BYTES), file.readline(_MOST_BYTES)

@@ -245,7 +245,7 @@ def _recipe(source: RecipeSource, flags: OwnFlags, sets: Sets) -> Recipe:
     """The recipe of a run.
 
     Raises:
-        UserError: It is none, or it sets up a decoder pass that nobody asked for.
+        UserError: The recipe is not valid, or it sets keys of a decoder pass without asking for one.
     """
     from vkdsurgeon.config.files import lay_over
 

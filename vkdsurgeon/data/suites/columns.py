@@ -67,7 +67,7 @@ def required(row: Row, column: str) -> str:
     """A text cell that must not be blank.
 
     Raises:
-        UserError: It is.
+        UserError: The cell is blank.
     """
     value = text(row, column)
     if value is None:

@@ -60,7 +60,7 @@ def journalled(asked: Asked, room: int, listener: Listener) -> Iterator[Journal]
         listener: Called with progress events.
 
     Raises:
-        UserError: See `Journal`; or the time between saves is none.
+        UserError: See `Journal`; or the time between saves is not valid.
     """
     minutes = asked.checkpoint_minutes
     if not (minutes >= 0 and math.isfinite(minutes)):

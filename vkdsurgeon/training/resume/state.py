@@ -123,6 +123,6 @@ def set_generator(generator: torch.Generator, state: str) -> None:
     """Put a generator into a state of `generator_numbers`.
 
     Raises:
-        ValueError, RuntimeError: It is no state of such a generator.
+        ValueError, RuntimeError: The data is not a state of such a generator.
     """
     generator.set_state(torch.tensor(list(bytes.fromhex(state)), dtype=torch.uint8))
