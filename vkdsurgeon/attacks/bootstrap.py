@@ -1,4 +1,4 @@
-"""What came back, over questions and seeds: means, intervals, and how soon."""
+"""Gains of a relearning attack over questions and seeds: means, intervals, and steps to recover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can happen to an image on its way to a model: recompressed, cut, covered, turned, lit otherwise."""
+"""Image perturbations: noise, blur, crop, occlusion, flips, brightness, contrast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A linear reader of features: the simplest thing that can say who is to be seen."""
+"""A linear classifier (probe) that predicts the subject from features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The membership attack: can it be told from its likelihoods what the model was trained on?
+"""The membership attack: do likelihoods show which records the model was trained on?
 
 Loss: arXiv 1709.01604. Min-K% Prob, the mean over the k % least likely tokens: arXiv 2310.16789, equation 1; here over
 the answer's tokens, given image and question.

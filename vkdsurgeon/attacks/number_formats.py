@@ -1,4 +1,4 @@
-"""Weights through a few bits and back: what a quantised release would hold."""
+"""Number formats for quantisation: weights are rounded to few bits and converted back."""
 
 from __future__ import annotations
 

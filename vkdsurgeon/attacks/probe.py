@@ -1,4 +1,4 @@
-"""The probing attack: can a linear reader still say from the features who is to be seen?
+"""The probing attack: can a linear classifier still recognise the subject from the features?
 
 Linear probes: arXiv 1610.01644. Feature mode: the language model is not loaded.
 

@@ -1,4 +1,4 @@
-"""From what readers said to numbers with intervals."""
+"""Metrics with intervals, from the predictions of probes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quantisation attack: send the weights through a few bits, in memory, and ask again.
+"""The quantisation attack: quantise the weights in memory, and ask again.
 
 An update smaller than a quantisation step vanishes in it, and with it what the update did: a study of text models found
 83 % of forgotten knowledge back after 4 bits, 21 % before (arXiv 2410.16454). Nobody has to mean harm: releases are

@@ -1,4 +1,4 @@
-"""What an attacker has, what is measured, and what utility is measured on; checked before a model is loaded."""
+"""The data of a relearning attack: what the attacker has, and what is measured. Checked before a model is loaded."""
 
 from __future__ import annotations
 

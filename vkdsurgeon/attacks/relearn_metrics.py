@@ -1,4 +1,4 @@
-"""What relearning attacks amount to in metrics."""
+"""Metrics of relearning attacks."""
 
 from __future__ import annotations
 

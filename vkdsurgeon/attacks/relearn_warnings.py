@@ -1,4 +1,4 @@
-"""What a reader must know before believing an AG."""
+"""Warnings about results of relearning attacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The restore attack: put the original tower or projector back into a patched model, and look what it knows again.
+"""The restore attack: put the original tower or projector back into a patched model, and ask again.
 
 It needs no data and no training, only the original checkpoint, which whoever publishes a patch often published before.
 What it recovers was never removed from the language model; visual unlearning alone has no answer to it.

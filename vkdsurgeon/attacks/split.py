@@ -1,4 +1,4 @@
-"""What an attacker is shown, and what is measured instead."""
+"""How the forget set is divided between attacker and measurement."""
 
 from __future__ import annotations
 

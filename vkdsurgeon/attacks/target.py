@@ -1,4 +1,4 @@
-"""What attacks are aimed at: models, and the questions they are measured with."""
+"""The settings that all attacks share: models and questions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other ways to put a question: built in, or from the user's file."""
+"""Prompt templates: built in, or from the user's file."""
 
 from __future__ import annotations
 

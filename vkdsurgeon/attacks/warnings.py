@@ -1,4 +1,4 @@
-"""What a reader must know before believing an attack's numbers."""
+"""Warnings about results of attacks."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Other people's unlearning methods, on this project's loop, masks and writer; and VKD through the language model."""
+"""Published unlearning methods other than VKD, with this project's training loop; and VKD through the language model."""

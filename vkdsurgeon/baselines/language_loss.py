@@ -1,4 +1,4 @@
-"""A loaded model in training: examples go in, log-probabilities with gradients come out."""
+"""The loss of the language model on training examples: log-probabilities with gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VKD through the language model: forget by what the frozen W says, retain by visual knowledge distillation.
+"""VKD through the language model: the forget loss is on its answers, the retain loss on image features.
 
     L(theta) = l( W(h(x; theta), q), a )                      x, q, a in the forget set
              + lambda sum_l v_l d'( h_l(x; theta), t_l(x) )    x in the retain and generic sets

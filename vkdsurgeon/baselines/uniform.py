@@ -1,4 +1,4 @@
-"""Forgetting towards ignorance: every token becomes equally likely where the answer stood.
+"""Forgetting towards uniform predictions: at every position of the answer, all tokens become equally likely.
 
     L = E KL( uniform || p ) = E [ -(1 / V) sum_v log p_v - log V ]
 

@@ -1,4 +1,4 @@
-"""Does a checkpoint hold the whole language model that its config promises? Told from names alone."""
+"""Does a checkpoint contain every tensor of the language model that its config describes? Decided by names alone."""
 
 from __future__ import annotations
 

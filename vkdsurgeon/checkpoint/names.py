@@ -1,4 +1,4 @@
-"""Names on disk and names of module parameters: who is who, in both directions.
+"""The mapping between names on disk and names of module parameters, in both directions.
 
 transformers renames (and for some models reshapes) tensors while it loads them. Its own conversion table decides
 here too; a table of ours would drift. The functions it offers for this are only half public, so nothing is believed:

@@ -1,4 +1,4 @@
-"""No hub is ever asked, whatever the environment says."""
+"""Keeps libraries from contacting the hub, whatever the environment says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of a model's parameters see, which translate, and which speak.
+"""Which of a model's parameters belong to the vision tower, the projector and the language model.
 
 Works alike on a skeleton without weights (the `meta` device) and on a model that is really loaded.
 """

@@ -1,4 +1,4 @@
-"""Tensors that transformers takes apart or puts together while it loads them, and the way back to disk.
+"""Tensors that transformers splits, joins or reorders while loading, and how they are written back.
 
 Some checkpoints hold the three matrices of attention as one, or in another order of rows. transformers has a table of
 such conversions, and it is asked here; nothing is written down twice. All that is relied on is that a conversion moves

@@ -1,4 +1,4 @@
-"""Files beside the weights that may hold them once more: told by content and size, not by what they are called."""
+"""Files beside the weights that may contain a second copy of them, found by content and size."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Several unlearning methods on one case, in one table."""
+"""Comparing several unlearning methods on the same data."""

@@ -1,4 +1,4 @@
-"""From cells to the lines of the table."""
+"""From finished runs to the rows of the table."""
 
 from __future__ import annotations
 

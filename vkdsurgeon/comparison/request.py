@@ -1,4 +1,4 @@
-"""What a comparison is asked to do."""
+"""The settings of a comparison."""
 
 from __future__ import annotations
 

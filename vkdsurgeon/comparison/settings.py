@@ -1,4 +1,4 @@
-"""The recipe of each compared method: what the user set, over and under what makes the variant."""
+"""The recipe of each compared method: the user's settings, and those of the variant."""
 
 from __future__ import annotations
 

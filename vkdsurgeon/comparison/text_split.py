@@ -1,4 +1,4 @@
-"""Half of the text is measured, the other half is what methods are given: nobody is asked what it was told to keep."""
+"""The text set, divided: one half is measured, the other half is given to the methods that use text."""
 
 from __future__ import annotations
 

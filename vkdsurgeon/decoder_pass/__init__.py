@@ -1,1 +1,1 @@
-"""The opt-in decoder pass: teach the language model that the original features of the forgotten mean nobody."""
+"""The optional decoder pass: train the language model so that it no longer recognises the original image features."""

@@ -1,4 +1,4 @@
-"""Forget quality: whether a model's truth ratios are distributed like those of one that never knew."""
+"""Forget quality: are a model's truth ratios distributed like those of a model that never knew?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that says nothing at all has not forgotten: it is broken, and its forget numbers mean nothing."""
+"""Detection of models that generate nothing: they are broken, and their forget metrics mean nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near a generated answer comes to the right one."""
+"""Similarity of a generated answer to the right one."""
 
 from __future__ import annotations
 

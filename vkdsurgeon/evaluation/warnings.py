@@ -1,4 +1,4 @@
-"""What a reader must know before believing a number."""
+"""Warnings about results of an evaluation."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Whole files or none, directories of our own, copies by the kernel."""
+"""Atomic writes, directories owned by a running process, and copies made by the kernel."""

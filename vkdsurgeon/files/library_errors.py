@@ -1,4 +1,4 @@
-"""Who is at fault when a library fails: the file that it was given, or the machine around it?
+"""Errors of libraries, sorted by their cause: the user's file, or the machine.
 
 Only what is no fault of the environment is put down to the checkpoint; what is, names its path and what to do.
 """

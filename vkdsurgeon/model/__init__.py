@@ -1,1 +1,1 @@
-"""The models, alive: tower and projector alone, or the whole; what is fed to them and read from them."""
+"""Models in memory: vision tower and projector alone, or the whole model; their inputs and outputs."""

@@ -1,4 +1,4 @@
-"""A tower whose first layers are passed over: what the last of them returned before stands in for their work."""
+"""A vision tower whose first layers are skipped: their stored output is used instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that a run does not train are run once: what they gave each image enters the first trained layer again.
+"""Frozen layers run once per image: their stored output is the input of the first trained layer.
 
 As long as nothing of them is trained, the first layers of a tower give an image the same activations in every step.
 What the last of them returned is kept per image, and in later passes these layers hand it on without any work. Whether

@@ -1,4 +1,4 @@
-"""What surgery would see in a checkpoint, from its headers alone."""
+"""How a checkpoint is split, from its headers alone."""
 
 from __future__ import annotations
 

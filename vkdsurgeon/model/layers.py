@@ -1,4 +1,4 @@
-"""The vision tower's layers that have a say in the projector's output."""
+"""The layers of the vision tower that influence the projector's output."""
 
 from __future__ import annotations
 

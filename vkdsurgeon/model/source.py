@@ -1,4 +1,4 @@
-"""Which checkpoint is worked on, and where."""
+"""The settings of every run: the checkpoint and the device."""
 
 from __future__ import annotations
 

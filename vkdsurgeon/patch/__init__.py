@@ -1,1 +1,1 @@
-"""Patch files: the changed values of a checkpoint and nothing else, and how they are applied."""
+"""Patch files: the changed values of a checkpoint, and how they are applied."""

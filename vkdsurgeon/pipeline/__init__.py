@@ -1,1 +1,1 @@
-"""From a request to a verified output directory."""
+"""A whole run: from the request to a verified output directory."""

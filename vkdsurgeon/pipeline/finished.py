@@ -1,4 +1,4 @@
-"""Is an output what a run was asked for? Asked again after a kill that came too late, it is done and not in the way."""
+"""Is an existing output already the result of the requested run? If so, there is nothing left to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an unlearning run found, in words."""
+"""Results of an unlearning run, as sentences."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From a base to a release: the pipeline, its attestations, and what an auditor checks."""
+"""Releases: the pipeline, its attestations, and the checks of an auditor."""

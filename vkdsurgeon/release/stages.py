@@ -1,4 +1,4 @@
-"""Stages that are done once: told by the digests of what they were made from, and of what they made."""
+"""Stages of a release, each done once: a stage is skipped if the digests of its inputs and outputs are recorded."""
 
 from __future__ import annotations
 

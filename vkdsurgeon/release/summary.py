@@ -1,4 +1,4 @@
-"""The verdict on a release and its page: never a pass without what attacks brought back beside it."""
+"""The verdict on a release and its summary page, which always shows what attacks brought back."""
 
 from __future__ import annotations
 

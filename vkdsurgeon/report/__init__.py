@@ -1,1 +1,1 @@
-"""From the documents that commands print to one page for the person who signs the release."""
+"""Reports: from the JSON results of the commands to one page for the person who signs the release."""

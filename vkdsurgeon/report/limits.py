@@ -1,4 +1,4 @@
-"""What the numbers do not say, in plain words; the counter-evidence of the field."""
+"""The section of the report about what its numbers do not show."""
 
 from __future__ import annotations
 

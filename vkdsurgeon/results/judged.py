@@ -1,4 +1,4 @@
-"""What results that can miss a bound have in common."""
+"""The base of results with gates."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What every pass trains with: schedule, sampler, optimizer, losses, saliency, loop, events, write back."""
+"""The training core of all passes: schedule, sampler, optimizer, losses, saliency, loop, events, write back."""

@@ -1,4 +1,4 @@
-"""Weights that may be changed for a while."""
+"""A context that restores weights after a temporary change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training changed."""
+"""The outcome of training: changed tensors, mask, last step and times."""
 
 from __future__ import annotations
 

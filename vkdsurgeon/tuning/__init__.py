@@ -1,1 +1,1 @@
-"""The search for a recipe: trials on one case, measured by what no recipe can move."""
+"""The search for a recipe on the user's data, with metrics that do not depend on the recipe."""

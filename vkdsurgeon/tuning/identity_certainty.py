@@ -1,4 +1,4 @@
-"""How surely features are read as the right subject, by the teacher's centroids.
+"""How certainly features are recognised as the right subject, by the teacher's centroids.
 
 It stands in for the language model, which reads the features it was trained on and stays as it is. Other than the
 forget loss, it does not depend on what a recipe distils towards, so recipes with different targets compare.

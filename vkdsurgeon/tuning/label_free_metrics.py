@@ -1,4 +1,4 @@
-"""What trials are measured by: label-free, on held-out images, and the same whatever a recipe aims at.
+"""The objectives of trials: label-free, on held-out images, and independent of the recipe.
 
 A run's own forget loss ratio says how far it came towards its own target, so it cannot compare recipes with different
 targets: a recipe that aims next to the person reaches its aim at once. Here nothing depends on the recipe.

@@ -1,4 +1,4 @@
-"""Which member of the front a pipeline takes, by a rule with a name."""
+"""Rules that pick one recipe from the Pareto front."""
 
 from __future__ import annotations
 
