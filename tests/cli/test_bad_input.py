@@ -191,7 +191,7 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
     "recipe out of range": (_recipe("density: 2"), "density"),
     "recipe with an alias": (_recipe("layers: &a {projector: 1.0}\nlr: *a"), "aliases"),
     "recipe with a key twice": (_recipe("steps: 5\nsteps: 6"), "twice"),
-    "recipe with a number for a key": (_recipe("1: 2"), "no word"),
+    "recipe with a number for a key": (_recipe("1: 2"), "is not a word"),
     "recipe with a truth value for a number": (_recipe("warmup: true"), "warmup"),
     "recipe without bounds": (_recipe("retain_drift: .inf"), "retain_drift"),
     "recipe with an impossible date": (_recipe("warmup: 2024-99-99"), "YAML"),

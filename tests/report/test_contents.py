@@ -122,7 +122,7 @@ def test_every_attack_of_a_series_is_told_with_its_interval_and_its_utility(tmp_
         (
             {"protocol": "unrelated", "scope": "all"},
             "unrelated data, every weight",
-            "no image and no subject of the forget set",
+            "nothing of the forget set",
         ),
         ({"scope": "llm_full", "lr": 1e-3}, "the language model, learning rate 0.001", "fine-tunes the language model"),
     ],

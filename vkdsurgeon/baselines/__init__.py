@@ -1,1 +1,1 @@
-"""Published unlearning methods other than VKD, with this project's training loop; and VKD through the language model."""
+"""Published unlearning methods other than VKD, with the training loop of this project; and VKD on the answers of W."""
