@@ -20,6 +20,22 @@ def path_of(given: PathLike | None) -> Path | None:
     return None if given is None else Path(given)
 
 
+def model_of(given: PathLike) -> Path:
+    """The directory of a model: a path as it is, or the place of `ORG/NAME` in the local Hugging Face cache.
+
+    Raises:
+        UserError: The cache does not have this model.
+    """
+    from vkdsurgeon.files.hub import model_path
+
+    return model_path(given)
+
+
+def optional_model(given: PathLike | None) -> Path | None:
+    """The directory of a model, or None where none was given."""
+    return None if given is None else model_of(given)
+
+
 def paths_of(given: PathLike | Sequence[PathLike]) -> list[Path]:
     """One path or several, as a list."""
     return [Path(given)] if isinstance(given, (str, Path)) else [Path(each) for each in given]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vkdsurgeon.api.arguments import model_of
 from vkdsurgeon.api.names import PathLike
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def inspect(model: PathLike, *, tower: str | None = None, projector: Sequence[st
     """
     from vkdsurgeon.model.inspection import inspect_checkpoint
 
-    return inspect_checkpoint(Path(model), tower=tower, projector=projector)
+    return inspect_checkpoint(model_of(model), tower=tower, projector=projector)
 
 
 def diff(
@@ -58,4 +58,4 @@ def diff(
     """
     from vkdsurgeon.checkpoint.difference import describe_difference
 
-    return describe_difference(Path(base), Path(patched), tower=tower, projector=projector, digests=digests)
+    return describe_difference(model_of(base), model_of(patched), tower=tower, projector=projector, digests=digests)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vkdsurgeon.api.arguments import optional_records, path_of, records_of
+from vkdsurgeon.api.arguments import model_of, optional_model, optional_records, path_of, records_of
 from vkdsurgeon.api.names import AttackName, PathLike, RecordSet
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.training.events import Event, Listener, unheard
@@ -99,10 +98,10 @@ def evaluate(
             )
             named = [*found, *named]
         evaluation = Evaluation(
-            model=Path(model),
+            model=model_of(model),
             sets=named,
-            reference=path_of(base),
-            gold=path_of(gold),
+            reference=optional_model(base),
+            gold=optional_model(gold),
             gates=bounds,
             scoring=Scoring(batch_size, length_normalised, max_new_tokens),
             device=device,
@@ -184,9 +183,9 @@ def attack(
     from vkdsurgeon.evaluation.gates import parse_gates
 
     common = {
-        "model": Path(model),
-        "reference": path_of(base),
-        "gold": path_of(gold),
+        "model": model_of(model),
+        "reference": optional_model(base),
+        "gold": optional_model(gold),
         "gates": parse_gates([*gates]),
         "device": device,
         "salt": salt.encode(),

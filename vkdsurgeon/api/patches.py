@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vkdsurgeon.api.arguments import paths_of
+from vkdsurgeon.api.arguments import model_of, paths_of
 from vkdsurgeon.api.names import PathLike
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def export_patch(
     """
     from vkdsurgeon.patch.export import export_patch as export
 
-    return export(Path(base), Path(patched), Path(out), compression=compression)
+    return export(model_of(base), model_of(patched), Path(out), compression=compression)
 
 
 def patch_checkpoint(
@@ -60,8 +60,8 @@ def patch_checkpoint(
 
     paths = paths_of(patches)
     if out is None:
-        return apply_in_place(Path(base), paths)
-    return apply_patches(Path(base), paths, Path(out), follow_links=follow_links)
+        return apply_in_place(model_of(base), paths)
+    return apply_patches(model_of(base), paths, Path(out), follow_links=follow_links)
 
 
 def apply_patch(model: nn.Module, patches: PathLike | Sequence[PathLike]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vkdsurgeon.api.arguments import optional_records, path_of, records_of
+from vkdsurgeon.api.arguments import model_of, optional_model, optional_records, path_of, records_of
 from vkdsurgeon.api.checkpoints import diff
 from vkdsurgeon.api.measurement import attack, evaluate
 from vkdsurgeon.api.names import PathLike, RecordSet
@@ -46,6 +46,7 @@ def make_release(plan: ReleasePlan | PathLike, *, on_event: Listener | None = No
     from vkdsurgeon.release.run import Tools, run_release
 
     chosen = load_release(Path(plan)) if isinstance(plan, (str, Path)) else plan
+    chosen = chosen.model_copy(update={"model": model_of(chosen.model), "gold": optional_model(chosen.gold)})
     return run_release(chosen, Tools(unlearn, diff, evaluate, attack, write_report), on_event or unheard)
 
 
@@ -83,7 +84,11 @@ def verify(
         raise UserError("a signature and its public key must be given together", where="signature, public_key")
     signed = None if signature is None or public_key is None else Signed(Path(signature), Path(public_key))
     return verify_checkpoint(
-        Path(model), base=path_of(base), forget=optional_records(forget), record=path_of(record), signed=signed
+        model_of(model),
+        base=optional_model(base),
+        forget=optional_records(forget),
+        record=path_of(record),
+        signed=signed,
     )
 
 
@@ -105,7 +110,7 @@ def attest(
         model: The patched checkpoint.
         results: JSON files that the commands wrote, as in `write_report`.
         out: A directory for the statements. Earlier statements in it are replaced.
-        base_name: The name of the base model, such as its name on a hub.
+        base_name: The name of the base model. None uses its name on the hub, if the record has one.
         card: Also write the evidence into the checkpoint's README.md, between two markers. The rest of that file stays.
         private_key: An elliptic-curve private key as a PEM file. With it, every file of the checkpoint is signed.
         signature: Where to write the signature, outside the checkpoint. Required with `private_key`.
@@ -119,6 +124,7 @@ def attest(
     """
     from vkdsurgeon.files.directories import scratch
     from vkdsurgeon.release.attest import attest as write
+    from vkdsurgeon.release.attest import base_name_of
     from vkdsurgeon.release.card import write_card
     from vkdsurgeon.release.sign import sign_checkpoint
 
@@ -126,13 +132,13 @@ def attest(
         raise UserError(
             "a private key and a path for the signature must be given together", where="private_key, signature"
         )
-    place, documents = Path(model), [Path(each) for each in results]
+    place, documents = model_of(model), [Path(each) for each in results]
     written = []
     if card:
         with scratch() as folder:
             write_report(documents, folder / "card.md")
             section = (folder / "card.md").read_text(encoding="utf-8")
-        written.append(write_card(place, base_name, section))
+        written.append(write_card(place, base_name or base_name_of(place), section))
     written += write(place, documents, Path(out), base_name=base_name)
     if private_key is not None and signature is not None:
         sign_checkpoint(place, Path(private_key), Path(signature))
@@ -176,4 +182,4 @@ def reproduce(
 
     sets = {"forget": records_of(forget), "retain": optional_records(retain), "generic": optional_records(generic)}
     again = functools.partial(unlearn, on_event=on_event)
-    return reproduce_run(Path(patched), Path(base), sets, again, text=path_of(text))
+    return reproduce_run(model_of(patched), model_of(base), sets, again, text=path_of(text))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vkdsurgeon.api.arguments import optional_records, path_of, recipe_of, records_of
+from vkdsurgeon.api.arguments import model_of, optional_model, optional_records, path_of, recipe_of, records_of
 from vkdsurgeon.api.names import Dtype, PathLike, RecordSet
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.training.events import Listener, unheard
@@ -79,8 +79,11 @@ def tune(
         UserError: The input is wrong, or differs from the input of the trials to continue with.
         SurgeryError: No trial finished.
     """
+    from vkdsurgeon.files.optional import optional
     from vkdsurgeon.model.device import resolve_device, resolve_dtype
     from vkdsurgeon.pipeline.run import Request
+
+    optional("optuna", "tune", "a search for recipes")
     from vkdsurgeon.tuning.pick import rule_named
     from vkdsurgeon.tuning.space import Space, load_space
     from vkdsurgeon.tuning.tune import TuneRequest
@@ -90,7 +93,7 @@ def tune(
         raise UserError("not a valid time limit", where="`minutes`", value=minutes, expected="a number above 0")
     records = _validation(validation_forget, validation_retain, limit, seed)
     start = Request(
-        model=Path(model),
+        model=model_of(model),
         forget=records_of(forget),
         retain=optional_records(retain),
         generic=optional_records(generic),
@@ -192,13 +195,13 @@ def compare(
 
     resolve_dtype(dtype)
     asked = Comparison(
-        model=Path(model),
+        model=model_of(model),
         methods=parse_names(methods if isinstance(methods, str) else ",".join(methods), preset),
         forget=Path(forget),
         retain=Path(retain),
         out=Path(out),
         recipe=recipe_of(recipe, None),
-        gold=path_of(gold),
+        gold=optional_model(gold),
         heldout=path_of(heldout),
         retain_heldout=path_of(retain_heldout),
         text=path_of(text),

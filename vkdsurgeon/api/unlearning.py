@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vkdsurgeon.api.arguments import optional_records, path_of, recipe_of, records_of
+from vkdsurgeon.api.arguments import model_of, optional_model, optional_records, path_of, recipe_of, records_of
 from vkdsurgeon.api.names import Dtype, PathLike, RecordSet
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.training.events import Listener, unheard
@@ -55,7 +54,8 @@ def unlearn(
     language model change as well. The output directory is either complete and verified, or it does not exist.
 
     Args:
-        model: A Hugging Face checkpoint directory. It is never written to.
+        model: A Hugging Face checkpoint directory; or `ORG/NAME` or `ORG/NAME@REVISION`, a model in the local Hugging
+            Face cache. All models can be given in both ways. It is never written to.
         forget: The forget set: images of what to forget. If it shows several subjects, each record names its subject.
             None is allowed only with `suite`.
         out: The directory for the patched checkpoint. It must be empty or not exist. None only plans the run, with an
@@ -106,7 +106,7 @@ def unlearn(
             value=chosen.output_loss, remedy='call run_method("vkd", ...)',
         )  # fmt: skip
     request = Request(
-        model=Path(model),
+        model=model_of(model),
         forget=optional_records(forget),
         retain=optional_records(retain),
         generic=optional_records(generic),
@@ -114,8 +114,8 @@ def unlearn(
         recipe=chosen,
         text=path_of(text),
         suite=suite,
-        forget_teacher=path_of(forget_teacher),
-        retain_teacher=path_of(retain_teacher),
+        forget_teacher=optional_model(forget_teacher),
+        retain_teacher=optional_model(retain_teacher),
         journal=path_of(journal),
         resume=resume,
         checkpoint_minutes=checkpoint_minutes,
@@ -208,7 +208,7 @@ def run_method(
     if scope is not None and scope not in [each.value for each in Scope]:
         raise UserError("unknown scope", where="scope", value=scope, expected=", ".join(each.value for each in Scope))
     request = MethodRequest(
-        model=Path(model),
+        model=model_of(model),
         forget=records_of(forget),
         retain=optional_records(retain),
         generic=optional_records(generic),

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vkdsurgeon.config.yaml import read_mapping
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.hub import model_path
 from vkdsurgeon.files.problems import did_you_mean, first_problem
 
 # Forget questions are rarely answered, retain questions nearly as before, text exactly as before.
@@ -55,7 +56,7 @@ class ReleasePlan(_Section):
     """A release, as its file describes it. Relative paths start at the folder of that file.
 
     Attributes:
-        model: The checkpoint to unlearn from.
+        model: The checkpoint to unlearn from: a path, or the name of a hub model in the local cache.
         out: A directory for everything that is written.
         forget: The forget set, for training.
         retain: The retain set, for training.
@@ -63,7 +64,8 @@ class ReleasePlan(_Section):
         retain_heldout: Questions about other images of the retain subjects, to measure on.
         text: Questions without images, to measure on.
         generic: Images of any other subjects, used for training together with the retain set.
-        gold: A model that was never trained on the forget set. Without it, attacks have no default gates.
+        gold: A model that was never trained on the forget set, given in the same way. Without it, attacks have no
+            default gates.
         recipe: A recipe file, or recipe keys.
         preset: The name of a preset that ships with the package.
         seed: Seed for all random choices.
@@ -129,7 +131,8 @@ class ReleasePlan(_Section):
         return default if self.gates.restore is None else self.gates.restore
 
 
-_PATHS = ("model", "out", "forget", "retain", "forget_heldout", "retain_heldout", "text", "generic", "gold", "recipe")
+_PATHS = ("out", "forget", "retain", "forget_heldout", "retain_heldout", "text", "generic", "recipe")
+_MODELS = ("model", "gold")
 
 
 def load_release(path: Path) -> ReleasePlan:
@@ -151,6 +154,10 @@ def load_release(path: Path) -> ReleasePlan:
         value = getattr(plan, name)
         if isinstance(value, Path):
             placed[name] = path.parent / value.expanduser()
+    for name in _MODELS:
+        value = getattr(plan, name)
+        if value is not None:
+            placed[name] = model_path(value, path.parent)
     if plan.sign is not None:
         placed["sign"] = ReleaseSigning(private_key=path.parent / plan.sign.private_key.expanduser())
     return plan.model_copy(update=placed)

@@ -95,10 +95,11 @@ def verify(
     completely.
     """
     from vkdsurgeon.errors import GateFailed
+    from vkdsurgeon.files.hub import model_path
     from vkdsurgeon.patch.state import verify_patches
 
     printing.begin("reading")
-    result = verify_patches(model, patches)
+    result = verify_patches(model_path(model), patches)
     _show(result, printing)
     if result.state not in ("base", "result"):
         told = "an in-place patch was interrupted in it" if result.state == "begun" else ", ".join(result.differing[:3])
