@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -146,6 +147,25 @@ def test_doctor_tries_what_it_promises(tmp_path: Path, how: str) -> None:
     assert "compiled" in kernel["obstacles"]
     assert ("CXX" if how == "absent" else "TORCHINDUCTOR_CACHE_DIR") in kernel["obstacles"]["compiled"]
     assert "compiled: " in kernel["reason"]
+
+
+NO_EXECUTION = 'mount -t tmpfs -o noexec none "$0" && exec "$@"'
+
+
+def test_a_cache_on_a_mount_without_execution_is_found_by_trying(tmp_path: Path) -> None:
+    """In a mount namespace of its own, so that nothing is left of it."""
+    apart = ["unshare", "--map-root-user", "--mount", "sh", "-c", NO_EXECUTION, str(tmp_path)]
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount can be made here")
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TRITON_INTERPRET": "0"}
+    done = subprocess.run(
+        [*apart, *COMMAND, "doctor", "--json"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    kernel = json.loads(done.stdout)["kernels"]["masked_adamw"]
+    assert kernel["implementation"] == "reference"
+    assert "noexec" in kernel["obstacles"]["compiled"]
+    assert str(tmp_path / "cache") in kernel["obstacles"]["compiled"]
 
 
 @pytest.mark.parametrize("which", ["named", "default"])
