@@ -139,7 +139,7 @@ def test_a_file_of_another_kind_is_called_by_it(folder: Path, name: str, content
 @pytest.mark.parametrize("kind", ["int32", "float32"])
 def test_pixels_of_32_bits_are_refused(folder: Path, kind: str) -> None:
     Image.fromarray((np.arange(64).reshape(8, 8) * 1_000_000).astype(kind)).save(folder / "deep.tif")
-    with pytest.raises(UserError, match="nobody knows what is white") as refused:
+    with pytest.raises(UserError, match="without a known white value") as refused:
         open_image(folder / "deep.tif", where="set.jsonl:3")
     assert "set.jsonl:3" in str(refused.value.where)
     assert refused.value.remedy == "save it with 8 or 16 bits"

@@ -53,7 +53,7 @@ def open_image(
             upright = ImageOps.exif_transpose(opened)
             if upright.mode == "F":
                 raise UserError(
-                    "the image has floating-point pixels, of which nobody knows what is white",
+                    "the image has floating-point pixels without a known white value",
                     where=place,
                     expected="8 or 16 bits",
                     remedy="save it with 8 or 16 bits",
