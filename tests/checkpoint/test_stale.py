@@ -140,6 +140,8 @@ def test_links_that_leave_are_refused_unless_allowed(
     assert "secret.txt" in told
     assert "--follow-links" in told
     assert not (tmp_path / "out").exists()
+    assert _unlearn(model, sets, tmp_path / "out", "--dry-run", *method, quick=() if method else QUICK) == 2
+    assert "secret.txt" in capsys.readouterr().err
     if not method:
         assert _unlearn(model, sets, tmp_path / "out", "--follow-links") == 0
         assert (tmp_path / "out" / "notes.txt").read_text() == "the key of my house"

@@ -47,6 +47,22 @@ def test_one_bad_picture_among_many(
     assert f"{own.name}:{len(own.read_text().splitlines())}" in told
 
 
+@pytest.mark.parametrize("method", [[], ["--method", "ga"]])
+def test_an_output_in_the_way(
+    llava: Path, sets: dict[str, Path], tmp_path: Path, method: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["unlearn", str(llava), "--forget", str(sets["forget"]), "--dry-run", *method, "-o"]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    assert run([*words, str(tmp_path / "full")]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert run([*words, str(tmp_path / "nowhere" / "out")]) == 2
+    assert "parent directory does not exist" in capsys.readouterr().err
+    if not method:
+        assert run([*words, str(tmp_path / "new")]) == 0
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_long_and_narrow_picture_takes_no_memory(llava: Path, sets: dict[str, Path], tmp_path: Path) -> None:
     """Scaled until its shorter side fits the tower it would be 336 x 168,000,000."""
     (tmp_path / "p").mkdir()

@@ -60,6 +60,20 @@ NOISE = {"model": "gpt-4", "width": 640, "height": 480, "source": "coco", "weigh
         },
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a.png"}}, WHO]}, SAID]},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "a.png"}, WHO]}, SAID]},
+        {"image": "a.png", "conversations": [{"role": "user", "content": "<image>\nWho?"}, SAID]},
+        {"messages": [{"role": "developer", "content": "Be kind."}, ASKED, SAID]},
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_image", "image_url": "a.png"},
+                        {"type": "input_text", "text": "Who?"},
+                    ],
+                },
+                SAID,
+            ]
+        },
     ],
 )  # fmt: skip
 def test_they_are_read(folder: Path, row: Any) -> None:
@@ -83,6 +97,19 @@ def test_a_file_url_is_a_path(folder: Path) -> None:
         ({"image": "a.png", "messages": [{**ASKED, "content": [{"type": "video", "path": "x"}]}, SAID]}, "type"),
         ({"image": "a.png", "question": "q", "width": 3}, "unknown key 'width'"),
         ({"image": "https://x.org/a.png", "question": "q"}, "nothing is ever downloaded"),
+        ({"image": "data:image/png;base64,AAAA", "question": "q"}, "lies in the record itself"),
+        ({"conversations": [{"from": "user", "value": "<img>a.png</img>Who?"}, TURNS[1]]}, "give the picture's path"),
+        ({"image_path": "a.png", "conversations": [{"from": "human", "value": "Who?"}, TURNS[1]]}, "mean 'image'"),
+        ({"file_name": "a.png", "question": "q"}, "did you mean 'image'"),
+        ({"images": ["a.png"], "query": "q", "response": "a"}, "did you mean 'question'"),
+        ({"video": "v.mp4", "conversations": TURNS}, "videos are not read"),
+        ({"image": "", "question": "q"}, "no name"),
+        ({"image": "A.PNG", "question": "q"}, "did you mean 'a.png'"),
+        ({"image": "sub\\a.png", "question": "q"}, "write paths with /"),
+        ({"image": "a.png", "question": "q", "answer": 5}, "in quotes"),
+        ({"image": "a.png", "question": "q", "answer": "A", "options": ["Ann", "Bo"]}, "the option's own words"),
+        ({"image": "a.png", "messages": [{**ASKED, "content": None}, SAID]}, "messages.0.content: null"),
+        ({"annotations": [{"image": "a.png"}]}, "where these are the records"),
     ],
 )
 def test_or_what_is_wrong_is_named(folder: Path, row: Any, words: str) -> None:
@@ -90,6 +117,32 @@ def test_or_what_is_wrong_is_named(folder: Path, row: Any, words: str) -> None:
         _read(folder, row)
     assert words in str(refused.value)
     assert "set.jsonl:1" in str(refused.value.where)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("set.csv", b"image,question\na.png,Who?\n", "the file is CSV"),
+        ("set.yaml", b"- image: a.png\n", "the file is YAML"),
+        ("set.xlsx", b"PK\x03\x04", "the file is Excel"),
+        ("set.parquet", b"PAR1", "this is a parquet file"),
+        ("set.json", b'{\n "annotations": [{"image": "a.png"}]\n}\n', "one JSON object over several lines"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_by_it(folder: Path, name: str, content: bytes, words: str) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=words) as refused:
+        read_records(folder / name, role="forget")
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize("kind", ["int32", "float32"])
+def test_pixels_of_32_bits_are_refused(folder: Path, kind: str) -> None:
+    Image.fromarray((np.arange(64).reshape(8, 8) * 1_000_000).astype(kind)).save(folder / "deep.tif")
+    with pytest.raises(UserError, match="nobody knows what is white") as refused:
+        open_image(folder / "deep.tif", where="set.jsonl:3")
+    assert "set.jsonl:3" in str(refused.value.where)
+    assert refused.value.remedy == "save it with 8 or 16 bits"
 
 
 @pytest.mark.parametrize("on_disk", ["NFC", "NFD"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 from vkdsurgeon_cli.main import run
-from vkdsurgeon_kernels import backend
 
 from tests.checkpoint.conftest import edit_json
 from tests.tiny_llava import build, write_records
@@ -123,13 +123,7 @@ def test_a_picture_that_the_processor_refuses_is_named(model: Path) -> None:
         stack.prepare(Image.new("RGB", (64, 48)), "forget.jsonl:3 (a.png)")
 
 
-@pytest.fixture
-def _nothing_remembered() -> None:
-    backend.compile_obstacle.cache_clear()
-    backend._compile_fault.cache_clear()
-
-
-DOCTOR = [sys.executable, "-m", "vkdsurgeon_cli", "doctor", "--json"]
+COMMAND = [sys.executable, "-m", "vkdsurgeon_cli"]
 
 
 @pytest.mark.parametrize("how", ["absent", "broken", "unwritable cache"])
@@ -145,7 +139,7 @@ def test_doctor_tries_what_it_promises(tmp_path: Path, how: str) -> None:
     else:
         (tmp_path / "file").write_text("")
         environment["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path / "file" / "cache")
-    done = subprocess.run(DOCTOR, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([*COMMAND, "doctor", "--json"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     kernel = json.loads(done.stdout)["kernels"]["masked_adamw"]
     assert kernel["able"] == ["reference"]
@@ -153,3 +147,73 @@ def test_doctor_tries_what_it_promises(tmp_path: Path, how: str) -> None:
     assert "compiled" in kernel["obstacles"]
     assert ("CXX" if how == "absent" else "TORCHINDUCTOR_CACHE_DIR") in kernel["obstacles"]["compiled"]
     assert "compiled: " in kernel["reason"]
+
+
+NO_EXECUTION = 'mount -t tmpfs -o noexec none "$0" && exec "$@"'
+
+
+def test_a_cache_on_a_mount_without_execution_is_found_by_trying(tmp_path: Path) -> None:
+    """In a mount namespace of its own, so that nothing is left of it."""
+    apart = ["unshare", "--map-root-user", "--mount", "sh", "-c", NO_EXECUTION, str(tmp_path)]
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount can be made here")
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TRITON_INTERPRET": "0"}
+    done = subprocess.run(
+        [*apart, *COMMAND, "doctor", "--json"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    kernel = json.loads(done.stdout)["kernels"]["masked_adamw"]
+    assert kernel["implementation"] == "reference"
+    assert "noexec" in kernel["obstacles"]["compiled"]
+    assert str(tmp_path / "cache") in kernel["obstacles"]["compiled"]
+
+
+@pytest.mark.parametrize("which", ["named", "default"])
+def test_no_place_for_compiled_code_is_no_obstacle(tmp_path: Path, sets: dict[str, Path], which: str) -> None:
+    """`torch._dynamo` makes the directory on import, and transformers and every optimizer import it."""
+    environment = {**os.environ, "USER": "ada", "LOGNAME": "ada"}
+    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    (tmp_path / "file").write_text("")
+    if which == "named":
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path / "file" / "cache")
+    else:
+        environment["TMPDIR"] = str(tmp_path)
+        (tmp_path / "torchinductor_ada").write_text("")
+    words = ["unlearn", str(build(tmp_path / "model")), "--forget", str(sets["forget"]), "-o", str(tmp_path / "out")]
+    words += ["--steps", "1", "--set", "stand_ins=1", "--set", "extensions=0"]
+    done = subprocess.run([*COMMAND, *words], env=environment, capture_output=True, text=True, check=False)
+    # Whether one step is enough for the stop rule does not matter here.
+    assert done.returncode in (0, 3), done.stderr
+    assert (tmp_path / "out").exists()
+    optimizer = "import torch; from vkdsurgeon_kernels import MaskedAdamW; p = torch.nn.Parameter(torch.ones(2)); "
+    optimizer += "MaskedAdamW([p], {p: torch.ones(2, dtype=torch.bool)})"
+    done = subprocess.run([sys.executable, "-c", optimizer], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+NO_ACCOUNT = """
+import pwd
+
+def unknown(number):
+    raise KeyError(f"getpwuid(): uid not found: {number}")
+
+pwd.getpwuid = unknown
+from vkdsurgeon_cli.main import main
+
+main()
+"""
+
+
+@pytest.mark.parametrize("home", [None, "/nonexistent", __file__])
+def test_a_user_without_an_account(tmp_path: Path, sets: dict[str, Path], model: Path, home: str | None) -> None:
+    """As in a container with a number for a user: no name, and a home directory that is absent or of no use."""
+    names = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "TORCHINDUCTOR_CACHE_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    if home is not None:
+        environment["HOME"] = home
+    words = ["eval", str(model), "--forget", str(sets["forget"]), "--limit", "1", "--max-new-tokens", "1"]
+    words += ["--cache", str(tmp_path / "cache"), "-o", str(tmp_path / "result.json")]
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ACCOUNT, *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

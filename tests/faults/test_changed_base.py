@@ -67,12 +67,28 @@ def _other_config(root: Path) -> None:
     path.write_text(path.read_text().ljust(length))
 
 
+def _config_edited_in_place(root: Path) -> None:
+    path = root / "config.json"
+    facts = path.stat()
+    _other_config(root)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert (path.stat().st_ino, path.stat().st_size) == (facts.st_ino, facts.st_size)
+
+
 def _another_template(root: Path) -> None:
     (root / "chat_template.jinja").write_text("{{ messages }}")
 
 
 @pytest.mark.parametrize(
-    "change", [_replaced, _replaced_with_equal_times, _edited_in_place, _other_config, _another_template]
+    "change",
+    [
+        _replaced,
+        _replaced_with_equal_times,
+        _edited_in_place,
+        _other_config,
+        _config_edited_in_place,
+        _another_template,
+    ],
 )
 @pytest.mark.parametrize("at", ["step 1", "writing 1"])
 def test_while_it_trains(here: Place, tmp_path: Path, change: Callable[[Path], None], at: str) -> None:

@@ -1,6 +1,6 @@
 """Every file of a checkpoint directory, and every tensor in it: index, headers and file lengths agree, both ways.
 
-Nothing but headers is read here, so an inventory of a hundred gigabytes takes milliseconds.
+Of weights nothing but headers is read here, so an inventory of a hundred gigabytes takes no second.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from vkdsurgeon.checkpoint.header import TensorEntry, read_header
 from vkdsurgeon.checkpoint.stale import stale_copies
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.files.copy import digest
 from vkdsurgeon.files.library_errors import machine_or
 
 __all__ = [
@@ -42,7 +43,10 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LARGEST_POINTER = 1024
 # What is read here or by transformers; a picture in the documentation may well be a pointer.
-_READ_HERE = (".safetensors", ".json", ".model", ".txt", ".jinja")
+_TEXTS = (".json", ".model", ".txt", ".jinja", ".tiktoken")
+_READ_HERE = (".safetensors", *_TEXTS)
+# A tokenizer has up to about 40 MB.
+_LARGEST_TEXT = 64 << 20
 
 TORCH_DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "U16": torch.uint16, "I16": torch.int16,
@@ -61,6 +65,7 @@ class FileEntry:
         mode: Its permission bits.
         modified: When it was written last, in nanoseconds.
         number: Its number in the file system, which another file of the same name does not have.
+        digest: SHA-256 of its content, in hex, where it is a text that models are loaded by; empty for others.
     """
 
     path: str
@@ -68,6 +73,7 @@ class FileEntry:
     mode: int
     modified: int
     number: int
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,9 @@ def check_unchanged(inventory: Inventory) -> None:
             raise changed(path) from error
         if (facts.st_size, facts.st_mtime_ns, facts.st_ino) != (file.size, file.modified, file.number):
             raise changed(path)
+        # A file that was written to in place and dated back has all of these as before.
+        if file.digest and digest(path) != file.digest:
+            raise changed(path)
 
 
 def changed(path: Path) -> SurgeryError:
@@ -264,7 +273,8 @@ def _list_files(root: Path) -> tuple[tuple[FileEntry, ...], tuple[tuple[str, int
                 ) from error
             mode = stat.S_IMODE(facts.st_mode)
             if stat.S_ISREG(facts.st_mode):
-                files.append(FileEntry(relative, facts.st_size, mode, facts.st_mtime_ns, facts.st_ino))
+                found = digest(path) if relative.endswith(_TEXTS) and facts.st_size <= _LARGEST_TEXT else ""
+                files.append(FileEntry(relative, facts.st_size, mode, facts.st_mtime_ns, facts.st_ino, found))
             elif stat.S_ISDIR(facts.st_mode) and not child.is_symlink():
                 directories.append((relative, mode))
                 pending.append(path)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from vkdsurgeon_kernels.compile_cache import spare_the_import
 
 from vkdsurgeon.checkpoint.inventory import read_json
 from vkdsurgeon.checkpoint.offline import stay_offline
@@ -37,6 +38,7 @@ def read_config(root: Path) -> Any:
         UserError: config.json is missing or broken, names an unknown architecture, or relies on remote code.
     """
     stay_offline()
+    spare_the_import()
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 

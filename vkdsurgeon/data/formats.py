@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from vkdsurgeon.data.paths import picture_path
 from vkdsurgeon.data.record import Record
@@ -15,6 +16,16 @@ from vkdsurgeon.data.rows import Row
 from vkdsurgeon.errors import UserError
 
 _PLACEHOLDER = "<image>"
+# As Qwen-VL's own training files name a picture, inside of what is said.
+_INSIDE = re.compile(r"<img>.*?</img>", re.DOTALL)
+_MEANT = {
+    **dict.fromkeys(("image_path", "image_file", "img", "img_path", "picture", "file_name", "filename"), "image"),
+    **dict.fromkeys(("query", "prompt", "instruction", "input"), "question"),
+    **dict.fromkeys(("response", "output", "answers", "label", "caption", "text"), "answer"),
+    **dict.fromkeys(("choices", "candidates"), "options"),
+    **dict.fromkeys(("name", "person", "identity"), "subject"),
+}
+"""What other tools call the keys of a record."""
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
@@ -38,8 +49,10 @@ class _Lenient(BaseModel):
 
 
 class _Turn(_Lenient):
-    speaker: Literal["human", "gpt", "user", "assistant", "system"] = Field(alias="from")
-    value: str
+    speaker: Literal["human", "gpt", "user", "assistant", "system"] = Field(
+        validation_alias=AliasChoices("from", "role")
+    )
+    value: str = Field(validation_alias=AliasChoices("value", "content"))
 
 
 class _ConversationRow(_Lenient):
@@ -55,7 +68,7 @@ class _Url(_Lenient):
 
 
 class _Part(_Lenient):
-    type: Literal["text", "image", "image_url"]
+    type: Literal["text", "input_text", "output_text", "image", "image_url", "input_image"]
     text: str | None = None
     path: str | None = None
     image: str | None = None
@@ -70,7 +83,7 @@ class _Part(_Lenient):
 
 
 class _Message(_Lenient):
-    role: Literal["user", "assistant", "system"]
+    role: Literal["user", "assistant", "system", "developer"]
     content: str | list[_Part]
 
 
@@ -130,7 +143,12 @@ def _from_conversation(parsed: _ConversationRow, row: Row, folder: Path, default
             continue
         text = turn.value
         if _PLACEHOLDER in text and image is None:
-            raise UserError(f"a turn holds {_PLACEHOLDER} and the record names no picture", where=row.source)
+            raise UserError(
+                f"a turn holds {_PLACEHOLDER} and the record names no picture",
+                where=row.source,
+                expected="the picture's path as `image`; videos are not read",
+                remedy=_OTHERWISE,
+            )
         turns.append(("user" if turn.speaker in ("human", "user") else "assistant", text.replace(_PLACEHOLDER, "")))
     for question, answer in _pairs(turns, row):
         yield _record(
@@ -148,12 +166,12 @@ def _from_chat(parsed: _ChatRow, row: Row, folder: Path, default_task: str) -> I
     pictures: list[str] = []
     shown, turns = 0, list[tuple[str, str]]()
     for message in parsed.messages:
-        if message.role == "system":
+        if message.role in ("system", "developer"):
             continue
         parts = [_Part(type="text", text=message.content)] if isinstance(message.content, str) else message.content
         texts = []
         for part in parts:
-            if part.type == "text":
+            if part.type.endswith("text"):
                 if part.text is None or part.pictures:
                     raise UserError("a text part needs `text` and no picture", where=row.source)
                 texts.append(part.text if parsed.image is None else part.text.replace(_PLACEHOLDER, ""))
@@ -190,7 +208,16 @@ def _pairs(turns: list[tuple[str, str]], row: Row) -> list[tuple[str, str]]:
             where=row.source,
             value=roles,
             expected="pairs of one question and one answer, the question first",
+            remedy=_OTHERWISE,
         )
+    for _, text in turns:
+        if _INSIDE.search(text):
+            raise UserError(
+                "a turn names a picture in the midst of its text, where none is looked for",
+                where=row.source,
+                value=text,
+                remedy="give the picture's path as `image`, and write <image> in its place",
+            )
     texts = [text.strip() for _, text in turns]
     return list(zip(texts[::2], texts[1::2], strict=True))
 
@@ -237,9 +264,11 @@ def _as_told(row: Row) -> dict[str, Any]:
 
 def _refuse_misspelt(schema: type[BaseModel], value: dict[str, Any], row: Row) -> None:
     """Of keys that are passed over, refuse one that is nearly a known one: its content would be lost."""
-    known = {field.alias or name for name, field in schema.model_fields.items()}
-    for key in value.keys() - known:
+    known = set(schema.model_fields)
+    for key in sorted(value.keys() - known):
         near = difflib.get_close_matches(key, known - value.keys(), n=1, cutoff=0.8)
+        if _MEANT.get(key) == "image" and "image" not in value:
+            near = ["image"]
         if near:
             raise UserError(f"unknown key {key!r}", where=row.source, remedy=f"did you mean {near[0]!r}?")
 
@@ -255,19 +284,41 @@ def _validate(schema: type[Schema], row: Row) -> Schema:
 
 
 def _explain(error: ValidationError, row: Row, schema: type[BaseModel] | None) -> UserError:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(step) for step in first["loc"])
+    found = error.errors(include_url=False)
+    # Of content that may be a text or parts, parts were meant where it is a list.
+    first = next((each for each in found if not ("str" in each["loc"] and isinstance(each["input"], list))), found[0])
+    place = ".".join(str(step) for step in first["loc"] if step not in ("str", "list[_Part]"))
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
-        known = [field.alias or name for name, field in (schema.model_fields if schema else {}).items()]
-        near = difflib.get_close_matches(key, known, n=1) if len(first["loc"]) == 1 else []
+        known = list(schema.model_fields) if schema else []
+        near = [_MEANT[key]] if key in _MEANT else difflib.get_close_matches(key, known, n=1)
+        if isinstance(first["input"], list) and first["input"] and isinstance(first["input"][0], dict):
+            return UserError(
+                f"unknown key {place!r}, which holds a list of objects",
+                where=row.source,
+                expected=f"the keys {', '.join(known)}",
+                remedy="where these are the records, write the list to a file of its own",
+            )
         return UserError(
             f"unknown key {place!r}",
             where=row.source,
             expected=f"the keys {', '.join(known)}" if len(first["loc"]) == 1 else None,
-            remedy=f"did you mean {near[0]!r}?" if near else None,
+            remedy=f"did you mean {near[0]!r}?" if near and len(first["loc"]) == 1 else "rename or remove the key",
         )
     message = str(first["msg"]).removeprefix("Value error, ")
     if not place:
-        return UserError(message, where=row.source)
-    return UserError(f"{place}: {message}", where=row.source, value=first["input"])
+        letter = "is not among the options" in message
+        remedy = "write the option's own words, not its letter or number" if letter else _OTHERWISE
+        return UserError(message, where=row.source, remedy=remedy)
+    if first["input"] is None:
+        return UserError(f"{place}: null is no value here", where=row.source, remedy="leave the record out")
+    remedy = _REMEDIES.get(first["type"], _OTHERWISE)
+    return UserError(f"{place}: {message}", where=row.source, value=first["input"], remedy=remedy)
+
+
+_OTHERWISE = "correct the record, or leave it out"
+_REMEDIES = {
+    "string_type": "write it as one text, in quotes",
+    "list_type": 'write it as a list, such as ["Ada", "Bela"]',
+    "missing": "add it to the record",
+}

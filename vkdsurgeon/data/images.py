@@ -52,7 +52,12 @@ def open_image(
             opened.load()
             upright = ImageOps.exif_transpose(opened)
             if upright.mode == "F":
-                raise UserError("the picture has floating-point pixels", where=place, expected="8 or 16 bits")
+                raise UserError(
+                    "the picture has floating-point pixels, of which nobody knows what is white",
+                    where=place,
+                    expected="8 or 16 bits",
+                    remedy="save it with 8 or 16 bits",
+                )
             return _to_rgb(upright, place)
         except UserError:
             raise

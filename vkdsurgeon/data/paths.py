@@ -15,7 +15,7 @@ from vkdsurgeon.files.library_errors import machine_or
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
 _FILE = "file://"
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://|data:")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 
 
 def picture_path(name: str, folder: Path, source: str) -> Path:
@@ -34,9 +34,23 @@ def picture_path(name: str, folder: Path, source: str) -> Path:
     """
     if name.startswith(_FILE):
         name = unquote(name.removeprefix(_FILE))
+    if not name.strip():
+        raise UserError("the picture has no name", where=source, remedy="leave the key out where there is no picture")
+    if name.startswith("data:"):
+        raise UserError(
+            "the picture lies in the record itself",
+            where=source,
+            value=name[:40],
+            expected="the path of a file",
+            remedy="write the pictures to files, and name those",
+        )
     if _URL.match(name):
         raise UserError(
-            "the picture is a URL; nothing is ever downloaded", where=source, value=name, expected="a path to a file"
+            "the picture is a URL; nothing is ever downloaded",
+            where=source,
+            value=name,
+            expected="a path to a file",
+            remedy="fetch the pictures first, and name the files",
         )
     # The same name has two spellings where it has accents, and a disk may hold the other one.
     for spelling in dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
@@ -52,5 +66,20 @@ def picture_path(name: str, folder: Path, source: str) -> Path:
                     told = UserError(f"the picture cannot be read: {error.strerror}", where=source, value=str(path))
                     raise machine_or(told, error) from error
     raise UserError(
-        "the picture does not exist", where=source, value=name, expected=f"a file, relative to {folder} or absolute"
+        "the picture does not exist",
+        where=source,
+        value=name,
+        expected=f"a file, relative to {folder} or absolute",
+        remedy=_nearly(name, folder),
     )
+
+
+def _nearly(name: str, folder: Path) -> str:
+    if "\\" in name:
+        return "write paths with / in place of \\"
+    path = folder / name
+    try:
+        others = [other for other in os.listdir(path.parent) if other.casefold() == path.name.casefold()]
+    except (OSError, ValueError):
+        others = []
+    return f"did you mean {others[0]!r}?" if others else "correct the path, or put the file there"

@@ -13,6 +13,7 @@ from vkdsurgeon.files.library_errors import machine_or
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _WHITESPACE = " \t\r\n"
+_TABLES = {".csv": "CSV", ".tsv": "tab-separated values", ".yaml": "YAML", ".yml": "YAML", ".xlsx": "Excel"}
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,21 @@ def read_rows(path: Path, *, role: str) -> list[Row]:
     start = _skip(text, 0)
     if start == len(text):
         raise UserError(f"the {role} set is empty", where=path, expected="at least one record")
+    if (kind := _TABLES.get(path.suffix.lower())) and text[start] not in "[{":
+        raise _no_json(kind, path)
     rows = list(_list_items(text, start, path) if text[start] == "[" else _lines(text, path))
     if not rows:
         raise UserError(f"the {role} set is an empty list", where=path, expected="at least one record")
     return rows
+
+
+def _no_json(kind: str, path: Path) -> UserError:
+    return UserError(
+        f"the file is {kind}",
+        where=path,
+        expected="JSON lines, a JSON list or a folder of pictures",
+        remedy='write one object a line, such as {"image": "a.png", "question": "Who is this?", "answer": "Ada"}',
+    )
 
 
 def _read_text(path: Path, role: str) -> str:
@@ -61,8 +73,13 @@ def _read_text(path: Path, role: str) -> str:
         raise (machine_or(told, error) if isinstance(error, OSError) else told) from None
     if raw.startswith(b"PAR1"):
         raise UserError(
-            "this is a parquet file", where=path, expected="JSON lines, a JSON list or a folder of pictures"
+            "this is a parquet file",
+            where=path,
+            expected="JSON lines, a JSON list or a folder of pictures",
+            remedy="write its pictures to files and its rows as JSON lines, or name its benchmark with --suite",
         )
+    if raw.startswith(b"PK\x03\x04"):
+        raise _no_json(_TABLES.get(path.suffix.lower(), "a zip archive"), path)
     if raw.startswith(_UTF16_MARKS):
         raise UserError("the file is UTF-16", where=path, expected="UTF-8", remedy="save it again as UTF-8")
     try:
@@ -81,10 +98,24 @@ def _lines(text: str, path: Path) -> Iterator[Row]:
             continue
         source = f"{path}:{number}"
         start = _skip(line, 0)
+        if line.strip() == "{" and _is_one_object(text):
+            raise UserError(
+                "the file is one JSON object over several lines",
+                where=source,
+                expected="one JSON object per line, or a JSON list of objects",
+                remedy="put [ before it and ] behind it; where the records lie in it, write their list to a file",
+            )
         value, end = _decode(line, start, source)
         if _skip(line, end) != len(line):
             raise UserError("there is more than one JSON value on the line", where=source, expected="one object")
         yield _row(value, source)
+
+
+def _is_one_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _list_items(text: str, start: int, path: Path) -> Iterator[Row]:
@@ -138,6 +169,7 @@ def _decode(text: str, position: int, source: str) -> tuple[Any, int]:
             f"broken JSON: {error.msg}",
             where=f"{path}:{number}",
             expected="one JSON object per line, or a JSON list of objects",
+            remedy="correct the file there; `python -m json.tool --json-lines FILE` checks JSON lines",
         ) from None
     except RecursionError:
         raise UserError("the JSON is nested too deeply", where=source) from None

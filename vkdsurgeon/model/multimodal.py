@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from vkdsurgeon_kernels.compile_cache import spare_the_import
 
 from vkdsurgeon.checkpoint.complete import check_layer_counts
 from vkdsurgeon.checkpoint.digest import weights_digest
@@ -58,6 +59,7 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
         SurgeryError: A file of it changed while it was loaded.
     """
     stay_offline()
+    spare_the_import()
     from transformers import GenerationConfig
 
     place = resolve_device(device)

@@ -92,10 +92,10 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
             value=str(request.text),
             remedy="ask for a decoder pass too (--decoder-pass, or the recipe section `decoder`), or leave `text` out",
         )
-    if request.out is None:
-        return _run(request, listener, None)
     inventory = take_inventory(request.model)
     check_links(inventory, request.follow_links)
+    if request.out is None:
+        return _run(request, listener, None)
     if request.resume and (done := _done_before(request, inventory, listener)) is not None:
         return done
     claim = output_claimed(inventory, request.out, [free_record_name(inventory)])

@@ -106,10 +106,10 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
         UserError: Wrong input; found before the model is loaded wherever that is possible.
         SurgeryError: Training or writing failed; nothing half-written stays.
     """
-    if request.out is None:
-        return _run(request, listener)
     inventory = take_inventory(request.model)
     check_links(inventory, request.follow_links)
+    if request.out is None:
+        return _run(request, listener)
     with output_claimed(inventory, request.out, [free_record_name(inventory)]):
         return _run(request, listener)
 

@@ -192,6 +192,8 @@ def unlearn(
     suite = benchmark.chosen({"--forget": sets.forget, "--retain": sets.retain})
     if sets.forget is None and suite is None:
         raise UserError("no forget set named", where="--forget", expected="--forget FILE, or --suite with its split")
+    if target.dry_run and target.out is not None and not saving.resume:
+        _look_at_output(model, target.out)
     recipe = _recipe(source, flags, sets)
     common: dict[str, Any] = {
         "model": model,
@@ -218,6 +220,20 @@ def unlearn(
         rows = result_rows(result)
         output.document(result.model_dump(mode="json"), lambda: pairs(rows, output.columns), kept=result.out)
     _judge(result, printing)
+
+
+def _look_at_output(model: Path, out: Path) -> None:
+    """Refuse in a dry run what the run would refuse.
+
+    Raises:
+        UserError: The output cannot be made there.
+    """
+    from vkdsurgeon.checkpoint.inventory import take_inventory
+    from vkdsurgeon.checkpoint.output import check_output
+    from vkdsurgeon.checkpoint.provenance import free_record_name
+
+    inventory = take_inventory(model)
+    check_output(inventory, out, [free_record_name(inventory)])
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch.nn import Parameter
 
 from vkdsurgeon_kernels.backend import choose
 from vkdsurgeon_kernels.bitmask import BLOCK, BitMask
+from vkdsurgeon_kernels.compile_cache import spare_the_import
 from vkdsurgeon_kernels.masked_adamw.operator import accumulate_selected_, masked_adamw_, selected_square_sum
 from vkdsurgeon_kernels.masked_adamw.reference import master_of
 from vkdsurgeon_kernels.masked_adamw.rounding import seed_of
@@ -87,6 +88,7 @@ class MaskedAdamW(torch.optim.Optimizer):
             )
         if not isinstance(masks, Mapping):
             raise ValueError(f"masks are a {type(masks).__name__}; expected a mapping from parameters to their masks")
+        spare_the_import()
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.max_norm = max_norm
         self.seed = seed
