@@ -581,8 +581,11 @@ def tune(
         UserError: The input is wrong, or differs from that of the trials to go on with.
         SurgeryError: No trial came to a result.
     """
+    from vkdsurgeon.files.optional import optional
     from vkdsurgeon.model.device import resolve_device, resolve_dtype
     from vkdsurgeon.pipeline.run import Request
+
+    optional("optuna", "tune", "a search for recipes")
     from vkdsurgeon.tuning.pick import rule_named
     from vkdsurgeon.tuning.space import Space, load_space
     from vkdsurgeon.tuning.tune import TuneRequest

@@ -9,6 +9,7 @@ import typer
 
 from vkdsurgeon_cli.command import add_command
 from vkdsurgeon_cli.options import Printing
+from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
     from vkdsurgeon.results.release import ReleaseResult
@@ -20,6 +21,7 @@ def release(
     *,
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A YAML file; docs/tutorials/ship.md explains it.")],
     printing: Printing,
+    tracking: Tracking,
 ) -> None:
     """Unlearn, prove what is identical, measure, attack, report, attest, sign and pack, as PLAN says.
 
@@ -31,7 +33,7 @@ def release(
     import vkdsurgeon
     from vkdsurgeon_cli.tables import pairs
 
-    result = vkdsurgeon.make_release(plan, on_event=_Listener(output))
+    result = vkdsurgeon.make_release(plan, on_event=tracking.heard_by(_Listener(output), output.warn))
     output.document(
         result.model_dump(mode="json"),
         lambda: pairs(_rows(result), output.columns),
