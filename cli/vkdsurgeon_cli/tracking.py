@@ -76,7 +76,8 @@ class _Trackio:
 
 class _Wandb:
     def __init__(self, place: str | None) -> None:
-        self._tool, self._place, self._run = _library("wandb"), place or _PROJECT, None
+        self._tool, self._place = _library("wandb"), place or _PROJECT
+        self._run: Any = None
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
         with contextlib.redirect_stdout(sys.stderr):
