@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from vkdsurgeon_cli.commands.release import _rows
 from vkdsurgeon_cli.main import run
 
 import vkdsurgeon
@@ -117,6 +118,7 @@ def test_interrupted_at_every_stage_it_goes_on(interrupted: tuple[Path, list[lis
     # A pass is never told without what attacks brought back.
     assert re.search(r"relearn people [+-]\d", result.headline)
     assert "restore" in result.headline
+    assert ("then upload", f"hf upload ORG/NAME {result.patched} .") in _rows(result)
 
 
 @pytest.mark.campaign
@@ -208,6 +210,7 @@ def test_other_bounds_judge_anew_and_another_set_never_mixes(
     plan.write_text(yaml.safe_dump(loose))
     unjudged = vkdsurgeon.make_release(plan)
     assert (unjudged.verdict, unjudged.passed) == ("unjudged", False)
+    assert "then upload" not in dict(_rows(unjudged))
     assert len(unjudged.unjudged) == 2
     plan.write_text(yaml.safe_dump({**loose, "accept_unjudged": True}))
     accepted = vkdsurgeon.make_release(plan)

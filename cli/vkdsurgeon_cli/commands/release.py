@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,6 +72,8 @@ def _rows(result: ReleaseResult) -> list[tuple[str, object]]:
         ("checkpoint", result.patched),
         ("patch", result.patch),
         ("read this", result.report),
+        # Nothing is sent from here.
+        *([("then upload", f"hf upload ORG/NAME {shlex.quote(result.patched)} .")] if result.passed else []),
     ]
 
 
