@@ -4,8 +4,8 @@
     python -m benchmarks.patch_size --synthetic 7       # of the shapes of LLaVA-1.5-7B (or 1, a small one), made here
 
 The synthetic checkpoint has random visual weights in bfloat16, of which a tenth is changed, and a language model of
-zeros, which most file systems keep as holes: 14 GB are read and need no such disk. It is exported, and applied in
-place to a copy with `--apply`, which needs the disk.
+zeros, which most file systems keep as holes: 14 GB are read and need no such disk. It is exported; with `--apply` the
+patch is applied to a copy, which is verified, and in place, which needs the disk.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ import json
 import resource
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from vkdsurgeon.patch.apply import apply_patches
 from vkdsurgeon.patch.export import export_patch
 from vkdsurgeon.patch.in_place import apply_in_place
+from vkdsurgeon.patch.state import verify_patches
 
 # hidden size, width of the MLP, layers; of the tower and of the language model, and the vocabulary.
 SHAPES = {7: ((1024, 4096, 24), (4096, 11008, 32), 32064), 1: ((768, 3072, 12), (2048, 5632, 16), 32064)}
@@ -58,24 +62,36 @@ def synthetic(root: Path, size: int, seed: int) -> None:
 
 
 def measure(base: Path, patched: Path, folder: Path, *, apply: bool) -> None:
-    """Print a line per kind of compression."""
+    """Print a line per kind of compression and of use, with the most memory that the process has taken so far."""
     for compression in ("none", "zstd"):
         fix = folder / f"{compression}.safetensors"
-        started = time.perf_counter()
-        found = export_patch(base, patched, fix, compression="zstd" if compression == "zstd" else "none")
-        took = time.perf_counter() - started
+        with _timed(f"export, {compression}"):
+            found = export_patch(base, patched, fix, compression="zstd" if compression == "zstd" else "none")
         assert found.model_bytes is not None
         print(
             f"{compression}: {found.bytes:,} of {found.model_bytes:,} bytes ({found.bytes / found.model_bytes:.2%}), "
-            f"{found.elements:,} values in {found.tensors} tensors; exported in {took:.0f} s",
+            f"{found.elements:,} values in {found.tensors} tensors",
             flush=True,
         )
     if apply:
-        started = time.perf_counter()
-        apply_in_place(base, [folder / "zstd.safetensors"])
-        print(f"applied in place in {time.perf_counter() - started:.0f} s")
+        with _timed("apply to a copy"):
+            apply_patches(base, [fix], folder / "out")
+        with _timed("verify the copy"):
+            assert verify_patches(folder / "out", [fix]).state == "result"
+        with _timed("apply in place"):
+            apply_in_place(base, [fix])
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    started, ran = time.perf_counter(), time.process_time()
+    yield
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory of the process {peak:,.0f} MiB, libraries included")
+    print(
+        f"{what}: {time.perf_counter() - started:.0f} s on the clock, {time.process_time() - ran:.0f} s of processor "
+        f"time; peak so far {peak:,.0f} MiB, libraries included",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -83,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path, metavar="BASE PATCHED")
     parser.add_argument("--synthetic", type=int, choices=sorted(SHAPES))
-    parser.add_argument("--apply", action="store_true", help="apply the patch to the synthetic base in place")
+    parser.add_argument("--apply", action="store_true", help="apply the patch to the synthetic base, twice")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Write the pages of docs/reference and docs/schemas that are made from the code, and the chart of the miniature.
+"""Write the pages of docs/reference, docs/schemas and docs/man that are made from the code, and the miniature's chart.
 
     python docs/generate.py            # write them
     python docs/generate.py --check    # status 1 and the names of those that are not up to date
@@ -19,7 +19,9 @@ from typing import Any
 from pydantic import BaseModel
 from typer.main import get_command
 from vkdsurgeon_cli import main as cli
+from vkdsurgeon_cli.command import _BOUNDS
 
+from vkdsurgeon import __version__
 from vkdsurgeon.config.keys import RecipeKey, recipe_keys
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.config.release import ReleasePlan
@@ -130,6 +132,7 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "schemas.md": _schemas_page(),
         DOCS / "reference" / "exit_codes.md": _statuses_page(),
         DOCS / "reference" / "commands.md": _commands_page(),
+        DOCS / "man" / "vkdsurgeon.1": _man_page(),
     }
     made[DOCS / "figures" / "miniature.svg"] = _chart((DOCS / "index.md").read_text(encoding="utf-8"))
     return made | {DOCS / "schemas" / f"{name}.json": _schema_text(name) for name in DOCUMENTS}
@@ -296,6 +299,57 @@ def _commands_page() -> str:
         told = "\n\n".join(re.sub(r"\s+", " ", each).strip() for each in paragraphs)
         text += f"\n## {' '.join(words[1:])}\n\n{told}\n\n```bash\n{command.epilog}\n```\n"
     return text
+
+
+def _man_page() -> str:
+    """The help of all commands as one page for `man`; rarely needed options as well."""
+    made = '.\\" made by docs/generate.py from the code: change the code, then run `python docs/generate.py`\n'
+    text = f"""{made}.TH VKDSURGEON 1 "" "vkdsurgeon {__version__}" "User Commands"
+.SH NAME
+vkdsurgeon \\- make a multimodal LLM forget what someone or something looks like
+.SH SYNOPSIS
+.B vkdsurgeon
+.I COMMAND
+[OPTIONS]
+.SH DESCRIPTION
+{_roff(cli.app.info.help)}
+.SH COMMANDS
+"""
+    for words, command in _commands(get_command(cli.app), ["vkdsurgeon"]):
+        text += _man_command(words, command)
+    text += ".SH EXIT STATUS\n"
+    for name, meaning, action in _STATUSES:
+        text += f".TP\n.B {getattr(cli, name)}\n{_roff(f'{meaning} To do: {action}')}\n"
+    return text
+
+
+def _man_command(words: list[str], command: Any) -> str:
+    context = command.context_class(command, info_name=words[-1])
+    arguments, options = [], []
+    for each in command.get_params(context):
+        record = each.get_help_record(context)
+        if each.param_type_name == "argument":
+            arguments.append((each.metavar or each.name.upper(), each.help or ""))
+        elif record is not None and each.name != "help":
+            options.append((record[0], _BOUNDS.sub("", record[1])))
+    usage = " ".join([*words[1:], *(name for name, _ in arguments), "[OPTIONS]"])
+    text = f".SS {_roff(usage)}\n"
+    for paragraph in (command.help or "").replace("\b", "").split("\n\n"):
+        text += f"{_roff(paragraph)}\n.PP\n"
+    text += "".join(f".TP\n.B {_roff(name)}\n{_roff(meaning)}\n" for name, meaning in [*arguments, *options])
+    examples = "\n".join(map(_roff_line, (command.epilog or "").splitlines()))
+    return f"{text}.PP\nExamples:\n.PP\n.EX\n{examples}\n.EE\n"
+
+
+def _roff(text: str) -> str:
+    """Text as one line of roff."""
+    return _roff_line(re.sub(r"\s+", " ", text).strip())
+
+
+def _roff_line(line: str) -> str:
+    escaped = line.replace("\\", "\\e").replace("-", "\\-")
+    # A line that begins so would be a request.
+    return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 
 
 def _commands(group: Any, words: list[str]) -> Iterator[tuple[list[str], Any]]:

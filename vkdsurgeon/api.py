@@ -183,7 +183,8 @@ def unlearn(
     language model change too. The output appears complete and verified, or not at all.
 
     Args:
-        model: A Hugging Face checkpoint directory; it is never written to.
+        model: A Hugging Face checkpoint directory, or `ORG/NAME` (`ORG/NAME@REVISION`) of a model in the local Hugging
+            Face cache; so is every model here. It is never written to.
         forget: What to forget, with a subject per record where it shows several. None only with `suite`.
         out: Where the patched checkpoint goes: a directory that is empty or not there yet. None plans the run, with
             its memory, and writes nothing.
@@ -229,7 +230,7 @@ def unlearn(
             value=chosen.output_loss, remedy='call run_method("vkd", ...)',
         )  # fmt: skip
     request = Request(
-        model=Path(model),
+        model=_model(model),
         forget=_given(forget),
         retain=_given(retain),
         generic=_given(generic),
@@ -237,8 +238,8 @@ def unlearn(
         recipe=chosen,
         text=_path(text),
         suite=suite,
-        forget_teacher=_path(forget_teacher),
-        retain_teacher=_path(retain_teacher),
+        forget_teacher=_given_model(forget_teacher),
+        retain_teacher=_given_model(retain_teacher),
         journal=_path(journal),
         resume=resume,
         checkpoint_minutes=checkpoint_minutes,
@@ -327,7 +328,7 @@ def run_method(
     if scope is not None and scope not in [each.value for each in Scope]:
         raise UserError("not a scope", where="scope", value=scope, expected=", ".join(each.value for each in Scope))
     request = MethodRequest(
-        model=Path(model),
+        model=_model(model),
         forget=_required(forget),
         retain=_given(retain),
         generic=_given(generic),
@@ -424,10 +425,10 @@ def evaluate(
             )
             named = [*found, *named]
         evaluation = Evaluation(
-            model=Path(model),
+            model=_model(model),
             sets=named,
-            reference=_path(base),
-            gold=_path(gold),
+            reference=_given_model(base),
+            gold=_given_model(gold),
             gates=bounds,
             scoring=Scoring(batch_size, length_normalised, max_new_tokens),
             device=device,
@@ -507,9 +508,9 @@ def attack(
     from vkdsurgeon.evaluation.gates import parse_gates
 
     common = {
-        "model": Path(model),
-        "reference": _path(base),
-        "gold": _path(gold),
+        "model": _model(model),
+        "reference": _given_model(base),
+        "gold": _given_model(gold),
         "gates": parse_gates([*gates]),
         "device": device,
         "salt": salt.encode(),
@@ -580,8 +581,11 @@ def tune(
         UserError: The input is wrong, or differs from that of the trials to go on with.
         SurgeryError: No trial came to a result.
     """
+    from vkdsurgeon.files.optional import optional
     from vkdsurgeon.model.device import resolve_device, resolve_dtype
     from vkdsurgeon.pipeline.run import Request
+
+    optional("optuna", "tune", "a search for recipes")
     from vkdsurgeon.tuning.pick import rule_named
     from vkdsurgeon.tuning.space import Space, load_space
     from vkdsurgeon.tuning.tune import TuneRequest
@@ -591,7 +595,7 @@ def tune(
         raise UserError("not a budget", where="`minutes`", value=minutes, expected="a number above 0")
     records = _validation(validation_forget, validation_retain, limit, seed)
     start = Request(
-        model=Path(model),
+        model=_model(model),
         forget=_required(forget),
         retain=_given(retain),
         generic=_given(generic),
@@ -687,13 +691,13 @@ def compare(
 
     resolve_dtype(dtype)
     asked = Comparison(
-        model=Path(model),
+        model=_model(model),
         methods=parse_names(methods if isinstance(methods, str) else ",".join(methods), preset),
         forget=Path(forget),
         retain=Path(retain),
         out=Path(out),
         recipe=_recipe(recipe, None),
-        gold=_path(gold),
+        gold=_given_model(gold),
         heldout=_path(heldout),
         retain_heldout=_path(retain_heldout),
         text=_path(text),
@@ -728,7 +732,7 @@ def inspect(model: PathLike, *, tower: str | None = None, projector: Sequence[st
     """
     from vkdsurgeon.model.inspection import inspect_checkpoint
 
-    return inspect_checkpoint(Path(model), tower=tower, projector=projector)
+    return inspect_checkpoint(_model(model), tower=tower, projector=projector)
 
 
 def diff(
@@ -755,7 +759,7 @@ def diff(
     """
     from vkdsurgeon.checkpoint.difference import describe_difference
 
-    return describe_difference(Path(base), Path(patched), tower=tower, projector=projector, digests=digests)
+    return describe_difference(_model(base), _model(patched), tower=tower, projector=projector, digests=digests)
 
 
 def export_patch(
@@ -777,7 +781,7 @@ def export_patch(
     """
     from vkdsurgeon.patch.export import export_patch as export
 
-    return export(Path(base), Path(patched), Path(out), compression=compression)
+    return export(_model(base), _model(patched), Path(out), compression=compression)
 
 
 def patch_checkpoint(
@@ -803,8 +807,8 @@ def patch_checkpoint(
 
     paths = _paths(patches)
     if out is None:
-        return apply_in_place(Path(base), paths)
-    return apply_patches(Path(base), paths, Path(out), follow_links=follow_links)
+        return apply_in_place(_model(base), paths)
+    return apply_patches(_model(base), paths, Path(out), follow_links=follow_links)
 
 
 def apply_patch(model: nn.Module, patches: PathLike | Sequence[PathLike]) -> int:
@@ -863,7 +867,9 @@ def verify(
             "a signature and the key that it is checked with belong together", where="signature, public_key"
         )
     signed = None if signature is None or public_key is None else Signed(Path(signature), Path(public_key))
-    return verify_checkpoint(Path(model), base=_path(base), forget=_given(forget), record=_path(record), signed=signed)
+    return verify_checkpoint(
+        _model(model), base=_given_model(base), forget=_given(forget), record=_path(record), signed=signed
+    )
 
 
 def attest(
@@ -884,7 +890,7 @@ def attest(
         model: The patched checkpoint.
         results: JSON files of the commands, as `write_report` takes them.
         out: A directory for the statements; earlier ones there are replaced.
-        base_name: What the base is called, such as its name on a hub.
+        base_name: What the base is called; None for its name on the hub, where the record has one.
         card: Write the evidence into the checkpoint's README.md, between markers; the rest of it stays.
         private_key: An elliptic-curve key as PEM, to sign every file of the checkpoint with.
         signature: Where the signature goes, outside of the checkpoint; needed with `private_key`.
@@ -898,18 +904,19 @@ def attest(
     """
     from vkdsurgeon.files.directories import scratch
     from vkdsurgeon.release.attest import attest as write
+    from vkdsurgeon.release.attest import base_name_of
     from vkdsurgeon.release.card import write_card
     from vkdsurgeon.release.sign import sign_checkpoint
 
     if (private_key is None) != (signature is None):
         raise UserError("a key and a place for the signature belong together", where="private_key, signature")
-    place, documents = Path(model), [Path(each) for each in results]
+    place, documents = _model(model), [Path(each) for each in results]
     written = []
     if card:
         with scratch() as folder:
             write_report(documents, folder / "card.md")
             section = (folder / "card.md").read_text(encoding="utf-8")
-        written.append(write_card(place, base_name, section))
+        written.append(write_card(place, base_name or base_name_of(place), section))
     written += write(place, documents, Path(out), base_name=base_name)
     if private_key is not None and signature is not None:
         sign_checkpoint(place, Path(private_key), Path(signature))
@@ -938,6 +945,7 @@ def make_release(plan: ReleasePlan | PathLike, *, on_event: Listener | None = No
     from vkdsurgeon.release.run import Tools, run_release
 
     chosen = load_release(Path(plan)) if isinstance(plan, (str, Path)) else plan
+    chosen = chosen.model_copy(update={"model": _model(chosen.model), "gold": _given_model(chosen.gold)})
     return run_release(chosen, Tools(unlearn, diff, evaluate, attack, write_report), on_event or unheard)
 
 
@@ -978,7 +986,7 @@ def reproduce(
 
     sets = {"forget": _required(forget), "retain": _given(retain), "generic": _given(generic)}
     again = functools.partial(unlearn, on_event=on_event)
-    return reproduce_run(Path(patched), Path(base), sets, again, text=_path(text))
+    return reproduce_run(_model(patched), _model(base), sets, again, text=_path(text))
 
 
 def write_report(
@@ -1168,6 +1176,16 @@ def _required(given: RecordSet) -> Given:
 
 def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
     return [Path(given)] if isinstance(given, (str, Path)) else [Path(each) for each in given]
+
+
+def _model(given: PathLike) -> Path:
+    from vkdsurgeon.files.hub import model_path
+
+    return model_path(given)
+
+
+def _given_model(given: PathLike | None) -> Path | None:
+    return None if given is None else _model(given)
 
 
 def _path(given: PathLike | None) -> Path | None:

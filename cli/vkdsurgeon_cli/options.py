@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from vkdsurgeon.config import Recipe
     from vkdsurgeon_cli.output import Output
 
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face checkpoint directory.")]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A checkpoint directory, or ORG/NAME in the local Hugging Face cache.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 WideOption = Annotated[bool, typer.Option("--wide", help="Show all columns of tables.")]
 ProgressOption = Annotated[

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.config import Recipe
     from vkdsurgeon.pipeline.run_baseline import MethodResult
     from vkdsurgeon.training.events import Event, Step
+    from vkdsurgeon_cli.tracking import Tracking
 
 
 def is_other_method(method: Method, scope: Scope | None, recipe: Recipe) -> bool:
@@ -76,11 +77,11 @@ def refuse_foreign_options(method: Method, recipe: Recipe, teachers: Mapping[str
         )
 
 
-def run_other_method(asked: dict[str, Any], output: Output) -> None:
+def run_other_method(asked: dict[str, Any], output: Output, tracking: Tracking) -> None:
     """Run what `vkdsurgeon.run_method` takes, and print."""
     from vkdsurgeon import run_method
 
-    result = run_method(**asked, on_event=MethodListener(output))
+    result = run_method(**asked, on_event=tracking.heard_by(MethodListener(output), output.warn))
     output.document(result.model_dump(mode="json"), lambda: pairs(_rows(result), output.columns), kept=result.out)
 
 

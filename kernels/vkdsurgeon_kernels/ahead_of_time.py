@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
     chosen = parser.parse_args(arguments)
     if importlib.util.find_spec("triton") is None:
-        print("triton is not installed; pip install 'vkdsurgeon[triton]'", file=sys.stderr)
+        print("triton is not installed: pip install triton", file=sys.stderr)
         return 2
     try:
         variants = collect(chosen.module or kernel_modules(), chosen.operation)

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.main import get_command
 from vkdsurgeon_cli.main import app
+
+from vkdsurgeon.config.release import load_release
 
 ROOT = Path(__file__).resolve().parents[2]
 # Where a reader fills something in, or a shell would.
@@ -69,3 +72,39 @@ def test_examples_of_the_documents(path: Path) -> None:
 
 def test_there_are_examples_to_check() -> None:
     assert sum(len(shown(path)) for path in DOCUMENTS) >= 8
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for each in value.values() for text in _strings(each))
+    elif isinstance(value, list):
+        yield from (text for each in value for text in _strings(each))
+
+
+def test_pipelines_of_the_documents_are_yaml_and_run_what_there_is(tmp_path: Path) -> None:
+    """GitHub Actions, GitLab and release files: each parses, and every command of the tool in them is one."""
+    found: dict[str, Any] = {}
+    for path in DOCUMENTS:
+        for block in re.findall(r"```yaml\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+            document = yaml.safe_load(block)
+            if not isinstance(document, dict) or not {"jobs", "release", "model"} & document.keys():
+                continue
+            lines = [line for text in _strings(document) for line in command_lines(text)]
+            for line in lines:
+                parsed(line)
+            kind = "actions" if "jobs" in document else "gitlab" if "script" in document.get("release", ()) else "plan"
+            assert lines or kind == "plan", block
+            found[kind] = document
+            if kind == "plan":
+                (tmp_path / "release.yaml").write_text(block)
+    assert set(found) == {"actions", "gitlab", "plan"}
+    # PyYAML reads `on` as a truth value.
+    assert {True, "jobs"} <= set(found["actions"])
+    steps = found["actions"]["jobs"]["release"]["steps"]
+    assert all(("uses" in step) != ("run" in step) for step in steps)
+    evidence = found["gitlab"]["release"]["artifacts"]["paths"]
+    uploaded = next(step["with"]["path"] for step in steps if "upload" in step.get("uses", ""))
+    assert uploaded.split() == evidence
+    assert load_release(tmp_path / "release.yaml").relearn_gates

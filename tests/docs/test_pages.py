@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +45,21 @@ def test_a_page_that_differs_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     assert page in generate.outdated()
     page.write_text("new")
     assert page not in generate.outdated()
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="no groff here")
+def test_the_man_page_is_one() -> None:
+    page = DOCS / "man" / "vkdsurgeon.1"
+    done = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww", str(page)], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
+    assert not done.stderr
+    shown = re.sub(r"\x1b\[[\d;]*m|.\x08", "", done.stdout)
+    commands = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
+    names = re.findall(r"^## (.+)$", commands, re.MULTILINE)
+    assert len(names) > 20
+    assert not [name for name in names if not re.search(rf"^ +{name}\b", shown, re.MULTILINE)]
+    assert "--checkpoint-minutes N" in shown
 
 
 def test_every_document_that_the_report_reads_has_a_schema_of_its_fields(tmp_path: Path) -> None:

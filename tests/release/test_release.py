@@ -5,13 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import re
+import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from vkdsurgeon_cli.commands.release import _rows
 from vkdsurgeon_cli.main import run
 
 import vkdsurgeon
@@ -19,6 +25,7 @@ from tests.release.test_attest import validate
 from tests.tiny_llava import NAMES, world
 from vkdsurgeon.config.release import load_release
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.release.card import CARD
 from vkdsurgeon.release.run import _eval_gates
 from vkdsurgeon.release.stages import Stage, Stages
 from vkdsurgeon.training.events import Event
@@ -28,6 +35,11 @@ RECIPE = {
     "steps": 4, "depth": "all", "forget_batch": 8, "retain_batch": 8, "extensions": 0,
     "forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 100,
 }  # fmt: skip
+LOOSE = {
+    "eval": ["text.text.identical==1"],
+    "relearn": ["relearn.ag<=200"],
+    "restore": ["restore.after.vqa.accuracy<=1"],
+}
 STAGES = ["unlearn", "diff", "verify", "eval", "restore", "relearn-people", "card", "attest", "patch", "sign"]
 
 
@@ -56,14 +68,9 @@ def write_plan(folder: Path, **keys: Any) -> Path:
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory, keys: tuple[Path, Path]) -> tuple[Path, list[list[str]]]:
     """A release that was stopped at the start of every stage, and in each once more when its output was there but not
-    yet written down; with what each call did anew."""
+    yet written down; with what each call did anew. Read-only for tests."""
     folder = tmp_path_factory.mktemp("release")
-    gates = {
-        "eval": ["text.text.identical==1"],
-        "relearn": ["relearn.ag<=200"],
-        "restore": ["restore.after.vqa.accuracy<=1"],
-    }
-    plan = write_plan(folder, gates=gates, sign={"private_key": str(keys[0])})
+    plan = write_plan(folder, gates=LOOSE, sign={"private_key": str(keys[0])})
     calls: list[list[str]] = []
     stopped: set[str] = set()
     honest = Stages._write
@@ -111,6 +118,45 @@ def test_interrupted_at_every_stage_it_goes_on(interrupted: tuple[Path, list[lis
     # A pass is never told without what attacks brought back.
     assert re.search(r"relearn people [+-]\d", result.headline)
     assert "restore" in result.headline
+    assert ("then upload", f"hf upload ORG/NAME {result.patched} .") in _rows(result)
+
+
+@pytest.mark.campaign
+def test_killed_inside_every_stage_it_goes_on(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    """A real process, killed in each stage at a random moment; then the same command ends as if nothing had been."""
+    plans = []
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        plans.append(write_plan(tmp_path / name, gates=LOOSE, sign={"private_key": str(keys[0])}))
+    whole = vkdsurgeon.make_release(plans[0])
+    seconds = {stage.name: stage.seconds for stage in whole.stages}
+    command = [sys.executable, "-m", "vkdsurgeon_cli", "release", str(plans[1]), "--progress", "jsonl", "--json"]
+    chance, killed = random.Random(0), []
+    for stage in STAGES:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                told = json.loads(line)
+                if (told["event"], told.get("stage")) == ("stage", stage):
+                    time.sleep(chance.uniform(0, seconds[stage]))
+                    process.kill()
+                    break
+        if process.returncode == -signal.SIGKILL:
+            killed.append(stage)
+    print(f"\nkilled in {', '.join(killed)}")
+    # A stage may be over before the signal comes, but hardly in more than two of them.
+    assert len(killed) >= len(STAGES) - 2
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verdict"] == whole.verdict == "release"
+    ours, theirs = (tmp_path / name / "out" / "patched" for name in ("killed", "whole"))
+    assert sorted(path.name for path in ours.iterdir()) == sorted(path.name for path in theirs.iterdir())
+    # The card tells seconds; everything else is the same to the byte.
+    assert all(path.read_bytes() == (theirs / path.name).read_bytes() for path in ours.iterdir() if path.name != CARD)
+    left = [path.name for path in (tmp_path / "killed" / "out").iterdir() if path.name.startswith(".")]
+    assert not [name for name in left if "staging" in name or "running" in name], left
+    asked = {"base": world().base, "signature": tmp_path / "killed" / "out" / "model.sig", "public_key": keys[1]}
+    assert vkdsurgeon.verify(ours, **asked).passed
 
 
 @pytest.mark.slow
@@ -138,8 +184,11 @@ def test_what_a_release_holds(interrupted: tuple[Path, list[list[str]]], keys: t
 
 
 @pytest.mark.slow
-def test_other_bounds_judge_anew_and_another_set_never_mixes(interrupted: tuple[Path, list[list[str]]]) -> None:
-    folder, _ = interrupted
+def test_other_bounds_judge_anew_and_another_set_never_mixes(
+    interrupted: tuple[Path, list[list[str]]], tmp_path: Path
+) -> None:
+    # A copy: processes that share the tests run them in any order, and the others read the verdict of the first plan.
+    folder = shutil.copytree(interrupted[0], tmp_path / "copy")
     text = (folder / "release.yaml").read_text()
     plan = folder / "stricter.yaml"
     plan.write_text(text.replace("relearn.ag<=200", "relearn.ag<=-200"))
@@ -161,6 +210,7 @@ def test_other_bounds_judge_anew_and_another_set_never_mixes(interrupted: tuple[
     plan.write_text(yaml.safe_dump(loose))
     unjudged = vkdsurgeon.make_release(plan)
     assert (unjudged.verdict, unjudged.passed) == ("unjudged", False)
+    assert "then upload" not in dict(_rows(unjudged))
     assert len(unjudged.unjudged) == 2
     plan.write_text(yaml.safe_dump({**loose, "accept_unjudged": True}))
     accepted = vkdsurgeon.make_release(plan)
@@ -184,8 +234,10 @@ def test_input_that_was_wrong_may_be_put_right(tmp_path: Path) -> None:
         return Stage("unlearn", {"seed": seed}, [out], run, replaces=False)
 
     stages = Stages(tmp_path, lambda event: None)
-    with pytest.raises(UserError, match="recipe is wrong"):
-        stages.do(stage(1, fail))
+    # Begun and not done: the same stage is tried again, and never kept.
+    for _ in range(2):
+        with pytest.raises(UserError, match="recipe is wrong"):
+            stages.do(stage(1, fail))
     assert stages.do(stage(2, make)).state == "done"
     assert stages.do(stage(2, fail)).state == "kept"
     with pytest.raises(UserError, match="done with other inputs"):

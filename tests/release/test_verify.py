@@ -194,6 +194,19 @@ def test_inspect_says_that_it_is_patched(released: Released, capsys: pytest.Capt
     assert record["weights_digest"] in shown
 
 
+def test_the_records_name_nobody(released: Released) -> None:
+    """Neither the subjects of the sets, nor their files, nor where they lie."""
+    records = sorted(released.patched.glob("vkdsurgeon*.json"))
+    assert len(records) == 2
+    rows = [json.loads(line) for line in released.forget.read_text().splitlines()]
+    for record in records:
+        text = record.read_text()
+        for row in rows:
+            assert row["subject"] not in text
+            assert Path(row["image"]).name not in text
+        assert str(released.forget.parent) not in text
+
+
 def test_the_record_tells_machine_and_kernels(released: Released) -> None:
     record = json.loads((released.patched / NEWEST).read_text())
     assert set(record["environment"]) == {

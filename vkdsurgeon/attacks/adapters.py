@@ -10,6 +10,7 @@ from torch import nn
 
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.optional import optional
 from vkdsurgeon.model.multimodal import LoadedModel
 
 
@@ -19,14 +20,7 @@ def require_peft() -> None:
     Raises:
         UserError: peft is not installed.
     """
-    try:
-        import peft  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"LoRA needs the library peft, which cannot be imported: {error}",
-            where="`scope=llm`",
-            remedy='install it: pip install "vkdsurgeon[lora]"; or train every weight of W with `scope=llm_full`',
-        ) from error
+    optional("peft", "lora", "LoRA", where="`scope=llm`", otherwise="train every weight of W with `scope=llm_full`")
 
 
 def adapter_versions() -> dict[str, str]:

@@ -29,6 +29,7 @@ from vkdsurgeon.evaluation.metrics import metric_ids, summarise
 from vkdsurgeon.evaluation.models import Role, ask_each
 from vkdsurgeon.evaluation.score import answer_records, encode
 from vkdsurgeon.evaluation.sets import drawn_facts
+from vkdsurgeon.files.optional import optional
 from vkdsurgeon.model.batches import answer_request
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.prefix_cache import read_log_probabilities
@@ -70,6 +71,7 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
     Raises:
         UserError: Sets, gates or models are wrong; sets and gates are checked before a model is loaded.
     """
+    optional("sklearn", "attacks", "the attack membership")
     started = time.perf_counter()
     members = _drawn(attack, attack.forget)
     tasks = {record.task for record in members}

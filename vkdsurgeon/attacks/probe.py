@@ -32,6 +32,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import check_gates, judge_metrics
 from vkdsurgeon.evaluation.models import Role, Roles, measure_each, roles_of
 from vkdsurgeon.evaluation.sets import set_facts
+from vkdsurgeon.files.optional import optional
 from vkdsurgeon.model.device import resolve_device
 from vkdsurgeon.model.image_features import outputs_of
 from vkdsurgeon.model.layers import find_layers
@@ -98,6 +99,7 @@ def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
         UserError: Sets, layers, gates or models are wrong, or features cannot be compared; all that can be is checked
             before a tower is loaded.
     """
+    optional("sklearn", "attacks", "the attack probe")
     started = time.perf_counter()
     sets = {
         name: chosen

@@ -14,6 +14,7 @@ from vkdsurgeon.checkpoint.provenance import earlier_runs, free_record_name, pro
 from vkdsurgeon.checkpoint.stage import CopyDigests, WriteReport, write_patched
 from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.files.hub import hub_source
 
 
 def salt_of(seed: int, changes: Mapping[str, Tensor]) -> bytes:
@@ -50,7 +51,8 @@ def write_recorded(
         inventory: Of the original.
         changes: Name on disk -> new tensor.
         out: The directory to make.
-        facts: What the record says; it gets the digests of base and output and the chain of earlier runs besides.
+        facts: What the record says; it gets the digests of base and output, the base's name and revision on the
+            hub where it lies in the local cache, and the chain of earlier runs besides.
         drop_stale: Leave out files that may hold the same weights once more.
 
     Raises:
@@ -59,6 +61,8 @@ def write_recorded(
     """
     name = free_record_name(inventory)
     earlier = earlier_runs(inventory)
+    source = hub_source(inventory.root)
+    hub = {} if source is None else {"hub": source}
     if drop_stale:
         facts = {**facts, "left_out": list(inventory.stale)}
         inventory = inventory.without_stale()
@@ -70,7 +74,7 @@ def write_recorded(
             {
                 **facts,
                 "weights_digest": patched.weights,
-                "base": {"weights_digest": base.weights, "files": dict(base.files)},
+                "base": {"weights_digest": base.weights, "files": dict(base.files), **hub},
                 "changed_files": changed,
                 "earlier_runs": earlier,
             }

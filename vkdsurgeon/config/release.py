@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vkdsurgeon.config.keys import suggestion
 from vkdsurgeon.config.yaml import read_mapping
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.hub import model_path
 
 # As in docs: what is forgotten is answered rarely, what is kept nearly as before, text exactly as before.
 EVAL_GATES = ("forget.vqa.accuracy<=0.10", "retain.vqa.accuracy>=reference-0.03", "text.text.agreement==1")
@@ -55,7 +56,7 @@ class ReleasePlan(_Section):
     """A release as its file describes it; paths count from the file.
 
     Attributes:
-        model: The checkpoint to unlearn from.
+        model: The checkpoint to unlearn from: a path, or a name on the hub that lies in the local cache.
         out: A directory for everything that is made.
         forget: What is trained on.
         retain: Likewise.
@@ -63,7 +64,7 @@ class ReleasePlan(_Section):
         retain_heldout: Likewise.
         text: Questions without images, which are measured.
         generic: Images of others, beside the retain set.
-        gold: A model that never saw the forget set; without it attacks have no bound unless you give one.
+        gold: A model that never saw the forget set, likewise; without it attacks have no bound unless you give one.
         recipe: A recipe file, or its keys.
         preset: A recipe that ships with the tool.
         seed: Of every random draw.
@@ -128,7 +129,8 @@ class ReleasePlan(_Section):
         return default if self.gates.restore is None else self.gates.restore
 
 
-_PATHS = ("model", "out", "forget", "retain", "forget_heldout", "retain_heldout", "text", "generic", "gold", "recipe")
+_PATHS = ("out", "forget", "retain", "forget_heldout", "retain_heldout", "text", "generic", "recipe")
+_MODELS = ("model", "gold")
 
 
 def load_release(path: Path) -> ReleasePlan:
@@ -150,6 +152,10 @@ def load_release(path: Path) -> ReleasePlan:
         value = getattr(plan, name)
         if isinstance(value, Path):
             placed[name] = path.parent / value.expanduser()
+    for name in _MODELS:
+        value = getattr(plan, name)
+        if value is not None:
+            placed[name] = model_path(value, path.parent)
     if plan.sign is not None:
         placed["sign"] = ReleaseSigning(private_key=path.parent / plan.sign.private_key.expanduser())
     return plan.model_copy(update=placed)

@@ -16,7 +16,8 @@ _DEEPEST = 32
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Takes 1e-4 for a number, as YAML 1.2 does; to YAML 1.1 it is text. Refuses brackets in brackets without end."""
+    """Takes 1e-4 for a number and 2026-03-01 for text, as YAML 1.2 does; YAML 1.1 has text and a date. Refuses brackets
+    in brackets without end."""
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         """As the original, to a depth."""
@@ -25,6 +26,10 @@ class PlainLoader(yaml.SafeLoader):
         super().fetch_flow_collection_start(TokenClass)
 
 
+PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+    for first, known in PlainLoader.yaml_implicit_resolvers.items()
+}
 PlainLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vkdsurgeon.checkpoint.digest import checkpoint_digests
-from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.provenance import record_names
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import write_whole
@@ -38,7 +38,7 @@ def attest(model: Path, documents: Sequence[Path], out: Path, *, base_name: str 
         model: The checkpoint.
         documents: Results about it, as the report takes them.
         out: A directory; made where it is missing. Earlier statements in it are replaced.
-        base_name: What the base is called, such as `org/name`.
+        base_name: What the base is called, such as `org/name`; None for its name on the hub, where the record has one.
 
     Returns:
         What was written.
@@ -47,20 +47,13 @@ def attest(model: Path, documents: Sequence[Path], out: Path, *, base_name: str 
         UserError: The checkpoint has no record of a run that names its base, or the documents do not belong together.
     """
     inventory = take_inventory(model)
-    names = record_names(inventory)
-    record = read_source(model / names[-1]) if names else None
-    if record is None or not isinstance(record.document, ProvenanceDocument) or record.document.base is None:
-        raise UserError(
-            "no record of a run that names its base lies in this checkpoint",
-            where=model,
-            expected="an output of `vkdsurgeon unlearn` of this version",
-        )
+    record = _record_of(model, inventory)
     sources = [read_source(path) for path in documents]
     if record.digest not in {source.digest for source in sources}:
         sources.append(record)
     digests = checkpoint_digests(inventory)
     subject = [{"name": path, "digest": {"sha256": digest}} for path, digest in sorted(digests.files.items())]
-    name = base_name or "base"
+    name = base_name or base_name_of(model) or "base"
     made = {
         FILES[0]: _statement(subject, TEST_RESULT, test_result(sources)),
         FILES[1]: _statement(subject, PROVENANCE, slsa_provenance(record, sources, name)),
@@ -70,6 +63,33 @@ def attest(model: Path, documents: Sequence[Path], out: Path, *, base_name: str 
     for file, content in made.items():
         write_whole(out / file, json.dumps(content, indent=2) + "\n")
     return [out / file for file in made]
+
+
+def base_name_of(model: Path) -> str | None:
+    """What the hub calls the base of a patched checkpoint, by its record; None where it did not come from there.
+
+    Args:
+        model: The checkpoint.
+
+    Raises:
+        UserError: As `attest`.
+    """
+    run = _record_of(model, take_inventory(model)).document
+    assert isinstance(run, ProvenanceDocument)
+    assert run.base is not None
+    return None if run.base.hub is None else run.base.hub.id
+
+
+def _record_of(model: Path, inventory: Inventory) -> Source:
+    names = record_names(inventory)
+    record = read_source(model / names[-1]) if names else None
+    if record is None or not isinstance(record.document, ProvenanceDocument) or record.document.base is None:
+        raise UserError(
+            "no record of a run that names its base lies in this checkpoint",
+            where=model,
+            expected="an output of `vkdsurgeon unlearn` of this version",
+        )
+    return record
 
 
 def test_result(sources: Sequence[Source]) -> dict[str, Any]:
@@ -105,9 +125,11 @@ def slsa_provenance(record: Source, sources: Sequence[Source], base_name: str) -
     run = record.document
     assert isinstance(run, ProvenanceDocument)
     assert run.base is not None
-    dependencies = [
+    dependencies: list[dict[str, Any]] = [
         {"name": f"{base_name}/{path}", "digest": {"sha256": digest}} for path, digest in sorted(run.base.files.items())
     ]
+    if run.base.hub is not None:
+        dependencies.insert(0, {"uri": run.base.hub.package_url, "digest": {"gitCommit": run.base.hub.revision}})
     return {
         "buildDefinition": {
             "buildType": BUILD_TYPE,

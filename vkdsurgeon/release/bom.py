@@ -35,13 +35,15 @@ def bill_of_materials(
     run = record.document
     assert isinstance(run, ProvenanceDocument)
     assert run.base is not None
-    ancestor = {
+    ancestor: dict[str, Any] = {
         "type": "machine-learning-model",
         "bom-ref": f"base:{run.base.weights_digest}",
         "name": base_name,
         "components": _files(run.base.files, "base"),
         "properties": [_property("weights_digest", run.base.weights_digest)],
     }
+    if run.base.hub is not None:
+        ancestor |= {"version": run.base.hub.revision, "purl": run.base.hub.package_url}
     component: dict[str, Any] = {
         "type": "machine-learning-model",
         "bom-ref": f"model:{digests.weights}",

@@ -18,7 +18,7 @@ from vkdsurgeon.files.atomic import write_whole
 from vkdsurgeon.files.copy import digest
 from vkdsurgeon.files.directories import alone_in
 from vkdsurgeon.patch.export import export_patch
-from vkdsurgeon.release.attest import attest
+from vkdsurgeon.release.attest import attest, base_name_of
 from vkdsurgeon.release.card import CARD, write_card
 from vkdsurgeon.release.sign import sign_checkpoint
 from vkdsurgeon.release.stages import Stage, Stages
@@ -114,6 +114,11 @@ class _Release:
     def record(self) -> Path:
         """The record of this run."""
         return self.patched / free_record_name(take_inventory(self.plan.model))
+
+    @property
+    def base_model(self) -> str | None:
+        """What the hub calls the base: as the plan says, else as the record does."""
+        return self.plan.base_model or base_name_of(self.patched)
 
     @property
     def measured_from(self) -> dict[str, Any]:
@@ -309,7 +314,7 @@ def _card_stage(release: _Release, evidence: dict[str, Any]) -> Stage:
         # The stage cleared it: begin from the base's card, as the copy had it.
         if original is not None:
             write_whole(card, original)
-        write_card(release.patched, release.plan.base_model, (release.plan.out / "card.md").read_text(encoding="utf-8"))
+        write_card(release.patched, release.base_model, (release.plan.out / "card.md").read_text(encoding="utf-8"))
         return []
 
     return Stage("card", evidence, [card], run)
@@ -319,7 +324,7 @@ def _attest_stage(release: _Release, evidence: dict[str, Any], verdict: str) -> 
     place = release.plan.out / "attestations"
 
     def run() -> list[str]:
-        attest(release.patched, release.documents, place, base_name=release.plan.base_model)
+        attest(release.patched, release.documents, place, base_name=release.base_model)
         return []
 
     asked = {**evidence, "verdict": verdict, "card": digest(release.patched / CARD)}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.optional import optional
 
 
 def sign_checkpoint(model: Path, private_key: Path, signature: Path) -> None:
@@ -56,16 +57,8 @@ def check_signature(model: Path, signature: Path, public_key: Path) -> str | Non
 
 
 def _tool(part: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(f"model_signing.{part}")
-    except ImportError as error:
-        raise UserError(
-            f"the library that signs is not installed ({error.name})",
-            where="--sign" if part == "signing" else "--signature",
-            remedy="pip install 'vkdsurgeon[sign]'",
-        ) from error
+    where = "--sign" if part == "signing" else "--signature"
+    return optional(f"model_signing.{part}", "sign", "a signature", where=where)
 
 
 def _check_outside(model: Path, signature: Path) -> None:

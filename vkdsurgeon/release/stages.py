@@ -64,7 +64,9 @@ class Stages:
         asked = _canonical(stage.inputs)
         path = self._state / f"{stage.name}.json"
         kept = _read(path)
-        if kept is not None and kept["inputs"] == asked and kept["outputs"] == self._digests(stage):
+        # Without outputs it was begun and not done: killed, interrupted or failed on the way.
+        done = kept is not None and kept["outputs"] and kept["inputs"] == asked
+        if kept is not None and done and kept["outputs"] == self._digests(stage):
             facts = StageFacts(
                 name=stage.name, state="kept", missed=kept["missed"], seconds=kept["seconds"],
                 outputs=self._names(stage),

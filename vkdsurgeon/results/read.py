@@ -130,11 +130,25 @@ class RequestRecord(_Outside):
     date: str | None = None
 
 
+class HubRecord(_Outside):
+    """Which model of the hub a base was, by its name and the commit."""
+
+    id: str
+    revision: str
+
+    @property
+    def package_url(self) -> str:
+        """The same as a purl, the form that bills of materials name packages in."""
+        return f"pkg:huggingface/{self.id}@{self.revision}"
+
+
 class BaseRecord(_Outside):
     """What a run started from: the digest of its weights, and of every file that was copied."""
 
     weights_digest: str
     files: dict[str, str]
+    # None for a base that did not lie in the local cache of the hub.
+    hub: HubRecord | None = None
 
 
 class EarlierRun(_Outside):

@@ -11,6 +11,7 @@ import typer
 from vkdsurgeon_cli.commands.attack_relearn_tables import sheets
 from vkdsurgeon_cli.measuring import Results
 from vkdsurgeon_cli.options import BaseOption, GoldOption, ModelArgument, Place
+from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
     from vkdsurgeon.results.relearn import RelearnResult
@@ -143,7 +144,14 @@ class Models(Place):
 
 
 def relearn_command(
-    *, model: ModelArgument, sets: Sets, protocol: Protocol, files: ProtocolFiles, models: Models, results: Results
+    *,
+    model: ModelArgument,
+    sets: Sets,
+    protocol: Protocol,
+    files: ProtocolFiles,
+    models: Models,
+    results: Results,
+    tracking: Tracking,
 ) -> None:
     """Fine-tune on a part of what was forgotten and measure what comes back of the rest.
 
@@ -166,7 +174,7 @@ def relearn_command(
         sets.forget,
         retain=sets.retain,
         settings={"plan": plan, **others},
-        on_event=out.progress,
+        on_event=tracking.heard_by(out.progress, out.warn),
         **vars(models),
         **results.asked(),
     )

@@ -11,6 +11,7 @@ import typer
 from vkdsurgeon.config.preset import preset_names
 from vkdsurgeon_cli.command import add_command
 from vkdsurgeon_cli.options import GateOption, GoldOption, ModelArgument, Place, RecipeSource, TablePrinting
+from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -104,6 +105,7 @@ def compare_command(
     sets: Sets,
     methods: Methods,
     results: Results,
+    tracking: Tracking,
     source: RecipeSource,
     place: TrainingPlace,
 ) -> None:
@@ -132,7 +134,7 @@ def compare_command(
         attack_steps=methods.attack_steps,
         gates=results.gate or [],
         keep_models=results.keep_models,
-        on_event=output.progress,
+        on_event=tracking.heard_by(output.progress, output.warn),
         **vars(sets),
         **vars(place),
     )

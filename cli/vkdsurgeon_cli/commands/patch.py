@@ -91,10 +91,11 @@ def verify(
     Neither is status 3, and so is a model in which an in-place patch was interrupted.
     """
     from vkdsurgeon.errors import GateFailed
+    from vkdsurgeon.files.hub import model_path
     from vkdsurgeon.patch.state import verify_patches
 
     printing.begin("reading")
-    result = verify_patches(model, patches)
+    result = verify_patches(model_path(model), patches)
     _show(result, printing)
     if result.state not in ("base", "result"):
         told = "an in-place patch was interrupted in it" if result.state == "begun" else ", ".join(result.differing[:3])

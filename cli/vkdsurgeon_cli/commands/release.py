@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from vkdsurgeon_cli.command import add_command
 from vkdsurgeon_cli.options import Printing
+from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
     from vkdsurgeon.results.release import ReleaseResult
@@ -20,6 +22,7 @@ def release(
     *,
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A YAML file; docs/tutorials/ship.md explains it.")],
     printing: Printing,
+    tracking: Tracking,
 ) -> None:
     """Unlearn, prove what is identical, measure, attack, report, attest, sign and pack, as PLAN says.
 
@@ -31,7 +34,7 @@ def release(
     import vkdsurgeon
     from vkdsurgeon_cli.tables import pairs
 
-    result = vkdsurgeon.make_release(plan, on_event=_Listener(output))
+    result = vkdsurgeon.make_release(plan, on_event=tracking.heard_by(_Listener(output), output.warn))
     output.document(
         result.model_dump(mode="json"),
         lambda: pairs(_rows(result), output.columns),
@@ -69,6 +72,8 @@ def _rows(result: ReleaseResult) -> list[tuple[str, object]]:
         ("checkpoint", result.patched),
         ("patch", result.patch),
         ("read this", result.report),
+        # Nothing is sent from here.
+        *([("then upload", f"hf upload ORG/NAME {shlex.quote(result.patched)} .")] if result.passed else []),
     ]
 
 

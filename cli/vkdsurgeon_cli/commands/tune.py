@@ -10,6 +10,7 @@ import typer
 
 from vkdsurgeon_cli.command import add_command
 from vkdsurgeon_cli.options import ModelArgument, Place, RecipeSource, SeedOption, TablePrinting
+from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
     from vkdsurgeon.tuning.result import Attempt, TuneResult
@@ -100,6 +101,7 @@ def tune(
     validation: Validation,
     search: Search,
     results: Results,
+    tracking: Tracking,
     source: RecipeSource,
     place: TrainingPlace,
 ) -> None:
@@ -120,7 +122,7 @@ def tune(
             recipe=source.load(source.given(decoder_pass=False)),
             out=results.out,
             resume=results.resume,
-            on_event=TrialListener(output),
+            on_event=tracking.heard_by(TrialListener(output), output.warn),
             **vars(sets),
             **vars(validation),
             **vars(search),

@@ -14,6 +14,7 @@ from vkdsurgeon.baselines.registry import Method, Scope
 from vkdsurgeon_cli.command import RARE, OutputWritten, add_command
 from vkdsurgeon_cli.options import ModelArgument, Place, Printing, RecipeSource, SeedOption
 from vkdsurgeon_cli.suite_options import Benchmark
+from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
     from vkdsurgeon.config import Recipe
@@ -117,6 +118,13 @@ class RunPrinting(Printing):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunTracking(Tracking):
+    """Where its numbers go besides."""
+
+    rare: ClassVar[tuple[str, ...]] = ("track",)
+
+
+@dataclass(frozen=True, kw_only=True)
 class OwnFlags:
     """The keys of the recipe that have options of their own."""
 
@@ -173,6 +181,7 @@ def unlearn(
     copying: Copying,
     tagging: Tagging,
     printing: RunPrinting,
+    tracking: RunTracking,
     source: RecipeSource,
     flags: OwnFlags,
     choice: MethodChoice,
@@ -208,15 +217,16 @@ def unlearn(
 
     if is_other_method(choice.method, choice.scope, recipe):
         with _telling_of(common["out"]):
-            _run_other(common, sets, suite, saving, choice, printing)
+            _run_other(common, sets, suite, saving, choice, printing, tracking)
         return
     import vkdsurgeon
     from vkdsurgeon_cli.run_listener import RunListener
     from vkdsurgeon_cli.run_tables import result_rows
     from vkdsurgeon_cli.tables import pairs
 
+    heard = tracking.heard_by(RunListener(output), output.warn)
     with _telling_of(common["out"]):
-        result = vkdsurgeon.unlearn(suite=suite, **vars(sets), **vars(saving), **common, on_event=RunListener(output))
+        result = vkdsurgeon.unlearn(suite=suite, **vars(sets), **vars(saving), **common, on_event=heard)
         rows = result_rows(result)
         output.document(result.model_dump(mode="json"), lambda: pairs(rows, output.columns), kept=result.out)
     _judge(result, printing)
@@ -276,6 +286,7 @@ def _run_other(
     saving: Saving,
     choice: MethodChoice,
     printing: Printing,
+    tracking: Tracking,
 ) -> None:
     from vkdsurgeon.errors import UserError
     from vkdsurgeon_cli.other_methods import refuse_foreign_options, run_other_method
@@ -293,7 +304,7 @@ def _run_other(
     teachers = {"--forget-teacher": sets.forget_teacher, "--retain-teacher": sets.retain_teacher}
     refuse_foreign_options(choice.method, common["recipe"], teachers)
     records = {name: getattr(sets, name) for name in ("forget", "retain", "generic", "text")}
-    run_other_method({"method": method, "scope": choice.scope, **records, **common}, printing.sink)
+    run_other_method({"method": method, "scope": choice.scope, **records, **common}, printing.sink, tracking)
 
 
 def _judge(result: UnlearnResult, printing: Printing) -> None:
