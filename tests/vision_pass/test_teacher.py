@@ -97,7 +97,7 @@ def test_what_cannot_be_told_is_not_told():
 @pytest.mark.parametrize(
     ("quality", "said"),
     [
-        (TeacherQuality(8, 1e-6, 0.5, 1.0), "between pictures"),
+        (TeacherQuality(8, 1e-6, 0.5, 1.0), "between images"),
         (TeacherQuality(8, 0.5, 1e-6, 1.0), "between the tokens"),
         (TeacherQuality(8, 0.5, 0.5, 0.0), "tell subjects apart"),
     ],
@@ -124,11 +124,11 @@ def test_a_sound_teacher_is_not_doubted_and_its_figures_are_in_the_plan(llava: P
 
 def test_a_collapsed_teacher_is_told(llava: Path, sets: dict[str, Path], tmp_path: Path):
     plan = prepared(rewritten(llava, tmp_path / "blind", 1e-3), sets).plan
-    assert any("hardly differ between pictures" in warning for warning in plan.warnings)
+    assert any("hardly differ between images" in warning for warning in plan.warnings)
 
 
 def test_features_that_are_not_finite_are_refused_before_training(llava: Path, sets: dict[str, Path], tmp_path: Path):
-    with pytest.raises(UserError, match=r"NaN or infinite on \d+ of \d+ pictures"):
+    with pytest.raises(UserError, match=r"NaN or infinite on \d+ of \d+ images"):
         prepared(rewritten(llava, tmp_path / "loud", 1e38), sets)
 
 

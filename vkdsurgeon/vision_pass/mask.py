@@ -14,7 +14,7 @@ from vkdsurgeon.training import saliency
 from vkdsurgeon.training.saliency import SaliencyMask, sensitivity
 from vkdsurgeon.vision_pass.trainer import DistillationTerm, pass_over
 
-# The proxy estimates a mean over pictures; more of them cost a backward pass each and move it little.
+# The proxy estimates a mean over images; more of them cost a backward pass each and move it little.
 _MOST_PROBED = 512
 
 

@@ -1,4 +1,4 @@
-"""From teachers to terms: whose features the student is to show on which pictures."""
+"""From teachers to terms: whose features the student is to show on which images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
 from vkdsurgeon.vision_pass.teacher import Teacher
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
-# Pictures that the stop rule looks at, per set, and copies of each of them, as far as that goes. Their numbers are
+# Images that the stop rule looks at, per set, and copies of each of them, as far as that goes. Their numbers are
 # beyond those of any copy that is trained on.
 _LOOKED_AT, _LOOKS, _FIRST_LOOK = 256, 4, 10_000
 
@@ -96,12 +96,12 @@ def make_terms(
 
     Args:
         stack: Tower and projector as the checkpoint has them; the teacher of whatever no other teacher is given for.
-        forget: Pictures to forget.
-        keep: Retain and generic pictures.
+        forget: Images to forget.
+        keep: Retain and generic images.
         recipe: The settings, fitted.
         generator: Source of the draws that targets make.
         forget_teacher: The reference model, for forget target `reference`.
-        retain_teacher: Teacher of the kept pictures, and the space that identities are taken from.
+        retain_teacher: Teacher of the kept images, and the space that identities are taken from.
         look: Runs the own teacher over a set; one that remembers saves the passes of later runs on the same weights.
 
     Raises:
@@ -228,14 +228,14 @@ def check_targets(recipe: Recipe, readings: dict[str, TargetReading]) -> None:
                 value=f"{reading.own} of {reading.images} targets read as their own subject (before: "
                 f"{reading.original})",
                 expected=f"no more than chance, which is 1 in {reading.subjects}",
-                remedy="give more pictures of each subject and more retain subjects of the same kind, or another "
+                remedy="give more images of each subject and more retain subjects of the same kind, or another "
                 "forget_target or `seed`",
             )
 
 
 def _divide(stack: VisualStack, pictures: PictureSet, recipe: Recipe, batch: int, budget: int) -> _Division:
     known, held_out = split_validation(pictures.subjects, recipe.validation_share)
-    # A subject with too few pictures to spare one is judged on copies that are not trained on.
+    # A subject with too few images to spare one is judged on copies that are not trained on.
     spared = {pictures.subjects[index] for index in held_out}
     unspared = [index for index in known if pictures.subjects[index] not in spared]
     originals = held_out[:: max(1, -(-len(held_out) // _LOOKED_AT))]

@@ -23,7 +23,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Memory:
-    """Estimate in MiB. Activations are measured on one picture, everything else follows from sizes."""
+    """Estimate in MiB. Activations are measured on one image, everything else follows from sizes."""
 
     weights: float
     gradients: float
@@ -88,10 +88,10 @@ class Plan:
 def estimate_memory(
     stack: VisualStack, forget: PictureSet, keep: PictureSet, recipe: Recipe, selected: int
 ) -> tuple[Memory, tuple[int, ...]]:
-    """Estimate a run's memory from the sizes of the weights and one picture passed through the tower.
+    """Estimate a run's memory from the sizes of the weights and one image passed through the tower.
 
     Returns:
-        The estimate, and the shape [N, D] of that picture's features at the last of the recipe's layers.
+        The estimate, and the shape [N, D] of that image's features at the last of the recipe's layers.
     """
     parameters = list(stack.visual_parameters().values())
     moving = [parameter for parameter in parameters if parameter.requires_grad]

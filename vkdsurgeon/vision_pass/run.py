@@ -50,12 +50,12 @@ class Job(ModelSource):
     """What the user asked for.
 
     Attributes:
-        forget: Pictures to forget.
-        retain: Pictures whose reading is kept; may be empty when `generic` is not.
-        generic: Pictures of others, used for retention as well.
+        forget: Images to forget.
+        retain: Images whose reading is kept; may be empty when `generic` is not.
+        generic: Images of others, used for retention as well.
         recipe: The settings.
-        forget_teacher: Checkpoint whose features on the forget pictures are the targets (forget target `reference`).
-        retain_teacher: Checkpoint whose features on kept pictures are kept, instead of the model's own.
+        forget_teacher: Checkpoint whose features on the forget images are the targets (forget target `reference`).
+        retain_teacher: Checkpoint whose features on kept images are kept, instead of the model's own.
     """
 
     # Declared again so that it can be given first, without its name.
@@ -92,13 +92,13 @@ class Taught:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job whose model and pictures are loaded and whose cost is known; nothing was changed yet.
+    """A job whose model and images are loaded and whose cost is known; nothing was changed yet.
 
     Attributes:
         job: As asked for, with everything derived that was left to the data.
         stack: Tower and projector.
-        forget: Pictures to forget.
-        keep: Retain and generic pictures.
+        forget: Images to forget.
+        keep: Retain and generic images.
         plan: What is going to be done.
         look: Runs the own teacher over a set.
         taught: What `teach` made; None before.
@@ -144,9 +144,9 @@ def prepare(job: Job) -> Prepared:
         UserError: Anything wrong with the checkpoint, the sets, or the recipe's layers.
     """
     if not job.forget:
-        raise UserError("the forget set is empty", expected="at least one picture")
+        raise UserError("the forget set is empty", expected="at least one image")
     if not job.retain and not job.generic:
-        raise UserError("neither retain nor generic pictures", expected="at least one set to keep")
+        raise UserError("neither retain nor generic images", expected="at least one set to keep")
     check_disjoint(job.forget, [*job.retain, *job.generic])
     stack = job.load_visual()
     for key, layer in unknown_layers(job.recipe, stack.layers):
@@ -208,7 +208,7 @@ def refit(prepared: Prepared, recipe: Recipe) -> Prepared:
 
     Args:
         prepared: From `prepare`, its stack at the weights of the checkpoint, all of them asking for gradients.
-        recipe: The other settings. The pictures stay those that the first recipe could afford.
+        recipe: The other settings. The images stay those that the first recipe could afford.
 
     Raises:
         UserError: The recipe names a layer or a depth that the tower does not have.
@@ -409,7 +409,7 @@ def _first_pass(
 
 
 def _affordable(pictures: list[Picture], recipe: Recipe, seed: int) -> list[Picture]:
-    # More pictures than the run can ever draw would cost a teacher's pass each and teach nothing.
+    # More images than the run can ever draw would cost a teacher's pass each and teach nothing.
     most = recipe.retain_batch * recipe.planned_steps
     if len(pictures) <= most:
         return pictures
@@ -421,20 +421,18 @@ def _affordable(pictures: list[Picture], recipe: Recipe, seed: int) -> list[Pict
 def _sampling_warnings(used: int, given: int) -> list[str]:
     if used == given:
         return []
-    return [f"{used} of {given} retain and generic pictures are used, as many as the steps can draw (recipe key steps)"]
+    return [f"{used} of {given} retain and generic images are used, as many as the steps can draw (recipe key steps)"]
 
 
 def _overlap_warnings(job: Job) -> list[str]:
     shared = {picture.subject for picture in job.forget} & {picture.subject for picture in job.retain} - {NO_SUBJECT}
     if not shared:
         return []
-    return [
-        f"{len(shared)} subject(s) of the forget set have pictures in the retain set: that works against forgetting"
-    ]
+    return [f"{len(shared)} subject(s) of the forget set have images in the retain set: that works against forgetting"]
 
 
 def _identified(pictures: Sequence[Picture]) -> list[Picture]:
-    # Without labels each picture stands for someone of its own; one crowd-wide mean would leave nobody to mix.
+    # Without labels each image stands for someone of its own; one crowd-wide mean would leave nobody to mix.
     if len({picture.subject for picture in pictures}) > 1:
         return list(pictures)
     return [replace(picture, subject=f"{picture.subject} {number}") for number, picture in enumerate(pictures)]

@@ -59,13 +59,13 @@ class TrainingState:
     Attributes:
         trainee: The selected weights and their optimizer.
         terms: Forgetting and retention.
-        generator: Source of the order of the pictures.
+        generator: Source of the order of the images.
         recipe: The settings.
         companion: What else a step depends on.
         verdicts: The stop rule's, one per finished schedule.
         step: Steps done of the schedule that was begun; 0 between schedules.
         last: The last step.
-        samplers: Of each term's pictures, while a schedule is under way.
+        samplers: Of each term's images, while a schedule is under way.
         best: Index of the best verdict, and the selected weights it was given on; only for weights that are not the
             trainee's any more.
     """

@@ -15,26 +15,26 @@ _WAY = 0.8
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the stop rule saw after a finished learning-rate decay, on pictures that were not trained on.
+    """What the stop rule saw after a finished learning-rate decay, on images that were not trained on.
 
     Attributes:
-        forget_ratio: Squared distance of the forget pictures' features to their targets, over that of the teacher's.
-        retain_drift: Squared error of the retain pictures' features over the variance of such features over pictures.
+        forget_ratio: Squared distance of the forget images' features to their targets, over that of the teacher's.
+        retain_drift: Squared error of the retain images' features over the variance of such features over images.
         met: Whether forgetting is complete and retention intact.
-        pictures: Number of forget and retain pictures it was measured on, altered copies among them.
+        pictures: Number of forget and retain images it was measured on, altered copies among them.
         originals: How many forget images these are without the copies of one counted twice.
-        held_out: Whether the forget and the retain pictures were held out; else some were copies of pictures that were
+        held_out: Whether the forget and the retain images were held out; else some were copies of images that were
             trained on, because their subject had too few to spare one.
-        own: Forget pictures that read as their own subject, of those that the teacher reads so; at the layer that tells
+        own: Forget images that read as their own subject, of those that the teacher reads so; at the layer that tells
             most.
         base_own: How many the teacher reads so.
         own_allowed: Most that chance would let read so.
         subjects: Subjects that can be read, forgotten and kept ones.
-        readable: Retain pictures that the teacher reads as their subject.
+        readable: Retain images that the teacher reads as their subject.
         agree: How many of these the student reads so.
         agree_needed: Fewest that were asked for.
         reach: Share of the way to their targets that forget images went in what identities are read from; mean.
-        stretch: How much longer the way was made in training, because pictures that are not trained on lag behind.
+        stretch: How much longer the way was made in training, because images that are not trained on lag behind.
     """
 
     forget_ratio: float
@@ -92,14 +92,14 @@ def judge(
 
     Forgetting: no more forget images read as their own subject than chance would let (5 % one-sided), and what the
     recipe grants. Copies of an image read alike, so chance is that of as many images as there are `originals`.
-    Retention: of the retain pictures that the teacher can read, not significantly more read otherwise than the recipe
+    Retention: of the retain images that the teacher can read, not significantly more read otherwise than the recipe
     grants, and the drift is within its bound.
     Only ever call it after the decay: retention dips early and recovers late.
     """
     by_chance = pictures[0] * most_by_chance(originals, 1 / subjects) // max(originals, 1)
     own_allowed = min(by_chance + int(recipe.forget_reading * pictures[0]), pictures[0])
     agree_needed = readable - most_by_chance(readable, recipe.retain_reading)
-    # A teacher that reads nobody on these pictures cannot tell whether somebody was forgotten.
+    # A teacher that reads nobody on these images cannot tell whether somebody was forgotten.
     forgotten = own <= own_allowed and (base_own > by_chance or reach >= _WAY or recipe.forget_reading == 1)
     met = forgotten and agree >= agree_needed and retain_drift <= recipe.retain_drift
     return Verdict(
@@ -125,7 +125,7 @@ def choose(recipe: Recipe, verdicts: Sequence[Verdict], among: Iterable[int]) ->
     """The best verdict, without labels: what a run writes when its budget ends before the stop rule is met.
 
     A verdict that meets the stop rule; else, of those that kept what they should, the one with the fewest forget
-    pictures read as their own subject, and of these the one with the lowest forget ratio; else the one with the least
+    images read as their own subject, and of these the one with the lowest forget ratio; else the one with the least
     retain drift. The earlier of equals. Adding a verdict never makes another of the former ones the best, so that it is
     enough to keep the best state so far.
 
@@ -136,7 +136,7 @@ def choose(recipe: Recipe, verdicts: Sequence[Verdict], among: Iterable[int]) ->
     """
     reasons = (
         "the stop rule was met",
-        "not met: the fewest forget pictures read as their own subject, among the verdicts within the bounds of "
+        "not met: the fewest forget images read as their own subject, among the verdicts within the bounds of "
         "retention",
         "not met, and no verdict within the bounds of retention: the lowest retain drift",
     )

@@ -36,7 +36,7 @@ class Teacher(ModelSource):
     def features(
         self, pictures: Sequence[Picture], layers: Sequence[str], micro_batch: int, budget_bytes: int
     ) -> FeatureStore:
-        """Features of pictures, prepared by the teacher's own image processor; see `features.teacher_features`."""
+        """Features of images, prepared by the teacher's own image processor; see `features.teacher_features`."""
         stack = self.load()
         return teacher_features(stack, PictureSet(stack, pictures, 0), layers, micro_batch, budget_bytes)
 
@@ -48,11 +48,11 @@ class Teacher(ModelSource):
         Args:
             teacher: From `load`.
             student: The given checkpoint.
-            pictures: A few pictures to compare them on.
+            pictures: A few images to compare them on.
             layers: The layers that it is to teach.
 
         Returns:
-            Squared difference over the student's power at the last of the layers, mean over the pictures. Unrelated
+            Squared difference over the student's power at the last of the layers, mean over the images. Unrelated
             features of equal power and no mean are at 2.
 
         Raises:

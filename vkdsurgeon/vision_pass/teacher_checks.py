@@ -28,8 +28,8 @@ def examine_teachers(
 
     Args:
         stack: The given model.
-        forget: Pictures to forget.
-        keep: Retain and generic pictures.
+        forget: Images to forget.
+        keep: Retain and generic images.
         recipe: The settings.
         others: The teacher of `forget` and of `retain`, where another one was given.
 
@@ -63,7 +63,7 @@ def examine_teachers(
         digests[role] = visual_digest(other)
         found += gap_warnings(gap, teacher.option)
         found += operation_warnings(other.inventory, f"the checkpoint of {teacher.option}")
-        # A reference that cannot tell the forget pictures' subjects apart is what one would wish for.
+        # A reference that cannot tell the forget images' subjects apart is what one would wish for.
         if role == "retain":
             judged = examine(other, sample_pictures(pictures), recipe.micro_batch, budget)
             found += quality_warnings(judged, f"the features of {teacher.option}")

@@ -1,6 +1,6 @@
 """Is the teacher fit to teach? Its past, and what its features tell apart.
 
-The bounds are low on purpose: they catch a collapsed teacher, not a noisy one. Random features tell pictures and
+The bounds are low on purpose: they catch a collapsed teacher, not a noisy one. Random features tell images and
 subjects apart as well, so damage that keeps their spread shows only beside the original's figures
 (docs/studies/method.md).
 """
@@ -32,18 +32,18 @@ _MOST_APART = 2.0
 
 @dataclass(frozen=True)
 class TeacherQuality:
-    """What a sample of the given pictures looks like to a teacher, at the projector's output.
+    """What a sample of the given images looks like to a teacher, at the projector's output.
 
     Attributes:
         pictures: Size of the sample.
-        variation: Variance over pictures of each token's features, over the features' mean square. Near zero the
-            teacher sees the same in every picture.
-        token_variation: Variance over the tokens within pictures, likewise; None where a picture is one token. Near
+        variation: Variance over images of each token's features, over the features' mean square. Near zero the
+            teacher sees the same in every image.
+        token_variation: Variance over the tokens within images, likewise; None where an image is one token. Near
             zero all tokens are alike.
         separation: Variance between subjects over variance within subjects, the former freed of what the latter adds
-            to means of few pictures; None where fewer than two subjects have two pictures each.
-        apart: How far the mean features of the pictures to forget and of those to keep lie from each other: squared
-            distance over what two sets of one kind, of so few subjects and pictures, have by chance. About 1 for one
+            to means of few images; None where fewer than two subjects have two images each.
+        apart: How far the mean features of the images to forget and of those to keep lie from each other: squared
+            distance over what two sets of one kind, of so few subjects and images, have by chance. About 1 for one
             kind; None where it is not asked, or fewer than two are kept.
     """
 
@@ -55,7 +55,7 @@ class TeacherQuality:
 
 
 def sample_pictures(pictures: Sequence[Picture]) -> list[Picture]:
-    """A few pictures of a few subjects, in order; subjects with several pictures first."""
+    """A few images of a few subjects, in order; subjects with several images first."""
     views: dict[str, list[Picture]] = {}
     for picture in pictures:
         views.setdefault(picture.subject, []).append(picture)
@@ -66,12 +66,12 @@ def sample_pictures(pictures: Sequence[Picture]) -> list[Picture]:
 def examine(
     stack: VisualStack, pictures: Sequence[Picture], micro_batch: int, budget_bytes: int, *, forgotten: int = 0
 ) -> TeacherQuality:
-    """Measure a teacher on pictures.
+    """Measure a teacher on images.
 
     Args:
         stack: The teacher.
         pictures: A sample, with subjects.
-        micro_batch: Most pictures per forward pass.
+        micro_batch: Most images per forward pass.
         budget_bytes: Most bytes of features to hold in memory.
         forgotten: How many of them, from the first, are to be forgotten; the others are to be kept.
 
@@ -84,7 +84,7 @@ def examine(
     broken = [index for index, value in enumerate(features) if not bool(torch.isfinite(value).all())]
     if broken:
         raise UserError(
-            f"the teacher's features are NaN or infinite on {len(broken)} of {len(features)} pictures",
+            f"the teacher's features are NaN or infinite on {len(broken)} of {len(features)} images",
             where=stack.inventory.root,
             expected="finite features",
             remedy="work in float32, or start from a checkpoint that was not damaged in training or export",
@@ -96,8 +96,8 @@ def measure_features(features: Sequence[Tensor], subjects: Sequence[str], forgot
     """The statistics of `TeacherQuality`.
 
     Args:
-        features: One [N, D] per picture; token positions are averaged where N differs.
-        subjects: The subject of each picture.
+        features: One [N, D] per image; token positions are averaged where N differs.
+        subjects: The subject of each image.
         forgotten: How many of them, from the first, are to be forgotten.
     """
     per_token = len({value.shape[0] for value in features}) == 1
@@ -145,7 +145,7 @@ def _apart(values: Sequence[Tensor], subjects: Sequence[str], forgotten: int) ->
         return None
     means = [torch.stack(list(part)).mean(dim=0) for part in (values[:forgotten], kept)]
     ratio = _separation(kept, subjects[forgotten:])
-    # Where nothing tells subjects apart from views, every picture counts as somebody.
+    # Where nothing tells subjects apart from views, every image counts as somebody.
     between = 1.0 if ratio is None else ratio / (1 + ratio)
     by_chance = sum(
         between / len(set(part)) + (1 - between) / len(part) for part in (subjects[:forgotten], subjects[forgotten:])
@@ -163,12 +163,12 @@ def quality_warnings(quality: TeacherQuality, whose: str) -> list[str]:
     found = []
     if quality.variation < LEAST_VARIATION:
         found.append(
-            f"{whose} hardly differ between pictures (variance {quality.variation:.1e} of their power): the teacher "
+            f"{whose} hardly differ between images (variance {quality.variation:.1e} of their power): the teacher "
             "looks collapsed, and there is little to forget or to keep"
         )
     if quality.token_variation is not None and quality.token_variation < LEAST_VARIATION:
         found.append(
-            f"{whose} hardly differ between the tokens of a picture (variance {quality.token_variation:.1e} of their "
+            f"{whose} hardly differ between the tokens of an image (variance {quality.token_variation:.1e} of their "
             "power): the teacher looks collapsed"
         )
     if quality.separation is not None and quality.separation < _LEAST_SEPARATION:
@@ -180,14 +180,14 @@ def quality_warnings(quality: TeacherQuality, whose: str) -> list[str]:
 
 
 def kind_warnings(quality: TeacherQuality) -> list[str]:
-    """A warning where the pictures to keep are of another kind than those to forget."""
+    """A warning where the images to keep are of another kind than those to forget."""
     if quality.apart is None or quality.apart <= _MOST_APART:
         return []
     return [
-        "the pictures to keep look unlike those to forget (the squared distance of their mean features is "
+        "the images to keep look unlike those to forget (the squared distance of their mean features is "
         f"{quality.apart:.1f} times that of two sets of one kind): what is "
         "kept on them, and the stop rule's retain drift, say little about others of the kind that is forgotten; give "
-        "such pictures with `retain` or `generic`, and measure with `eval`"
+        "such images with `retain` or `generic`, and measure with `eval`"
     ]
 
 

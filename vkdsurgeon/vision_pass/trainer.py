@@ -36,21 +36,21 @@ _FIRST_PROBE = 0.05
 
 @dataclass(frozen=True)
 class DistillationTerm:
-    """A set of pictures and what the student is to see on them.
+    """A set of images and what the student is to see on them.
 
     Attributes:
         name: `forget` or `retain`.
-        pictures: The pictures.
+        pictures: The images.
         targets: Their target features at `layers` and at the recipe's layers.
         layers: Layers and their weights in the loss.
-        loss: From student and target features at `layers` to a number per picture.
+        loss: From student and target features at `layers` to a number per image.
         train: Indices to train on.
-        held_out: Indices for the stop rule: pictures that were held out and copies of them, or copies of trained ones.
+        held_out: Indices for the stop rule: images that were held out and copies of them, or copies of trained ones.
         weight: Weight in the loss.
-        batch: Pictures per step.
-        spreads: Mean square by which the targets of different pictures differ, by layer: what drift is a share of.
-            Where a layer is missing, it is a share of the power of each picture's target.
-        originals: How many of the pictures, from the first, are no altered copies.
+        batch: Images per step.
+        spreads: Mean square by which the targets of different images differ, by layer: what drift is a share of.
+            Where a layer is missing, it is a share of the power of each image's target.
+        originals: How many of the images, from the first, are no altered copies.
         apart: Whether nothing that is held out was trained on in any form.
     """
 
@@ -70,7 +70,7 @@ class DistillationTerm:
 
 @dataclass
 class Measure:
-    """Sums over pictures of one term."""
+    """Sums over images of one term."""
 
     loss: float = 0.0
     similarity: float = 0.0
@@ -102,11 +102,11 @@ def train(
         recipe: Everything else.
         steps: Number of optimizer steps.
         peak: Peak step size, relative to each weight; under a control, relative to the size that it holds.
-        generator: Source of the order of the pictures.
+        generator: Source of the order of the images.
         listen: Hears of every step.
-        samplers: Of each term's pictures; fresh ones where there are none.
+        samplers: Of each term's images; fresh ones where there are none.
         done: Steps of the schedule that were made before.
-        harden: Adds to the gradient of a step, given its number and its forget pictures.
+        harden: Adds to the gradient of a step, given its number and its forget images.
         control: Holds the step size by measuring what steps change.
 
     Raises:
@@ -161,7 +161,7 @@ def settle(
         optimizer: Fresh.
         recipe: The settings.
         control: Gets the size.
-        generator: Source of the order of the pictures; its draws are nobody else's.
+        generator: Source of the order of the images; its draws are nobody else's.
         harden: As for `train`.
     """
     samplers = [Sampler(term.train, torch_shuffle(generator)) for term in terms]
@@ -192,18 +192,18 @@ def _gather(
 def pass_over(
     stack: VisualStack, term: DistillationTerm, indices: Sequence[int], recipe: Recipe, *, learn: bool = False
 ) -> Measure:
-    """Pass pictures through the student once.
+    """Pass images through the student once.
 
     Args:
         stack: The student.
-        term: Where the pictures and their targets come from.
-        indices: Which pictures.
-        recipe: The layers that are compared, and the most pictures at once.
+        term: Where the images and their targets come from.
+        indices: Which images.
+        recipe: The layers that are compared, and the most images at once.
         learn: Leave the gradient of the term's weighted loss in the parameters.
 
     Returns:
-        Means over the pictures: the loss at the term's layers; the cosine similarity to the target and the squared
-        error as a share of what pictures differ by, at the recipe's layers, whatever the term looks at.
+        Means over the images: the loss at the term's layers; the cosine similarity to the target and the squared
+        error as a share of what images differ by, at the recipe's layers, whatever the term looks at.
     """
     measure = Measure(pictures=len(indices))
     learn = learn and term.weight > 0

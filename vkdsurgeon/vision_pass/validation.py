@@ -1,7 +1,7 @@
-"""What the student shows on pictures that it was not trained on: whose it reads as, how far it went, what it kept.
+"""What the student shows on images that it was not trained on: whose it reads as, how far it went, what it kept.
 
 Subjects are read by nearest centroid in the teacher's space (`identity_classifier`), so nothing of this needs labels
-beyond who is on which picture, nor the language model.
+beyond who is on which image, nor the language model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vkdsurgeon.vision_pass.stop_rule import Verdict, judge
 from vkdsurgeon.vision_pass.target_readings import read_all
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
-# Share of the way that pictures which are not trained on are to go.
+# Share of the way that images which are not trained on are to go.
 _AIM = 1.0
 # Beyond this, going farther no longer makes up for views that do not follow.
 _FARTHEST = 2.0
@@ -129,7 +129,7 @@ class Validation:
         return {layer: [rows[index] for index in indices] for layer, rows in found.items()}
 
     def _read(self, term: DistillationTerm, layer: str, features: Sequence[Tensor]) -> Tensor:
-        """Whose each of a term's held-out pictures reads as."""
+        """Whose each of a term's held-out images reads as."""
         space = self.terms.spaces[layer]
         images = [(term.name, index) for index in term.held_out]
         return read_all(space.reader, [space.pooled(*each) for each in zip(images, features, strict=True)])
@@ -168,7 +168,7 @@ class Validation:
         return [mean(each) for each in shares.values()]
 
     def _agreement(self, layer: str, features: Sequence[Tensor]) -> tuple[int, int]:
-        """Retain pictures that the teacher reads as their subject, and how many of these the student does."""
+        """Retain images that the teacher reads as their subject, and how many of these the student does."""
         retain = self.terms.retain
         whose = self.terms.spaces[layer].reader.indices([retain.pictures.subjects[index] for index in retain.held_out])
         before = self._originals["retain"][layer] == whose

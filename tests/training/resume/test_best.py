@@ -44,11 +44,11 @@ def verdicts(pairs: list[tuple[float, float]]) -> list[Verdict]:
 @pytest.mark.parametrize(
     ("pairs", "index", "reason"),
     [
-        ([(0.5, 0.05), (0.4, 0.09), (0.1, 0.2)], 1, "the fewest forget pictures"),
+        ([(0.5, 0.05), (0.4, 0.09), (0.1, 0.2)], 1, "the fewest forget images"),
         ([(0.5, 0.2), (0.19, 0.12), (0.9, 0.11)], 2, "lowest retain drift"),
         ([(0.5, 0.05), (0.1, 0.1)], 1, "was met"),
         ([(float("nan"), 0.05), (9.0, 9.0)], 0, "lowest retain drift"),
-        ([(0.5, 0.05), (0.5, 0.05)], 0, "the fewest forget pictures"),
+        ([(0.5, 0.05), (0.5, 0.05)], 0, "the fewest forget images"),
     ],
 )
 def test_the_rule(pairs: list[tuple[float, float]], index: int, reason: str) -> None:
@@ -88,7 +88,7 @@ def test_a_run_that_gets_worse_writes_its_best_state(here: Place, tmp_path: Path
     assert result.verdict is not None
     assert (result.choice.index, len(result.verdicts)) == (0, 2), "an extension in vain is the last"
     assert result.as_dict()["stop_rule_written"]["index"] == 0
-    assert "the fewest forget pictures" in result.choice.reason
+    assert "the fewest forget images" in result.choice.reason
     assert not result.verdict.met
     kept = journal(tmp_path / "out")["passes"]["visual"]
     assert kept["facts"]["written"] == {"index": 0, "reason": result.choice.reason}

@@ -1,9 +1,9 @@
-"""Identity heads: frozen readers of subjects, which forget pictures must not be read by.
+"""Identity heads: frozen readers of subjects, which forget images must not be read by.
 
     z = head( (mean over tokens of h(x)  -  m) / s )            m, s over the teacher's features
-    hinge(x) = softplus( z_p - logsumexp_{q != p} z_q + margin )        x a forget picture of subject p
+    hinge(x) = softplus( z_p - logsumexp_{q != p} z_q + margin )        x a forget image of subject p
 
-Heads are trained once, by cross-entropy, on the teacher's features of forget and kept pictures, to tell all their
+Heads are trained once, by cross-entropy, on the teacher's features of forget and kept images, to tell all their
 subjects apart; then they are frozen. They stand in for how a language model reads an identity off features, without
 having one, as adversarial censoring does (arXiv 1505.07818, with the adversary frozen). Zero is necessary, not
 sufficient: other readers may see more.
@@ -28,9 +28,9 @@ class IdentityHeads(nn.Module):
     """Trained on construction; no parameter asks for a gradient afterwards.
 
     Args:
-        forget: Teacher features [N, D] of each forget picture at `layer`.
+        forget: Teacher features [N, D] of each forget image at `layer`.
         forget_subjects: The subject of each.
-        keep: The same of kept pictures.
+        keep: The same of kept images.
         keep_subjects: The subject of each.
         layer: Where the heads read.
         kind: `linear`, `mlp` or `both`.
@@ -77,11 +77,11 @@ class IdentityHeads(nn.Module):
         return [head(pooled) for head in self.heads]
 
     def hinge(self, features: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
-        """The hinge of forget pictures, mean over the heads.
+        """The hinge of forget images, mean over the heads.
 
         Args:
             features: Layer -> features [B, N, D]; `layer` is among them.
-            indices: Which forget pictures they are.
+            indices: Which forget images they are.
 
         Returns:
             [B] float32.
@@ -111,7 +111,7 @@ class IdentityHeads(nn.Module):
         optimizer = torch.optim.AdamW(self.heads.parameters(), lr=_LR, weight_decay=_DECAY)
         with torch.enable_grad():
             for _ in range(_STEPS):
-                # Few views per subject: without noise a head reads the pictures and not the people.
+                # Few views per subject: without noise a head reads the images and not the people.
                 seen = examples + _VIEW_NOISE * torch.randn(examples.shape, generator=generator)
                 losses = [nn.functional.cross_entropy(head(seen), wanted) for head in self.heads]
                 optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""Losses on forget pictures that hardening takes at other weights than the student's own."""
+"""Losses on forget images that hardening takes at other weights than the student's own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ForgetObjective:
         stack: The student.
         term: Forgetting.
         recipe: The settings.
-        teacher: The teacher's features t(x) of the forget pictures at the term's layers.
+        teacher: The teacher's features t(x) of the forget images at the term's layers.
         heads: Identity heads, where the recipe has them.
         entrance: Of the trained layers, where layers before them are frozen.
     """
@@ -40,10 +40,10 @@ class ForgetObjective:
     entrance: Entrance | None = None
 
     def forget(self, indices: Sequence[int], weight: float, identity_weight: float) -> Iterator[Tensor]:
-        """Yield, part by part, what sums to the weighted forget loss and hinge of the heads, means over pictures.
+        """Yield, part by part, what sums to the weighted forget loss and hinge of the heads, means over images.
 
         Args:
-            indices: Forget pictures.
+            indices: Forget images.
             weight: Of the forget loss.
             identity_weight: Of the heads' hinge; without heads it has no say.
         """

@@ -1,6 +1,6 @@
 """A simulated attacker that fine-tunes the student back to what it knew.
 
-First-order tamper resistance in feature space. With a(.) K steps of an attacker on one half of a batch's pictures,
+First-order tamper resistance in feature space. With a(.) K steps of an attacker on one half of a batch's images,
 
     theta_a = theta - s sum_k u * direction( grad d(h(x; theta_k), t(x)) ),    x in the first half
 
@@ -36,7 +36,7 @@ class SimulatedAttacker:
     Args:
         weights: Parameters of tower and projector by name.
         units: Unit step of each.
-        goals: Each yields the terms of a loss, given pictures, at the weights as they are; attack after attack has the
+        goals: Each yields the terms of a loss, given images, at the weights as they are; attack after attack has the
             next of them.
         size: Size of a step in those units.
         kind: `sign` or `adam`.
@@ -74,7 +74,7 @@ class SimulatedAttacker:
 
         Args:
             temporary: The weights; not moved yet.
-            indices: Pictures that the attacker has.
+            indices: Images that the attacker has.
             steps: How many steps.
         """
         if self._afresh:

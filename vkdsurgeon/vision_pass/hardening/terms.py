@@ -27,7 +27,7 @@ _MOST_PICTURES = 1024
 _ENTRANCE = "entrance of the trained layers"
 
 Term = Callable[["Hardener", int, Sequence[int]], None]
-"""(hardener, step, forget pictures of the step): adds to the gradient of the selected weights."""
+"""(hardener, step, forget images of the step): adds to the gradient of the selected weights."""
 
 
 class Hardener:
@@ -64,7 +64,7 @@ class Hardener:
 
         Args:
             step: Number of the step within its schedule.
-            indices: The step's forget pictures.
+            indices: The step's forget images.
 
         Raises:
             Diverged: A term is not finite.
@@ -88,10 +88,10 @@ class Hardener:
             loss.backward()
 
     def sides(self, indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-        """A step's forget pictures of the subjects whom the simulated attacker has, and of the others.
+        """A step's forget images of the subjects whom the simulated attacker has, and of the others.
 
-        An attack that goes on from step to step keeps its subjects. Where one side has no picture in this step, the
-        pictures are halved instead.
+        An attack that goes on from step to step keeps its subjects. Where one side has no image in this step, the
+        images are halved instead.
         """
         subjects = self.objective.term.pictures.subjects
         known = sorted(set(subjects), key=str)
@@ -107,7 +107,7 @@ class Hardener:
 
 
 def tampered(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
-    """Recipe key `tamper_weight`: see `attack`. A batch of one picture is both halves."""
+    """Recipe key `tamper_weight`: see `attack`. A batch of one image is both halves."""
     recipe, objective = hardener.recipe, hardener.objective
     if step % recipe.tamper_every:
         return

@@ -8,7 +8,7 @@ from vkdsurgeon.vision_pass.targets.context import ForgetTargets, TargetContext
 
 
 def rmu(context: TargetContext) -> ForgetTargets:
-    """Representation misdirection for unlearning: one random direction for every token of every forget picture.
+    """Representation misdirection for unlearning: one random direction for every token of every forget image.
 
         T(x)_n = c mean|t| u,    u = v / |v|,  v_d ~ U[0, 1)
 

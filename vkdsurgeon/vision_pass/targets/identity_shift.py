@@ -49,7 +49,7 @@ def draw_stand_ins(
             "too few retain identities to mix nobody from",
             value=len(kept),
             expected=f"at least {count} subjects (recipe key stand_ins)",
-            remedy="give more retain subjects, or a folder of other pictures with `generic`",
+            remedy="give more retain subjects, or a folder of other images with `generic`",
         )
     names = list(kept)
     stacked = torch.stack([kept[name] for name in names])

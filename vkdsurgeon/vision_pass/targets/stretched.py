@@ -14,7 +14,7 @@ from vkdsurgeon.model.features import FeatureStore
 class StretchedTargets:
     """t(x) + stretch (T(x) - t(x)), read as a `FeatureStore` is.
 
-    Pictures that were not trained on go only a share of the way that trained ones go; how large a share depends on the
+    Images that were not trained on go only a share of the way that trained ones go; how large a share depends on the
     tower and on how many views it was taught on. `validation` measures it, and the way is made longer by as much.
 
     Args:
@@ -30,7 +30,7 @@ class StretchedTargets:
         self.stretch = 1.0
 
     def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
-        """Targets [B, N, D] of pictures that share one token count."""
+        """Targets [B, N, D] of images that share one token count."""
         target = self.targets.get(layer, indices, device)
         if self.stretch == 1.0:
             return target
@@ -38,7 +38,7 @@ class StretchedTargets:
         return origin + self.stretch * (target.float() - origin)
 
     def powers(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
-        """Mean square of each picture's targets, [B] float32."""
+        """Mean square of each image's targets, [B] float32."""
         if self.stretch == 1.0:
             return self.targets.powers(layer, indices, device)
         return target_power(self.get(layer, indices, device))
