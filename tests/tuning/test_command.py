@@ -214,7 +214,7 @@ def test_a_start_that_cannot_run_is_wrong_input(
         (["--minutes", "nan"], "not a valid time limit"),
         (["--trials", "0"], "--trials"),
         (["--validation-forget", "x.jsonl"], "--validation-retain"),
-        (["--limit", "3"], "without any"),
+        (["--limit", "3"], "no validation questions"),
         (["--space", "missing.yaml"], "cannot read the search space"),
     ],
 )
