@@ -71,7 +71,7 @@ def _run(place: Path, seed: int, output: Output) -> tuple[dict[str, Any], Any]:
     )
     measured = vkdsurgeon(
         "eval", "unlearned", "--base", "base", "--gold", "gold", "--forget", heldout, "--retain", retain,
-        "--text", "records/text.jsonl", "--set", f"forget_train={forget}", "-o", "eval.json",
+        "--text", "records/text.jsonl", "--extra-set", f"forget_train={forget}", "-o", "eval.json",
     )  # fmt: skip
     attacked = vkdsurgeon(
         "attack", "relearn", "unlearned", "--gold", "gold", "--forget", forget, "--heldout", heldout,
