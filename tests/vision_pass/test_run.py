@@ -317,7 +317,7 @@ def test_a_loss_that_is_not_finite_stops_everything(llava: Path, sets: dict[str,
 
 
 def test_sets_that_overlap_are_refused(llava: Path, sets: dict[str, Path]):
-    with pytest.raises(UserError, match="share 1 picture"):
+    with pytest.raises(UserError, match="share 1 image"):
         run(llava, sets, retain=[*pictures(sets, "retain"), pictures(sets, "forget")[0]])
 
 
