@@ -274,7 +274,7 @@ def test_a_preset_is_laid_under_recipe_and_flags(llava: Path, sets: dict[str, Pa
     recipe = json.loads((out / "vkdsurgeon.json").read_text())["recipe"]
     preset = preset_settings("robust")
     assert (recipe["steps"], recipe["tamper_steps"], recipe["identity_margin"]) == (3, 1, 1.5)
-    assert recipe["tamper_weight"] == preset["tamper_weight"] > 0
+    assert recipe["identity_weight"] == preset["identity_weight"] > 0
     assert diff_checkpoints(llava, out).language_identical
 
 
