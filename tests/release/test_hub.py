@@ -156,3 +156,15 @@ def test_the_record_says_which_and_what_follows_uses_it(
     # The same base at another place makes the same bytes; only its name is missing in the new record.
     again = vkdsurgeon.reproduce(out, llava, sets["forget"], retain=sets["retain"])
     assert (again.grade, again.files_differing) == ("bytes", [])
+
+
+def test_a_dry_run_looks_at_the_output_of_a_name_too(
+    snapshot: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["unlearn", "org/tiny", "--forget", str(sets["forget"]), "--retain", str(sets["retain"]), "--follow-links"]
+    words += ["--dry-run", "-o"]
+    assert run([*words, str(tmp_path / "new")]) == 0
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    assert run([*words, str(tmp_path / "full")]) == 2
+    assert "not empty" in capsys.readouterr().err

@@ -241,13 +241,14 @@ def _look_at_output(model: Path, out: Path) -> None:
     """Refuse in a dry run what the run would refuse.
 
     Raises:
-        UserError: The output cannot be made there.
+        UserError: The output cannot be made there, or there is no such model.
     """
     from vkdsurgeon.checkpoint.inventory import take_inventory
     from vkdsurgeon.checkpoint.output import check_output
     from vkdsurgeon.checkpoint.provenance import free_record_name
+    from vkdsurgeon.files.hub import model_path
 
-    inventory = take_inventory(model)
+    inventory = take_inventory(model_path(model))
     check_output(inventory, out, [free_record_name(inventory)])
 
 
