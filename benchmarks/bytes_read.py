@@ -29,7 +29,7 @@ from tests.conftest import write_set
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.training.events import unheard

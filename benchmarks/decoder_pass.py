@@ -27,7 +27,8 @@ from vkdsurgeon.attacks.restore import Restoring, put_back
 from vkdsurgeon.attacks.split import split_records
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.stage import write_patched
-from vkdsurgeon.config import DecoderRecipe, Recipe
+from vkdsurgeon.config.decoder import DecoderRecipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records

@@ -42,7 +42,7 @@ from vkdsurgeon_kernels.bitmask import BitMask
 from benchmarks.provenance import RESULTS, keep, provenance
 from tests.conftest import draw_subject
 from tests.families import _sized as image_processor
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.model.features import FeatureStore, PictureSet

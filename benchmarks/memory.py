@@ -24,8 +24,8 @@ import transformers
 from PIL import Image
 from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
 
-from vkdsurgeon.config import Recipe
 from vkdsurgeon.config.decoder import DecoderRecipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.decoder_pass import plan as decoder_plan
 from vkdsurgeon.model.decoder_layers import find_decoder_weights

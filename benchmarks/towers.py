@@ -26,7 +26,7 @@ from benchmarks import provenance
 from benchmarks.miniature_model.kinds import KINDS
 from benchmarks.miniature_model.model import Shape, save_checkpoint
 from benchmarks.miniature_model.tower import train_tower
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records

@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vkdsurgeon.baselines.registry import BASELINES, Method
-from vkdsurgeon.config import Recipe
 from vkdsurgeon.config.preset import preset_settings
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import UserError
 
 # Rows of their own: measured, never unlearned.

@@ -13,7 +13,7 @@ from vkdsurgeon.config.preset import preset_names
 from vkdsurgeon_cli.streams import ProgressMode
 
 if TYPE_CHECKING:
-    from vkdsurgeon.config import Recipe
+    from vkdsurgeon.config.recipe import Recipe
     from vkdsurgeon_cli.output import Output
 
 ModelArgument = Annotated[
@@ -181,7 +181,7 @@ class RecipeSource:
         Raises:
             UserError: An unknown preset or key, a file that cannot be read, a value out of range.
         """
-        from vkdsurgeon.config import load_recipe
+        from vkdsurgeon.config.files import load_recipe
         from vkdsurgeon.config.keys import parse_settings
 
         chosen = parse_settings(self.settings or []) if settings is None else settings

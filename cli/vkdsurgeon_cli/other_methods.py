@@ -12,7 +12,7 @@ from vkdsurgeon_cli.tables import pairs
 
 if TYPE_CHECKING:
     from vkdsurgeon.baselines.base import ModelPlan
-    from vkdsurgeon.config import Recipe
+    from vkdsurgeon.config.recipe import Recipe
     from vkdsurgeon.pipeline.run_baseline import MethodResult
     from vkdsurgeon.training.events import Event, Step
     from vkdsurgeon_cli.tracking import Tracking
@@ -52,7 +52,7 @@ def refuse_foreign_options(method: Method, recipe: Recipe, teachers: Mapping[str
     Raises:
         UserError: Naming the first such option.
     """
-    from vkdsurgeon.config import BaselineRecipe
+    from vkdsurgeon.config.baselines import BaselineRecipe
 
     given = [name for name, value in teachers.items() if value is not None]
     if recipe.decoder is not None:

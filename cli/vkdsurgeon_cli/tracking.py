@@ -26,6 +26,11 @@ _NO_METRIC = frozenset({"step", "steps", "seed", "seconds_left", "done", "total"
 _TELLING_APART = ("method", "model", "case", "seed")
 
 
+def _off_stdout() -> contextlib.redirect_stdout[Any]:
+    # Trackers print where to look, and stdout is for the result.
+    return contextlib.redirect_stdout(sys.stderr)
+
+
 class Tracker(Protocol):
     """Takes numbers until it is closed."""
 
@@ -61,17 +66,14 @@ class _Trackio:
         self._tool, self._place, self._run = _library("trackio"), place or _PROJECT, False
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
-        # It prints where to look, and stdout is for the result.
-        with contextlib.redirect_stdout(sys.stderr):
-            if not self._run:
-                self._tool.init(project=self._place)
-                self._run = True
-            self._tool.log(dict(numbers), step=step)
+        if not self._run:
+            self._tool.init(project=self._place)
+            self._run = True
+        self._tool.log(dict(numbers), step=step)
 
     def close(self) -> None:
         if self._run:
-            with contextlib.redirect_stdout(sys.stderr):
-                self._tool.finish()
+            self._tool.finish()
 
 
 class _Wandb:
@@ -80,18 +82,16 @@ class _Wandb:
         self._run: Any = None
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
-        with contextlib.redirect_stdout(sys.stderr):
-            if self._run is None:
-                self._run = self._begun()
-            # Several kinds of steps count from 1 in one run, so each carries its own.
-            family = next(iter(numbers)).rpartition("/")[0]
-            self._run.define_metric(f"{family}/*", step_metric=f"{family}/step")
-            self._run.log({**numbers, f"{family}/step": step})
+        if self._run is None:
+            self._run = self._begun()
+        # Several kinds of steps count from 1 in one run, so each carries its own.
+        family = next(iter(numbers)).rpartition("/")[0]
+        self._run.define_metric(f"{family}/*", step_metric=f"{family}/step")
+        self._run.log({**numbers, f"{family}/step": step})
 
     def close(self) -> None:
         if self._run is not None:
-            with contextlib.redirect_stdout(sys.stderr):
-                self._run.finish()
+            self._run.finish()
 
     def _begun(self) -> Any:
         # The command line and the repository would go along, and paths with them. Nothing is sent unless asked for.
@@ -139,7 +139,7 @@ class Tracking:
         """The listener, with the numbers of what it hears logged besides.
 
         Args:
-            listener: Of the command.
+            listener: What the command itself does with events.
             warn: Told once if the tracker fails; the run goes on.
 
         Raises:
@@ -152,7 +152,7 @@ class Tracking:
         """End the log."""
         tracker = self.__dict__.get("tracker")
         if tracker is not None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception), _off_stdout():
                 tracker.close()
 
 
@@ -167,7 +167,8 @@ class _Heard:
         if found is None:
             return
         try:
-            self._tracker.add(*found)
+            with _off_stdout():
+                self._tracker.add(*found)
         except Exception as error:
             # Hours of training are worth more than their curve.
             self._works = False

@@ -2,7 +2,7 @@
 
 from benchmarks import provenance
 from benchmarks.robust import ROWS, table
-from vkdsurgeon.config import load_recipe
+from vkdsurgeon.config.files import load_recipe
 
 
 def test_the_table_shows_a_row():

@@ -3,8 +3,10 @@
 from typing import get_args
 
 from benchmarks.strategies import CASES, table
-from vkdsurgeon.config import ForgetTarget, Recipe, RetainDistance, Saliency
-from vkdsurgeon.config.forgetting import Distance
+from vkdsurgeon.config.forgetting import Distance, ForgetTarget
+from vkdsurgeon.config.mask import Saliency
+from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.config.retention import RetainDistance
 
 
 def test_every_strategy_of_the_recipe_has_a_row():

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from vkdsurgeon_cli.main import run
 
-from vkdsurgeon.config import Recipe, load_recipe
+from vkdsurgeon.config.files import load_recipe
+from vkdsurgeon.config.recipe import Recipe
 
 
 def test_keys_are_listed_within_eighty_columns(capsys: pytest.CaptureFixture[str]):

@@ -16,8 +16,8 @@ from vkdsurgeon.comparison.methods import parse_names, parse_seeds
 from vkdsurgeon.comparison.relearning import parse_scopes
 from vkdsurgeon.comparison.settings import recipe_of
 from vkdsurgeon.comparison.text_split import divide_text, write_text
-from vkdsurgeon.config import Recipe
 from vkdsurgeon.config.preset import preset_names, preset_settings
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.directories import alone_in

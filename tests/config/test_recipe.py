@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vkdsurgeon.config import BaselineRecipe, DecoderRecipe, Recipe, dump_recipe, load_recipe
+from vkdsurgeon.config.baselines import BaselineRecipe
+from vkdsurgeon.config.decoder import DecoderRecipe
+from vkdsurgeon.config.files import dump_recipe, load_recipe
 from vkdsurgeon.config.keys import parse_settings, recipe_keys
 from vkdsurgeon.config.preset import preset_names, preset_settings
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import UserError
 
 

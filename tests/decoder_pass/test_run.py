@@ -18,7 +18,8 @@ from tests.tiny_llava import World, world
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
-from vkdsurgeon.config import DecoderRecipe, Recipe
+from vkdsurgeon.config.decoder import DecoderRecipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
@@ -261,7 +262,7 @@ def test_half_asked_passes_are_refused(
 
 
 def test_an_unknown_key_of_the_section_is_refused_with_the_known_ones(tmp_path: Path, facts: World) -> None:
-    from vkdsurgeon.config import load_recipe
+    from vkdsurgeon.config.files import load_recipe
 
     file = tmp_path / "recipe.yaml"
     file.write_text("decoder:\n  densty: 0.1\n")

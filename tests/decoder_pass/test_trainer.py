@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vkdsurgeon.config import DecoderRecipe
+from vkdsurgeon.config.decoder import DecoderRecipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.decoder_pass.gate import judge

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vkdsurgeon.attacks.templates import read_templates
-from vkdsurgeon.config import load_recipe
+from vkdsurgeon.config.files import load_recipe
 from vkdsurgeon.data.images import open_image
 from vkdsurgeon.data.paths import picture_path
 from vkdsurgeon.data.pictures import file_digest

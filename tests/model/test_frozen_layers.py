@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.families import FAMILIES, build_checkpoint
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.model.features import PictureSet, teacher_features

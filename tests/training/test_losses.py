@@ -7,7 +7,8 @@ import pytest
 import torch
 from vkdsurgeon_kernels import DISTANCES, feature_distillation, target_power
 
-from vkdsurgeon.config import Distance, RetainDistance
+from vkdsurgeon.config.forgetting import Distance
+from vkdsurgeon.config.retention import RetainDistance
 from vkdsurgeon.training.losses import STRUCTURAL, FeatureLoss, attention, cka, feature_loss, relational
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.training.optimizer import unit_step
 
 

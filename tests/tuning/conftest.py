@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.vision_pass.run import Job

@@ -16,7 +16,7 @@ import yaml
 from vkdsurgeon_cli.main import run
 
 from tests.tuning.conftest import QUICK
-from vkdsurgeon.config import dump_recipe, load_recipe
+from vkdsurgeon.config.files import dump_recipe, load_recipe
 from vkdsurgeon.pipeline.run import Request
 from vkdsurgeon.training.events import Event
 from vkdsurgeon.tuning.pick import RULES, Rule

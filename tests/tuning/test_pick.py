@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.tuning.objective import OBJECTIVES
 from vkdsurgeon.tuning.pick import RULES, Candidate, Rule, rule_named

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vkdsurgeon.config import Recipe, load_recipe
+from vkdsurgeon.config.files import load_recipe
 from vkdsurgeon.config.preset import preset_names
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.tuning.space import DEFAULT, Range, Space, is_integer, load_space, named, point_of, recipe_at
 

@@ -7,7 +7,8 @@ import pytest
 from vkdsurgeon_cli.main import run
 
 from tests import tiny_llava
-from vkdsurgeon.config import Recipe, dump_recipe
+from vkdsurgeon.config.files import dump_recipe
+from vkdsurgeon.config.recipe import Recipe
 
 SPACE = "extends: nothing\nsearch: {steps: {low: 0.1, high: 1.0, step: 0.9}}\nstart: [{steps: 0.1}]\n"
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.vision_pass.identity_space import POSITIONS, PRESENCE
 from vkdsurgeon.vision_pass.presence import TokenMatches, TwoGroups

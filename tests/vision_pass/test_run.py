@@ -9,7 +9,9 @@ from vkdsurgeon_kernels import target_power
 
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
-from vkdsurgeon.config import ForgetTarget, Recipe, RetainDistance
+from vkdsurgeon.config.forgetting import ForgetTarget
+from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.config.retention import RetainDistance
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import SurgeryError, UserError

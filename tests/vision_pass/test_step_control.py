@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.towers import build_tower, unlearn
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.errors import Diverged
 from vkdsurgeon.vision_pass.step_control import StepControl, probe_images

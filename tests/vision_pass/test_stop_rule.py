@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
 from vkdsurgeon.vision_pass.stop_rule import Verdict, choose, judge

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import write_set
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.inventory import take_inventory
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError

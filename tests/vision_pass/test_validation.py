@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import write_set
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.training.events import unheard

@@ -30,7 +30,7 @@ from vkdsurgeon.baselines.scope import ScopedWeights, decoder_layers, find_weigh
 from vkdsurgeon.baselines.trainer import Part, train_masked
 from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
-from vkdsurgeon.config import BaselineRecipe
+from vkdsurgeon.config.baselines import BaselineRecipe
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, recompute
 from vkdsurgeon.model.device import enough_memory

@@ -31,7 +31,8 @@ from vkdsurgeon.baselines.npo import preference
 from vkdsurgeon.baselines.refusal import refusal
 from vkdsurgeon.baselines.trainer import Part, train_masked
 from vkdsurgeon.baselines.uniform import to_uniform
-from vkdsurgeon.config import BaselineRecipe, Recipe
+from vkdsurgeon.config.baselines import BaselineRecipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vkdsurgeon.comparison.methods import ComparedMethod
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.config.relearn import RelearnScope
 from vkdsurgeon.evaluation.gates import Gate
 

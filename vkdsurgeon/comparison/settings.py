@@ -7,8 +7,9 @@ from typing import Any
 
 from vkdsurgeon.baselines.registry import BASELINES, VKD
 from vkdsurgeon.comparison.methods import ComparedMethod
-from vkdsurgeon.config import BaselineRecipe, Recipe
+from vkdsurgeon.config.baselines import BaselineRecipe
 from vkdsurgeon.config.files import lay_over, validated
+from vkdsurgeon.config.recipe import Recipe
 
 
 def recipe_of(each: ComparedMethod, recipe: Recipe) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vkdsurgeon.baselines.registry import BASELINES, Scope
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.device import resolve_device, resolve_dtype
 from vkdsurgeon.pipeline.run import Request, run

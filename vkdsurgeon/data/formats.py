@@ -14,6 +14,7 @@ from vkdsurgeon.data.paths import picture_path
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.rows import Row
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.problems import did_you_mean
 
 _PLACEHOLDER = "<image>"
 # As Qwen-VL's own training files name an image, inside of what is said.
@@ -291,7 +292,7 @@ def _explain(error: ValidationError, row: Row, schema: type[BaseModel] | None) -
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
         known = list(schema.model_fields) if schema else []
-        near = [_MEANT[key]] if key in _MEANT else difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {_MEANT[key]!r}?" if key in _MEANT else did_you_mean(key, known, most=1)
         if isinstance(first["input"], list) and first["input"] and isinstance(first["input"][0], dict):
             return UserError(
                 f"unknown key {place!r}, which holds a list of objects",
@@ -303,7 +304,7 @@ def _explain(error: ValidationError, row: Row, schema: type[BaseModel] | None) -
             f"unknown key {place!r}",
             where=row.source,
             expected=f"the keys {', '.join(known)}" if len(first["loc"]) == 1 else None,
-            remedy=f"did you mean {near[0]!r}?" if near and len(first["loc"]) == 1 else "rename or remove the key",
+            remedy=hint if hint and len(first["loc"]) == 1 else "rename or remove the key",
         )
     message = str(first["msg"]).removeprefix("Value error, ")
     if not place:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vkdsurgeon.config import DecoderRecipe
+from vkdsurgeon.config.decoder import DecoderRecipe
 from vkdsurgeon.decoder_pass.trainer import Drift
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from vkdsurgeon.checkpoint.inventory import Inventory
-from vkdsurgeon.config import DecoderRecipe
+from vkdsurgeon.config.decoder import DecoderRecipe
 from vkdsurgeon.model.decoder_layers import DecoderWeights
 
 _MIB = 1 << 20

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch.nn import Parameter
 
-from vkdsurgeon.config import DecoderRecipe
+from vkdsurgeon.config.decoder import DecoderRecipe
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary

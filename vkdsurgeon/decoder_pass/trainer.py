@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from vkdsurgeon_kernels import MaskedAdamW
 
-from vkdsurgeon.config import DecoderRecipe
+from vkdsurgeon.config.decoder import DecoderRecipe
 from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.decoder_pass.teacher import TeacherAnswer, TeacherOutputs, VisionSwap
 from vkdsurgeon.model.questions import Question

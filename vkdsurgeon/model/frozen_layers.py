@@ -39,7 +39,7 @@ def frozen_layers(stack: VisualStack, trained: Collection[str], watched: Collect
     """
     paths = tuple(f"{path}." for path in stack.taps.values())
     outside = {name for name in trained if not name.startswith(paths)}
-    if outside - stack.behind_layers() - set(stack.split.placement.projector_parameters):
+    if outside - _following(stack):
         return ()
     names = list(stack.taps)
     busy = [
@@ -60,10 +60,14 @@ def parameters_after(stack: VisualStack, frozen: Collection[str]) -> dict[str, P
     if not frozen:
         return stack.visual_parameters()
     later = tuple(f"{path}." for name, path in stack.taps.items() if name not in frozen)
-    follow = stack.behind_layers() | set(stack.split.placement.projector_parameters)
+    follow = _following(stack)
     return {
         name: value for name, value in stack.visual_parameters().items() if name in follow or name.startswith(later)
     }
+
+
+def _following(stack: VisualStack) -> set[str]:
+    return stack.behind_layers() | set(stack.split.placement.projector_parameters)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class KeptActivations:
 
 
 def output_of(stack: VisualStack, images: PictureSet, layer: str) -> Tensor | None:
-    """A layer's output for the first image of a set, as the tower has it; None where it is not one tensor."""
+    """A layer's output for the first image of a set: [N, D] or [tiles, N, D]; None where it is not one such tensor."""
     found: list[Any] = []
     hook = stack.model.get_submodule(stack.taps[layer]).register_forward_hook(lambda *call: found.append(call[2]))
     try:
@@ -102,7 +106,8 @@ def output_of(stack: VisualStack, images: PictureSet, layer: str) -> Tensor | No
             stack.features(next(iter(images.batches([0], 1)))[1])
     finally:
         hook.remove()
-    return found[0] if len(found) == 1 and isinstance(found[0], Tensor) else None
+    whole = len(found) == 1 and isinstance(found[0], Tensor) and found[0].dim() in (2, 3)
+    return found[0] if whole else None
 
 
 def kept_activations(
@@ -123,8 +128,6 @@ def kept_activations(
         store: Features of the set at the last of these and at `layers`.
         layers: What is compared.
     """
-    if len(shape) not in (2, 3):
-        return None
     kept = KeptActivations(tuple(stack.taps[name] for name in frozen), frozen[-1], store, shape)
     # Each twice, so that no shape is tried in a batch of one only.
     tried = sorted([*range(0, len(images), max(1, -(-len(images) // _TRIED)))] * 2)

@@ -14,7 +14,7 @@ import torch
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.provenance import versions
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.decoder_pass.run import DecoderJob
 from vkdsurgeon.vision_pass.run import Prepared

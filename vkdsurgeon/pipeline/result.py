@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from vkdsurgeon.checkpoint.provenance import versions as versions_in_use
 from vkdsurgeon.checkpoint.stage import WriteReport
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.decoder_pass.gate import DecoderVerdict
 from vkdsurgeon.decoder_pass.plan import DecoderPlan
 from vkdsurgeon.pipeline.words import describe_verdict

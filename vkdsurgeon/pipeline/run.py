@@ -14,7 +14,7 @@ from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.output import check_links, output_claimed
 from vkdsurgeon.checkpoint.provenance import free_record_name
 from vkdsurgeon.checkpoint.write_provenance import salt_of, set_facts, write_recorded
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.images import check_header, open_image
 from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
 from vkdsurgeon.data.read import Given, read_records, records_given

@@ -19,7 +19,8 @@ from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import check_links, output_claimed
 from vkdsurgeon.checkpoint.provenance import free_record_name
 from vkdsurgeon.checkpoint.write_provenance import salt_of, set_facts, write_recorded
-from vkdsurgeon.config import BaselineRecipe, Recipe
+from vkdsurgeon.config.baselines import BaselineRecipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.images import check_header
 from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of
 from vkdsurgeon.data.read import Given, records_given

@@ -53,7 +53,7 @@ def attest(model: Path, documents: Sequence[Path], out: Path, *, base_name: str 
         sources.append(record)
     digests = checkpoint_digests(inventory)
     subject = [{"name": path, "digest": {"sha256": digest}} for path, digest in sorted(digests.files.items())]
-    name = base_name or base_name_of(model) or "base"
+    name = base_name or _hub_name(record) or "base"
     made = {
         FILES[0]: _statement(subject, TEST_RESULT, test_result(sources)),
         FILES[1]: _statement(subject, PROVENANCE, slsa_provenance(record, sources, name)),
@@ -74,7 +74,11 @@ def base_name_of(model: Path) -> str | None:
     Raises:
         UserError: As `attest`.
     """
-    run = _record_of(model, take_inventory(model)).document
+    return _hub_name(_record_of(model, take_inventory(model)))
+
+
+def _hub_name(record: Source) -> str | None:
+    run = record.document
     assert isinstance(run, ProvenanceDocument)
     assert run.base is not None
     return None if run.base.hub is None else run.base.hub.id

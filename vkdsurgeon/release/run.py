@@ -118,11 +118,6 @@ class _Release:
         return self.patched / free_record_name(take_inventory(self.plan.model))
 
     @property
-    def base_model(self) -> str | None:
-        """What the hub calls the base: as the plan says, else as the record does."""
-        return self.plan.base_model or base_name_of(self.patched)
-
-    @property
     def measured_from(self) -> dict[str, Any]:
         """What every measurement depends on."""
         return {
@@ -316,7 +311,8 @@ def _card_stage(release: _Release, evidence: dict[str, Any]) -> Stage:
         # The stage cleared it: begin from the base's card, as the copy had it.
         if original is not None:
             write_whole(card, original)
-        write_card(release.patched, release.base_model, (release.plan.out / "card.md").read_text(encoding="utf-8"))
+        base_model = release.plan.base_model or base_name_of(release.patched)
+        write_card(release.patched, base_model, (release.plan.out / "card.md").read_text(encoding="utf-8"))
         return []
 
     return Stage("card", evidence, [card], run)
@@ -326,7 +322,7 @@ def _attest_stage(release: _Release, evidence: dict[str, Any], verdict: str) -> 
     place = release.plan.out / "attestations"
 
     def run() -> list[str]:
-        attest(release.patched, release.documents, place, base_name=release.base_model)
+        attest(release.patched, release.documents, place, base_name=release.plan.base_model)
         return []
 
     asked = {**evidence, "verdict": verdict, "card": digest(release.patched / CARD)}

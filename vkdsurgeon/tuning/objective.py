@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.events import Event, Listener

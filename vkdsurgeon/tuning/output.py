@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from vkdsurgeon.config import dump_recipe
+from vkdsurgeon.config.files import dump_recipe
 from vkdsurgeon.files.atomic import write_whole
 from vkdsurgeon.results.envelope import enveloped
 from vkdsurgeon.tuning.objective import OBJECTIVES

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vkdsurgeon.checkpoint.provenance import versions
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.results.document import RunDocument
 from vkdsurgeon.results.judged import Judged
 from vkdsurgeon.results.tuning import TuneDocument

@@ -22,7 +22,7 @@ import torch
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.tuning.objective import OBJECTIVES, Measured
 from vkdsurgeon.tuning.space import Range, Space, is_integer, named, point_of, recipe_at

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.config.yaml import read_mapping
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.problems import first_problem

@@ -130,8 +130,8 @@ class IdentitySpace:
         The only image of a subject is read by one that was.
 
         Args:
-            places: Of the images among the known ones.
-            rows: What is read of each, as `pooled` gives it.
+            places: Position of each of the B images among the known images.
+            rows: What is read of each image, as `pooled` gives it.
         """
         found = []
         for place, row in zip(places, rows, strict=True):

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.model.images import ImageBatch
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training import saliency

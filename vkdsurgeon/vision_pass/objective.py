@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Generator, Tensor
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.augment import variants
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.frozen_layers import output_of, parameters_after
 from vkdsurgeon.model.vision import VisualStack

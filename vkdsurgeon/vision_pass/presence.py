@@ -94,8 +94,8 @@ class TwoGroups:
 
     Attributes:
         share: Prior share of tokens that are the subject's.
-        mean: Of their scores.
-        deviation: Of their scores.
+        mean: Mean score of the subject's tokens, in standard deviations of anybody's.
+        deviation: Standard deviation of these scores, in the same unit.
     """
 
     share: float

@@ -15,7 +15,7 @@ from torch.nn import Parameter
 from vkdsurgeon_kernels import MaskedAdamW, restrict_weight_gradients
 
 from vkdsurgeon.checkpoint.tensors import raw_bytes
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.features import PictureSet, TeacherPass, teacher_features

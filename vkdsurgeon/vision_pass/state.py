@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.resume.journal import Kept, Snapshot
 from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_generator

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
 
 # Where the teacher itself reads nobody, this share of the way to the targets is asked for instead.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from vkdsurgeon_kernels import MaskedAdamW
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.events import Step

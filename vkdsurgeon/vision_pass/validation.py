@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.objective import DistillationTerms
 from vkdsurgeon.vision_pass.stop_rule import Verdict, judge

@@ -64,7 +64,7 @@ def apply(
     ] = False,
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Allow links that point outside BASE; copy their targets.")
-    ] = (False),
+    ] = False,
     printing: Printing,
 ) -> None:
     """Apply patch files to BASE. The result is bit-identical to the checkpoint that was exported.

@@ -47,7 +47,7 @@ def keys(
 
 def show(*, source: RecipeSource, printing: Printing) -> None:
     """Print the complete recipe that a preset, a file and single settings make together, as YAML."""
-    from vkdsurgeon.config import dump_recipe
+    from vkdsurgeon.config.files import dump_recipe
 
     recipe = source.load()
     document = {"schema": RECIPE_SCHEMA, "recipe": recipe.model_dump()}

@@ -17,7 +17,7 @@ from vkdsurgeon_cli.suite_options import Benchmark
 from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
-    from vkdsurgeon.config import Recipe
+    from vkdsurgeon.config.recipe import Recipe
     from vkdsurgeon.data.suites.split import SuiteSplit
     from vkdsurgeon.pipeline.result import UnlearnResult
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from tests.tiny_llava import build, write_records
-from vkdsurgeon.config import DecoderRecipe, Recipe
+from vkdsurgeon.config.decoder import DecoderRecipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.pipeline.result import UnlearnResult
 from vkdsurgeon.pipeline.run import Request, run
 from vkdsurgeon.training.events import Event

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.vision_pass.test_run import QUICK, pictures, run
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights
 from vkdsurgeon.vision_pass.hardening.terms import Hardener, prepare_hardening
 from vkdsurgeon.vision_pass.mask import choose_mask

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.vision_pass.test_run import QUICK, moved, pictures, run
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.features import FeatureStore, teacher_features
 from vkdsurgeon.training.events import unheard

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from tests.conftest import draw_subject
-from vkdsurgeon.config import ForgetTarget, Recipe
+from vkdsurgeon.config.forgetting import ForgetTarget
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import Parameter
 
 from vkdsurgeon.model.features import PictureSet
@@ -56,8 +56,8 @@ def entrance_of(stack: VisualStack, images: PictureSet, frozen: Sequence[str]) -
     Returns:
         None where no layer is frozen, or where a layer returns something else than one tensor of tokens.
     """
-    output: Tensor | None = output_of(stack, images, frozen[-1]) if frozen else None
-    if output is None or output.dim() not in (2, 3):
+    output = output_of(stack, images, frozen[-1]) if frozen else None
+    if output is None:
         return None
     width = output.shape[-1]
     matrix = Parameter(torch.eye(width, dtype=output.dtype, device=output.device), requires_grad=False)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch.nn import Parameter
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 
 
 def hardening_bytes(weights: Sequence[Parameter], selected: int, recipe: Recipe) -> int:

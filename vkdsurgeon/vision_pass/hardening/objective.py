@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import Targets, feature_loss, layer_loss
@@ -44,7 +44,7 @@ class ForgetObjective:
 
         Args:
             indices: Forget images.
-            weight: Of the forget loss.
+            weight: Weight of the forget loss in the sum.
             identity_weight: Of the heads' hinge; without heads it has no say.
         """
         for part, features in self._passes(indices):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import Diverged
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.model.frozen_layers import parameters_after
@@ -139,7 +139,7 @@ def prepare_hardening(stack: VisualStack, taught: DistillationTerms, recipe: Rec
         stack: The student while it still is the teacher.
         taught: Forgetting and retention.
         recipe: The settings.
-        seed: Of the draws.
+        seed: Seed of the heads' training and of whom each simulated attacker has.
 
     Returns:
         What adds to the gradients of a step; None where the recipe has no such term.

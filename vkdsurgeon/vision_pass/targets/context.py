@@ -10,7 +10,7 @@ import torch
 from PIL import Image as PilImage
 from torch import Tensor
 
-from vkdsurgeon.config import Recipe
+from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.vision_pass.identity_classifier import IdentityModel

@@ -74,7 +74,7 @@ def shifts(
     """What is added to every image of each forgotten subject at one layer.
 
     Args:
-        model: Of the forgotten and the kept subjects.
+        model: Identities of the forgotten and the kept subjects at the layer.
         kept: The subjects of it that are kept.
         stand_ins: Forgotten subject -> the kept identities to mix.
         trust: Shrink as if every mean were one of so many times more images; infinity does not shrink.
