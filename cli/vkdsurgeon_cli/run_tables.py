@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
+
 from vkdsurgeon.pipeline.words import describe_decoder, describe_targets, describe_teacher, describe_verdict
+from vkdsurgeon_cli.progress import duration
 
 if TYPE_CHECKING:
     from vkdsurgeon.pipeline.result import UnlearnResult
@@ -24,7 +27,7 @@ def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
         ("memory, estimated", f"{plan.memory.total:,.0f} MiB on {plan.device}"),
     ]
     if result.write is None:
-        rows += [*_decoder_rows(result), ("written", "nothing (dry run)")]
+        rows += [*_forecast_rows(result), *_decoder_rows(result), ("written", "nothing (dry run)")]
         return rows
     rows += [
         *_stop_rows(result),
@@ -35,6 +38,18 @@ def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
         ("written", str(result.out)),
     ]
     return rows
+
+
+def _forecast_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
+    found = result.forecast
+    if found is None:
+        return []
+    longest = "" if found.most_seconds == found.seconds else f", {duration(found.most_seconds)} with all extensions"
+    return [
+        ("time, estimated", f"{duration(found.seconds)}{longest}; then writing"),
+        ("one step", f"{found.step_seconds:.2f} s, measured"),
+        ("disk", f"{decimal(found.output_bytes)} for the output, up to {decimal(found.journal_bytes)} for the journal"),
+    ]
 
 
 def _stop_rows(result: UnlearnResult) -> list[tuple[str, Any]]:

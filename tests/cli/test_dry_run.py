@@ -26,6 +26,22 @@ def test_a_whole_set_is_no_obstacle(llava: Path, sets: dict[str, Path], own: Pat
     assert _dry(llava, sets, own) == 0
 
 
+def test_it_says_what_the_run_takes(
+    llava: Path, sets: dict[str, Path], own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["unlearn", str(llava), "--forget", str(sets["forget"]), "--retain", str(own), "--steps", "30", "--json"]
+    assert run([*words, "--dry-run"]) == 0
+    found = json.loads(capsys.readouterr().out)["forecast"]
+    assert found["teacher_seconds"] > 0
+    assert found["seconds"] > 30 * found["step_seconds"] > 0
+    assert found["most_seconds"] > found["seconds"]
+    run([*words, "-o", str(tmp_path / "out")])
+    assert json.loads(capsys.readouterr().out)["forecast"] is None
+    written = [path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    record = (tmp_path / "out" / "vkdsurgeon.json").stat().st_size
+    assert found["output_bytes"] == sum(written) - record
+
+
 @pytest.mark.parametrize("how", ["no image", "too narrow", "unreadable"])
 def test_one_bad_picture_among_many(
     llava: Path, sets: dict[str, Path], own: Path, how: str, capsys: pytest.CaptureFixture[str]

@@ -17,6 +17,7 @@ from vkdsurgeon.decoder_pass.plan import DecoderPlan
 from vkdsurgeon.pipeline.words import describe_verdict
 from vkdsurgeon.results.document import RunDocument
 from vkdsurgeon.results.judged import Judged
+from vkdsurgeon.vision_pass.forecast import Forecast
 from vkdsurgeon.vision_pass.plan import Plan
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 
@@ -100,6 +101,7 @@ class UnlearnResult(Result):
 
     Attributes:
         recipe: The effective recipe.
+        forecast: Time and disk that the run would take; after a dry run only.
         verdicts: The stop rule's verdicts, one per schedule.
         choice: The verdict that the written weights belong to; None after a dry run.
         stand_ins: Forget subject -> the retain identities that its target was mixed from. These are names, so they are
@@ -112,6 +114,7 @@ class UnlearnResult(Result):
 
     plan: Plan
     recipe: Recipe
+    forecast: Forecast | None = None
     verdicts: tuple[Verdict, ...] = ()
     choice: Choice | None = None
     stand_ins: dict[str, tuple[str, ...]] = Field(default_factory=dict, repr=False)
@@ -133,6 +136,7 @@ class UnlearnResult(Result):
         gate = decoder.get("gate")
         return {
             **fields,
+            "forecast": found.get("forecast"),
             "verdicts": found["stop_rule"],
             "choice": found["stop_rule_written"],
             "journal": found["journal"],
@@ -159,6 +163,7 @@ class UnlearnResult(Result):
         return self.document(
             SCHEMA,
             self.recipe.model_dump(),
+            forecast=None if self.forecast is None else asdict(self.forecast),
             stop_rule=[asdict(verdict) for verdict in self.verdicts],
             stop_rule_written=None if self.choice is None else asdict(self.choice),
             journal=None if self.journal is None else str(self.journal),

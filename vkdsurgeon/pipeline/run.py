@@ -35,6 +35,7 @@ from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.session import journalled, left_behind
 from vkdsurgeon.training.saliency import layer_shares
+from vkdsurgeon.vision_pass.forecast import forecast
 from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare, teach
 
 NO_RETAIN_SET = (
@@ -151,7 +152,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
         )
         if request.out is None:
             _look_at_pictures(prepared)
-            return planned
+            return planned.model_copy(update={"forecast": forecast(prepared)})
 
         outcome = operate(prepared, listener, journal)
         decoded = None if decoder is None else operate_decoder(decoder, listener, journal)

@@ -30,7 +30,7 @@ from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.step_control import StepControl
 
 # Gradients that the moments settle on before the first step, and the size that probing starts from.
-_SETTLING = 8
+SETTLING_STEPS = 8
 _FIRST_PROBE = 0.05
 
 
@@ -117,7 +117,7 @@ def train(
 
     def gather(step: int) -> tuple[float, dict[str, float]]:
         nonlocal images
-        measures = _gather(stack, terms, samplers, recipe, step, harden)
+        measures = gather_gradients(stack, terms, samplers, recipe, step, harden)
         images += sum(measure.pictures for measure in measures.values())
         forget = measures["forget"]
         drift = measures["retain"].drift if "retain" in measures else float("nan")
@@ -165,14 +165,14 @@ def settle(
         harden: As for `train`.
     """
     samplers = [Sampler(term.train, torch_shuffle(generator)) for term in terms]
-    for step in range(_SETTLING):
-        _gather(stack, terms, samplers, recipe, step, harden)
-        if step + 1 < _SETTLING:
+    for step in range(SETTLING_STEPS):
+        gather_gradients(stack, terms, samplers, recipe, step, harden)
+        if step + 1 < SETTLING_STEPS:
             take_step(optimizer, 0.0)
     control.probe(partial(take_step, optimizer), _FIRST_PROBE)
 
 
-def _gather(
+def gather_gradients(
     stack: VisualStack,
     terms: Sequence[DistillationTerm],
     samplers: Sequence[Sampler[int]],
@@ -180,6 +180,19 @@ def _gather(
     step: int,
     harden: Callable[[int, Sequence[int]], None] | None,
 ) -> dict[str, Measure]:
+    """Leave the gradient of one step's loss in the parameters.
+
+    Args:
+        stack: The student.
+        terms: Forgetting and retention.
+        samplers: Of each term's images.
+        recipe: The settings.
+        step: Number of the step within its schedule.
+        harden: As for `train`.
+
+    Returns:
+        What each term measured, by name.
+    """
     measures: dict[str, Measure] = {}
     for term, sampler in zip(terms, samplers, strict=True):
         indices = sampler.draw(term.batch)

@@ -61,7 +61,7 @@ class Target:
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="The patched checkpoint: a new or empty directory."),
     ] = None
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its memory; write nothing.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with memory, time and disk.")] = False
     panel: ClassVar[str] = _SAVING
 
 
