@@ -47,6 +47,46 @@ def test_reports_what_changed(sharded: Path, tmp_path: Path) -> None:
     assert leftovers(tmp_path) == ["out"]
 
 
+def test_untouched_shards_are_linked_on_request(shards: Path, tmp_path: Path) -> None:
+    inventory = take_inventory(shards)
+    before = {file.path: (shards / file.path).stat() for file in inventory.files}
+    plain = write_patched(inventory, some_change(inventory), tmp_path / "plain")
+    report = write_patched(inventory, some_change(inventory), tmp_path / "out", link_untouched=True)
+    assert plain.shards_linked == ()
+    assert set(report.shards_linked) == set(inventory.shards) - set(report.shards_changed) != set()
+    assert report.weights_digest == plain.weights_digest
+    for file in inventory.files:
+        ours, source = tmp_path / "out" / file.path, shards / file.path
+        assert ours.samefile(source) == (file.path in report.shards_linked)
+        assert ours.read_bytes() == (tmp_path / "plain" / file.path).read_bytes()
+        now = source.stat()
+        assert (now.st_mode, now.st_mtime_ns) == (before[file.path].st_mode, before[file.path].st_mtime_ns)
+
+
+def test_where_links_cannot_be_made_shards_are_copied(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def across(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    monkeypatch.setattr(os, "link", across)
+    inventory = take_inventory(shards)
+    report = write_patched(inventory, some_change(inventory), tmp_path / "out", link_untouched=True)
+    assert report.shards_linked == ()
+    for shard in inventory.shards:
+        assert not (tmp_path / "out" / shard).samefile(shards / shard)
+
+
+def test_room_is_asked_for_what_is_copied_alone(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inventory = take_inventory(shards)
+    largest = max(file.size for file in inventory.files)
+    room = namedtuple("room", "free")(output.SLACK_BYTES + inventory.size - largest)
+    monkeypatch.setattr(output.shutil, "disk_usage", lambda place: room)
+    with pytest.raises(UserError, match="not enough room"):
+        check_output(inventory, tmp_path / "out")
+    check_output(inventory, tmp_path / "out", linked=inventory.shards)
+
+
 def test_keeps_modes_directories_and_every_other_byte(single: Path, tmp_path: Path) -> None:
     (single / "empty").mkdir()
     (single / "assets").mkdir()
@@ -237,9 +277,11 @@ def test_damage_is_found_before_the_output_appears(
         ("config.json", 3), (entry.file, entry.begin), (stranger.file, stranger.begin), (stranger.file, 0)
     ):  # fmt: skip
 
-        def damage(ours: Inventory, staging: Path, file: str = file, offset: int = offset) -> None:
+        def damage(
+            ours: Inventory, staging: Path, shared: tuple[str, ...], file: str = file, offset: int = offset
+        ) -> None:
             flip(staging / file, offset)
-            settle(ours, staging)
+            settle(ours, staging, shared)
 
         monkeypatch.setattr(stage, "_settle", damage)
         with pytest.raises(SurgeryError, match=r"differs|damaged|does not hold"):

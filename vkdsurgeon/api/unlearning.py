@@ -41,6 +41,7 @@ def unlearn(
     checkpoint_minutes: float = 1.0,
     drop_stale: bool = False,
     follow_links: bool = False,
+    link_untouched: bool = False,
     request_id: str | None = None,
     request_date: str | None = None,
     on_event: Listener | None = None,
@@ -80,6 +81,8 @@ def unlearn(
         checkpoint_minutes: The shortest time between two saves, in minutes.
         drop_stale: Leave files out of the output that may contain a second copy of the old weights.
         follow_links: Allow symbolic links that point outside the model's directory, and copy their targets.
+        link_untouched: Save disk space: weight files that do not change become hard links to those of `model`, where
+            the file system allows it. Whoever writes to such a file later changes both checkpoints.
         request_id: An identifier of the request behind this run, such as a ticket number. It is published with the
             weights, so it must not contain anyone's name.
         request_date: The date of that request, as YYYY-MM-DD. It is published as well.
@@ -121,6 +124,7 @@ def unlearn(
         checkpoint_minutes=checkpoint_minutes,
         drop_stale=drop_stale,
         follow_links=follow_links,
+        link_untouched=link_untouched,
         tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),
@@ -150,6 +154,7 @@ def run_method(
     projector: Sequence[str] | None = None,
     drop_stale: bool = False,
     follow_links: bool = False,
+    link_untouched: bool = False,
     request_id: str | None = None,
     request_date: str | None = None,
     on_event: Listener | None = None,
@@ -181,6 +186,7 @@ def run_method(
         projector: Same as in `unlearn`.
         drop_stale: Same as in `unlearn`.
         follow_links: Same as in `unlearn`.
+        link_untouched: Same as in `unlearn`.
         request_id: Same as in `unlearn`.
         request_date: Same as in `unlearn`.
         on_event: Called with every stage, training step and warning.
@@ -219,6 +225,7 @@ def run_method(
         recipe=chosen,
         drop_stale=drop_stale,
         follow_links=follow_links,
+        link_untouched=link_untouched,
         tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),

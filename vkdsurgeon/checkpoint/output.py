@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -18,13 +18,16 @@ SLACK_BYTES = 1 << 20
 _LONGEST_PATH = 4096
 
 
-def check_output(inventory: Inventory, out: Path, extra_files: Iterable[str] = ()) -> None:
+def check_output(
+    inventory: Inventory, out: Path, extra_files: Iterable[str] = (), *, linked: Collection[str] = ()
+) -> None:
     """Find out, before any work, whether a patched copy can be written.
 
     Args:
         inventory: Inventory of the checkpoint to be copied.
         out: The directory to be made; it may exist only if it is empty.
         extra_files: Paths of files to be added, relative to `out`.
+        linked: Files that need no room, as they are linked.
 
     Raises:
         UserError: The output exists, lies inside the model, cannot be created, has no room, or an added file would
@@ -55,12 +58,13 @@ def check_output(inventory: Inventory, out: Path, extra_files: Iterable[str] = (
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError("no permission to write here", where=parent, remedy="choose a directory of your own")
     free = shutil.disk_usage(parent).free
-    if free < inventory.size + SLACK_BYTES:
+    needed = SLACK_BYTES + sum(file.size for file in inventory.files if file.path not in linked)
+    if free < needed:
         raise UserError(
             "not enough room for a copy of the checkpoint",
             where=parent,
             value=f"{free} bytes free",
-            expected=f"{inventory.size + SLACK_BYTES} bytes",
+            expected=f"{needed} bytes",
             remedy="make room or choose another disk",
         )
     extra = tuple(extra_files)
@@ -69,27 +73,30 @@ def check_output(inventory: Inventory, out: Path, extra_files: Iterable[str] = (
 
 
 @contextmanager
-def output_claimed(inventory: Inventory, out: Path, extra_files: Iterable[str] = ()) -> Iterator[None]:
+def output_claimed(
+    inventory: Inventory, out: Path, extra_files: Iterable[str] = (), *, linked: Collection[str] = ()
+) -> Iterator[None]:
     """`check_output`, and nobody else makes the same output while the block lasts.
 
     Args:
         inventory: Inventory of the checkpoint to be copied.
         out: The directory to be made.
         extra_files: Paths of files to be added.
+        linked: As for `check_output`.
 
     Raises:
         UserError: As `check_output`; or another run is writing this output.
     """
     extra = tuple(extra_files)
     try:
-        check_output(inventory, out, extra)
+        check_output(inventory, out, extra, linked=linked)
     except UserError:
         # The output in the way may be that of a run which was killed before it had cleared up behind it.
         clear_up(out)
         raise
     with claimed(out):
         # It may have been made between the two.
-        check_output(inventory, out, extra)
+        check_output(inventory, out, extra, linked=linked)
         yield
 
 

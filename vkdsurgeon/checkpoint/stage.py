@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from vkdsurgeon.checkpoint.inventory import (
 )
 from vkdsurgeon.checkpoint.output import check_output
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.files.copy import CHUNK, copy_bytes, digest, gaps, same_range, sync, write_at
+from vkdsurgeon.files.copy import CHUNK, chunks, copy_bytes, digest, gaps, linked, same_range, sync, write_at
 from vkdsurgeon.files.directories import staged
 
 # Changes closer together than this are written in one go.
@@ -45,10 +45,12 @@ class CopyDigests:
     Attributes:
         base: The original, read in one pass with the copy.
         patched: The copy, added files not among them.
+        linked: Files of the copy that are the original's own, under another name.
     """
 
     base: Digests
     patched: Digests
+    linked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class WriteReport:
         seconds: Copying, writing, syncing and verifying.
         shards_changed: The files that differ from the original's.
         by_tensor: Tensor name on disk -> number of changed elements, for changed tensors.
+        shards_linked: The files that are hard links to the original's.
     """
 
     tensors_changed: int
@@ -74,6 +77,7 @@ class WriteReport:
     seconds: float
     shards_changed: tuple[str, ...] = ()
     by_tensor: dict[str, int] = field(default_factory=dict)
+    shards_linked: tuple[str, ...] = ()
 
 
 def write_patched(
@@ -84,6 +88,7 @@ def write_patched(
     extra_files: Mapping[str, bytes | Callable[[CopyDigests], bytes]] = {},
     check_base: Callable[[Digests], None] | None = None,
     check_patched: Callable[[Digests], None] | None = None,
+    link_untouched: bool = False,
 ) -> WriteReport:
     """Write a copy of a checkpoint in which some tensors have new values.
 
@@ -95,6 +100,8 @@ def write_patched(
         extra_files: Files to add: path relative to `out` -> content, or what makes it from the digests.
         check_base: Called with the original's digests before anything is changed in the copy; may raise.
         check_patched: Called with the copy's digests, added files not among them; may raise.
+        link_untouched: Make weight files in which nothing is changed hard links to the original's, where the file
+            system can; writing to one of the two later changes both.
 
     Returns:
         What changed, counted against the original's bytes.
@@ -106,11 +113,12 @@ def write_patched(
         ValueError: Unknown tensors, or other dtypes or shapes than on disk.
     """
     started = time.perf_counter()
-    check_output(inventory, out, extra_files)
     for name in changes:
         _check_known(inventory, name)
+    untouched = set(inventory.shards) - {inventory.tensors[name].file for name in changes} if link_untouched else set()
+    check_output(inventory, out, extra_files, linked=untouched)
     with staged(out) as staging:
-        base = _copy(inventory, staging)
+        base, shared = _copy(inventory, staging, untouched)
         if check_base is not None:
             check_base(base)
         by_tensor: dict[str, int] = {}
@@ -126,8 +134,8 @@ def write_patched(
         if check_patched is not None:
             check_patched(patched)
         for name, content in extra_files.items():
-            _add(staging / name, content if isinstance(content, bytes) else content(CopyDigests(base, patched)))
-        _settle(inventory, staging)
+            _add(staging / name, content if isinstance(content, bytes) else content(CopyDigests(base, patched, shared)))
+        _settle(inventory, staging, shared)
         _verify(inventory, staging, changes, written, set(extra_files))
         check_unchanged(inventory)
     return WriteReport(
@@ -139,6 +147,7 @@ def write_patched(
         seconds=time.perf_counter() - started,
         shards_changed=tuple(sorted(written)),
         by_tensor=by_tensor,
+        shards_linked=shared,
     )
 
 
@@ -163,19 +172,27 @@ def _as_bytes(inventory: Inventory, name: str, value: torch.Tensor) -> Bytes:
     return data
 
 
-def _copy(inventory: Inventory, staging: Path) -> Digests:
+def _copy(inventory: Inventory, staging: Path, untouched: Collection[str]) -> tuple[Digests, tuple[str, ...]]:
     for path, _ in inventory.directories:
         (staging / path).mkdir()
     check_unchanged(inventory)
-    digesting = Digesting(inventory.shards)
+    digesting, shared = Digesting(inventory.shards), []
     for file in inventory.files:
-        copy_bytes(inventory.root / file.path, staging / file.path, file.size, digesting.hashers(file.path))
+        source, target = inventory.root / file.path, staging / file.path
+        hashers = digesting.hashers(file.path)
+        if file.path not in untouched or not linked(source, target):
+            copy_bytes(source, target, file.size, hashers)
+            continue
+        shared.append(file.path)
+        for data in chunks(source):
+            for hasher in hashers:
+                hasher.update(data)
     # Neither time nor size tells of a file that was written to in place and dated back; what was read does.
     for name, seen in inventory.seen.items():
         entry = inventory.tensors[name]
         if digest(staging / entry.file, entry.begin, entry.end) != seen:
             raise changed(inventory.root / entry.file)
-    return digesting.done()
+    return digesting.done(), tuple(shared)
 
 
 def _patch(path: Path, entry: TensorEntry, data: Bytes) -> tuple[int, list[tuple[int, int]]]:
@@ -215,10 +232,11 @@ def _add(path: Path, content: bytes) -> None:
         stream.write(content)
 
 
-def _settle(inventory: Inventory, staging: Path) -> None:
+def _settle(inventory: Inventory, staging: Path, shared: Collection[str]) -> None:
     """Give files and directories the original's permissions, and make everything durable."""
     for file in inventory.files:
-        (staging / file.path).chmod(file.mode)
+        if file.path not in shared:
+            (staging / file.path).chmod(file.mode)
     for directory, _, names in os.walk(staging):
         for name in names:
             sync(Path(directory, name))
@@ -246,7 +264,7 @@ def _verify(
     for file in inventory.files:
         outside = gaps(sorted(written.get(file.path, [])), file.size)
         source, target = inventory.root / file.path, staging / file.path
-        if not all(same_range(source, target, begin, end) for begin, end in outside):
+        if not source.samefile(target) and not all(same_range(source, target, begin, end) for begin, end in outside):
             raise SurgeryError(f"{file.path}: the copy differs from the original where nothing was changed")
     for name in changes:
         entry = inventory.tensors[name]

@@ -44,6 +44,7 @@ def write_recorded(
     facts: Mapping[str, Any],
     *,
     drop_stale: bool = False,
+    link_untouched: bool = False,
 ) -> WriteReport:
     """Write the patched checkpoint with its record.
 
@@ -54,6 +55,7 @@ def write_recorded(
         facts: What the record says; it gets the digests of base and output, the base's name and revision on the
             hub where it lies in the local cache, and the chain of earlier runs besides.
         drop_stale: Leave out files that may hold the same weights once more.
+        link_untouched: As in `write_patched`; the record names the linked files.
 
     Raises:
         UserError: As `write_patched`.
@@ -77,7 +79,8 @@ def write_recorded(
                 "base": {"weights_digest": base.weights, "files": dict(base.files), **hub},
                 "changed_files": changed,
                 "earlier_runs": earlier,
+                **({"linked_files": list(found.linked)} if found.linked else {}),
             }
         )
 
-    return write_patched(inventory, changes, out, extra_files={name: record})
+    return write_patched(inventory, changes, out, extra_files={name: record}, link_untouched=link_untouched)

@@ -50,6 +50,21 @@ def copy_bytes(source: Path, target: Path, size: int, hashers: Iterable[Hasher] 
             done += step
 
 
+def linked(source: Path, target: Path) -> bool:
+    """Make `target` another name of the file `source`; False where the file system or its owner does not allow it.
+
+    Raises:
+        OSError: Anything else went wrong.
+    """
+    try:
+        os.link(source.resolve(), target)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED or error.errno == errno.EMLINK:
+            return False
+        raise
+    return True
+
+
 def _read_at(source: int, size: int, offset: int) -> bytes:
     pieces = []
     while size > 0 and (piece := os.pread(source, size, offset)):

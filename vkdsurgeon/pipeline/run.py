@@ -54,8 +54,8 @@ class Request(ModelSource):
 
     `out` None is a dry run, `text` the decoder pass's retain set, `journal` None a directory beside the output. A
     `suite` brings the forget and the retain set in place of files. `drop_stale` leaves out what may hold the same
-    weights once more, `follow_links` takes links that leave the model for what they lead to. The `tag` goes into the
-    record.
+    weights once more, `follow_links` takes links that leave the model for what they lead to, `link_untouched` makes
+    weight files that stay the same hard links. The `tag` goes into the record.
     """
 
     forget: Given | None
@@ -72,6 +72,7 @@ class Request(ModelSource):
     checkpoint_minutes: float = 1.0
     drop_stale: bool = False
     follow_links: bool = False
+    link_untouched: bool = False
     tag: RequestTag = UNTAGGED
 
 
@@ -99,7 +100,9 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
         return _run(request, listener, None)
     if request.resume and (done := _done_before(request, inventory, listener)) is not None:
         return done
-    claim = output_claimed(inventory, request.out, [free_record_name(inventory)])
+    # Which of them stay the same is known once the run is done.
+    linked = inventory.shards if request.link_untouched else ()
+    claim = output_claimed(inventory, request.out, [free_record_name(inventory)], linked=linked)
     with claim, journalled(request, inventory.size, listener) as journal:
         return _run(request, listener, journal)
 
@@ -161,7 +164,14 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
     if decoder is not None and decoded is not None:
         facts["decoder"] = decoder_facts(decoder, decoded, bytes.fromhex(facts["salt"]))
     listener(Event.stage("writing"))
-    report = write_recorded(prepared.stack.inventory, changes, request.out, facts, drop_stale=request.drop_stale)
+    report = write_recorded(
+        prepared.stack.inventory,
+        changes,
+        request.out,
+        facts,
+        drop_stale=request.drop_stale,
+        link_untouched=request.link_untouched,
+    )
     if journal is not None and outcome.verdict.met:
         journal.discard()
     return planned.model_copy(

@@ -45,6 +45,7 @@ class MethodRequest(ModelSource):
         generic: Images of others to retain, in output mode alone.
         drop_stale: Leave out of the output what may hold the same weights once more.
         follow_links: Take links that leave the model for what they lead to.
+        link_untouched: Make weight files that stay the same hard links to the model's.
         tag: The request behind the run, for the record.
     """
 
@@ -58,6 +59,7 @@ class MethodRequest(ModelSource):
     generic: Given | None = None
     drop_stale: bool = False
     follow_links: bool = False
+    link_untouched: bool = False
     tag: RequestTag = UNTAGGED
 
 
@@ -111,7 +113,8 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
     check_links(inventory, request.follow_links)
     if request.out is None:
         return _run(request, listener)
-    with output_claimed(inventory, request.out, [free_record_name(inventory)]):
+    linked = inventory.shards if request.link_untouched else ()
+    with output_claimed(inventory, request.out, [free_record_name(inventory)], linked=linked):
         return _run(request, listener)
 
 
@@ -133,7 +136,14 @@ def _run(request: MethodRequest, listener: Listener) -> MethodResult:
         outcome = operate_output(prepared, listener)
     facts = _facts(request, sets, prepared, outcome)
     listener(Event.stage("writing"))
-    report = write_recorded(prepared.inventory, outcome.changes, request.out, facts, drop_stale=request.drop_stale)
+    report = write_recorded(
+        prepared.inventory,
+        outcome.changes,
+        request.out,
+        facts,
+        drop_stale=request.drop_stale,
+        link_untouched=request.link_untouched,
+    )
     return planned.model_copy(
         update={
             "out": request.out,

@@ -189,6 +189,7 @@ class ProvenanceDocument(_Outside):
     tensors_with_selected_elements: list[str] = []
     selected_elements: int | None = None
     left_out: list[str] = []
+    linked_files: list[str] = []
 
 
 class TensorRecord(_Outside):

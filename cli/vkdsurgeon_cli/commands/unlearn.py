@@ -75,6 +75,9 @@ class Copying:
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Allow links that point outside MODEL; copy their targets.")
     ] = False
+    link_untouched: Annotated[
+        bool, typer.Option("--link-untouched", help="Hard-link weight files that do not change, to save disk space.")
+    ] = False
     panel: ClassVar[str] = RARE
 
 
