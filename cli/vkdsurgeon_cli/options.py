@@ -132,6 +132,16 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingPlace(Place):
+    """Where a run trains, and in what precision."""
+
+    dtype: Annotated[
+        str,
+        typer.Option("--dtype", metavar="TYPE", help="auto (mixed where it is faster), float32, bfloat16 or mixed."),
+    ] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parts:
     """Where tower and projector lie."""
 

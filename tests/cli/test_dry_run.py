@@ -30,16 +30,20 @@ def test_it_says_what_the_run_takes(
     llava: Path, sets: dict[str, Path], own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["unlearn", str(llava), "--forget", str(sets["forget"]), "--retain", str(own), "--steps", "30", "--json"]
+    words += ["--dtype", "mixed"]
     assert run([*words, "--dry-run"]) == 0
-    found = json.loads(capsys.readouterr().out)["forecast"]
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["plan"]["dtype"] == "mixed"
+    found = planned["forecast"]
     assert found["teacher_seconds"] > 0
     assert found["seconds"] > 30 * found["step_seconds"] > 0
     assert found["most_seconds"] > found["seconds"]
     run([*words, "-o", str(tmp_path / "out")])
     assert json.loads(capsys.readouterr().out)["forecast"] is None
     written = [path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    record = (tmp_path / "out" / "vkdsurgeon.json").stat().st_size
-    assert found["output_bytes"] == sum(written) - record
+    record = tmp_path / "out" / "vkdsurgeon.json"
+    assert json.loads(record.read_text())["dtype"] == "mixed"
+    assert found["output_bytes"] == sum(written) - record.stat().st_size
 
 
 @pytest.mark.parametrize("how", ["no image", "too narrow", "unreadable"])

@@ -16,6 +16,7 @@ from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.features import teacher_features
+from vkdsurgeon.model.precision import resolve_precision
 from vkdsurgeon.training.events import Event, Step, unheard
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.saliency import SaliencyMask
@@ -159,9 +160,9 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(
     assert not all(torch.equal(first[name], other[name]) for name in first if name in other)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_changes_have_the_dtype_on_disk(llava: Path, sets: dict[str, Path], dtype: torch.dtype):
-    outcome, _ = run(llava, sets, dtype=dtype)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "mixed"])
+def test_changes_have_the_dtype_on_disk(llava: Path, sets: dict[str, Path], precision: str):
+    outcome, _ = run(llava, sets, **resolve_precision(precision))
     before = originals(llava, list(outcome.changes))
     assert all(outcome.changes[name].dtype == before[name].dtype == torch.bfloat16 for name in before)
     assert outcome.verdicts[0].forget_ratio < 0.7

@@ -13,7 +13,7 @@ PathLike: TypeAlias = str | Path
 """A path to a file or a directory."""
 RecordSet: TypeAlias = "str | Path | Sequence[Record]"
 """A set of records: a file (JSON lines, JSON or parquet), a folder of images, or `Record` objects."""
-Dtype: TypeAlias = Literal["float32", "bfloat16"]
+Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "mixed"]
 """The precision of weights in memory while they are trained."""
 AttackName: TypeAlias = Literal["relearn", "restore", "probe", "quantize", "perturb", "prompt", "membership"]
 """The attacks that `attack` can run."""

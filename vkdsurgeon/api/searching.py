@@ -36,7 +36,7 @@ def tune(
     pick: Literal["knee", "forget", "retain", "robust", "general"] | None = None,
     seed: int = 0,
     device: str = "auto",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     tower: str | None = None,
     projector: Sequence[str] | None = None,
     resume: bool = False,
@@ -80,7 +80,8 @@ def tune(
         SurgeryError: No trial finished.
     """
     from vkdsurgeon.files.optional import optional
-    from vkdsurgeon.model.device import resolve_device, resolve_dtype
+    from vkdsurgeon.model.device import resolve_device
+    from vkdsurgeon.model.precision import resolve_precision
     from vkdsurgeon.pipeline.run import Request
 
     optional("optuna", "tune", "a search for recipes")
@@ -101,7 +102,7 @@ def tune(
         recipe=recipe_of(recipe, preset),
         seed=seed,
         device=resolve_device(device),
-        dtype=resolve_dtype(dtype),
+        **resolve_precision(dtype),
         tower=tower,
         projector=projector,
     )
@@ -137,7 +138,7 @@ def compare(
     limit: int | None = 800,
     gates: Iterable[str] = (),
     device: str = "auto",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     tower: str | None = None,
     projector: Sequence[str] | None = None,
     keep_models: bool = False,
@@ -191,9 +192,10 @@ def compare(
     from vkdsurgeon.comparison.methods import parse_names, parse_seeds
     from vkdsurgeon.comparison.relearning import parse_scopes
     from vkdsurgeon.evaluation.gates import parse_gates
-    from vkdsurgeon.model.device import resolve_device, resolve_dtype
+    from vkdsurgeon.model.device import resolve_device
+    from vkdsurgeon.model.precision import resolve_precision
 
-    resolve_dtype(dtype)
+    resolve_precision(dtype)
     asked = Comparison(
         model=model_of(model),
         methods=parse_names(methods if isinstance(methods, str) else ",".join(methods), preset),

@@ -33,7 +33,7 @@ def unlearn(
     retain_teacher: PathLike | None = None,
     seed: int = 0,
     device: str = "auto",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     tower: str | None = None,
     projector: Sequence[str] | None = None,
     resume: bool = False,
@@ -73,7 +73,9 @@ def unlearn(
         retain_teacher: The teacher for the retain set; by default `model` itself.
         seed: Seed for all random choices.
         device: `auto` (CUDA if there is a GPU), `cpu`, `cuda` or `cuda:N`.
-        dtype: The precision of the weights in memory during training. The files keep the checkpoint's own dtype.
+        dtype: The precision of training. `float32`; `bfloat16`, with float32 masters of the selected weights; `mixed`,
+            float32 weights with matrix products in bfloat16; or `auto`: `mixed` where the device has such products and
+            the tower has at least 5 million weights, `float32` elsewhere. The files keep the checkpoint's own dtype.
         tower: Module path of the vision tower; needed only if `inspect` shows the wrong one.
         projector: Module paths of the projector; needed only if `inspect` shows the wrong ones.
         resume: Continue from the journal of an interrupted run. If there is no journal, the run starts normally.
@@ -98,7 +100,8 @@ def unlearn(
         KeyboardInterrupt: The run was interrupted. If `out` was given, its progress is saved in the journal.
     """
     from vkdsurgeon.data.request import request_tag
-    from vkdsurgeon.model.device import resolve_device, resolve_dtype
+    from vkdsurgeon.model.device import resolve_device
+    from vkdsurgeon.model.precision import resolve_precision
     from vkdsurgeon.pipeline.run import Request, run
 
     chosen = recipe_of(recipe, preset)
@@ -128,7 +131,7 @@ def unlearn(
         tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),
-        dtype=resolve_dtype(dtype),
+        **resolve_precision(dtype),
         tower=tower,
         projector=projector,
     )
@@ -149,7 +152,7 @@ def run_method(
     preset: str | None = None,
     seed: int = 0,
     device: str = "auto",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     tower: str | None = None,
     projector: Sequence[str] | None = None,
     drop_stale: bool = False,
@@ -181,7 +184,7 @@ def run_method(
         preset: Same as in `unlearn`.
         seed: Seed for all random choices.
         device: Same as in `unlearn`.
-        dtype: Same as in `unlearn`.
+        dtype: What weights are held in; `auto` and `mixed` are `float32` here.
         tower: Same as in `unlearn`.
         projector: Same as in `unlearn`.
         drop_stale: Same as in `unlearn`.
@@ -200,7 +203,8 @@ def run_method(
     """
     from vkdsurgeon.baselines.registry import BASELINES, VKD, Scope
     from vkdsurgeon.data.request import request_tag
-    from vkdsurgeon.model.device import resolve_device, resolve_dtype
+    from vkdsurgeon.model.device import resolve_device
+    from vkdsurgeon.model.precision import resolve_precision
     from vkdsurgeon.pipeline.run_baseline import MethodRequest
     from vkdsurgeon.pipeline.run_baseline import run_method as run
 
@@ -229,7 +233,7 @@ def run_method(
         tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),
-        dtype=resolve_dtype(dtype),
+        **resolve_precision(dtype),
         tower=tower,
         projector=projector,
     )

@@ -37,7 +37,7 @@ class Comparison:
         limit: At most so many questions per measured set.
         gates: Bounds on `NAME.METRIC`; they do not stop anything here.
         device: The device to compute on.
-        dtype: What weights are held in while unlearning.
+        dtype: Precision while unlearning: auto, float32, bfloat16 or mixed.
         tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, if the wrong ones are found.
         keep_models: Leave the patched checkpoints in `out`.
@@ -60,7 +60,7 @@ class Comparison:
     limit: int | None = 800
     gates: Sequence[Gate] = ()
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
     tower: str | None = None
     projector: Sequence[str] | None = None
     keep_models: bool = False

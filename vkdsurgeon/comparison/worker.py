@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vkdsurgeon.baselines.registry import BASELINES, Scope
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.model.device import resolve_device, resolve_dtype
+from vkdsurgeon.model.device import resolve_device
+from vkdsurgeon.model.precision import resolve_precision
 from vkdsurgeon.pipeline.run import Request, run
 from vkdsurgeon.pipeline.run_baseline import MethodRequest, run_method
 from vkdsurgeon.training.events import Event, Step
@@ -167,7 +168,7 @@ def perform(spec: RunSpec, tell: Callable[[Mapping[str, Any]], None]) -> RunCost
         "recipe": recipe,
         "seed": spec.seed,
         "device": device,
-        "dtype": resolve_dtype(spec.dtype),
+        **resolve_precision(spec.dtype),
         "tower": spec.tower,
         "projector": spec.projector,
         **paths,

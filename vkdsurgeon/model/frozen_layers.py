@@ -19,8 +19,8 @@ from vkdsurgeon.model.entering import Entering
 from vkdsurgeon.model.features import FeatureStore, PictureSet
 from vkdsurgeon.model.vision import VisualStack
 
-# Sums of matrix products differ by rounding between batches of other sizes.
-_ROUNDING = 64.0
+# Sums of matrix products differ by rounding between batches of other sizes: in units of rounding, and at most.
+_ROUNDING, _MOST_ROUNDING = 64.0, 0.05
 # Images that are run both ways.
 _TRIED = 4
 
@@ -146,5 +146,6 @@ def kept_activations(
 def _same(found: Tensor, expected: Tensor) -> bool:
     if found.shape != expected.shape:
         return False
-    limit = _ROUNDING * torch.finfo(expected.dtype).eps * float(expected.float().square().mean().sqrt())
+    limit = min(_ROUNDING * torch.finfo(expected.dtype).eps, _MOST_ROUNDING)
+    limit *= float(expected.float().square().mean().sqrt())
     return float((found.float() - expected.float()).square().mean().sqrt()) <= limit

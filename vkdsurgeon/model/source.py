@@ -21,6 +21,7 @@ class ModelSource:
         model: The checkpoint directory.
         device: Where it runs.
         dtype: What its weights are held in; float32 or bfloat16.
+        mixed: Whether tower and projector compute in mixed precision, see `precision`; None where that is faster.
         seed: Seed of all random draws.
         tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, if the wrong ones are found.
@@ -29,6 +30,7 @@ class ModelSource:
     model: Path
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    mixed: bool | None = False
     seed: int = 0
     tower: str | None = None
     projector: Sequence[str] | None = None
@@ -39,11 +41,13 @@ class ModelSource:
         return {each.name: getattr(self, each.name) for each in fields(ModelSource)}
 
     def load_visual(self) -> VisualStack:
-        """Load tower and projector.
+        """Load tower and projector; where `mixed` is None, `choose_precision` decides once there are images.
 
         Raises:
             UserError: The checkpoint cannot be loaded.
         """
-        return load_visual_stack(
+        stack = load_visual_stack(
             self.model, device=self.device, dtype=self.dtype, tower=self.tower, projector=self.projector
         )
+        stack.mixed = bool(self.mixed)
+        return stack

@@ -33,6 +33,7 @@ class VisualStack(nn.Module):
             several depths to the language model, as Qwen3-VL's), `projector`.
         outputs: Those of them that the language model reads: all `deepstack.*` and `projector`.
         taps: Module path of each `layer.{i}`.
+        mixed: Whether features are computed in mixed precision, see `precision`.
 
     Build one with `load_visual_stack`.
     """
@@ -48,6 +49,7 @@ class VisualStack(nn.Module):
         self._look = image_features(self.model, split)
         self.outputs = self._look.outputs
         self.layers: tuple[str, ...] = (*self.taps, *self.outputs)
+        self.mixed = False
         self._preparer: batches.Preparer | None = None
         self.eval()
 
@@ -70,6 +72,11 @@ class VisualStack(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of tower and projector."""
         return self._home.dtype
+
+    @property
+    def precision(self) -> str:
+        """`float32`, `bfloat16` or `mixed`."""
+        return "mixed" if self.mixed else str(self.dtype).removeprefix("torch.")
 
     @property
     def _home(self) -> nn.Parameter:
@@ -168,7 +175,10 @@ class VisualStack(nn.Module):
             if name in self.taps
         ]
         try:
-            with nullcontext() if batch.entering is None else passed_over(self.model, batch.entering):
+            with (
+                nullcontext() if batch.entering is None else passed_over(self.model, batch.entering),
+                torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed),
+            ):
                 tapped |= self._project(batch)
         finally:
             for hook in hooks:

@@ -94,6 +94,7 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
             value=str(request.text),
             remedy="ask for a decoder pass too (--decoder-pass, or the recipe section `decoder`), or leave `text` out",
         )
+    listener(Event.stage("reading"))
     inventory = take_inventory(request.model)
     check_links(inventory, request.follow_links)
     if request.out is None:

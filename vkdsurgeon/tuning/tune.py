@@ -286,7 +286,7 @@ def _inputs(
         "model": digest,
         "seed": job.seed,
         "salt": salt.hex(),
-        "dtype": str(job.dtype).removeprefix("torch."),
+        "dtype": runner.stack.precision,
         "recipe": request.unlearn.recipe.model_dump(),
         "space": request.space.as_dict(),
         "objectives": {name: facts["measured"] for name, facts in objectives.items()},

@@ -20,6 +20,7 @@ from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.features import PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.model.image_features import PROJECTOR
+from vkdsurgeon.model.precision import choose_precision
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
@@ -162,6 +163,8 @@ def prepare(job: Job) -> Prepared:
     job = replace(job, recipe=_with_all_outputs(job.recipe.fitted(len(job.forget)), stack))
     cache = int(job.recipe.cache_gib * (1 << 30))
     forget = PictureSet(stack, job.forget, cache // 2)
+    if job.mixed is None:
+        choose_precision(stack, next(iter(forget.batches([0], 1)))[1])
     kept = _affordable([*job.retain, *job.generic], job.recipe, job.seed)
     keep = PictureSet(stack, _identified(kept), cache // 2)
     placement = stack.split.placement
@@ -176,7 +179,7 @@ def prepare(job: Job) -> Prepared:
     plan = Plan(
         model_type=stack.split.model_type,
         device=str(job.device),
-        dtype=str(job.dtype).removeprefix("torch."),
+        dtype=stack.precision,
         tower_parameters=tower,
         projector_parameters=total - tower,
         selected_parameters=selected,

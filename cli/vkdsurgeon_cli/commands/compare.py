@@ -10,7 +10,7 @@ import typer
 
 from vkdsurgeon.config.preset import preset_names
 from vkdsurgeon_cli.command import add_command
-from vkdsurgeon_cli.options import GateOption, GoldOption, ModelArgument, Place, RecipeSource, TablePrinting
+from vkdsurgeon_cli.options import GateOption, GoldOption, ModelArgument, RecipeSource, TablePrinting, TrainingPlace
 from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -89,15 +89,6 @@ class Results(TablePrinting):
         bool, typer.Option("--keep-models", help="Keep the patched checkpoints in the output directory.")
     ] = False
     panel: ClassVar[str] = "Output and gates"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlace(Place):
-    """Where the runs compute."""
-
-    dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Weights in memory: float32 or bfloat16.")] = (
-        "float32"
-    )
 
 
 def compare_command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from vkdsurgeon_cli.command import add_command
-from vkdsurgeon_cli.options import ModelArgument, Place, RecipeSource, SeedOption, TablePrinting
+from vkdsurgeon_cli.options import ModelArgument, RecipeSource, SeedOption, TablePrinting, TrainingPlace
 from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -83,15 +83,6 @@ class Results(TablePrinting):
     ]
     resume: Annotated[bool, typer.Option("--resume", help="Continue with the trials in the output directory.")] = False
     panel: ClassVar[str] = "Output and resuming"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlace(Place):
-    """Where the trials compute."""
-
-    dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Weights in memory: float32 or bfloat16.")] = (
-        "float32"
-    )
 
 
 def tune(
