@@ -291,7 +291,8 @@ def _commands_page() -> str:
     text = f"""# Commands
 
 {_MADE}
-`vkdsurgeon COMMAND -h` shows the options, `--help-all` also those that are rarely needed; here are all of them. `-o`/`--output`, `--json`,
+`vkdsurgeon COMMAND -h` shows the options, `--help-all` also those that are rarely needed; here are all of them.
+`-o`/`--output`, `--json`,
 `--progress` and `--wide` mean the same everywhere, and `--reference` is another name of `--base`.
 `vkdsurgeon --install-completion` sets up the shell.
 """
