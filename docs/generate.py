@@ -27,7 +27,7 @@ from vkdsurgeon.config.keys import RecipeKey, recipe_keys
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.config.release import ReleasePlan
 from vkdsurgeon.data import protocol
-from vkdsurgeon.evaluation import forget_quality
+from vkdsurgeon.evaluation import divergence, forget_quality
 from vkdsurgeon.evaluation.aggregate import AggregateResult
 from vkdsurgeon.evaluation.text import TEXT_METRICS
 from vkdsurgeon.pipeline.read_result import RESULTS
@@ -97,6 +97,8 @@ METRICS = {
     "cloze": "Share of blanks that are filled rightly.",
     "agreement": "With `--base`: share of questions that model and base answer alike.",
     "identical": "With `--base`, without images: share whose likelihoods (or generated texts) equal the base's.",
+    "js_divergence": "With `--gold`: Jensen-Shannon divergence of the options' probabilities from gold's, in bits: "
+    "0 where both spread alike, 1 where no option is likely for both; mean over questions.",
     "forget_quality": "With `--gold`: p-value that the truth ratios are distributed like gold's.",
     "ks": "With `--gold`: the largest distance between the two distributions of truth ratios.",
 }
@@ -182,7 +184,7 @@ def _value(value: Any) -> str:
 
 
 def _metrics_page() -> str:
-    known = {"accuracy", *TEXT_METRICS, "agreement", "identical", *forget_quality._NAMES}
+    known = {"accuracy", *TEXT_METRICS, "agreement", "identical", *forget_quality._NAMES, divergence.NAME}
     known |= {name for names in protocol._METRICS.values() for name in names}
     if known != set(METRICS):
         raise SystemExit(f"docs/generate.py does not tell of these metrics, or tells too much: {known ^ set(METRICS)}")

@@ -11,6 +11,7 @@ from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.cache import AnswerCache
+from vkdsurgeon.evaluation.divergence import divergence_ids, divergences
 from vkdsurgeon.evaluation.forget_quality import forget_quality, quality_ids
 from vkdsurgeon.evaluation.gates import check_gates, judge_metrics
 from vkdsurgeon.evaluation.metrics import (
@@ -72,6 +73,7 @@ def known_metrics(sets: Sequence[NamedSet], *, reference: bool, gold: bool) -> l
     if gold:
         known += [f"{prefix}.{name}" for prefix in ("gold", "gap") for name in own]
         known += [name for chosen in sets for name in quality_ids(chosen.name, chosen.records, forget=chosen.forget)]
+        known += [name for chosen in sets for name in divergence_ids(chosen.name, chosen.records)]
     return known
 
 
@@ -172,7 +174,8 @@ def _metrics(sets: Sequence[NamedSet], answers: dict[Role, Answers], seed: int) 
                 metrics += summarise(f"{role}.{named.name}", theirs, forget=named.forget, seed=seed)
                 metrics += differences(f"{prefix}.{named.name}", mine, theirs, forget=named.forget, seed=seed)
             if role == "gold" and role in answers:
-                metrics += forget_quality(named.name, mine, answers[role][named.name], forget=named.forget)
+                metrics += forget_quality(named.name, mine, theirs, forget=named.forget)
+                metrics += divergences(named.name, mine, theirs, seed=seed)
         if "reference" in answers and "gold" in answers:
             known, unknown = (answers[role][named.name] for role in ("reference", "gold"))
             metrics += differences(f"room.{named.name}", known, unknown, forget=named.forget, seed=seed)

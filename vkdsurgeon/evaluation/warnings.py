@@ -14,7 +14,7 @@ _LITTLE_ROOM = 0.05
 _OF_ANSWERS = frozenset(
     "accuracy likelihood cloze probability exact contains rouge1 rouge2 rouge_l bleu auc".split()  # noqa: SIM905
 )
-_NO_MEAN_OF_RECORDS = ("forget_quality", "ks")
+_NO_MEAN_OF_RECORDS = ("forget_quality", "ks", "js_divergence")
 
 
 def warnings_for(sets: Sequence[NamedSet], metrics: Sequence[Metric]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vkdsurgeon.report.text import Wording, count, difference, interval, percent
 from vkdsurgeon.results.evaluation import Direction, EvalResult, Metric, SetFacts
 
-_COMPARED = ("agreement", "identical")
+_COMPARED = ("agreement", "identical", "js_divergence")
 # Deeper groups repeat the story with fewer records; they are in the complete table. Of what is to be forgotten, each
 # kind of question is a story of its own.
 _DEPTH, _DEPTH_OF_FORGET = 0, 1
@@ -55,6 +55,7 @@ class Row:
         delta: Model minus base.
         gap: Model minus gold.
         same: Share of answers equal to the base's.
+        divergence: Jensen-Shannon divergence of the options' probabilities from gold's, in bits.
     """
 
     parent: str
@@ -68,6 +69,7 @@ class Row:
     delta: Cell | None
     gap: Cell | None
     same: Cell | None
+    divergence: Cell | None
 
 
 @dataclass(frozen=True)
@@ -184,4 +186,5 @@ def _row(
         delta=cell(f"delta.{metric.id}"),
         gap=cell(f"gap.{metric.id}"),
         same=cell(f"{set_name}.{task}.agreement"),
+        divergence=cell(f"{set_name}.{task}.js_divergence") if kind == "accuracy" else None,
     )

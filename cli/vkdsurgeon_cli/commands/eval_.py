@@ -151,7 +151,9 @@ def _metric_sheet(metrics: Mapping[str, Metric], roles: Sequence[str]) -> Sheet:
 
     based = "reference" in roles
     sheet = Sheet(
-        "percent, with 95 % intervals" + ("; same: answered like the base" if based else ""),
+        "percent, with 95 % intervals"
+        + ("; same: answered like the base" if based else "")
+        + ("; apart: divergence from gold" if "gold" in roles else ""),
     )
     sheet.column("metric", "left")
     sheet.column("model")
@@ -160,12 +162,14 @@ def _metric_sheet(metrics: Mapping[str, Metric], roles: Sequence[str]) -> Sheet:
         sheet.column("base" if role == "reference" else role)
     if based:
         sheet.column("same", drop=2)
+    if "gold" in roles:
+        sheet.column("apart", drop=6)
     sheet.column("chance", drop=4)
     sheet.column("n", drop=3)
     sheet.column("better", "left", drop=5)
     for metric in metrics.values():
         group, name = metric.id.rsplit(".", 1)
-        if metric.id.split(".", 1)[0] in _OTHER_MODELS or name == "agreement":
+        if metric.id.split(".", 1)[0] in _OTHER_MODELS or name in ("agreement", "js_divergence"):
             continue
         others = [metrics.get(f"{role}.{metric.id}") for role in roles[1:]]
         if based:
@@ -175,11 +179,19 @@ def _metric_sheet(metrics: Mapping[str, Metric], roles: Sequence[str]) -> Sheet:
             percent(metric.value),
             "" if metric.low is None else f"{percent(metric.low)}-{percent(metric.high)}",
             *("" if other is None else percent(other.value) for other in others),
+            *([_apart(metrics.get(f"{group}.js_divergence"), name)] if "gold" in roles else []),
             or_blank(metric.chance),
             str(metric.n),
             "" if metric.direction == "none" else metric.direction,
         )
     return sheet
+
+
+def _apart(divergence: Metric | None, name: str) -> str:
+    """Of the questions with options, whose `accuracy` it stands beside."""
+    from vkdsurgeon_cli.tables import percent
+
+    return "" if divergence is None or name != "accuracy" else percent(divergence.value)
 
 
 def _subject_sheet(result: EvalResult) -> Sheet:
