@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import World, world
-from vkdsurgeon.attacks.membership import Inferring, answer_likelihoods, membership, min_k, separation
+from vkdsurgeon.attacks.membership import Inferring, answer_likelihoods, membership, separation
+from vkdsurgeon.attacks.membership_scores import SCORES, answer_tokens, min_k
 from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import parse_gates
-from vkdsurgeon.evaluation.score import Scoring, answer_records
+from vkdsurgeon.evaluation.score import Scoring, answer_records, encode
+from vkdsurgeon.model.batches import Request, log_probabilities
 from vkdsurgeon.model.multimodal import load_model
 from vkdsurgeon.results.attacks import MembershipResult
 
@@ -32,6 +36,18 @@ def test_min_k_by_hand() -> None:
     assert min_k(values, 1) == -5.0
     assert min_k(values, 100) == pytest.approx(-1.18)
     assert min_k([-2.0], 20) == -2.0
+
+
+def test_scores_by_hand() -> None:
+    answer = answer_tokens("ada", [(-1.0, -2.0, 0.5), (-3.0, -2.0, 0.5), (0.0, 0.0, 0.0)])
+    assert answer.standardised == (2.0, -2.0, 0.0)
+    found = {name: score(answer, 34.0) for name, score in SCORES.items()}
+    assert found == {
+        "loss": pytest.approx(-4 / 3),
+        "min_k": -3.0,
+        "min_k_plus": -2.0,
+        "zlib": pytest.approx(-4 / len(zlib.compress(b"ada"))),
+    }
 
 
 def measured(members: list[float], outsiders: list[float]) -> dict[str, float | None]:
@@ -64,10 +80,24 @@ def test_likelihoods_are_those_that_options_are_chosen_by(facts: World) -> None:
     records = [record for record in read_set("forget", facts.heldout).records if record.options]
     answers = answer_records(loaded, records, SHORT)
     likelihoods = answer_likelihoods(loaded, records, 4)
-    assert {len(each) for each in likelihoods} == {1, 2}
+    assert {len(each.log_probabilities) for each in likelihoods} == {1, 2}
     for answer, each in zip(answers, likelihoods, strict=True):
         right = answer.record.options.index(str(answer.record.answer))
-        assert sum(each) == pytest.approx(answer.log_likelihoods[right], abs=1e-4)
+        assert sum(each.log_probabilities) == pytest.approx(answer.log_likelihoods[right], abs=1e-4)
+
+
+def test_tokens_are_standardised_by_what_could_stand_in_their_place(facts: World) -> None:
+    loaded = load_model(facts.base, device="cpu")
+    (record, *_) = read_set("forget", facts.heldout).records
+    (found,) = answer_likelihoods(loaded, [record], 1)
+    prompt = encode(loaded.encoder, record)
+    (first, *_) = loaded.encoder.continuation(prompt, str(record.answer))
+    every = tuple(range(loaded.model.config.get_text_config().vocab_size))
+    with torch.inference_mode():
+        (row,) = log_probabilities(loaded, [Request(prompt, (), (every,))])[0].double()
+    mean = (row.exp() * row).sum()
+    deviation = ((row - mean).square() * row.exp()).sum().sqrt()
+    assert found.standardised[0] == pytest.approx(float((row[first] - mean) / deviation), rel=1e-3)
 
 
 def test_the_attack(facts: World) -> None:
@@ -116,5 +146,5 @@ def test_the_command(facts: World, tmp_path: Path, capsys: pytest.CaptureFixture
     assert run([*words, "--gate", "membership.loss.auc<0"]) == 3
     assert "min_k" in capsys.readouterr().out
     assert run([*words, "--gate", "membership.loss.auc<50"]) == 2
-    assert run([*words, "--gate", "membership.zlib.auc<=0.5"]) == 2
+    assert run([*words, "--gate", "membership.gradient.auc<=0.5"]) == 2
     assert run([*words, "--k", "0"]) == 2

@@ -1,21 +1,17 @@
-"""The membership attack: do likelihoods show which records the model was trained on?
-
-Loss: arXiv 1709.01604. Min-K% Prob, the mean over the k % least likely tokens: arXiv 2310.16789, equation 1; here over
-the answer's tokens, given image and question.
-"""
+"""The membership attack: do likelihoods show which records the model was trained on?"""
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
 import torch
 
+from vkdsurgeon.attacks.membership_scores import SCORES, AnswerTokens, answer_tokens
 from vkdsurgeon.attacks.target import Target
 from vkdsurgeon.attacks.variation import BEFORE
 from vkdsurgeon.attacks.warnings import missing_warnings
@@ -37,7 +33,6 @@ from vkdsurgeon.results.attacks import MembershipResult, MembershipSettings
 from vkdsurgeon.results.evaluation import Direction, Metric
 from vkdsurgeon.training.events import Listener, unheard
 
-SCORES = ("loss", "min_k")
 MEASURES = ("auc", "advantage", "tpr_at_fpr_5")
 _RESAMPLES = 200
 _FALSE_ALARMS = 0.05
@@ -50,7 +45,7 @@ class Inferring(Target):
 
     Attributes:
         nonmembers: Like questions on images that no model was trained on, such as held-out views.
-        k_percent: Percentage of the answer's tokens, for Min-K%.
+        k_percent: Percentage of the answer's tokens, for Min-K% and Min-K%++.
     """
 
     nonmembers: NamedSet
@@ -65,8 +60,8 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
         listener: Gets progress events.
 
     Returns:
-        The result, gates included: `membership.loss.*` and `membership.min_k.*` with `auc` (0.5 is chance), `advantage`
-        (|2 auc - 1|, lower is better) and `tpr_at_fpr_5` (members found at 5 % false alarms, chance 5 %).
+        The result, gates included: `membership.SCORE.*` for every one of `SCORES` with `auc` (0.5 is chance),
+        `advantage` (|2 auc - 1|, lower is better) and `tpr_at_fpr_5` (members found at 5 % false alarms, chance 5 %).
 
     Raises:
         UserError: Sets, gates or models are wrong; sets and gates are checked before a model is loaded.
@@ -93,14 +88,13 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
         inside, outside = (
             answer_likelihoods(loaded, each, attack.scoring.batch_size) for each in (members, nonmembers)
         )
-        lengths.extend(len(each) for each in (*inside, *outside))
+        lengths.extend(len(each.log_probabilities) for each in (*inside, *outside))
         found: list[Metric] = []
-        for score in SCORES:
-            k = 100.0 if score == "loss" else attack.k_percent
+        for name, score in SCORES.items():
             found += separation(
-                f"{start}.{score}",
-                [min_k(each, k) for each in inside],
-                [min_k(each, k) for each in outside],
+                f"{start}.{name}",
+                [score(each, attack.k_percent) for each in inside],
+                [score(each, attack.k_percent) for each in outside],
                 [_origin(record) for record in members],
                 [_origin(record) for record in nonmembers],
                 seed=attack.seed,
@@ -134,28 +128,26 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
     )
 
 
-def answer_likelihoods(loaded: LoadedModel, records: Sequence[Record], batch_size: int) -> list[tuple[float, ...]]:
-    """Log-probability (nats) of every token of each record's right answer, given image and question."""
-    found: dict[int, tuple[float, ...]] = {}
+def answer_likelihoods(loaded: LoadedModel, records: Sequence[Record], batch_size: int) -> list[AnswerTokens]:
+    """How likely every token of each record's right answer is, given image and question."""
+    found: dict[int, AnswerTokens] = {}
     order = sorted(range(len(records)), key=lambda index: (str(records[index].image), index))
     with torch.inference_mode():
         for start in range(0, len(order), 16 * batch_size):
             part = order[start : start + 16 * batch_size]
             loaded.encoder.drop_pictures()
+            answers = [str(records[index].answer) for index in part]
             requests = [
-                answer_request(loaded.encoder, encode(loaded.encoder, records[index]), str(records[index].answer))
-                for index in part
+                replace(answer_request(loaded.encoder, encode(loaded.encoder, records[index]), answer), moments=True)
+                for index, answer in zip(part, answers, strict=True)
             ]
             read = read_log_probabilities(loaded, requests, batch_size)
-            found |= {index: tuple(values[:, 0].tolist()) for index, values in zip(part, read, strict=True)}
+            found |= {
+                index: answer_tokens(answer, values.tolist())
+                for index, answer, values in zip(part, answers, read, strict=True)
+            }
     loaded.encoder.drop_pictures()
     return [found[index] for index in range(len(records))]
-
-
-def min_k(values: Sequence[float], k_percent: float) -> float:
-    """Mean of the k % smallest log-probabilities, at least one; 100 % is minus the loss."""
-    count = max(1, math.floor(len(values) * k_percent / 100.0))
-    return sum(sorted(values)[:count]) / count
 
 
 def separation(

@@ -24,11 +24,14 @@ class Request:
         prompt: What precedes.
         appended: The answer's tokens but for the last.
         wanted: For each of the last `len(appended) + 1` positions the tokens whose log-probability is asked for.
+        moments: Whether mean and standard deviation of a token's log-probability, drawn from the model itself, are
+            asked for as well; equal in all requests of a batch.
     """
 
     prompt: Prompt
     appended: tuple[int, ...]
     wanted: tuple[tuple[int, ...], ...]
+    moments: bool = False
 
     @property
     def signature(self) -> Hashable:
@@ -91,7 +94,7 @@ def read_logits(loaded: LoadedModel, inputs: Mapping[str, Any], requests: Sequen
         requests: Requests that want the same number of positions.
 
     Returns:
-        float32 [B, n, k], as in `log_probabilities`.
+        float32 [B, n, k], as in `log_probabilities`; [B, n, k + 2] with moments, mean before deviation.
     """
     positions = len(requests[0].wanted)
     width = max(len(tokens) for request in requests for tokens in request.wanted)
@@ -100,7 +103,13 @@ def read_logits(loaded: LoadedModel, inputs: Mapping[str, Any], requests: Sequen
         device=loaded.device,
     )
     logits = last_logits(loaded, inputs, positions)
-    return logits.gather(2, wanted) - logits.logsumexp(dim=2, keepdim=True)
+    if not requests[0].moments:
+        return logits.gather(2, wanted) - logits.logsumexp(dim=2, keepdim=True)
+    log_probabilities = logits.log_softmax(dim=2)
+    likely = log_probabilities.exp()
+    mean = (likely * log_probabilities).sum(dim=2, keepdim=True)
+    deviation = ((log_probabilities - mean).square() * likely).sum(dim=2, keepdim=True).sqrt()
+    return torch.cat([log_probabilities.gather(2, wanted), mean, deviation], dim=2)
 
 
 def last_logits(loaded: LoadedModel, inputs: Mapping[str, Any], positions: int) -> Tensor:

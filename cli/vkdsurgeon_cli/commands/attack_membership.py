@@ -33,7 +33,8 @@ def membership_command(
 ) -> None:
     """Tell members (the forget set) from non-members by the likelihood of the right answers.
 
-    The scores are the mean log-likelihood of an answer's tokens (loss), and of its least likely k percent (min_k). An
+    The scores are the mean log-likelihood of an answer's tokens (loss), and of its least likely k percent (min_k); the
+    same standardised over the vocabulary (min_k_plus, Min-K%++); and the log-likelihood per compressed byte (zlib). An
     AUC near 0.5 is good; a low AUC also gives the members away. Gold was trained on neither set, so its AUC shows how
     much the two sets differ by themselves.
     """
