@@ -13,6 +13,8 @@ mask, a few steps each in turns:
 - `usual way`: as the plain loop, but with the language model loaded, and the loss between the outputs of student and
   teacher at the end of it (KL divergence of the next token, as output-level distillation does).
 
+All compute in the precision that `--dtype auto` of `unlearn` chooses.
+
 Before anything is timed, the first two must agree on the loss of the first step, and all must leave frozen elements
 alone. One row per way goes to benchmarks/results/end_to_end.jsonl with `--record`. The breakdown is in seconds per
 step, from extra steps that are not part of the rate; `forward` is the tower's, and in the usual way the language
@@ -367,7 +369,8 @@ def usual_way(ours: Ours, model: nn.Module) -> Plain:
         def forward(images: ImageBatch) -> Tensor:
             pixels = images.inputs["pixel_values"].to(ours.device, next(whole.parameters()).dtype)
             ids = row.expand(images.size, -1)
-            return whole(input_ids=ids, pixel_values=pixels, logits_to_keep=_PROMPT, use_cache=False).logits
+            with torch.autocast(ours.device.type, torch.bfloat16, enabled=ours.stack.mixed):
+                return whole(input_ids=ids, pixel_values=pixels, logits_to_keep=_PROMPT, use_cache=False).logits
 
         return forward
 
@@ -466,16 +469,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shape = SIZES[chosen.size]
     forget, retain = chosen.forget or shape.forget, chosen.retain or shape.retain
     shape = Size(**{**vars(shape), "forget": forget, "retain": retain})
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        model = build(place / "model", shape, dtype, chosen.language_layers or shape.text_layers)
+        model = build(place / "model", shape, torch.float32, chosen.language_layers or shape.text_layers)
         sets = [
             draw_pictures(place / name, name, range(start, start + count), shape.side)
             for name, start, count in (("forget", 0, forget), ("retain", 1000, retain))
         ]
         recipe = Recipe(weight_decay=_DECAY, forget_batch=forget, retain_batch=retain)
-        prepared = prepare(Job(place / "model", *sets, [], recipe, device=device, dtype=dtype))
+        prepared = prepare(Job(place / "model", *sets, [], recipe, device=device, mixed=None))
         parameters = prepared.stack.visual_parameters()
         # Weights that the features do not depend on have no gradient, in no way.
         names = _reached(prepared)
@@ -497,7 +499,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "schema": SCHEMA,
         "operation": "end_to_end",
         "case": f"{chosen.size}, {forget} + {retain} pictures per step",
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": prepared.stack.precision,
         "density": recipe.density,
         "visual_parameters": visual,
         "language_parameters": sum(parameter.numel() for parameter in model.parameters()) - visual,

@@ -1,6 +1,6 @@
 """The default recipe on the built-in miniature, several seeds, held-out views: the figures of the README.
 
-    python benchmarks/miniature.py [--seeds 0 1 2] [--preset robust] [--set key=value ...] [--no-retain] [--out FILE]
+    python benchmarks/miniature.py [--seeds 0 1 2] [--preset robust] [--set key=value ...] [--no-retain] [--device cuda] [--out FILE]
 
 One JSON line per seed. Attributes are also counted without the answers that a stand-in shares with the forgotten person
 by chance: those say nothing about what is left. Gold is counted on the same questions.
@@ -27,7 +27,7 @@ from vkdsurgeon.results.evaluation import Example
 
 
 def measure(
-    place: Path, recipe: Recipe, seed: int, *, retain: bool, forget_teacher: Path | None = None
+    place: Path, recipe: Recipe, seed: int, *, retain: bool, forget_teacher: Path | None = None, device: str = "cpu"
 ) -> dict[str, Any]:
     """Unlearn with one seed and measure against base and gold.
 
@@ -37,6 +37,7 @@ def measure(
         seed: The seed.
         retain: Use the retain set; without it the built-in strangers.
         forget_teacher: Reference model of forget target `reference`.
+        device: Where it is unlearned.
 
     Returns:
         One row of results; accuracies in [0, 1].
@@ -54,7 +55,7 @@ def measure(
         recipe=recipe,
         seed=seed,
         forget_teacher=forget_teacher,
-        device="cpu",
+        device=device,
     )
     assert run.write is not None
     assert run.verdict is not None
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=preset_names())
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--no-retain", action="store_true")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     settings = {} if arguments.preset is None else preset_settings(arguments.preset)
@@ -137,7 +139,7 @@ def main() -> None:
         place = Path(scratch) / "miniature"
         unpack(place)
         for seed in arguments.seeds:
-            row = measure(place, recipe, seed, retain=not arguments.no_retain)
+            row = measure(place, recipe, seed, retain=not arguments.no_retain, device=arguments.device)
             row |= {"overrides": overrides, "retain_set": not arguments.no_retain}
             row |= {"threads": torch.get_num_threads(), "versions": versions()}
             line = json.dumps(row)

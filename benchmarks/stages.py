@@ -1,6 +1,6 @@
 """Seconds of every stage of a whole `vkdsurgeon unlearn`, from the start of the process to its end.
 
-    python -m benchmarks.stages [--cases miniature real small vit-l] [--real cases/real] [--record]
+    python -m benchmarks.stages [--cases miniature real small vit-l] [--real cases/real] [--device cuda] [--record]
 
 The command runs as a user would run it, and tells when each stage begins (`--progress jsonl`). `real` needs `python -m
 benchmarks.real build`; `small` (a tower of 23 M weights, 224 px) and `vit-l` (0.3 B, 336 px) are random models of
@@ -83,19 +83,20 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--real", type=Path, default=Path("cases/real"))
     parser.add_argument("--steps", type=int, default=10, help="of `small` and `vit-l`")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--record", action="store_true", help=f"keep the rows in {FILE.name}")
     chosen = parser.parse_args(words)
     for case in chosen.cases:
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch) / case
             own = arguments_of(case, place, chosen.real, chosen.steps)
-            seconds = stages(own, Path(scratch) / "out")
+            seconds = stages([*own, "--device", chosen.device], Path(scratch) / "out")
         row: dict[str, Any] = {
             "operation": "stages",
             "case": case,
             "settings": " ".join(own[own.index("--steps") :]) if "--steps" in own else "default",
             "seconds": seconds,
-            **provenance(torch.device("cpu")),
+            **provenance(torch.device(chosen.device)),
         }
         print(json.dumps(row), flush=True)
         if chosen.record:
