@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All figures of a GPU machine in one go, with the torch and triton it has: tests first, then every row of
-# benchmarks/results that a GPU changes, and one unlearning on GPU and CPU. Takes a Python; installs nothing. Without a git checkout set VKDSURGEON_COMMIT.
+# benchmarks/results that a GPU changes, and one unlearning on GPU and CPU. Takes a Python; installs nothing. Without a git
+# checkout set VKDSURGEON_COMMIT.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${1:-python3}

@@ -1,6 +1,7 @@
 """The default recipe on the built-in miniature, several seeds, held-out views: the figures of the README.
 
-    python benchmarks/miniature.py [--seeds 0 1 2] [--preset robust] [--set key=value ...] [--no-retain] [--device cuda] [--out FILE]
+    python benchmarks/miniature.py [--seeds 0 1 2] [--preset robust] [--set key=value ...] [--no-retain]
+                                   [--device cuda] [--out FILE]
 
 One JSON line per seed. Attributes are also counted without the answers that a stand-in shares with the forgotten person
 by chance: those say nothing about what is left. Gold is counted on the same questions.
