@@ -4,8 +4,9 @@
 
 Each request forgets one more person, from the checkpoint that the request before left, without any image of those who
 were forgotten before. After each, held-out images are asked for the names of all who were forgotten so far, and
-for everything about those who never are. The control forgets all of them at once, from the base. Without `--place`
-the built-in miniature is taken.
+for everything about those who never are. In `chain` the model that the request before left teaches retention, in
+`chain, base` the base does (`--retain-teacher`). The control `at once` forgets all of them in one run, from the base.
+Without `--place` the built-in miniature is taken.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from vkdsurgeon.data.record import Record
 
 FILE = RESULTS / "requests.jsonl"
 IDENTITY = ("operation", "place", "way", "request", "of", "seed")
+WAYS = ("chain", "chain, base", "at once")
 # Held-out images per person, and people who are never forgotten whose images are asked about.
 _VIEWS, _KEPT = 4, 24
 
@@ -79,7 +81,7 @@ class People:
         return [each for each in self.held_out if each.image in list(views[each.subject])[:_VIEWS]]
 
 
-def chain(people: People, count: int, folder: Path, seed: int) -> Sequence[Mapping[str, Any]]:
+def chain(people: People, count: int, folder: Path, seed: int, *, retain_by_base: bool) -> Sequence[Mapping[str, Any]]:
     """Requests one after another.
 
     Args:
@@ -87,6 +89,7 @@ def chain(people: People, count: int, folder: Path, seed: int) -> Sequence[Mappi
         count: How many requests.
         folder: Where checkpoints go; two at a time.
         seed: Of all runs.
+        retain_by_base: The base teaches retention in every request, and not the model that the request before left.
 
     Returns:
         A row per request, the base as request 0.
@@ -95,7 +98,8 @@ def chain(people: People, count: int, folder: Path, seed: int) -> Sequence[Mappi
     model = people.base
     for number in range(1, count + 1):
         forgotten, out = people.order[:number], folder / f"{number}"
-        found = _unlearn(people, model, forgotten[-1:], forgotten, out, seed)
+        teacher = people.base if retain_by_base else None
+        found = _unlearn(people, model, forgotten[-1:], forgotten, out, seed, teacher)
         first = people.measure(out, forgotten[-1:], count)["name"]
         rows.append({"request": number, **people.measure(out, forgotten, count), "own_name": first, **found})
         print(json.dumps(rows[-1]), flush=True)
@@ -113,7 +117,13 @@ def at_once(people: People, count: int, folder: Path, seed: int) -> Mapping[str,
 
 
 def _unlearn(
-    people: People, model: Path, now: Sequence[str], gone: Sequence[str], out: Path, seed: int
+    people: People,
+    model: Path,
+    now: Sequence[str],
+    gone: Sequence[str],
+    out: Path,
+    seed: int,
+    teacher: Path | None = None,
 ) -> dict[str, Any]:
     others = [name for name in people.order if name not in gone]
     result = vkdsurgeon.unlearn(
@@ -122,6 +132,7 @@ def _unlearn(
         out,
         retain=people.of(others, people.shown),
         seed=seed,
+        retain_teacher=teacher,
         device="cpu",
     )
     return {"stop_rule_met": result.passed, "seconds": round(sum(result.seconds.values()), 1)}
@@ -132,6 +143,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.requests", description=__doc__)
     parser.add_argument("--place", type=Path, help="directory with base and records")
     parser.add_argument("--requests", type=int, default=20)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", action="store_true", help=f"keep the rows in {FILE.name}")
     chosen = parser.parse_args(words)
@@ -140,10 +152,15 @@ def main(words: Sequence[str] | None = None) -> None:
         if chosen.place is None:
             unpack(folder / "miniature")
         people = People(chosen.place or folder / "miniature")
-        found = {
-            "one after another": chain(people, chosen.requests, folder, chosen.seed),
-            "at once": [at_once(people, chosen.requests, folder, chosen.seed)],
-        }
+        found = {}
+        for way in chosen.ways:
+            place = folder / way
+            place.mkdir()
+            found[way] = (
+                [at_once(people, chosen.requests, place, chosen.seed)]
+                if way == "at once"
+                else chain(people, chosen.requests, place, chosen.seed, retain_by_base=way == "chain, base")
+            )
     shared = {
         "operation": "requests",
         "place": "miniature" if chosen.place is None else chosen.place.name,
