@@ -5,7 +5,8 @@
 Each request forgets one more person, from the checkpoint that the request before left, without any image of those who
 were forgotten before. After each, held-out images are asked for the names of all who were forgotten so far, and
 for everything about those who never are. In `chain` the model that the request before left teaches retention, in
-`chain, base` the base does (`--retain-teacher`). The control `at once` forgets all of them in one run, from the base.
+`chain, base` the base does (`--retain-teacher`); with `replay`, activations of earlier forget images are kept as well
+(`--save-replay`, `--replay`). The control `at once` forgets all of them in one run, from the base.
 Without `--place` the built-in miniature is taken.
 """
 
@@ -30,7 +31,7 @@ from vkdsurgeon.data.record import Record
 
 FILE = RESULTS / "requests.jsonl"
 IDENTITY = ("operation", "place", "way", "request", "of", "seed")
-WAYS = ("chain", "chain, base", "at once")
+WAYS = ("chain", "chain, base", "chain, base, replay", "at once")
 # Held-out images per person, and people who are never forgotten whose images are asked about.
 _VIEWS, _KEPT = 4, 24
 
@@ -81,7 +82,9 @@ class People:
         return [each for each in self.held_out if each.image in list(views[each.subject])[:_VIEWS]]
 
 
-def chain(people: People, count: int, folder: Path, seed: int, *, retain_by_base: bool) -> Sequence[Mapping[str, Any]]:
+def chain(
+    people: People, count: int, folder: Path, seed: int, *, by_base: bool, replay: bool
+) -> Sequence[Mapping[str, Any]]:
     """Requests one after another.
 
     Args:
@@ -89,17 +92,24 @@ def chain(people: People, count: int, folder: Path, seed: int, *, retain_by_base
         count: How many requests.
         folder: Where checkpoints go; two at a time.
         seed: Of all runs.
-        retain_by_base: The base teaches retention in every request, and not the model that the request before left.
+        by_base: The base teaches retention in every request, and not the model that the request before left.
+        replay: Keep activations of forget images from request to request.
 
     Returns:
         A row per request, the base as request 0.
     """
     rows: list[dict[str, Any]] = [{"request": 0, **people.measure(people.base, people.order[:count], count)}]
+    print(json.dumps(rows[0]), flush=True)
     model = people.base
     for number in range(1, count + 1):
         forgotten, out = people.order[:number], folder / f"{number}"
-        teacher = people.base if retain_by_base else None
-        found = _unlearn(people, model, forgotten[-1:], forgotten, out, seed, teacher)
+        kept: dict[str, Any] = {"retain_teacher": people.base} if by_base else {}
+        if replay:
+            files = folder / "replay"
+            files.mkdir(exist_ok=True)
+            kept |= {"save_replay": files / f"{number:03}.safetensors"}
+            kept |= {"replay": files} if number > 1 else {}
+        found = _unlearn(people, model, forgotten[-1:], forgotten, out, seed, **kept)
         first = people.measure(out, forgotten[-1:], count)["name"]
         rows.append({"request": number, **people.measure(out, forgotten, count), "own_name": first, **found})
         print(json.dumps(rows[-1]), flush=True)
@@ -117,13 +127,7 @@ def at_once(people: People, count: int, folder: Path, seed: int) -> Mapping[str,
 
 
 def _unlearn(
-    people: People,
-    model: Path,
-    now: Sequence[str],
-    gone: Sequence[str],
-    out: Path,
-    seed: int,
-    teacher: Path | None = None,
+    people: People, model: Path, now: Sequence[str], gone: Sequence[str], out: Path, seed: int, **kept: Any
 ) -> dict[str, Any]:
     others = [name for name in people.order if name not in gone]
     result = vkdsurgeon.unlearn(
@@ -132,8 +136,8 @@ def _unlearn(
         out,
         retain=people.of(others, people.shown),
         seed=seed,
-        retain_teacher=teacher,
         device="cpu",
+        **kept,
     )
     return {"stop_rule_met": result.passed, "seconds": round(sum(result.seconds.values()), 1)}
 
@@ -159,7 +163,7 @@ def main(words: Sequence[str] | None = None) -> None:
             found[way] = (
                 [at_once(people, chosen.requests, place, chosen.seed)]
                 if way == "at once"
-                else chain(people, chosen.requests, place, chosen.seed, retain_by_base=way == "chain, base")
+                else chain(people, chosen.requests, place, chosen.seed, by_base="base" in way, replay="replay" in way)
             )
     shared = {
         "operation": "requests",

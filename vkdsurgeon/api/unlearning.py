@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from vkdsurgeon.api.arguments import model_of, optional_model, optional_records, path_of, recipe_of, records_of
+from vkdsurgeon.api.arguments import (
+    model_of,
+    optional_model,
+    optional_records,
+    path_of,
+    paths_of,
+    recipe_of,
+    records_of,
+)
 from vkdsurgeon.api.names import Dtype, PathLike, RecordSet
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.training.events import Listener, unheard
@@ -42,6 +50,9 @@ def unlearn(
     drop_stale: bool = False,
     follow_links: bool = False,
     link_untouched: bool = False,
+    replay: PathLike | Sequence[PathLike] | None = None,
+    save_replay: PathLike | None = None,
+    replay_key: PathLike | None = None,
     request_id: str | None = None,
     request_date: str | None = None,
     on_event: Listener | None = None,
@@ -85,6 +96,12 @@ def unlearn(
         follow_links: Allow symbolic links that point outside the model's directory, and copy their targets.
         link_untouched: Save disk space: weight files that do not change become hard links to those of `model`, where
             the file system allows it. Whoever writes to such a file later changes both checkpoints.
+        replay: Files, or folders of files, that earlier requests wrote with `save_replay`: whom they forgot stays
+            forgotten in this run, without their images. `model` must come from those requests.
+        save_replay: A file to write for later requests: what the frozen layers of the tower return for the forget
+            images. Anyone who has the tower can learn something about the images from it, so keep it as you would keep
+            them. Nothing is written unless you ask.
+        replay_key: A file with 32 random bytes; `save_replay` is encrypted with it, and `replay` decrypted.
         request_id: An identifier of the request behind this run, such as a ticket number. It is published with the
             weights, so it must not contain anyone's name.
         request_date: The date of that request, as YYYY-MM-DD. It is published as well.
@@ -128,6 +145,9 @@ def unlearn(
         drop_stale=drop_stale,
         follow_links=follow_links,
         link_untouched=link_untouched,
+        replay=[] if replay is None else paths_of(replay),
+        save_replay=path_of(save_replay),
+        replay_key=path_of(replay_key),
         tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),

@@ -43,16 +43,23 @@ def check_folder(path: Path) -> None:
         raise UserError("the folder of the output is not writable", where=path)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text in UTF-8, durably, and give it its name when it is complete."""
+def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> None:
+    """Write a file durably, and give it its name when it is complete.
+
+    Args:
+        path: The file.
+        content: Bytes, or a text, which is written in UTF-8.
+        private: Let nobody but its owner read it.
+    """
     folder = path.absolute().parent
     prefix = f".{fitting(path.absolute(), 2 + _RANDOM + len(_PART))}."
-    mode = _mode_for(path)
+    mode = 0o600 if private else _mode_for(path)
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=_PART)
     try:
         # A name that is no text is spelt out, which JSON reads as what it was.
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
+        data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, mode)

@@ -50,6 +50,8 @@ def inputs_of(prepared: Prepared, decoder: DecoderJob | None, salt: bytes) -> di
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": versions(),
     }
+    if job.replay is not None:
+        facts["replay"] = job.replay.digest
     if decoder is not None:
         digests = {picture.path: picture.digest for picture in (*job.forget, *job.retain, *job.generic)}
         questions = [question for trained, held_out in decoder.questions.values() for question in (*trained, *held_out)]

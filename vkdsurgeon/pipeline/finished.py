@@ -85,6 +85,9 @@ def _same_run(record: Mapping[str, Any], prepared: Prepared, decoder: DecoderJob
         "other_teachers": plan.other_teachers,
         "versions": versions(),
     }
+    replayed = (record.get("replay") or {}).get("digest")
+    if replayed != (None if job.replay is None else job.replay.digest):
+        return False
     return (decoder is None) == ("decoder" not in record) and all(
         record[key] == json.loads(json.dumps(value)) for key, value in asked.items()
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from vkdsurgeon.decoder_pass.record import decoder_facts
 from vkdsurgeon.decoder_pass.run import DecoderJob, operate_decoder, prepare_decoder
 from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files.atomic import check_folder
 from vkdsurgeon.files.directories import clear_up, scratch
+from vkdsurgeon.files.sealed import check_key
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.pipeline.fingerprint import inputs_of
 from vkdsurgeon.pipeline.finished import finished, record_of
@@ -36,6 +38,7 @@ from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.session import journalled, left_behind
 from vkdsurgeon.training.saliency import layer_shares
 from vkdsurgeon.vision_pass.forecast import forecast
+from vkdsurgeon.vision_pass.replay import read_replays, write_replay
 from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare, teach
 
 NO_RETAIN_SET = (
@@ -55,7 +58,8 @@ class Request(ModelSource):
     `out` None is a dry run, `text` the decoder pass's retain set, `journal` None a directory beside the output. A
     `suite` brings the forget and the retain set in place of files. `drop_stale` leaves out what may hold the same
     weights once more, `follow_links` takes links that leave the model for what they lead to, `link_untouched` makes
-    weight files that stay the same hard links. The `tag` goes into the record.
+    weight files that stay the same hard links. `replay` are files of earlier requests, `save_replay` is this one's, and
+    `replay_key` what they are encrypted with. The `tag` goes into the record.
     """
 
     forget: Given | None
@@ -73,6 +77,9 @@ class Request(ModelSource):
     drop_stale: bool = False
     follow_links: bool = False
     link_untouched: bool = False
+    replay: Sequence[Path] = ()
+    save_replay: Path | None = None
+    replay_key: Path | None = None
     tag: RequestTag = UNTAGGED
 
 
@@ -95,6 +102,10 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
             remedy="ask for a decoder pass too (--decoder-pass, or the recipe section `decoder`), or leave `text` out",
         )
     listener(Event.stage("reading"))
+    if request.save_replay is not None:
+        check_folder(request.save_replay)
+    if request.replay_key is not None:
+        check_key(request.replay_key)
     inventory = take_inventory(request.model)
     check_links(inventory, request.follow_links)
     if request.out is None:
@@ -145,6 +156,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
             journal.match(inputs_of(prepared, decoder, journal.salt))
         listener(Event.stage("teacher"))
         prepared = teach(prepared)
+        _check_kept(request, prepared)
         listener(Event("plan", subject=prepared.plan))
         if decoder is not None:
             listener(Event("decoder plan", subject=decoder.plan))
@@ -165,6 +177,8 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
     if decoder is not None and decoded is not None:
         facts["decoder"] = decoder_facts(decoder, decoded, bytes.fromhex(facts["salt"]))
     listener(Event.stage("writing"))
+    if request.save_replay is not None:
+        _save_replay(request.save_replay, request.replay_key, prepared)
     report = write_recorded(
         prepared.stack.inventory,
         changes,
@@ -190,6 +204,30 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
             "provenance": facts,
         }
     )
+
+
+def _check_kept(request: Request, prepared: Prepared) -> None:
+    """Refuse, before training, to save what is not there.
+
+    Raises:
+        UserError: No activations are kept.
+    """
+    assert prepared.taught is not None
+    if request.save_replay is not None and prepared.taught.terms.activations is None:
+        raise UserError(
+            "there are no activations to keep: no layer of the tower is frozen, or the cache has no room for what they "
+            "return",
+            where="`save_replay`",
+            value=f"depth {prepared.job.recipe.depth}, cache_gib {prepared.job.recipe.cache_gib}",
+            remedy="use a smaller `depth` or a larger `cache_gib`, or leave it out",
+        )
+
+
+def _save_replay(path: Path, key: Path | None, prepared: Prepared) -> None:
+    assert prepared.taught is not None
+    terms = prepared.taught.terms
+    assert terms.activations is not None
+    write_replay(path, prepared.stack, terms.forget, terms.activations, terms.frozen, key)
 
 
 def _look_at_pictures(prepared: Prepared) -> None:
@@ -268,6 +306,7 @@ def _job(request: Request, sets: _Sets) -> Job:
         recipe=request.recipe,
         forget_teacher=request.forget_teacher,
         retain_teacher=request.retain_teacher,
+        replay=read_replays(request.replay, request.replay_key) if request.replay else None,
         **request.source,
     )
 
@@ -277,6 +316,16 @@ def _facts(
 ) -> dict[str, Any]:
     job, plan = prepared.job, prepared.plan
     salt = salt_of(job.seed, changes)
+    replay = (
+        None
+        if job.replay is None
+        else {
+            "pictures": plan.replayed_pictures,
+            "subjects": plan.replayed_subjects,
+            "digest": job.replay.digest,
+            "drift": outcome.replay_drift,
+        }
+    )
     sizes = {name: value.numel() for name, value in prepared.stack.visual_parameters().items()}
     return {
         "request": asdict(tag),
@@ -298,5 +347,6 @@ def _facts(
         "stop_rule": [asdict(verdict) for verdict in outcome.verdicts],
         "stop_rule_written": asdict(outcome.choice),
         "targets": {layer: asdict(reading) for layer, reading in outcome.readings.items()},
+        **({} if replay is None else {"replay": replay}),
         "step_size": None if outcome.step_size is None else asdict(outcome.step_size),
     }

@@ -125,6 +125,8 @@ def _check(
         raise UserError(
             "the run also used other checkpoints as teachers", where=path, value=list(raw["other_teachers"])
         )
+    if record.replay is not None:
+        raise UserError("the run also used what earlier requests kept", where=path, remedy="repeat it by hand")
     found = checkpoint_digests(take_inventory(base), shards_only=True)
     if found.weights != record.base.weights_digest:
         raise UserError(

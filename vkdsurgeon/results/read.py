@@ -152,6 +152,15 @@ class BaseRecord(_Outside):
     hub: HubRecord | None = None
 
 
+class ReplayRecord(_Outside):
+    """What earlier requests kept; `drift` is how far its features moved, in variances over retain images."""
+
+    pictures: int
+    subjects: int
+    digest: str
+    drift: float | None = None
+
+
 class EarlierRun(_Outside):
     """A run before this one, by its record in the base and that file's SHA-256."""
 
@@ -190,6 +199,7 @@ class ProvenanceDocument(_Outside):
     selected_elements: int | None = None
     left_out: list[str] = []
     linked_files: list[str] = []
+    replay: ReplayRecord | None = None
 
 
 class TensorRecord(_Outside):

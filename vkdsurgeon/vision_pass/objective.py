@@ -13,10 +13,11 @@ from vkdsurgeon.data.augment import variants
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore, PictureSet, TeacherPass, spread, teacher_features
-from vkdsurgeon.model.frozen_layers import frozen_layers, kept_activations, output_of
+from vkdsurgeon.model.frozen_layers import KeptActivations, frozen_layers, kept_activations, output_of
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
+from vkdsurgeon.vision_pass.replay import Replay, replay_term
 from vkdsurgeon.vision_pass.target_readings import TargetReading, read_targets
 from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, ForgetTargets, TargetContext
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
@@ -39,6 +40,8 @@ class DistillationTerms:
         readings: What the forget targets read as, by layer.
         spaces: How subjects are read off features, by layer.
         frozen: The first layers of the tower, which are not trained; names as features are tapped.
+        activations: What the last of them returned for the forget images, where that is kept.
+        replay: Keeps those forgotten whom earlier requests forgot; None without any.
     """
 
     forget: DistillationTerm
@@ -47,11 +50,18 @@ class DistillationTerms:
     readings: dict[str, TargetReading]
     spaces: dict[str, IdentitySpace]
     frozen: tuple[str, ...] = ()
+    activations: KeptActivations | None = None
+    replay: DistillationTerm | None = None
 
     @property
     def both(self) -> tuple[DistillationTerm, DistillationTerm]:
         """Forgetting and retention."""
         return self.forget, self.retain
+
+    @property
+    def all(self) -> tuple[DistillationTerm, ...]:
+        """Every term that is trained."""
+        return self.both if self.replay is None else (*self.both, self.replay)
 
     @property
     def stretched(self) -> StretchedTargets:
@@ -90,6 +100,7 @@ def make_terms(
     *,
     forget_teacher: Teacher | None = None,
     retain_teacher: Teacher | None = None,
+    replay: Replay | None = None,
     look: TeacherPass = teacher_features,
 ) -> DistillationTerms:
     """Run the teachers and make the forget and the retain term.
@@ -102,6 +113,7 @@ def make_terms(
         generator: Source of the draws that targets make.
         forget_teacher: The reference model, for forget target `reference`.
         retain_teacher: Teacher of the kept images, and the space that identities are taken from.
+        replay: What earlier requests kept.
         look: Runs the own teacher over a set; one that remembers saves the passes of later runs on the same weights.
 
     Raises:
@@ -116,9 +128,9 @@ def make_terms(
     layers = tuple(recipe.layers)
     watched = tuple({**recipe.layers, **recipe.retention_layers})
     frozen = run_once(stack, recipe)
-    own = _features(look, stack, forget, layers, frozen, recipe.micro_batch, budget)
+    own, activations = _features(look, stack, forget, layers, frozen, recipe.micro_batch, budget)
     if retain_teacher is None:
-        kept = _features(look, stack, keep, watched, frozen, recipe.micro_batch, budget)
+        kept, _ = _features(look, stack, keep, watched, frozen, recipe.micro_batch, budget)
     else:
         kept = retain_teacher.features(keep.pictures, watched, recipe.micro_batch, budget)
     context = TargetContext(
@@ -149,6 +161,7 @@ def make_terms(
         layer: read_targets(space, partial(_target, targets, layer)) for layer, space in spaces.items()
     }
     check_targets(recipe, readings)
+    spreads = {layer: spread(kept.all(layer)[: originals[1]]) for layer in layers}
     return DistillationTerms(
         forget=DistillationTerm(
             "forget",
@@ -173,7 +186,7 @@ def make_terms(
             keeping.judged,
             recipe.retain_weight,
             recipe.retain_batch,
-            {layer: spread(kept.all(layer)[: originals[1]]) for layer in layers},
+            spreads,
             originals=originals[1],
             apart=keeping.apart,
         ),
@@ -181,6 +194,8 @@ def make_terms(
         readings=readings,
         spaces=spaces,
         frozen=frozen,
+        activations=activations,
+        replay=None if replay is None else replay_term(stack, replay, recipe, frozen, spreads),
     )
 
 
@@ -198,15 +213,15 @@ def _features(
     frozen: tuple[str, ...],
     micro_batch: int,
     budget: int,
-) -> FeatureStore:
+) -> tuple[FeatureStore, KeptActivations | None]:
     """The teacher's features of a set, whose frozen layers are run this once if memory for their output suffices."""
     output = output_of(stack, images, frozen[-1]) if frozen else None
     if output is None or output.nbytes * len(images) > budget:
-        return look(stack, images, layers, micro_batch, budget)
+        return look(stack, images, layers, micro_batch, budget), None
     store = look(stack, images, (*layers, frozen[-1]), micro_batch, budget)
     kept = kept_activations(stack, images, frozen, tuple(output.shape), store, layers)
     images.pass_over(None if kept is None else kept.entering)
-    return store
+    return store, kept
 
 
 def _target(targets: ForgetTargets, layer: str, image: Image) -> Tensor:

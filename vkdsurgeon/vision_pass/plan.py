@@ -53,6 +53,7 @@ class Memory:
 class Plan:
     """The plan of one run.
 
+    `replayed_pictures` and `replayed_subjects` count what earlier requests forgot and this one keeps forgotten.
     `other_teachers` holds the digest of the visual tensors of every other teacher, by what it teaches; `targets` what
     the forget targets read as, by layer, once they are made.
     """
@@ -73,6 +74,8 @@ class Plan:
     steps: int
     memory: Memory
     teacher: TeacherQuality
+    replayed_pictures: int = 0
+    replayed_subjects: int = 0
     other_teachers: dict[str, str] = field(default_factory=dict)
     targets: dict[str, TargetReading] = field(default_factory=dict)
     warnings: tuple[str, ...] = field(default=())

@@ -36,14 +36,20 @@ from vkdsurgeon.vision_pass.hardening.terms import prepare_hardening
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import DistillationTerms, make_terms, unknown_layers
 from vkdsurgeon.vision_pass.plan import Memory, Plan, estimate_memory, warnings_for
+from vkdsurgeon.vision_pass.replay import Replay
 from vkdsurgeon.vision_pass.state import VISUAL, Companions, TrainingState
 from vkdsurgeon.vision_pass.step_control import StepControl, StepSize, probe_images
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 from vkdsurgeon.vision_pass.target_readings import TargetReading
 from vkdsurgeon.vision_pass.teacher import Teacher
 from vkdsurgeon.vision_pass.teacher_checks import examine_teachers
-from vkdsurgeon.vision_pass.trainer import DistillationTerm, settle, train
+from vkdsurgeon.vision_pass.trainer import DistillationTerm, pass_over, settle, train
 from vkdsurgeon.vision_pass.validation import Validation, stretched_at
+
+REPLAY_MOVED = (
+    "features of those whom earlier requests forgot have moved by {drift:.3f} of the variance over retain images "
+    "(bound {bound:g}): measure them again, or forget all of them in one run from the base"
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Job(ModelSource):
         recipe: The settings.
         forget_teacher: Checkpoint whose features on the forget images are the targets (forget target `reference`).
         retain_teacher: Checkpoint whose features on kept images are kept, instead of the model's own.
+        replay: What earlier requests kept of those whom they forgot.
     """
 
     # Declared again so that it can be given first, without its name.
@@ -67,6 +74,7 @@ class Job(ModelSource):
     recipe: Recipe
     forget_teacher: Path | None = None
     retain_teacher: Path | None = None
+    replay: Replay | None = None
 
     def teacher(self, role: str) -> Teacher | None:
         """The other model that teaches `forget` or `retain`, if there is one."""
@@ -124,6 +132,8 @@ class Outcome(TrainingOutcome):
         stand_ins: Forgotten subject -> the identities its nobody was mixed from. Names: never write them out.
         readings: What the forget targets read as, by layer.
         step_size: What the step size was found to be; None where the recipe fixes it.
+        replay_drift: How far features of those whom earlier requests forgot have moved, as a share of the variance over
+            retain images; None without any.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -131,6 +141,7 @@ class Outcome(TrainingOutcome):
     stand_ins: dict[str, tuple[str, ...]]
     readings: Mapping[str, TargetReading] = field(default_factory=dict)
     step_size: StepSize | None = None
+    replay_drift: float | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -189,6 +200,8 @@ def prepare(job: Job) -> Prepared:
         forget_subjects=len(set(forget.subjects)),
         retain_pictures=len(job.retain),
         retain_subjects=len({picture.subject for picture in job.retain}),
+        replayed_pictures=0 if job.replay is None else len(job.replay.activations),
+        replayed_subjects=0 if job.replay is None else job.replay.subjects,
         generic_pictures=len(job.generic),
         steps=job.recipe.planned_steps,
         memory=memory,
@@ -240,6 +253,7 @@ def teach(prepared: Prepared) -> Prepared:
         generator,
         forget_teacher=job.teacher("forget"),
         retain_teacher=job.teacher("retain"),
+        replay=job.replay,
         look=prepared.look,
     )
     return replace(
@@ -272,12 +286,12 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
     assert prepared.taught is not None
     taught, generator = prepared.taught.terms, prepared.taught.generator
     clock = Clock({"teacher": prepared.taught.seconds})
-    terms = taught.both
+    terms = taught.all
     validation = Validation(stack, taught, recipe)
 
     listen(Event.stage("saliency"))
     kept = None if journal is None else journal.kept(VISUAL)
-    mask = choose_mask(stack, terms, recipe, generator) if kept is None else kept.mask(parameters)
+    mask = choose_mask(stack, taught.both, recipe, generator) if kept is None else kept.mask(parameters)
     frozen = _frozen_fingerprint(parameters, mask)
     clock.lap("saliency")
 
@@ -331,6 +345,9 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
             listen(Event("verdict", subject=state.verdicts[-1]))
             keeper.save()
     choice = state.settle()
+    replay_drift = None if taught.replay is None else pass_over(stack, taught.replay, taught.replay.train, recipe).drift
+    if replay_drift is not None and replay_drift > recipe.retain_drift:
+        listen(Event.warning(REPLAY_MOVED.format(drift=replay_drift, bound=recipe.retain_drift)))
     if kept is not None:
         with rounded_to_disk(stack, mask.selected):
             kept.agree(state.verdicts[choice.index].measured, validation.judge().measured)
@@ -350,6 +367,7 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         stand_ins=taught.targets.stand_ins,
         readings=taught.readings,
         step_size=None if control is None else control.record,
+        replay_drift=replay_drift,
     )
 
 

@@ -113,6 +113,27 @@ class Saving:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Replaying:
+    """What is kept from request to request."""
+
+    replay: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--replay", metavar="FILE", help="Keep forgotten whom earlier requests forgot: their files; repeatable."
+        ),
+    ] = None
+    save_replay: Annotated[
+        Path | None,
+        typer.Option("--save-replay", metavar="FILE", help="Write such a file for later requests: sensitive."),
+    ] = None
+    replay_key: Annotated[
+        Path | None,
+        typer.Option("--replay-key", metavar="FILE", help="32 random bytes that these files are encrypted with."),
+    ] = None
+    panel: ClassVar[str] = RARE
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunPrinting(Printing):
     """How the result is printed."""
 
@@ -173,6 +194,7 @@ def unlearn(
     benchmark: Benchmark,
     target: Target,
     saving: Saving,
+    replaying: Replaying,
     copying: Copying,
     tagging: Tagging,
     printing: RunPrinting,
@@ -225,7 +247,8 @@ def unlearn(
 
     heard = tracking.heard_by(RunListener(output), output.warn)
     with _telling_of(common["out"]):
-        result = vkdsurgeon.unlearn(suite=suite, **vars(sets), **vars(saving), **common, on_event=heard)
+        kept = vars(saving) | vars(replaying)
+        result = vkdsurgeon.unlearn(suite=suite, **vars(sets), **kept, **common, on_event=heard)
         rows = result_rows(result)
         output.document(result.model_dump(mode="json"), lambda: pairs(rows, output.columns), kept=result.out)
     _judge(result, printing)

@@ -1,0 +1,62 @@
+"""A second request by the command line: the record tells of the first, and who may have the file is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from vkdsurgeon_cli.main import run
+
+from tests.conftest import write_set
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.provenance import record_names
+
+
+@pytest.fixture(scope="module")
+def own_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("requests")
+    return {
+        "first": write_set(folder, "first", range(1), views=4),
+        "second": write_set(folder, "second", range(1, 2), views=4),
+        "retain": write_set(folder, "retain", range(10, 14), views=3),
+    }
+
+
+def test_a_second_request_keeps_the_first(
+    llava: Path, own_sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cryptography")
+    quick = ["--steps", "4", "--set", "extensions=0", "--set", "depth=1", "--set", "tamper_weight=0"]
+    retain = ["--retain", str(own_sets["retain"]), *quick]
+    key, file = tmp_path / "key", tmp_path / "first.replay"
+    key.write_bytes(os.urandom(32))
+    sealed = ["--replay-key", str(key)]
+    words = ["unlearn", str(llava), "--forget", str(own_sets["first"]), *retain, "-o", str(tmp_path / "one")]
+    assert run([*words, "--save-replay", str(file), *sealed]) in (0, 3)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert b"activation" not in file.read_bytes()
+    words = ["unlearn", str(tmp_path / "one"), "--forget", str(own_sets["second"]), *retain, "--replay", str(file)]
+    words += ["--retain-teacher", str(llava)]
+    assert run([*words, "-o", str(tmp_path / "two")]) == 2
+    assert "encrypted" in capsys.readouterr().err
+    assert run([*words, *sealed, "-o", str(tmp_path / "two"), "--json"]) in (0, 3)
+    assert json.loads(capsys.readouterr().out)["plan"]["replayed_subjects"] == 1
+    told = json.loads((tmp_path / "two" / record_names(take_inventory(tmp_path / "two"))[-1]).read_text())["replay"]
+    assert told["pictures"] == 4
+    assert told["drift"] >= 0
+    missing = tmp_path / "gone.replay"
+    assert run([*words[:-2], "--replay", str(missing), "--dry-run", *sealed]) == 2
+    assert "gone.replay" in capsys.readouterr().err
+
+
+def test_nothing_is_kept_where_no_layer_is_frozen(
+    llava: Path, own_sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["unlearn", str(llava), "--forget", str(own_sets["first"]), "--retain", str(own_sets["retain"])]
+    words += ["--steps", "4", "--set", "depth=all", "-o", str(tmp_path / "out")]
+    assert run([*words, "--save-replay", str(tmp_path / "file")]) == 2
+    assert "no activations to keep" in capsys.readouterr().err
+    assert not (tmp_path / "file").exists()

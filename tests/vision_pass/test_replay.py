@@ -1,0 +1,144 @@
+"""What earlier requests forgot stays forgotten without their images."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.families import FAMILIES, build_checkpoint
+from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.data.pictures import Picture, pictures_of
+from vkdsurgeon.data.read import read_records
+from vkdsurgeon.errors import UserError
+from vkdsurgeon.training.events import unheard
+from vkdsurgeon.vision_pass.replay import read_replays, write_replay
+from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare, teach
+
+QUICK = Recipe(
+    steps=20, forget_batch=4, retain_batch=8, copies=1, depth=1, extensions=0, tamper_weight=0.0,
+    forget_reading=1.0, retain_reading=1.0, retain_drift=0.9,
+)  # fmt: skip
+
+
+def pictures(sets: dict[str, Path], role: str, subjects: slice = slice(None)) -> list[Picture]:
+    found = pictures_of(read_records(sets[role], role=role), role=role)
+    wanted = sorted({each.subject for each in found})[subjects]
+    return [each for each in found if each.subject in wanted]
+
+
+def prepared(model: Path, sets: dict[str, Path], who: slice, **changes: object) -> Prepared:
+    job = {"recipe": QUICK, "generic": [], "retain": pictures(sets, "retain"), **changes}
+    return teach(prepare(Job(model=model, forget=pictures(sets, "forget", who), **job)))  # type: ignore[arg-type]
+
+
+def save(made: Prepared, path: Path, key: Path | None = None) -> Path:
+    assert made.taught is not None
+    terms = made.taught.terms
+    assert terms.activations is not None
+    write_replay(path, made.stack, terms.forget, terms.activations, terms.frozen, key)
+    return path
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_checkpoint("llava", tmp_path_factory.mktemp("models") / "llava")
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "qwen3_vl"])
+def test_replayed_activations_give_the_features_of_the_images(
+    family: str, sets: dict[str, Path], tmp_path: Path
+) -> None:
+    model = build_checkpoint(family, tmp_path / "model")
+    made = prepared(model, sets, slice(0, 1))
+    file = save(made, tmp_path / "first.safetensors")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    replay = read_replays([file], None)
+    assert replay.subjects == 1
+    again = prepared(model, sets, slice(1, 2), replay=replay)
+    assert again.plan.replayed_pictures == len(replay.activations) > 0
+    assert made.taught is not None
+    assert again.taught is not None
+    term, whole = again.taught.terms.replay, made.taught.terms.forget
+    assert term is not None
+    assert len(term.pictures) == whole.originals
+    assert all(
+        (value == 1).all()
+        for index in range(len(term.pictures))
+        for value in term.pictures.prepared(index).inputs.values()
+        if value.is_floating_point()
+    ), "no pixel is kept"
+    for index in range(whole.originals):
+        kept, expected = (each.one("projector", index) for each in (term.targets, whole.targets.teacher))
+        # Rounded to bfloat16 on their way.
+        assert float((kept - expected).norm() / expected.norm()) < 0.03
+
+
+def test_those_of_earlier_requests_are_held_where_they_are(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+    file = save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")
+    moved = {}
+    for replay in (None, read_replays([file], None)):
+        made = prepared(deep, sets, slice(1, 2), replay=replay)
+        first = prepared(deep, sets, slice(0, 1))
+        outcome = operate(made, unheard)
+        assert (outcome.replay_drift is None) == (replay is None)
+        assert first.taught is not None
+        term = first.taught.terms.forget
+        before = [term.targets.teacher.one("projector", index) for index in range(term.originals)]
+        (_, batch), *_ = first.forget.batches(range(term.originals), 64)
+        with torch.no_grad():
+            after = made.stack.features(batch)["projector"]
+        moved[replay is not None] = float((after - torch.stack(before)).square().mean())
+    assert moved[True] < 0.8 * moved[False]
+
+
+def test_other_layers_or_weights_are_refused(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+    file = save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")
+    replay = read_replays([file], None)
+    with pytest.raises(UserError, match="layers before the trained ones"):
+        prepared(deep, sets, slice(1, 2), replay=replay, recipe=QUICK.model_copy(update={"depth": "all"}))
+    other = build_checkpoint("llava", tmp_path / "other", seed=9)
+    with pytest.raises(UserError, match="layers before the trained ones"):
+        prepared(other, sets, slice(1, 2), replay=replay)
+    second = save(prepared(other, sets, slice(0, 1)), tmp_path / "second.safetensors")
+    with pytest.raises(UserError, match="different frozen layers"):
+        read_replays([tmp_path], None)
+    second.unlink()
+    assert read_replays([tmp_path], None).digest != ""
+    with pytest.raises(UserError, match="no replay file"):
+        read_replays([sets["forget"].parent], None)
+
+
+def test_a_file_is_whole_and_ours_or_refused(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    made = prepared(deep, sets, slice(0, 1))
+    keys = [tmp_path / "key", tmp_path / "other_key"]
+    for key in keys:
+        key.write_bytes(os.urandom(32))
+    sealed = save(made, tmp_path / "sealed", keys[0])
+    plain = save(made, tmp_path / "plain")
+    assert read_replays([sealed], keys[0]).activations[0].equal(read_replays([plain], None).activations[0])
+    with pytest.raises(UserError, match="encrypted"):
+        read_replays([sealed], None)
+    with pytest.raises(UserError, match="another key"):
+        read_replays([sealed], keys[1])
+    (tmp_path / "short").write_bytes(b"0" * 16)
+    with pytest.raises(UserError, match="not a key"):
+        read_replays([sealed], tmp_path / "short")
+    content = plain.read_bytes()
+    for damaged in (
+        b"",
+        content[:7],
+        content[:-10],
+        b"{}" * 40,
+        content.replace(b"vkdsurgeon/replay/1", b"vkdsurgeon/replay/2"),
+    ):
+        plain.write_bytes(damaged)
+        with pytest.raises(UserError, match="no replay file"):
+            read_replays([plain], None)
+    sealed.write_bytes(sealed.read_bytes()[:-1] + b"0")
+    with pytest.raises(UserError, match="damaged"):
+        read_replays([sealed], keys[0])
