@@ -43,6 +43,7 @@ from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 from vkdsurgeon.vision_pass.target_readings import TargetReading
 from vkdsurgeon.vision_pass.teacher import Teacher
 from vkdsurgeon.vision_pass.teacher_checks import examine_teachers
+from vkdsurgeon.vision_pass.teacher_quality import earlier_operations
 from vkdsurgeon.vision_pass.trainer import DistillationTerm, pass_over, settle, train
 from vkdsurgeon.vision_pass.validation import Validation, stretched_at
 
@@ -213,6 +214,7 @@ def prepare(job: Job) -> Prepared:
             *warnings_for(job.recipe, stack.layers),
             *_sampling_warnings(len(kept), len(job.retain) + len(job.generic)),
             *_overlap_warnings(job),
+            *([] if job.replay is not None else _earlier_warnings(stack)),
             *teacher_warnings,
         ),
     )
@@ -450,6 +452,15 @@ def _overlap_warnings(job: Job) -> list[str]:
     if not shared:
         return []
     return [f"{len(shared)} subject(s) of the forget set have images in the retain set: that works against forgetting"]
+
+
+def _earlier_warnings(stack: VisualStack) -> list[str]:
+    if not earlier_operations(stack.inventory):
+        return []
+    return [
+        "those whom earlier runs forgot are in no set of this one, and come back with every further run: give the files "
+        "of these runs as `replay`, or forget all of them again from the base"
+    ]
 
 
 def _identified(pictures: Sequence[Picture]) -> list[Picture]:
