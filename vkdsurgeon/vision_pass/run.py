@@ -458,8 +458,8 @@ def _earlier_warnings(stack: VisualStack) -> list[str]:
     if not earlier_operations(stack.inventory):
         return []
     return [
-        "those whom earlier runs forgot are in no set of this one, and come back with every further run: give the files "
-        "of these runs as `replay`, or forget all of them again from the base"
+        "those whom earlier runs forgot are in no set of this one, and come back with every further run: give the "
+        "files of these runs as `replay`, or forget all of them again from the base"
     ]
 
 
