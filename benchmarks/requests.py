@@ -2,11 +2,14 @@
 
     python -m benchmarks.requests [--place cases/real] [--requests 20] [--record]
 
-Each request forgets one more person, from the checkpoint that the request before left, without any image of those who
-were forgotten before. After each, held-out images are asked for the names of all who were forgotten so far, and
-for everything about those who never are. In `chain` the model that the request before left teaches retention, in
-`chain, base` the base does (`--retain-teacher`); with `replay`, activations of earlier forget images are kept as well
-(`--save-replay`, `--replay`). The control `at once` forgets all of them in one run, from the base.
+Each request forgets one more person, without any image of those who were forgotten before. After each, held-out images
+are asked for the names of all who were forgotten so far, and for everything about those who never are.
+
+- `chain`: from the checkpoint that the request before left.
+- `chain, base`: the same, with the base as teacher of the retain set (`--retain-teacher`).
+- `replay`: from the base, with the activations of all earlier forget images (`--save-replay`, `--replay`).
+- `at once`: the control, all of them in one run from the base, with all images.
+
 Without `--place` the built-in miniature is taken.
 """
 
@@ -31,7 +34,7 @@ from vkdsurgeon.data.record import Record
 
 FILE = RESULTS / "requests.jsonl"
 IDENTITY = ("operation", "place", "way", "request", "of", "seed")
-WAYS = ("chain", "chain, base", "chain, base, replay", "at once")
+WAYS = ("chain", "chain, base", "replay", "at once")
 # Held-out images per person, and people who are never forgotten whose images are asked about.
 _VIEWS, _KEPT = 4, 24
 
@@ -82,9 +85,7 @@ class People:
         return [each for each in self.held_out if each.image in list(views[each.subject])[:_VIEWS]]
 
 
-def chain(
-    people: People, count: int, folder: Path, seed: int, *, by_base: bool, replay: bool
-) -> Sequence[Mapping[str, Any]]:
+def in_turn(people: People, count: int, folder: Path, seed: int, way: str) -> Sequence[Mapping[str, Any]]:
     """Requests one after another.
 
     Args:
@@ -92,30 +93,29 @@ def chain(
         count: How many requests.
         folder: Where checkpoints go; two at a time.
         seed: Of all runs.
-        by_base: The base teaches retention in every request, and not the model that the request before left.
-        replay: Keep activations of forget images from request to request.
+        way: One of `WAYS`, but the last.
 
     Returns:
         A row per request, the base as request 0.
     """
     rows: list[dict[str, Any]] = [{"request": 0, **people.measure(people.base, people.order[:count], count)}]
     print(json.dumps(rows[0]), flush=True)
-    model = people.base
+    left, files = people.base, folder / "replay"
+    files.mkdir()
     for number in range(1, count + 1):
         forgotten, out = people.order[:number], folder / f"{number}"
-        kept: dict[str, Any] = {"retain_teacher": people.base} if by_base else {}
-        if replay:
-            files = folder / "replay"
-            files.mkdir(exist_ok=True)
+        kept: dict[str, Any] = {"retain_teacher": people.base} if way == "chain, base" else {}
+        if way == "replay":
+            kept = {"replay": files} if number > 1 else {}
             kept |= {"save_replay": files / f"{number:03}.safetensors"}
-            kept |= {"replay": files} if number > 1 else {}
-        found = _unlearn(people, model, forgotten[-1:], forgotten, out, seed, **kept)
+        start = people.base if way == "replay" else left
+        found = _unlearn(people, start, forgotten[-1:], forgotten, out, seed, **kept)
         first = people.measure(out, forgotten[-1:], count)["name"]
         rows.append({"request": number, **people.measure(out, forgotten, count), "own_name": first, **found})
         print(json.dumps(rows[-1]), flush=True)
-        if model != people.base:
-            shutil.rmtree(model)
-        model = out
+        if left != people.base:
+            shutil.rmtree(left)
+        left = out
     return rows
 
 
@@ -163,7 +163,7 @@ def main(words: Sequence[str] | None = None) -> None:
             found[way] = (
                 [at_once(people, chosen.requests, place, chosen.seed)]
                 if way == "at once"
-                else chain(people, chosen.requests, place, chosen.seed, by_base="base" in way, replay="replay" in way)
+                else in_turn(people, chosen.requests, place, chosen.seed, way)
             )
     shared = {
         "operation": "requests",

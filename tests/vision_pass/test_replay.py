@@ -14,9 +14,13 @@ from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.training.events import unheard
 from vkdsurgeon.vision_pass.replay import read_replays, write_replay
 from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare, teach
+from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
+from vkdsurgeon.vision_pass.teacher import visual_digest
+from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 QUICK = Recipe(
     steps=20, forget_batch=4, retain_batch=8, copies=1, depth=1, extensions=0, tamper_weight=0.0,
@@ -39,7 +43,7 @@ def save(made: Prepared, path: Path, key: Path | None = None) -> Path:
     assert made.taught is not None
     terms = made.taught.terms
     assert terms.activations is not None
-    write_replay(path, made.stack, terms.forget, terms.activations, terms.frozen, key)
+    write_replay(path, visual_digest(made.stack), terms.forget, terms.activations, key)
     return path
 
 
@@ -59,57 +63,70 @@ def test_replayed_activations_give_the_features_of_the_images(
     replay = read_replays([file], None)
     assert replay.subjects == 1
     again = prepared(model, sets, slice(1, 2), replay=replay)
-    assert again.plan.replayed_pictures == len(replay.activations) > 0
+    assert (again.plan.replayed_pictures, again.plan.replayed_subjects) == (len(replay.images), 1)
     assert made.taught is not None
     assert again.taught is not None
-    term, whole = again.taught.terms.replay, made.taught.terms.forget
-    assert term is not None
-    assert len(term.pictures) == whole.originals
-    assert all(
-        (value == 1).all()
-        for index in range(len(term.pictures))
-        for value in term.pictures.prepared(index).inputs.values()
-        if value.is_floating_point()
-    ), "no pixel is kept"
+    term, whole = again.taught.terms.forget, made.taught.terms.forget
+    first = len(again.job.forget)
+    assert term.originals == first + whole.originals
+    assert len(set(term.pictures.subjects)) == 2
     for index in range(whole.originals):
-        kept, expected = (each.one("projector", index) for each in (term.targets, whole.targets.teacher))
+        inputs = term.pictures.prepared(first + index).inputs
+        assert all((value == 1).all() for value in inputs.values() if value.is_floating_point()), "no pixel is kept"
+        kept, expected = (teacher_of(each).one("projector", at) for each, at in ((term, first + index), (whole, index)))
         # Rounded to bfloat16 on their way.
         assert float((kept - expected).norm() / expected.norm()) < 0.03
 
 
-def test_those_of_earlier_requests_are_held_where_they_are(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+def teacher_of(term: DistillationTerm) -> FeatureStore:
+    assert isinstance(term.targets, StretchedTargets)
+    return term.targets.teacher
+
+
+def test_those_of_earlier_requests_are_forgotten_again(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
     file = save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")
-    moved = {}
+    left = {}
     for replay in (None, read_replays([file], None)):
         made = prepared(deep, sets, slice(1, 2), replay=replay)
         first = prepared(deep, sets, slice(0, 1))
-        outcome = operate(made, unheard)
-        assert (outcome.replay_drift is None) == (replay is None)
         assert first.taught is not None
         term = first.taught.terms.forget
-        before = [term.targets.teacher.one("projector", index) for index in range(term.originals)]
-        (_, batch), *_ = first.forget.batches(range(term.originals), 64)
+        batch = first.stack.collate([term.pictures.prepared(index) for index in range(term.originals)])
+        operate(made, unheard)
         with torch.no_grad():
-            after = made.stack.features(batch)["projector"]
-        moved[replay is not None] = float((after - torch.stack(before)).square().mean())
-    assert moved[True] < 0.8 * moved[False]
+            found = made.stack.features(batch)["projector"]
+        wanted = term.targets.get("projector", range(term.originals), torch.device("cpu"))
+        before = torch.stack([teacher_of(term).one("projector", index) for index in range(term.originals)])
+        left[replay is not None] = float((found - wanted).square().sum() / (before - wanted).square().sum())
+    assert left[True] < 0.7 * left[False]
 
 
-def test_other_layers_or_weights_are_refused(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+def test_another_base_or_other_layers_are_refused(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
     file = save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")
     replay = read_replays([file], None)
-    with pytest.raises(UserError, match="layers before the trained ones"):
+    with pytest.raises(UserError, match="does not train the layers"):
         prepared(deep, sets, slice(1, 2), replay=replay, recipe=QUICK.model_copy(update={"depth": "all"}))
+    with pytest.raises(UserError, match="needs the images"):
+        prepared(deep, sets, slice(1, 2), replay=replay, recipe=QUICK.model_copy(update={"forget_target": "blank"}))
     other = build_checkpoint("llava", tmp_path / "other", seed=9)
-    with pytest.raises(UserError, match="layers before the trained ones"):
+    with pytest.raises(UserError, match="not the checkpoint that the earlier requests started from"):
         prepared(other, sets, slice(1, 2), replay=replay)
     second = save(prepared(other, sets, slice(0, 1)), tmp_path / "second.safetensors")
-    with pytest.raises(UserError, match="different frozen layers"):
+    with pytest.raises(UserError, match="different bases"):
         read_replays([tmp_path], None)
     second.unlink()
-    assert read_replays([tmp_path], None).digest != ""
+    assert read_replays([tmp_path], None).subjects == 1
     with pytest.raises(UserError, match="no replay file"):
         read_replays([sets["forget"].parent], None)
+
+
+def test_a_third_request_keeps_its_own_images_alone(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+    first = save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")
+    second = prepared(deep, sets, slice(1, 2), replay=read_replays([first], None))
+    save(second, tmp_path / "second.safetensors")
+    both = read_replays([tmp_path], None)
+    assert both.subjects == 2
+    assert len(both.images) == len(read_replays([first], None).images) + len(second.job.forget)
 
 
 def test_a_file_is_whole_and_ours_or_refused(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
@@ -120,7 +137,7 @@ def test_a_file_is_whole_and_ours_or_refused(deep: Path, sets: dict[str, Path], 
         key.write_bytes(os.urandom(32))
     sealed = save(made, tmp_path / "sealed", keys[0])
     plain = save(made, tmp_path / "plain")
-    assert read_replays([sealed], keys[0]).activations[0].equal(read_replays([plain], None).activations[0])
+    assert read_replays([sealed], keys[0]).images[0][2].equal(read_replays([plain], None).images[0][2])
     with pytest.raises(UserError, match="encrypted"):
         read_replays([sealed], None)
     with pytest.raises(UserError, match="another key"):

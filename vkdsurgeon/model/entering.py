@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,18 @@ class Entering:
 
     frozen: tuple[str, ...]
     values: Tensor
+
+
+def laid_out(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Activations of several images as the tower lays them out.
+
+    Args:
+        values: [B, N, D].
+        shape: Shape of one image's in the tower: [N, D] if images are packed end to end, [1, N, D], or [tiles, N, D].
+    """
+    if len(shape) == 2:
+        return values.flatten(0, 1)
+    return values.reshape(-1, *shape[1:]) if shape[0] > 1 else values
 
 
 @contextmanager

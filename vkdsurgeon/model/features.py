@@ -17,6 +17,7 @@ from vkdsurgeon.data.images import open_image
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.entering import Entering
+from vkdsurgeon.model.replayed import ReplayedPicture, entering_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,6 +78,8 @@ class PictureSet:
         if index in self._cache:
             return self._cache[index]
         picture = self.pictures[index]
+        if isinstance(picture, ReplayedPicture):
+            return picture.prepared
         opened = open_image(picture.path, where=picture.source, digest=picture.digest)
         opened = varied(opened, picture) if picture.variant else opened
         image = self._stack.prepare(
@@ -105,8 +108,12 @@ class PictureSet:
             for start in range(0, len(group), micro_batch):
                 part = group[start : start + micro_batch]
                 batch = self._stack.collate([self.prepared(index) for index in part])
-                entering = None if self._entering is None else self._entering(part, self._stack.device)
-                yield part, batch.with_entering(entering)
+                yield part, batch.with_entering(self._entered(part))
+
+    def _entered(self, part: Sequence[int]) -> Entering | None:
+        if self._entering is not None:
+            return self._entering(part, self._stack.device)
+        return entering_of([self.pictures[index] for index in part], self._stack.device, self._stack.dtype)
 
 
 class FeatureStore:

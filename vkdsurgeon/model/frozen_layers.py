@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from vkdsurgeon.model.entering import Entering
+from vkdsurgeon.model.entering import Entering, laid_out
 from vkdsurgeon.model.features import FeatureStore, PictureSet
 from vkdsurgeon.model.vision import VisualStack
 
@@ -89,12 +89,7 @@ class KeptActivations:
 
     def entering(self, indices: Sequence[int], device: torch.device) -> Entering:
         """For the images of one batch."""
-        values = self.store.get(self.layer, indices, device)
-        if len(self.shape) == 2:
-            values = values.flatten(0, 1)
-        elif self.shape[0] > 1:
-            values = values.reshape(-1, *self.shape[1:])
-        return Entering(self.frozen, values)
+        return Entering(self.frozen, laid_out(self.store.get(self.layer, indices, device), self.shape))
 
 
 def output_of(stack: VisualStack, images: PictureSet, layer: str) -> Tensor | None:

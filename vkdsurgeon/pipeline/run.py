@@ -40,6 +40,7 @@ from vkdsurgeon.training.saliency import layer_shares
 from vkdsurgeon.vision_pass.forecast import forecast
 from vkdsurgeon.vision_pass.replay import read_replays, write_replay
 from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare, teach
+from vkdsurgeon.vision_pass.teacher import visual_digest
 
 NO_RETAIN_SET = (
     "no `retain` set: retention is distilled on {what} alone. On the built-in miniature this cost 4 points of retain "
@@ -157,6 +158,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
         listener(Event.stage("teacher"))
         prepared = teach(prepared)
         _check_kept(request, prepared)
+        base = "" if request.save_replay is None else visual_digest(prepared.stack)
         listener(Event("plan", subject=prepared.plan))
         if decoder is not None:
             listener(Event("decoder plan", subject=decoder.plan))
@@ -178,7 +180,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
         facts["decoder"] = decoder_facts(decoder, decoded, bytes.fromhex(facts["salt"]))
     listener(Event.stage("writing"))
     if request.save_replay is not None:
-        _save_replay(request.save_replay, request.replay_key, prepared)
+        _save_replay(request.save_replay, request.replay_key, prepared, base)
     report = write_recorded(
         prepared.stack.inventory,
         changes,
@@ -223,11 +225,11 @@ def _check_kept(request: Request, prepared: Prepared) -> None:
         )
 
 
-def _save_replay(path: Path, key: Path | None, prepared: Prepared) -> None:
+def _save_replay(path: Path, key: Path | None, prepared: Prepared, base: str) -> None:
     assert prepared.taught is not None
     terms = prepared.taught.terms
     assert terms.activations is not None
-    write_replay(path, prepared.stack, terms.forget, terms.activations, terms.frozen, key)
+    write_replay(path, base, terms.forget, terms.activations, key)
 
 
 def _look_at_pictures(prepared: Prepared) -> None:
@@ -323,7 +325,6 @@ def _facts(
             "pictures": plan.replayed_pictures,
             "subjects": plan.replayed_subjects,
             "digest": job.replay.digest,
-            "drift": outcome.replay_drift,
         }
     )
     sizes = {name: value.numel() for name, value in prepared.stack.visual_parameters().items()}

@@ -153,12 +153,11 @@ class BaseRecord(_Outside):
 
 
 class ReplayRecord(_Outside):
-    """What earlier requests kept; `drift` is how far its features moved, in variances over retain images."""
+    """What earlier requests kept of images that this run forgot again."""
 
     pictures: int
     subjects: int
     digest: str
-    drift: float | None = None
 
 
 class EarlierRun(_Outside):

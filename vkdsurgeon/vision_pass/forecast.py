@@ -65,11 +65,11 @@ def forecast(prepared: Prepared) -> Forecast:
         harden = prepare_hardening(stack, taught, recipe, job.seed)
         if harden is None:
             training.enter_context(restrict_weight_gradients(stack, optimizer))
-        samplers = [Sampler(term.train, torch_shuffle(own)) for term in taught.all]
+        samplers = [Sampler(term.train, torch_shuffle(own)) for term in taught.both]
         for step in range(_STEPS):
             if step == 1:
                 clock.lap("first step")
-            gather_gradients(stack, taught.all, samplers, recipe, step, harden)
+            gather_gradients(stack, taught.both, samplers, recipe, step, harden)
             take_step(optimizer, 0.0)
         clock.lap("steps")
     step_seconds = clock.laps["steps"] / (_STEPS - 1)

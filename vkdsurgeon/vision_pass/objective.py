@@ -10,14 +10,15 @@ from torch import Generator, Tensor
 
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.augment import variants
+from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore, PictureSet, TeacherPass, spread, teacher_features
 from vkdsurgeon.model.frozen_layers import KeptActivations, frozen_layers, kept_activations, output_of
+from vkdsurgeon.model.replayed import ReplayedPicture
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
-from vkdsurgeon.vision_pass.replay import Replay, replay_term
 from vkdsurgeon.vision_pass.target_readings import TargetReading, read_targets
 from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, ForgetTargets, TargetContext
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
@@ -41,7 +42,6 @@ class DistillationTerms:
         spaces: How subjects are read off features, by layer.
         frozen: The first layers of the tower, which are not trained; names as features are tapped.
         activations: What the last of them returned for the forget images, where that is kept.
-        replay: Keeps those forgotten whom earlier requests forgot; None without any.
     """
 
     forget: DistillationTerm
@@ -51,17 +51,11 @@ class DistillationTerms:
     spaces: dict[str, IdentitySpace]
     frozen: tuple[str, ...] = ()
     activations: KeptActivations | None = None
-    replay: DistillationTerm | None = None
 
     @property
     def both(self) -> tuple[DistillationTerm, DistillationTerm]:
         """Forgetting and retention."""
         return self.forget, self.retain
-
-    @property
-    def all(self) -> tuple[DistillationTerm, ...]:
-        """Every term that is trained."""
-        return self.both if self.replay is None else (*self.both, self.replay)
 
     @property
     def stretched(self) -> StretchedTargets:
@@ -100,7 +94,6 @@ def make_terms(
     *,
     forget_teacher: Teacher | None = None,
     retain_teacher: Teacher | None = None,
-    replay: Replay | None = None,
     look: TeacherPass = teacher_features,
 ) -> DistillationTerms:
     """Run the teachers and make the forget and the retain term.
@@ -113,7 +106,6 @@ def make_terms(
         generator: Source of the draws that targets make.
         forget_teacher: The reference model, for forget target `reference`.
         retain_teacher: Teacher of the kept images, and the space that identities are taken from.
-        replay: What earlier requests kept.
         look: Runs the own teacher over a set; one that remembers saves the passes of later runs on the same weights.
 
     Raises:
@@ -161,7 +153,6 @@ def make_terms(
         layer: read_targets(space, partial(_target, targets, layer)) for layer, space in spaces.items()
     }
     check_targets(recipe, readings)
-    spreads = {layer: spread(kept.all(layer)[: originals[1]]) for layer in layers}
     return DistillationTerms(
         forget=DistillationTerm(
             "forget",
@@ -186,7 +177,7 @@ def make_terms(
             keeping.judged,
             recipe.retain_weight,
             recipe.retain_batch,
-            spreads,
+            {layer: spread(kept.all(layer)[: originals[1]]) for layer in layers},
             originals=originals[1],
             apart=keeping.apart,
         ),
@@ -195,7 +186,6 @@ def make_terms(
         spaces=spaces,
         frozen=frozen,
         activations=activations,
-        replay=None if replay is None else replay_term(stack, replay, recipe, frozen, spreads),
     )
 
 
@@ -259,8 +249,8 @@ def _divide(stack: VisualStack, pictures: PictureSet, recipe: Recipe, batch: int
     # No more than the steps can draw: each copy costs the teacher a pass.
     affordable = batch * recipe.planned_steps // max(len(known), 1) - 1
     count = min(recipe.copies, max(affordable, 0))
-    training = variants(pictures.pictures, known, count)
-    judging = variants(pictures.pictures, copied, looks, after=_FIRST_LOOK)
+    training = _copies(pictures, known, count)
+    judging = _copies(pictures, copied, looks, after=_FIRST_LOOK)
     first = len(pictures)
     return _Division(
         PictureSet(stack, [*pictures.pictures, *training, *judging], budget),
@@ -270,6 +260,12 @@ def _divide(stack: VisualStack, pictures: PictureSet, recipe: Recipe, batch: int
         [*originals, *range(first + len(training), first + len(training) + len(judging))],
         bool(held_out) and not unspared,
     )
+
+
+def _copies(pictures: PictureSet, indices: Sequence[int], count: int, after: int = 0) -> list[Picture]:
+    # Of an image that is gone no other copy can be made.
+    there = [index for index in indices if not isinstance(pictures.pictures[index], ReplayedPicture)]
+    return variants(pictures.pictures, there, count, after=after)
 
 
 def unknown_layers(recipe: Recipe, known: Sequence[str]) -> list[tuple[str, str]]:

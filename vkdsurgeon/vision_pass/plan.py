@@ -53,7 +53,7 @@ class Memory:
 class Plan:
     """The plan of one run.
 
-    `replayed_pictures` and `replayed_subjects` count what earlier requests forgot and this one keeps forgotten.
+    `replayed_pictures` and `replayed_subjects` count what earlier requests forgot and this one forgets again.
     `other_teachers` holds the digest of the visual tensors of every other teacher, by what it teaches; `targets` what
     the forget targets read as, by layer, once they are made.
     """

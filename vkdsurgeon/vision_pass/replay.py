@@ -1,9 +1,9 @@
-"""Latent replay: what earlier requests forgot stays forgotten, without their images.
+"""Latent replay: those whom earlier requests forgot are forgotten again from the base, without their images.
 
-Layers that no request trains give an image the same activations in every one of them. Those of the forgotten images are
-kept, enter the trained layers again in later requests, and are to be answered as the checkpoint answers them that the
-request starts from (latent replay: Pellegrini et al., arXiv 1912.01100; here for forgetting). Of the images themselves
-nothing is kept but the shapes of what the image processor made of them.
+Layers that no request trains give an image the same activations in every one of them. Those of forgotten images are
+kept and enter the trained layers in later requests as the images would (latent replay: Pellegrini et al., arXiv
+1912.01100; here for forgetting). Of the images themselves nothing is kept but the shapes of what the image processor
+made of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,14 +26,17 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import write_whole
 from vkdsurgeon.files.problems import first_problem
 from vkdsurgeon.files.sealed import seal, unseal
-from vkdsurgeon.model.features import FeatureStore, PictureSet, teacher_features
-from vkdsurgeon.model.frozen_layers import KeptActivations, parameters_after
+from vkdsurgeon.model.frozen_layers import KeptActivations
 from vkdsurgeon.model.images import PreparedImage, signature_of
+from vkdsurgeon.model.replayed import ReplayedPicture
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.training.losses import feature_loss
+from vkdsurgeon.vision_pass.objective import run_once
+from vkdsurgeon.vision_pass.teacher import visual_digest
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 REPLAY = "replay"
+# Forget targets that pass the images through a tower once more.
+_OF_IMAGES = ("blank", "reference")
 _SCHEMA, _FACTS = "vkdsurgeon/replay/1", "vkdsurgeon"
 _ACTIVATION, _INPUT = "activation", "input"
 
@@ -53,7 +55,7 @@ class _Facts(BaseModel):
     model_config = ConfigDict(extra="forbid")
     schema_: str
     layer: str
-    frozen: str
+    base: str
     shape: list[int]
     subjects: list[int]
     pixels: list[dict[str, _Input]]
@@ -65,93 +67,64 @@ class Replay:
 
     Attributes:
         layer: The last frozen layer, which returned them.
-        frozen: Digest of the weights of everything before the trained layers.
+        base: Digest of the visual weights that the requests started from.
         shape: As in `KeptActivations`.
-        activations: [N, D] per image, bfloat16.
-        inputs: What else the tower is given with each image; ones in the place of pixels.
-        subjects: How many subjects they show.
+        images: Per image the file, who is on it, the activation [N, D] in bfloat16, and what else the tower is given
+            with it, ones in the place of pixels.
         digest: SHA-256 over the files' contents, in hex.
     """
 
     layer: str
-    frozen: str
+    base: str
     shape: tuple[int, ...]
-    activations: tuple[Tensor, ...]
-    inputs: tuple[dict[str, Tensor], ...]
-    subjects: int
+    images: tuple[tuple[Path, str, Tensor, dict[str, Tensor]], ...]
     digest: str
 
-
-class ReplayedImages(PictureSet):
-    """Images of which their activations alone are left; the tower's first layers are never run on them."""
-
-    def __init__(self, stack: VisualStack, replay: Replay, frozen: Sequence[str]) -> None:
-        super().__init__(stack, [], 0)
-        self._images = [PreparedImage(inputs, signature_of(inputs)) for inputs in replay.inputs]
-        store = FeatureStore(1 << 62)
-        for index, value in enumerate(replay.activations):
-            store.put(replay.layer, index, value.to(stack.dtype))
-        paths = tuple(stack.taps[name] for name in frozen)
-        self.pass_over(KeptActivations(paths, replay.layer, store, replay.shape).entering)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def prepared(self, index: int) -> PreparedImage:
-        """What the tower is given with an image."""
-        return self._images[index]
-
-
-def frozen_digest(stack: VisualStack, frozen: Sequence[str]) -> str:
-    """Digest of the weights that give images their activations at the last frozen layer."""
-    trained = parameters_after(stack, frozen)
-    hasher = hashlib.sha256()
-    for name, value in stack.visual_parameters().items():
-        if name not in trained:
-            hasher.update(name.encode() + b"\0")
-            hasher.update(raw_bytes(value.float()))
-    return hasher.hexdigest()
+    @property
+    def subjects(self) -> int:
+        """How many subjects they show."""
+        return len({subject for _, subject, _, _ in self.images})
 
 
 def write_replay(
     path: Path,
-    stack: VisualStack,
+    base: str,
     term: DistillationTerm,
     kept: KeptActivations,
-    frozen: Sequence[str],
     key: Path | None,
 ) -> None:
     """Keep the activations of a run's forget images for later requests.
 
     Args:
         path: The file to write; only its owner may read it.
-        stack: Tower and projector; the frozen layers as they were.
+        base: Digest of the visual weights that the run started from.
         term: The forget term.
         kept: What frozen layers returned for its images.
-        frozen: Names of the frozen layers.
         key: A file with 32 bytes to encrypt with; None writes it in the clear.
 
     Raises:
         UserError: The key is not valid.
     """
     tensors: dict[str, Tensor] = {}
-    pixels: list[dict[str, Any]] = []
+    pixels: list[dict[str, _Input]] = []
     known = {subject: number for number, subject in enumerate(dict.fromkeys(term.pictures.subjects))}
-    for index in range(term.originals):
+    # Each request keeps its own.
+    own = [index for index in range(term.originals) if not isinstance(term.pictures.pictures[index], ReplayedPicture)]
+    for index in own:
         inputs = term.pictures.prepared(index).inputs
         floating = {name: value for name, value in inputs.items() if value.is_floating_point()}
         tensors[f"{index} {_ACTIVATION}"] = kept.store.one(kept.layer, index).to(torch.bfloat16).contiguous()
         tensors |= {
             f"{index} {_INPUT} {name}": value.contiguous() for name, value in inputs.items() if name not in floating
         }
-        pixels.append({name: {"shape": list(value.shape), "dtype": _name(value)} for name, value in floating.items()})
+        pixels.append({name: _Input(shape=list(value.shape), dtype=_name(value)) for name, value in floating.items()})
     facts = _Facts(
         schema_=_SCHEMA,
         layer=kept.layer,
-        frozen=frozen_digest(stack, frozen),
+        base=base,
         shape=list(kept.shape),
-        subjects=[known[subject] for subject in term.pictures.subjects[: term.originals]],
-        pixels=[{name: _Input.model_validate(each) for name, each in one.items()} for one in pixels],
+        subjects=[known[term.pictures.subjects[index]] for index in own],
+        pixels=pixels,
     )
     content = save(tensors, metadata={_FACTS: facts.model_dump_json()})
     write_whole(path, content if key is None else seal(content, key), private=True)
@@ -173,64 +146,65 @@ def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
     found = [_read(file, key) for file in files]
     first = found[0]
     for file, each in zip(files, found, strict=True):
-        if (each.layer, each.frozen, each.shape) != (first.layer, first.frozen, first.shape):
+        if (each.layer, each.base, each.shape) != (first.layer, first.base, first.shape):
             raise UserError(
-                "two replay files come from different frozen layers",
+                "two replay files come from different bases, or from runs that trained different layers",
                 where=file,
-                expected=f"the layers of {files[0]}",
-                remedy="forget all of them again from the base, in one run",
+                expected=f"the base and the layers of {files[0]}",
             )
     return Replay(
         first.layer,
-        first.frozen,
+        first.base,
         first.shape,
-        tuple(value for each in found for value in each.activations),
-        tuple(inputs for each in found for inputs in each.inputs),
-        sum(each.subjects for each in found),
+        tuple(image for each in found for image in each.images),
         hashlib.sha256("".join(each.digest for each in found).encode()).hexdigest(),
     )
 
 
-def replay_term(
-    stack: VisualStack, replay: Replay, recipe: Recipe, frozen: Sequence[str], spreads: Mapping[str, float]
-) -> DistillationTerm:
-    """The term that keeps earlier subjects forgotten.
+def replayed_pictures(stack: VisualStack, replay: Replay, recipe: Recipe) -> list[ReplayedPicture]:
+    """The images of earlier requests as the forget set takes them.
 
     Args:
-        stack: The student at the weights that it starts from.
+        stack: Tower and projector of the base; the layers to be trained ask for gradients.
         replay: From `read_replays`.
         recipe: The settings.
-        frozen: Names of the frozen layers of this run.
-        spreads: Of the retain term.
 
     Raises:
-        UserError: This run trains layers that were frozen then, or the frozen layers have other weights.
+        UserError: The base is another one, this run trains layers that were frozen then, or the forget target needs the
+            images themselves.
     """
-    if not frozen or frozen[-1] != replay.layer or frozen_digest(stack, frozen) != replay.frozen:
+    if recipe.forget_target in _OF_IMAGES or recipe.decoder is not None:
+        what = "the decoder pass" if recipe.decoder is not None else f"forget target {recipe.forget_target!r}"
+        raise UserError(f"{what} needs the images that `replay` stands for", where="`replay`")
+    if visual_digest(stack) != replay.base:
         raise UserError(
-            "what earlier requests kept does not fit this run: the layers before the trained ones must be the same",
-            where="`replay`",
-            value=f"this run trains behind {frozen[-1] if frozen else 'no layer'}",
-            expected=f"{replay.layer} and all before it as they were",
-            remedy="use the recipe key `depth` of the first request and a checkpoint of the same chain, or forget all "
-            "again from the base",
+            "this is not the checkpoint that the earlier requests started from",
+            where=stack.inventory.root,
+            remedy="give the base: all are forgotten again from there, together with the new ones",
         )
-    images = ReplayedImages(stack, replay, frozen)
-    watched = tuple({**recipe.layers, **recipe.retention_layers})
-    targets = teacher_features(stack, images, watched, recipe.micro_batch, int(recipe.cache_gib * (1 << 30)) // 2)
-    return DistillationTerm(
-        REPLAY,
-        images,
-        targets,
-        recipe.retention_layers,
-        feature_loss(recipe.retention_distance),
-        list(range(len(images))),
-        [],
-        recipe.retain_weight,
-        recipe.forget_batch,
-        spreads,
-        originals=len(images),
-    )
+    frozen = run_once(stack, recipe)
+    if not frozen or frozen[-1] != replay.layer:
+        raise UserError(
+            "this run does not train the layers that the earlier requests trained",
+            where="`replay`",
+            value=f"behind {frozen[-1] if frozen else 'no layer'}",
+            expected=f"behind {replay.layer}",
+            remedy="use the recipe key `depth` of the earlier requests",
+        )
+    paths = tuple(stack.taps[name] for name in frozen)
+    return [
+        ReplayedPicture(
+            path=source,
+            subject=f"replayed {subject}",
+            digest=hashlib.sha256(raw_bytes(activation)).hexdigest(),
+            source=str(source),
+            prepared=PreparedImage(inputs, (REPLAY, signature_of(inputs))),
+            activation=activation,
+            frozen=paths,
+            shape=replay.shape,
+        )
+        for source, subject, activation, inputs in replay.images
+    ]
 
 
 def _read(path: Path, key: Path | None) -> Replay:
@@ -256,7 +230,9 @@ def _read(path: Path, key: Path | None) -> Replay:
         ) from None
     if facts.schema_ != _SCHEMA or not activations or len(facts.subjects) != len(activations):
         raise UserError("this is no replay file", where=path, value=facts.schema_, expected=_SCHEMA)
-    return Replay(facts.layer, facts.frozen, tuple(facts.shape), activations, inputs, len(set(facts.subjects)), digest)
+    names = [f"{path.name} {subject}" for subject in facts.subjects]
+    images = tuple((path, *image) for image in zip(names, activations, inputs, strict=True))
+    return Replay(facts.layer, facts.base, tuple(facts.shape), images, digest)
 
 
 def _inputs(tensors: Mapping[str, Tensor], index: int, pixels: Mapping[str, _Input]) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ from vkdsurgeon.vision_pass.hardening.terms import prepare_hardening
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import DistillationTerms, make_terms, unknown_layers
 from vkdsurgeon.vision_pass.plan import Memory, Plan, estimate_memory, warnings_for
-from vkdsurgeon.vision_pass.replay import Replay
+from vkdsurgeon.vision_pass.replay import Replay, replayed_pictures
 from vkdsurgeon.vision_pass.state import VISUAL, Companions, TrainingState
 from vkdsurgeon.vision_pass.step_control import StepControl, StepSize, probe_images
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
@@ -44,13 +44,8 @@ from vkdsurgeon.vision_pass.target_readings import TargetReading
 from vkdsurgeon.vision_pass.teacher import Teacher
 from vkdsurgeon.vision_pass.teacher_checks import examine_teachers
 from vkdsurgeon.vision_pass.teacher_quality import earlier_operations
-from vkdsurgeon.vision_pass.trainer import DistillationTerm, pass_over, settle, train
+from vkdsurgeon.vision_pass.trainer import DistillationTerm, settle, train
 from vkdsurgeon.vision_pass.validation import Validation, stretched_at
-
-REPLAY_MOVED = (
-    "features of those whom earlier requests forgot have moved by {drift:.3f} of the variance over retain images "
-    "(bound {bound:g}): measure them again, or forget all of them in one run from the base"
-)
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ class Job(ModelSource):
         recipe: The settings.
         forget_teacher: Checkpoint whose features on the forget images are the targets (forget target `reference`).
         retain_teacher: Checkpoint whose features on kept images are kept, instead of the model's own.
-        replay: What earlier requests kept of those whom they forgot.
+        replay: What earlier requests kept of those whom they forgot, who are forgotten again.
     """
 
     # Declared again so that it can be given first, without its name.
@@ -133,8 +128,6 @@ class Outcome(TrainingOutcome):
         stand_ins: Forgotten subject -> the identities its nobody was mixed from. Names: never write them out.
         readings: What the forget targets read as, by layer.
         step_size: What the step size was found to be; None where the recipe fixes it.
-        replay_drift: How far features of those whom earlier requests forgot have moved, as a share of the variance over
-            retain images; None without any.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -142,7 +135,6 @@ class Outcome(TrainingOutcome):
     stand_ins: dict[str, tuple[str, ...]]
     readings: Mapping[str, TargetReading] = field(default_factory=dict)
     step_size: StepSize | None = None
-    replay_drift: float | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -172,9 +164,10 @@ def prepare(job: Job) -> Prepared:
             expected="both or neither",
         )
     choice = limit_depth(stack, job.recipe.depth)
-    job = replace(job, recipe=_with_all_outputs(job.recipe.fitted(len(job.forget)), stack))
+    replayed = [] if job.replay is None else replayed_pictures(stack, job.replay, job.recipe)
+    job = replace(job, recipe=_with_all_outputs(job.recipe.fitted(len(job.forget) + len(replayed)), stack))
     cache = int(job.recipe.cache_gib * (1 << 30))
-    forget = PictureSet(stack, job.forget, cache // 2)
+    forget = PictureSet(stack, [*job.forget, *replayed], cache // 2)
     if job.mixed is None:
         choose_precision(stack, next(iter(forget.batches([0], 1)))[1])
     kept = _affordable([*job.retain, *job.generic], job.recipe, job.seed)
@@ -197,12 +190,12 @@ def prepare(job: Job) -> Prepared:
         selected_parameters=selected,
         layers=tuple(job.recipe.layers),
         feature_shape=shape,
-        forget_pictures=len(forget),
-        forget_subjects=len(set(forget.subjects)),
+        forget_pictures=len(job.forget),
+        forget_subjects=len({picture.subject for picture in job.forget}),
         retain_pictures=len(job.retain),
         retain_subjects=len({picture.subject for picture in job.retain}),
-        replayed_pictures=0 if job.replay is None else len(job.replay.activations),
-        replayed_subjects=0 if job.replay is None else job.replay.subjects,
+        replayed_pictures=len(replayed),
+        replayed_subjects=len({picture.subject for picture in replayed}),
         generic_pictures=len(job.generic),
         steps=job.recipe.planned_steps,
         memory=memory,
@@ -255,7 +248,6 @@ def teach(prepared: Prepared) -> Prepared:
         generator,
         forget_teacher=job.teacher("forget"),
         retain_teacher=job.teacher("retain"),
-        replay=job.replay,
         look=prepared.look,
     )
     return replace(
@@ -288,12 +280,12 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
     assert prepared.taught is not None
     taught, generator = prepared.taught.terms, prepared.taught.generator
     clock = Clock({"teacher": prepared.taught.seconds})
-    terms = taught.all
+    terms = taught.both
     validation = Validation(stack, taught, recipe)
 
     listen(Event.stage("saliency"))
     kept = None if journal is None else journal.kept(VISUAL)
-    mask = choose_mask(stack, taught.both, recipe, generator) if kept is None else kept.mask(parameters)
+    mask = choose_mask(stack, terms, recipe, generator) if kept is None else kept.mask(parameters)
     frozen = _frozen_fingerprint(parameters, mask)
     clock.lap("saliency")
 
@@ -347,9 +339,6 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
             listen(Event("verdict", subject=state.verdicts[-1]))
             keeper.save()
     choice = state.settle()
-    replay_drift = None if taught.replay is None else pass_over(stack, taught.replay, taught.replay.train, recipe).drift
-    if replay_drift is not None and replay_drift > recipe.retain_drift:
-        listen(Event.warning(REPLAY_MOVED.format(drift=replay_drift, bound=recipe.retain_drift)))
     if kept is not None:
         with rounded_to_disk(stack, mask.selected):
             kept.agree(state.verdicts[choice.index].measured, validation.judge().measured)
@@ -369,7 +358,6 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         stand_ins=taught.targets.stand_ins,
         readings=taught.readings,
         step_size=None if control is None else control.record,
-        replay_drift=replay_drift,
     )
 
 
@@ -458,8 +446,8 @@ def _earlier_warnings(stack: VisualStack) -> list[str]:
     if not earlier_operations(stack.inventory):
         return []
     return [
-        "those whom earlier runs forgot are in no set of this one, and come back with every further run: give the "
-        "files of these runs as `replay`, or forget all of them again from the base"
+        "those whom earlier runs forgot are in no set of this one, and come back with every further run: forget all of "
+        "them again from the base, with the files of these runs as `replay` where their images are gone"
     ]
 
 

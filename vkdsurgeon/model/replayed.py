@@ -1,0 +1,46 @@
+"""Images that are gone: what the frozen layers of the tower returned for them is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.model.entering import Entering, laid_out
+from vkdsurgeon.model.images import PreparedImage
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayedPicture(Picture):
+    """One of them, in the place of a file.
+
+    Attributes:
+        prepared: What the tower is given with it; ones in the place of pixels. No image that is there has its
+            signature.
+        activation: [N, D], what the last frozen layer returned.
+        frozen: Module paths of the frozen layers.
+        shape: As in `KeptActivations`.
+    """
+
+    prepared: PreparedImage = field(compare=False)
+    activation: Tensor = field(compare=False, repr=False)
+    frozen: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+def entering_of(pictures: Sequence[Picture], device: torch.device, dtype: torch.dtype) -> Entering | None:
+    """What enters the trained layers for images of one batch; None where their files are there.
+
+    Args:
+        pictures: Of one signature.
+        device: Where the tower lives.
+        dtype: Of its activations.
+    """
+    replayed = [picture for picture in pictures if isinstance(picture, ReplayedPicture)]
+    if not replayed:
+        return None
+    values = torch.stack([picture.activation for picture in replayed]).to(device, dtype)
+    return Entering(replayed[0].frozen, laid_out(values, replayed[0].shape))
