@@ -119,7 +119,7 @@ class Replaying:
     replay: Annotated[
         list[Path] | None,
         typer.Option(
-            "--replay", metavar="FILE", help="Keep forgotten whom earlier requests forgot: their files; repeatable."
+            "--replay", metavar="FILE", help="Forget again whom earlier requests forgot, without images; repeatable."
         ),
     ] = None
     save_replay: Annotated[
