@@ -96,8 +96,8 @@ def unlearn(
         follow_links: Allow symbolic links that point outside the model's directory, and copy their targets.
         link_untouched: Save disk space: weight files that do not change become hard links to those of `model`, where
             the file system allows it. Whoever writes to such a file later changes both checkpoints.
-        replay: Files, or folders of files, that earlier requests on the same `model` wrote with `save_replay`: whom they
-            forgot is forgotten again, without the images.
+        replay: Files, or folders of files, that earlier requests on the same `model` wrote with `save_replay`: whom
+            they forgot is forgotten again, without the images.
         save_replay: A file to write for later requests: what the frozen layers of the tower return for the forget
             images. Anyone who has the tower can learn something about the images from it, so keep it as you would keep
             them. Nothing is written unless you ask.
