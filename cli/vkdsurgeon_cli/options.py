@@ -27,6 +27,18 @@ ProgressOption = Annotated[
                  show_default=False),
 ]  # fmt: skip
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ...")]
+DeviceMapOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device-map",
+        metavar="HOW",
+        help="auto: spread the whole model over GPUs, main memory and disk (needs accelerate).",
+    ),
+]
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option("--max-memory", metavar="LIST", help="With --device-map: such as 0=20GiB,cpu=30GiB; the rest: disk."),
+]
 SeedOption = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Seed for all random choices.")
 ]
@@ -129,6 +141,14 @@ class Place:
     projector: ProjectorOption = None
     panel: ClassVar[str] = "Device"
     rare: ClassVar[tuple[str, ...]] = ("tower", "projector")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeModelPlace(Place):
+    """Where the parts of the model lie, and where they run, the language model among them."""
+
+    device_map: DeviceMapOption = None
+    max_memory: MaxMemoryOption = None
 
 
 @dataclass(frozen=True, kw_only=True)

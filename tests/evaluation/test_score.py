@@ -173,7 +173,9 @@ def test_common_beginnings_are_exact_in_every_family_they_are_used_for(family: s
     root = build_checkpoint(family, tmp_path / family, dtype=torch.float32)
     model: Any = AutoModelForMultimodalLM.from_pretrained(root, dtype=torch.float32).eval()
     processor = AutoImageProcessor.from_pretrained(root)
-    loaded = LoadedModel(root, model, Encoder.__new__(Encoder), torch.device("cpu"), torch.float32, family, "")
+    loaded = LoadedModel(root, model, Encoder.__new__(Encoder), torch.device("cpu"), torch.float32, family, "",
+        "cpu", None, lambda: None,
+    )  # fmt: skip
     assert sharing.can_share(loaded)
     requests = []
     for shade in (40, 200):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.baselines.registry import Scope
     from vkdsurgeon.config.recipe import Recipe
     from vkdsurgeon.data.suites.split import SuiteSplit
+    from vkdsurgeon.model.device_map import MaxMemory
     from vkdsurgeon.pipeline.result import UnlearnResult
     from vkdsurgeon.pipeline.run_baseline import MethodResult
 
@@ -33,6 +34,8 @@ def unlearn(
     retain_teacher: PathLike | None = None,
     seed: int = 0,
     device: str = "auto",
+    device_map: str | None = None,
+    max_memory: MaxMemory | None = None,
     dtype: Dtype = "float32",
     tower: str | None = None,
     projector: Sequence[str] | None = None,
@@ -72,6 +75,9 @@ def unlearn(
         retain_teacher: The teacher for the retain set; by default `model` itself.
         seed: Seed for all random choices.
         device: `auto` (CUDA if there is a GPU), `cpu`, `cuda` or `cuda:N`.
+        device_map: For the decoder pass, which loads the whole model: as in `evaluate`. What it trains must lie on one
+            device.
+        max_memory: Same as in `evaluate`.
         dtype: The precision of the weights in memory during training. The files keep the checkpoint's own dtype.
         tower: Module path of the vision tower; needed only if `inspect` shows the wrong one.
         projector: Module paths of the projector; needed only if `inspect` shows the wrong ones.
@@ -96,6 +102,7 @@ def unlearn(
     """
     from vkdsurgeon.data.request import request_tag
     from vkdsurgeon.model.device import resolve_device, resolve_dtype
+    from vkdsurgeon.model.device_map import device_map_of
     from vkdsurgeon.pipeline.run import Request, run
 
     chosen = recipe_of(recipe, preset)
@@ -104,6 +111,12 @@ def unlearn(
             "unlearn() does not use the language model, and the recipe key output_loss needs it",
             where="recipe key 'output_loss'",
             value=chosen.output_loss, remedy='call run_method("vkd", ...)',
+        )  # fmt: skip
+    if device_map is not None and chosen.decoder is None:
+        raise UserError(
+            "a device map was given, but nothing loads the language model",
+            where="`device_map`",
+            value=device_map, remedy="leave it out, or ask for a decoder pass",
         )  # fmt: skip
     request = Request(
         model=model_of(model),
@@ -124,6 +137,7 @@ def unlearn(
         tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),
+        device_map=device_map_of(device_map, max_memory),
         dtype=resolve_dtype(dtype),
         tower=tower,
         projector=projector,
@@ -145,6 +159,8 @@ def run_method(
     preset: str | None = None,
     seed: int = 0,
     device: str = "auto",
+    device_map: str | None = None,
+    max_memory: MaxMemory | None = None,
     dtype: Dtype = "float32",
     tower: str | None = None,
     projector: Sequence[str] | None = None,
@@ -176,6 +192,8 @@ def run_method(
         preset: Same as in `unlearn`.
         seed: Seed for all random choices.
         device: Same as in `unlearn`.
+        device_map: Same as in `evaluate`. The weights of the scope must lie on one device.
+        max_memory: Same as in `evaluate`.
         dtype: Same as in `unlearn`.
         tower: Same as in `unlearn`.
         projector: Same as in `unlearn`.
@@ -195,6 +213,7 @@ def run_method(
     from vkdsurgeon.baselines.registry import BASELINES, VKD, Scope
     from vkdsurgeon.data.request import request_tag
     from vkdsurgeon.model.device import resolve_device, resolve_dtype
+    from vkdsurgeon.model.device_map import device_map_of
     from vkdsurgeon.pipeline.run_baseline import MethodRequest
     from vkdsurgeon.pipeline.run_baseline import run_method as run
 
@@ -222,6 +241,7 @@ def run_method(
         tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),
+        device_map=device_map_of(device_map, max_memory),
         dtype=resolve_dtype(dtype),
         tower=tower,
         projector=projector,

@@ -23,6 +23,7 @@ from vkdsurgeon.baselines.registry import BASELINES, Scope
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.device import resolve_device, resolve_dtype
+from vkdsurgeon.model.device_map import device_map_of
 from vkdsurgeon.pipeline.run import Request, run
 from vkdsurgeon.pipeline.run_baseline import MethodRequest, run_method
 from vkdsurgeon.training.events import Event, Step
@@ -44,6 +45,7 @@ class RunSpec:
     scope: str | None
     seed: int
     device: str
+    device_map: dict[str, Any] | None
     dtype: str
     tower: str | None
     projector: list[str] | None
@@ -167,6 +169,7 @@ def perform(spec: RunSpec, tell: Callable[[Mapping[str, Any]], None]) -> RunCost
         "recipe": recipe,
         "seed": spec.seed,
         "device": device,
+        "device_map": None if spec.device_map is None else device_map_of(**spec.device_map),
         "dtype": resolve_dtype(spec.dtype),
         "tower": spec.tower,
         "projector": spec.projector,

@@ -59,7 +59,8 @@ def answer_records(
     # Neighbours share images, so that each is decoded once.
     order = sorted(range(len(records)), key=lambda index: (str(records[index].image or ""), index))
     chunk = scoring.batch_size * _BATCHES_AT_ONCE
-    with torch.inference_mode():
+    # Not inference mode: what is fetched from elsewhere in it could not be trained afterwards.
+    with torch.no_grad():
         for start in range(0, len(order), chunk):
             part = order[start : start + chunk]
             loaded.encoder.drop_pictures()

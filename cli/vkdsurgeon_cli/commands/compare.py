@@ -10,7 +10,7 @@ import typer
 
 from vkdsurgeon.config.preset import preset_names
 from vkdsurgeon_cli.command import add_command
-from vkdsurgeon_cli.options import GateOption, GoldOption, ModelArgument, Place, RecipeSource, TablePrinting
+from vkdsurgeon_cli.options import GateOption, GoldOption, ModelArgument, RecipeSource, TablePrinting, WholeModelPlace
 from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Results(TablePrinting):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPlace(Place):
+class TrainingPlace(WholeModelPlace):
     """Where the runs compute."""
 
     dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Weights in memory: float32 or bfloat16.")] = (

@@ -12,7 +12,7 @@ import typer
 
 from vkdsurgeon.baselines.registry import Method, Scope
 from vkdsurgeon_cli.command import RARE, OutputWritten, add_command
-from vkdsurgeon_cli.options import ModelArgument, Place, Printing, RecipeSource, SeedOption
+from vkdsurgeon_cli.options import ModelArgument, Printing, RecipeSource, SeedOption, WholeModelPlace
 from vkdsurgeon_cli.suite_options import Benchmark
 from vkdsurgeon_cli.tracking import Tracking
 
@@ -164,7 +164,7 @@ class MethodChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPlace(Place):
+class TrainingPlace(WholeModelPlace):
     """Where the run computes."""
 
     dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Weights in memory: float32 or bfloat16.")] = (
