@@ -149,6 +149,7 @@ class WholeModelPlace(Place):
 
     device_map: DeviceMapOption = None
     max_memory: MaxMemoryOption = None
+    rare: ClassVar[tuple[str, ...]] = (*Place.rare, "device_map", "max_memory")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,14 @@ def test_incomplete_checkpoints_are_refused(tmp_path: Path) -> None:
         load_model(root, device="cpu")
     with pytest.raises(UserError, match="no such directory"):
         load_model(tmp_path / "none")
+
+
+def test_a_path_that_is_no_utf_8_is_told(tmp_path: Path) -> None:
+    root = build(tmp_path / "model").rename(tmp_path / os.fsdecode(b"mod\xe8le"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_model(root, device="cpu")
+    (tmp_path / "link").symlink_to(root)
+    load_model(tmp_path / "link", device="cpu")
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision", "idefics3", "smolvlm", "internvl"])

@@ -14,7 +14,7 @@ from vkdsurgeon.evaluation.answered import Answered, Scoring
 from vkdsurgeon.evaluation.cache import ModelCache
 from vkdsurgeon.evaluation.protocols import answer_protocols
 from vkdsurgeon.evaluation.text import text_values
-from vkdsurgeon.files.library_errors import blaming
+from vkdsurgeon.files.library_errors import blaming, brief
 from vkdsurgeon.model.batches import Request, tokens_request
 from vkdsurgeon.model.device import enough_memory
 from vkdsurgeon.model.generation import say
@@ -86,7 +86,7 @@ def encode(encoder: Encoder, record: Record) -> Prompt:
 def _fresh(loaded: LoadedModel, records: Mapping[int, Record], scoring: Scoring) -> list[Answered]:
     def refused(error: BaseException) -> UserError:
         return UserError(
-            f"the model cannot take what its processor makes: {type(error).__name__}: {error}",
+            f"the model cannot take what its processor makes: {brief(error)}",
             where=loaded.root,
             expected="the processor's files and config.json to belong to one checkpoint",
             remedy="restore them from the original checkpoint",

@@ -126,6 +126,13 @@ def load_processor(root: Path) -> Any:
     from transformers import AutoProcessor
 
     def refused(error: BaseException) -> UserError:
+        if isinstance(error, UnicodeEncodeError):
+            return UserError(
+                "the path of the model is not UTF-8, and the library that reads tokenizers cannot open it",
+                where=root,
+                expected="a path that is UTF-8",
+                remedy="rename the directory, or give a link to it whose path is",
+            )
         if isinstance(error, ImportError):
             return _needs_a_package(error, root)
         return UserError(
@@ -203,7 +210,7 @@ def _load_weights(root: Path, dtype: torch.dtype | None, **places: Any) -> Any:
     logging.disable_progress_bar()
 
     def refused(error: BaseException) -> UserError:
-        return UserError(f"transformers cannot load the model: {type(error).__name__}: {error}", where=root)
+        return UserError(f"transformers cannot load the model: {brief(error)}", where=root)
 
     try:
         with blaming(root, refused):

@@ -18,6 +18,7 @@ from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.files.library_errors import brief
 from vkdsurgeon.model.features import PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.model.image_features import PROJECTOR
 from vkdsurgeon.model.source import ModelSource
@@ -401,7 +402,7 @@ def _first_pass(
         raise
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
         raise UserError(
-            f"tower and projector cannot take what the image processor makes: {type(error).__name__}: {error}",
+            f"tower and projector cannot take what the image processor makes: {brief(error)}",
             where=stack.inventory.root,
             expected="config.json, the image processor's config and the split to fit each other",
             remedy="restore the two files from the original checkpoint; check `tower` and `projector` with `inspect`",
