@@ -18,9 +18,9 @@ from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.files.library_errors import brief
 from vkdsurgeon.model.features import PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.model.image_features import PROJECTOR
+from vkdsurgeon.model.images import unfit
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
@@ -401,12 +401,7 @@ def _first_pass(
     except (UserError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
-        raise UserError(
-            f"tower and projector cannot take what the image processor makes: {brief(error)}",
-            where=stack.inventory.root,
-            expected="config.json, the image processor's config and the split to fit each other",
-            remedy="restore the two files from the original checkpoint; check `tower` and `projector` with `inspect`",
-        ) from error
+        raise unfit(stack.inventory.root, error) from error
 
 
 def _affordable(pictures: list[Picture], recipe: Recipe, seed: int) -> list[Picture]:
