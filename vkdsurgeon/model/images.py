@@ -20,7 +20,7 @@ from PIL import Image
 
 from vkdsurgeon.checkpoint.inventory import read_json
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.files.library_errors import blaming, brief
+from vkdsurgeon.files.library_errors import blaming, brief, missing_package
 from vkdsurgeon.model.entering import Entering
 from vkdsurgeon.model.image_features import ImageFeatures
 
@@ -205,14 +205,8 @@ def _load_processor(root: Path) -> Any:
         read_json(path)
 
     def refused(error: BaseException) -> UserError:
-        if isinstance(error, ImportError) or "torchvision" in str(error).lower():
-            needs = "torchvision" if "torchvision" in str(error).lower() else error.__dict__.get("name")
-            return UserError(
-                f"the image processor needs {needs or 'a package'}, which is not installed",
-                where=present[0],
-                value=brief(error),
-                remedy=f"install it: pip install {needs}" if needs else "install what the message names",
-            )
+        if (absent := missing_package("the image processor", error, present[0])) is not None:
+            return absent
         return UserError(
             f"transformers refuses the image processor: {brief(error)}",
             where=present[0],

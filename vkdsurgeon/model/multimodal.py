@@ -20,7 +20,7 @@ from vkdsurgeon.checkpoint.offline import stay_offline
 from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.directories import scratch
-from vkdsurgeon.files.library_errors import blaming, brief
+from vkdsurgeon.files.library_errors import blaming, brief, missing_package
 from vkdsurgeon.model.device import resolve_device, resolve_dtype
 from vkdsurgeon.model.device_map import DeviceMap, check_held, places_of
 from vkdsurgeon.model.prompts import Encoder
@@ -133,8 +133,8 @@ def load_processor(root: Path) -> Any:
                 expected="a path that is UTF-8",
                 remedy="rename the directory, or give a link to it whose path is",
             )
-        if isinstance(error, ImportError):
-            return _needs_a_package(error, root)
+        if (absent := missing_package("the processor of this model", error, root)) is not None:
+            return absent
         return UserError(
             f"transformers cannot load the processor: {brief(error)}",
             where=root,
@@ -160,15 +160,6 @@ def load_processor(root: Path) -> Any:
             remedy="put that number there",
         )
     return processor
-
-
-def _needs_a_package(error: ImportError, root: Path) -> UserError:
-    needs = "torchvision" if "torchvision" in str(error).lower() else "a library that is not installed"
-    return UserError(
-        f"the processor of this model needs {needs}",
-        where=root,
-        remedy=f"install it: pip install {needs}" if needs == "torchvision" else str(error).strip(),
-    )
 
 
 def _special_tokens(root: Path, config: Any) -> dict[str, int | list[int]]:
