@@ -6,6 +6,7 @@ The decoder's layers and its head lie on disk here: a CPU is the only device tha
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import World, world
 from vkdsurgeon import attack, evaluate, run_method, unlearn
 from vkdsurgeon.attacks.finetune import backward, trainable
+from vkdsurgeon.checkpoint.inventory import INDEX, SINGLE
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.score import encode
@@ -42,8 +45,10 @@ def facts() -> World:
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The place of temporary files."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    return place
 
 
 def test_answers_are_those_of_one_device(facts: World, temporary: Path) -> None:
@@ -65,6 +70,24 @@ def test_the_folder_goes_where_asking_fails(facts: World, temporary: Path) -> No
     with pytest.raises(RuntimeError, match="enough"):
         evaluate(facts.base, {"forget": facts.heldout}, on_event=stop, **SPREAD)
     assert not list(temporary.iterdir())
+
+
+def test_weights_that_are_written_once_more_go_with_the_model(facts: World, tmp_path: Path, temporary: Path) -> None:
+    """What the index does not name is saved apart; so is what transformers rebuilds while loading."""
+    root, shard = Path(shutil.copytree(facts.base, tmp_path / "model")), "model-00001-of-00001.safetensors"
+    names = load_file((root / SINGLE).rename(root / shard)).keys()
+    unnamed = next(name for name in names if "layers.1.mlp.up_proj" in name and "language" in name)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names - {unnamed}, shard)}
+    (root / INDEX).write_text(json.dumps(index))
+    ids = torch.tensor([[7, 8, 9]])
+    plain = load_model(facts.base, device="cpu").model(input_ids=ids).logits
+    loaded = load_model(root, device_map=device_map_of("auto", TIGHT))
+    (folder,) = temporary.glob("vkdsurgeon-*")
+    assert len([*folder.rglob("*.safetensors")]) == 1
+    with torch.no_grad():
+        assert torch.equal(loaded.model(input_ids=ids).logits, plain)
+    loaded.release()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
