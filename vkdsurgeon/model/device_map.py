@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from torch import nn
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.optional import optional
 
-MaxMemory = str | Mapping[int | str, int | str]
+MaxMemory: TypeAlias = str | Mapping[int | str, int | str]
 _ON_DISK, _META = "disk", "meta"
 
 
@@ -52,8 +52,12 @@ class DeviceMap:
         Args:
             folder: For weights on disk that are held otherwise than the checkpoint has them.
         """
-        limits = None if self.max_memory is None else dict(self.max_memory)
-        return {"device_map": "auto", "max_memory": limits, "offload_folder": str(folder)}
+        return {"device_map": "auto", "max_memory": self._limits, "offload_folder": str(folder)}
+
+    @property
+    def _limits(self) -> dict[int | str, int] | None:
+        # A copy: those who ask for it write into it.
+        return None if self.max_memory is None else dict(self.max_memory)
 
     def check_trains(self, skeleton: nn.Module, names: Iterable[str], what: str) -> None:
         """Refuse, before any weight is read, training that this map leaves no room for.
@@ -69,13 +73,10 @@ class DeviceMap:
         from transformers.integrations.accelerate import expand_device_map, get_balanced_memory, infer_auto_device_map
 
         model: Any = skeleton
-        limits = self.loading(Path())["max_memory"]
         classes = model._no_split_modules
-        room = get_balanced_memory(model, max_memory=limits, no_split_module_classes=classes)
+        room = get_balanced_memory(model, max_memory=self._limits, no_split_module_classes=classes)
         found = infer_auto_device_map(model, max_memory=room, no_split_module_classes=classes)
-        places = expand_device_map(found, [*names])
-        away = _away(set(map(str, found.values())))
-        _refuse_apart(places, away, what)
+        _refuse_apart(expand_device_map(found, [*names]), _away(set(map(str, found.values()))), what)
 
 
 def device_map_of(
@@ -111,10 +112,10 @@ def device_map_of(
             remedy="leave it out, and name the places that may be used in `max_memory`, such as cpu=30GiB",
         )
     optional("accelerate", "offload", "a device map", where="`device_map`")
-    return DeviceMap(None if max_memory is None else _limits(max_memory))
+    return DeviceMap(None if max_memory is None else _parsed(max_memory))
 
 
-def _limits(given: MaxMemory) -> dict[int | str, int]:
+def _parsed(given: MaxMemory) -> dict[int | str, int]:
     from accelerate.utils import convert_file_size_to_int
 
     pairs = [part.partition("=")[::2] for part in given.split(",")] if isinstance(given, str) else [*given.items()]
