@@ -22,7 +22,7 @@ from vkdsurgeon import attack, evaluate, run_method, unlearn
 from vkdsurgeon.attacks.finetune import backward, trainable
 from vkdsurgeon.checkpoint.inventory import INDEX, SINGLE
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.errors import UserError
+from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.evaluation.score import encode
 from vkdsurgeon.model.batches import answer_request
 from vkdsurgeon.model.device_map import device_map_of
@@ -70,6 +70,17 @@ def test_the_folder_goes_where_asking_fails(facts: World, temporary: Path) -> No
     with pytest.raises(RuntimeError, match="enough"):
         evaluate(facts.base, {"forget": facts.heldout}, on_event=stop, **SPREAD)
     assert not list(temporary.iterdir())
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed(facts: World, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(facts.base, tmp_path / "model"))
+
+    def touch(event: Any) -> None:
+        if event["event"] == "answers":
+            (root / SINGLE).touch()
+
+    with pytest.raises(SurgeryError, match="the file changed"):
+        evaluate(root, {"forget": facts.heldout}, on_event=touch, **SPREAD)
 
 
 def test_weights_that_are_written_once_more_go_with_the_model(facts: World, tmp_path: Path, temporary: Path) -> None:
