@@ -27,6 +27,18 @@ ProgressOption = Annotated[
                  show_default=False),
 ]  # fmt: skip
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ...")]
+DeviceMapOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device-map",
+        metavar="HOW",
+        help="auto: spread the whole model over GPUs, main memory and disk (needs accelerate).",
+    ),
+]
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option("--max-memory", metavar="LIST", help="With --device-map: such as 0=20GiB,cpu=30GiB; the rest: disk."),
+]
 SeedOption = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Seed for all random choices.")
 ]
@@ -139,6 +151,20 @@ class TrainingPlace(Place):
         str,
         typer.Option("--dtype", metavar="TYPE", help="auto (mixed where it is faster), float32, bfloat16 or mixed."),
     ] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeModelPlace(Place):
+    """Where the parts of the model lie, and where they run, the language model among them."""
+
+    device_map: DeviceMapOption = None
+    max_memory: MaxMemoryOption = None
+    rare: ClassVar[tuple[str, ...]] = (*Place.rare, "device_map", "max_memory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeTrainingPlace(WholeModelPlace, TrainingPlace):
+    """Where a run trains that may load the language model, and in what precision."""
 
 
 @dataclass(frozen=True, kw_only=True)

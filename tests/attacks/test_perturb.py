@@ -119,7 +119,9 @@ def test_a_trained_pattern_keeps_its_bound_and_the_model(facts: World) -> None:
 
 
 def loaded_with(processor: object) -> LoadedModel:
-    return LoadedModel(Path("."), None, Encoder(processor), torch.device("cpu"), torch.float32, "kind", "")
+    return LoadedModel(Path("."), None, Encoder(processor), torch.device("cpu"), torch.float32, "kind", "",
+        "cpu", None, lambda: None,
+    )  # fmt: skip
 
 
 def test_pictures_that_are_not_one_tensor_have_no_place_for_a_pattern(facts: World, tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForMultimodalLM
 
-from tests.checkpoint.conftest import edit_header, edit_json, edit_tensors
+from tests.checkpoint.conftest import edit_json, edit_tensors
 from vkdsurgeon.checkpoint import inventory as inventory_module
 from vkdsurgeon.checkpoint.inventory import INDEX, SINGLE, read_bytes, read_tensor, take_inventory
+from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.errors import UserError
 
 
@@ -52,28 +54,25 @@ def append(path: Path) -> None:
         stream.write(b"\0")
 
 
+def swapped(names: dict[str, str]) -> dict[str, str]:
+    """The same tensors, each in the shard of another."""
+    return dict(zip(names, reversed(names.values()), strict=True))
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing shard": (lambda root: shard(root, 1).unlink(), "that the index names is missing"),
     "truncated shard": (lambda root: truncate(shard(root, 1)), "outside the file"),
     "trailing bytes": (lambda root: append(shard(root, 0)), "goes on after"),
     "empty shard": (lambda root: shard(root, 0).write_bytes(b""), "too short"),
-    "index entry without tensor": (
-        lambda root: edit_json(root / INDEX, lambda index: index["weight_map"].update(ghost=shard(root, 0).name)),
-        "promises tensor ghost",
-    ),
-    "tensor not in index": (
-        lambda root: edit_json(root / INDEX, lambda index: index["weight_map"].popitem()),
-        "which the index does not name",
+    "index entry of another shard": (
+        lambda root: edit_json(root / INDEX, lambda index: index["weight_map"].update(swapped(index["weight_map"]))),
+        "promises tensor",
     ),
     "tensor in two shards": (
         lambda root: edit_tensors(
             shard(root, 0), lambda tensors: tensors.update({next(iter(load_file(shard(root, 1)))): torch.ones(1)})
         ),
         "lies in two shards",
-    ),
-    "renamed tensor": (
-        lambda root: edit_header(shard(root, 0), lambda header: header.update(new=header.pop(list(header)[-1]))),
-        "promises tensor",
     ),
     "index of another directory": (
         lambda root: edit_json(root / INDEX, lambda index: index["weight_map"].update(x="../model.safetensors")),
@@ -98,6 +97,33 @@ def test_refuses_damage(shards: Path, damage: str) -> None:
     apply, message = DAMAGES[damage]
     apply(shards)
     refused(shards, message)
+
+
+def _unname(root: Path, part: str) -> str:
+    """Take the first tensor of a part out of the index."""
+    name = next(name for name in take_inventory(root).tensors if part in name)
+    edit_json(root / INDEX, lambda index: index["weight_map"].pop(name))
+    return name
+
+
+def test_an_index_that_lags_behind_is_told(shards: Path) -> None:
+    """transformers loads what the shards hold, whatever the index says of it."""
+    name = _unname(shards, "language_model")
+    edit_json(shards / INDEX, lambda index: index["weight_map"].update(ghost=shard(shards, 0).name))
+    whole = AutoModelForMultimodalLM.from_pretrained(shards, dtype="auto")
+    found = take_inventory(shards)
+    assert torch.equal(whole.state_dict()[split_checkpoint(found).language_targets[name]], read_tensor(found, name))
+    assert found.unnamed == (name,)
+    first, second = found.warnings
+    assert name in first
+    assert "ghost" in second
+
+
+def test_an_index_without_a_visual_tensor_is_refused(shards: Path) -> None:
+    name = _unname(shards, "vision")
+    with pytest.raises(UserError, match="which the index does not name") as caught:
+        split_checkpoint(take_inventory(shards))
+    assert name in str(caught.value)
 
 
 def test_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:

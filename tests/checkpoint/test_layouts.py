@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.checkpoint.conftest import edit_json, edit_tensors
 from tests.tiny_llava import build, write_records
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.skeleton import read_config
+from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.errors import UserError
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 14130712\n"
@@ -68,6 +70,38 @@ def test_it_is_told_by_its_name(single: Path, spoil: Callable[[Path], object], w
     with pytest.raises(UserError, match=words) as refused:
         take_inventory(single)
     assert remedy in str(refused.value.remedy)
+
+
+@pytest.mark.parametrize("leaves", [("qweight", "qzeros", "scales"), ("qweight", "qzeros", "scales", "g_idx")])
+def test_a_tower_of_awq_or_gptq_is_called_quantised(single: Path, leaves: tuple[str, ...]) -> None:
+    def pack(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if name.endswith(".weight") and "vision_tower" in name and "mlp" in name]:
+            rows, columns = tensors.pop(name).shape
+            module = name.removesuffix("weight")
+            tensors |= {f"{module}{leaf}": torch.ones(columns, rows // 8, dtype=torch.int32) for leaf in leaves}
+
+    edit_tensors(single / "model.safetensors", pack)
+    method = "awq" if len(leaves) == 3 else "gptq"
+    edit_json(
+        single / "config.json",
+        lambda config: config.update(quantization_config={"quant_method": method, "bits": 4, "group_size": 32}),
+    )
+    with pytest.raises(UserError, match="the vision tower is quantised"):
+        split_checkpoint(take_inventory(single))
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
+def test_a_processor_that_needs_torchvision_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, sets = build(tmp_path / "model"), write_records(tmp_path)
+    edit_json(
+        root / "processor_config.json",
+        lambda config: config["image_processor"].update(image_processor_type="Llama4ImageProcessor"),
+    )
+    for words in (["inspect", str(root)], ["eval", str(root), "--forget", str(sets["forget"])]):
+        assert run(words) == 2
+        told = capsys.readouterr().err
+        assert "pip install torchvision" in told
+        assert "copy the file" not in told
 
 
 def test_a_pointer_in_the_documentation_is_no_obstacle(single: Path) -> None:

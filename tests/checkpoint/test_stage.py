@@ -132,6 +132,20 @@ def test_an_empty_output_directory_is_taken(single: Path, tmp_path: Path) -> Non
     assert files_of(tmp_path / "out") == files_of(single)
 
 
+def test_a_link_to_an_empty_directory_is_taken_for_it(single: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to("real")
+    check_output(take_inventory(single), tmp_path / "out")
+    write_patched(take_inventory(single), {}, tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert files_of(tmp_path / "real") == files_of(single)
+
+
+def a_link_to_nowhere(root: Path, folder: Path) -> Path:
+    (folder / "out").symlink_to("nowhere")
+    return folder / "out"
+
+
 def occupied(root: Path, folder: Path) -> Path:
     (folder / "out").mkdir()
     (folder / "out" / "x").write_text("")
@@ -146,6 +160,7 @@ def a_file(root: Path, folder: Path) -> Path:
 OUTPUTS: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "occupied": (occupied, "not empty"),
     "file": (a_file, "is no directory"),
+    "link to nowhere": (a_link_to_nowhere, "leads nowhere"),
     "model": (lambda root, folder: root, "not empty"),
     "inside": (lambda root, folder: root / "out", "inside the model"),
     "roundabout": (lambda root, folder: folder / "x" / ".." / root.name / "out", "inside the model"),

@@ -53,10 +53,14 @@ def _packed(root: Path, name: str) -> None:
             "x.json.orig",
         ),
         *("blob.incomplete", "model.onnx.data", "__0_0.distcp", "W.GGUF"),
+        # However small, as a .bin is.
+        *("w.tar", "w.tar.gz", "w.zip", "w.tflite", "w.mlmodel", "w.pte", "w.onnx", "w.ort", "w.nemo", "w.engine"),
     ],
 )
 def test_copies_under_any_name(single: Path, name: str) -> None:
     _copied(single, name)
+    if name.startswith("w."):
+        (single / name).write_bytes(b"1234")
     found = take_inventory(single)
     assert found.stale == (name,)
     assert any(name in warning and "`drop_stale`" in warning for warning in found.warnings)

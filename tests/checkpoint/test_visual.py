@@ -7,6 +7,7 @@ import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
 
-from tests.checkpoint.conftest import picture
+from tests.checkpoint.conftest import edit_json, picture
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.header import LENGTH_BYTES
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.images import ImageBatch
+from vkdsurgeon.model.inspection import inspect_checkpoint
 from vkdsurgeon.model.load_vision import load_visual_stack
 
 COUNT_READS = """
@@ -203,3 +205,33 @@ def test_llama_3_2_vision_is_read_as_its_cross_attention_reads_it(tmp_path: Path
         features = stack.features(ImageBatch(inputs, 2), ("projector",))["projector"]
         whole(input_ids=torch.ones(2, 3, dtype=torch.int64), **inputs)
     assert torch.equal(features, read[0].reshape(2, -1, read[0].shape[-1]))
+
+
+def _larger(root: Path) -> None:
+    edit_json(
+        next(root.glob("*processor_config.json")),
+        lambda found: found.get("image_processor", found).update(
+            crop_size={"height": 56, "width": 56}, size={"shortest_edge": 56}
+        ),
+    )
+
+
+def _deeper(root: Path) -> None:
+    edit_json(root / "config.json", lambda found: found.update(vision_feature_layer=-9))
+
+
+@pytest.mark.parametrize("spoil", [_larger, _deeper])
+def test_inspect_tells_what_the_tower_cannot_take(single: Path, spoil: Callable[[Path], None]) -> None:
+    """It reads no weights, and finds what `unlearn` would stumble over after reading them."""
+    inspect_checkpoint(single)
+    spoil(single)
+    with pytest.raises(UserError, match="cannot take what the image processor makes"):
+        inspect_checkpoint(single)
+
+
+def test_images_of_the_towers_size_need_no_resizing(single: Path) -> None:
+    edit_json(
+        next(single.glob("*processor_config.json")),
+        lambda found: found.get("image_processor", found).update(do_resize=False, do_center_crop=False),
+    )
+    inspect_checkpoint(single)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,14 @@ def test_incomplete_checkpoints_are_refused(tmp_path: Path) -> None:
         load_model(tmp_path / "none")
 
 
+def test_a_path_that_is_no_utf_8_is_told(tmp_path: Path) -> None:
+    root = build(tmp_path / "model").rename(tmp_path / os.fsdecode(b"mod\xe8le"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_model(root, device="cpu")
+    (tmp_path / "link").symlink_to(root)
+    load_model(tmp_path / "link", device="cpu")
+
+
 @pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision", "idefics3", "smolvlm", "internvl"])
 def test_common_beginnings_are_exact_in_every_family_they_are_used_for(family: str, tmp_path: Path) -> None:
     from transformers import AutoImageProcessor
@@ -173,7 +182,9 @@ def test_common_beginnings_are_exact_in_every_family_they_are_used_for(family: s
     root = build_checkpoint(family, tmp_path / family, dtype=torch.float32)
     model: Any = AutoModelForMultimodalLM.from_pretrained(root, dtype=torch.float32).eval()
     processor = AutoImageProcessor.from_pretrained(root)
-    loaded = LoadedModel(root, model, Encoder.__new__(Encoder), torch.device("cpu"), torch.float32, family, "")
+    loaded = LoadedModel(root, model, Encoder.__new__(Encoder), torch.device("cpu"), torch.float32, family, "",
+        "cpu", None, lambda: None,
+    )  # fmt: skip
     assert sharing.can_share(loaded)
     requests = []
     for shade in (40, 200):

@@ -53,6 +53,16 @@ def test_patches_stack_in_order(case: Case, tmp_path: Path) -> None:
     assert leftovers(tmp_path) == ["out"]
 
 
+def test_file_names_that_are_no_utf_8(case: Case, copy: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.txt")
+    (copy / name).write_text("before")
+    patched = Path(shutil.copytree(case.patched, tmp_path / "patched"))
+    (patched / name).write_text("after")
+    export_patch(copy, patched, tmp_path / "patch")
+    apply_patches(copy, [tmp_path / "patch"], tmp_path / "out")
+    assert files_of(tmp_path / "out") == files_of(patched)
+
+
 def test_one_file_in_float32_and_removed_files(tmp_path: Path) -> None:
     base = build_checkpoint("qwen2_5_vl", tmp_path / "base")
     (base / "old.bin").write_bytes(b"x" * 10)

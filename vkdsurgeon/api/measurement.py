@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.attacks.by_name import AnyAttackResult
     from vkdsurgeon.data.sets import NamedSet
     from vkdsurgeon.data.suites.split import SuiteSplit
+    from vkdsurgeon.model.device_map import MaxMemory
     from vkdsurgeon.results.evaluation import EvalResult
 
 
@@ -32,6 +33,8 @@ def evaluate(
     max_new_tokens: int = 64,
     seed: int = 0,
     device: str = "auto",
+    device_map: str | None = None,
+    max_memory: MaxMemory | None = None,
     dtype: str = "auto",
     cache: PathLike | None = None,
     include_examples: bool = False,
@@ -62,6 +65,10 @@ def evaluate(
         max_new_tokens: The largest number of tokens of a generated answer.
         seed: Seed for sampling and for the bootstrap.
         device: Same as in `unlearn`.
+        device_map: `auto` spreads a model that no single device holds over the GPUs, main memory and disk. Needs the
+            extra `offload`. It takes the place of `device`.
+        max_memory: With `device_map`, the most memory for weights by place: `0=20GiB,cpu=30GiB`, or a mapping. A place
+            that is not named gets none; what fits nowhere is read from disk. None uses what is free.
         dtype: `float32`, `bfloat16`, or `auto`: the checkpoint's own dtype on a GPU, float32 on a CPU.
         cache: A directory that keeps answers, so that the same question is not asked of the same model twice.
         include_examples: Put names, questions and answers into the result.
@@ -80,6 +87,7 @@ def evaluate(
     from vkdsurgeon.evaluation.gates import parse_gates
     from vkdsurgeon.evaluation.score import Scoring
     from vkdsurgeon.files.directories import scratch
+    from vkdsurgeon.model.device_map import device_map_of
 
     listener = on_event or unheard
     bounds = parse_gates([*gates])
@@ -105,6 +113,7 @@ def evaluate(
             gates=bounds,
             scoring=Scoring(batch_size, length_normalised, max_new_tokens),
             device=device,
+            device_map=device_map_of(device_map, max_memory, device),
             dtype=dtype,
             limit=limit,
             seed=seed,
@@ -128,6 +137,8 @@ def attack(
     settings: Mapping[str, Any] | None = None,
     gates: Iterable[str] = (),
     device: str = "auto",
+    device_map: str | None = None,
+    max_memory: MaxMemory | None = None,
     tower: str | None = None,
     projector: Sequence[str] | None = None,
     salt: str = "",
@@ -165,6 +176,9 @@ def attack(
             - membership: nonmembers (a set; required), k_percent
         gates: Bounds on metrics, as in `evaluate`.
         device: Same as in `unlearn`.
+        device_map: Same as in `evaluate`. An attack that changes weights needs these on a device; `probe` loads the
+            tower and the projector only, on one device.
+        max_memory: Same as in `evaluate`.
         tower: Same as in `unlearn`.
         projector: Same as in `unlearn`.
         salt: Same as in `evaluate`.
@@ -181,6 +195,7 @@ def attack(
     """
     from vkdsurgeon.attacks.by_name import run_attack
     from vkdsurgeon.evaluation.gates import parse_gates
+    from vkdsurgeon.model.device_map import device_map_of
 
     common = {
         "model": model_of(model),
@@ -188,6 +203,7 @@ def attack(
         "gold": optional_model(gold),
         "gates": parse_gates([*gates]),
         "device": device,
+        "device_map": device_map_of(device_map, max_memory, device),
         "salt": salt.encode(),
         "tower": tower,
         "projector": projector,

@@ -13,6 +13,7 @@ from vkdsurgeon.training.events import Listener, unheard
 
 if TYPE_CHECKING:
     from vkdsurgeon.config.recipe import Recipe
+    from vkdsurgeon.model.device_map import MaxMemory
     from vkdsurgeon.results.comparison import ComparisonResult
     from vkdsurgeon.tuning.result import TuneResult
     from vkdsurgeon.tuning.space import Space
@@ -138,6 +139,8 @@ def compare(
     limit: int | None = 800,
     gates: Iterable[str] = (),
     device: str = "auto",
+    device_map: str | None = None,
+    max_memory: MaxMemory | None = None,
     dtype: Dtype = "auto",
     tower: str | None = None,
     projector: Sequence[str] | None = None,
@@ -174,6 +177,9 @@ def compare(
         limit: The largest number of questions per measured set. None asks all of them.
         gates: Bounds on NAME.METRIC, such as `vkd.forget<=0.1`.
         device: Same as in `unlearn`.
+        device_map: Same as in `evaluate`, wherever the whole model is loaded. Weights that a method or an attack of
+            `attack_scopes` trains must lie on one device.
+        max_memory: Same as in `evaluate`.
         dtype: Same as in `unlearn`.
         tower: Same as in `unlearn`.
         projector: Same as in `unlearn`.
@@ -193,6 +199,7 @@ def compare(
     from vkdsurgeon.comparison.relearning import parse_scopes
     from vkdsurgeon.evaluation.gates import parse_gates
     from vkdsurgeon.model.device import resolve_device
+    from vkdsurgeon.model.device_map import device_map_of
     from vkdsurgeon.model.precision import resolve_precision
 
     resolve_precision(dtype)
@@ -213,6 +220,7 @@ def compare(
         limit=limit,
         gates=parse_gates([*gates]),
         device=str(resolve_device(device)),
+        device_map=device_map_of(device_map, max_memory),
         dtype=dtype,
         tower=tower,
         projector=projector,

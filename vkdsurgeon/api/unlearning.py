@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.baselines.registry import Scope
     from vkdsurgeon.config.recipe import Recipe
     from vkdsurgeon.data.suites.split import SuiteSplit
+    from vkdsurgeon.model.device_map import MaxMemory
     from vkdsurgeon.pipeline.result import UnlearnResult
     from vkdsurgeon.pipeline.run_baseline import MethodResult
 
@@ -41,6 +42,8 @@ def unlearn(
     retain_teacher: PathLike | None = None,
     seed: int = 0,
     device: str = "auto",
+    device_map: str | None = None,
+    max_memory: MaxMemory | None = None,
     dtype: Dtype = "auto",
     tower: str | None = None,
     projector: Sequence[str] | None = None,
@@ -84,6 +87,9 @@ def unlearn(
         retain_teacher: The teacher for the retain set; by default `model` itself.
         seed: Seed for all random choices.
         device: `auto` (CUDA if there is a GPU), `cpu`, `cuda` or `cuda:N`.
+        device_map: For the decoder pass, which loads the whole model: as in `evaluate`. What it trains must lie on one
+            device.
+        max_memory: Same as in `evaluate`.
         dtype: The precision of training. `float32`; `bfloat16`, with float32 masters of the selected weights; `mixed`,
             float32 weights with matrix products in bfloat16; or `auto`: `mixed` where the device has such products and
             the tower has at least 5 million weights, `float32` elsewhere. The files keep the checkpoint's own dtype.
@@ -118,6 +124,7 @@ def unlearn(
     """
     from vkdsurgeon.data.request import request_tag
     from vkdsurgeon.model.device import resolve_device
+    from vkdsurgeon.model.device_map import device_map_of
     from vkdsurgeon.model.precision import resolve_precision
     from vkdsurgeon.pipeline.run import Request, run
 
@@ -127,6 +134,12 @@ def unlearn(
             "unlearn() does not use the language model, and the recipe key output_loss needs it",
             where="recipe key 'output_loss'",
             value=chosen.output_loss, remedy='call run_method("vkd", ...)',
+        )  # fmt: skip
+    if device_map is not None and chosen.decoder is None:
+        raise UserError(
+            "a device map was given, but nothing loads the language model",
+            where="`device_map`",
+            value=device_map, remedy="leave it out, or ask for a decoder pass",
         )  # fmt: skip
     request = Request(
         model=model_of(model),
@@ -151,6 +164,7 @@ def unlearn(
         tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),
+        device_map=device_map_of(device_map, max_memory),
         **resolve_precision(dtype),
         tower=tower,
         projector=projector,
@@ -172,6 +186,8 @@ def run_method(
     preset: str | None = None,
     seed: int = 0,
     device: str = "auto",
+    device_map: str | None = None,
+    max_memory: MaxMemory | None = None,
     dtype: Dtype = "auto",
     tower: str | None = None,
     projector: Sequence[str] | None = None,
@@ -204,6 +220,8 @@ def run_method(
         preset: Same as in `unlearn`.
         seed: Seed for all random choices.
         device: Same as in `unlearn`.
+        device_map: Same as in `evaluate`. The weights of the scope must lie on one device.
+        max_memory: Same as in `evaluate`.
         dtype: What weights are held in; `auto` and `mixed` are `float32` here.
         tower: Same as in `unlearn`.
         projector: Same as in `unlearn`.
@@ -224,6 +242,7 @@ def run_method(
     from vkdsurgeon.baselines.registry import BASELINES, VKD, Scope
     from vkdsurgeon.data.request import request_tag
     from vkdsurgeon.model.device import resolve_device
+    from vkdsurgeon.model.device_map import device_map_of
     from vkdsurgeon.model.precision import resolve_precision
     from vkdsurgeon.pipeline.run_baseline import MethodRequest
     from vkdsurgeon.pipeline.run_baseline import run_method as run
@@ -253,6 +272,7 @@ def run_method(
         tag=request_tag(request_id, request_date),
         seed=seed,
         device=resolve_device(device),
+        device_map=device_map_of(device_map, max_memory),
         **resolve_precision(dtype),
         tower=tower,
         projector=projector,

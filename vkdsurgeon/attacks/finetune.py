@@ -15,6 +15,7 @@ from vkdsurgeon.config.relearn import RelearnScope
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.evaluation.score import encode
 from vkdsurgeon.model.batches import answer_request, batches_of, log_probabilities
+from vkdsurgeon.model.device_map import recomputing
 from vkdsurgeon.model.multimodal import LoadedModel, train_only
 from vkdsurgeon.training.kept_weights import kept_weights
 from vkdsurgeon.training.loop import run_steps
@@ -59,20 +60,31 @@ def attacking(
 def trainable(
     loaded: LoadedModel, scope: RelearnScope, tower: str | None = None, projector: Sequence[str] | None = None
 ) -> list[nn.Parameter]:
-    """Freeze everything but what the attacker may touch.
+    """Freeze everything but what the attacker may touch; arguments as in `scope_names`.
+
+    Raises:
+        UserError: Some of it is not on the device.
+    """
+    return list(train_only(loaded.model, scope_names(loaded, scope, tower, projector)).values())
+
+
+def scope_names(
+    loaded: LoadedModel, scope: RelearnScope, tower: str | None = None, projector: Sequence[str] | None = None
+) -> list[str]:
+    """Names of the parameters in a scope.
 
     Args:
-        loaded: The model; `requires_grad` of its parameters is set.
-        scope: `visual` is tower and projector, `llm_full` everything else, `all` both.
+        loaded: The model.
+        scope: `visual` is tower and projector, `all` every parameter, the others the rest.
         tower: Module path of the tower, where the rule gets it wrong.
         projector: Module paths of the projector, if the wrong ones are found.
     """
     names = [name for name, _ in loaded.model.named_parameters()]
-    if scope != "all":
-        placement = locate_visual(loaded.model, tower, projector)
-        part = set(placement.visual_parameters if scope == "visual" else placement.language_parameters)
-        names = [name for name in names if name in part]
-    return list(train_only(loaded.model, names).values())
+    if scope == "all":
+        return names
+    placement = locate_visual(loaded.model, tower, projector)
+    part = set(placement.visual_parameters if scope == "visual" else placement.language_parameters)
+    return [name for name in names if name in part]
 
 
 def fine_tune(
@@ -134,4 +146,5 @@ def backward(loaded: LoadedModel, records: Sequence[Record]) -> float:
     tokens = sum(len(request.wanted) for request in requests)
     # One backward pass per shape: sums add up to the mean over all tokens of the step.
     batches = batches_of(requests, lambda request: request.signature, len(requests))
-    return accumulate((-log_probabilities(loaded, batch).sum() / tokens for batch in batches), 1.0)
+    with recomputing(loaded.model):
+        return accumulate((-log_probabilities(loaded, batch).sum() / tokens for batch in batches), 1.0)

@@ -104,7 +104,7 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
             found += summarise(f"{start}.retain.{BEFORE}", answers, forget=False, seed=attack.seed)
         return found
 
-    asked = ask_each(attack.roles, ask, device=attack.device, dtype=attack.dtype, listener=listener)
+    asked = ask_each(attack, ask, dtype=attack.dtype, listener=listener)
     metrics = [metric for found in asked.found.values() for metric in found]
     used = [(attack.forget, members), (attack.nonmembers, nonmembers)]
     used += [(attack.retain, retain)] if attack.retain else []
@@ -112,7 +112,7 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
         models=asked.models,
         sets=drawn_facts(used, attack.salt),
         settings=MembershipSettings(
-            **attack.asking(str(asked.first.device)),
+            **attack.asking(asked.first.places),
             k_percent=attack.k_percent,
             members=len(members),
             nonmembers=len(nonmembers),
@@ -132,7 +132,7 @@ def answer_likelihoods(loaded: LoadedModel, records: Sequence[Record], batch_siz
     """How likely every token of each record's right answer is, given image and question."""
     found: dict[int, AnswerTokens] = {}
     order = sorted(range(len(records)), key=lambda index: (str(records[index].image), index))
-    with torch.inference_mode():
+    with torch.no_grad():
         for start in range(0, len(order), 16 * batch_size):
             part = order[start : start + 16 * batch_size]
             loaded.encoder.drop_pictures()

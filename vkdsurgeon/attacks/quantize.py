@@ -24,6 +24,7 @@ from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import judge_metrics
 from vkdsurgeon.evaluation.models import Role
+from vkdsurgeon.model.device_map import check_held
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.vision import VisualStack
@@ -66,16 +67,24 @@ class RoundedWeights(Variation):
         self.weights = self.scope_weights = 0
         self.relative_error = 0.0
 
+    def check(self, loaded: LoadedModel) -> None:
+        """As in `Variation`."""
+        chosen = quantizable(loaded.model, self._names(loaded))
+        if not chosen:
+            raise UserError("there is nothing to quantise in this scope", where=loaded.root, value=self._attack.scope)
+        check_held(loaded.model, chosen, "this attack")
+
+    def _names(self, loaded: LoadedModel) -> set[str] | None:
+        attack = self._attack
+        if attack.scope == "all":
+            return None
+        return set(locate_visual(loaded.model, attack.tower, attack.projector).visual_parameters)
+
     @contextmanager
     def applied(self, loaded: LoadedModel, role: Role) -> Iterator[None]:
         """As in `Variation`."""
-        attack = self._attack
-        names = None
-        if attack.scope == "visual":
-            names = set(locate_visual(loaded.model, attack.tower, attack.projector).visual_parameters)
+        names = self._names(loaded)
         chosen = quantizable(loaded.model, names)
-        if not chosen:
-            raise UserError("there is nothing to quantise in this scope", where=loaded.root, value=attack.scope)
         with kept_weights(chosen.values()):
             with torch.no_grad():
                 changed, power = 0.0, 0.0

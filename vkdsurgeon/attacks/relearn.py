@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vkdsurgeon.attacks.adapters import adapter_versions, require_peft
-from vkdsurgeon.attacks.finetune import attacking, fine_tune
+from vkdsurgeon.attacks.finetune import attacking, fine_tune, scope_names
 from vkdsurgeon.attacks.relearn_data import Material, Utility, gather_material
 from vkdsurgeon.attacks.relearn_metrics import AttackRun, RelearnMetrics, find, known_ids
 from vkdsurgeon.attacks.relearn_warnings import relearn_warnings
@@ -24,6 +24,7 @@ from vkdsurgeon.evaluation.score import Answered, Scoring, answer_records
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.evaluation.silence import without_silence
 from vkdsurgeon.model.device import enough_memory
+from vkdsurgeon.model.device_map import check_held
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.evaluation import Metric, ModelFacts
 from vkdsurgeon.results.relearn import RelearnCase, RelearnResult, RelearnSettings
@@ -97,6 +98,9 @@ def relearn(attack: Relearning, listener: Listener = unheard) -> RelearnResult:
     reference: dict[str, list[list[Answered]]] = {}
 
     def ask(role: Role, loaded: LoadedModel) -> None:
+        if role != "reference":
+            for scope in plan.scope:
+                check_held(loaded.model, scope_names(loaded, scope, attack.tower, attack.projector), f"scope {scope}")
         asked = _Answers(attack, loaded, listener)
         asked.ask([record for splits in material.splits.values() for split in splits for record in split.measured])
         if role == "reference":
@@ -106,7 +110,7 @@ def relearn(attack: Relearning, listener: Listener = unheard) -> RelearnResult:
         else:
             attack_runs[role] = {case.id: _attack(attack, asked, case, role, material) for case in cases}
 
-    done = ask_each(attack.roles, ask, device=attack.device, dtype=plan.dtype, listener=listener)
+    done = ask_each(attack, ask, dtype=plan.dtype, listener=listener)
     measured = [
         find(
             plan,
@@ -118,8 +122,7 @@ def relearn(attack: Relearning, listener: Listener = unheard) -> RelearnResult:
         for case in cases
     ]
     settings = [
-        _settings(attack, case, material, str(done.first.device), attack_runs["model"][case.id][0].trained)
-        for case in cases
+        _settings(attack, case, material, done.first.places, attack_runs["model"][case.id][0].trained) for case in cases
     ]
     return _result(attack, material, settings, measured, done.models, started)
 

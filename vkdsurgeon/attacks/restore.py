@@ -23,6 +23,7 @@ from vkdsurgeon.evaluation.metrics import differences, metric_ids, summarise
 from vkdsurgeon.evaluation.models import Role, ask_each
 from vkdsurgeon.evaluation.score import Answered, answer_records
 from vkdsurgeon.evaluation.silence import without_silence
+from vkdsurgeon.model.device_map import check_held
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.results.evaluation import Metric
@@ -74,14 +75,17 @@ def restore(attack: Restoring, listener: Listener = unheard) -> RestoreResult:
 
     def ask(role: Role, loaded: LoadedModel) -> list[dict[str, list[Answered]]]:
         nonlocal restored, differing
-        found = [measure(loaded)]
         # Reference and gold are measured as they are.
+        if role == "model":
+            placement = locate_visual(loaded.model, attack.tower, attack.projector)
+            check_held(loaded.model, _parameters_of(placement, attack), "this attack")
+        found = [measure(loaded)]
         if role == "model":
             restored, differing = put_back(loaded, attack)
             found.append(measure(loaded))
         return found
 
-    asked = ask_each(attack.roles, ask, device=attack.device, dtype=attack.dtype, listener=listener)
+    asked = ask_each(attack, ask, dtype=attack.dtype, listener=listener)
     before, after = asked.found["model"]
     others: dict[Role, dict[str, list[Answered]]] = {
         role: found[0] for role, found in asked.found.items() if role != "model"
@@ -94,7 +98,7 @@ def restore(attack: Restoring, listener: Listener = unheard) -> RestoreResult:
             part=attack.part,
             restored_elements=restored,
             differing_elements=differing,
-            device=str(asked.first.device),
+            device=asked.first.places,
             seed=attack.seed,
             limit=attack.limit,
         ),

@@ -41,6 +41,13 @@ class Variation:
         """The record as it is asked."""
         return record
 
+    def check(self, loaded: LoadedModel) -> None:
+        """Refuse, before any question is asked, a model that this cannot be applied to.
+
+        Raises:
+            UserError: It cannot.
+        """
+
     def applied(self, loaded: LoadedModel, role: Role) -> AbstractContextManager[None]:
         """A context in which the model, or what it is given, is altered; left as it was afterwards."""
         return nullcontext()
@@ -82,7 +89,7 @@ def measure_variations(
     def ask(role: Role, loaded: LoadedModel) -> list[Metric]:
         return _measure(target, attack, variations, parts, loaded, role, listener)
 
-    asked = ask_each(target.roles, ask, device=target.device, dtype=target.dtype, listener=listener)
+    asked = ask_each(target, ask, dtype=target.dtype, listener=listener)
     metrics = [metric for found in asked.found.values() for metric in found]
     return Measured(
         models=asked.models,
@@ -95,7 +102,7 @@ def measure_variations(
             has_retain=target.retain is not None,
             has_gold=target.gold is not None,
         ),
-        device=str(asked.first.device),
+        device=asked.first.places,
     )
 
 
@@ -109,6 +116,8 @@ def _measure(
     listener: Listener,
 ) -> list[Metric]:
     start = attack if role == "model" else f"{role}.{attack}"
+    for variation in variations:
+        variation.check(loaded)
     before = without_silence(
         {part: answer_records(loaded, records, target.scoring, listener) for part, records in parts.items()}
     )

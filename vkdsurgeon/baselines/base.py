@@ -12,7 +12,6 @@ from typing import Any
 from vkdsurgeon.baselines.language_loss import LanguageLoss
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.split import Split
-from vkdsurgeon.model.multimodal import load_model
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.training.outcome import TrainingOutcome
 
@@ -92,6 +91,6 @@ def load_language_loss(job: ModelSource, micro_batch: int, cache_bytes: int) -> 
     Raises:
         UserError: The model cannot be loaded.
     """
-    loaded = load_model(job.model, device=str(job.device), dtype=str(job.dtype).removeprefix("torch."))
+    loaded = job.load_whole()
     loaded.model.requires_grad_(False)
     return LanguageLoss(loaded, micro_batch, cache_bytes, job.seed)

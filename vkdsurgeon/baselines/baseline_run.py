@@ -34,6 +34,7 @@ from vkdsurgeon.config.baselines import BaselineRecipe
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, recompute
 from vkdsurgeon.model.device import enough_memory
+from vkdsurgeon.model.device_map import check_held
 from vkdsurgeon.model.multimodal import load_processor, train_only
 from vkdsurgeon.model.prompts import Encoder
 from vkdsurgeon.model.source import ModelSource
@@ -188,6 +189,7 @@ def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
     listen(Event.stage("language model"))
     language = load_language_loss(job, recipe.micro_batch, int(recipe.cache_gib * (1 << 30)))
     model = language.loaded.model
+    check_held(model, weights.on_disk, "this method", together=True)
     check_loaded(model, prepared.inventory, DecoderWeights((), weights.on_disk, prepared.plan.elements, job.dtype, ()))
     if recipe.checkpointing == "on" or (recipe.checkpointing == "auto" and job.device.type == "cuda"):
         layers = decoder_layers(prepared.inventory, prepared.split, weights)

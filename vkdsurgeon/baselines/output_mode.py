@@ -38,6 +38,7 @@ from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
 from vkdsurgeon.model.device import enough_memory
+from vkdsurgeon.model.device_map import check_held
 from vkdsurgeon.model.features import spread, teacher_features
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
@@ -184,6 +185,7 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     cache = int(recipe.cache_gib * (1 << 30)) // 2
     language = load_language_loss(job, recipe.micro_batch, cache)
     parameters = {name: value for name, value in stack.visual_parameters().items() if value.requires_grad}
+    check_held(language.loaded.model, stack.visual_parameters(), "output mode", together=True)
     share_visual(language.loaded.model, stack)
     if job.device.type == "cuda":
         recompute(language.loaded, find_decoder_weights(stack.inventory, stack.split, "all"))

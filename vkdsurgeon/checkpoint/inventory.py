@@ -88,6 +88,7 @@ class Inventory:
         warnings: What the user should know before going on.
         stale: Files that may hold the same weights once more.
         links: Files that are links to places outside of the directory, but for the store of a download cache.
+        unnamed: Tensors that lie in a shard and not in the index; transformers loads them.
         seen: Digest of every tensor that was read, by name: whatever is read or copied later must still have it.
     """
 
@@ -98,6 +99,7 @@ class Inventory:
     warnings: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    unnamed: tuple[str, ...] = ()
     seen: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -152,12 +154,12 @@ def _take_inventory(root: Path) -> Inventory:
     _refuse_incomplete_models(root, names)
     tensors = _read_headers(root, _shards(root, names))
     _refuse_emptied(root, tensors)
-    if INDEX in names and SINGLE not in names:
-        _compare_with_index(root, tensors)
+    unnamed, absent = _beyond_each_other(root, tensors) if INDEX in names and SINGLE not in names else ((), ())
     shards = {entry.file for entry in tensors.values()}
     stale = tuple(stale_copies(root, ((file.path, file.size) for file in files), shards))
     links = tuple(_links_outside(root, files))
-    return Inventory(root, files, directories, tensors, tuple(_warnings(root, stale, links)), stale, links)
+    warnings = (*_warnings(root, stale, links), *_index_warnings(unnamed, absent))
+    return Inventory(root, files, directories, tensors, warnings, stale, links, unnamed)
 
 
 def check_unchanged(inventory: Inventory) -> None:
@@ -442,24 +444,32 @@ def _read_headers(root: Path, shards: list[str]) -> dict[str, TensorEntry]:
     return tensors
 
 
-def _compare_with_index(root: Path, tensors: dict[str, TensorEntry]) -> None:
+def _beyond_each_other(root: Path, tensors: dict[str, TensorEntry]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tensors that the index does not name, and names of it that are no tensors.
+
+    Raises:
+        UserError: A tensor lies in another shard than the index says.
+    """
     index = _weight_map(root)
     for name, shard in index.items():
-        if name not in tensors or tensors[name].file != shard:
+        if name in tensors and tensors[name].file != shard:
             raise UserError(
                 f"the index promises tensor {name}, which this shard does not hold",
                 where=root / shard,
-                value=tensors[name].file if name in tensors else "in no shard",
-                remedy="download or export the checkpoint again",
-            )
-    for name, entry in tensors.items():
-        if name not in index:
-            raise UserError(
-                f"the shard holds tensor {name}, which the index does not name",
-                where=root / entry.file,
-                expected=f"the tensor in {INDEX}",
+                value=tensors[name].file,
                 remedy="rebuild the index or download the checkpoint again",
             )
+    return tuple(name for name in tensors if name not in index), tuple(name for name in index if name not in tensors)
+
+
+def _index_warnings(unnamed: tuple[str, ...], absent: tuple[str, ...]) -> Iterator[str]:
+    if unnamed:
+        yield (
+            f"{len(unnamed)} tensors lie in the shards and not in {INDEX}, such as {unnamed[0]}: transformers loads "
+            "them, other readers may not; rebuild the index"
+        )
+    if absent:
+        yield f"{INDEX} names {len(absent)} tensors that no shard holds, such as {absent[0]}; rebuild the index"
 
 
 def _warnings(root: Path, stale: tuple[str, ...], links: tuple[str, ...]) -> Iterator[str]:

@@ -33,7 +33,11 @@ def check_output(
         UserError: The output exists, lies inside the model, cannot be created, has no room, or an added file would
             take the place of one of the checkpoint's.
     """
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
+    if out.is_symlink() and not out.exists():
+        raise UserError(
+            "the output is a link that leads nowhere", where=out, value=os.readlink(out), remedy="name a new directory"
+        )
+    if out.exists() and not out.is_dir():
         raise UserError("the output exists and is no directory", where=out, remedy="name a new directory")
     if out.is_dir() and any(out.iterdir()):
         raise UserError(

@@ -13,7 +13,7 @@ from vkdsurgeon_kernels.compile_cache import spare_the_import
 from vkdsurgeon.checkpoint.inventory import read_json
 from vkdsurgeon.checkpoint.offline import stay_offline
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.files.library_errors import blaming
+from vkdsurgeon.files.library_errors import blaming, brief
 
 # Implementations that transformers has itself; other names are repositories on a hub, with code to run.
 _BUILT_IN = frozenset(
@@ -125,7 +125,7 @@ def build_skeleton(config: Any, *, dtype: torch.dtype = torch.float32, where: ob
     def refused(error: BaseException) -> UserError:
         absent = _sizes_of_null(config.to_dict())
         return UserError(
-            f"the model cannot be built from its config: {type(error).__name__}: {error}",
+            f"the model cannot be built from its config: {brief(error)}",
             where=where,
             value=", ".join(f"{name}: null" for name in absent) or None,
             expected="a number" if absent else None,

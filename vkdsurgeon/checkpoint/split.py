@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vkdsurgeon.checkpoint.complete import check_language, check_layer_counts
-from vkdsurgeon.checkpoint.inventory import Inventory, TensorEntry, read_json
+from vkdsurgeon.checkpoint.inventory import INDEX, Inventory, TensorEntry, read_json
 from vkdsurgeon.checkpoint.names import map_names
 from vkdsurgeon.checkpoint.placement import Placement, locate_visual
 from vkdsurgeon.checkpoint.rebuilt import CONVERSION_ERRORS, Rebuilt, made_by, rebuild
@@ -129,7 +129,8 @@ def split_checkpoint(
 
     Raises:
         UserError: The architecture is unknown or cannot be split, or its visual tensors are missing, doubled,
-            quantised, or of another shape than the config says; or part of the language model is missing.
+            quantised, not in the index, or of another shape than the config says; or part of the language model is
+            missing.
     """
     path = inventory.root / "config.json"
     check_layer_counts(read_json(path), len(inventory.tensors), path)
@@ -157,6 +158,7 @@ def split_checkpoint(
             parts[name] = "language"
             if name not in names.converted:
                 language_targets[name] = target
+    _check_named(inventory, parts)
     shapes = {name: entry.shape for name, entry in inventory.tensors.items()}
     rebuilt = tuple(
         rebuild(conversion, shapes, skeleton, canonical)
@@ -188,6 +190,17 @@ def split_checkpoint(
         config=config,
         skeleton=skeleton,
     )
+
+
+def _check_named(inventory: Inventory, parts: Mapping[str, Part]) -> None:
+    for name in inventory.unnamed:
+        if parts[name] in ("tower", "projector"):
+            raise UserError(
+                f"the shard holds visual tensor {name}, which the index does not name: readers may leave it out",
+                where=inventory.root / inventory.tensors[name].file,
+                expected=f"the tensor in {INDEX}",
+                remedy="rebuild the index or download the checkpoint again",
+            )
 
 
 def _is_quantised(inventory: Inventory) -> bool:

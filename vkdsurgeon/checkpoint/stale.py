@@ -29,7 +29,9 @@ _MARKS = (
 # Images, films and papers are large too, and hold no weights.
 _HARMLESS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF", b"RIFF", b"\x00\x00\x00\x18ftyp", b"\x00\x00\x00\x20ftyp")
 _NAMES = re.compile(
-    r"\.(bin|pt|pth|ckpt|pkl|msgpack|h5|safetensors|gguf|onnx|onnx[._]data|npz|ot|tflite|distcp|incomplete)\b", re.I
+    r"\.(bin|pt|pth|ckpt|pkl|msgpack|h5|safetensors|gguf|onnx|onnx[._]data|npz|ot|tflite|distcp|incomplete"
+    r"|tar|tgz|zip|7z|rar|mlmodel|pte|ort|nemo|keras|pb|engine)\b",
+    re.I,
 )
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".md", ".py", ".yaml", ".yml")
 # Of SentencePiece: no text, and no weights.

@@ -78,6 +78,7 @@ def attack(case: Case, model: Path, seed: int, listener: Listener) -> tuple[dict
             heldout=case.heldout,
             plan=plan,
             device=case.asked.device,
+            device_map=case.asked.device_map,
             tower=case.asked.tower,
             projector=case.asked.projector,
         ),

@@ -11,6 +11,7 @@ from vkdsurgeon.comparison.methods import ComparedMethod
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.config.relearn import RelearnScope
 from vkdsurgeon.evaluation.gates import Gate
+from vkdsurgeon.model.device_map import DeviceMap
 
 ComparedProtocol: TypeAlias = Literal["people", "pairs"]
 
@@ -37,6 +38,7 @@ class Comparison:
         limit: At most so many questions per measured set.
         gates: Bounds on `NAME.METRIC`; they do not stop anything here.
         device: The device to compute on.
+        device_map: Where the whole model may lie instead, where it is loaded.
         dtype: Precision while unlearning: auto, float32, bfloat16 or mixed.
         tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, if the wrong ones are found.
@@ -60,6 +62,7 @@ class Comparison:
     limit: int | None = 800
     gates: Sequence[Gate] = ()
     device: str = "auto"
+    device_map: DeviceMap | None = None
     dtype: str = "auto"
     tower: str | None = None
     projector: Sequence[str] | None = None

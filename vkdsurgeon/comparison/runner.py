@@ -69,7 +69,10 @@ def _measured(case: Case, root: Path, seed: int, listener: Listener, *, attacked
     """Evaluate a model, and attack it."""
     asked = case.asked
     found = evaluate(
-        Evaluation(model=root, sets=case.measured, device=asked.device, limit=asked.limit, seed=0), listener
+        Evaluation(
+            model=root, sets=case.measured, device=asked.device, device_map=asked.device_map, limit=asked.limit, seed=0
+        ),
+        listener,
     )
     gc.collect()
     gains, diverged = attack(case, root, seed, listener) if attacked else ({}, [])

@@ -62,6 +62,7 @@ def unlearn(
             scope=None,
             seed=seed,
             device=asked.device,
+            device_map=None if asked.device_map is None else asked.device_map.given,
             dtype=asked.dtype,
             tower=asked.tower,
             projector=None if asked.projector is None else list(asked.projector),

@@ -23,6 +23,7 @@ from vkdsurgeon.baselines.registry import BASELINES, Scope
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.device import resolve_device
+from vkdsurgeon.model.device_map import device_map_of
 from vkdsurgeon.model.precision import resolve_precision
 from vkdsurgeon.pipeline.run import Request, run
 from vkdsurgeon.pipeline.run_baseline import MethodRequest, run_method
@@ -45,6 +46,7 @@ class RunSpec:
     scope: str | None
     seed: int
     device: str
+    device_map: dict[str, Any] | None
     dtype: str
     tower: str | None
     projector: list[str] | None
@@ -168,6 +170,7 @@ def perform(spec: RunSpec, tell: Callable[[Mapping[str, Any]], None]) -> RunCost
         "recipe": recipe,
         "seed": spec.seed,
         "device": device,
+        "device_map": None if spec.device_map is None else device_map_of(**spec.device_map),
         **resolve_precision(spec.dtype),
         "tower": spec.tower,
         "projector": spec.projector,

@@ -70,6 +70,8 @@ class ReleasePlan(_Section):
         preset: The name of a preset that ships with the package.
         seed: Seed for all random choices.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device_map: `auto` spreads the whole model over GPUs, main memory and disk wherever it is loaded.
+        max_memory: With `device_map`, the most memory for weights by place, such as `0=20GiB,cpu=30GiB`.
         protocols: Protocols of the relearning attack.
         relearn: Further settings of that attack, such as `steps`.
         gates: Bounds on what is measured.
@@ -96,6 +98,8 @@ class ReleasePlan(_Section):
     preset: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "auto"
+    device_map: str | None = None
+    max_memory: str | None = None
     protocols: Annotated[list[str], Field(min_length=1)] = ["people", "pairs"]
     relearn: dict[str, Any] = {}
     gates: ReleaseGates = ReleaseGates()
@@ -112,6 +116,11 @@ class ReleasePlan(_Section):
         if self.restore_out_of_scope and self.gates.restore:
             raise ValueError("restore_out_of_scope and gates.restore contradict each other; remove one of them")
         return self
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """Where the whole model may lie."""
+        return {"device": self.device, "device_map": self.device_map, "max_memory": self.max_memory}
 
     @property
     def eval_gates(self) -> list[str]:

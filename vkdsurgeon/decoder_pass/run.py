@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch.nn import Parameter
 
+from vkdsurgeon.checkpoint.skeleton import build_skeleton
 from vkdsurgeon.config.decoder import DecoderRecipe
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.splits import split_validation
@@ -23,8 +24,9 @@ from vkdsurgeon.decoder_pass.teacher import TeacherOutputs, VisionSwap
 from vkdsurgeon.decoder_pass.text_set import TextRetainSet
 from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, VisionSwaps, distil, train
 from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, find_decoder_weights, recompute
-from vkdsurgeon.model.device import enough_memory
-from vkdsurgeon.model.multimodal import load_model, load_processor, train_only
+from vkdsurgeon.model.device import enough_memory, resolve_dtype
+from vkdsurgeon.model.device_map import check_held
+from vkdsurgeon.model.multimodal import load_processor, train_only
 from vkdsurgeon.model.prompts import Encoder
 from vkdsurgeon.model.questions import Prompter, Question
 from vkdsurgeon.model.swap_vision import with_vision_of
@@ -107,6 +109,9 @@ def prepare_decoder(
     for trained, _ in questions.values():
         encoder.prompt(trained[0].text, trained[0].picture, trained[0].source)
     dtype, saves = held_in(recipe, weights, job.device), recomputes(recipe, job.device)
+    if job.device_map is not None:
+        skeleton = build_skeleton(stack.split.config, dtype=dtype, where=job.model)
+        job.device_map.check_trains(skeleton, weights.on_disk, "the decoder pass")
     plan = DecoderPlan(
         dtype=str(dtype).removeprefix("torch."),
         layers=len(weights.layers),
@@ -149,7 +154,8 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
     visual, recipe, weights = job.prepared.job, job.recipe, job.weights
     clock = Clock()
     listen(Event.stage("language model"))
-    loaded = load_model(visual.model, device=str(visual.device), dtype=job.plan.dtype)
+    loaded = visual.load_whole(resolve_dtype(job.plan.dtype))
+    check_held(loaded.model, weights.on_disk, "the decoder pass", together=True)
     check_loaded(loaded.model, job.prepared.stack.inventory, weights)
     parameters = train_only(loaded.model, weights.on_disk)
     if job.plan.checkpointing:

@@ -95,7 +95,7 @@ class AnswerCache:
             loaded.digest,
             _small_files(loaded.root),
             _small_files(encoder_root),
-            str(loaded.device),
+            loaded.places,
             torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else "",
             str(loaded.dtype),
             asdict(scoring),

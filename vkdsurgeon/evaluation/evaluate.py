@@ -105,7 +105,7 @@ def evaluate(evaluation: Evaluation, listener: Listener = unheard) -> EvalResult
             listener(Event.note(cache.summary(role)))
         return without_silence(said)
 
-    asked = ask_each(evaluation.roles, ask, device=evaluation.device, dtype=evaluation.dtype, listener=listener)
+    asked = ask_each(evaluation, ask, dtype=evaluation.dtype, listener=listener)
     answers = asked.found
     metrics = _metrics(chosen, answers, evaluation.seed)
     return EvalResult(
@@ -138,7 +138,7 @@ def _open_cache(evaluation: Evaluation, listener: Listener) -> AnswerCache | Non
 def settings_of(evaluation: Evaluation, loaded: LoadedModel) -> Settings:
     """The settings of an evaluation, for the result."""
     return Settings(
-        device=str(loaded.device),
+        device=loaded.places,
         batch_size=evaluation.scoring.batch_size,
         length_normalised=evaluation.scoring.length_normalised,
         max_new_tokens=evaluation.scoring.max_new_tokens,

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Literal, TypeAlias, TypeVar
 
+from vkdsurgeon.checkpoint.inventory import check_unchanged
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import Gate
+from vkdsurgeon.model.device_map import DeviceMap
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.results.evaluation import ModelFacts
 from vkdsurgeon.training.events import Event, Listener
@@ -30,6 +32,7 @@ class Measurement:
         gold: A model that never knew what is to be forgotten.
         gates: Bounds; they do not stop anything while measuring.
         device: Where, as in `load_model`.
+        device_map: Several places instead, likewise.
         salt: For the digests of the sets.
     """
 
@@ -38,6 +41,7 @@ class Measurement:
     gold: Path | None = None
     gates: Sequence[Gate] = ()
     device: str = "auto"
+    device_map: DeviceMap | None = None
     salt: bytes = b""
 
     @property
@@ -97,19 +101,19 @@ class Asked(Generic[Found]):
 
 
 def ask_each(
-    roles: Roles, ask: Callable[[Role, LoadedModel], Found], *, device: str, dtype: str, listener: Listener
+    asked: Measurement, ask: Callable[[Role, LoadedModel], Found], *, dtype: str, listener: Listener
 ) -> Asked[Found]:
     """`measure_each` for whole models that all get exactly the inputs of the first.
 
     Args:
-        roles: Whom, in which order; at least one.
+        asked: Whom, in which order, and where.
         ask: Measures a model; must not hold it afterwards.
-        device: Where, as in `load_model`.
-        dtype: In what precision, likewise.
+        dtype: In what precision, as in `load_model`.
         listener: Called with an event for every model.
 
     Raises:
         UserError: A model cannot be loaded, or is not of the kind and vocabulary of the first.
+        SurgeryError: A file of it changed meanwhile.
     """
     facts: list[ModelFacts] = []
     firsts: list[LoadedModel] = []
@@ -120,9 +124,18 @@ def ask_each(
         else:
             firsts.append(replace(loaded, model=None))
         facts.append(_facts(role, loaded))
-        return ask(role, loaded)
+        try:
+            found = ask(role, loaded)
+            # Weights on disk were read until now.
+            check_unchanged(loaded.inventory)
+        finally:
+            loaded.release()
+        return found
 
-    found = measure_each(roles, lambda root: load_model(root, device=device, dtype=dtype), measure, listener)
+    def load(root: Path) -> LoadedModel:
+        return load_model(root, device=asked.device, dtype=dtype, device_map=asked.device_map)
+
+    found = measure_each(asked.roles, load, measure, listener)
     return Asked(found, facts, firsts[0])
 
 

@@ -14,7 +14,7 @@ from vkdsurgeon.evaluation.answered import Answered, Scoring
 from vkdsurgeon.evaluation.cache import ModelCache
 from vkdsurgeon.evaluation.protocols import answer_protocols
 from vkdsurgeon.evaluation.text import text_values
-from vkdsurgeon.files.library_errors import blaming
+from vkdsurgeon.files.library_errors import blaming, brief
 from vkdsurgeon.model.batches import Request, tokens_request
 from vkdsurgeon.model.device import enough_memory
 from vkdsurgeon.model.generation import say
@@ -59,7 +59,8 @@ def answer_records(
     # Neighbours share images, so that each is decoded once.
     order = sorted(range(len(records)), key=lambda index: (str(records[index].image or ""), index))
     chunk = scoring.batch_size * _BATCHES_AT_ONCE
-    with torch.inference_mode():
+    # Not inference mode: what is fetched from elsewhere in it could not be trained afterwards.
+    with torch.no_grad():
         for start in range(0, len(order), chunk):
             part = order[start : start + chunk]
             loaded.encoder.drop_pictures()
@@ -85,7 +86,7 @@ def encode(encoder: Encoder, record: Record) -> Prompt:
 def _fresh(loaded: LoadedModel, records: Mapping[int, Record], scoring: Scoring) -> list[Answered]:
     def refused(error: BaseException) -> UserError:
         return UserError(
-            f"the model cannot take what its processor makes: {type(error).__name__}: {error}",
+            f"the model cannot take what its processor makes: {brief(error)}",
             where=loaded.root,
             expected="the processor's files and config.json to belong to one checkpoint",
             remedy="restore them from the original checkpoint",

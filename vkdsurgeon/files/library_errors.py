@@ -54,6 +54,26 @@ def brief(error: BaseException, limit: int = 300) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def missing_package(what: str, error: BaseException, where: object) -> UserError | None:
+    """The error to raise where a library wants a package that is not installed; None where something else is wrong.
+
+    Args:
+        what: Who needs it, to begin the message with.
+        error: What the library raised.
+        where: The file or the checkpoint that asks for it.
+    """
+    torchvision = "torchvision" in str(error).lower()
+    if not torchvision and not isinstance(error, ImportError):
+        return None
+    needs = "torchvision" if torchvision else getattr(error, "name", None)
+    return UserError(
+        f"{what} needs {needs or 'a package'}, which is not installed",
+        where=where,
+        value=brief(error),
+        remedy=f"install it: pip install {needs}" if needs else "install what the message names",
+    )
+
+
 def machine_or(told: UserError, error: OSError) -> UserError | SurgeryError:
     """The error to raise where a file of the user's could not be used: no room and broken disks are not the user's.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from PIL import Image
 
 from vkdsurgeon.checkpoint.inventory import read_json
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.files.library_errors import blaming, brief
+from vkdsurgeon.files.library_errors import blaming, brief, missing_package
 from vkdsurgeon.model.entering import Entering
 from vkdsurgeon.model.image_features import ImageFeatures
+
+# Of an image that only tries the processor.
+_ANY_SIDE, _LARGEST_SIDE = 96, 1024
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ class Preparer:
 
 
 def check_images(root: Path, model_type: str, look: ImageFeatures) -> None:
-    """Check that images can be prepared for the tower, on a blank one.
+    """Check on a blank image that images can be prepared for the tower, and that it takes them. Needs no weights.
 
     Args:
         root: The checkpoint.
@@ -153,9 +157,34 @@ def check_images(root: Path, model_type: str, look: ImageFeatures) -> None:
         look: What the model makes of the processor's tensors.
 
     Raises:
-        UserError: The processor's config is missing or broken, or needs a package that is not installed.
+        UserError: The processor's config is missing or broken, needs a package that is not installed, or makes what
+            the tower cannot take.
     """
-    Preparer(root, model_type, look)(Image.new("RGB", (96, 64)))
+    vision = getattr(look.split.config, "vision_config", None)
+    size = getattr(vision, "image_size", None)
+    # Of the tower's own size: a processor that neither resizes nor crops is right for such images.
+    side = size if type(size) is int and 0 < size <= _LARGEST_SIDE else _ANY_SIDE
+    prepared = Preparer(root, model_type, look)(Image.new("RGB", (side, side))).inputs
+    inputs = {
+        name: value.to("meta", torch.float32) if value.is_floating_point() else value
+        for name, value in prepared.items()
+    }
+    # Towers whose way depends on values cannot go it on `meta`, which tells nothing of the checkpoint.
+    with torch.no_grad(), suppress(RuntimeError, NotImplementedError, TypeError, AttributeError):
+        try:
+            look(inputs)
+        except (ValueError, IndexError) as error:
+            raise unfit(root, error) from error
+
+
+def unfit(root: Path, error: BaseException) -> UserError:
+    """The error where a tower refuses what the image processor makes."""
+    return UserError(
+        f"tower and projector cannot take what the image processor makes: {brief(error)}",
+        where=root,
+        expected="config.json, the image processor's config and the split to fit each other",
+        remedy="restore the two files from the original checkpoint; check `tower` and `projector` with `inspect`",
+    )
 
 
 def _load_processor(root: Path) -> Any:
@@ -176,14 +205,8 @@ def _load_processor(root: Path) -> Any:
         read_json(path)
 
     def refused(error: BaseException) -> UserError:
-        if isinstance(error, ImportError) or "torchvision" in str(error).lower():
-            needs = "torchvision" if "torchvision" in str(error).lower() else error.__dict__.get("name")
-            return UserError(
-                f"the image processor needs {needs or 'a package'}, which is not installed",
-                where=present[0],
-                value=brief(error),
-                remedy=f"install it: pip install {needs}" if needs else "install what the message names",
-            )
+        if (absent := missing_package("the image processor", error, present[0])) is not None:
+            return absent
         return UserError(
             f"transformers refuses the image processor: {brief(error)}",
             where=present[0],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ from vkdsurgeon_kernels.compile_cache import spare_the_import
 
 from vkdsurgeon.checkpoint.complete import check_layer_counts
 from vkdsurgeon.checkpoint.digest import weights_digest
-from vkdsurgeon.checkpoint.inventory import check_unchanged, read_json, take_inventory
+from vkdsurgeon.checkpoint.inventory import Inventory, check_unchanged, read_json, take_inventory
 from vkdsurgeon.checkpoint.offline import stay_offline
 from vkdsurgeon.checkpoint.skeleton import read_config
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.files.library_errors import blaming, brief
+from vkdsurgeon.files.directories import scratch
+from vkdsurgeon.files.library_errors import blaming, brief, missing_package
 from vkdsurgeon.model.device import resolve_device, resolve_dtype
+from vkdsurgeon.model.device_map import DeviceMap, check_held, places_of
 from vkdsurgeon.model.prompts import Encoder
 
 
@@ -28,12 +32,16 @@ class LoadedModel:
 
     Attributes:
         root: Its directory.
-        model: The transformers model, in `eval` mode, on `device`.
+        model: The transformers model, in `eval` mode.
         encoder: Turns questions and images into its inputs.
-        device: Where it runs.
+        device: Where its inputs go, and its outputs come from.
         dtype: What its weights are held in.
         model_type: Architecture, such as `llava`.
         digest: SHA-256 over its weight files, in hex.
+        places: Where its weights lie, for a result: `cpu`, or `cuda:0, cpu, disk`.
+        inventory: Its files as they were when it was loaded; weights on disk are read from them later.
+        release: Removes what was written to disk to hold it; also done when the model is collected. It cannot be used
+            afterwards.
     """
 
     root: Path
@@ -43,15 +51,21 @@ class LoadedModel:
     dtype: torch.dtype
     model_type: str
     digest: str
+    places: str
+    inventory: Inventory
+    release: Callable[[], object]
 
 
-def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+def load_model(
+    root: Path, *, device: str = "auto", dtype: str = "auto", device_map: DeviceMap | None = None
+) -> LoadedModel:
     """Load a checkpoint directory, language model included.
 
     Args:
         root: A Hugging Face checkpoint directory with safetensors weights.
         device: `auto`, `cpu`, `cuda`, `cuda:1` ...
         dtype: `float32`, `bfloat16`, or `auto`: the checkpoint's own on a GPU, float32 on a CPU.
+        device_map: Where the weights may lie, in place of `device`; None for one device.
 
     Raises:
         UserError: The directory is no complete checkpoint of a known multimodal architecture, or its processor needs
@@ -62,7 +76,7 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
     spare_the_import()
     from transformers import GenerationConfig
 
-    place = resolve_device(device)
+    place = resolve_device(device) if device_map is None else device_map.entrance
     kind: torch.dtype | None = None if dtype == "auto" else resolve_dtype(dtype)
     inventory = take_inventory(root)
     check_layer_counts(read_json(root / "config.json"), len(inventory.tensors), root / "config.json")
@@ -73,21 +87,34 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
         kind = torch.float32
     encoder = Encoder(load_processor(root))
     specials = _special_tokens(root, config)
-    model = _load_weights(root, kind).to(place).eval()
-    # A generation config of our own: whatever else the checkpoint's says would change what is measured.
-    model.generation_config = GenerationConfig(**specials)
-    digest = weights_digest(inventory.root, inventory.shards)
-    # Else the digest may name other weights than those that are asked.
-    check_unchanged(inventory)
+    with ExitStack() as held:
+        if device_map is None:
+            model = _load_weights(root, kind).to(place).eval()
+        else:
+            model = _load_weights(root, kind, **device_map.loading(held.enter_context(scratch()))).eval()
+        # A generation config of our own: whatever else the checkpoint's says would change what is measured.
+        model.generation_config = GenerationConfig(**specials)
+        digest = weights_digest(inventory.root, inventory.shards)
+        # Else the digest may name other weights than those that are asked.
+        check_unchanged(inventory)
+        release = weakref.finalize(model, held.pop_all().close)
+    places = places_of(model)
     return LoadedModel(
         root=root,
         model=model,
         encoder=encoder,
-        device=place,
+        device=place if device_map is None else _entrance(places),
         dtype=model.dtype,
         model_type=str(config.model_type),
         digest=digest,
+        places=", ".join(places),
+        inventory=inventory,
+        release=release,
     )
+
+
+def _entrance(places: Sequence[str]) -> torch.device:
+    return torch.device(next((place for place in places if place not in ("cpu", "disk")), "cpu"))
 
 
 def load_processor(root: Path) -> Any:
@@ -99,8 +126,15 @@ def load_processor(root: Path) -> Any:
     from transformers import AutoProcessor
 
     def refused(error: BaseException) -> UserError:
-        if isinstance(error, ImportError):
-            return _needs_a_package(error, root)
+        if isinstance(error, UnicodeEncodeError):
+            return UserError(
+                "the path of the model is not UTF-8, and the library that reads tokenizers cannot open it",
+                where=root,
+                expected="a path that is UTF-8",
+                remedy="rename the directory, or give a link to it whose path is",
+            )
+        if (absent := missing_package("the processor of this model", error, root)) is not None:
+            return absent
         return UserError(
             f"transformers cannot load the processor: {brief(error)}",
             where=root,
@@ -126,15 +160,6 @@ def load_processor(root: Path) -> Any:
             remedy="put that number there",
         )
     return processor
-
-
-def _needs_a_package(error: ImportError, root: Path) -> UserError:
-    needs = "torchvision" if "torchvision" in str(error).lower() else "a library that is not installed"
-    return UserError(
-        f"the processor of this model needs {needs}",
-        where=root,
-        remedy=f"install it: pip install {needs}" if needs == "torchvision" else str(error).strip(),
-    )
 
 
 def _special_tokens(root: Path, config: Any) -> dict[str, int | list[int]]:
@@ -167,7 +192,7 @@ def _special_tokens(root: Path, config: Any) -> dict[str, int | list[int]]:
     return found
 
 
-def _load_weights(root: Path, dtype: torch.dtype | None) -> Any:
+def _load_weights(root: Path, dtype: torch.dtype | None, **places: Any) -> Any:
     from transformers import AutoModelForMultimodalLM, GenerationConfig
     from transformers.utils import logging
 
@@ -176,7 +201,7 @@ def _load_weights(root: Path, dtype: torch.dtype | None) -> Any:
     logging.disable_progress_bar()
 
     def refused(error: BaseException) -> UserError:
-        return UserError(f"transformers cannot load the model: {type(error).__name__}: {error}", where=root)
+        return UserError(f"transformers cannot load the model: {brief(error)}", where=root)
 
     try:
         with blaming(root, refused):
@@ -189,6 +214,7 @@ def _load_weights(root: Path, dtype: torch.dtype | None) -> Any:
                 output_loading_info=True,
                 # Without one, the checkpoint's is read and judged.
                 generation_config=GenerationConfig(),
+                **places,
             )
     finally:
         if shown:
@@ -215,7 +241,12 @@ def train_only(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter
 
     Returns:
         These by name, in the order of the names.
+
+    Raises:
+        UserError: One of them is not on the device.
     """
+    names = [*names]
+    check_held(model, names, "training")
     model.requires_grad_(False)
     parameters = dict(model.named_parameters())
     chosen = {name: parameters[name] for name in names}

@@ -109,7 +109,8 @@ def _read_behind(
     for batch in batches_of(
         branches, lambda item: (len(requests[item[1]].ids), len(requests[item[1]].wanted)), batch_size
     ):
-        rows = torch.tensor([row for row, _ in batch], device=loaded.device)
+        # On the CPU: layers may lie on different devices.
+        rows = torch.tensor([row for row, _ in batch])
         chosen = [requests[index] for _, index in batch]
         ids = torch.tensor([request.ids for request in chosen], device=loaded.device)
         more = {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vkdsurgeon.data.images import open_image
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.files.library_errors import blaming
+from vkdsurgeon.files.library_errors import blaming, brief
 
 # What a processor returns per token; everything else belongs to the image.
 _PER_TOKEN = frozenset(
@@ -192,7 +192,7 @@ class Encoder:
 
             def unread(error: BaseException) -> UserError:
                 return UserError(
-                    f"the checkpoint's tokenizer cannot read the question: {type(error).__name__}: {error}",
+                    f"the checkpoint's tokenizer cannot read the question: {brief(error)}",
                     where=where,
                     remedy="restore the tokenizer's files from the original checkpoint",
                 )
@@ -204,9 +204,7 @@ class Encoder:
             self._opened = picture, opened if self._alter is None else self._alter(opened, picture)
 
         def refused(error: BaseException) -> UserError:
-            return UserError(
-                f"the processor refuses the image: {type(error).__name__}: {error}", where=where, value=picture
-            )
+            return UserError(f"the processor refuses the image: {brief(error)}", where=where, value=picture)
 
         with blaming(None, refused):
             return self.encode(text, [self._opened[1]])

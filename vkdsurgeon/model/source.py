@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from vkdsurgeon.model.device_map import DeviceMap
 from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.model.vision import VisualStack
 
 
@@ -20,6 +22,8 @@ class ModelSource:
     Attributes:
         model: The checkpoint directory.
         device: Where it runs.
+        device_map: Where the whole model may lie instead, where it is loaded; tower and projector alone stay on
+            `device`.
         dtype: What its weights are held in; float32 or bfloat16.
         mixed: Whether tower and projector compute in mixed precision, see `precision`; None where that is faster.
         seed: Seed of all random draws.
@@ -29,6 +33,7 @@ class ModelSource:
 
     model: Path
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device_map: DeviceMap | None = None
     dtype: torch.dtype = torch.float32
     mixed: bool | None = False
     seed: int = 0
@@ -51,3 +56,15 @@ class ModelSource:
         )
         stack.mixed = bool(self.mixed)
         return stack
+
+    def load_whole(self, dtype: torch.dtype | None = None) -> LoadedModel:
+        """Load the whole model.
+
+        Args:
+            dtype: What its weights are held in; None for `dtype` of the run.
+
+        Raises:
+            UserError: The checkpoint cannot be loaded.
+        """
+        name = str(dtype or self.dtype).removeprefix("torch.")
+        return load_model(self.model, device=str(self.device), dtype=name, device_map=self.device_map)

@@ -207,7 +207,8 @@ def _facts(
 
 
 def _join(whole: Path, writing: _Writing, facts: PatchFacts, payload: Path) -> None:
-    told = json.dumps(facts.model_dump(mode="json"), separators=(",", ":"))
+    # Not as JSON of pydantic: names of files may be no UTF-8.
+    told = json.dumps(facts.model_dump(), separators=(",", ":"))
     header = json.dumps({"__metadata__": {METADATA_KEY: told}, **writing.header}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     with whole.open("xb") as stream:

@@ -17,6 +17,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import write_whole
 from vkdsurgeon.files.copy import digest
 from vkdsurgeon.files.directories import alone_in
+from vkdsurgeon.model.device_map import device_map_of
 from vkdsurgeon.patch.export import export_patch
 from vkdsurgeon.release.attest import attest, base_name_of
 from vkdsurgeon.release.card import CARD, write_card
@@ -72,6 +73,7 @@ def run_release(plan: ReleasePlan, tools: Tools, listener: Listener) -> ReleaseR
 def _check(plan: ReleasePlan, listener: Listener) -> None:
     """Find what would end hours of work, and a directory that is somebody's."""
     take_inventory(plan.model)
+    device_map_of(plan.device_map, plan.max_memory, plan.device)
     for role in ("forget", "retain", "forget_heldout", "retain_heldout", "text", "generic"):
         path = getattr(plan, role)
         if path is not None:
@@ -188,13 +190,14 @@ def _eval_gates(plan: ReleasePlan, edited: bool) -> list[str]:
 def _unlearn_stage(release: _Release) -> Stage:
     plan = release.plan
     recipe = digest(plan.recipe) if isinstance(plan.recipe, Path) else plan.recipe
+    places = plan.places if _has_decoder(plan) else {"device": plan.device}
     result = release.results / "unlearn.json"
 
     def run() -> list[str]:
         done = release.tools.unlearn(
             plan.model, plan.forget, release.patched, retain=plan.retain, generic=plan.generic,
             text=plan.text if _has_decoder(plan) else None, recipe=plan.recipe, preset=plan.preset, seed=plan.seed,
-            device=plan.device, resume=True, request_id=plan.request.id, request_date=plan.request.date,
+            **places, resume=True, request_id=plan.request.id, request_date=plan.request.date,
             on_event=release.listener,
         )  # fmt: skip
         return release.keep("unlearn", done)
@@ -251,7 +254,7 @@ def _eval_stage(release: _Release, inputs: dict[str, Any], gates: list[str]) -> 
 
     def run() -> list[str]:
         found = release.tools.evaluate(
-            release.patched, sets, base=plan.model, gold=plan.gold, gates=gates, device=plan.device, seed=plan.seed,
+            release.patched, sets, base=plan.model, gold=plan.gold, gates=gates, **plan.places, seed=plan.seed,
             on_event=release.listener,
         )  # fmt: skip
         return release.keep("eval", found)
@@ -267,7 +270,7 @@ def _restore_stage(release: _Release, inputs: dict[str, Any]) -> Stage:
     def run() -> list[str]:
         found = release.tools.attack(
             "restore", release.patched, plan.forget_heldout, retain=plan.retain_heldout, base=plan.model,
-            gold=plan.gold, gates=plan.restore_gates, device=plan.device, on_event=release.listener,
+            gold=plan.gold, gates=plan.restore_gates, **plan.places, on_event=release.listener,
         )  # fmt: skip
         return release.keep("restore", found)
 
@@ -283,7 +286,7 @@ def _relearn_stage(release: _Release, inputs: dict[str, Any], protocol: str) -> 
         found = release.tools.attack(
             "relearn", release.patched, plan.forget, retain=plan.retain_heldout, base=plan.model, gold=plan.gold,
             settings={**plan.relearn, "protocol": protocol, "heldout": plan.forget_heldout},
-            gates=plan.relearn_gates, device=plan.device, on_event=release.listener,
+            gates=plan.relearn_gates, **plan.places, on_event=release.listener,
         )  # fmt: skip
         return release.keep(name, found)
 

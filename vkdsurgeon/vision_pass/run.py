@@ -20,6 +20,7 @@ from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.features import PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.model.image_features import PROJECTOR
+from vkdsurgeon.model.images import unfit
 from vkdsurgeon.model.precision import choose_precision
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
@@ -411,12 +412,7 @@ def _first_pass(
     except (UserError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
-        raise UserError(
-            f"tower and projector cannot take what the image processor makes: {type(error).__name__}: {error}",
-            where=stack.inventory.root,
-            expected="config.json, the image processor's config and the split to fit each other",
-            remedy="restore the two files from the original checkpoint; check `tower` and `projector` with `inspect`",
-        ) from error
+        raise unfit(stack.inventory.root, error) from error
 
 
 def _affordable(pictures: list[Picture], recipe: Recipe, seed: int) -> list[Picture]:

@@ -10,7 +10,7 @@ import typer
 
 from vkdsurgeon_cli.commands.attack_relearn_tables import sheets
 from vkdsurgeon_cli.measuring import Results
-from vkdsurgeon_cli.options import BaseOption, GoldOption, ModelArgument, Place
+from vkdsurgeon_cli.options import BaseOption, GoldOption, ModelArgument, WholeModelPlace
 from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class ProtocolFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Models(Place):
+class Models(WholeModelPlace):
     """Gold is attacked alike, the base is the ceiling."""
 
     base: BaseOption = None

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from vkdsurgeon_cli.measuring import Answering, Results
-from vkdsurgeon_cli.options import BaseOption, DeviceOption, DtypeOption, GoldOption, Parts
+from vkdsurgeon_cli.options import (
+    BaseOption,
+    DeviceMapOption,
+    DeviceOption,
+    DtypeOption,
+    GoldOption,
+    MaxMemoryOption,
+    Parts,
+)
 
 if TYPE_CHECKING:
     from vkdsurgeon.api.names import AttackName
@@ -36,6 +44,8 @@ class Others:
     base: BaseOption = None
     gold: GoldOption = None
     device: DeviceOption = "auto"
+    device_map: DeviceMapOption = None
+    max_memory: MaxMemoryOption = None
     dtype: DtypeOption = "auto"
     panel: ClassVar[str] = "Models and device"
 
@@ -72,6 +82,8 @@ def run(
         base=others.base,
         gold=others.gold,
         device=others.device,
+        device_map=others.device_map,
+        max_memory=others.max_memory,
         settings={**vars(answering), "dtype": others.dtype, **own},
         on_event=results.sink.progress,
         **results.asked(),

@@ -10,7 +10,14 @@ import typer
 
 from vkdsurgeon.config.preset import preset_names
 from vkdsurgeon_cli.command import add_command
-from vkdsurgeon_cli.options import GateOption, GoldOption, ModelArgument, RecipeSource, TablePrinting, TrainingPlace
+from vkdsurgeon_cli.options import (
+    GateOption,
+    GoldOption,
+    ModelArgument,
+    RecipeSource,
+    TablePrinting,
+    WholeTrainingPlace,
+)
 from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -99,7 +106,7 @@ def compare_command(
     results: Results,
     tracking: Tracking,
     source: RecipeSource,
-    place: TrainingPlace,
+    place: WholeTrainingPlace,
 ) -> None:
     """Run several unlearning methods on the same data, and compare forgetting, utility, AG and cost.
 

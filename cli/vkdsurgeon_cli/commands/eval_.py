@@ -11,7 +11,15 @@ import typer
 
 from vkdsurgeon_cli.command import add_command
 from vkdsurgeon_cli.measuring import Answering, Results
-from vkdsurgeon_cli.options import BaseOption, DeviceOption, DtypeOption, GoldOption, ModelArgument
+from vkdsurgeon_cli.options import (
+    BaseOption,
+    DeviceMapOption,
+    DeviceOption,
+    DtypeOption,
+    GoldOption,
+    MaxMemoryOption,
+    ModelArgument,
+)
 from vkdsurgeon_cli.suite_options import Benchmark
 
 if TYPE_CHECKING:
@@ -77,6 +85,8 @@ class Models:
     base: BaseOption = None
     gold: GoldOption = None
     device: DeviceOption = "auto"
+    device_map: DeviceMapOption = None
+    max_memory: MaxMemoryOption = None
     dtype: DtypeOption = "auto"
     panel: ClassVar[str] = "Models and device"
 

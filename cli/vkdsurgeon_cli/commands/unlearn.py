@@ -12,7 +12,7 @@ import typer
 
 from vkdsurgeon.baselines.registry import Method, Scope
 from vkdsurgeon_cli.command import RARE, OutputWritten, add_command
-from vkdsurgeon_cli.options import ModelArgument, Printing, RecipeSource, SeedOption, TrainingPlace
+from vkdsurgeon_cli.options import ModelArgument, Printing, RecipeSource, SeedOption, WholeTrainingPlace
 from vkdsurgeon_cli.suite_options import Benchmark
 from vkdsurgeon_cli.tracking import Tracking
 
@@ -202,7 +202,7 @@ def unlearn(
     source: RecipeSource,
     flags: OwnFlags,
     choice: MethodChoice,
-    place: TrainingPlace,
+    place: WholeTrainingPlace,
 ) -> None:
     """Make the vision tower and the projector forget, and write a patched checkpoint.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.files.library_errors import blaming
+from vkdsurgeon.files.library_errors import blaming, brief
 from vkdsurgeon.model.image_features import PROJECTOR, ImageFeatures
 
 # Who is to be forgotten must be forgotten whatever is asked, so features of several questions are taught at once.
@@ -60,7 +60,7 @@ def _questions(split: Split) -> list[Tensor]:
 
     def refused(error: BaseException) -> UserError:
         return UserError(
-            f"transformers cannot load the Q-Former's tokenizer: {type(error).__name__}: {error}",
+            f"transformers cannot load the Q-Former's tokenizer: {brief(error)}",
             where=folder,
             remedy="restore its files from the original checkpoint",
         )
