@@ -128,6 +128,18 @@ def write_lines() -> None:
         sys.stderr = lines
 
 
+def hush() -> None:
+    """Let nothing more be heard of this process."""
+    finish()
+    sys.stdout, sys.stderr = Steady(None), Steady(None)
+
+
+def speak() -> None:
+    """Let stderr be heard again, after `hush`."""
+    if isinstance(sys.stderr, Steady) and sys.stderr.inner.name == os.devnull:
+        sys.stderr = Steady(sys.__stderr__)
+
+
 def finish() -> None:
     """Flush what was written; a reader that has left changes nothing."""
     for stream in (sys.stdout, sys.stderr):

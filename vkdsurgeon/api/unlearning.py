@@ -53,6 +53,9 @@ def unlearn(
     Only weights that the saliency mask selects change. If the recipe has a `decoder` section, selected weights of the
     language model change as well. The output directory is either complete and verified, or it does not exist.
 
+    Where a process group of `torch.distributed` is initialised, all its processes call this alike and make the run
+    together. The first one alone writes and calls `on_event`.
+
     Args:
         model: A Hugging Face checkpoint directory; or `ORG/NAME` or `ORG/NAME@REVISION`, a model in the local Hugging
             Face cache. All models can be given in both ways. It is never written to.
@@ -96,6 +99,7 @@ def unlearn(
     """
     from vkdsurgeon.data.request import request_tag
     from vkdsurgeon.model.device import resolve_device, resolve_dtype
+    from vkdsurgeon.model.processes import Processes
     from vkdsurgeon.pipeline.run import Request, run
 
     chosen = recipe_of(recipe, preset)
@@ -105,7 +109,9 @@ def unlearn(
             where="recipe key 'output_loss'",
             value=chosen.output_loss, remedy='call run_method("vkd", ...)',
         )  # fmt: skip
+    processes = Processes.of_group()
     request = Request(
+        processes=processes,
         model=model_of(model),
         forget=optional_records(forget),
         retain=optional_records(retain),
@@ -123,7 +129,7 @@ def unlearn(
         follow_links=follow_links,
         tag=request_tag(request_id, request_date),
         seed=seed,
-        device=resolve_device(device),
+        device=resolve_device(device, processes.local),
         dtype=resolve_dtype(dtype),
         tower=tower,
         projector=projector,

@@ -176,12 +176,46 @@ def teacher_features(
         The features of every image at every layer.
     """
     store = FeatureStore(budget_bytes)
-    with torch.no_grad():
-        for indices, batch in pictures.batches(range(len(pictures)), micro_batch):
-            for layer, values in stack.features(batch, layers).items():
-                for index, value in zip(indices, values, strict=True):
-                    store.put(layer, index, value)
+    for index, layer, value in features_of(stack, pictures, range(len(pictures)), layers, micro_batch):
+        store.put(layer, index, value)
     return store
+
+
+def features_of(
+    stack: VisualStack, pictures: PictureSet, indices: Sequence[int], layers: Sequence[str], micro_batch: int
+) -> Iterator[tuple[int, str, Tensor]]:
+    """Pass images without gradients; several processes take batches of them in turn, and all get all features.
+
+    Args:
+        stack: Tower and projector.
+        pictures: The set.
+        indices: Which images.
+        layers: Tapped layers.
+        micro_batch: Most images per forward pass.
+
+    Yields:
+        Index, layer and features [N, D], in no particular order.
+    """
+    for block in stack.processes.blocks(indices, micro_batch):
+        if stack.processes.count == 1:
+            yield from _passed(stack, pictures, block, layers, micro_batch)
+            continue
+        own = {f"{i} {layer}": value for i, layer, value in _passed(stack, pictures, block, layers, micro_batch)}
+        for found in stack.processes.tensors(own):
+            for name, value in found.items():
+                index, layer = name.split(" ", 1)
+                yield int(index), layer, value
+
+
+def _passed(
+    stack: VisualStack, pictures: PictureSet, indices: Sequence[int], layers: Sequence[str], micro_batch: int
+) -> Iterator[tuple[int, str, Tensor]]:
+    for part, batch in pictures.batches(indices, micro_batch):
+        with torch.no_grad():
+            features = stack.features(batch, layers)
+        for layer, values in features.items():
+            for index, value in zip(part, values, strict=True):
+                yield index, layer, value
 
 
 def spread(features: Sequence[Tensor]) -> float:

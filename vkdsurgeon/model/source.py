@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vkdsurgeon.model.load_vision import load_visual_stack
+from vkdsurgeon.model.processes import ALONE, Processes
 from vkdsurgeon.model.vision import VisualStack
 
 
@@ -24,6 +25,7 @@ class ModelSource:
         seed: Seed of all random draws.
         tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, if the wrong ones are found.
+        processes: Those that make the run together.
     """
 
     model: Path
@@ -32,6 +34,7 @@ class ModelSource:
     seed: int = 0
     tower: str | None = None
     projector: Sequence[str] | None = None
+    processes: Processes = ALONE
 
     @property
     def source(self) -> dict[str, Any]:
@@ -44,6 +47,8 @@ class ModelSource:
         Raises:
             UserError: The checkpoint cannot be loaded.
         """
-        return load_visual_stack(
+        stack = load_visual_stack(
             self.model, device=self.device, dtype=self.dtype, tower=self.tower, projector=self.projector
         )
+        stack.processes = self.processes
+        return stack
