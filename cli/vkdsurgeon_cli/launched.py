@@ -52,5 +52,8 @@ def together() -> Iterator[bool]:
         try:
             yield launched.processes.first
         except BaseException as error:
-            streams.hush() if not launched.failed(error) else streams.speak()
+            if launched.failed(error):
+                streams.speak()
+            else:
+                streams.hush()
             raise
