@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.processes.group import launched, together
 from tests.training.resume.runs import DECODER, RECIPE, Place, asked, files, journal, place
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.model import process_group
 from vkdsurgeon.model.processes import ALONE, Processes
 from vkdsurgeon.pipeline.run import run
 from vkdsurgeon.training.events import Event
@@ -120,6 +122,23 @@ def test_a_lost_process_ends_all_and_the_run_goes_on_later(here: Place, tmp_path
     done = launched(2, words(here, tmp_path / "out", "--resume"))
     assert [each.status for each in done] == [0, 0]
     assert "there is nothing to do" in done[0].err
+
+
+def test_a_loss_is_noticed_where_nothing_is_exchanged(
+    here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_group, "_BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(process_group, "_LOST_SECONDS", 4.0)
+
+    def prepare(rank: int) -> None:
+        struck(1, lambda: time.sleep(50), rank=0)(rank)
+        struck(1, lambda: os.kill(os.getpid(), signal.SIGKILL))(rank)
+
+    started = time.monotonic()
+    first, second = launched(2, words(here, tmp_path / "out"), prepare)
+    assert time.monotonic() - started < 45
+    assert (first.status, second.status) == (1, -signal.SIGKILL)
+    assert first.err.count(LOST) == 1
 
 
 def test_an_interrupt_of_one_process_ends_all_after_the_same_step(here: Place, tmp_path: Path) -> None:

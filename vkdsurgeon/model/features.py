@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from math import prod
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -30,6 +29,8 @@ _SPREAD_OVER = 512
 LEAST_VARIATION = 5e-3
 
 
+# What is reserved on disk at once, and where a value may begin in it.
+_MAPPED_BYTES, _ALIGNED = 1 << 26, 64
 # From the indices of a batch's images and a device to what enters the first layer that is run.
 Entered = Callable[[Sequence[int], torch.device], Entering]
 
@@ -118,6 +119,7 @@ class FeatureStore:
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget = budget_bytes
+        self._disk = torch.empty(0, dtype=torch.uint8)
         self._values: dict[str, dict[int, Tensor]] = {}
         self._powers: dict[str, dict[int, Tensor]] = {}
 
@@ -125,11 +127,20 @@ class FeatureStore:
         """Keep one image's features [N, D] at a layer."""
         value = value.detach().to("cpu", copy=True)
         if value.nbytes > self._budget:
-            value = _on_disk(value)
+            value = self._on_disk(value)
         else:
             self._budget -= value.nbytes
         self._values.setdefault(layer, {})[index] = value
         self._powers.setdefault(layer, {})[index] = target_power(value.unsqueeze(0))
+
+    def _on_disk(self, value: Tensor) -> Tensor:
+        # Many in one file: the system lets a process map some 65,000 of them.
+        size = -(-value.nbytes // _ALIGNED) * _ALIGNED
+        if size > len(self._disk):
+            self._disk = _mapped(max(size, _MAPPED_BYTES))
+        kept = self._disk[: value.nbytes].view(value.dtype).view(value.shape)
+        self._disk = self._disk[size:]
+        return kept.copy_(value)
 
     def one(self, layer: str, index: int) -> Tensor:
         """One image's features [N, D] as they are kept, on the CPU."""
@@ -252,17 +263,15 @@ def variance(features: Sequence[Tensor]) -> float:
     return squares / elements
 
 
-def _on_disk(value: Tensor) -> Tensor:
+def _mapped(size: int) -> Tensor:
     # The file has no name once it is open, so features of forget images never outlive the process.
     with tempfile.NamedTemporaryFile(prefix="vkdsurgeon-features-") as file:
         try:
             # Reserved now: a disk that fills up later would kill the process without a word.
-            os.posix_fallocate(file.fileno(), 0, max(value.nbytes, 1))
+            os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise SurgeryError(
                 f"{tempfile.gettempdir()}: no room for teacher features ({error.strerror}); nothing was written. "
                 "Raise cache_gib, or point TMPDIR at a larger disk"
             ) from error
-        mapped = torch.from_file(file.name, shared=True, size=prod(value.shape), dtype=value.dtype).view(value.shape)
-        mapped.copy_(value)
-    return mapped
+        return torch.from_file(file.name, shared=True, size=size, dtype=torch.uint8)

@@ -44,8 +44,9 @@ class MaskedAdamW(torch.optim.Optimizer):
         during_backward: `pack` moves each gradient, as soon as it is complete, into a float32 buffer for the selected
             elements and frees it, so that dense gradients never live together; several backward passes add up until
             `step()`. `step` makes the whole step then, leaving `step()` nothing to do: no buffer, but neither clipping
-            nor several backward passes per step. Both act before DistributedDataParallel has averaged the gradient,
-            and hide it from a loss scaler. None leaves gradients where torch puts them, and all of these work.
+            nor several backward passes per step. Both act before DistributedDataParallel has averaged the gradient
+            (sum `packed_gradients` over processes instead), and hide it from a loss scaler. None leaves gradients where
+            torch puts them, and all of these work.
         seed: Of stochastic rounding: of bfloat16 without masters, and of the second moment in eight bits.
         implementation: `auto`, `triton`, `compiled` or `reference`.
 
