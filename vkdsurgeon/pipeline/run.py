@@ -235,7 +235,7 @@ def _look_at_pictures(prepared: Prepared) -> None:
         UserError: An image cannot be read, or the checkpoint's processor refuses it.
     """
     job, known = prepared.job, set()
-    for picture in (*job.forget, *job.retain, *job.generic):
+    for picture in job.processes.share((*job.forget, *job.retain, *job.generic)):
         kind = check_header(picture.path, where=picture.source)
         if kind not in known:
             known.add(kind)
