@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -110,6 +111,18 @@ class PictureSet:
                 yield part, batch.with_entering(entering)
 
 
+class _OnDisk(NamedTuple):
+    file: Tensor
+    begin: int
+    shape: torch.Size
+    dtype: torch.dtype
+
+    @property
+    def tensor(self) -> Tensor:
+        size = prod(self.shape) * self.dtype.itemsize
+        return self.file[self.begin : self.begin + size].view(self.dtype).view(self.shape)
+
+
 class FeatureStore:
     """Features of images at several layers: in memory up to a bound, beyond it in an unnamed temporary file.
 
@@ -119,47 +132,48 @@ class FeatureStore:
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget = budget_bytes
-        self._disk = torch.empty(0, dtype=torch.uint8)
-        self._values: dict[str, dict[int, Tensor]] = {}
-        self._powers: dict[str, dict[int, Tensor]] = {}
+        self._disk, self._begin = torch.empty(0, dtype=torch.uint8), 0
+        self._values: dict[str, dict[int, Tensor | _OnDisk]] = {}
+        self._powers: dict[str, dict[int, float]] = {}
 
     def put(self, layer: str, index: int, value: Tensor) -> None:
         """Keep one image's features [N, D] at a layer."""
         value = value.detach().to("cpu", copy=True)
+        kept: Tensor | _OnDisk = value
         if value.nbytes > self._budget:
-            value = self._on_disk(value)
+            kept = self._on_disk(value)
         else:
             self._budget -= value.nbytes
-        self._values.setdefault(layer, {})[index] = value
-        self._powers.setdefault(layer, {})[index] = target_power(value.unsqueeze(0))
+        self._values.setdefault(layer, {})[index] = kept
+        # A number: small tensors between large ones that go keep the heap from shrinking.
+        self._powers.setdefault(layer, {})[index] = float(target_power(value.unsqueeze(0)))
 
-    def _on_disk(self, value: Tensor) -> Tensor:
+    def _on_disk(self, value: Tensor) -> _OnDisk:
         # Many in one file: the system lets a process map some 65,000 of them.
-        size = -(-value.nbytes // _ALIGNED) * _ALIGNED
-        if size > len(self._disk):
-            self._disk = _mapped(max(size, _MAPPED_BYTES))
-        kept = self._disk[: value.nbytes].view(value.dtype).view(value.shape)
-        self._disk = self._disk[size:]
-        return kept.copy_(value)
+        if value.nbytes > len(self._disk) - self._begin:
+            self._disk, self._begin = _mapped(max(value.nbytes, _MAPPED_BYTES)), 0
+        kept = _OnDisk(self._disk, self._begin, value.shape, value.dtype)
+        self._begin += -(-value.nbytes // _ALIGNED) * _ALIGNED
+        kept.tensor.copy_(value)
+        return kept
 
     def one(self, layer: str, index: int) -> Tensor:
         """One image's features [N, D] as they are kept, on the CPU."""
-        return self._values[layer][index]
+        kept = self._values[layer][index]
+        return kept if isinstance(kept, Tensor) else kept.tensor
 
     def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
         """Features [B, N, D] of images that share one token count."""
-        rows = self._values[layer]
-        return torch.stack([rows[index] for index in indices]).to(device, non_blocking=True)
+        return torch.stack([self.one(layer, index) for index in indices]).to(device, non_blocking=True)
 
     def powers(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
         """Mean square of each image's features, [B] float32; what normalised distances divide by."""
         rows = self._powers[layer]
-        return torch.cat([rows[index] for index in indices]).to(device, non_blocking=True)
+        return torch.tensor([rows[index] for index in indices]).to(device, non_blocking=True)
 
     def all(self, layer: str) -> list[Tensor]:
         """The features [N, D] of every image at a layer, in order of their indices."""
-        rows = self._values[layer]
-        return [rows[index] for index in sorted(rows)]
+        return [self.one(layer, index) for index in sorted(self._values[layer])]
 
 
 class TeacherPass(Protocol):

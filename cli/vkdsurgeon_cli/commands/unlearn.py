@@ -193,7 +193,8 @@ def unlearn(
 
     Only weights that the saliency mask selects change; with --decoder-pass and most other methods, also selected
     weights of the language model. The output directory is complete and verified, or it does not exist. Status 3: it was
-    written, but the stop rule or the gate of the decoder pass was not met.
+    written, but the stop rule or the gate of the decoder pass was not met. Started by torchrun, all processes make the
+    run together.
     """
     from vkdsurgeon.errors import UserError
 

@@ -112,10 +112,12 @@ def kept_by_first(journal: Journal | None, name: str, processes: Processes) -> K
     if told is None:
         return None
 
-    def read(role: str) -> dict[str, Tensor]:
-        return processes.told_tensors({} if kept is None else kept.tensors[role]())
+    def own(role: str) -> dict[str, Tensor]:
+        assert kept is not None
+        with kept.intact():
+            return kept.tensors[role]()
 
-    found = {role: read(role) for role in told["roles"]}
+    found = {role: processes.told_tensors(processes.lead(partial(own, role)) or {}) for role in told["roles"]}
     return Kept(told["facts"], {role: partial(found.__getitem__, role) for role in found}, Path(told["where"]))
 
 
