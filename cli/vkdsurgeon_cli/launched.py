@@ -52,8 +52,8 @@ def together() -> Iterator[bool]:
         try:
             yield launched.processes.first
         except BaseException as error:
-            if launched.failed(error):
+            if not launched.failed(error):
+                streams.hush(stdout=False)
+            elif not launched.processes.first:
                 streams.speak()
-            else:
-                streams.hush()
             raise

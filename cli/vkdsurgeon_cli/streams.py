@@ -128,16 +128,17 @@ def write_lines() -> None:
         sys.stderr = lines
 
 
-def hush() -> None:
-    """Let nothing more be heard of this process."""
+def hush(*, stdout: bool = True) -> None:
+    """Let nothing more be heard of this process on stderr, nor on stdout unless that is to stay."""
     finish()
-    sys.stdout, sys.stderr = Steady(None), Steady(None)
+    sys.stderr = Steady(None)
+    if stdout:
+        sys.stdout = Steady(None)
 
 
 def speak() -> None:
     """Let stderr be heard again, after `hush`."""
-    if isinstance(sys.stderr, Steady) and sys.stderr.inner.name == os.devnull:
-        sys.stderr = Steady(sys.__stderr__)
+    sys.stderr = Steady(sys.__stderr__)
 
 
 def finish() -> None:
