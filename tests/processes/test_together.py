@@ -17,7 +17,9 @@ from tests.processes.group import launched, together
 from tests.training.resume.runs import DECODER, RECIPE, Place, asked, files, journal, place
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.errors import UserError
 from vkdsurgeon.model import process_group
+from vkdsurgeon.model.device import resolve_device
 from vkdsurgeon.model.processes import ALONE, Processes
 from vkdsurgeon.pipeline.run import run
 from vkdsurgeon.training.events import Event
@@ -177,6 +179,18 @@ def test_what_one_process_does_is_refused_before_anything_starts(here: Place, mo
     assert [each.status for each in ended] == [2, 2]
     assert "runs in one process (got '2')" in ended[0].err
     assert not ended[1].err
+
+
+def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert [str(resolve_device(name, 3)) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
+        "cuda:3", "cuda:3", "cuda:1", "cpu",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="no such GPU"):
+        resolve_device("auto", 4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert str(resolve_device("auto", 3)) == "cuda"
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.files.library_errors import brief
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -194,7 +195,7 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise SurgeryError(LOST) from error
+        raise SurgeryError(f"{LOST} (torch says: {brief(error)})") from error
 
 
 def _raise(failure: Mapping[str, Any]) -> None:
