@@ -194,7 +194,7 @@ def prepare(job: Job) -> Prepared:
         warnings=(
             *stack.inventory.warnings,
             *stack.split.warnings,
-            *warnings_for(job.recipe, stack.layers),
+            *warnings_for(job.recipe, stack.layers, job.processes.count),
             *_sampling_warnings(len(kept), len(job.retain) + len(job.generic)),
             *_overlap_warnings(job),
             *teacher_warnings,
