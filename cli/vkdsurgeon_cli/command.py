@@ -22,9 +22,12 @@ from typer.core import TyperCommand
 from typer.models import ParameterInfo
 
 from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon_cli.launched import refuse_several
 from vkdsurgeon_cli.naming import use_options
 
 RARE = "Rarely needed"
+# The command that several processes can make together.
+SHARED = "unlearn"
 _GENERAL = "Options"
 _HELP_ALL = "--help-all"
 # What click says of a range, such as `; x>=1`: the message about a number outside of it says so, too.
@@ -76,6 +79,8 @@ class _Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; from here on, messages name its options."""
         use_options(self.get_params(ctx))
+        if ctx.command.name != SHARED:
+            refuse_several(ctx.command_path)
         return super().invoke(ctx)
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:

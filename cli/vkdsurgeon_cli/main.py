@@ -21,6 +21,7 @@ from vkdsurgeon.results.envelope import enveloped
 from vkdsurgeon_cli import streams
 from vkdsurgeon_cli.command import SETTINGS, Interrupted, OutputWritten, ResultUnwritten
 from vkdsurgeon_cli.commands import COMMANDS
+from vkdsurgeon_cli.launched import follows
 from vkdsurgeon_cli.naming import with_options
 from vkdsurgeon_cli.removed import advice_on
 
@@ -85,7 +86,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
     streams.steady()
-    if streams.wants_lines(arguments):
+    if follows():
+        streams.hush()
+    elif streams.wants_lines(arguments):
         streams.write_lines()
     status = run(arguments)
     streams.finish()

@@ -128,6 +128,19 @@ def write_lines() -> None:
         sys.stderr = lines
 
 
+def hush(*, stdout: bool = True) -> None:
+    """Let nothing more be heard of this process on stderr, nor on stdout unless that is to stay."""
+    finish()
+    sys.stderr = Steady(None)
+    if stdout:
+        sys.stdout = Steady(None)
+
+
+def speak() -> None:
+    """Let stderr be heard again, after `hush`."""
+    sys.stderr = Steady(sys.__stderr__)
+
+
 def finish() -> None:
     """Flush what was written; a reader that has left changes nothing."""
     for stream in (sys.stdout, sys.stderr):

@@ -170,6 +170,21 @@ def test_packed_gradients_carry_no_graph():
     assert not any(packed.requires_grad for packed in packing._packed.values())
 
 
+def test_packed_gradients_summed_over_processes_are_those_of_the_whole_batch():
+    data = torch.randn(8, 10, device=DEVICE)
+    parameters = [_parameter(10) for _ in range(3)]
+    whole, first, second = optimizers = [_optimizer(each, during_backward="pack") for each in parameters]
+    for parameter, rows in zip(parameters, (data, data[:3], data[3:]), strict=True):
+        (rows @ parameter).sum().backward()
+    for mine, other in zip(first.packed_gradients(), second.packed_gradients(), strict=True):
+        mine.add_(other)
+    for optimizer in optimizers:
+        optimizer.step()
+    torch.testing.assert_close(parameters[1], parameters[0])
+    # A process without a part of the batch adds nothing.
+    assert not torch.cat(whole.packed_gradients()).any()
+
+
 @pytest.mark.parametrize(
     ("saved", "loaded"), [("float32", "bfloat16"), ("bfloat16", "float32"), ("float64", "float32")]
 )

@@ -1,5 +1,6 @@
 """Pictures and teacher features."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,16 @@ def test_features_beyond_the_memory_bound_come_back_from_disk():
         store.put("projector", index, value)
     got = store.get("projector", [3, 0, 2], torch.device("cpu"))
     assert torch.equal(got, torch.stack([values[3], values[0], values[2]]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_many_images_on_disk_share_a_few_files():
+    """The system lets a process map some 65,000 files, and sets have more images."""
+    store = FeatureStore(budget_bytes=0)
+    for index in range(300):
+        store.put("projector", index, torch.full((3, 5), float(index)))
+    assert Path("/proc/self/maps").read_text().count("vkdsurgeon-features-") < 10
+    assert all(torch.equal(store.one("projector", index), torch.full((3, 5), float(index))) for index in range(300))
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen3_vl"])

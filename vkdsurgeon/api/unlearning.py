@@ -68,6 +68,9 @@ def unlearn(
     Only weights that the saliency mask selects change. If the recipe has a `decoder` section, selected weights of the
     language model change as well. The output directory is either complete and verified, or it does not exist.
 
+    Where a process group of `torch.distributed` is initialised, all its processes call this alike and make the run
+    together. The first one alone writes and calls `on_event`.
+
     Args:
         model: A Hugging Face checkpoint directory; or `ORG/NAME` or `ORG/NAME@REVISION`, a model in the local Hugging
             Face cache. All models can be given in both ways. It is never written to.
@@ -126,6 +129,7 @@ def unlearn(
     from vkdsurgeon.model.device import resolve_device
     from vkdsurgeon.model.device_map import device_map_of
     from vkdsurgeon.model.precision import resolve_precision
+    from vkdsurgeon.model.processes import Processes
     from vkdsurgeon.pipeline.run import Request, run
 
     chosen = recipe_of(recipe, preset)
@@ -141,7 +145,9 @@ def unlearn(
             where="`device_map`",
             value=device_map, remedy="leave it out, or ask for a decoder pass",
         )  # fmt: skip
+    processes = Processes.of_group()
     request = Request(
+        processes=processes,
         model=model_of(model),
         forget=optional_records(forget),
         retain=optional_records(retain),
@@ -163,7 +169,7 @@ def unlearn(
         replay_key=path_of(replay_key),
         tag=request_tag(request_id, request_date),
         seed=seed,
-        device=resolve_device(device),
+        device=resolve_device(device, processes.local),
         device_map=device_map_of(device_map, max_memory),
         **resolve_precision(dtype),
         tower=tower,

@@ -10,13 +10,14 @@ import torch
 from vkdsurgeon_kernels.backend import OPERATIONS, choose
 
 
-def environment(device: torch.device, elements: int) -> dict[str, Any]:
+def environment(device: torch.device, elements: int, processes: int = 1) -> dict[str, Any]:
     """Facts about this machine; no name of a host or a user is among them.
 
     Args:
         device: Where the run computed.
         elements: How many weights it could move; `kernels` tells the implementation that is chosen for a call over
             all of them.
+        processes: How many processes computed together.
     """
     cuda = device.type == "cuda"
     return {
@@ -24,6 +25,7 @@ def environment(device: torch.device, elements: int) -> dict[str, Any]:
         "machine": platform.machine(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "accelerator": torch.cuda.get_device_name(device) if cuda else None,
         "cuda": torch.version.cuda if cuda else None,
         "kernels": {name: choose(name, device, elements).implementation for name in OPERATIONS},

@@ -12,14 +12,21 @@ from vkdsurgeon.errors import SurgeryError, UserError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, local: int = 0) -> torch.device:
     """Turn `device` into a device that exists; `auto` is CUDA where there is one.
+
+    Args:
+        name: As the user gives it.
+        local: Number of this process on its machine: where the GPU is left open, it takes the one of that number.
 
     Raises:
         UserError: Not a device, or not on this machine.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    # A launcher may show each process its own GPU alone.
+    if name == "cuda" and local and torch.cuda.device_count() > 1:
+        name = f"cuda:{local}"
     try:
         device = torch.device(name)
     except (RuntimeError, ValueError, OverflowError):

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ _SPREAD_OVER = 512
 LEAST_VARIATION = 5e-3
 
 
+# What is reserved on disk at once, and where a value may begin in it.
+_MAPPED_BYTES, _ALIGNED = 1 << 26, 64
 # From the indices of a batch's images and a device to what enters the first layer that is run.
 Entered = Callable[[Sequence[int], torch.device], Entering]
 
@@ -116,6 +118,18 @@ class PictureSet:
         return entering_of([self.pictures[index] for index in part], self._stack.device, self._stack.dtype)
 
 
+class _OnDisk(NamedTuple):
+    file: Tensor
+    begin: int
+    shape: torch.Size
+    dtype: torch.dtype
+
+    @property
+    def tensor(self) -> Tensor:
+        size = prod(self.shape) * self.dtype.itemsize
+        return self.file[self.begin : self.begin + size].view(self.dtype).view(self.shape)
+
+
 class FeatureStore:
     """Features of images at several layers: in memory up to a bound, beyond it in an unnamed temporary file.
 
@@ -125,37 +139,48 @@ class FeatureStore:
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget = budget_bytes
-        self._values: dict[str, dict[int, Tensor]] = {}
-        self._powers: dict[str, dict[int, Tensor]] = {}
+        self._disk, self._begin = torch.empty(0, dtype=torch.uint8), 0
+        self._values: dict[str, dict[int, Tensor | _OnDisk]] = {}
+        self._powers: dict[str, dict[int, float]] = {}
 
     def put(self, layer: str, index: int, value: Tensor) -> None:
         """Keep one image's features [N, D] at a layer."""
         value = value.detach().to("cpu", copy=True)
+        kept: Tensor | _OnDisk = value
         if value.nbytes > self._budget:
-            value = _on_disk(value)
+            kept = self._on_disk(value)
         else:
             self._budget -= value.nbytes
-        self._values.setdefault(layer, {})[index] = value
-        self._powers.setdefault(layer, {})[index] = target_power(value.unsqueeze(0))
+        self._values.setdefault(layer, {})[index] = kept
+        # A number: small tensors between large ones that go keep the heap from shrinking.
+        self._powers.setdefault(layer, {})[index] = float(target_power(value.unsqueeze(0)))
+
+    def _on_disk(self, value: Tensor) -> _OnDisk:
+        # Many in one file: the system lets a process map some 65,000 of them.
+        if value.nbytes > len(self._disk) - self._begin:
+            self._disk, self._begin = _mapped(max(value.nbytes, _MAPPED_BYTES)), 0
+        kept = _OnDisk(self._disk, self._begin, value.shape, value.dtype)
+        self._begin += -(-value.nbytes // _ALIGNED) * _ALIGNED
+        kept.tensor.copy_(value)
+        return kept
 
     def one(self, layer: str, index: int) -> Tensor:
         """One image's features [N, D] as they are kept, on the CPU."""
-        return self._values[layer][index]
+        kept = self._values[layer][index]
+        return kept if isinstance(kept, Tensor) else kept.tensor
 
     def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
         """Features [B, N, D] of images that share one token count."""
-        rows = self._values[layer]
-        return torch.stack([rows[index] for index in indices]).to(device, non_blocking=True)
+        return torch.stack([self.one(layer, index) for index in indices]).to(device, non_blocking=True)
 
     def powers(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
         """Mean square of each image's features, [B] float32; what normalised distances divide by."""
         rows = self._powers[layer]
-        return torch.cat([rows[index] for index in indices]).to(device, non_blocking=True)
+        return torch.tensor([rows[index] for index in indices]).to(device, non_blocking=True)
 
     def all(self, layer: str) -> list[Tensor]:
         """The features [N, D] of every image at a layer, in order of their indices."""
-        rows = self._values[layer]
-        return [rows[index] for index in sorted(rows)]
+        return [self.one(layer, index) for index in sorted(self._values[layer])]
 
 
 class TeacherPass(Protocol):
@@ -183,12 +208,46 @@ def teacher_features(
         The features of every image at every layer.
     """
     store = FeatureStore(budget_bytes)
-    with torch.no_grad():
-        for indices, batch in pictures.batches(range(len(pictures)), micro_batch):
-            for layer, values in stack.features(batch, layers).items():
-                for index, value in zip(indices, values, strict=True):
-                    store.put(layer, index, value)
+    for index, layer, value in features_of(stack, pictures, range(len(pictures)), layers, micro_batch):
+        store.put(layer, index, value)
     return store
+
+
+def features_of(
+    stack: VisualStack, pictures: PictureSet, indices: Sequence[int], layers: Sequence[str], micro_batch: int
+) -> Iterator[tuple[int, str, Tensor]]:
+    """Pass images without gradients; several processes take batches of them in turn, and all get all features.
+
+    Args:
+        stack: Tower and projector.
+        pictures: The set.
+        indices: Which images.
+        layers: Tapped layers.
+        micro_batch: Most images per forward pass.
+
+    Yields:
+        Index, layer and features [N, D], in no particular order.
+    """
+    for block in stack.processes.blocks(indices, micro_batch):
+        if stack.processes.count == 1:
+            yield from _passed(stack, pictures, block, layers, micro_batch)
+            continue
+        own = {f"{i} {layer}": value for i, layer, value in _passed(stack, pictures, block, layers, micro_batch)}
+        for found in stack.processes.tensors(own):
+            for name, value in found.items():
+                index, layer = name.split(" ", 1)
+                yield int(index), layer, value
+
+
+def _passed(
+    stack: VisualStack, pictures: PictureSet, indices: Sequence[int], layers: Sequence[str], micro_batch: int
+) -> Iterator[tuple[int, str, Tensor]]:
+    for part, batch in pictures.batches(indices, micro_batch):
+        with torch.no_grad():
+            features = stack.features(batch, layers)
+        for layer, values in features.items():
+            for index, value in zip(part, values, strict=True):
+                yield index, layer, value
 
 
 def spread(features: Sequence[Tensor]) -> float:
@@ -225,17 +284,15 @@ def variance(features: Sequence[Tensor]) -> float:
     return squares / elements
 
 
-def _on_disk(value: Tensor) -> Tensor:
+def _mapped(size: int) -> Tensor:
     # The file has no name once it is open, so features of forget images never outlive the process.
     with tempfile.NamedTemporaryFile(prefix="vkdsurgeon-features-") as file:
         try:
             # Reserved now: a disk that fills up later would kill the process without a word.
-            os.posix_fallocate(file.fileno(), 0, max(value.nbytes, 1))
+            os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise SurgeryError(
                 f"{tempfile.gettempdir()}: no room for teacher features ({error.strerror}); nothing was written. "
                 "Raise cache_gib, or point TMPDIR at a larger disk"
             ) from error
-        mapped = torch.from_file(file.name, shared=True, size=prod(value.shape), dtype=value.dtype).view(value.shape)
-        mapped.copy_(value)
-    return mapped
+        return torch.from_file(file.name, shared=True, size=size, dtype=torch.uint8)

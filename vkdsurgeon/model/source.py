@@ -12,6 +12,7 @@ import torch
 from vkdsurgeon.model.device_map import DeviceMap
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
+from vkdsurgeon.model.processes import ALONE, Processes
 from vkdsurgeon.model.vision import VisualStack
 
 
@@ -29,6 +30,7 @@ class ModelSource:
         seed: Seed of all random draws.
         tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, if the wrong ones are found.
+        processes: Those that make the run together.
     """
 
     model: Path
@@ -39,6 +41,7 @@ class ModelSource:
     seed: int = 0
     tower: str | None = None
     projector: Sequence[str] | None = None
+    processes: Processes = ALONE
 
     @property
     def source(self) -> dict[str, Any]:
@@ -55,6 +58,7 @@ class ModelSource:
             self.model, device=self.device, dtype=self.dtype, tower=self.tower, projector=self.projector
         )
         stack.mixed = bool(self.mixed)
+        stack.processes = self.processes
         return stack
 
     def load_whole(self, dtype: torch.dtype | None = None) -> LoadedModel:

@@ -18,6 +18,7 @@ from vkdsurgeon.model.entering import passed_over
 from vkdsurgeon.model.image_features import PROJECTOR, image_features
 from vkdsurgeon.model.images import ImageBatch, PreparedImage
 from vkdsurgeon.model.layers import find_layers, layers_read
+from vkdsurgeon.model.processes import ALONE, Processes
 
 
 class VisualStack(nn.Module):
@@ -34,9 +35,12 @@ class VisualStack(nn.Module):
         outputs: Those of them that the language model reads: all `deepstack.*` and `projector`.
         taps: Module path of each `layer.{i}`.
         mixed: Whether features are computed in mixed precision, see `precision`.
+        processes: Those that hold the same stack and divide images among them.
 
     Build one with `load_visual_stack`.
     """
+
+    processes: Processes = ALONE
 
     def __init__(self, inventory: Inventory, split: Split) -> None:
         super().__init__()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.pipeline.fingerprint import inputs_of
 from vkdsurgeon.pipeline.finished import finished, record_of
 from vkdsurgeon.pipeline.result import UnlearnResult
-from vkdsurgeon.training.events import Event, Listener
+from vkdsurgeon.training.events import Event, Listener, unheard
 from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.session import journalled, left_behind
 from vkdsurgeon.training.saliency import layer_shares
@@ -87,6 +89,8 @@ class Request(ModelSource):
 def run(request: Request, listener: Listener) -> UnlearnResult:
     """Do what was asked, or raise and leave nothing behind but, where training had begun, the journal to resume from.
 
+    Several processes (`Request.processes`) call it together; the first one alone writes and is heard.
+
     Args:
         request: What to do.
         listener: Called with progress events.
@@ -102,7 +106,7 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
             value=str(request.text),
             remedy="ask for a decoder pass too (--decoder-pass, or the recipe section `decoder`), or leave `text` out",
         )
-    listener(Event.stage("reading"))
+    listener = listener if request.processes.first else unheard
     if request.save_replay is not None:
         check_folder(request.save_replay)
     if request.replay_key is not None:
@@ -110,14 +114,27 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
     inventory = take_inventory(request.model)
     check_links(inventory, request.follow_links)
     if request.out is None:
-        return _run(request, listener, None)
+        return _everywhere(request, _run(request, listener, None))
     if request.resume and (done := _done_before(request, inventory, listener)) is not None:
         return done
     # Which of them stay the same is known once the run is done.
     linked = inventory.shards if request.link_untouched else ()
-    claim = output_claimed(inventory, request.out, [free_record_name(inventory)], linked=linked)
-    with claim, journalled(request, inventory.size, listener) as journal:
-        return _run(request, listener, journal)
+    with ExitStack() as held:
+
+        def claim(out: Path) -> Journal:
+            held.enter_context(output_claimed(inventory, out, [free_record_name(inventory)], linked=linked))
+            return held.enter_context(journalled(request, inventory.size, listener))
+
+        return _everywhere(request, _run(request, listener, request.processes.lead(partial(claim, request.out))))
+
+
+def _everywhere(request: Request, found: UnlearnResult | None) -> UnlearnResult:
+    """The first process's result, in the others as its document tells it."""
+    if request.processes.count > 1:
+        told = request.processes.told(None if found is None else found.model_dump(mode="json"))
+        found = found or UnlearnResult.model_validate(told)
+    assert found is not None
+    return found
 
 
 def _done_before(request: Request, inventory: Inventory, listener: Listener) -> UnlearnResult | None:
@@ -125,8 +142,9 @@ def _done_before(request: Request, inventory: Inventory, listener: Listener) -> 
 
     Everything is read and compared as before training, so that an output of another run is never taken for it.
     """
-    assert request.out is not None
-    record = record_of(inventory, request.out)
+    out, processes = request.out, request.processes
+    assert out is not None
+    record = processes.told(processes.lead(partial(record_of, inventory, out)))
     if record is None:
         return None
     with scratch() as folder:
@@ -134,27 +152,31 @@ def _done_before(request: Request, inventory: Inventory, listener: Listener) -> 
         prepared = prepare(_job(request, sets))
         decoder = _prepare_decoder(request, prepared, sets)
         dropped = inventory.stale if request.drop_stale else ()
-        done = finished(record, request.out, prepared, decoder, dropped, request.tag)
-        if done is None or done.verdict is None:
+        done = processes.lead(partial(finished, record, out, prepared, decoder, dropped, request.tag))
+        if not processes.any(done is not None and done.verdict is not None):
             return None
+        if done is None:
+            return _everywhere(request, None)
+        assert done.verdict is not None
         listener(Event("plan", subject=prepared.plan))
         if decoder is not None:
             listener(Event("decoder plan", subject=decoder.plan))
-        listener(
-            Event.note(f"{request.out} holds the output of this very run, whole and verified: there is nothing to do")
-        )
+        listener(Event.note(f"{out} holds the output of this very run, whole and verified: there is nothing to do"))
         left = left_behind(request, lambda salt: inputs_of(prepared, decoder, salt), remove=done.verdict.met)
-        clear_up(request.out)
-    return done.model_copy(update={"journal": left})
+        clear_up(out)
+    return _everywhere(request, done.model_copy(update={"journal": left}))
 
 
-def _run(request: Request, listener: Listener, journal: Journal | None) -> UnlearnResult:
+def _run(request: Request, listener: Listener, journal: Journal | None) -> UnlearnResult | None:
+    """The result, which is None in all processes but the first."""
+    processes = request.processes
+    listener(Event.stage("reading"))
     with scratch() as folder:
         sets = _read_sets(request, folder, listener)
         prepared = prepare(_job(request, sets))
-        decoder = _prepare_decoder(request, prepared, sets)
-        if journal is not None:
-            journal.match(inputs_of(prepared, decoder, journal.salt))
+        decoder = processes.lead(partial(_prepare_decoder, request, prepared, sets))
+        if request.out is not None:
+            _match(prepared, decoder, journal)
         listener(Event.stage("teacher"))
         prepared = teach(prepared)
         _check_kept(request, prepared)
@@ -170,10 +192,38 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
         )
         if request.out is None:
             _look_at_pictures(prepared)
-            return planned.model_copy(update={"forecast": forecast(prepared)})
+            found = forecast(prepared)
+            return planned.model_copy(update={"forecast": found}) if processes.first else None
 
         outcome = operate(prepared, listener, journal)
-        decoded = None if decoder is None else operate_decoder(decoder, listener, journal)
+        return processes.lead(partial(_complete, request, planned, prepared, base, outcome, decoder, listener, journal))
+
+
+def _match(prepared: Prepared, decoder: DecoderJob | None, journal: Journal | None) -> None:
+    """Refuse a journal of other input, and processes that were given different input.
+
+    Raises:
+        UserError: Naming what differs.
+    """
+    processes = prepared.job.processes
+    if processes.count > 1:
+        processes.same_input(inputs_of(prepared, None, b""))
+    processes.lead(lambda: None if journal is None else journal.match(inputs_of(prepared, decoder, journal.salt)))
+
+
+def _complete(
+    request: Request,
+    planned: UnlearnResult,
+    prepared: Prepared,
+    base: str,
+    outcome: Outcome,
+    decoder: DecoderJob | None,
+    listener: Listener,
+    journal: Journal | None,
+) -> UnlearnResult:
+    """What is left to do when the vision pass is done: the decoder pass, and writing."""
+    assert request.out is not None
+    decoded = None if decoder is None else operate_decoder(decoder, listener, journal)
     changes = {**outcome.changes, **({} if decoded is None else decoded.changes)}
     facts = _facts(prepared, outcome, changes, request.tag)
     if decoder is not None and decoded is not None:
@@ -239,7 +289,7 @@ def _look_at_pictures(prepared: Prepared) -> None:
         UserError: An image cannot be read, or the checkpoint's processor refuses it.
     """
     job, known = prepared.job, set()
-    for picture in (*job.forget, *job.retain, *job.generic):
+    for picture in job.processes.share((*job.forget, *job.retain, *job.generic)):
         kind = check_header(picture.path, where=picture.source)
         if kind not in known:
             known.add(kind)
@@ -336,7 +386,7 @@ def _facts(
         "seed": job.seed,
         "device": plan.device,
         "dtype": plan.dtype,
-        "environment": environment(job.device, plan.tower_parameters + plan.projector_parameters),
+        "environment": environment(job.device, plan.tower_parameters + plan.projector_parameters, job.processes.count),
         "sets": set_facts({"forget": job.forget, "retain": job.retain, "generic": job.generic}, salt),
         "salt": salt.hex(),
         "teacher": asdict(plan.teacher),

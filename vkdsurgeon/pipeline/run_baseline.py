@@ -109,7 +109,6 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
         UserError: Wrong input; found before the model is loaded wherever that is possible.
         SurgeryError: Training or writing failed; nothing half-written stays.
     """
-    listener(Event.stage("reading"))
     inventory = take_inventory(request.model)
     check_links(inventory, request.follow_links)
     if request.out is None:
@@ -120,6 +119,7 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
 
 
 def _run(request: MethodRequest, listener: Listener) -> MethodResult:
+    listener(Event.stage("reading"))
     sets = _read(request)
     check_disjoint(sets.pictures["forget"], [*sets.pictures["retain"], *sets.pictures["generic"]])
     prepared: MethodPrepared | OutputPrepared

@@ -14,6 +14,7 @@ from vkdsurgeon_kernels import BitMask, accumulate_scores, combine_scores, selec
 
 from vkdsurgeon.config.mask import Saliency
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.processes import ALONE, Processes
 
 Example = TypeVar("Example")
 
@@ -84,7 +85,11 @@ def layer_shares(
 
 
 def gradient_scores(
-    parameters: Mapping[str, Parameter], passes: Iterable[Callable[[], object]], *, squared: bool = False
+    parameters: Mapping[str, Parameter],
+    passes: Iterable[Callable[[], object]],
+    *,
+    squared: bool = False,
+    processes: Processes = ALONE,
 ) -> dict[str, Tensor]:
     """|gradient| of a loss, summed over batches in float32 (the rule of SalUn, arXiv 2310.12508, per element).
 
@@ -93,6 +98,7 @@ def gradient_scores(
         passes: One callable per batch that leaves the gradient of the batch's loss in the parameters.
         squared: Sum gradient squared instead: with one image per pass the diagonal of the empirical Fisher
             information, which elastic weight consolidation (arXiv 1612.00796) and MMUnlearner (arXiv 2502.11051) use.
+        processes: Those that have the other passes.
 
     Returns:
         A float32 score per parameter that had a gradient at all.
@@ -107,6 +113,10 @@ def gradient_scores(
                 scores[name] = torch.zeros_like(parameter, dtype=torch.float32)
             accumulate_scores(scores[name], parameter.grad, squared=squared)
             parameter.grad = None
+    if processes.count > 1:
+        for name, parameter in parameters.items():
+            scores.setdefault(name, torch.zeros_like(parameter, dtype=torch.float32))
+        processes.add(scores[name] for name in parameters)
     return scores
 
 
@@ -178,6 +188,7 @@ def choose_mask(
     retain: Iterable[Callable[[], object]] = (),
     granularity: str = "element",
     layer_of: Callable[[str], str] = str,
+    processes: Processes = ALONE,
 ) -> SaliencyMask:
     """Score every weight to choose from by a rule, and select the highest scores.
 
@@ -192,16 +203,19 @@ def choose_mask(
         retain: Passes that rule `ratio` scores retention by.
         granularity: As in `select`.
         layer_of: As in `select`.
+        processes: Those that divide the passes over the examples.
 
     Raises:
         UserError: Nothing is selected.
     """
     # The Fisher information is a mean over examples, and squares do not add up within a batch.
     size = 1 if rule == "fisher" else batch
-    passes = (partial(learn, examples[start : start + size]) for start in range(0, len(examples), size))
+    starts = processes.share(range(0, len(examples), size))
+    passes = (partial(learn, examples[start : start + size]) for start in starts)
+    score = partial(gradient_scores, parameters, passes, squared=rule == "fisher", processes=processes)
     if rule in CUSTOM_RULES:
-        return _as_given(parameters, CUSTOM_RULES[rule](parameters, lambda: gradient_scores(parameters, passes)), rule)
-    scores = gradient_scores(parameters, passes, squared=rule == "fisher")
+        return _as_given(parameters, CUSTOM_RULES[rule](parameters, score), rule)
+    scores = score()
     if rule == "ratio":
         scores = ratio_scores(scores, gradient_scores(parameters, retain))
     if rule == "random":

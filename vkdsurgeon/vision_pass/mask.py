@@ -44,6 +44,7 @@ def choose_mask(
         retain=_sensitivities(stack, retain, recipe, generator),
         granularity=recipe.granularity,
         layer_of=stack.layer_of,
+        processes=stack.processes,
     )
 
 

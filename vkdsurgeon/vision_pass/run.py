@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.events import Event, Listener, Step
 from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.outcome import TrainingOutcome
-from vkdsurgeon.training.resume.journal import Journal, Keeper
+from vkdsurgeon.training.resume.journal import Journal, Keeper, kept_by_first
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask
 from vkdsurgeon.training.write_back import rounded_to_disk
@@ -205,7 +205,7 @@ def prepare(job: Job) -> Prepared:
         warnings=(
             *stack.inventory.warnings,
             *stack.split.warnings,
-            *warnings_for(job.recipe, stack.layers),
+            *warnings_for(job.recipe, stack.layers, job.processes.count),
             *_sampling_warnings(len(kept), len(job.retain) + len(job.generic)),
             *_overlap_warnings(job),
             *([] if job.replay is not None else _earlier_warnings(stack)),
@@ -251,6 +251,9 @@ def teach(prepared: Prepared) -> Prepared:
         retain_teacher=job.teacher("retain"),
         look=prepared.look,
     )
+    prepared.stack.processes.agree(
+        "forget targets", lambda: [list(map(asdict, terms.readings.values())), terms.targets.stand_ins]
+    )
     return replace(
         prepared,
         plan=replace(prepared.plan, targets=dict(terms.readings)),
@@ -285,9 +288,10 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
     validation = Validation(stack, taught, recipe)
 
     listen(Event.stage("saliency"))
-    kept = None if journal is None else journal.kept(VISUAL)
+    kept = kept_by_first(journal, VISUAL, stack.processes)
     mask = choose_mask(stack, terms, recipe, generator) if kept is None else kept.mask(parameters)
     frozen = _frozen_fingerprint(parameters, mask)
+    stack.processes.agree("masks", lambda: frozen)
     clock.lap("saliency")
 
     listen(Event.stage("training"))
@@ -317,7 +321,7 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         # A simulated attacker needs the gradients of all rows.
         if harden is None:
             training.enter_context(restrict_weight_gradients(stack, optimizer))
-        keeper = training.enter_context(Keeper(journal, VISUAL, state.snapshot))
+        keeper = training.enter_context(Keeper(journal, VISUAL, state.snapshot, stack.processes))
         while state.open:
             state.begin()
             steps, peak = state.schedule
@@ -337,6 +341,7 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
             )
             with rounded_to_disk(stack, mask.selected):
                 state.judged(validation.judge())
+            stack.processes.agree("weights", lambda: [asdict(state.verdicts[-1]), state.trainee.digest()])
             listen(Event("verdict", subject=state.verdicts[-1]))
             keeper.save()
     choice = state.settle()
@@ -370,7 +375,8 @@ def _step_control(
     recipe: Recipe,
 ) -> StepControl:
     layer = next(reversed(recipe.layers))
-    batches = list(retain.pictures.batches(probe_images(retain.originals), recipe.micro_batch))
+    probes = stack.processes.share(probe_images(retain.originals))
+    batches = list(retain.pictures.batches(probes, recipe.micro_batch))
     named = {name: value for name, value in parameters.items() if optimizer.selection(value) is not None}
 
     def look() -> list[Tensor]:
@@ -389,6 +395,7 @@ def _step_control(
         variance=retain.spreads[layer],
         values=lambda: {name: optimizer.selected_values(value).clone() for name, value in named.items()},
         put=put,
+        processes=stack.processes,
     )
 
 

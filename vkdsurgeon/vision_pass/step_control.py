@@ -22,6 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from vkdsurgeon.errors import Diverged
+from vkdsurgeon.model.processes import ALONE, Processes
 
 # Kept images that a step's cost is measured on, spread evenly over the set.
 PROBED = 16
@@ -66,6 +67,7 @@ class StepControl:
         variance: V of these features.
         values: Copies the selected weights.
         put: Writes such a copy back.
+        processes: Those that look at the other probe images.
     """
 
     target: float
@@ -75,6 +77,7 @@ class StepControl:
     variance: float
     values: Callable[[], Mapping[str, Tensor]]
     put: Callable[[Mapping[str, Tensor]], None]
+    processes: Processes = ALONE
     size: float = 0.0
     record: StepSize = field(default_factory=StepSize)
 
@@ -150,10 +153,11 @@ class StepControl:
         return not outside
 
     def _cost(self, after: Sequence[Tensor], before: Sequence[Tensor]) -> float:
-        images = sum(len(value) for value in after)
+        images = float(sum(len(value) for value in after))
         squares = sum(
             float((a.float() - b.float()).square().mean()) * len(a) for a, b in zip(after, before, strict=True)
         )
+        images, squares = self.processes.totals([images, squares])
         return squares / max(images, 1) / self.variance
 
     def state_dict(self) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def train(
 
     def gather(step: int) -> tuple[float, dict[str, float]]:
         nonlocal images
-        measures = gather_gradients(stack, terms, samplers, recipe, step, harden)
+        measures = gather_gradients(stack, terms, samplers, optimizer, recipe, step, harden)
         images += sum(measure.pictures for measure in measures.values())
         forget = measures["forget"]
         drift = measures["retain"].drift if "retain" in measures else float("nan")
@@ -166,7 +166,7 @@ def settle(
     """
     samplers = [Sampler(term.train, torch_shuffle(generator)) for term in terms]
     for step in range(SETTLING_STEPS):
-        gather_gradients(stack, terms, samplers, recipe, step, harden)
+        gather_gradients(stack, terms, samplers, optimizer, recipe, step, harden)
         if step + 1 < SETTLING_STEPS:
             take_step(optimizer, 0.0)
     control.probe(partial(take_step, optimizer), _FIRST_PROBE)
@@ -176,6 +176,7 @@ def gather_gradients(
     stack: VisualStack,
     terms: Sequence[DistillationTerm],
     samplers: Sequence[Sampler[int]],
+    optimizer: MaskedAdamW,
     recipe: Recipe,
     step: int,
     harden: Callable[[int, Sequence[int]], None] | None,
@@ -186,6 +187,7 @@ def gather_gradients(
         stack: The student.
         terms: Forgetting and retention.
         samplers: Of each term's images.
+        optimizer: Holds the gradients of selected elements.
         recipe: The settings.
         step: Number of the step within its schedule.
         harden: As for `train`.
@@ -193,17 +195,29 @@ def gather_gradients(
     Returns:
         What each term measured, by name.
     """
+    processes = stack.processes
     measures: dict[str, Measure] = {}
     for term, sampler in zip(terms, samplers, strict=True):
+        # Every process draws the whole batch, so that as many images are drawn in the same order by however many.
         indices = sampler.draw(term.batch)
-        measures[term.name] = pass_over(stack, term, indices, recipe, learn=True)
+        own = pass_over(stack, term, processes.share(indices), recipe, learn=True, whole=len(indices))
+        loss, similarity, drift = processes.totals([own.loss, own.similarity, own.drift])
+        measures[term.name] = Measure(loss, similarity, drift, len(indices))
         if harden is not None and term.name == "forget":
             harden(step, indices)
+    if processes.count > 1:
+        processes.add(optimizer.packed_gradients())
     return measures
 
 
 def pass_over(
-    stack: VisualStack, term: DistillationTerm, indices: Sequence[int], recipe: Recipe, *, learn: bool = False
+    stack: VisualStack,
+    term: DistillationTerm,
+    indices: Sequence[int],
+    recipe: Recipe,
+    *,
+    learn: bool = False,
+    whole: int | None = None,
 ) -> Measure:
     """Pass images through the student once.
 
@@ -213,11 +227,13 @@ def pass_over(
         indices: Which images.
         recipe: The layers that are compared, and the most images at once.
         learn: Leave the gradient of the term's weighted loss in the parameters.
+        whole: Images that the means are over, where these are a part of them.
 
     Returns:
         Means over the images: the loss at the term's layers; the cosine similarity to the target and the squared
         error as a share of what images differ by, at the recipe's layers, whatever the term looks at.
     """
+    images = whole or len(indices)
     measure = Measure(pictures=len(indices))
     learn = learn and term.weight > 0
     weight = term.weight if learn else 1.0
@@ -227,12 +243,12 @@ def pass_over(
             features = stack.features(batch, tuple(dict.fromkeys((*watched, *term.layers))))
             device = features[watched[0]].device
             targets = {layer: term.targets.get(layer, part, device) for layer in features}
-            loss = layer_loss(term.loss, term.layers, features, term.targets, part, weight / len(indices), read=targets)
+            loss = layer_loss(term.loss, term.layers, features, term.targets, part, weight / images, read=targets)
         if learn:
             loss.backward()
         measure.loss += float(loss.detach()) / weight
         for layer in watched:
-            share = 1 / (len(indices) * len(watched))
+            share = 1 / (images * len(watched))
             _compare(measure, features[layer].detach(), targets[layer], term.spreads.get(layer), share)
     return measure
 

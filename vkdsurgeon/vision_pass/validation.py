@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.model.features import features_of
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.objective import DistillationTerms
 from vkdsurgeon.vision_pass.stop_rule import Verdict, judge
@@ -122,10 +123,9 @@ class Validation:
 
     def _features(self, term: DistillationTerm, indices: Sequence[int]) -> dict[str, list[Tensor]]:
         found: dict[str, dict[int, Tensor]] = {layer: {} for layer in self.recipe.layers}
-        with torch.no_grad():
-            for part, batch in term.pictures.batches(indices, self.recipe.micro_batch):
-                for layer, values in self.stack.features(batch, tuple(self.recipe.layers)).items():
-                    found[layer].update(zip(part, values, strict=True))
+        passed = features_of(self.stack, term.pictures, indices, tuple(self.recipe.layers), self.recipe.micro_batch)
+        for index, layer, value in passed:
+            found[layer][index] = value.to(self.stack.device)
         return {layer: [rows[index] for index in indices] for layer, rows in found.items()}
 
     def _read(self, term: DistillationTerm, layer: str, features: Sequence[Tensor]) -> Tensor:

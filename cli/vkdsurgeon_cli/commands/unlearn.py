@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from vkdsurgeon.baselines.registry import Method, Scope
-from vkdsurgeon_cli.command import RARE, OutputWritten, add_command
+from vkdsurgeon_cli.command import RARE, SHARED, OutputWritten, add_command
+from vkdsurgeon_cli.launched import refuse_several, together
 from vkdsurgeon_cli.options import ModelArgument, Printing, RecipeSource, SeedOption, WholeTrainingPlace
 from vkdsurgeon_cli.suite_options import Benchmark
 from vkdsurgeon_cli.tracking import Tracking
@@ -208,7 +209,8 @@ def unlearn(
 
     Only weights that the saliency mask selects change; with --decoder-pass and most other methods, also selected
     weights of the language model. The output directory is complete and verified, or it does not exist. Status 3: it was
-    written, but the stop rule or the gate of the decoder pass was not met.
+    written, but the stop rule or the gate of the decoder pass was not met. Started by torchrun, all processes make the
+    run together.
     """
     from vkdsurgeon.errors import UserError
 
@@ -237,6 +239,7 @@ def unlearn(
     from vkdsurgeon_cli.other_methods import is_other_method
 
     if is_other_method(choice.method, choice.scope, recipe):
+        refuse_several(f"unlearn --method {choice.method.value}")
         with _telling_of(common["out"]):
             _run_other(common, sets, suite, saving, choice, printing, tracking)
         return
@@ -245,8 +248,8 @@ def unlearn(
     from vkdsurgeon_cli.run_tables import result_rows
     from vkdsurgeon_cli.tables import pairs
 
-    heard = tracking.heard_by(RunListener(output), output.warn)
-    with _telling_of(common["out"]):
+    with _telling_of(common["out"]), together() as first:
+        heard = tracking.heard_by(RunListener(output), output.warn) if first else None
         kept = vars(saving) | vars(replaying)
         result = vkdsurgeon.unlearn(suite=suite, **vars(sets), **kept, **common, on_event=heard)
         rows = result_rows(result)
@@ -342,7 +345,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
     add_command(
         app,
-        "unlearn",
+        SHARED,
         unlearn,
         "unlearn model/ --forget f.jsonl --retain r.jsonl -o patched/",
         "unlearn model/ --forget faces/ --dry-run --set density=0.25",

@@ -44,8 +44,9 @@ class MaskedAdamW(torch.optim.Optimizer):
         during_backward: `pack` moves each gradient, as soon as it is complete, into a float32 buffer for the selected
             elements and frees it, so that dense gradients never live together; several backward passes add up until
             `step()`. `step` makes the whole step then, leaving `step()` nothing to do: no buffer, but neither clipping
-            nor several backward passes per step. Both act before DistributedDataParallel has averaged the gradient,
-            and hide it from a loss scaler. None leaves gradients where torch puts them, and all of these work.
+            nor several backward passes per step. Both act before DistributedDataParallel has averaged the gradient
+            (sum `packed_gradients` over processes instead), and hide it from a loss scaler. None leaves gradients where
+            torch puts them, and all of these work.
         seed: Of stochastic rounding: of bfloat16 without masters, and of the second moment in eight bits.
         implementation: `auto`, `triton`, `compiled` or `reference`.
 
@@ -210,6 +211,15 @@ class MaskedAdamW(torch.optim.Optimizer):
         else:
             self._packed[parameter] = gradient.detach().reshape(-1).to(self._wide(parameter), copy=True)
 
+    def packed_gradients(self) -> list[Tensor]:
+        """The gradients of the selected elements as they are gathered for the next `step`, to be summed over processes.
+
+        Returns:
+            The [K] buffer of every masked parameter, in the order of `params`; zeros where nothing was handed over
+            yet. What is written to them counts. A dense `.grad` is not among them.
+        """
+        return [self._buffer(parameter) for parameter in self._selections]
+
     def state_dict(self) -> dict[str, Any]:
         """As in every torch optimizer; each parameter's state carries a fingerprint of its mask."""
         return super().state_dict()
@@ -321,12 +331,8 @@ class MaskedAdamW(torch.optim.Optimizer):
 
     def _pack(self, parameter: Parameter) -> None:
         selection, gradient = self._selections[parameter], self._complete(parameter)
-        if parameter not in self._packed:
-            self._packed[parameter] = torch.zeros(
-                selection.mask.count, dtype=self._wide(parameter), device=parameter.device
-            )
         accumulate_selected_(
-            self._packed[parameter],
+            self._buffer(parameter),
             gradient,
             selection.words,
             selection.positions,
@@ -334,6 +340,12 @@ class MaskedAdamW(torch.optim.Optimizer):
             self._implementation(parameter),
         )
         parameter.grad = None
+
+    def _buffer(self, parameter: Parameter) -> Tensor:
+        if parameter not in self._packed:
+            count = self._selections[parameter].mask.count
+            self._packed[parameter] = torch.zeros(count, dtype=self._wide(parameter), device=parameter.device)
+        return self._packed[parameter]
 
     @torch.no_grad()
     def _step_at_once(self, parameter: Parameter) -> None:

@@ -15,6 +15,7 @@ from tests.vision_pass.test_run import QUICK, moved, pictures, run
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.features import FeatureStore, teacher_features
+from vkdsurgeon.model.processes import ALONE
 from vkdsurgeon.training.events import unheard
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.optimizer import build_optimizer
@@ -38,6 +39,8 @@ def alone(**settings: Any) -> Recipe:
 
 class LinearStudent(nn.Module):
     """h(x) = x W', on pictures that are their own tokens."""
+
+    processes = ALONE
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -14,12 +15,16 @@ class Interrupts:
 
     Only signals whose handler is Python's own for Ctrl-C are taken over; whoever handles them otherwise knows why.
 
+    Args:
+        patience: Seconds after the first signal in which another one counts as the same.
+
     Attributes:
         pending: A signal came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 0.0) -> None:
         self.pending = False
+        self._patience, self._since = patience, 0.0
         self._taken: list[int] = []
 
     def __enter__(self) -> Interrupts:
@@ -40,6 +45,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.pending:
+        if self.pending and time.monotonic() - self._since >= self._patience:
             raise KeyboardInterrupt
-        self.pending = True
+        if not self.pending:
+            self.pending, self._since = True, time.monotonic()

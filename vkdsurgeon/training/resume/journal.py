@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.processes import ALONE, Processes
 from vkdsurgeon.training.resume.files import MADE, Folder, damaged
 from vkdsurgeon.training.resume.interrupts import Interrupts
 from vkdsurgeon.training.resume.match import check_match
@@ -25,6 +27,7 @@ from vkdsurgeon.training.saliency import SaliencyMask
 
 # A save may take one part in this many of the time between saves, however slow the disk.
 _MOST_SHARE = 20
+_FORWARDED_SECONDS = 5.0
 # What threads and batches may change in a measurement that is made again.
 _ROUNDING = 1e-2
 
@@ -97,6 +100,25 @@ class Kept:
             raise
         except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
             raise damaged(self.where, f"{type(error).__name__}: {error}") from error
+
+
+def kept_by_first(journal: Journal | None, name: str, processes: Processes) -> Kept | None:
+    """The saved state of a pass, which the first process alone can read, in all of them; None where there is none."""
+    kept = None if journal is None else journal.kept(name)
+    if processes.count == 1:
+        return kept
+    facts = None if kept is None else {"facts": kept.facts, "roles": list(kept.tensors), "where": str(kept.where)}
+    told = processes.told(facts)
+    if told is None:
+        return None
+
+    def own(role: str) -> dict[str, Tensor]:
+        assert kept is not None
+        with kept.intact():
+            return kept.tensors[role]()
+
+    found = {role: processes.told_tensors(processes.lead(partial(own, role)) or {}) for role in told["roles"]}
+    return Kept(told["facts"], {role: partial(found.__getitem__, role) for role in found}, Path(told["where"]))
 
 
 class Journal:
@@ -268,17 +290,25 @@ class Keeper:
     """A context that saves a pass while it trains, at the end of steps alone.
 
     Args:
-        journal: Where; None keeps nothing and leaves signals as they are.
+        journal: Where; None keeps nothing, and one process alone leaves signals as they are then.
         name: Name of the pass.
         snapshot: Takes its state.
+        processes: Those that train together: where one was interrupted, all end after the same step.
     """
 
-    def __init__(self, journal: Journal | None, name: str, snapshot: Callable[[], Snapshot]) -> None:
-        self._journal, self._name, self._snapshot = journal, name, snapshot
-        self._interrupts = Interrupts()
+    def __init__(
+        self,
+        journal: Journal | None,
+        name: str,
+        snapshot: Callable[[], Snapshot],
+        processes: Processes = ALONE,
+    ) -> None:
+        self._journal, self._name, self._snapshot, self._processes = journal, name, snapshot, processes
+        # A launcher hands on what the terminal has sent to every process already.
+        self._interrupts = Interrupts(patience=0.0 if processes.count == 1 else _FORWARDED_SECONDS)
 
     def __enter__(self) -> Keeper:
-        if self._journal is not None:
+        if self._journal is not None or self._processes.count > 1:
             self._interrupts.__enter__()
         return self
 
@@ -293,8 +323,11 @@ class Keeper:
         Raises:
             KeyboardInterrupt: A signal came during the step; the state was saved.
         """
-        if self._journal is not None and (self._interrupts.pending or self._journal.due):
-            self.save()
+        stop = self._processes.any(self._interrupts.pending)
+        if self._journal is not None and (stop or self._journal.due):
+            self._journal.save(self._name, self._snapshot())
+        if stop:
+            raise KeyboardInterrupt
 
     def save(self) -> None:
         """Save now.
@@ -304,5 +337,5 @@ class Keeper:
         """
         if self._journal is not None:
             self._journal.save(self._name, self._snapshot())
-        if self._interrupts.pending:
+        if self._processes.any(self._interrupts.pending):
             raise KeyboardInterrupt

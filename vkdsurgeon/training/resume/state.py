@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from vkdsurgeon_kernels import BitMask, MaskedAdamW
 
+from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.training.saliency import SaliencyMask
 
 # Role, such as `state` -> a stamp, equal for equal content, and what makes the tensors.
@@ -39,6 +41,13 @@ class Trainee:
             name: self.parameters[name].detach().reshape(-1)[chosen.indices().long()].cpu()
             for name, chosen in self.mask.selected.items()
         }
+
+    def digest(self) -> str:
+        """SHA-256 in hex of the selected elements."""
+        hasher = hashlib.sha256()
+        for value in self.values().values():
+            hasher.update(raw_bytes(value))
+        return hasher.hexdigest()
 
     def put(self, values: Mapping[str, Tensor]) -> None:
         """Write selected elements back, and nothing else."""

@@ -12,6 +12,7 @@ from torch.nn import Parameter
 
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.processes import ALONE, Processes
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import Targets, feature_loss, layer_loss
 from vkdsurgeon.vision_pass.hardening.entrance import Entrance
@@ -65,7 +66,8 @@ class ForgetObjective:
             yield self.heads.surprise(features, part).sum() / len(indices)
 
     def _passes(self, indices: Sequence[int]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        for part, batch in self.term.pictures.batches(indices, self.recipe.micro_batch):
+        own = self.stack.processes.share(indices)
+        for part, batch in self.term.pictures.batches(own, self.recipe.micro_batch):
             with nullcontext() if self.entrance is None else self.entrance.opened():
                 features = self.stack.features(batch, tuple(self.term.layers))
             yield part, features
@@ -78,12 +80,15 @@ class ForgetObjective:
         return layer_loss(loss, self.term.layers, features, store, part, share)
 
 
-def gradients(losses: Iterator[Tensor], weights: Mapping[str, Parameter]) -> dict[str, Tensor]:
+def gradients(
+    losses: Iterator[Tensor], weights: Mapping[str, Parameter], processes: Processes = ALONE
+) -> dict[str, Tensor]:
     """Gradient of a sum of losses, leaving every `.grad` and whatever hangs on it alone.
 
     Args:
         losses: Yields the terms; each one's graph is gone before the next is made.
         weights: Parameters by name; those that ask for no gradient, or have no say, are left out of the result.
+        processes: Those that have the other terms of the sum; then nothing is left out that asks for a gradient.
     """
     asking = {name: value for name, value in weights.items() if value.requires_grad}
     total: dict[str, Tensor] = {}
@@ -92,4 +97,9 @@ def gradients(losses: Iterator[Tensor], weights: Mapping[str, Parameter]) -> dic
         for name, gradient in zip(asking, found, strict=True):
             if gradient is not None:
                 total[name] = total[name] + gradient if name in total else gradient
+    if processes.count > 1:
+        # Copies: autograd may give two weights one and the same tensor.
+        zeros = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in asking.items()}
+        total = {name: zero + total.get(name, 0) for name, zero in zeros.items()}
+        processes.add(total.values())
     return total

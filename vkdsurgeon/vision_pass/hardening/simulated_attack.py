@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from vkdsurgeon.config.hardening import Attacker
+from vkdsurgeon.model.processes import ALONE, Processes
 from vkdsurgeon.vision_pass.hardening.objective import gradients
 from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights, all_trainable
 
@@ -41,6 +42,7 @@ class SimulatedAttacker:
         size: Size of a step in those units.
         kind: `sign` or `adam`.
         horizon: After so many steps the attacker starts afresh; None is afresh at every call of `attack`.
+        processes: Those that divide the images of a goal.
     """
 
     def __init__(
@@ -52,9 +54,11 @@ class SimulatedAttacker:
         size: float,
         kind: Attacker = "sign",
         horizon: int | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self._weights, self._units, self._goals = weights, units, goals
         self._size, self._kind, self._horizon = size, kind, horizon
+        self._processes = processes
         self._taken = 0
         self._begun = 0
         self._offsets: dict[str, Tensor] = {}
@@ -86,7 +90,7 @@ class SimulatedAttacker:
         for _ in range(steps):
             self._taken += 1
             with all_trainable(self._weights):
-                found = gradients(goal(indices), self._weights)
+                found = gradients(goal(indices), self._weights, self._processes)
             for name, gradient in found.items():
                 temporary.move(name, self._direction(name, gradient) * (-self._size * self._units[name]))
         if self._horizon is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from vkdsurgeon.errors import Diverged
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.model.frozen_layers import parameters_after
 from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.training.losses import accumulate
 from vkdsurgeon.vision_pass.hardening.entrance import entrance_of
 from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
 from vkdsurgeon.vision_pass.hardening.objective import ForgetObjective
@@ -57,6 +59,7 @@ class Hardener:
             size=self.recipe.tamper_size,
             kind=self.recipe.tamper_optimizer,
             horizon=self.recipe.tamper_horizon,
+            processes=objective.stack.processes,
         )
 
     def __call__(self, step: int, indices: Sequence[int]) -> None:
@@ -82,10 +85,9 @@ class Hardener:
 
     def learn(self, losses: Iterator[Tensor], name: str) -> None:
         """Leave the gradient of the losses' sum with the student's selected weights."""
-        for loss in losses:
-            if not torch.isfinite(loss.detach()):
-                raise Diverged(f"the {name} became {float(loss.detach())}; nothing was written. Try a lower step_size")
-            loss.backward()
+        (loss,) = self.objective.stack.processes.totals([accumulate(losses, 1.0)])
+        if not math.isfinite(loss):
+            raise Diverged(f"the {name} became {loss}; nothing was written. Try a lower step_size")
 
     def sides(self, indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         """A step's forget images of the subjects whom the simulated attacker has, and of the others.
