@@ -1,4 +1,4 @@
-"""Pictures and the features a frozen teacher gives them."""
+"""Images (or clips of sound) and the features a frozen teacher gives them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from vkdsurgeon_kernels import target_power
 
-from vkdsurgeon.data.augment import varied
-from vkdsurgeon.data.images import open_image
+from vkdsurgeon.data.media import medium_of
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.entering import Entering
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from vkdsurgeon.model.images import ImageBatch, PreparedImage
     from vkdsurgeon.model.vision import VisualStack
 
@@ -50,7 +47,7 @@ class PictureSet:
         pictures: Sequence[Picture],
         cache_bytes: int,
         *,
-        alter: Callable[[Image.Image, Picture], Image.Image] | None = None,
+        alter: Callable[[Any, Picture], Any] | None = None,
     ) -> None:
         self._stack = stack
         self._alter = alter
@@ -77,8 +74,9 @@ class PictureSet:
         if index in self._cache:
             return self._cache[index]
         picture = self.pictures[index]
-        opened = open_image(picture.path, where=picture.source, digest=picture.digest)
-        opened = varied(opened, picture) if picture.variant else opened
+        medium = medium_of(picture.path)
+        opened = medium.open(picture.path, where=picture.source, digest=picture.digest)
+        opened = medium.varied(opened, picture) if picture.variant else opened
         image = self._stack.prepare(
             opened if self._alter is None else self._alter(opened, picture), f"{picture.source} ({picture.path})"
         )

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from vkdsurgeon.checkpoint.inventory import read_json
+from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.library_errors import blaming, brief
 from vkdsurgeon.model.entering import Entering
@@ -96,78 +97,77 @@ class Preparer:
     """The checkpoint's image processor, reduced to what the tower needs.
 
     Args:
-        root: The checkpoint.
-        model_type: As in config.json.
+        split: Split of the checkpoint.
         look: What the model makes of its tensors.
 
     Raises:
         UserError: The processor's config is missing or broken, or needs a package that is not installed.
     """
 
-    def __init__(self, root: Path, model_type: str, look: ImageFeatures) -> None:
-        self.root = root
-        self.accepted, self.pixels = look.inputs, look.pixels
-        self.processor = _load_processor(root)
-        self.settings = _defaults_of_full_processor(model_type)
+    noun, processor_name, settings_key = "image", "image processor", "images_kwargs"
 
-    def __call__(self, image: Image.Image, where: str | None = None) -> PreparedImage:
+    def __init__(self, split: Split, look: ImageFeatures) -> None:
+        self.root, self.look = split.root, look
+        self.accepted, self.pixels = look.inputs, look.pixels
+        self.processor = _load_processor(split.root, self.processor_name, self.loader)
+        self.settings = _defaults_of_full_processor(split.model_type, self.settings_key)
+
+    def __call__(self, content: Any, where: str | None = None) -> PreparedImage:
         """Prepare one image (any mode; converted to RGB).
 
         Args:
-            image: The image.
+            content: The image.
             where: The record and the file that it comes from, for messages.
         """
 
         def refused(error: BaseException) -> UserError:
             return UserError(
-                f"the image processor refuses this image: {brief(error)}",
+                f"the {self.processor_name} refuses this {self.noun}: {brief(error)}",
                 where=where or self.root,
-                value=image.size,
-                expected=f"an image that the processor of {self.root} can handle",
-                remedy=None if where is None else "leave the image out, or give one of more usual size and shape",
+                value=content.size,
+                expected=f"what the processor of {self.root} can handle",
+                remedy=None if where is None else f"leave the {self.noun} out, or give one of more usual size",
             )
 
         with blaming(self.root, refused):
-            produced = self.processor(images=[image.convert("RGB")], return_tensors="pt", **self.settings)
-        if isinstance(produced, torch.Tensor):
-            # IDEFICS' processor gives the pixels without a name.
-            produced = {self.pixels: produced}
+            produced = self.look.arranged(self.process(content))
         inputs = {name: torch.as_tensor(value) for name, value in produced.items() if name in self.accepted}
         if self.pixels not in inputs:
             raise UserError(
-                "the image processor returns no pixel values",
+                f"the {self.processor_name} returns no {self.pixels}",
                 where=self.root,
                 value=sorted(produced),
                 expected=self.pixels,
-                remedy="restore the image processor's file from the original checkpoint",
+                remedy=f"restore the {self.processor_name}'s file from the original checkpoint",
             )
         return PreparedImage(inputs, signature_of(inputs))
 
+    @property
+    def loader(self) -> Any:
+        """The class of transformers that knows every processor."""
+        # Earlier versions of transformers hide the class at the top level where torchvision is missing, though the
+        # processors' PIL variants need none.
+        from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-def check_images(root: Path, model_type: str, look: ImageFeatures) -> None:
-    """Check that images can be prepared for the tower, on a blank one.
+        return AutoImageProcessor
 
-    Args:
-        root: The checkpoint.
-        model_type: As in config.json.
-        look: What the model makes of the processor's tensors.
+    def process(self, content: Any) -> Mapping[str, Any]:
+        """What the processor makes of one image, by the names that the model has for it."""
+        produced = self.processor(images=[content.convert("RGB")], return_tensors="pt", **self.settings)
+        # IDEFICS' processor gives the pixels without a name.
+        return {self.pixels: produced} if isinstance(produced, torch.Tensor) else produced
 
-    Raises:
-        UserError: The processor's config is missing or broken, or needs a package that is not installed.
-    """
-    Preparer(root, model_type, look)(Image.new("RGB", (96, 64)))
+    def blank(self) -> Any:
+        """An image with nothing on it, to try the processor with."""
+        return Image.new("RGB", (96, 64))
 
 
-def _load_processor(root: Path) -> Any:
-    # Earlier versions of transformers hide the class at the top level where torchvision is missing, though the
-    # processors' PIL variants need none.
-    from transformers.models.auto.image_processing_auto import AutoImageProcessor
-
+def _load_processor(root: Path, called: str, loader: Any) -> Any:
     names = ("preprocessor_config.json", "processor_config.json")
     present = [root / name for name in names if (root / name).is_file()]
     if not present:
         raise UserError(
-            "no image processor in the checkpoint",
+            f"no {called} in the checkpoint",
             where=root,
             expected=" or ".join(names),
             remedy="copy preprocessor_config.json from the original checkpoint",
@@ -179,23 +179,23 @@ def _load_processor(root: Path) -> Any:
         if isinstance(error, ImportError) or "torchvision" in str(error).lower():
             needs = "torchvision" if "torchvision" in str(error).lower() else error.__dict__.get("name")
             return UserError(
-                f"the image processor needs {needs or 'a package'}, which is not installed",
+                f"the {called} needs {needs or 'a package'}, which is not installed",
                 where=present[0],
                 value=brief(error),
                 remedy=f"install it: pip install {needs}" if needs else "install what the message names",
             )
         return UserError(
-            f"transformers refuses the image processor: {brief(error)}",
+            f"transformers refuses the {called}: {brief(error)}",
             where=present[0],
             remedy="copy the file from the original checkpoint",
         )
 
     with blaming(root, refused):
-        return AutoImageProcessor.from_pretrained(root, trust_remote_code=False)
+        return loader.from_pretrained(root, trust_remote_code=False)
 
 
-def _defaults_of_full_processor(model_type: str) -> dict[str, Any]:
-    """What the model's full processor asks of the image processor beyond the saved settings.
+def _defaults_of_full_processor(model_type: str, key: str) -> dict[str, Any]:
+    """What the model's full processor asks of the image processor, or the other one, beyond the saved settings.
 
     InternVL, for one, cuts images into tiles only because its processor says so; the image processor alone would
     not, and the tower would be trained on other inputs than it sees in use.
@@ -216,8 +216,8 @@ def _defaults_of_full_processor(model_type: str) -> dict[str, Any]:
     # Recent versions of transformers keep the defaults on the class, earlier ones in its typed keyword arguments.
     typed = vars(module).get(f"{class_name}Kwargs")
     settings = {
-        **getattr(processor, "images_kwargs", {}),
-        **getattr(typed, "_defaults", {}).get("images_kwargs", {}),
+        **getattr(processor, key, {}),
+        **getattr(typed, "_defaults", {}).get(key, {}),
     }
     # Some say in what form they want tensors, which is said at the call.
     settings.pop("return_tensors", None)

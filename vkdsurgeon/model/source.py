@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 
@@ -24,6 +25,7 @@ class ModelSource:
         seed: Seed of all random draws.
         tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, if the wrong ones are found.
+        modality: What the tower takes in.
     """
 
     model: Path
@@ -32,6 +34,7 @@ class ModelSource:
     seed: int = 0
     tower: str | None = None
     projector: Sequence[str] | None = None
+    modality: Modality = "image"
 
     @property
     def source(self) -> dict[str, Any]:
@@ -45,5 +48,10 @@ class ModelSource:
             UserError: The checkpoint cannot be loaded.
         """
         return load_visual_stack(
-            self.model, device=self.device, dtype=self.dtype, tower=self.tower, projector=self.projector
+            self.model,
+            device=self.device,
+            dtype=self.dtype,
+            tower=self.tower,
+            projector=self.projector,
+            modality=self.modality,
         )

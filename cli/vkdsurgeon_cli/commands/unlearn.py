@@ -12,7 +12,7 @@ import typer
 
 from vkdsurgeon.baselines.registry import Method, Scope
 from vkdsurgeon_cli.command import RARE, OutputWritten, add_command
-from vkdsurgeon_cli.options import ModelArgument, Place, Printing, RecipeSource, SeedOption
+from vkdsurgeon_cli.options import ModalityOption, ModelArgument, Place, Printing, RecipeSource, SeedOption
 from vkdsurgeon_cli.suite_options import Benchmark
 from vkdsurgeon_cli.tracking import Tracking
 
@@ -50,6 +50,7 @@ class Sets:
         Path | None,
         typer.Option("--retain-teacher", metavar="DIR", help="The retain teacher. [default: MODEL]"),
     ] = None
+    modality: ModalityOption = "image"
     panel: ClassVar[str] = "Data"
 
 
@@ -188,7 +189,7 @@ def unlearn(
     choice: MethodChoice,
     place: TrainingPlace,
 ) -> None:
-    """Make the vision tower and the projector forget, and write a patched checkpoint.
+    """Make the tower and the projector forget, and write a patched checkpoint.
 
     Only weights that the saliency mask selects change; with --decoder-pass and most other methods, also selected
     weights of the language model. The output directory is complete and verified, or it does not exist. Status 3: it was
@@ -305,6 +306,8 @@ def _run_other(
             value=f"--method {method}",
             expected="--forget and --retain records",
         )
+    if sets.modality != "image":
+        raise UserError("only VKD in feature mode takes clips", where="--modality", value=f"--method {method}")
     if saving.resume:
         raise UserError("only VKD in feature mode can resume", where="--resume", value=f"--method {method}")
     teachers = {"--forget-teacher": sets.forget_teacher, "--retain-teacher": sets.retain_teacher}
