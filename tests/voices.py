@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM, WhisperFeatureExtractor
+from transformers import CONFIG_MAPPING, Gemma4AudioFeatureExtractor, WhisperFeatureExtractor
 
+from benchmarks.families.tiny import tiny_config
 from tests.families import TEXT
+from vkdsurgeon.checkpoint.skeleton import auto_class
 
 RATE, BANDS, SECONDS = 8_000, 16, 1
-# Behind the tower's convolutions a frame is 20 ms.
-FRAMES = SECONDS * 50
+# Eighty frames a second, which the towers' convolutions halve.
+FRAMES = SECONDS * 40
 WHISPER = {
     "d_model": 32, "encoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 64, "num_mel_bins": BANDS,
     "max_source_positions": FRAMES,
@@ -49,7 +51,7 @@ def write_voices(folder: Path, name: str, speakers: range, takes: int = 4) -> Pa
 
 def _extractor(rate: int = RATE) -> Any:
     return WhisperFeatureExtractor(
-        feature_size=BANDS, sampling_rate=rate, hop_length=rate // 100, n_fft=rate // 20, chunk_length=SECONDS
+        feature_size=BANDS, sampling_rate=rate, hop_length=rate // 80, n_fft=rate // 20, chunk_length=SECONDS
     )
 
 
@@ -65,7 +67,7 @@ def _qwen2_audio() -> tuple[Any, Any]:
 def _voxtral() -> tuple[Any, Any]:
     audio = {
         "model_type": "voxtral_encoder", "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "intermediate_size": 64, "num_mel_bins": BANDS, "max_source_positions": FRAMES,
+        "intermediate_size": 128, "num_mel_bins": BANDS, "max_source_positions": FRAMES,
     }  # fmt: skip
     config = CONFIG_MAPPING["voxtral"](
         audio_config=audio, text_config={"model_type": "llama", **TEXT}, audio_token_id=100
@@ -74,7 +76,32 @@ def _voxtral() -> tuple[Any, Any]:
     return config, _extractor(480_000)
 
 
-_BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {"qwen2_audio": _qwen2_audio, "voxtral": _voxtral}
+def _shrunk(model_type: str, **audio: Any) -> tuple[Any, Any]:
+    """The family's default config, shrunk, behind Whisper's feature extractor."""
+    config = tiny_config(model_type)
+    getattr(config, "thinker_config", config).audio_config.update({"num_mel_bins": BANDS, **audio})
+    return config, _extractor()
+
+
+def _gemma4() -> tuple[Any, Any]:
+    audio = {
+        "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "subsampling_conv_channels": [BANDS, 4],
+        "output_proj_dims": 32,
+    }  # fmt: skip
+    config = tiny_config("gemma4")
+    config = type(config).from_dict({**config.to_dict(), "audio_config": audio})
+    return config, Gemma4AudioFeatureExtractor(feature_size=BANDS, sampling_rate=RATE)
+
+
+_BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "qwen2_audio": _qwen2_audio,
+    "voxtral": _voxtral,
+    "audioflamingo3": lambda: _shrunk("audioflamingo3", max_source_positions=FRAMES),
+    "glmasr": lambda: _shrunk("glmasr", intermediate_size=256),
+    "qwen2_5_omni": lambda: _shrunk("qwen2_5_omni"),
+    "qwen3_omni_moe": lambda: _shrunk("qwen3_omni_moe"),
+    "gemma4": _gemma4,
+}
 FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
 
 
@@ -93,10 +120,13 @@ def build_checkpoint(family: str, root: Path, *, dtype: torch.dtype = torch.bflo
     config, extractor = _BUILDERS[family]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForMultimodalLM.from_config(config, dtype=dtype).eval()
+        model = auto_class(config).from_config(config, dtype=dtype).eval()
         for parameter in model.parameters():
             # Initialisation leaves zeros and ones behind, which would hide mistakes.
             parameter.data = (torch.randn(parameter.shape) * 0.1).to(parameter.dtype) + (parameter.data == 1)
     model.save_pretrained(root)
+    if family == "qwen2_5_omni":
+        # Its class asks for the voices beside the weights.
+        torch.save({}, root / "spk_dict.pt")
     extractor.save_pretrained(root)
     return root

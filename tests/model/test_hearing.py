@@ -8,18 +8,25 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForMultimodalLM
 
 import vkdsurgeon
 from tests.voices import FAMILIES, build_checkpoint, voice, write_voices
+from vkdsurgeon.checkpoint.skeleton import auto_class
 from vkdsurgeon.data.clips import Clip
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 
+PROJECTOR = ["model.multi_modal_projector"]
+# Their tower, and what between it and the language model is no part of it.
 PARTS = {
-    "qwen2_audio": (["model.audio_tower"], ["model.multi_modal_projector"]),
-    "voxtral": (["model.audio_tower"], ["model.multi_modal_projector"]),
+    "qwen2_audio": (["model.audio_tower"], PROJECTOR),
+    "voxtral": (["model.audio_tower"], PROJECTOR),
+    "audioflamingo3": (["model.audio_tower"], PROJECTOR),
+    "glmasr": (["model.audio_tower"], PROJECTOR),
+    "qwen2_5_omni": (["thinker.model.audio_tower"], []),
+    "qwen3_omni_moe": (["thinker.model.audio_tower"], []),
+    "gemma4": (["model.audio_tower"], ["model.embed_audio"]),
 }
 RECIPE = {
     "steps": 2, "extensions": 0, "forget_batch": 4, "retain_batch": 4, "copies": 1, "step_size": 0.3,
@@ -56,6 +63,7 @@ def patched(model: Path, voices: dict[str, Path]) -> Path:
 def heard(whole: Any, inputs: dict[str, torch.Tensor], tokens: int) -> torch.Tensor:
     """What a model's own forward pass puts in the places of the audio tokens, [tokens, D]."""
     caught: list[torch.Tensor] = []
+    whole = getattr(whole, "thinker", whole)
     language = whole.get_decoder()
     hook = language.register_forward_pre_hook(
         lambda module, args, named: caught.append(named["inputs_embeds"]), with_kwargs=True
@@ -73,13 +81,13 @@ def test_tower_and_projector_are_found(model: Path) -> None:
     assert found.modality == "audio"
     parts = {part.part: part.modules for part in found.parts}
     assert (parts["tower"], parts["projector"]) == PARTS[model.name]
-    assert found.layers == ["layer.0", "layer.1", "layer.2", "projector"]
+    assert found.layers in (["layer.0", "layer.1", "projector"], ["layer.0", "layer.1", "layer.2", "projector"])
 
 
 def test_only_tower_and_projector_move_and_the_record_says_what_they_hear(model: Path, patched: Path) -> None:
     found = vkdsurgeon.diff(model, patched, modality="audio")
     assert found.language_identical
-    assert {tensor.part for tensor in found.changed} == {"tower", "projector"}
+    assert {tensor.part for tensor in found.changed} == ({"tower", "projector"} if PARTS[model.name][1] else {"tower"})
     assert json.loads((patched / "vkdsurgeon.json").read_text())["modality"] == "audio"
 
 
@@ -87,7 +95,7 @@ def test_features_are_those_of_the_models_own_forward_pass(model: Path, patched:
     before, after = (load_visual_stack(root, device="cpu", modality="audio") for root in (model, patched))
     prepared = after.prepare(Clip(voice(0, 0), 8_000))
     features = _features(after, prepared)
-    whole: Any = AutoModelForMultimodalLM.from_pretrained(patched, dtype=torch.float32)
+    whole: Any = auto_class(after.split.config).from_pretrained(patched, dtype=torch.float32).eval()
     torch.testing.assert_close(features[0], heard(whole, prepared.inputs, features.shape[1]))
     assert not torch.allclose(features, _features(before, prepared))
 
@@ -113,7 +121,8 @@ def _features(stack: VisualStack, prepared: Any) -> torch.Tensor:
         return stack.features(stack.collate([prepared]))["projector"]
 
 
-def test_the_wrong_modality_is_named(model: Path, voices: dict[str, Path], tmp_path: Path) -> None:
+def test_the_wrong_modality_is_named(voices: dict[str, Path], tmp_path: Path) -> None:
+    model = build_checkpoint("qwen2_audio", tmp_path / "model")
     with pytest.raises(UserError, match=r"no vision tower found in (?s:.*)model.audio_tower: modality audio"):
         vkdsurgeon.inspect(model)
     with pytest.raises(UserError, match=r"the forget set has no images(?s:.*)it has clips: modality audio"):

@@ -57,5 +57,7 @@ WITHOUT_TOWER: dict[Modality, dict[str, str]] = {
         "gemma4_unified": _LINEAR,
         "udop": _LINEAR,
     },
-    "audio": {},
+    "audio": {
+        "musicflamingo": "the angles that its features are turned by follow from where they stand in the text",
+    },
 }

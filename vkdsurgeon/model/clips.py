@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,11 @@ class ClipPreparer(Preparer):
         most = getattr(self.processor, "n_samples", None)
         if most is not None and len(heard) > most and self.settings.get("truncation", True):
             raise ValueError(f"it hears the first {most / rate:g} seconds alone; cut the clip into several")
-        produced: Mapping[str, Any] = self.processor(
-            heard, **{**self.settings, "sampling_rate": rate, "return_tensors": "pt"}
-        )
+        settings = {**self.settings, "sampling_rate": rate, "return_tensors": "pt"}
+        taken = signature(self.processor.__call__).parameters.values()
+        if all(each.kind is not each.VAR_KEYWORD for each in taken):
+            settings = {each.name: settings[each.name] for each in taken if each.name in settings}
+        produced: Mapping[str, Any] = self.processor([heard], **settings)
         return produced
 
     def blank(self) -> Clip:

@@ -15,7 +15,7 @@ from vkdsurgeon.checkpoint.complete import check_layer_counts
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import check_unchanged, read_json, take_inventory
 from vkdsurgeon.checkpoint.offline import stay_offline
-from vkdsurgeon.checkpoint.skeleton import read_config
+from vkdsurgeon.checkpoint.skeleton import auto_class, read_config
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.library_errors import blaming, brief
 from vkdsurgeon.model.device import resolve_device, resolve_dtype
@@ -73,7 +73,7 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
         kind = torch.float32
     encoder = Encoder(load_processor(root))
     specials = _special_tokens(root, config)
-    model = _load_weights(root, kind).to(place).eval()
+    model = _load_weights(root, config, kind).to(place).eval()
     # A generation config of our own: whatever else the checkpoint's says would change what is measured.
     model.generation_config = GenerationConfig(**specials)
     digest = weights_digest(inventory.root, inventory.shards)
@@ -167,7 +167,7 @@ def _special_tokens(root: Path, config: Any) -> dict[str, int | list[int]]:
     return found
 
 
-def _load_weights(root: Path, dtype: torch.dtype | None) -> Any:
+def _load_weights(root: Path, config: Any, dtype: torch.dtype | None) -> Any:
     from transformers import AutoModelForMultimodalLM, GenerationConfig
     from transformers.utils import logging
 
@@ -180,7 +180,7 @@ def _load_weights(root: Path, dtype: torch.dtype | None) -> Any:
 
     try:
         with blaming(root, refused):
-            model, report = AutoModelForMultimodalLM.from_pretrained(
+            model, report = (auto_class(config) or AutoModelForMultimodalLM).from_pretrained(
                 root,
                 dtype="auto" if dtype is None else dtype,
                 trust_remote_code=False,

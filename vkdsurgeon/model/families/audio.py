@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from vkdsurgeon.model.image_features import PROJECTOR, ImageFeatures
 
 _MASKS = ("feature_attention_mask", "input_features_mask")
@@ -16,6 +18,12 @@ class Features(ImageFeatures):
     pixels = "input_features"
     outputs = (PROJECTOR,)
     depths = ()
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The projected frames; where the tower tells which of them only pad, without those."""
+        output = self._method(**inputs, return_dict=True)
+        held = getattr(output, "attention_mask", None)
+        return {PROJECTOR: output.pooler_output if held is None else output.pooler_output[held]}
 
     def arranged(self, produced: Mapping[str, Any]) -> Mapping[str, Any]:
         """With the mask of the frames that hold sound by the name that the model has for it."""
