@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import CONFIG_MAPPING
 
 import vkdsurgeon
+from benchmarks.families.tiny import tiny_config
 from tests.voices import FAMILIES, build_checkpoint, voice, write_voices
+from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.checkpoint.skeleton import auto_class
 from vkdsurgeon.data.clips import Clip
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.images import ImageBatch
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 
@@ -145,3 +150,32 @@ def test_a_clip_that_would_be_cut_off_is_refused(tmp_path: Path) -> None:
     stack = load_visual_stack(model, device="cpu", modality="audio")
     with pytest.raises(UserError, match=r"hears the first 1 seconds alone(?s:.*)1\.20 s"):
         stack.prepare(Clip(voice(0, 0, seconds=1.2), 8_000), "set:1")
+
+
+def test_granite_speech_is_heard_once_its_library_is_there(tmp_path: Path) -> None:
+    config = tiny_config("granite_speech")
+    torch.manual_seed(0)
+    auto_class(config).from_config(config, dtype=torch.float32).save_pretrained(tmp_path)
+    extractor = {"feature_extractor_type": "GraniteSpeechFeatureExtractor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(extractor))
+    stack = load_visual_stack(tmp_path, device="cpu", modality="audio")
+    assert (stack.split.placement.tower, stack.split.placement.projector) == ("model.encoder", ("model.projector",))
+    # What its extractor, which needs torchaudio, would make of a clip.
+    frames = torch.randn(2, 1, 30, config.encoder_config.input_dim)
+    one, two = ({"input_features": each} for each in frames)
+    together = stack.features(ImageBatch({"input_features": frames[:, 0]}, 2))["projector"]
+    whole: Any = auto_class(config).from_pretrained(tmp_path)
+    for given, features in zip((one, two), together, strict=True):
+        theirs = heard(whole.eval(), {**given, "input_features_mask": torch.ones(1, len(features)).bool()}, len(features))
+        torch.testing.assert_close(features, theirs, rtol=1e-4, atol=1e-5)
+    if importlib.util.find_spec("torchaudio") is None:
+        with pytest.raises(UserError, match="the feature extractor (needs|refuses)(?s:.*)torchaudio"):
+            vkdsurgeon.inspect(tmp_path, modality="audio")
+
+
+def test_music_flamingo_is_refused_with_the_reason(tmp_path: Path) -> None:
+    config = CONFIG_MAPPING["musicflamingo"]()
+    with torch.device("meta"):
+        model = auto_class(config).from_config(config)
+    with pytest.raises(UserError, match="cannot be unlearned by its audio tower: the angles"):
+        locate_visual(model, modality="audio")
