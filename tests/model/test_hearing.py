@@ -166,10 +166,11 @@ def test_granite_speech_is_heard_once_its_library_is_there(tmp_path: Path) -> No
     together = stack.features(ImageBatch({"input_features": frames[:, 0]}, 2))["projector"]
     whole: Any = auto_class(config).from_pretrained(tmp_path)
     for given, features in zip((one, two), together, strict=True):
-        theirs = heard(whole.eval(), {**given, "input_features_mask": torch.ones(1, len(features)).bool()}, len(features))
+        given["input_features_mask"] = torch.ones(1, len(features)).bool()
+        theirs = heard(whole.eval(), given, len(features))
         torch.testing.assert_close(features, theirs, rtol=1e-4, atol=1e-5)
     if importlib.util.find_spec("torchaudio") is None:
-        with pytest.raises(UserError, match="the feature extractor (needs|refuses)(?s:.*)torchaudio"):
+        with pytest.raises(UserError, match=r"the feature extractor (needs|refuses)(?s:.*)torchaudio"):
             vkdsurgeon.inspect(tmp_path, modality="audio")
 
 

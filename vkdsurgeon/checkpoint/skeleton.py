@@ -137,7 +137,7 @@ def build_skeleton(config: Any, *, dtype: torch.dtype = torch.float32, where: ob
 
 
 def auto_class(config: Any) -> Any:
-    """The auto class of transformers that makes a whole multimodal LLM of a config; None where it is of no such kind."""
+    """The auto class of transformers that makes a whole multimodal LLM of a config; None if the config is of none."""
     from transformers import AutoModelForMultimodalLM, AutoModelForSeq2SeqLM
 
     if type(config) in AutoModelForMultimodalLM._model_mapping:

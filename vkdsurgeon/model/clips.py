@@ -7,9 +7,28 @@ from inspect import signature
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vkdsurgeon.data.clips import Clip
 from vkdsurgeon.model.images import Preparer
+
+
+def samples_for(extractor: Any, clip: Clip, *, cut: bool) -> npt.NDArray[np.float32]:
+    """A clip at the rate that a feature extractor hears.
+
+    Args:
+        extractor: A feature extractor of transformers.
+        clip: The clip.
+        cut: Whether the extractor leaves out what is beyond its longest clip.
+
+    Raises:
+        ValueError: It would leave something out.
+    """
+    rate = int(extractor.sampling_rate)
+    heard, most = clip.at(rate).samples, getattr(extractor, "n_samples", None)
+    if cut and most is not None and len(heard) > most:
+        raise ValueError(f"it hears the first {most / rate:g} seconds alone; cut the clip into several")
+    return heard
 
 
 class ClipPreparer(Preparer):
@@ -30,12 +49,8 @@ class ClipPreparer(Preparer):
         Raises:
             ValueError: The extractor would cut the clip off.
         """
-        rate = int(self.processor.sampling_rate)
-        heard = content.at(rate).samples
-        most = getattr(self.processor, "n_samples", None)
-        if most is not None and len(heard) > most and self.settings.get("truncation", True):
-            raise ValueError(f"it hears the first {most / rate:g} seconds alone; cut the clip into several")
-        settings = {**self.settings, "sampling_rate": rate, "return_tensors": "pt"}
+        heard = samples_for(self.processor, content, cut=self.settings.get("truncation", True))
+        settings = {**self.settings, "sampling_rate": self.processor.sampling_rate, "return_tensors": "pt"}
         taken = signature(self.processor.__call__).parameters.values()
         if all(each.kind is not each.VAR_KEYWORD for each in taken):
             settings = {each.name: settings[each.name] for each in taken if each.name in settings}

@@ -91,7 +91,7 @@ def load_model(root: Path, *, device: str = "auto", dtype: str = "auto") -> Load
 
 
 def load_processor(root: Path) -> Any:
-    """The checkpoint's processor for images and text.
+    """The checkpoint's processor for images, or clips, and text.
 
     Raises:
         UserError: The processor is missing or broken, or it needs a package that is not installed.
@@ -110,7 +110,8 @@ def load_processor(root: Path) -> Any:
 
     with blaming(root, refused):
         processor = AutoProcessor.from_pretrained(root, trust_remote_code=False, local_files_only=True)
-    if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
+    others = (getattr(processor, name, None) for name in ("image_processor", "feature_extractor"))
+    if getattr(processor, "tokenizer", None) is None or not any(others):
         raise UserError(
             "there is no processor for both images and text",
             where=root,
