@@ -81,7 +81,7 @@ def _syllable(voice: Voice, vowel: str, generator: np.random.Generator) -> npt.N
         heard += (0.02 + resonance) * order ** (voice.tilt / 6) * np.sin(order * phase)
     heard += voice.breath * np.abs(heard).max() * generator.standard_normal(len(time))
     burst = np.exp(-time / 0.008) * generator.standard_normal(len(time))
-    return heard * np.sin(np.pi * time / time[-1]) ** 0.5 + 0.3 * np.abs(heard).max() * burst
+    return heard * np.abs(np.sin(np.pi * time / time[-1])) ** 0.5 + 0.3 * np.abs(heard).max() * burst
 
 
 def write_takes(folder: Path, name: str, speakers: Sequence[int], takes: Sequence[int]) -> Path:
