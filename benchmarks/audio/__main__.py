@@ -29,7 +29,8 @@ from vkdsurgeon.config.recipe import Recipe
 
 ROWS = provenance.RESULTS / "audio.jsonl"
 _FORGET, _RETAIN = range(3), range(3, len(NAMES))
-_TAKES, _TRAINING = 60, 900
+# Takes that the models learn from, those of them that are unlearned with, new ones that are asked about.
+_TAKES, _GIVEN, _ASKED, _TRAINING = 60, 12, 8, 600
 
 
 def voices(place: Path, steps: int | None) -> dict[str, Any]:
@@ -39,16 +40,14 @@ def voices(place: Path, steps: int | None) -> dict[str, Any]:
         place: Where models and clips go.
         steps: Optimizer steps of unlearning; None leaves them to the recipe.
     """
-    known, new = range(_TAKES), range(_TAKES, _TAKES + 8)
-    sets = {
-        "forget": write_takes(place / "records", "forget", _FORGET, known),
-        "retain": write_takes(place / "records", "retain", _RETAIN, known),
-    }
-    asked = {
-        "forget": write_takes(place / "records", "heldout", _FORGET, new),
-        "retain": write_takes(place / "records", "kept", _RETAIN, new),
-    }
-    for name, taught in (("base", list(sets.values())), ("gold", [sets["retain"]])):
+    speakers = {"forget": _FORGET, "retain": _RETAIN}
+
+    def takes(kind: str, numbers: range) -> dict[str, Path]:
+        return {role: write_takes(place / kind, role, who, numbers) for role, who in speakers.items()}
+
+    known, given = takes("known", range(_TAKES)), takes("given", range(_GIVEN))
+    asked = takes("asked", range(_TAKES, _TAKES + _ASKED))
+    for name, taught in (("base", list(known.values())), ("gold", [known["retain"]])):
         if not (place / name).exists():
             train(build(place / f"{name}.partial"), taught, steps=_TRAINING)
             (place / f"{name}.partial").rename(place / name)
@@ -56,7 +55,7 @@ def voices(place: Path, steps: int | None) -> dict[str, Any]:
     patched, started = place / f"patched-{steps or 'default'}", time.process_time()
     recipe = {} if steps is None else {"steps": steps, "extensions": 0}
     run = vkdsurgeon.unlearn(
-        place / "base", sets["forget"], patched, retain=sets["retain"], recipe=recipe, modality="audio", device="cpu"
+        place / "base", given["forget"], patched, retain=given["retain"], recipe=recipe, modality="audio", device="cpu"
     )
     seconds = time.process_time() - started
     difference = vkdsurgeon.diff(place / "base", patched, modality="audio")

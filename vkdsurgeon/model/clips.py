@@ -25,8 +25,11 @@ def samples_for(extractor: Any, clip: Clip, *, cut: bool) -> npt.NDArray[np.floa
         ValueError: It would leave something out.
     """
     rate = int(extractor.sampling_rate)
-    heard, most = clip.at(rate).samples, getattr(extractor, "n_samples", None)
-    if cut and most is not None and len(heard) > most:
+    heard = clip.at(rate).samples
+    # Whisper's extractor knows its longest clip, Gemma's has it as a default.
+    bound = signature(extractor.__call__).parameters.get("max_length")
+    most = getattr(extractor, "n_samples", bound.default if bound else None)
+    if cut and isinstance(most, int) and len(heard) > most:
         raise ValueError(f"it hears the first {most / rate:g} seconds alone; cut the clip into several")
     return heard
 
