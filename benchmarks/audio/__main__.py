@@ -3,7 +3,7 @@
     python -m benchmarks.audio voices [--steps N] [--cases DIR]
     python -m benchmarks.audio whisper [--steps N] [--cases DIR]
 
-`voices`: a small Qwen2-Audio learns twelve invented voices, three of them are forgotten, and base, gold and the patched
+`voices`: a small Qwen2-Audio learns twenty invented voices, three of them are forgotten, and base, gold and the patched
 model are asked about takes that none has heard. `whisper`: the encoder of Whisper-base, pretrained, behind it a random
 projector; steps, drift and what identities are read as, as `benchmarks.towers` has them. One JSON line each.
 """
@@ -30,7 +30,7 @@ from vkdsurgeon.config.recipe import Recipe
 ROWS = provenance.RESULTS / "audio.jsonl"
 _FORGET, _RETAIN = range(3), range(3, len(NAMES))
 # Takes that the models learn from, those of them that are unlearned with, new ones that are asked about.
-_TAKES, _GIVEN, _ASKED, _TRAINING = 60, 12, 8, 600
+_TAKES, _GIVEN, _ASKED, _TRAINING = 40, 16, 8, 700
 
 
 def voices(place: Path, steps: int | None) -> dict[str, Any]:

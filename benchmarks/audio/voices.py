@@ -11,7 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 RATE = 8_000
-NAMES = ("Ada", "Bea", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Lea")
+NAMES = (
+    "Ada", "Bea", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Lea", "Max", "Nia", "Oto", "Pia",
+    "Qi", "Ray", "Sue", "Tom",
+)  # fmt: skip
 # First three formants in Hz of a male voice (Peterson and Barney 1952, table II).
 VOWELS = {"a": (730, 1090, 2440), "i": (270, 2290, 3010), "u": (300, 870, 2240)}
 _WIDTHS = (90, 110, 170)
@@ -25,6 +28,8 @@ class Voice:
     Attributes:
         pitch: In Hz.
         tract: How much shorter the vocal tract is, so by what factor formants are higher.
+        accent: By what factor the formants of each vowel are higher besides, [vowels, formants].
+        colour: Loudness of each of the first eight overtones, in dB.
         tilt: Slope of the overtones, in dB per octave.
         vibrato: Depth in parts of the pitch, and rate in Hz.
         breath: Noise as a share of the sound.
@@ -32,6 +37,8 @@ class Voice:
 
     pitch: float
     tract: float
+    accent: npt.NDArray[np.float64]
+    colour: npt.NDArray[np.float64]
     tilt: float
     vibrato: tuple[float, float]
     breath: float
@@ -43,6 +50,8 @@ def draw_voice(speaker: int) -> Voice:
     return Voice(
         pitch=float(np.exp(drawn.uniform(np.log(90), np.log(280)))),
         tract=drawn.uniform(0.85, 1.25),
+        accent=drawn.uniform(0.85, 1.18, (len(VOWELS), len(_WIDTHS))),
+        colour=drawn.uniform(-10, 10, 8),
         tilt=drawn.uniform(-14, -5),
         vibrato=(drawn.uniform(0.0, 0.03), drawn.uniform(4, 8)),
         breath=drawn.uniform(0.0, 0.06),
@@ -71,14 +80,15 @@ def _syllable(voice: Voice, vowel: str, generator: np.random.Generator) -> npt.N
     pitch = voice.pitch * generator.uniform(0.94, 1.06) * (1 + depth * np.sin(2 * np.pi * rate * time))
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
     orders = np.arange(1, int(0.45 * RATE / pitch.max()) + 1)
+    formants = np.array(VOWELS[vowel]) * voice.tract * voice.accent[[*VOWELS].index(vowel)]
     heard = np.zeros_like(time)
     for order in orders:
         frequency = order * pitch.mean()
         resonance = sum(
-            1 / (1 + ((frequency - voice.tract * formant) / width) ** 2)
-            for formant, width in zip(VOWELS[vowel], _WIDTHS, strict=True)
+            1 / (1 + ((frequency - formant) / width) ** 2) for formant, width in zip(formants, _WIDTHS, strict=True)
         )
-        heard += (0.02 + resonance) * order ** (voice.tilt / 6) * np.sin(order * phase)
+        loudness = voice.tilt * np.log2(order) + (voice.colour[order - 1] if order <= len(voice.colour) else 0.0)
+        heard += (0.02 + resonance) * 10 ** (loudness / 20) * np.sin(order * phase)
     heard += voice.breath * np.abs(heard).max() * generator.standard_normal(len(time))
     burst = np.exp(-time / 0.008) * generator.standard_normal(len(time))
     return heard * np.abs(np.sin(np.pi * time / time[-1])) ** 0.5 + 0.3 * np.abs(heard).max() * burst

