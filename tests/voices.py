@@ -98,11 +98,14 @@ _BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "voxtral": _voxtral,
     "audioflamingo3": lambda: _shrunk("audioflamingo3", max_source_positions=FRAMES),
     "glmasr": lambda: _shrunk("glmasr", intermediate_size=256),
+    "qwen2_5_omni_thinker": lambda: _shrunk("qwen2_5_omni_thinker"),
     "qwen2_5_omni": lambda: _shrunk("qwen2_5_omni"),
     "qwen3_omni_moe": lambda: _shrunk("qwen3_omni_moe"),
     "gemma4": _gemma4,
 }
 FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
+# Whole models that speak: their tiny ones are not that small.
+LARGE = ("qwen2_5_omni", "qwen3_omni_moe")
 
 
 def build_checkpoint(family: str, root: Path, *, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> Path:

@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING
 
 import vkdsurgeon
 from benchmarks.families.tiny import tiny_config
-from tests.voices import FAMILIES, build_checkpoint, voice, write_voices
+from tests.voices import FAMILIES, LARGE, build_checkpoint, voice, write_voices
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.checkpoint.skeleton import auto_class
 from vkdsurgeon.data.clips import Clip
@@ -30,6 +30,7 @@ PARTS = {
     "voxtral": (["model.audio_tower"], PROJECTOR),
     "audioflamingo3": (["model.audio_tower"], PROJECTOR),
     "glmasr": (["model.audio_tower"], PROJECTOR),
+    "qwen2_5_omni_thinker": (["model.audio_tower"], []),
     "qwen2_5_omni": (["thinker.model.audio_tower"], []),
     "qwen3_omni_moe": (["thinker.model.audio_tower"], []),
     "gemma4": (["model.audio_tower"], ["model.embed_audio"]),
@@ -40,7 +41,10 @@ RECIPE = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+_MARKED = [pytest.param(name, marks=pytest.mark.campaign) if name in LARGE else name for name in FAMILIES]
+
+
+@pytest.fixture(scope="module", params=_MARKED)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint of one family; read-only."""
     return build_checkpoint(request.param, tmp_path_factory.mktemp("hearing") / request.param)

@@ -53,7 +53,13 @@ class ClipPreparer(Preparer):
             ValueError: The extractor would cut the clip off.
         """
         heard = samples_for(self.processor, content, cut=self.settings.get("truncation", True))
-        settings = {**self.settings, "sampling_rate": self.processor.sampling_rate, "return_tensors": "pt"}
+        # Where no processor says so, as for the thinker of an Omni model alone, models ask for the mask all the same.
+        settings = {
+            "return_attention_mask": True,
+            **self.settings,
+            "sampling_rate": self.processor.sampling_rate,
+            "return_tensors": "pt",
+        }
         taken = signature(self.processor.__call__).parameters.values()
         if all(each.kind is not each.VAR_KEYWORD for each in taken):
             settings = {each.name: settings[each.name] for each in taken if each.name in settings}
