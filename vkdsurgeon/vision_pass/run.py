@@ -191,6 +191,7 @@ def prepare(job: Job) -> Prepared:
         memory=memory,
         teacher=quality,
         other_teachers=teachers,
+        modality=job.modality,
         warnings=(
             *stack.inventory.warnings,
             *stack.split.warnings,
