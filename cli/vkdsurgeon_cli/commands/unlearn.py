@@ -52,6 +52,7 @@ class Sets:
     ] = None
     modality: ModalityOption = "image"
     panel: ClassVar[str] = "Data"
+    rare: ClassVar[tuple[str, ...]] = ("retain_teacher",)
 
 
 @dataclass(frozen=True, kw_only=True)
