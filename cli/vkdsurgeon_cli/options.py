@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from vkdsurgeon.config.preset import preset_names
+from vkdsurgeon.data.modality import Modality
 from vkdsurgeon_cli.streams import ProgressMode
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ TowerOption = Annotated[
 ProjectorOption = Annotated[
     list[str] | None,
     typer.Option("--projector", metavar="MODULE", help="The projector, if the wrong one is found; repeatable."),
+]
+ModalityOption = Annotated[
+    Modality, typer.Option("--modality", metavar="KIND", help="What the tower takes in: image or audio.")
 ]
 GateOption = Annotated[
     list[str] | None,
@@ -174,6 +178,13 @@ class Parts:
     tower: TowerOption = None
     projector: ProjectorOption = None
     panel: ClassVar[str] = "Model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensedParts(Parts):
+    """Where tower and projector lie, of images or of sound."""
+
+    modality: ModalityOption = "image"
 
 
 @dataclass(frozen=True, kw_only=True)

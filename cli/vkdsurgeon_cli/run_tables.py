@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
 
+from vkdsurgeon.data.modality import NOUNS
 from vkdsurgeon.pipeline.words import describe_decoder, describe_targets, describe_teacher, describe_verdict
 from vkdsurgeon_cli.progress import duration
 
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
     """Names and values, for people."""
     plan = result.plan
+    sets = {"forget": plan.forget_pictures, "retain": plan.retain_pictures, "generic": plan.generic_pictures}
     rows: list[tuple[str, Any]] = [
         ("model type", plan.model_type),
-        ("visual weights", f"{plan.tower_parameters:,} tower + {plan.projector_parameters:,} projector"),
+        ("weights", f"{plan.tower_parameters:,} tower + {plan.projector_parameters:,} projector"),
         ("may move", f"{plan.selected_parameters:,}"),
-        ("images", f"{plan.forget_pictures} forget, {plan.retain_pictures} retain, {plan.generic_pictures} generic"),
+        (f"{NOUNS[plan.modality]}s", ", ".join(f"{count} {role}" for role, count in sets.items())),
         ("teacher", describe_teacher(plan.teacher)),
         *((f"targets at {layer}", describe_targets(reading)) for layer, reading in plan.targets.items()),
         ("steps", plan.steps),

@@ -167,5 +167,5 @@ def test_help_leaves_rarely_needed_options_to_help_all(capsys: pytest.CaptureFix
     assert "--journal" not in short
     assert "--journal" in whole
     assert set(short.splitlines()) - set(whole.splitlines()) == {
-        "  --help-all  Show 13 options that are rarely needed, too."
+        "  --help-all  Show 14 options that are rarely needed, too."
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from tests.families import SIDE, build_checkpoint
 from tests.tiny_llava import HOMES, NAMES, World, build, build_processor, world
+from vkdsurgeon.data.media import MEDIA
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
@@ -126,11 +128,10 @@ def test_a_question_with_the_picture_mark_is_refused(base: LoadedModel) -> None:
 
 
 def test_each_picture_is_decoded_once(facts: World, base: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vkdsurgeon.model import prompts
-
     opened: list[Path] = []
-    real = prompts.open_image
-    monkeypatch.setattr(prompts, "open_image", lambda path, **more: opened.append(path) or real(path, **more))
+    real = MEDIA["image"].open
+    counted = replace(MEDIA["image"], open=lambda path, **more: opened.append(path) or real(path, **more))
+    monkeypatch.setitem(MEDIA, "image", counted)
     records = read_records(facts.heldout, role="forget")
     answer_records(base, records, Scoring(max_new_tokens=1))
     assert sorted(opened) == sorted({record.image for record in records if record.image})

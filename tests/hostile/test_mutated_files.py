@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 
 from tests.conftest import draw_subject
+from tests.voices import RATE, voice
 from vkdsurgeon.checkpoint.header import LENGTH_BYTES
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.split import split_checkpoint
+from vkdsurgeon.data.clips import open_clip
 from vkdsurgeon.data.images import open_image
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import SurgeryError, UserError
@@ -47,6 +50,7 @@ STRANGE: list[Any] = [
 ROWS = [
     {"image": "a.png", "question": "Who?", "answer": "Ann", "options": ["Ann", "Bea"], "subject": "ann", "task": "vqa"},
     {"id": 1, "image": "a.png", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+    {"audio": "a.wav", "question": "Who?", "answer": "Ann", "subject": "ann"},
     {
         "images": ["a.png"],
         "messages": [
@@ -141,9 +145,10 @@ def test_weights(root: Path, count: int, part: str) -> None:
 
 
 @pytest.mark.parametrize("count", [SHORT, pytest.param(LONG, marks=pytest.mark.campaign)])
-@pytest.mark.parametrize("row", ROWS, ids=["flat", "conversation", "chat"])
+@pytest.mark.parametrize("row", ROWS, ids=["flat", "conversation", "clip", "chat"])
 def test_records(tmp_path: Path, count: int, row: dict[str, Any]) -> None:
     draw_subject(1, 1).save(tmp_path / "a.png")
+    soundfile.write(tmp_path / "a.wav", voice(1, 1), RATE)
     path = tmp_path / "set.jsonl"
 
     def once(draw: random.Random) -> None:
@@ -166,3 +171,17 @@ def test_pictures(tmp_path: Path, count: int, kind: str) -> None:
         open_image(path)
 
     _campaign(count, 4, once)
+
+
+@pytest.mark.parametrize("count", [SHORT, pytest.param(LONG, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "MP3", "OGG", "AIFF", "CAF"])
+def test_clips(tmp_path: Path, count: int, kind: str) -> None:
+    path = tmp_path / "clip"
+    soundfile.write(path, voice(1, 1), RATE, format=kind)
+    whole = path.read_bytes()
+
+    def once(draw: random.Random) -> None:
+        path.write_bytes(_bytes(whole, draw))
+        open_clip(path)
+
+    _campaign(count, 5, once)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.families.survey import image_types, quiet, survey
 from benchmarks.families.table import PAGE, RESULTS, page, read_rows
-from vkdsurgeon.model.image_features import ADAPTERS
+from vkdsurgeon.model.image_features import ADAPTERS, AUDIO_ADAPTERS
 
 # Type -> what it stands for. None of them needs torchvision or timm.
 REPRESENTATIVES = {
@@ -71,4 +71,5 @@ def test_every_family(model_type: str) -> None:
 
 def test_every_adapter_is_a_file_of_its_own() -> None:
     folder = Path(__file__).parents[2] / "vkdsurgeon" / "model" / "families"
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(ADAPTERS.values())
+    known = {*ADAPTERS.values(), *AUDIO_ADAPTERS.values(), "audio"}
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == known

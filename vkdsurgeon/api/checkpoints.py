@@ -9,12 +9,19 @@ from vkdsurgeon.api.arguments import model_of
 from vkdsurgeon.api.names import PathLike
 
 if TYPE_CHECKING:
+    from vkdsurgeon.data.modality import Modality
     from vkdsurgeon.results.difference import DiffResult
     from vkdsurgeon.results.inspection import InspectResult
 
 
-def inspect(model: PathLike, *, tower: str | None = None, projector: Sequence[str] | None = None) -> InspectResult:
-    """Show how a checkpoint is split into vision tower, projector and language model, with its layers and files.
+def inspect(
+    model: PathLike,
+    *,
+    tower: str | None = None,
+    projector: Sequence[str] | None = None,
+    modality: Modality = "image",
+) -> InspectResult:
+    """Show how a checkpoint is split into tower, projector and language model, with its layers and files.
 
         [(part.part, part.parameters) for part in inspect("model/").parts]
 
@@ -22,15 +29,16 @@ def inspect(model: PathLike, *, tower: str | None = None, projector: Sequence[st
 
     Args:
         model: A Hugging Face checkpoint directory.
-        tower: Module path of the vision tower; needed only if the wrong one is found.
+        tower: Module path of the tower; needed only if the wrong one is found.
         projector: Module paths of the projector; needed only if the wrong ones are found.
+        modality: Whether the tower is the one for images or the one for audio.
 
     Raises:
         UserError: The directory is not a checkpoint, or the checkpoint cannot be split.
     """
     from vkdsurgeon.model.inspection import inspect_checkpoint
 
-    return inspect_checkpoint(model_of(model), tower=tower, projector=projector)
+    return inspect_checkpoint(model_of(model), tower=tower, projector=projector, modality=modality)
 
 
 def diff(
@@ -39,6 +47,7 @@ def diff(
     *,
     tower: str | None = None,
     projector: Sequence[str] | None = None,
+    modality: Modality = "image",
     digests: bool = True,
 ) -> DiffResult:
     """Compare two checkpoints byte by byte.
@@ -50,6 +59,7 @@ def diff(
         patched: The checkpoint to compare with it.
         tower: Same as in `inspect`.
         projector: Same as in `inspect`.
+        modality: Same as in `inspect`.
         digests: Also compute the SHA-256 digest of the weights of both. A report needs the digests; they cost one more
             read of both checkpoints.
 
@@ -58,4 +68,6 @@ def diff(
     """
     from vkdsurgeon.checkpoint.difference import describe_difference
 
-    return describe_difference(model_of(base), model_of(patched), tower=tower, projector=projector, digests=digests)
+    return describe_difference(
+        model_of(base), model_of(patched), tower=tower, projector=projector, modality=modality, digests=digests
+    )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 PathLike: TypeAlias = str | Path
 """A path to a file or a directory."""
 RecordSet: TypeAlias = "str | Path | Sequence[Record]"
-"""A set of records: a file (JSON lines, JSON or parquet), a folder of images, or `Record` objects."""
+"""A set of records: a file (JSON lines, JSON or parquet), a folder of images or clips, or `Record` objects."""
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "mixed"]
 """The precision of weights in memory while they are trained."""
 AttackName: TypeAlias = Literal["relearn", "restore", "probe", "quantize", "perturb", "prompt", "membership"]

@@ -21,6 +21,7 @@ from vkdsurgeon.training.events import Listener, unheard
 if TYPE_CHECKING:
     from vkdsurgeon.baselines.registry import Scope
     from vkdsurgeon.config.recipe import Recipe
+    from vkdsurgeon.data.modality import Modality
     from vkdsurgeon.data.suites.split import SuiteSplit
     from vkdsurgeon.model.device_map import MaxMemory
     from vkdsurgeon.pipeline.result import UnlearnResult
@@ -47,6 +48,7 @@ def unlearn(
     dtype: Dtype = "auto",
     tower: str | None = None,
     projector: Sequence[str] | None = None,
+    modality: Modality = "image",
     resume: bool = False,
     journal: PathLike | None = None,
     checkpoint_minutes: float = 1.0,
@@ -60,7 +62,7 @@ def unlearn(
     request_date: str | None = None,
     on_event: Listener | None = None,
 ) -> UnlearnResult:
-    """Make the vision tower and the projector forget, and write a patched checkpoint.
+    """Make the tower and the projector forget, and write a patched checkpoint.
 
         run = unlearn("model/", "forget.jsonl", "patched/", retain="retain.jsonl", preset="robust")
         run.passed, run.verdict.own, run.write.elements_changed
@@ -98,6 +100,8 @@ def unlearn(
             the tower has at least 5 million weights, `float32` elsewhere. The files keep the checkpoint's own dtype.
         tower: Module path of the vision tower; needed only if `inspect` shows the wrong one.
         projector: Module paths of the projector; needed only if `inspect` shows the wrong ones.
+        modality: `image`, or `audio`: the tower of sound forgets what the clips of the sets have in common, such as a
+            voice. There are no built-in clips, so `retain` or `generic` is needed.
         resume: Continue from the journal of an interrupted run. If there is no journal, the run starts normally.
         journal: Where progress is saved; by default next to the output, as OUT.journal.
         checkpoint_minutes: The shortest time between two saves, in minutes.
@@ -174,6 +178,7 @@ def unlearn(
         **resolve_precision(dtype),
         tower=tower,
         projector=projector,
+        modality=modality,
     )
     return run(request, on_event or unheard)
 

@@ -100,7 +100,13 @@ class Perturbation:
         return self.kind if self.percent is None else f"{self.kind}-{self.percent}"
 
     def __call__(self, image: Image.Image, path: Path | None = None) -> Image.Image:
-        """The image (RGB) changed; a new one of the same size."""
+        """The image (RGB) changed; a new one of the same size.
+
+        Raises:
+            UserError: It is a clip of sound.
+        """
+        if not isinstance(image, Image.Image):
+            raise UserError("this attack changes images alone, and the record is about a clip", where=path)
         digest = hashlib.sha256(f"{self.name} {self.seed} {image.size}".encode() + image.tobytes()).digest()
         generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
         return CHANGES[self.kind][0](image, (self.percent or 0) / 100, generator)

@@ -131,7 +131,7 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
 def answer_likelihoods(loaded: LoadedModel, records: Sequence[Record], batch_size: int) -> list[AnswerTokens]:
     """How likely every token of each record's right answer is, given image and question."""
     found: dict[int, AnswerTokens] = {}
-    order = sorted(range(len(records)), key=lambda index: (str(records[index].image), index))
+    order = sorted(range(len(records)), key=lambda index: (str(records[index].media), index))
     with torch.no_grad():
         for start in range(0, len(order), 16 * batch_size):
             part = order[start : start + 16 * batch_size]
@@ -237,9 +237,9 @@ def _drawn(attack: Inferring, chosen: NamedSet) -> list[Record]:
 
 
 def _check_apart(members: Sequence[Record], nonmembers: Sequence[Record]) -> None:
-    known = {file_digest(record.image, record.source) for record in members if record.image is not None}
+    known = {file_digest(record.media, record.source) for record in members if record.media is not None}
     for record in nonmembers:
-        if record.image is not None and file_digest(record.image, record.source) in known:
+        if record.media is not None and file_digest(record.media, record.source) in known:
             raise UserError(
                 "an image is in the members and in the non-members",
                 where=record.source,
@@ -248,7 +248,7 @@ def _check_apart(members: Sequence[Record], nonmembers: Sequence[Record]) -> Non
 
 
 def _origin(record: Record) -> Hashable:
-    return record.image
+    return record.media
 
 
 def _known(attack: Inferring, retain: Sequence[Record]) -> list[str]:

@@ -102,7 +102,7 @@ def gather_material(
     views = (*forget.records, *(heldout.records if heldout else ()))
     for protocol, records in data.items():
         _refuse_forgotten(protocol, records, views)
-        if "visual" in plan.scope and all(record.image is None for record in records):
+        if "visual" in plan.scope and all(record.media is None for record in records):
             raise UserError(
                 f"the data of protocol {protocol} has no image, so it teaches tower and projector nothing",
                 where="`scope`",

@@ -82,8 +82,8 @@ def split_records(
         return Split(tuple(targets), _measured(pool, known))
     if protocol == "views":
         seen = _views(targets, fraction, seed, all_may_be_shown=heldout is not None)
-        measured = pool if heldout is not None else [record for record in targets if record.image not in seen]
-        return Split(tuple(record for record in targets if record.image in seen), _measured(measured, known))
+        measured = pool if heldout is not None else [record for record in targets if record.media not in seen]
+        return Split(tuple(record for record in targets if record.media in seen), _measured(measured, known))
     shown = _people(targets, fraction, seed) if protocol == "people" else _pairs(targets, fraction, seed)
     chosen = tuple(record for record in targets if _key(record) in shown)
     return Split(chosen, _measured(pool, known - shown))
@@ -98,11 +98,11 @@ def shares_pictures(shown: Sequence[Record], measured: Sequence[Record]) -> Reco
     digests: dict[Path, str] = {}
 
     def digest(record: Record) -> str | None:
-        if record.image is None:
+        if record.media is None:
             return None
-        if record.image not in digests:
-            digests[record.image] = file_digest(record.image, record.source)
-        return digests[record.image]
+        if record.media not in digests:
+            digests[record.media] = file_digest(record.media, record.source)
+        return digests[record.media]
 
     seen = {digest(record) for record in shown} - {None}
     return next((record for record in measured if digest(record) in seen), None)
@@ -118,7 +118,7 @@ def divide_by_picture(records: Sequence[Record], seed: int) -> tuple[list[Record
     Raises:
         UserError: There is nothing to divide.
     """
-    owners = [record.image or index for index, record in enumerate(records)]
+    owners = [record.media or index for index, record in enumerate(records)]
     distinct = list(dict.fromkeys(owners))
     if len(distinct) < 2:
         raise UserError("one image alone cannot be divided between attacker and utility", where="`retain`")
@@ -182,8 +182,8 @@ def _pairs(targets: Sequence[Record], fraction: float, seed: int) -> set[tuple[s
 def _views(targets: Sequence[Record], fraction: float, seed: int, *, all_may_be_shown: bool) -> set[Path | None]:
     views: dict[str, dict[Path, None]] = {}
     for record in targets:
-        assert record.image is not None
-        views.setdefault(record.subject or "", {})[record.image] = None
+        assert record.media is not None
+        views.setdefault(record.subject or "", {})[record.media] = None
     generator = random.Random(seed)
     # A subject's only image is shown where others are held out, and measured otherwise.
     drawn = [

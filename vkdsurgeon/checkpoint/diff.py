@@ -16,6 +16,7 @@ from vkdsurgeon.checkpoint.header import BITS, TensorEntry
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.provenance import declared_language_changes
 from vkdsurgeon.checkpoint.split import split_checkpoint
+from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.copy import chunks, gaps, same_range
 
@@ -106,7 +107,12 @@ class CheckpointDiff:
 
 
 def diff_checkpoints(
-    base: Path, patched: Path, *, tower: str | None = None, projector: Sequence[str] | None = None
+    base: Path,
+    patched: Path,
+    *,
+    tower: str | None = None,
+    projector: Sequence[str] | None = None,
+    modality: Modality = "image",
 ) -> CheckpointDiff:
     """Compare two checkpoints.
 
@@ -115,12 +121,13 @@ def diff_checkpoints(
         patched: The other one.
         tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, where the split rule gets it wrong.
+        modality: What the tower takes in.
 
     Raises:
         UserError: A module path that does not exist, or one of them is no complete safetensors checkpoint.
     """
     ours, theirs = take_inventory(base), take_inventory(patched)
-    parts, split_error = _parts(ours, tower, projector)
+    parts, split_error = _parts(ours, tower, projector, modality)
     shared = [name for name in ours.tensors if name in theirs.tensors]
     tensors = []
     for name in shared:
@@ -145,12 +152,12 @@ def diff_checkpoints(
 
 
 def _parts(
-    inventory: Inventory, tower: str | None, projector: Sequence[str] | None
+    inventory: Inventory, tower: str | None, projector: Sequence[str] | None, modality: Modality
 ) -> tuple[dict[str, str], str | None]:
     try:
-        return dict(split_checkpoint(inventory, tower=tower, projector=projector).parts), None
+        return dict(split_checkpoint(inventory, tower=tower, projector=projector, modality=modality).parts), None
     except UserError as error:
-        if tower or projector:
+        if tower or projector or modality != "image":
             raise
         # Bytes can be compared whatever the architecture.
         return {}, error.what

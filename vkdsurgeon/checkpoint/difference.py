@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.digest import weights_digest_of
+from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.results.difference import DiffResult, TensorDifference
 
 
@@ -16,6 +17,7 @@ def describe_difference(
     *,
     tower: str | None = None,
     projector: Sequence[str] | None = None,
+    modality: Modality = "image",
     digests: bool = True,
 ) -> DiffResult:
     """Compare two checkpoints byte by byte.
@@ -25,12 +27,13 @@ def describe_difference(
         patched: The other one.
         tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, if the wrong ones are found.
+        modality: What the tower takes in.
         digests: Whether to name the weights of both by a digest, which reads them a second time.
 
     Raises:
         UserError: One of the two is no checkpoint.
     """
-    found = diff_checkpoints(base, patched, tower=tower, projector=projector)
+    found = diff_checkpoints(base, patched, tower=tower, projector=projector, modality=modality)
     return DiffResult(
         base=str(found.base),
         patched=str(found.patched),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vkdsurgeon.data.modality import Modality
+
 
 @dataclass(frozen=True)
 class KnownParts:
@@ -18,7 +20,7 @@ class KnownParts:
     projector: tuple[str, ...] = ()
 
 
-KNOWN: dict[str, KnownParts] = {
+_IMAGE: dict[str, KnownParts] = {
     "git": KnownParts("git.image_encoder", ("git.visual_projection", "git.img_temperal_embedding")),
     "idefics": KnownParts("model.vision_model", ("model.perceiver_resampler",)),
     # What draws images (`vqmodel`, `generation_*`) is not what sees them.
@@ -38,13 +40,24 @@ KNOWN: dict[str, KnownParts] = {
     "vision-encoder-decoder": KnownParts("encoder", ("enc_to_dec_proj",)),
 }  # fmt: skip
 
+_AUDIO: dict[str, KnownParts] = {
+    "granite_speech": KnownParts("model.encoder", ("model.projector",)),
+    "granite_speech_plus": KnownParts("model.encoder", ("model.projector",)),
+}
+KNOWN: dict[Modality, dict[str, KnownParts]] = {"image": _IMAGE, "audio": _AUDIO}
+
 _DISCRETE = "it turns images into entries of a codebook, and no gradient comes back through the choice of an entry"
 _LINEAR = "it has no vision tower: image patches go through one linear map straight into the language model"
 # Model type -> why nothing can be unlearned in it by its tower.
-WITHOUT_TOWER = {
-    "chameleon": _DISCRETE,
-    "emu3": _DISCRETE,
-    "fuyu": _LINEAR,
-    "gemma4_unified": _LINEAR,
-    "udop": _LINEAR,
+WITHOUT_TOWER: dict[Modality, dict[str, str]] = {
+    "image": {
+        "chameleon": _DISCRETE,
+        "emu3": _DISCRETE,
+        "fuyu": _LINEAR,
+        "gemma4_unified": _LINEAR,
+        "udop": _LINEAR,
+    },
+    "audio": {
+        "musicflamingo": "the angles that its features are turned by follow from where they stand in the text",
+    },
 }

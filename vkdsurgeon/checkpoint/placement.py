@@ -1,4 +1,4 @@
-"""Which of a model's parameters belong to the vision tower, the projector and the language model.
+"""Which of a model's parameters belong to the tower (of images or of sound), the projector and the language model.
 
 Works alike on a skeleton without weights (the `meta` device) and on a model that is really loaded.
 """
@@ -12,12 +12,9 @@ from typing import Any
 from torch import nn
 
 from vkdsurgeon.checkpoint.known_parts import KNOWN, WITHOUT_TOWER
+from vkdsurgeon.checkpoint.senses import SENSES, Sense
+from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.errors import UserError
-
-# The method by which a transformers model turns images into what its language model reads.
-METHOD = "get_image_features"
-# What hears or speaks is no part of what sees, even where it lies beside the projector.
-_NOT_VISUAL = ("audio", "speech", "sound", "talker", "token2wav", "code2wav")
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Placement:
     """The three parts of a multimodal LLM, by the names of the module's parameters.
 
     Attributes:
-        tower: Module path of the vision tower.
+        tower: Module path of the tower.
         projector: The outermost modules (or lone parameters) that make up the projector; empty where the tower
             contains it.
         tower_parameters: Parameters of the tower.
@@ -47,19 +44,26 @@ class Placement:
         return self.tower_parameters + self.projector_parameters
 
 
-def locate_visual(model: nn.Module, tower: str | None = None, projector: Sequence[str] | None = None) -> Placement:
+def locate_visual(
+    model: nn.Module,
+    tower: str | None = None,
+    projector: Sequence[str] | None = None,
+    modality: Modality = "image",
+) -> Placement:
     """Split a multimodal LLM into tower, projector and language model.
 
-    The tower is what transformers calls the image encoder of the module that computes image features. The language side
+    The tower is what transformers calls the image encoder of the module that computes image features; with modality
+    `audio` the encoder of sound takes its place, in all that is said of images and vision here. The language side
     is the widest modules around the decoder and the embeddings that do not contain the tower, together with the other
     towers and all that lies outside of that module. The projector is what is left. Families that are named otherwise
     are listed in `known_parts`.
 
     Args:
-        model: A transformers model for image-text-to-text.
+        model: A transformers model of several modalities.
         tower: Module path of the tower, where the rule gets it wrong.
         projector: Module (or parameter) paths of the projector, where the rule gets it wrong; everything outside
             tower and projector is then the language side.
+        modality: What the tower takes in.
 
     Returns:
         The placement; every parameter of the model is in exactly one part.
@@ -68,23 +72,24 @@ def locate_visual(model: nn.Module, tower: str | None = None, projector: Sequenc
         UserError: No tower, a path that does not exist, or a tower that holds parts of the language model.
     """
     model_type = str(getattr(getattr(model, "config", None), "model_type", "this model"))
-    if model_type in WITHOUT_TOWER and not tower:
+    sense = SENSES[modality]
+    if (reason := WITHOUT_TOWER[modality].get(model_type)) and not tower:
         raise UserError(
-            f"{model_type} cannot be unlearned by its vision tower: {WITHOUT_TOWER[model_type]}",
-            expected="a model with a tower of its own, such as LLaVA or Qwen-VL",
+            f"{model_type} cannot be unlearned by its {sense.tower}: {reason}",
+            expected=f"a model with a tower of its own, such as {sense.example}",
             remedy="use a method that changes the language model, such as npo with the scope llm",
         )
-    known = KNOWN.get(model_type)
+    known = KNOWN[modality].get(model_type)
     if known is not None:
         tower = tower or known.tower
         projector = projector or [path for path in known.projector if _exists(model, path)]
-    tower_path = _given_tower(model, tower) if tower else _find_tower(model, model_type)
+    tower_path = _given_tower(model, tower) if tower else _find_tower(model, model_type, modality)
     parameters = dict(model.named_parameters())
     inside = _names_under(model, parameters, [tower_path])
-    language = _language_names(model, parameters, tower_path, certain=projector is None)
+    language = _language_names(model, parameters, tower_path, sense, certain=projector is None)
     if inside & language:
         raise UserError(
-            "the vision tower contains parts of the language model",
+            f"the {sense.tower} contains parts of the language model",
             where=f"module {tower_path}",
             value=sorted(inside & language)[0],
             expected="a tower of its own",
@@ -102,11 +107,11 @@ def locate_visual(model: nn.Module, tower: str | None = None, projector: Sequenc
                 remedy="name another module with `projector`: " + ", ".join(_candidates(model)),
             )
     else:
-        seeing = _names_under(model, parameters, [find_owner(model, tower_path)])
-        outside = {name for name in seeing - inside - language if not _hears(name)}
+        seeing = _names_under(model, parameters, [find_owner(model, tower_path, sense)])
+        outside = {name for name in seeing - inside - language if not _is_foreign(name, sense)}
     speaking = [name for name in parameters if name not in inside and name not in outside]
     if not inside or not speaking:
-        problem = "a vision tower without parameters" if not inside else "no language model beside the tower"
+        problem = f"a {sense.tower} without parameters" if not inside else "no language model beside the tower"
         raise UserError(problem, where=f"module {tower_path}", remedy="name the tower with `tower`")
     return Placement(
         tower=tower_path,
@@ -135,21 +140,22 @@ def _candidates(model: nn.Module, depth: int = 3) -> list[str]:
     return [path for path in paths if path.count(".") < depth and not any(part.isdigit() for part in path.split("."))]
 
 
-def find_owner(model: nn.Module, tower: str = "") -> str:
-    """Path of the innermost module that computes image features and holds the tower; empty where the model itself does.
+def find_owner(model: nn.Module, tower: str, sense: Sense) -> str:
+    """Path of the innermost module that computes features and holds the tower; empty where the model itself does.
 
     Outer models only pass the question on, sometimes without naming what they pass.
     """
     paths = [
         path
         for path, module in model.named_modules()
-        if hasattr(type(module), METHOD) and (not tower or not path or tower.startswith(path + "."))
+        if hasattr(type(module), sense.method) and (not tower or not path or tower.startswith(path + "."))
     ]
     return max(paths, key=len, default="")
 
 
-def _hears(name: str) -> bool:
-    return any(word in part for part in name.split(".") for word in _NOT_VISUAL)
+def _is_foreign(name: str, sense: Sense) -> bool:
+    # What hears or speaks is no part of what sees, and the other way about, even where it lies beside the projector.
+    return any(word in part for part in name.split(".") for word in sense.foreign)
 
 
 def _exists(model: nn.Module, path: str) -> bool:
@@ -162,17 +168,27 @@ def _exists(model: nn.Module, path: str) -> bool:
     return found is not None
 
 
-def _find_tower(model: nn.Module, model_type: str) -> str:
-    owner = model.get_submodule(find_owner(model))
-    asked = [_path_of(model, _ask(module, "get_encoder", modality="image")) for module in (owner, model)]
-    path = next(filter(None, asked), "")
-    if not path or path == find_owner(model):
+def _find_tower(model: nn.Module, model_type: str, modality: Modality) -> str:
+    sense = SENSES[modality]
+    path = _asked_tower(model, modality)
+    if not path:
+        other = next((name for name in SENSES if name != modality and _asked_tower(model, name)), None)
+        remedy = f"it has the {SENSES[other].tower} {_asked_tower(model, other)}: modality {other}" if other else None
         raise UserError(
-            f"no vision tower found in {model_type}",
-            expected="a model with a tower of its own, such as LLaVA or Qwen-VL",
-            remedy="name it with `tower`: " + ", ".join(_candidates(model)),
+            f"no {sense.tower} found in {model_type}",
+            expected=f"a model with a tower of its own, such as {sense.example}",
+            remedy=remedy or "name it with `tower`: " + ", ".join(_candidates(model)),
         )
     return path
+
+
+def _asked_tower(model: nn.Module, modality: Modality) -> str:
+    """Path of what transformers calls the encoder of a modality; empty where it knows none."""
+    owner = find_owner(model, "", SENSES[modality])
+    modules = (model.get_submodule(owner), model)
+    asked = [_path_of(model, _ask(module, "get_encoder", modality=modality)) for module in modules]
+    path = next(filter(None, asked), "")
+    return "" if path == owner else path
 
 
 def _path_of(model: nn.Module, wanted: object) -> str:
@@ -190,9 +206,9 @@ def _names_under(model: nn.Module, parameters: dict[str, nn.Parameter], paths: S
 
 
 def _language_names(
-    model: nn.Module, parameters: dict[str, nn.Parameter], tower_path: str, *, certain: bool
+    model: nn.Module, parameters: dict[str, nn.Parameter], tower_path: str, sense: Sense, *, certain: bool
 ) -> set[str]:
-    owner = model.get_submodule(find_owner(model, tower_path))
+    owner = model.get_submodule(find_owner(model, tower_path, sense))
     found = [_path_of(model, _ask(module, "get_decoder")) for module in (model, owner)]
     decoders = [path for path in found if path and not tower_path.startswith(f"{path}.")]
     if not decoders and certain:
@@ -208,7 +224,7 @@ def _language_names(
             for module in (model, owner)
             for name in ("get_input_embeddings", "get_output_embeddings")
         ),
-        *(_ask(module, "get_encoder", modality=other) for module in (model, owner) for other in ("audio", "video")),
+        *(_ask(module, "get_encoder", modality=other) for module in (model, owner) for other in sense.others),
     ]
     others = [_path_of(model, module) for module in asked]
     paths = {*decoders, *(path for path in others if path and not f"{tower_path}.".startswith(f"{path}."))}

@@ -112,9 +112,8 @@ def build_skeleton(config: Any, *, dtype: torch.dtype = torch.float32, where: ob
     Raises:
         UserError: The config is not one of a multimodal LLM, or its values contradict each other.
     """
-    from transformers import AutoModelForMultimodalLM
-
-    if type(config) not in AutoModelForMultimodalLM._model_mapping:
+    auto = auto_class(config)
+    if auto is None:
         raise UserError(
             "not a multimodal LLM",
             where=where,
@@ -133,8 +132,19 @@ def build_skeleton(config: Any, *, dtype: torch.dtype = torch.float32, where: ob
         )
 
     with blaming(where if isinstance(where, Path) else None, refused), torch.device("meta"):
-        model: nn.Module = AutoModelForMultimodalLM.from_config(config, dtype=dtype)
+        model: nn.Module = auto.from_config(config, dtype=dtype)
     return model.eval()
+
+
+def auto_class(config: Any) -> Any:
+    """The auto class of transformers that makes a whole multimodal LLM of a config; None if the config is of none."""
+    from transformers import AutoModelForMultimodalLM, AutoModelForSeq2SeqLM
+
+    if type(config) in AutoModelForMultimodalLM._model_mapping:
+        return AutoModelForMultimodalLM
+    # Audio Flamingo is filed among models from sequence to sequence.
+    hears = hasattr(config, "audio_config") and type(config) in AutoModelForSeq2SeqLM._model_mapping
+    return AutoModelForSeq2SeqLM if hears else None
 
 
 def _sizes_of_null(config: Mapping[str, Any], prefix: str = "", depth: int = 0) -> list[str]:

@@ -17,6 +17,7 @@ from vkdsurgeon.checkpoint.names import map_names
 from vkdsurgeon.checkpoint.placement import Placement, locate_visual
 from vkdsurgeon.checkpoint.rebuilt import CONVERSION_ERRORS, Rebuilt, made_by, rebuild
 from vkdsurgeon.checkpoint.skeleton import build_skeleton, read_config
+from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.errors import UserError
 
 Part = Literal["tower", "projector", "language", "other"]
@@ -34,6 +35,7 @@ class Split:
     Attributes:
         root: The checkpoint.
         model_type: As in config.json.
+        modality: What the tower takes in.
         placement: The same split by module parameters.
         parts: Name on disk -> `tower`, `projector`, `language` (heads and other towers included) or `other` (no place
             in the model; passes through untouched).
@@ -48,6 +50,7 @@ class Split:
 
     root: Path
     model_type: str
+    modality: Modality
     placement: Placement
     parts: dict[str, Part]
     targets: dict[str, str]
@@ -62,7 +65,7 @@ class Split:
 
     @property
     def tower(self) -> tuple[str, ...]:
-        """Names on disk of the vision tower."""
+        """Names on disk of the tower."""
         return self.names("tower")
 
     @property
@@ -118,6 +121,7 @@ def split_checkpoint(
     tower: str | None = None,
     projector: Sequence[str] | None = None,
     dtype: torch.dtype = torch.float32,
+    modality: Modality = "image",
 ) -> Split:
     """Split a checkpoint into tower, projector and language model; no tensor is read.
 
@@ -126,6 +130,7 @@ def split_checkpoint(
         tower: Module path of the tower, where the rule gets it wrong.
         projector: Module paths of the projector, where the rule gets it wrong.
         dtype: Dtype of the skeleton's parameters.
+        modality: What the tower takes in.
 
     Raises:
         UserError: The architecture is unknown or cannot be split, or its visual tensors are missing, doubled,
@@ -136,7 +141,7 @@ def split_checkpoint(
     check_layer_counts(read_json(path), len(inventory.tensors), path)
     config = read_config(inventory.root)
     skeleton = build_skeleton(config, dtype=dtype, where=inventory.root / "config.json")
-    placement = locate_visual(skeleton, tower, projector)
+    placement = locate_visual(skeleton, tower, projector, modality)
     names = map_names(skeleton, inventory.tensors)
     canonical = _canonical_names(skeleton)
     tower_names = set(placement.tower_parameters)
@@ -182,6 +187,7 @@ def split_checkpoint(
     return Split(
         root=inventory.root,
         model_type=str(config.model_type),
+        modality=modality,
         placement=placement,
         parts=parts,
         targets=targets,
@@ -256,7 +262,7 @@ def _check_visual(
     missing = sorted(wanted - homes.keys())
     if missing and (packed := _packed(inventory, missing)):
         raise UserError(
-            "the vision tower is quantised: packed values stand in the place of its weights",
+            "the tower is quantised: packed values stand in the place of its weights",
             where=f"{inventory.root / inventory.tensors[packed].file}: tensor {packed}",
             expected="F32, BF16 or F16 (the language model may be quantised)",
             remedy="start from the checkpoint before it was quantised",
@@ -302,7 +308,7 @@ def _check_editable(entry: TensorEntry, where: str) -> None:
     buffer_like = entry.dtype in ("I64", "I32", "BOOL")
     if entry.dtype not in EDITABLE and not buffer_like:
         raise UserError(
-            "the vision tower is quantised",
+            "the tower is quantised",
             where=where,
             value=entry.dtype,
             expected="F32, BF16 or F16 (the language model may be quantised)",

@@ -26,6 +26,11 @@ def variants(pictures: Sequence[Picture], indices: Sequence[int], count: int, *,
     return [replace(pictures[index], variant=number) for number in numbers for index in indices]
 
 
+def generator_of(picture: Picture) -> np.random.Generator:
+    """Source of the draws that make one altered copy; the same each time."""
+    return np.random.default_rng([int(picture.digest[:15], 16), picture.variant])
+
+
 def varied(image: Image.Image, picture: Picture) -> Image.Image:
     """The image (RGB) as its variant shows it, the same each time.
 
@@ -37,7 +42,7 @@ def varied(image: Image.Image, picture: Picture) -> Image.Image:
         image: The original, of any mode.
         picture: Whose digest and variant decide.
     """
-    generator = np.random.default_rng([int(picture.digest[:15], 16), picture.variant])
+    generator = generator_of(picture)
     made = image.convert("RGB")
     scale = generator.uniform(_SMALLEST_WINDOW, 1.0)
     sides = [max(1, round(scale * side)) for side in made.size]

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from vkdsurgeon.data.modality import NOUNS, Modality
 from vkdsurgeon.data.paths import picture_path
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.rows import Row
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.problems import did_you_mean
 
-_PLACEHOLDER = "<image>"
+_PLACEHOLDERS: dict[Modality, str] = {"image": "<image>", "audio": "<audio>"}
 # As Qwen-VL's own training files name an image, inside of what is said.
 _INSIDE = re.compile(r"<img>.*?</img>", re.DOTALL)
 _MEANT = {
     **dict.fromkeys(("image_path", "image_file", "img", "img_path", "picture", "file_name", "filename"), "image"),
+    **dict.fromkeys(("audio_path", "audio_file", "wav", "wav_path", "sound", "clip", "speech"), "audio"),
     **dict.fromkeys(("query", "prompt", "instruction", "input"), "question"),
     **dict.fromkeys(("response", "output", "answers", "label", "caption", "text"), "answer"),
     **dict.fromkeys(("choices", "candidates"), "options"),
@@ -37,6 +39,7 @@ class _Strict(BaseModel):
 class _FlatRow(_Strict):
     id: str | int | None = None
     image: str | None = None
+    audio: str | None = None
     question: str | None = None
     answer: str | None = None
     options: list[str] = Field(default_factory=list)
@@ -59,6 +62,7 @@ class _Turn(_Lenient):
 class _ConversationRow(_Lenient):
     id: str | int | None = None
     image: str | None = None
+    audio: str | None = None
     conversations: list[_Turn]
     subject: str | None = None
     task: str | None = None
@@ -69,18 +73,27 @@ class _Url(_Lenient):
 
 
 class _Part(_Lenient):
-    type: Literal["text", "input_text", "output_text", "image", "image_url", "input_image"]
+    type: Literal[
+        "text", "input_text", "output_text", "image", "image_url", "input_image", "audio", "audio_url", "input_audio"
+    ]
     text: str | None = None
     path: str | None = None
     image: str | None = None
+    audio: str | None = None
     url: str | None = None
     image_url: str | _Url | None = None
+    audio_url: str | _Url | None = None
 
     @property
-    def pictures(self) -> list[str]:
-        """What it names, under whichever key."""
-        url = self.image_url.url if isinstance(self.image_url, _Url) else self.image_url
-        return [name for name in (self.path, self.image, self.url, url) if name is not None]
+    def modality(self) -> Modality:
+        """Of what it names, where it is no text."""
+        return "audio" if "audio" in self.type else "image"
+
+    @property
+    def named(self) -> list[str]:
+        """The files it names, under whichever key."""
+        urls = [url.url if isinstance(url, _Url) else url for url in (self.image_url, self.audio_url)]
+        return [name for name in (self.path, self.image, self.audio, self.url, *urls) if name is not None]
 
 
 class _Message(_Lenient):
@@ -91,6 +104,7 @@ class _Message(_Lenient):
 class _ChatRow(_Lenient):
     id: str | int | None = None
     image: str | None = None
+    audio: str | None = None
     messages: list[_Message]
     subject: str | None = None
     task: str | None = None
@@ -109,7 +123,7 @@ def records_of(row: Row, folder: Path, default_task: str) -> Iterator[Record]:
     Args:
         row: The row as read.
         folder: What a relative image path is relative to.
-        default_task: Task of a record with an image that names none.
+        default_task: Task of a record with an image or clip that names none.
 
     Raises:
         UserError: The row's keys, types or values are wrong.
@@ -121,11 +135,11 @@ def records_of(row: Row, folder: Path, default_task: str) -> Iterator[Record]:
         yield from _from_chat(_validate(_ChatRow, row), row, folder, default_task)
     else:
         flat = _validate(_FlatRow, row)
-        if flat.image is None and flat.question is None:
-            raise UserError("a record needs an image or a question", where=row.source, value=sorted(row.value))
+        if flat.image is None and flat.audio is None and flat.question is None:
+            raise UserError("a record needs an image, a clip or a question", where=row.source, value=sorted(row.value))
         yield _record(
             row,
-            image=_picture(flat.image, folder, row),
+            **_media(flat, folder, row),
             question=flat.question,
             answer=flat.answer,
             options=tuple(flat.options),
@@ -136,25 +150,27 @@ def records_of(row: Row, folder: Path, default_task: str) -> Iterator[Record]:
 
 
 def _from_conversation(parsed: _ConversationRow, row: Row, folder: Path, default_task: str) -> Iterator[Record]:
-    image = _picture(parsed.image, folder, row)
+    media = _media(parsed, folder, row)
     turns: list[tuple[str, str]] = []
     for turn in parsed.conversations:
         if turn.speaker == "system":
             # What a model is told before every question is the template's business.
             continue
         text = turn.value
-        if _PLACEHOLDER in text and image is None:
-            raise UserError(
-                f"a turn holds {_PLACEHOLDER} and the record names no image",
-                where=row.source,
-                expected="the image's path as `image`; videos are not read",
-                remedy=_OTHERWISE,
-            )
-        turns.append(("user" if turn.speaker in ("human", "user") else "assistant", text.replace(_PLACEHOLDER, "")))
+        for modality, mark in _PLACEHOLDERS.items():
+            if mark in text and modality not in media:
+                raise UserError(
+                    f"a turn holds {mark} and the record names no {NOUNS[modality]}",
+                    where=row.source,
+                    expected=f"the {NOUNS[modality]}'s path as `{modality}`; videos are not read",
+                    remedy=_OTHERWISE,
+                )
+            text = text.replace(mark, "")
+        turns.append(("user" if turn.speaker in ("human", "user") else "assistant", text))
     for question, answer in _pairs(turns, row):
         yield _record(
             row,
-            image=image,
+            **media,
             question=question,
             answer=answer,
             subject=parsed.subject,
@@ -164,7 +180,8 @@ def _from_conversation(parsed: _ConversationRow, row: Row, folder: Path, default
 
 
 def _from_chat(parsed: _ChatRow, row: Row, folder: Path, default_task: str) -> Iterator[Record]:
-    pictures: list[str] = []
+    given: dict[Modality, str | None] = {"image": parsed.image, "audio": parsed.audio}
+    found: list[tuple[Modality, str]] = []
     shown, turns = 0, list[tuple[str, str]]()
     for message in parsed.messages:
         if message.role in ("system", "developer"):
@@ -173,26 +190,29 @@ def _from_chat(parsed: _ChatRow, row: Row, folder: Path, default_task: str) -> I
         texts = []
         for part in parts:
             if part.type.endswith("text"):
-                if part.text is None or part.pictures:
+                if part.text is None or part.named:
                     raise UserError("a text part needs `text` and no image", where=row.source)
-                texts.append(part.text if parsed.image is None else part.text.replace(_PLACEHOLDER, ""))
+                text = part.text
+                for modality, mark in _PLACEHOLDERS.items():
+                    text = text if given[modality] is None else text.replace(mark, "")
+                texts.append(text)
                 continue
-            named, shown = part.pictures, shown + 1
-            if message.role != "user" or part.text or len(named) > 1 or not (named or parsed.image):
+            named, shown, kind = part.named, shown + 1, part.modality
+            if message.role != "user" or part.text or len(named) > 1 or not (named or given[kind]):
                 raise UserError(
-                    "an image part needs exactly one of `path`, `image`, `url`, `image_url`, or none where the record "
-                    "has `image` or `images`, in a message of the user",
+                    f"an {kind} part needs exactly one of `path`, `{kind}`, `url`, `{kind}_url`, or none where the "
+                    f"record has `{kind}` or `{kind}s`, in a message of the user",
                     where=row.source,
                 )
-            pictures += named
+            found += [(kind, name) for name in named]
         turns.append((message.role, "\n".join(texts)))
-    if len(pictures) > 1 or shown > 1 or (pictures and parsed.image not in (None, *pictures)):
+    if len(found) > 1 or shown > 1 or any(given[kind] not in (None, name) for kind, name in found):
         raise UserError("several images in one conversation", where=row.source, expected="at most one image")
-    image = _picture(pictures[0] if pictures else parsed.image, folder, row)
+    media = _media(parsed.model_copy(update=dict(found)), folder, row)
     for question, answer in _pairs(turns, row):
         yield _record(
             row,
-            image=image,
+            **media,
             question=question,
             answer=answer,
             subject=parsed.subject,
@@ -223,13 +243,19 @@ def _pairs(turns: list[tuple[str, str]], row: Row) -> list[tuple[str, str]]:
     return list(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _picture(name: str | None, folder: Path, row: Row) -> Path | None:
-    return None if name is None else picture_path(name, folder, row.source)
+def _media(parsed: BaseModel, folder: Path, row: Row) -> dict[str, Path]:
+    """The file that a row names, by its modality."""
+    named = {modality: getattr(parsed, modality) for modality in NOUNS}
+    return {
+        modality: picture_path(name, folder, row.source, NOUNS[modality])
+        for modality, name in named.items()
+        if name is not None
+    }
 
 
 def _record(row: Row, *, task: str | None, default_task: str, **values: Any) -> Record:
     if task is None:
-        task = default_task if values["image"] is not None else "text"
+        task = default_task if NOUNS.keys() & values.keys() else "text"
     try:
         return Record(source=row.source, task=task, **values)
     except ValidationError as error:
@@ -237,30 +263,40 @@ def _record(row: Row, *, task: str | None, default_task: str, **values: Any) -> 
 
 
 def _as_told(row: Row) -> dict[str, Any]:
-    """The row with one way of saying that something is absent, and one of naming its image."""
+    """The row with one way of saying that something is absent, and one of naming its image or clip."""
     value = {key: found for key, found in row.value.items() if found is not None}
-    named = [key for key in ("image", "images") if value.get(key) not in (None, [])]
+    for modality, noun in NOUNS.items():
+        found = _one_file(value, modality, noun, row)
+        value = {key: each for key, each in value.items() if key not in (modality, f"{modality}s")}
+        value |= {} if found is None else {modality: found}
+    return value
+
+
+def _one_file(value: Mapping[str, Any], modality: Modality, noun: str, row: Row) -> Any:
+    """What a row names as its image or clip, in whichever of the usual ways; None where it names none."""
+    named = [key for key in (modality, f"{modality}s") if value.get(key) not in (None, [])]
     if len(named) > 1:
-        raise UserError("the record has both `image` and `images`", where=row.source, remedy="leave one of them out")
+        raise UserError(
+            f"the record has both `{modality}` and `{modality}s`", where=row.source, remedy="leave one of them out"
+        )
     found = value.get(named[0]) if named else None
     if isinstance(found, list):
         if len(found) > 1:
             raise UserError(
-                "several images in one record", where=row.source, value=len(found), expected="at most one image"
+                f"several {noun}s in one record", where=row.source, value=len(found), expected=f"at most one {noun}"
             )
         found = found[0]
     if isinstance(found, dict):
         if not isinstance(found.get("path"), str):
             raise UserError(
-                "the image lies in the record itself, or its path is missing",
+                f"the {noun} lies in the record itself, or its path is missing",
                 where=row.source,
                 value=sorted(found),
                 expected="the path of a file",
-                remedy="write the images to files, and name those",
+                remedy=f"write the {noun}s to files, and name those",
             )
         found = found["path"]
-    value = {key: each for key, each in value.items() if key not in ("image", "images")}
-    return value if found is None else {**value, "image": found}
+    return found
 
 
 def _refuse_misspelt(schema: type[BaseModel], value: dict[str, Any], row: Row) -> None:
@@ -268,8 +304,8 @@ def _refuse_misspelt(schema: type[BaseModel], value: dict[str, Any], row: Row) -
     known = set(schema.model_fields)
     for key in sorted(value.keys() - known):
         near = difflib.get_close_matches(key, known - value.keys(), n=1, cutoff=0.8)
-        if _MEANT.get(key) == "image" and "image" not in value:
-            near = ["image"]
+        if (meant := _MEANT.get(key)) in NOUNS and meant not in value:
+            near = [str(meant)]
         if near:
             raise UserError(f"unknown key {key!r}", where=row.source, remedy=f"did you mean {near[0]!r}?")
 

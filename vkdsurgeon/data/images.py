@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from functools import cache
@@ -11,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vkdsurgeon.errors import SurgeryError, UserError
+from vkdsurgeon.data.content import POINTER, no_content, same_as_before
+from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.library_errors import machine_or
 
 MAX_PIXELS = 64_000_000
 MAX_RATIO = 200
-_POINTER = b"version https://git-lfs.github.com/spec/"
 # An allow-list: other decoders of Pillow start programs (EPS) or are seldom exercised.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "PCX", "SGI", "ICO")
 # Those that are told by their content for certain.
@@ -44,7 +43,7 @@ def open_image(
         SurgeryError: The file was changed after the set was read.
     """
     place = f"{where} ({path})" if where else str(path)
-    source = path if digest is None else _same_as_before(path, place, digest)
+    source = path if digest is None else same_as_before(path, place, digest, "image")
     opened = _opened(source, place, max_pixels)
     with opened:
         _check_size(opened.size, place, max_pixels)
@@ -142,19 +141,6 @@ def _check_size(size: tuple[int, int], place: str, max_pixels: int) -> None:
         )
 
 
-def _same_as_before(path: Path, place: str, digest: str) -> io.BytesIO:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SurgeryError(f"{place}: the image can no longer be read: {error.strerror}") from error
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise SurgeryError(
-            f"{place}: the image changed while the run was under way; nothing was written. Start again with the set "
-            "as it is, or put it back as it was"
-        )
-    return io.BytesIO(content)
-
-
 def _unreadable(place: str, error: Exception, source: Path | io.BytesIO | None = None) -> UserError:
     if isinstance(error, UnidentifiedImageError):
         # What Pillow says names an object in memory.
@@ -167,10 +153,8 @@ def _unreadable(place: str, error: Exception, source: Path | io.BytesIO | None =
 
 
 def _no_picture(place: str, beginning: bytes) -> UserError:
-    if beginning.startswith(_POINTER):
-        return UserError(
-            "this is a Git LFS pointer, not the image itself", where=place, remedy="fetch it: git lfs pull"
-        )
+    if beginning.startswith(POINTER):
+        return no_content(place, "image")
     return UserError(
         f"the image cannot be decoded: the file {'is not an image of a known format' if beginning else 'is empty'}",
         where=place,
@@ -183,8 +167,8 @@ def _beginning(source: Path | io.BytesIO | None) -> bytes:
     try:
         if isinstance(source, Path):
             with source.open("rb") as file:
-                return file.read(len(_POINTER))
-        return b"" if source is None else source.getvalue()[: len(_POINTER)]
+                return file.read(len(POINTER))
+        return b"" if source is None else source.getvalue()[: len(POINTER)]
     except OSError:
         return b""
 

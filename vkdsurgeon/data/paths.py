@@ -1,4 +1,4 @@
-"""Where a record's image lies."""
+"""Where a record's image or clip lies."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ _FILE = "file://"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 
 
-def picture_path(name: str, folder: Path, source: str) -> Path:
-    """Resolve an image's name as written in a record.
+def picture_path(name: str, folder: Path, source: str, noun: str = "image") -> Path:
+    """Resolve an image's or clip's name as written in a record.
 
     Args:
         name: A path, relative to `folder` or absolute.
         folder: The folder of the file that holds the record.
         source: `file:line`, for messages.
+        noun: What it is called in messages.
 
     Returns:
         The absolute path of an existing file.
@@ -35,22 +36,22 @@ def picture_path(name: str, folder: Path, source: str) -> Path:
     if name.startswith(_FILE):
         name = unquote(name.removeprefix(_FILE))
     if not name.strip():
-        raise UserError("the image has no name", where=source, remedy="leave the key out where there is no image")
+        raise UserError(f"the {noun} has no name", where=source, remedy=f"leave the key out where there is no {noun}")
     if name.startswith("data:"):
         raise UserError(
-            "the image lies in the record itself",
+            f"the {noun} lies in the record itself",
             where=source,
             value=name[:40],
             expected="the path of a file",
-            remedy="write the images to files, and name those",
+            remedy=f"write the {noun}s to files, and name those",
         )
     if _URL.match(name):
         raise UserError(
-            "the image is a URL; nothing is ever downloaded",
+            f"the {noun} is a URL; nothing is ever downloaded",
             where=source,
             value=name,
             expected="a path to a file",
-            remedy="fetch the images first, and name the files",
+            remedy=f"fetch the {noun}s first, and name the files",
         )
     # The same name has two spellings where it has accents, and a disk may hold the other one.
     for spelling in dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
@@ -63,10 +64,10 @@ def picture_path(name: str, folder: Path, source: str) -> Path:
                 continue
             except OSError as error:
                 if error.errno not in _ABSENT:
-                    told = UserError(f"the image cannot be read: {error.strerror}", where=source, value=str(path))
+                    told = UserError(f"the {noun} cannot be read: {error.strerror}", where=source, value=str(path))
                     raise machine_or(told, error) from error
     raise UserError(
-        "the image does not exist",
+        f"the {noun} does not exist",
         where=source,
         value=name,
         expected=f"a file, relative to {folder} or absolute",

@@ -1,4 +1,4 @@
-"""Distinct images behind records, told apart by the digest of their bytes."""
+"""Distinct images (or clips of sound) behind records, told apart by the digest of their bytes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vkdsurgeon.data.modality import NOUNS, Modality, noun_of
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
@@ -19,11 +20,11 @@ NO_SUBJECT = "subject"
 
 @dataclass(frozen=True)
 class Picture:
-    """One image file.
+    """One image file, or one clip of sound.
 
     Attributes:
         path: Where it lies.
-        subject: Who or what is on it; `subject` where the records do not say.
+        subject: Who or what is to be seen or heard; `subject` where the records do not say.
         digest: SHA-256 of the file's bytes, in hex.
         source: `file:line` of the first record that names it.
         variant: 0 is the image as it is, others are altered copies of it (`data.variants`).
@@ -36,34 +37,38 @@ class Picture:
     variant: int = 0
 
 
-def pictures_of(records: Iterable[Record], *, role: str) -> list[Picture]:
+def pictures_of(records: Iterable[Record], *, role: str, modality: Modality = "image") -> list[Picture]:
     """Collect the distinct images of a set, in order of first appearance; records without an image are passed over.
 
     Args:
         records: The set.
         role: What the set is for, for messages.
+        modality: With `audio` its clips are collected in place of its images.
 
     Raises:
         UserError: There is no image at all, one cannot be read, or one image has two subjects.
     """
+    noun = NOUNS[modality]
+    records = list(records)
     digests: dict[Path, str] = {}
     found: dict[str, Picture] = {}
     named: set[str] = set()
     for record in records:
-        if record.image is None:
+        path: Path | None = getattr(record, modality)
+        if path is None:
             continue
-        if record.image not in digests:
-            digests[record.image] = file_digest(record.image, record.source)
-        digest = digests[record.image]
+        if path not in digests:
+            digests[path] = file_digest(path, record.source)
+        digest = digests[path]
         known = found.get(digest)
         if known is None:
-            found[digest] = Picture(record.image, record.subject or NO_SUBJECT, digest, record.source)
+            found[digest] = Picture(path, record.subject or NO_SUBJECT, digest, record.source)
         elif record.subject is not None and digest in named and known.subject != record.subject:
             if role != "forget":
                 # A group image is kept as it is; only what is to be forgotten must be clear.
                 continue
             raise UserError(
-                f"one image has two subjects in the {role} set",
+                f"one {noun} has two subjects in the {role} set",
                 where=record.source,
                 value=record.subject,
                 expected=f"the subject given at {known.source}: {known.subject!r}",
@@ -73,7 +78,11 @@ def pictures_of(records: Iterable[Record], *, role: str) -> list[Picture]:
         if record.subject is not None:
             named.add(digest)
     if not found:
-        raise UserError(f"the {role} set has no images", expected="at least one record with an image")
+        other: Modality = "audio" if modality == "image" else "image"
+        remedy = f"it has {NOUNS[other]}s: modality {other}" if any(getattr(each, other) for each in records) else None
+        raise UserError(
+            f"the {role} set has no {noun}s", expected=f"at least one record with `{modality}`", remedy=remedy
+        )
     return list(found.values())
 
 
@@ -87,7 +96,7 @@ def check_disjoint(forget: Sequence[Picture], retain: Sequence[Picture]) -> None
     both = [picture for picture in forget if picture.digest in kept]
     if both:
         raise UserError(
-            f"the forget and the retain set share {len(both)} image(s)",
+            f"the forget and the retain set share {len(both)} {noun_of(both[0].path)}(s)",
             where=both[0].source,
             value=str(both[0].path),
             expected=f"disjoint sets; the same bytes are at {kept[both[0].digest].source}",
@@ -114,7 +123,7 @@ def records_digest(records: Iterable[Record], salt: bytes = b"") -> str:
 
 def asked_content(record: Record, digests: dict[Path, str]) -> list[object]:
     """Picture by content, question, answer and options of a record; `digests` remembers images between calls."""
-    return [_content(record.image, record.source, digests), record.question, record.answer, list(record.options)]
+    return [_content(record.media, record.source, digests), record.question, record.answer, list(record.options)]
 
 
 def protocol_content(record: Record, digests: dict[Path, str]) -> list[object]:
@@ -154,5 +163,5 @@ def file_digest(path: Path, source: str) -> str:
             return hasher.hexdigest()
     except OSError as error:
         raise machine_or(
-            UserError(f"the image cannot be read: {error.strerror}", where=source, value=str(path)), error
+            UserError(f"the {noun_of(path)} cannot be read: {error.strerror}", where=source, value=str(path)), error
         ) from None

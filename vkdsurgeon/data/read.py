@@ -1,4 +1,4 @@
-"""Records from whatever the user has: JSON lines, LLaVA conversations, chat messages, a folder of images."""
+"""Records from whatever the user has: JSON lines, LLaVA conversations, chat messages, a folder of images or clips."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from vkdsurgeon.data.formats import format_of, records_of
 from vkdsurgeon.data.images import looks_like_a_picture
+from vkdsurgeon.data.modality import CLIP_SUFFIXES, NOUNS, Modality, modality_of, noun_of
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.rows import read_rows
 from vkdsurgeon.errors import UserError
@@ -44,12 +45,12 @@ def records_given(given: Given, *, role: str) -> list[Record]:
     if not records:
         raise UserError(f"the {role} set holds no records", expected="at least one record")
     for record in records:
-        if record.image is not None and not record.image.is_absolute():
+        if record.media is not None and not record.media.is_absolute():
             raise UserError(
-                f"a record of the {role} set names its image by a relative path",
+                f"a record of the {role} set names its {noun_of(record.media)} by a relative path",
                 where=record.source,
-                value=record.image,
-                expected="an absolute path: Record(image=path.absolute(), ...)",
+                value=record.media,
+                expected=f"an absolute path: Record({modality_of(record.media)}=path.absolute(), ...)",
             )
     return records
 
@@ -58,9 +59,9 @@ def read_records(path: Path, *, role: str, default_task: str = "vqa") -> list[Re
     """Read a set of records; the format is told by the content.
 
     Args:
-        path: A JSON or JSON-lines file (flat rows, LLaVA conversations or chat messages), or a folder of images.
+        path: A JSON or JSON-lines file (flat rows, LLaVA conversations, chat messages), or a folder of images or clips.
         role: What the set is for (`forget`, `retain`, `text`), for messages.
-        default_task: Task of records with an image that name none; without an image it is `text`.
+        default_task: Task of records with an image or clip that name none; without either it is `text`.
 
     Returns:
         At least one record, in the order of the file; a folder in the order of its paths.
@@ -137,28 +138,33 @@ def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
             if path.is_file():
                 known = path.suffix.lower() in PICTURE_SUFFIXES or looks_like_a_picture(path)
                 (found if known else left).append(path)
+    modality: Modality = "image"
+    if not found and (clips := [path for path in left if modality_of(path) == "audio"]):
+        modality, found, left = "audio", clips, [path for path in left if path not in set(clips)]
     if not found:
         raise UserError(
-            f"the folder of the {role} set holds no images",
+            f"the folder of the {role} set holds no images and no clips",
             where=folder,
-            expected=f"files ending in {', '.join(sorted(PICTURE_SUFFIXES))}",
+            expected=f"files ending in {', '.join(sorted(PICTURE_SUFFIXES | CLIP_SUFFIXES))}",
         )
     if left:
-        log.warning("%s: %d files that are no images were passed over, such as %s", folder, len(left), left[0].name)
+        noun = NOUNS[modality]
+        log.warning("%s: %d files that are no %ss were passed over, such as %s", folder, len(left), noun, left[0].name)
     found.sort()
-    loose = [picture for picture in found if picture.parent == root]
+    loose = [path for path in found if path.parent == root]
     if loose and len(loose) < len(found):
         raise UserError(
-            "some images are in sub-folders and some are not, so their subjects are unclear",
+            f"some {NOUNS[modality]}s are in sub-folders and some are not, so their subjects are unclear",
             where=loose[0],
-            expected="one sub-folder per subject, or all images of one subject without sub-folders",
+            expected="one sub-folder per subject, or all of one subject without sub-folders",
         )
     return [
         Record(
-            image=picture,
-            subject=None if loose else picture.relative_to(root).parts[0],
+            image=path if modality == "image" else None,
+            audio=path if modality == "audio" else None,
+            subject=None if loose else path.relative_to(root).parts[0],
             task=default_task,
-            source=str(picture),
+            source=str(path),
         )
-        for picture in found
+        for path in found
     ]

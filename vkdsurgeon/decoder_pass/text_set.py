@@ -106,9 +106,9 @@ def _read(path: Path) -> Sequence[str]:
         return [line.strip() for line in text.split("\n") if line.strip()]
     prompts = []
     for record in read_records(path, role="text"):
-        if record.image is not None or record.question is None:
+        if record.media is not None or record.question is None:
             raise UserError(
-                "a record of the text retain set " + ("has an image" if record.image else "has no question"),
+                "a record of the text retain set " + ("has an image" if record.media else "has no question"),
                 where=record.source,
                 expected="questions without images",
                 remedy="put images to keep into `retain`",

@@ -41,7 +41,7 @@ def clusters_of(records: Sequence[Record]) -> Clusters:
     """
     candidates: list[tuple[Unit, list[Hashable]]] = [
         ("subject", [record.subject for record in records]),
-        ("picture", [record.image for record in records]),
+        ("picture", [record.media for record in records]),
     ]
     found = []
     for unit, keys in candidates:

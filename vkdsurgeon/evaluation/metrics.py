@@ -41,7 +41,7 @@ def metric_ids(set_name: str, records: Sequence[Record]) -> list[str]:
 def comparison_ids(set_name: str, records: Sequence[Record]) -> list[str]:
     """Ids that `compare_answers` will give for these records."""
     groups = {group: None for record in records for group in groups_of(record.task)}
-    textual = {group for record in records if record.image is None for group in groups_of(record.task)}
+    textual = {group for record in records if record.media is None for group in groups_of(record.task)}
     return [
         f"{set_name}.{group}.{name}"
         for group in groups
@@ -130,7 +130,7 @@ def compare_answers(set_name: str, answers: Sequence[Answered], others: Sequence
             groups.setdefault(group, []).append(pair)
     metrics = []
     for group, members in groups.items():
-        textual = [pair for pair in members if pair[0].record.image is None]
+        textual = [pair for pair in members if pair[0].record.media is None]
         measured = [("agreement", [float(a.said == b.said) for a, b in members])]
         if textual:
             same = [float(a.said == b.said and a.log_likelihoods == b.log_likelihoods) for a, b in textual]

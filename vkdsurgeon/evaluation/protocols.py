@@ -65,7 +65,7 @@ def _mean_log_probabilities(
     for key, record in records.items():
         candidates = _candidates(record)
         if candidates:
-            bare = loaded.encoder.prompt(record.question or "", record.image, record.source)
+            bare = loaded.encoder.prompt(record.question or "", record.media, record.source)
             owners += [key] * len(candidates)
             requests += [tokens_request(bare, loaded.encoder.continuation(bare, text)) for text in candidates]
     means: dict[int, list[float]] = {key: [] for key in records}

@@ -57,7 +57,7 @@ def answer_records(
     """
     answers: dict[int, Answered] = {}
     # Neighbours share images, so that each is decoded once.
-    order = sorted(range(len(records)), key=lambda index: (str(records[index].image or ""), index))
+    order = sorted(range(len(records)), key=lambda index: (str(records[index].media or ""), index))
     chunk = scoring.batch_size * _BATCHES_AT_ONCE
     # Not inference mode: what is fetched from elsewhere in it could not be trained afterwards.
     with torch.no_grad():
@@ -80,7 +80,7 @@ def answer_records(
 def encode(encoder: Encoder, record: Record) -> Prompt:
     """The prompt of a record that has a question."""
     assert record.question is not None
-    return encoder.prompt(record.question, record.image, record.source)
+    return encoder.prompt(record.question, record.media, record.source)
 
 
 def _fresh(loaded: LoadedModel, records: Mapping[int, Record], scoring: Scoring) -> list[Answered]:

@@ -32,7 +32,7 @@ def set_facts(chosen: NamedSet, whole: NamedSet, salt: bytes = b"") -> SetFacts:
         name=chosen.name,
         records=len(whole.records),
         asked=len(chosen.records),
-        pictures=len({record.image for record in chosen.records if record.image is not None}),
+        pictures=len({record.media for record in chosen.records if record.media is not None}),
         subjects=len({record.subject for record in chosen.records if record.subject is not None}),
         digest=records_digest(chosen.records, salt),
     )

@@ -1,4 +1,4 @@
-"""Pictures and the features a frozen teacher gives them."""
+"""Images (or clips of sound) and the features a frozen teacher gives them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from vkdsurgeon_kernels import target_power
 
-from vkdsurgeon.data.augment import varied
-from vkdsurgeon.data.images import open_image
+from vkdsurgeon.data.media import medium_of
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.entering import Entering
 from vkdsurgeon.model.replayed import ReplayedPicture, entering_of
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from vkdsurgeon.model.images import ImageBatch, PreparedImage
     from vkdsurgeon.model.vision import VisualStack
 
@@ -53,7 +50,7 @@ class PictureSet:
         pictures: Sequence[Picture],
         cache_bytes: int,
         *,
-        alter: Callable[[Image.Image, Picture], Image.Image] | None = None,
+        alter: Callable[[Any, Picture], Any] | None = None,
     ) -> None:
         self._stack = stack
         self._alter = alter
@@ -82,8 +79,9 @@ class PictureSet:
         picture = self.pictures[index]
         if isinstance(picture, ReplayedPicture):
             return picture.prepared
-        opened = open_image(picture.path, where=picture.source, digest=picture.digest)
-        opened = varied(opened, picture) if picture.variant else opened
+        medium = medium_of(picture.path)
+        opened = medium.open(picture.path, where=picture.source, digest=picture.digest)
+        opened = medium.varied(opened, picture) if picture.variant else opened
         image = self._stack.prepare(
             opened if self._alter is None else self._alter(opened, picture), f"{picture.source} ({picture.path})"
         )

@@ -23,7 +23,7 @@ def prompt_with_shots(encoder: Encoder, record: ProtocolRecord, question: str) -
         UserError: An image cannot be decoded, or the processor or its template takes no such conversation.
     """
     if not record.shots:
-        return encoder.prompt(question, record.image, record.source)
+        return encoder.prompt(question, record.media, record.source)
     turns = [*record.shots, Shot(image=record.image, question=question, answer="")]
     text = _wording(encoder, turns, record.source)
     opened = {path: open_image(path, where=record.source) for path in {turn.image for turn in turns} if path}

@@ -1,4 +1,4 @@
-"""From the image processor's tensors to what the language model reads, as the model's own forward pass does it."""
+"""From the processor's tensors to what the language model reads, as the model's own forward pass does it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vkdsurgeon.checkpoint.placement import METHOD, find_owner
+from vkdsurgeon.checkpoint.placement import find_owner
+from vkdsurgeon.checkpoint.senses import SENSES
 from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.errors import UserError
 
@@ -38,6 +39,11 @@ ADAPTERS = {
     "video_llava": "video_llava",
     "vision-encoder-decoder": "encoder_decoder",
 }
+# The same for what models hear; `audio` stands for all others.
+AUDIO_ADAPTERS = {
+    "qwen2_audio": "qwen2_audio",
+    "voxtral": "voxtral",
+}
 
 
 class ImageFeatures:
@@ -52,18 +58,18 @@ class ImageFeatures:
     """
 
     pixels = "pixel_values"
-    """The name of the tensor that holds the image."""
+    """The name of the tensor that holds the image, or the clip."""
     packed: ClassVar[Mapping[str, int]] = {}
     """Input -> the dimension along which images lie behind each other, where it is not the first."""
 
     def __init__(self, model: nn.Module, split: Split) -> None:
         self.model = model
         self.split = split
-        self.owner = find_owner(model, split.placement.tower)
+        self.owner = find_owner(model, split.placement.tower, SENSES[split.modality])
 
     @property
     def inputs(self) -> frozenset[str]:
-        """Names of what the image processor makes that are passed on.
+        """Names of what the processor makes that are passed on.
 
         Raises:
             UserError: The architecture has no method for image features.
@@ -108,21 +114,26 @@ class ImageFeatures:
         """The inputs of several images, whose tensors have the same names and shapes, as one batch."""
         return {name: torch.cat([image[name] for image in images], dim=self.packed.get(name, 0)) for name in images[0]}
 
+    def arranged(self, produced: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a processor returns for one image or clip, as the model's full processor hands it on."""
+        return produced
+
     @property
     def _method(self) -> Callable[..., Any]:
-        method: Any = getattr(self.model.get_submodule(self.owner), METHOD, None)
+        sense = SENSES[self.split.modality]
+        method: Any = getattr(self.model.get_submodule(self.owner), sense.method, None)
         if method is None:
             raise UserError(
-                "this architecture offers no image features of its own",
+                f"this architecture offers no {self.split.modality} features of its own",
                 value=self.split.model_type,
-                expected=f"a model with {METHOD}, such as llava, qwen2_5_vl, internvl, gemma3",
+                expected=f"a model with {sense.method}, such as {sense.example}",
                 remedy="docs/families.md lists the families that work",
             )
         return method
 
 
 def image_features(model: nn.Module, split: Split) -> ImageFeatures:
-    """How a model turns images into what its language model reads.
+    """How a model turns images, or clips, into what its language model reads.
 
     Args:
         model: The model; the skeleton of the split, or one that is loaded whole.
@@ -131,7 +142,9 @@ def image_features(model: nn.Module, split: Split) -> ImageFeatures:
     Raises:
         UserError: Nobody knows how for this architecture.
     """
-    known = ADAPTERS.get(split.model_type)
+    known = (
+        ADAPTERS.get(split.model_type) if split.modality == "image" else AUDIO_ADAPTERS.get(split.model_type, "audio")
+    )
     made: ImageFeatures
     if known is None:
         made = ImageFeatures(model, split)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from PIL import Image
 
 from vkdsurgeon.checkpoint.inventory import read_json
+from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.library_errors import blaming, brief, missing_package
 from vkdsurgeon.model.entering import Entering
@@ -100,103 +100,80 @@ class Preparer:
     """The checkpoint's image processor, reduced to what the tower needs.
 
     Args:
-        root: The checkpoint.
-        model_type: As in config.json.
+        split: Split of the checkpoint.
         look: What the model makes of its tensors.
 
     Raises:
         UserError: The processor's config is missing or broken, or needs a package that is not installed.
     """
 
-    def __init__(self, root: Path, model_type: str, look: ImageFeatures) -> None:
-        self.root = root
-        self.accepted, self.pixels = look.inputs, look.pixels
-        self.processor = _load_processor(root)
-        self.settings = _defaults_of_full_processor(model_type)
+    noun, processor_name, settings_key = "image", "image processor", "images_kwargs"
 
-    def __call__(self, image: Image.Image, where: str | None = None) -> PreparedImage:
+    def __init__(self, split: Split, look: ImageFeatures) -> None:
+        self.root, self.look = split.root, look
+        self.accepted, self.pixels = look.inputs, look.pixels
+        self.processor = _load_processor(split.root, self.processor_name, self.loader)
+        self.settings = _defaults_of_full_processor(split.model_type, self.settings_key)
+
+    def __call__(self, content: Any, where: str | None = None) -> PreparedImage:
         """Prepare one image (any mode; converted to RGB).
 
         Args:
-            image: The image.
+            content: The image.
             where: The record and the file that it comes from, for messages.
         """
 
         def refused(error: BaseException) -> UserError:
             return UserError(
-                f"the image processor refuses this image: {brief(error)}",
+                f"the {self.processor_name} refuses this {self.noun}: {brief(error)}",
                 where=where or self.root,
-                value=image.size,
-                expected=f"an image that the processor of {self.root} can handle",
-                remedy=None if where is None else "leave the image out, or give one of more usual size and shape",
+                value=content.size,
+                expected=f"what the processor of {self.root} can handle",
+                remedy=None if where is None else f"leave the {self.noun} out, or give one of more usual size",
             )
 
         with blaming(self.root, refused):
-            produced = self.processor(images=[image.convert("RGB")], return_tensors="pt", **self.settings)
-        if isinstance(produced, torch.Tensor):
-            # IDEFICS' processor gives the pixels without a name.
-            produced = {self.pixels: produced}
+            produced = self.look.arranged(self.process(content))
         inputs = {name: torch.as_tensor(value) for name, value in produced.items() if name in self.accepted}
         if self.pixels not in inputs:
             raise UserError(
-                "the image processor returns no pixel values",
+                f"the {self.processor_name} returns no {self.pixels}",
                 where=self.root,
                 value=sorted(produced),
                 expected=self.pixels,
-                remedy="restore the image processor's file from the original checkpoint",
+                remedy=f"restore the {self.processor_name}'s file from the original checkpoint",
             )
         return PreparedImage(inputs, signature_of(inputs))
 
+    @property
+    def loader(self) -> Any:
+        """The class of transformers that knows every processor."""
+        # Earlier versions of transformers hide the class at the top level where torchvision is missing, though the
+        # processors' PIL variants need none.
+        from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-def check_images(root: Path, model_type: str, look: ImageFeatures) -> None:
-    """Check on a blank image that images can be prepared for the tower, and that it takes them. Needs no weights.
+        return AutoImageProcessor
 
-    Args:
-        root: The checkpoint.
-        model_type: As in config.json.
-        look: What the model makes of the processor's tensors.
+    def process(self, content: Any) -> Mapping[str, Any]:
+        """What the processor makes of one image, by the names that the model has for it."""
+        produced = self.processor(images=[content.convert("RGB")], return_tensors="pt", **self.settings)
+        # IDEFICS' processor gives the pixels without a name.
+        return {self.pixels: produced} if isinstance(produced, torch.Tensor) else produced
 
-    Raises:
-        UserError: The processor's config is missing or broken, needs a package that is not installed, or makes what
-            the tower cannot take.
-    """
-    vision = getattr(look.split.config, "vision_config", None)
-    size = getattr(vision, "image_size", None)
-    # Of the tower's own size: a processor that neither resizes nor crops is right for such images.
-    side = size if type(size) is int and 0 < size <= _LARGEST_SIDE else _ANY_SIDE
-    prepared = Preparer(root, model_type, look)(Image.new("RGB", (side, side))).inputs
-    inputs = {
-        name: value.to("meta", torch.float32) if value.is_floating_point() else value
-        for name, value in prepared.items()
-    }
-    # Towers whose way depends on values cannot go it on `meta`, which tells nothing of the checkpoint.
-    with torch.no_grad(), suppress(RuntimeError, NotImplementedError, TypeError, AttributeError):
-        try:
-            look(inputs)
-        except (ValueError, IndexError) as error:
-            raise unfit(root, error) from error
+    def blank(self) -> Any:
+        """An image with nothing on it, to try the processor with."""
+        size = getattr(getattr(self.look.split.config, "vision_config", None), "image_size", None)
+        # Of the tower's own size: a processor that neither resizes nor crops is right for such images.
+        side = size if type(size) is int and 0 < size <= _LARGEST_SIDE else _ANY_SIDE
+        return Image.new("RGB", (side, side))
 
 
-def unfit(root: Path, error: BaseException) -> UserError:
-    """The error where a tower refuses what the image processor makes."""
-    return UserError(
-        f"tower and projector cannot take what the image processor makes: {brief(error)}",
-        where=root,
-        expected="config.json, the image processor's config and the split to fit each other",
-        remedy="restore the two files from the original checkpoint; check `tower` and `projector` with `inspect`",
-    )
-
-
-def _load_processor(root: Path) -> Any:
-    # Earlier versions of transformers hide the class at the top level where torchvision is missing, though the
-    # processors' PIL variants need none.
-    from transformers.models.auto.image_processing_auto import AutoImageProcessor
-
+def _load_processor(root: Path, called: str, loader: Any) -> Any:
     names = ("preprocessor_config.json", "processor_config.json")
     present = [root / name for name in names if (root / name).is_file()]
     if not present:
         raise UserError(
-            "no image processor in the checkpoint",
+            f"no {called} in the checkpoint",
             where=root,
             expected=" or ".join(names),
             remedy="copy preprocessor_config.json from the original checkpoint",
@@ -205,20 +182,20 @@ def _load_processor(root: Path) -> Any:
         read_json(path)
 
     def refused(error: BaseException) -> UserError:
-        if (absent := missing_package("the image processor", error, present[0])) is not None:
+        if (absent := missing_package(f"the {called}", error, present[0])) is not None:
             return absent
         return UserError(
-            f"transformers refuses the image processor: {brief(error)}",
+            f"transformers refuses the {called}: {brief(error)}",
             where=present[0],
             remedy="copy the file from the original checkpoint",
         )
 
     with blaming(root, refused):
-        return AutoImageProcessor.from_pretrained(root, trust_remote_code=False)
+        return loader.from_pretrained(root, trust_remote_code=False)
 
 
-def _defaults_of_full_processor(model_type: str) -> dict[str, Any]:
-    """What the model's full processor asks of the image processor beyond the saved settings.
+def _defaults_of_full_processor(model_type: str, key: str) -> dict[str, Any]:
+    """What the model's full processor asks of the image processor, or the other one, beyond the saved settings.
 
     InternVL, for one, cuts images into tiles only because its processor says so; the image processor alone would
     not, and the tower would be trained on other inputs than it sees in use.
@@ -239,8 +216,8 @@ def _defaults_of_full_processor(model_type: str) -> dict[str, Any]:
     # Recent versions of transformers keep the defaults on the class, earlier ones in its typed keyword arguments.
     typed = vars(module).get(f"{class_name}Kwargs")
     settings = {
-        **getattr(processor, "images_kwargs", {}),
-        **getattr(typed, "_defaults", {}).get("images_kwargs", {}),
+        **getattr(processor, key, {}),
+        **getattr(typed, "_defaults", {}).get(key, {}),
     }
     # Some say in what form they want tensors, which is said at the call.
     settings.pop("return_tensors", None)

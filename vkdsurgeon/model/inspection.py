@@ -10,14 +10,19 @@ from typing import Literal
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.provenance import runs_of
 from vkdsurgeon.checkpoint.split import split_checkpoint
+from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.model.image_features import image_features
-from vkdsurgeon.model.images import check_images
 from vkdsurgeon.model.layers import find_layers
+from vkdsurgeon.model.preparers import check_preparer
 from vkdsurgeon.results.inspection import FileFacts, InspectResult, PartFacts
 
 
 def inspect_checkpoint(
-    model: Path, *, tower: str | None = None, projector: Sequence[str] | None = None
+    model: Path,
+    *,
+    tower: str | None = None,
+    projector: Sequence[str] | None = None,
+    modality: Modality = "image",
 ) -> InspectResult:
     """Split a checkpoint into its parts; no tensor is read. What `unlearn` would refuse is refused here.
 
@@ -25,19 +30,20 @@ def inspect_checkpoint(
         model: The checkpoint's directory.
         tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, if the wrong ones are found.
+        modality: What the tower takes in.
 
     Raises:
-        UserError: The directory is not a checkpoint, the checkpoint cannot be split, or its image processor is
-            unusable.
+        UserError: The directory is not a checkpoint, the checkpoint cannot be split, or its processor is unusable.
     """
     inventory = take_inventory(model)
-    split = split_checkpoint(inventory, tower=tower, projector=projector)
+    split = split_checkpoint(inventory, tower=tower, projector=projector, modality=modality)
     look = image_features(split.skeleton, split)
-    check_images(inventory.root, split.model_type, look)
+    check_preparer(split, look)
     held = Counter(entry.file for entry in inventory.tensors.values())
     return InspectResult(
         model=str(inventory.root),
         model_type=split.model_type,
+        modality=modality,
         parts=[
             _part(inventory, "tower", [split.placement.tower], split.tower),
             _part(inventory, "projector", list(split.placement.projector), split.projector),

@@ -1,19 +1,19 @@
-"""The layers of the vision tower that influence the projector's output."""
+"""The layers of the tower that influence the projector's output."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
+from vkdsurgeon.checkpoint.senses import SENSES
 from vkdsurgeon.checkpoint.split import Split
 
 
 def find_layers(split: Split) -> tuple[str, ...]:
     """Module paths of the tower's layers in the order they run; empty where the tower has no list of layers."""
     paths = _paths(split)
-    return paths[: _layers_used(split.config, len(paths))]
+    return paths[: _layers_used(split, len(paths))]
 
 
 def _paths(split: Split) -> tuple[str, ...]:
@@ -42,18 +42,18 @@ def layers_read(split: Split, depths: Sequence[int]) -> tuple[int, ...]:
         depths: Indices of further layers whose output leaves the tower.
     """
     count = len(_paths(split))
-    used = _layers_used(split.config, count)
-    states = {used, *_states_read(split.config, count), *(index + 1 for index in depths)}
+    used = _layers_used(split, count)
+    states = {used, *_states_read(split, count), *(index + 1 for index in depths)}
     return tuple(sorted(state for state in states if 0 < state <= used))
 
 
-def _layers_used(config: Any, count: int) -> int:
+def _layers_used(split: Split, count: int) -> int:
     """LLaVA and its kin read the features of one chosen layer; what comes after it never reaches the projector."""
-    return min(max(_states_read(config, count), default=count), count)
+    return min(max(_states_read(split, count), default=count), count)
 
 
-def _states_read(config: Any, count: int) -> list[int]:
-    chosen = getattr(config, "vision_feature_layer", None)
+def _states_read(split: Split, count: int) -> list[int]:
+    chosen = getattr(split.config, SENSES[split.modality].feature_layer or "", None)
     indices = [chosen] if isinstance(chosen, int) else chosen
     if not isinstance(indices, (list, tuple)) or not all(type(index) is int for index in indices):
         return []

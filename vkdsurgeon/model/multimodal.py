@@ -17,7 +17,7 @@ from vkdsurgeon.checkpoint.complete import check_layer_counts
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import Inventory, check_unchanged, read_json, take_inventory
 from vkdsurgeon.checkpoint.offline import stay_offline
-from vkdsurgeon.checkpoint.skeleton import read_config
+from vkdsurgeon.checkpoint.skeleton import auto_class, read_config
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.directories import scratch
 from vkdsurgeon.files.library_errors import blaming, brief, missing_package
@@ -89,9 +89,9 @@ def load_model(
     specials = _special_tokens(root, config)
     with ExitStack() as held:
         if device_map is None:
-            model = _load_weights(root, kind).to(place).eval()
+            model = _load_weights(root, config, kind).to(place).eval()
         else:
-            model = _load_weights(root, kind, **device_map.loading(held.enter_context(scratch()))).eval()
+            model = _load_weights(root, config, kind, **device_map.loading(held.enter_context(scratch()))).eval()
         # A generation config of our own: whatever else the checkpoint's says would change what is measured.
         model.generation_config = GenerationConfig(**specials)
         digest = weights_digest(inventory.root, inventory.shards)
@@ -118,7 +118,7 @@ def _entrance(places: Sequence[str]) -> torch.device:
 
 
 def load_processor(root: Path) -> Any:
-    """The checkpoint's processor for images and text.
+    """The checkpoint's processor for images, or clips, and text.
 
     Raises:
         UserError: The processor is missing or broken, or it needs a package that is not installed.
@@ -144,7 +144,8 @@ def load_processor(root: Path) -> Any:
 
     with blaming(root, refused):
         processor = AutoProcessor.from_pretrained(root, trust_remote_code=False, local_files_only=True)
-    if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
+    others = (getattr(processor, name, None) for name in ("image_processor", "feature_extractor"))
+    if getattr(processor, "tokenizer", None) is None or not any(others):
         raise UserError(
             "there is no processor for both images and text",
             where=root,
@@ -192,7 +193,7 @@ def _special_tokens(root: Path, config: Any) -> dict[str, int | list[int]]:
     return found
 
 
-def _load_weights(root: Path, dtype: torch.dtype | None, **places: Any) -> Any:
+def _load_weights(root: Path, config: Any, dtype: torch.dtype | None, **places: Any) -> Any:
     from transformers import AutoModelForMultimodalLM, GenerationConfig
     from transformers.utils import logging
 
@@ -205,7 +206,7 @@ def _load_weights(root: Path, dtype: torch.dtype | None, **places: Any) -> Any:
 
     try:
         with blaming(root, refused):
-            model, report = AutoModelForMultimodalLM.from_pretrained(
+            model, report = (auto_class(config) or AutoModelForMultimodalLM).from_pretrained(
                 root,
                 dtype="auto" if dtype is None else dtype,
                 trust_remote_code=False,

@@ -1,4 +1,4 @@
-"""Questions and images as model inputs, the same for every model that is compared."""
+"""Questions and images (or clips of sound) as model inputs, the same for every model that is compared."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import functools
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from vkdsurgeon.data.images import open_image
+from vkdsurgeon.data.clips import Clip
+from vkdsurgeon.data.media import medium_of
+from vkdsurgeon.data.modality import Modality, modality_of, noun_of
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.library_errors import blaming, brief
+from vkdsurgeon.model.clips import samples_for
 
-# What a processor returns per token; everything else belongs to the image.
+# What a processor returns per token; everything else belongs to the image or clip.
 _PER_TOKEN = frozenset(
     {
         "input_ids",
@@ -37,7 +40,7 @@ class Prompt:
     Attributes:
         text: The text after the chat template.
         tokens: Per-token inputs, int64 [1, T] each, `input_ids` among them.
-        picture: The image's inputs as the processor made them; empty without an image.
+        picture: The image's or clip's inputs as the processor made them; empty without either.
         signature: Equal for prompts that may share a batch without any padding.
     """
 
@@ -53,10 +56,10 @@ class Prompt:
 
 
 class Encoder:
-    """A processor that encodes each image and each wording once.
+    """A processor that encodes each image or clip and each wording once.
 
     Args:
-        processor: A transformers processor with a tokenizer and an image processor.
+        processor: A transformers processor with a tokenizer and an image processor, a feature extractor, or both.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -66,10 +69,10 @@ class Encoder:
         self._both_ways = type(processor).__name__ == "PaliGemmaProcessor"
         self._pictures: dict[Path, tuple[dict[str, Tensor], Hashable]] = {}
         self._tokens: dict[Hashable, dict[str, Tensor]] = {}
-        self._wordings: dict[tuple[str, bool, str], str] = {}
+        self._wordings: dict[tuple[str, Modality | None, str], str] = {}
         self._continuations: dict[tuple[str, str], tuple[int, ...]] = {}
         self._opened: tuple[Path, Any] | None = None
-        self._alter: Callable[[Image.Image, Path], Image.Image] | None = None
+        self._alter: Callable[[Any, Path], Any] | None = None
         self._beginning = ""
 
     @property
@@ -82,22 +85,25 @@ class Encoder:
     @property
     def picture_mark(self) -> str:
         """What stands for an image in the text of a prompt."""
-        return str(
-            getattr(self.processor, "image_token", None) or getattr(self.tokenizer, "image_token", None) or "<image>"
-        )
+        return self.mark_of("image")
+
+    def mark_of(self, modality: Modality) -> str:
+        """What stands for an image or a clip in the text of a prompt."""
+        name = f"{modality}_token"
+        return str(getattr(self.processor, name, None) or getattr(self.tokenizer, name, None) or f"<{modality}>")
 
     def prompt(self, question: str, picture: Path | None, where: str) -> Prompt:
         """Encode one question.
 
         Args:
             question: Text of the question.
-            picture: The image it is about.
+            picture: The image or clip it is about.
             where: `file:line` of the record, for messages.
 
         Raises:
-            UserError: The image cannot be decoded, or the processor or its template refuses the input.
+            UserError: The image or clip cannot be decoded, or the processor or its template refuses the input.
         """
-        text = self._wording(question, picture is not None, where)
+        text = self._wording(question, None if picture is None else modality_of(picture), where)
         if picture is None:
             tokens = self._tokens.get((None, text)) or self._call(text, None, where)
             self._tokens[None, text] = tokens
@@ -130,9 +136,7 @@ class Encoder:
         self._opened = None
 
     @contextmanager
-    def altered(
-        self, *, picture: Callable[[Image.Image, Path], Image.Image] | None = None, beginning: str = ""
-    ) -> Iterator[None]:
+    def altered(self, *, picture: Callable[[Any, Path], Any] | None = None, beginning: str = "") -> Iterator[None]:
         """Encode otherwise for a while, as attacks on the input do.
 
         Args:
@@ -159,19 +163,19 @@ class Encoder:
             raise UserError("the tokenizer turns this answer into no tokens", value=answer)
         return ids
 
-    def _wording(self, question: str, with_picture: bool, where: str) -> str:
-        key = question, with_picture, self._beginning
+    def _wording(self, question: str, modality: Modality | None, where: str) -> str:
+        key = question, modality, self._beginning
         if key not in self._wordings:
-            self._wordings[key] = self._worded(question, with_picture, where)
+            self._wordings[key] = self._worded(question, modality, where)
         return self._wordings[key]
 
-    def _worded(self, question: str, with_picture: bool, where: str) -> str:
-        mark = self.picture_mark
+    def _worded(self, question: str, modality: Modality | None, where: str) -> str:
+        mark = self.mark_of(modality or "image")
         if mark in question:
-            raise UserError("a question contains the model's image token", where=where, value=mark)
-        parts: list[dict[str, str]] = [{"type": "image"}] if with_picture else []
+            raise UserError(f"a question contains the model's {modality or 'image'} token", where=where, value=mark)
+        parts: list[dict[str, str]] = [] if modality is None else [{"type": modality}]
         parts.append({"type": "text", "text": question})
-        plain = f"{mark}\n{question}" if with_picture else question
+        plain = question if modality is None else f"{mark}\n{question}"
 
         def refused(error: BaseException) -> UserError:
             return UserError(f"the chat template refuses the question: {error}", where=where)
@@ -200,17 +204,23 @@ class Encoder:
             with blaming(None, unread):
                 return self.encode(text, [])
         if self._opened is None or self._opened[0] != picture:
-            opened = open_image(picture, where=where)
+            opened = medium_of(picture).open(picture, where=where)
             self._opened = picture, opened if self._alter is None else self._alter(opened, picture)
 
         def refused(error: BaseException) -> UserError:
-            return UserError(f"the processor refuses the image: {brief(error)}", where=where, value=picture)
+            return UserError(
+                f"the processor refuses the {noun_of(picture)}: {brief(error)}", where=where, value=picture
+            )
 
         with blaming(None, refused):
             return self.encode(text, [self._opened[1]])
 
     def encode(self, text: str, pictures: list[Any]) -> dict[str, Tensor]:
-        """A text after the chat template, and its decoded images in their order, as model inputs of one row."""
+        """A text after the chat template, and its decoded images or clips in their order, as model inputs of one row.
+
+        Raises:
+            ValueError: The processor has no use for them.
+        """
         # A template that writes the start token itself must not get a second one.
         start = self.tokenizer.bos_token
         special = not (start and text.startswith(start))
@@ -220,9 +230,18 @@ class Encoder:
             # Without it, whether PaliGemma reads a text both ways is up to the implementation of attention.
             more = {"token_type_ids": torch.zeros_like(tokens["input_ids"])} if self._both_ways else {}
             return {**tokens, **more}
-        encoded = self.processor(text=[text], images=pictures, return_tensors="pt", add_special_tokens=special)
+        given = self._clips(pictures) if isinstance(pictures[0], Clip) else {"images": pictures}
+        encoded = self.processor(text=[text], **given, return_tensors="pt", add_special_tokens=special)
         # PaliGemma's processor gives targets of training too.
         return {name: value for name, value in encoded.items() if isinstance(value, Tensor) and name != "labels"}
+
+    def _clips(self, clips: list[Clip]) -> dict[str, Any]:
+        extractor = getattr(self.processor, "feature_extractor", None)
+        if extractor is None or "audio" not in signature(type(self.processor).__call__).parameters:
+            raise ValueError(f"{type(self.processor).__name__} takes no clip beside a text")
+        cut = getattr(self.processor, "audio_kwargs", {}).get("truncation", True)
+        heard = [samples_for(extractor, clip, cut=cut) for clip in clips]
+        return {"audio": heard, "sampling_rate": int(extractor.sampling_rate)}
 
 
 def as_prompt(text: str, encoded: dict[str, Tensor]) -> Prompt:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.model.device_map import DeviceMap
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
@@ -31,6 +32,7 @@ class ModelSource:
         tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, if the wrong ones are found.
         processes: Those that make the run together.
+        modality: What the tower takes in.
     """
 
     model: Path
@@ -42,6 +44,7 @@ class ModelSource:
     tower: str | None = None
     projector: Sequence[str] | None = None
     processes: Processes = ALONE
+    modality: Modality = "image"
 
     @property
     def source(self) -> dict[str, Any]:
@@ -55,7 +58,12 @@ class ModelSource:
             UserError: The checkpoint cannot be loaded.
         """
         stack = load_visual_stack(
-            self.model, device=self.device, dtype=self.dtype, tower=self.tower, projector=self.projector
+            self.model,
+            device=self.device,
+            dtype=self.dtype,
+            tower=self.tower,
+            projector=self.projector,
+            modality=self.modality,
         )
         stack.mixed = bool(self.mixed)
         stack.processes = self.processes

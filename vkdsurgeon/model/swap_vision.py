@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from vkdsurgeon.checkpoint.placement import METHOD
+from vkdsurgeon.checkpoint.senses import SENSES
 from vkdsurgeon.errors import UserError
 
+METHOD = SENSES["image"].method
 # What of a method's output the language model reads.
 _READ = ("pooler_output", "deepstack_features")
 

@@ -1,4 +1,4 @@
-"""Vision tower and projector, alive; features tapped by forward hooks."""
+"""Tower and projector, alive; features tapped by forward hooks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from torch import nn
 
 from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory
 from vkdsurgeon.checkpoint.split import Split
+from vkdsurgeon.data.clips import Clip
 from vkdsurgeon.model import images as batches
 from vkdsurgeon.model.entering import passed_over
 from vkdsurgeon.model.image_features import PROJECTOR, image_features
-from vkdsurgeon.model.images import ImageBatch, PreparedImage
+from vkdsurgeon.model.images import ImageBatch, PreparedImage, Preparer
 from vkdsurgeon.model.layers import find_layers, layers_read
+from vkdsurgeon.model.preparers import preparer_for
 from vkdsurgeon.model.processes import ALONE, Processes
 
 
 class VisualStack(nn.Module):
-    """The visual half of one checkpoint: pixels in, features out, gradients through.
+    """The visual half of one checkpoint: pixels in, features out, gradients through. Or the half that hears: where the
+    split is of the modality `audio`, all that is said of images is true of clips of sound.
 
     The language model stays on the `meta` device: it has shapes and no values. The stack is always in `eval` mode, so
     that dropout never blurs features that are compared.
@@ -54,7 +57,7 @@ class VisualStack(nn.Module):
         self.outputs = self._look.outputs
         self.layers: tuple[str, ...] = (*self.taps, *self.outputs)
         self.mixed = False
-        self._preparer: batches.Preparer | None = None
+        self._preparer: Preparer | None = None
         self.eval()
 
     def train(self, mode: bool = True) -> VisualStack:
@@ -134,18 +137,18 @@ class VisualStack(nn.Module):
         inside = [position for position, name in enumerate(names) if name.startswith(lists)]
         return set(names[inside[-1] + 1 :]) if inside else set()
 
-    def prepare(self, image: Image.Image, where: str | None = None) -> PreparedImage:
-        """Run the checkpoint's image processor on one image; the tensors stay on the CPU.
+    def prepare(self, image: Image.Image | Clip, where: str | None = None) -> PreparedImage:
+        """Run the checkpoint's processor on one image or clip; the tensors stay on the CPU.
 
         Args:
-            image: The image.
+            image: The image, or the clip for a tower of sound.
             where: The record and the file that it comes from, for messages.
 
         Raises:
             UserError: The processor's config is missing or broken, or it refuses the image.
         """
         if self._preparer is None:
-            self._preparer = batches.Preparer(self.inventory.root, self.split.model_type, self._look)
+            self._preparer = preparer_for(self.split, self._look)
         return self._preparer(image, where)
 
     def collate(self, images: Sequence[PreparedImage]) -> ImageBatch:

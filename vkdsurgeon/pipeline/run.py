@@ -17,7 +17,7 @@ from vkdsurgeon.checkpoint.output import check_links, output_claimed
 from vkdsurgeon.checkpoint.provenance import free_record_name
 from vkdsurgeon.checkpoint.write_provenance import salt_of, set_facts, write_recorded
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.images import check_header, open_image
+from vkdsurgeon.data.media import medium_of
 from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
 from vkdsurgeon.data.read import Given, read_records, records_given
 from vkdsurgeon.data.record import Record
@@ -105,6 +105,13 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
             where="`text`",
             value=str(request.text),
             remedy="ask for a decoder pass too (--decoder-pass, or the recipe section `decoder`), or leave `text` out",
+        )
+    if request.modality == "audio" and request.recipe.decoder is not None:
+        raise UserError(
+            "the decoder pass swaps what a model sees, and cannot swap what it hears",
+            where="recipe section `decoder`",
+            value="modality audio",
+            expected="the recipe without a decoder pass",
         )
     listener = listener if request.processes.first else unheard
     if request.save_replay is not None:
@@ -290,10 +297,11 @@ def _look_at_pictures(prepared: Prepared) -> None:
     """
     job, known = prepared.job, set()
     for picture in job.processes.share((*job.forget, *job.retain, *job.generic)):
-        kind = check_header(picture.path, where=picture.source)
+        medium = medium_of(picture.path)
+        kind = medium.check(picture.path, where=picture.source)
         if kind not in known:
             known.add(kind)
-            opened = open_image(picture.path, where=picture.source)
+            opened = medium.open(picture.path, where=picture.source)
             prepared.stack.prepare(opened, f"{picture.source} ({picture.path})")
 
 
@@ -323,12 +331,18 @@ def _read_sets(request: Request, folder: Path, listener: Listener) -> _Sets:
     generic: list[Record] = []
     if request.generic is not None:
         generic = records_given(request.generic, role="generic")
+    elif not retain and request.modality == "audio":
+        raise UserError(
+            "without `retain` and `generic` there are no clips to keep, and none ship with the package",
+            where="`retain`",
+            expected="clips of other speakers",
+        )
     elif not retain:
         from vkdsurgeon.data.miniature import unpack_generic
 
         generic = read_records(unpack_generic(folder), role="generic")
-    subjects = {record.subject or NO_SUBJECT for record in forget if record.image is not None}
-    if len({record.image for record in forget}) > 1 and subjects == {NO_SUBJECT}:
+    subjects = {record.subject or NO_SUBJECT for record in forget if record.media is not None}
+    if len({record.media for record in forget}) > 1 and subjects == {NO_SUBJECT}:
         listener(Event.warning(NO_SUBJECTS))
     if not retain:
         what = "built-in drawn strangers" if not request.generic else "`generic`"
@@ -352,9 +366,9 @@ def _prepare_decoder(request: Request, prepared: Prepared, sets: _Sets) -> Decod
 
 def _job(request: Request, sets: _Sets) -> Job:
     return Job(
-        forget=pictures_of(sets.forget, role="forget"),
-        retain=pictures_of(sets.retain, role="retain") if sets.retain else [],
-        generic=pictures_of(sets.generic, role="generic") if sets.generic else [],
+        forget=pictures_of(sets.forget, role="forget", modality=request.modality),
+        retain=pictures_of(sets.retain, role="retain", modality=request.modality) if sets.retain else [],
+        generic=pictures_of(sets.generic, role="generic", modality=request.modality) if sets.generic else [],
         recipe=request.recipe,
         forget_teacher=request.forget_teacher,
         retain_teacher=request.retain_teacher,
@@ -382,6 +396,7 @@ def _facts(
         "request": asdict(tag),
         "method": "visual knowledge distillation, feature mode (reconstruction of arXiv 2512.11325)",
         "model_type": plan.model_type,
+        "modality": job.modality,
         "recipe": job.recipe.model_dump(),
         "seed": job.seed,
         "device": plan.device,

@@ -71,7 +71,7 @@ def reproduce_run(
             base, sets["forget"], again, retain=sets["retain"], generic=sets["generic"], text=text,
             recipe=Recipe.model_validate(record.recipe), seed=record.seed, device=record.device, dtype=record.dtype,
             request_id=record.request.id, request_date=record.request.date, journal=folder / "journal",
-            drop_stale=bool(record.left_out),
+            drop_stale=bool(record.left_out), modality=record.modality,
         )  # fmt: skip
         seconds = time.perf_counter() - started
         made = take_inventory(again)
@@ -135,7 +135,9 @@ def _check(
     salt = bytes.fromhex(record.salt)
     for role, given in sets.items():
         known = record.sets.get(role)
-        pictures = [] if given is None else pictures_of(records_given(given, role=role), role=role)
+        pictures = (
+            [] if given is None else pictures_of(records_given(given, role=role), role=role, modality=record.modality)
+        )
         if known is None or (given is None and role == "generic"):
             # Without a retain set drawn strangers stand in, which the tool brings itself.
             continue

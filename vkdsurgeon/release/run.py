@@ -358,7 +358,7 @@ def _sign_stage(release: _Release, evidence: dict[str, Any]) -> Stage:
 
 def _set_digest(path: Path, role: str) -> dict[str, Any]:
     """The file and every image that its records show, as digests."""
-    images = {record.image for record in records_given(path, role=role) if record.image is not None}
+    images = {record.media for record in records_given(path, role=role) if record.media is not None}
     found: dict[str, Any] = {"images": sorted(digest(image) for image in images)}
     if path.is_file():
         found["file"] = digest(path)

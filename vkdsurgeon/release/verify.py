@@ -235,7 +235,7 @@ def _unselected(base: Inventory | None, inventory: Inventory, told: ProvenanceDo
 def _set(forget: Given | None, told: ProvenanceDocument) -> VerifiedFact:
     if forget is None:
         return _skipped("set", "no --forget given")
-    pictures = pictures_of(records_given(forget, role="forget"), role="forget")
+    pictures = pictures_of(records_given(forget, role="forget"), role="forget", modality=told.modality)
     seen = set_digest((picture.digest for picture in pictures), bytes.fromhex(told.salt))
     same = hmac.compare_digest(seen, told.sets["forget"].digest)
     return _fact(

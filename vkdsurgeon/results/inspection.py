@@ -78,6 +78,7 @@ class InspectResult(SchemaDocument):
     Attributes:
         model: The checkpoint's directory.
         model_type: As in config.json.
+        modality: What the tower takes in.
         parts: Tower, projector, language and other, in this order.
         layers: Names of the features that a recipe can train at: `layer.0` ..., `projector`.
         files: Every file of the checkpoint.
@@ -90,6 +91,7 @@ class InspectResult(SchemaDocument):
 
     model: str
     model_type: str
+    modality: Literal["image", "audio"] = "image"
     parts: list[PartFacts]
     layers: list[str]
     files: list[FileFacts]

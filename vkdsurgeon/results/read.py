@@ -176,6 +176,8 @@ class ProvenanceDocument(_Outside):
     weights_digest: str
     method: str
     model_type: str
+    # Records before 0.2 are all of images.
+    modality: Literal["image", "audio"] = "image"
     recipe: dict[str, Any]
     seed: int
     device: str

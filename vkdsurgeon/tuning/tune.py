@@ -211,7 +211,7 @@ def _warnings(request: TuneRequest, sets: TrialSets, job: Job) -> list[str]:
         found.append(NO_DECODER)
     if request.validation is not None:
         trained = {picture.digest for picture in [*job.forget, *job.retain, *job.generic]}
-        records = [record for record in (*request.validation.forget, *request.validation.retain) if record.image]
+        records = [record for record in (*request.validation.forget, *request.validation.retain) if record.media]
         shared = [] if not records else _shared(pictures_of(records, role="validation"), trained)
         if shared:
             found.append(

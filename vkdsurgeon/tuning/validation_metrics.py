@@ -84,7 +84,7 @@ class Answers:
 
     def _ask(self) -> dict[str, float]:
         forget = [record for record in self._records.forget if to_forget(record)]
-        general = [record for record in self._records.forget if record.image is not None and not to_forget(record)]
+        general = [record for record in self._records.forget if record.media is not None and not to_forget(record)]
         parts: dict[str, Sequence[Record]] = {
             "forget_rate": forget,
             "retain_rate": self._records.retain,

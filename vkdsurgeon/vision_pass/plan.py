@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.model.features import PictureSet
 from vkdsurgeon.model.frozen_layers import output_of, parameters_after
 from vkdsurgeon.model.vision import VisualStack
@@ -79,6 +80,7 @@ class Plan:
     other_teachers: dict[str, str] = field(default_factory=dict)
     targets: dict[str, TargetReading] = field(default_factory=dict)
     warnings: tuple[str, ...] = field(default=())
+    modality: Modality = "image"
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`; memory in MiB."""

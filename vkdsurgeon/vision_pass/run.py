@@ -20,8 +20,8 @@ from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.features import PictureSet, TeacherPass, teacher_features
 from vkdsurgeon.model.image_features import PROJECTOR
-from vkdsurgeon.model.images import unfit
 from vkdsurgeon.model.precision import choose_precision
+from vkdsurgeon.model.preparers import unfit
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
@@ -202,6 +202,7 @@ def prepare(job: Job) -> Prepared:
         memory=memory,
         teacher=quality,
         other_teachers=teachers,
+        modality=job.modality,
         warnings=(
             *stack.inventory.warnings,
             *stack.split.warnings,
@@ -419,7 +420,7 @@ def _first_pass(
     except (UserError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
-        raise unfit(stack.inventory.root, error) from error
+        raise unfit(stack.split, error) from error
 
 
 def _affordable(pictures: list[Picture], recipe: Recipe, seed: int) -> list[Picture]:

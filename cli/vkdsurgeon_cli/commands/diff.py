@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vkdsurgeon_cli.command import add_command
-from vkdsurgeon_cli.options import Parts, TablePrinting
+from vkdsurgeon_cli.options import SensedParts, TablePrinting
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,7 +44,7 @@ def diff(
         ),
     ] = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every changed tensor, not layers.")] = False,
-    parts: Parts,
+    parts: SensedParts,
     printing: TablePrinting,
 ) -> None:
     """Compare two checkpoints byte by byte.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vkdsurgeon_cli.command import add_command
-from vkdsurgeon_cli.options import ModelArgument, Parts, TablePrinting
+from vkdsurgeon_cli.options import ModelArgument, SensedParts, TablePrinting
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vkdsurgeon_cli.tables import Sheet
 
 
-def inspect(*, model: ModelArgument, parts: Parts, printing: TablePrinting) -> None:
+def inspect(*, model: ModelArgument, parts: SensedParts, printing: TablePrinting) -> None:
     """Show how MODEL is split into vision tower, projector and language model, with its layers and files.
 
     Only the headers of the weight files are read.

@@ -13,7 +13,7 @@ import typer
 from vkdsurgeon.baselines.registry import Method, Scope
 from vkdsurgeon_cli.command import RARE, SHARED, OutputWritten, add_command
 from vkdsurgeon_cli.launched import refuse_several, together
-from vkdsurgeon_cli.options import ModelArgument, Printing, RecipeSource, SeedOption, WholeTrainingPlace
+from vkdsurgeon_cli.options import ModalityOption, ModelArgument, Printing, RecipeSource, SeedOption, WholeTrainingPlace
 from vkdsurgeon_cli.suite_options import Benchmark
 from vkdsurgeon_cli.tracking import Tracking
 
@@ -51,7 +51,9 @@ class Sets:
         Path | None,
         typer.Option("--retain-teacher", metavar="DIR", help="The retain teacher. [default: MODEL]"),
     ] = None
+    modality: ModalityOption = "image"
     panel: ClassVar[str] = "Data"
+    rare: ClassVar[tuple[str, ...]] = ("retain_teacher",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +207,7 @@ def unlearn(
     choice: MethodChoice,
     place: WholeTrainingPlace,
 ) -> None:
-    """Make the vision tower and the projector forget, and write a patched checkpoint.
+    """Make the tower and the projector forget, and write a patched checkpoint.
 
     Only weights that the saliency mask selects change; with --decoder-pass and most other methods, also selected
     weights of the language model. The output directory is complete and verified, or it does not exist. Status 3: it was
@@ -325,6 +327,8 @@ def _run_other(
             value=f"--method {method}",
             expected="--forget and --retain records",
         )
+    if sets.modality != "image":
+        raise UserError("only VKD in feature mode takes clips", where="--modality", value=f"--method {method}")
     if saving.resume:
         raise UserError("only VKD in feature mode can resume", where="--resume", value=f"--method {method}")
     teachers = {"--forget-teacher": sets.forget_teacher, "--retain-teacher": sets.retain_teacher}

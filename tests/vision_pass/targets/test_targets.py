@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -20,7 +21,7 @@ from vkdsurgeon.vision_pass.targets.identity_shift import shifts
 from vkdsurgeon.vision_pass.targets.images import blanked
 
 LAYER = "projector"
-PICTURE = Picture(path=None, subject="p", digest="ab" * 32, source="x:1")  # type: ignore[arg-type]
+PICTURE = Picture(path=Path("a.png"), subject="p", digest="ab" * 32, source="x:1")
 
 
 def _store(features: list[torch.Tensor]) -> FeatureStore:

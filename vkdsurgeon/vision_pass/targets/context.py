@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
-from PIL import Image as PilImage
 from torch import Tensor
 
 from vkdsurgeon.config.recipe import Recipe
@@ -49,7 +49,7 @@ class TargetContext:
     forget_known: Sequence[int]
     keep_known: Sequence[int]
     generator: torch.Generator
-    altered: Callable[[Callable[[PilImage.Image, Picture], PilImage.Image]], FeatureStore]
+    altered: Callable[[Callable[[Any, Picture], Any]], FeatureStore]
     reference: Callable[[], FeatureStore] | None
     empty: Callable[[], FeatureStore]
     forget_digests: Sequence[str] = ()

@@ -1,13 +1,12 @@
-"""The target that the teacher sees on a blank image."""
+"""The target that the teacher sees on a blank image, or hears in silence."""
 
 from __future__ import annotations
 
-from PIL import Image
+from typing import Any
 
+from vkdsurgeon.data.media import medium_of
 from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.vision_pass.targets.context import ForgetTargets, TargetContext
-
-_GREY = (128, 128, 128)
 
 
 def blank(context: TargetContext) -> ForgetTargets:
@@ -18,6 +17,6 @@ def blank(context: TargetContext) -> ForgetTargets:
     return ForgetTargets(context.altered(blanked))
 
 
-def blanked(image: Image.Image, picture: Picture) -> Image.Image:
-    """A grey RGB image of the same size."""
-    return Image.new("RGB", image.size, _GREY)
+def blanked(content: Any, picture: Picture) -> Any:
+    """A grey RGB image of the same size, or as much silence."""
+    return medium_of(picture.path).blank(content)
