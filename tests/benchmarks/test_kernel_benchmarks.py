@@ -54,7 +54,7 @@ def toy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_every_benchmark_runs():
     done = _bench(ROOT, "benchmarks/kernels", "-rA", "--bench-size", "tiny", "--bench-device", "cpu")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

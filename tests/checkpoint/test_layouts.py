@@ -86,7 +86,7 @@ def test_a_tower_of_awq_or_gptq_is_called_quantised(single: Path, leaves: tuple[
         single / "config.json",
         lambda config: config.update(quantization_config={"quant_method": method, "bits": 4, "group_size": 32}),
     )
-    with pytest.raises(UserError, match="the vision tower is quantised"):
+    with pytest.raises(UserError, match="the tower is quantised"):
         split_checkpoint(take_inventory(single))
 
 

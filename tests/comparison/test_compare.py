@@ -184,6 +184,7 @@ def test_the_score_needs_gold_and_every_protocol() -> None:
     assert score(mine, base, gold, ["people", "pairs"], ["visual"]) is None
 
 
+@pytest.mark.campaign
 def test_the_decoder_pass_is_attacked_where_it_edited_and_never_asked_what_it_was_given(
     facts: World, tmp_path: Path
 ) -> None:

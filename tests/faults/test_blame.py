@@ -152,6 +152,7 @@ def test_doctor_tries_what_it_promises(tmp_path: Path, how: str) -> None:
 NO_EXECUTION = 'mount -t tmpfs -o noexec none "$0" && exec "$@"'
 
 
+@pytest.mark.campaign
 def test_a_cache_on_a_mount_without_execution_is_found_by_trying(tmp_path: Path) -> None:
     """In a mount namespace of its own, so that nothing is left of it."""
     apart = ["unshare", "--map-root-user", "--mount", "sh", "-c", NO_EXECUTION, str(tmp_path)]
@@ -168,7 +169,7 @@ def test_a_cache_on_a_mount_without_execution_is_found_by_trying(tmp_path: Path)
     assert str(tmp_path / "cache") in kernel["obstacles"]["compiled"]
 
 
-@pytest.mark.parametrize("which", ["named", "default"])
+@pytest.mark.parametrize("which", ["named", pytest.param("default", marks=pytest.mark.campaign)])
 def test_no_place_for_compiled_code_is_no_obstacle(tmp_path: Path, sets: dict[str, Path], which: str) -> None:
     """`torch._dynamo` makes the directory on import, and transformers and every optimizer import it."""
     environment = {**os.environ, "USER": "ada", "LOGNAME": "ada"}

@@ -210,7 +210,7 @@ def test_the_records_name_nobody(released: Released) -> None:
 def test_the_record_tells_machine_and_kernels(released: Released) -> None:
     record = json.loads((released.patched / NEWEST).read_text())
     assert set(record["environment"]) == {
-        "system", "machine", "processor", "threads", "accelerator", "cuda", "kernels",
+        "system", "machine", "processor", "threads", "processes", "accelerator", "cuda", "kernels",
     }  # fmt: skip
     assert record["environment"]["kernels"]["masked_adamw"] == "reference"
     assert record["earlier_runs"][0]["request"] == {"id": "R-16", "date": None}
