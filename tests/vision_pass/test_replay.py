@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from tests.conftest import write_set
 from tests.families import FAMILIES, build_checkpoint
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.pictures import Picture, pictures_of
@@ -118,6 +120,25 @@ def test_another_base_or_other_layers_are_refused(deep: Path, sets: dict[str, Pa
     assert read_replays([tmp_path], None).subjects == 1
     with pytest.raises(UserError, match="no replay file"):
         read_replays([sets["forget"].parent], None)
+
+
+def sized(folder: Path, name: str, subjects: range, side: int) -> Path:
+    file = write_set(folder, name, subjects, views=3)
+    for path in (folder / name).glob("*.png"):
+        Image.open(path).resize((side, side)).save(path)
+    return file
+
+
+def test_requests_may_have_images_of_several_sizes(tmp_path: Path) -> None:
+    model = build_checkpoint("qwen2_vl", tmp_path / "model")
+    sets = {"retain": sized(tmp_path, "retain", range(10, 13), 56)}
+    for number, side in enumerate((56, 84)):
+        sets["forget"] = sized(tmp_path, f"forget{number}", range(number, number + 1), side)
+        save(prepared(model, sets, slice(None)), tmp_path / f"{number}.safetensors")
+    replay = read_replays([tmp_path], None)
+    assert len({activation.shape for _, _, activation, *_ in replay.images}) == 2
+    sets["forget"] = sized(tmp_path, "forget2", range(2, 3), 56)
+    assert prepared(model, sets, slice(None), replay=replay).plan.replayed_pictures == 6
 
 
 def test_a_third_request_keeps_its_own_images_alone(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:

@@ -68,22 +68,20 @@ class Replay:
     Attributes:
         layer: The last frozen layer, which returned them.
         base: Digest of the visual weights that the requests started from.
-        shape: As in `KeptActivations`.
-        images: Per image the file, who is on it, the activation [N, D] in bfloat16, and what else the tower is given
-            with it, ones in the place of pixels.
+        images: Per image the file, who is on it, the activation [N, D] in bfloat16, how the tower lays it out (see
+            `KeptActivations`), and what else the tower is given with it, ones in the place of pixels.
         digest: SHA-256 over the files' contents, in hex.
     """
 
     layer: str
     base: str
-    shape: tuple[int, ...]
-    images: tuple[tuple[Path, str, Tensor, dict[str, Tensor]], ...]
+    images: tuple[tuple[Path, str, Tensor, tuple[int, ...], dict[str, Tensor]], ...]
     digest: str
 
     @property
     def subjects(self) -> int:
         """How many subjects they show."""
-        return len({subject for _, subject, _, _ in self.images})
+        return len({subject for _, subject, *_ in self.images})
 
 
 def write_replay(
@@ -146,7 +144,7 @@ def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
     found = [_read(file, key) for file in files]
     first = found[0]
     for file, each in zip(files, found, strict=True):
-        if (each.layer, each.base, each.shape) != (first.layer, first.base, first.shape):
+        if (each.layer, each.base) != (first.layer, first.base):
             raise UserError(
                 "two replay files come from different bases, or from runs that trained different layers",
                 where=file,
@@ -155,7 +153,6 @@ def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
     return Replay(
         first.layer,
         first.base,
-        first.shape,
         tuple(image for each in found for image in each.images),
         hashlib.sha256("".join(each.digest for each in found).encode()).hexdigest(),
     )
@@ -201,9 +198,9 @@ def replayed_pictures(stack: VisualStack, replay: Replay, recipe: Recipe) -> lis
             prepared=PreparedImage(inputs, (REPLAY, signature_of(inputs))),
             activation=activation,
             frozen=paths,
-            shape=replay.shape,
+            shape=shape,
         )
-        for source, subject, activation, inputs in replay.images
+        for source, subject, activation, shape, inputs in replay.images
     ]
 
 
@@ -231,8 +228,11 @@ def _read(path: Path, key: Path | None) -> Replay:
     if facts.schema_ != _SCHEMA or not activations or len(facts.subjects) != len(activations):
         raise UserError("this is no replay file", where=path, value=facts.schema_, expected=_SCHEMA)
     names = [f"{path.name} {subject}" for subject in facts.subjects]
-    images = tuple((path, *image) for image in zip(names, activations, inputs, strict=True))
-    return Replay(facts.layer, facts.base, tuple(facts.shape), images, digest)
+    shape = tuple(facts.shape)
+    images = tuple(
+        (path, name, activation, shape, each) for name, activation, each in zip(names, activations, inputs, strict=True)
+    )
+    return Replay(facts.layer, facts.base, images, digest)
 
 
 def _inputs(tensors: Mapping[str, Tensor], index: int, pixels: Mapping[str, _Input]) -> dict[str, Tensor]:
