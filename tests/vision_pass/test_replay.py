@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load
+from safetensors.torch import save as save_tensors
 
 from tests.conftest import write_set
 from tests.families import FAMILIES, build_checkpoint
@@ -148,6 +152,52 @@ def test_a_third_request_keeps_its_own_images_alone(deep: Path, sets: dict[str, 
     both = read_replays([tmp_path], None)
     assert both.subjects == 2
     assert len(both.images) == len(read_replays([first], None).images) + len(second.job.forget)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shape", [0, 3]),
+        ("shape", [10**9, 10**9]),
+        ("shape", [-1]),
+        ("dtype", "nn"),
+        ("dtype", "int64"),
+    ],
+)
+def test_what_a_file_says_of_pixels_is_not_believed(
+    deep: Path, sets: dict[str, Path], tmp_path: Path, key: str, value: object
+) -> None:
+    file = save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")
+    tensors, facts = load(file.read_bytes()), facts_of(file)
+    for inputs in facts["pixels"]:
+        for told in inputs.values():
+            told[key] = value
+    file.write_bytes(save_tensors(tensors, metadata={"vkdsurgeon": json.dumps(facts)}))
+    with pytest.raises(UserError, match="no replay file, or it is damaged"):
+        read_replays([file], None)
+
+
+@pytest.mark.parametrize("fault", ["nan", "flat", "missing"])
+def test_activations_are_numbers_of_tokens(deep: Path, sets: dict[str, Path], tmp_path: Path, fault: str) -> None:
+    file = save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")
+    tensors, facts = load(file.read_bytes()), facts_of(file)
+    name = "0 activation"
+    if fault == "nan":
+        tensors[name] = torch.full_like(tensors[name], float("nan"))
+    elif fault == "flat":
+        tensors[name] = tensors[name].reshape(-1)
+    else:
+        del tensors[name]
+    file.write_bytes(save_tensors(tensors, metadata={"vkdsurgeon": json.dumps(facts)}))
+    with pytest.raises(UserError, match="no replay file, or it is damaged"):
+        read_replays([file], None)
+
+
+def facts_of(file: Path) -> dict[str, Any]:
+    content = file.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    found: dict[str, Any] = json.loads(header["__metadata__"]["vkdsurgeon"])
+    return found
 
 
 def test_a_file_is_whole_and_ours_or_refused(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -39,14 +41,23 @@ REPLAY = "replay"
 _OF_IMAGES = ("blank", "reference")
 _SCHEMA, _FACTS = "vkdsurgeon/replay/1", "vkdsurgeon"
 _ACTIVATION, _INPUT = "activation", "input"
+# 64 million pixels of three colours, as images have at most.
+_MOST_ELEMENTS = 3 * 64_000_000
 
 
 class _Input(BaseModel):
     """A floating-point input of the tower, of which only the shape is kept."""
 
     model_config = ConfigDict(extra="forbid")
-    shape: list[int]
-    dtype: str
+    shape: list[PositiveInt]
+    dtype: Literal["float32", "bfloat16", "float16"]
+
+    @field_validator("shape")
+    @classmethod
+    def _of_an_image(cls, shape: list[int]) -> list[int]:
+        if prod(shape) > _MOST_ELEMENTS:
+            raise ValueError(f"no image has {prod(shape)} elements")
+        return shape
 
 
 class _Facts(BaseModel):
@@ -56,7 +67,7 @@ class _Facts(BaseModel):
     schema_: str
     layer: str
     base: str
-    shape: list[int]
+    shape: list[PositiveInt] = Field(min_length=2, max_length=3)
     subjects: list[int]
     pixels: list[dict[str, _Input]]
 
@@ -115,7 +126,12 @@ def write_replay(
         tensors |= {
             f"{index} {_INPUT} {name}": value.contiguous() for name, value in inputs.items() if name not in floating
         }
-        pixels.append({name: _Input(shape=list(value.shape), dtype=_name(value)) for name, value in floating.items()})
+        pixels.append(
+            {
+                name: _Input.model_validate({"shape": list(value.shape), "dtype": _name(value)})
+                for name, value in floating.items()
+            }
+        )
     facts = _Facts(
         schema_=_SCHEMA,
         layer=kept.layer,
@@ -217,7 +233,11 @@ def _read(path: Path, key: Path | None) -> Replay:
         facts = _Facts.model_validate_json(json.loads(content[8 : 8 + length])["__metadata__"][_FACTS])
         activations = tuple(tensors[f"{index} {_ACTIVATION}"] for index in range(len(facts.pixels)))
         inputs = tuple(_inputs(tensors, index, pixels) for index, pixels in enumerate(facts.pixels))
-    except (SafetensorError, ValidationError, KeyError, ValueError, AttributeError) as error:
+        if not activations or len(facts.subjects) != len(activations):
+            raise ValueError(f"{len(activations)} activations of {len(facts.subjects)} images")
+        if not all(each.dim() == 2 and bool(torch.isfinite(each).all()) for each in activations):
+            raise ValueError("activations that are no [tokens, width] of finite numbers")
+    except (SafetensorError, ValidationError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise UserError(
             "this is no replay file, or it is damaged",
@@ -225,7 +245,7 @@ def _read(path: Path, key: Path | None) -> Replay:
             value=reason,
             expected="a file that `save_replay` wrote",
         ) from None
-    if facts.schema_ != _SCHEMA or not activations or len(facts.subjects) != len(activations):
+    if facts.schema_ != _SCHEMA:
         raise UserError("this is no replay file", where=path, value=facts.schema_, expected=_SCHEMA)
     names = [f"{path.name} {subject}" for subject in facts.subjects]
     shape = tuple(facts.shape)
