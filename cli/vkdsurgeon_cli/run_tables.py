@@ -23,6 +23,12 @@ def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
         ("weights", f"{plan.tower_parameters:,} tower + {plan.projector_parameters:,} projector"),
         ("may move", f"{plan.selected_parameters:,}"),
         (f"{NOUNS[plan.modality]}s", ", ".join(f"{count} {role}" for role, count in sets.items())),
+        *(
+            [("replayed", f"{plan.replayed_pictures} of {plan.replayed_subjects} subjects")]
+            if plan.replayed_pictures
+            else []
+        ),
+        ("precision", plan.dtype),
         ("teacher", describe_teacher(plan.teacher)),
         *((f"targets at {layer}", describe_targets(reading)) for layer, reading in plan.targets.items()),
         ("steps", plan.steps),
@@ -40,6 +46,10 @@ def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
         ("written", str(result.out)),
     ]
     return rows
+
+
+def _replay_rows(pictures: int, subjects: int) -> list[tuple[str, Any]]:
+    return [("replayed", f"{pictures} images of {subjects} subjects of earlier requests")] if pictures else []
 
 
 def _forecast_rows(result: UnlearnResult) -> list[tuple[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -56,3 +57,26 @@ def test_nothing_is_kept_where_no_layer_is_frozen(
     assert run([*words, "--save-replay", str(tmp_path / "file")]) == 2
     assert "no activations to keep" in capsys.readouterr().err
     assert not (tmp_path / "file").exists()
+
+
+def test_the_file_takes_the_place_of_nothing(
+    llava: Path, own_sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(llava, tmp_path / "model"))
+    words = ["unlearn", str(model), "--forget", str(own_sets["first"]), "--retain", str(own_sets["retain"])]
+    words += ["--steps", "2", "--set", "extensions=0", "--set", "depth=1", "-o", str(tmp_path / "out")]
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    before = {path: path.read_bytes() for path in (mine, model / "config.json", own_sets["first"])}
+    for target in (*before, model / "new", tmp_path / "out", tmp_path / "out" / "new", tmp_path / "out.journal"):
+        assert run([*words, "--save-replay", str(target)]) == 2, target
+        assert "save-replay" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (tmp_path / "out").exists()
+    assert run([*words, "--save-replay", str(tmp_path / "new"), "--replay", str(tmp_path / "new")]) == 2
+    assert run([*words, "--replay", "/dev/zero"]) == 2
+    assert "no regular file" in capsys.readouterr().err
+    assert run([*words, "--save-replay", str(tmp_path / "new"), "--replay-key", "/dev/zero"]) == 2
+    assert "not a key" in capsys.readouterr().err
+    assert run([*words, "--method", "ga", "--save-replay", str(tmp_path / "new")]) == 2
+    assert "--save-replay" in capsys.readouterr().err

@@ -193,6 +193,32 @@ def test_activations_are_numbers_of_tokens(deep: Path, sets: dict[str, Path], tm
         read_replays([file], None)
 
 
+@pytest.mark.parametrize("fault", ["width", "tokens", "layout", "inputs"])
+def test_what_does_not_fit_the_model_is_refused(deep: Path, sets: dict[str, Path], tmp_path: Path, fault: str) -> None:
+    file = save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")
+    tensors, facts = load(file.read_bytes()), facts_of(file)
+    for name in [name for name in tensors if name.endswith("activation")]:
+        whole = tensors[name]
+        cut = {"width": whole[:, :-1], "tokens": whole[:0]}
+        tensors[name] = cut.get(fault, whole).contiguous()
+    if fault == "layout":
+        facts["shape"] = [5, 31]
+    if fault == "inputs":
+        facts["pixels"] = [{"other": {"shape": [3], "dtype": "float32"}} for _ in facts["pixels"]]
+    file.write_bytes(save_tensors(tensors, metadata={"vkdsurgeon": json.dumps(facts)}))
+    with pytest.raises(UserError, match="does not fit this model"):
+        prepared(deep, sets, slice(1, 2), replay=read_replays([file], None))
+
+
+def test_equal_names_in_two_folders_are_other_people(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+    files = []
+    for number in range(2):
+        (tmp_path / f"{number}").mkdir()
+        made = prepared(deep, sets, slice(number, number + 1))
+        files.append(save(made, tmp_path / f"{number}" / "replay.safetensors"))
+    assert read_replays([*files, files[0], tmp_path / "1"], None).subjects == 2
+
+
 def facts_of(file: Path) -> dict[str, Any]:
     content = file.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

@@ -68,12 +68,14 @@ def check_key(key: Path) -> None:
 def _cipher(key: Path) -> Any:
     aead = optional("cryptography.hazmat.primitives.ciphers.aead", "sign", "an encrypted replay file")
     try:
-        content = key.read_bytes()
+        # A device would have no end.
+        with key.open("rb") as file:
+            content = file.read(_KEY_BYTES + 1)
     except OSError as error:
         raise UserError("the key cannot be read", where=key, value=error.strerror) from None
     if len(content) != _KEY_BYTES:
         raise UserError(
-            "not a key", where=key, value=f"{len(content)} bytes", expected=f"{_KEY_BYTES} bytes",
+            "not a key", where=key, value=f"{len(content)} bytes or more", expected=f"{_KEY_BYTES} bytes",
             remedy=f"make one: head -c {_KEY_BYTES} /dev/urandom > {key.name}",
         )  # fmt: skip
     return aead.AESGCM(content)

@@ -37,7 +37,7 @@ from vkdsurgeon.pipeline.finished import finished, record_of
 from vkdsurgeon.pipeline.result import UnlearnResult
 from vkdsurgeon.training.events import Event, Listener, unheard
 from vkdsurgeon.training.resume.journal import Journal
-from vkdsurgeon.training.resume.session import journalled, left_behind
+from vkdsurgeon.training.resume.session import journal_of, journalled, left_behind
 from vkdsurgeon.training.saliency import layer_shares
 from vkdsurgeon.vision_pass.forecast import forecast
 from vkdsurgeon.vision_pass.replay import read_replays, write_replay
@@ -115,14 +115,16 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
         )
     listener = listener if request.processes.first else unheard
     if request.save_replay is not None:
-        check_folder(request.save_replay)
+        _check_new(request, request.save_replay)
     if request.replay_key is not None:
         check_key(request.replay_key)
     inventory = take_inventory(request.model)
     check_links(inventory, request.follow_links)
     if request.out is None:
         return _everywhere(request, _run(request, listener, None))
-    if request.resume and (done := _done_before(request, inventory, listener)) is not None:
+    # An output that is there without its replay file is not all that was asked for.
+    whole = request.save_replay is None or request.save_replay.exists()
+    if request.resume and whole and (done := _done_before(request, inventory, listener)) is not None:
         return done
     # Which of them stay the same is known once the run is done.
     linked = inventory.shards if request.link_untouched else ()
@@ -263,6 +265,29 @@ def _complete(
             "provenance": facts,
         }
     )
+
+
+def _check_new(request: Request, path: Path) -> None:
+    """Refuse a replay file that would take the place of anything, or lie where only whole checkpoints do.
+
+    Raises:
+        UserError: It would.
+    """
+    place = path.resolve()
+    homes = [request.model, *([] if request.out is None else [request.out, journal_of(request)])]
+    if any(home.resolve() in (place, *place.parents) for home in homes):
+        raise UserError(
+            "the replay file lies in the model, the output or the journal", where="`save_replay`", value=str(path),
+            expected="a place of its own",
+        )  # fmt: skip
+    check_folder(path)
+    if any(place == each.resolve() for each in request.replay):
+        raise UserError("the replay file would replace one that is replayed", where="`save_replay`", value=str(path))
+    if path.exists() and not request.resume:
+        raise UserError(
+            "the replay file exists", where="`save_replay`", value=str(path), expected="a new file",
+            remedy="name another file: whoever is in this one could not be forgotten again",
+        )  # fmt: skip
 
 
 def _check_kept(request: Request, prepared: Prepared) -> None:

@@ -26,11 +26,12 @@ from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import write_whole
+from vkdsurgeon.files.library_errors import brief
 from vkdsurgeon.files.problems import first_problem
 from vkdsurgeon.files.sealed import seal, unseal
 from vkdsurgeon.model.frozen_layers import KeptActivations
 from vkdsurgeon.model.images import PreparedImage, signature_of
-from vkdsurgeon.model.replayed import ReplayedPicture
+from vkdsurgeon.model.replayed import ReplayedPicture, entering_of
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.objective import run_once
 from vkdsurgeon.vision_pass.teacher import visual_digest
@@ -157,14 +158,15 @@ def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
     files = [file for path in paths for file in (sorted(path.glob("*.safetensors")) if path.is_dir() else [path])]
     if not files:
         raise UserError("no replay file", where=paths[0], expected="files that `save_replay` wrote")
-    found = [_read(file, key) for file in files]
+    # A folder and a file of it may be named together.
+    found = list({each.digest: each for each in (_read(file, key) for file in files)}.values())
     first = found[0]
-    for file, each in zip(files, found, strict=True):
+    for each in found:
         if (each.layer, each.base) != (first.layer, first.base):
             raise UserError(
                 "two replay files come from different bases, or from runs that trained different layers",
-                where=file,
-                expected=f"the base and the layers of {files[0]}",
+                where=each.images[0][0],
+                expected=f"the base and the layers of {first.images[0][0]}",
             )
     return Replay(
         first.layer,
@@ -205,7 +207,7 @@ def replayed_pictures(stack: VisualStack, replay: Replay, recipe: Recipe) -> lis
             remedy="use the recipe key `depth` of the earlier requests",
         )
     paths = tuple(stack.taps[name] for name in frozen)
-    return [
+    found = [
         ReplayedPicture(
             path=source,
             subject=f"replayed {subject}",
@@ -218,10 +220,38 @@ def replayed_pictures(stack: VisualStack, replay: Replay, recipe: Recipe) -> lis
         )
         for source, subject, activation, shape, inputs in replay.images
     ]
+    _try(stack, found)
+    return found
+
+
+def _try(stack: VisualStack, pictures: Sequence[ReplayedPicture]) -> None:
+    """Pass one image of each kind through the trained layers, and refuse what does not fit them."""
+    kinds: dict[object, ReplayedPicture] = {}
+    for picture in pictures:
+        first = kinds.setdefault(picture.prepared.signature, picture)
+        try:
+            if picture.activation.shape != first.activation.shape or picture.shape[-1] != picture.activation.shape[-1]:
+                raise ValueError(f"{list(picture.activation.shape)} beside {list(first.activation.shape)}")
+            if picture is first:
+                batch = stack.collate([picture.prepared])
+                with torch.no_grad():
+                    stack.features(batch.with_entering(entering_of([picture], stack.device, stack.dtype)))
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            raise UserError(
+                "the replay file does not fit this model",
+                where=picture.source,
+                value=brief(error),
+                expected="a file that `save_replay` wrote for it",
+            ) from error
 
 
 def _read(path: Path, key: Path | None) -> Replay:
     try:
+        # Devices and pipes have no end.
+        if path.exists() and not path.is_file():
+            raise UserError(
+                "the replay file is no regular file", where=path, expected="a file that `save_replay` wrote"
+            )
         content = path.read_bytes()
     except OSError as error:
         raise UserError("the replay file cannot be read", where=path, value=error.strerror) from None
@@ -247,7 +277,7 @@ def _read(path: Path, key: Path | None) -> Replay:
         ) from None
     if facts.schema_ != _SCHEMA:
         raise UserError("this is no replay file", where=path, value=facts.schema_, expected=_SCHEMA)
-    names = [f"{path.name} {subject}" for subject in facts.subjects]
+    names = [f"{digest[:16]} {subject}" for subject in facts.subjects]
     shape = tuple(facts.shape)
     images = tuple(
         (path, name, activation, shape, each) for name, activation, each in zip(names, activations, inputs, strict=True)

@@ -243,7 +243,7 @@ def unlearn(
     if is_other_method(choice.method, choice.scope, recipe):
         refuse_several(f"unlearn --method {choice.method.value}")
         with _telling_of(common["out"]):
-            _run_other(common, sets, suite, saving, choice, printing, tracking)
+            _run_other(common, sets, suite, saving, replaying, choice, printing, tracking)
         return
     import vkdsurgeon
     from vkdsurgeon_cli.run_listener import RunListener
@@ -312,6 +312,7 @@ def _run_other(
     sets: Sets,
     suite: SuiteSplit | None,
     saving: Saving,
+    replaying: Replaying,
     choice: MethodChoice,
     printing: Printing,
     tracking: Tracking,
@@ -331,8 +332,14 @@ def _run_other(
         raise UserError("only VKD in feature mode takes clips", where="--modality", value=f"--method {method}")
     if saving.resume:
         raise UserError("only VKD in feature mode can resume", where="--resume", value=f"--method {method}")
-    teachers = {"--forget-teacher": sets.forget_teacher, "--retain-teacher": sets.retain_teacher}
-    refuse_foreign_options(choice.method, common["recipe"], teachers)
+    foreign = {
+        "--forget-teacher": sets.forget_teacher,
+        "--retain-teacher": sets.retain_teacher,
+        "--replay": replaying.replay,
+        "--save-replay": replaying.save_replay,
+        "--replay-key": replaying.replay_key,
+    }
+    refuse_foreign_options(choice.method, common["recipe"], foreign)
     records = {name: getattr(sets, name) for name in ("forget", "retain", "generic", "text")}
     run_other_method({"method": method, "scope": choice.scope, **records, **common}, printing.sink, tracking)
 
