@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from vkdsurgeon_cli.command import ResultUnwritten
-from vkdsurgeon_cli.options import GateOption, OutputOption, SeedOption, TablePrinting
+from vkdsurgeon_cli.options import (
+    BaseOption,
+    DeviceMapOption,
+    DeviceOption,
+    DtypeOption,
+    GateOption,
+    GoldOption,
+    MaxMemoryOption,
+    OutputOption,
+    SeedOption,
+    TablePrinting,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -31,6 +42,19 @@ NormalisedOption = Annotated[
 LimitOption = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Largest number of questions per set.")
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedModels:
+    """The models that are measured beside the given one, and how all of them run."""
+
+    base: BaseOption = None
+    gold: GoldOption = None
+    device: DeviceOption = "auto"
+    device_map: DeviceMapOption = None
+    max_memory: MaxMemoryOption = None
+    dtype: DtypeOption = "auto"
+    panel: ClassVar[str] = "Models and device"
 
 
 @dataclass(frozen=True, kw_only=True)

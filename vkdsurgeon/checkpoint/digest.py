@@ -49,6 +49,18 @@ class Digesting:
         self._weights.update(path.encode() + b"\0")
         return (own, self._weights)
 
+    def read(self, path: str, source: Path) -> None:
+        """Take in the bytes of the next file.
+
+        Args:
+            path: The file, relative to the checkpoint.
+            source: Where it lies.
+        """
+        hashers = self.hashers(path)
+        for data in chunks(source):
+            for hasher in hashers:
+                hasher.update(data)
+
     def done(self) -> Digests:
         """The digests of all files that were read."""
         return Digests(self._weights.hexdigest(), {path: own.hexdigest() for path, own in self._files.items()})
@@ -66,10 +78,7 @@ def checkpoint_digests(inventory: Inventory, root: Path | None = None, *, shards
     shards = inventory.shards
     digesting = Digesting(shards)
     for path in shards if shards_only else [file.path for file in inventory.files]:
-        hashers = digesting.hashers(path)
-        for data in chunks(place / path):
-            for hasher in hashers:
-                hasher.update(data)
+        digesting.read(path, place / path)
     return digesting.done()
 
 

@@ -29,7 +29,7 @@ from vkdsurgeon.checkpoint.inventory import (
 )
 from vkdsurgeon.checkpoint.output import check_output
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.files.copy import CHUNK, chunks, copy_bytes, digest, gaps, linked, same_range, sync, write_at
+from vkdsurgeon.files.copy import CHUNK, copy_bytes, digest, gaps, linked, same_range, sync, write_at
 from vkdsurgeon.files.directories import staged
 
 # Changes closer together than this are written in one go.
@@ -179,14 +179,11 @@ def _copy(inventory: Inventory, staging: Path, untouched: Collection[str]) -> tu
     digesting, shared = Digesting(inventory.shards), []
     for file in inventory.files:
         source, target = inventory.root / file.path, staging / file.path
-        hashers = digesting.hashers(file.path)
-        if file.path not in untouched or not linked(source, target):
-            copy_bytes(source, target, file.size, hashers)
-            continue
-        shared.append(file.path)
-        for data in chunks(source):
-            for hasher in hashers:
-                hasher.update(data)
+        if file.path in untouched and linked(source, target):
+            shared.append(file.path)
+            digesting.read(file.path, source)
+        else:
+            copy_bytes(source, target, file.size, digesting.hashers(file.path))
     # Neither time nor size tells of a file that was written to in place and dated back; what was read does.
     for name, seen in inventory.seen.items():
         entry = inventory.tensors[name]

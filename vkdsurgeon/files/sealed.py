@@ -74,8 +74,9 @@ def _cipher(key: Path) -> Any:
     except OSError as error:
         raise UserError("the key cannot be read", where=key, value=error.strerror) from None
     if len(content) != _KEY_BYTES:
+        found = f"more than {_KEY_BYTES}" if len(content) > _KEY_BYTES else len(content)
         raise UserError(
-            "not a key", where=key, value=f"{len(content)} bytes or more", expected=f"{_KEY_BYTES} bytes",
+            "not a key", where=key, value=f"{found} bytes", expected=f"{_KEY_BYTES} bytes",
             remedy=f"make one: head -c {_KEY_BYTES} /dev/urandom > {key.name}",
         )  # fmt: skip
     return aead.AESGCM(content)

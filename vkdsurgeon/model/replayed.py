@@ -35,9 +35,9 @@ def entering_of(pictures: Sequence[Picture], device: torch.device, dtype: torch.
     """What enters the trained layers for images of one batch; None where their files are there.
 
     Args:
-        pictures: Of one signature.
-        device: Where the tower lives.
-        dtype: Of its activations.
+        pictures: The images of one batch, whose prepared tensors have equal shapes.
+        device: The tower's device.
+        dtype: The dtype that the tower's layers return.
     """
     replayed = [picture for picture in pictures if isinstance(picture, ReplayedPicture)]
     if not replayed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -188,8 +188,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
             _match(prepared, decoder, journal)
         listener(Event.stage("teacher"))
         prepared = teach(prepared)
-        _check_kept(request, prepared)
-        base = "" if request.save_replay is None else visual_digest(prepared.stack)
+        keep = _keeping(request, prepared)
         listener(Event("plan", subject=prepared.plan))
         if decoder is not None:
             listener(Event("decoder plan", subject=decoder.plan))
@@ -205,7 +204,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
             return planned.model_copy(update={"forecast": found}) if processes.first else None
 
         outcome = operate(prepared, listener, journal)
-        return processes.lead(partial(_complete, request, planned, prepared, base, outcome, decoder, listener, journal))
+        return processes.lead(partial(_complete, request, planned, prepared, keep, outcome, decoder, listener, journal))
 
 
 def _match(prepared: Prepared, decoder: DecoderJob | None, journal: Journal | None) -> None:
@@ -224,7 +223,7 @@ def _complete(
     request: Request,
     planned: UnlearnResult,
     prepared: Prepared,
-    base: str,
+    keep: Callable[[], None],
     outcome: Outcome,
     decoder: DecoderJob | None,
     listener: Listener,
@@ -238,8 +237,7 @@ def _complete(
     if decoder is not None and decoded is not None:
         facts["decoder"] = decoder_facts(decoder, decoded, bytes.fromhex(facts["salt"]))
     listener(Event.stage("writing"))
-    if request.save_replay is not None:
-        _save_replay(request.save_replay, request.replay_key, prepared, base)
+    keep()
     report = write_recorded(
         prepared.stack.inventory,
         changes,
@@ -290,14 +288,17 @@ def _check_new(request: Request, path: Path) -> None:
         )  # fmt: skip
 
 
-def _check_kept(request: Request, prepared: Prepared) -> None:
-    """Refuse, before training, to save what is not there.
+def _keeping(request: Request, prepared: Prepared) -> Callable[[], None]:
+    """What writes the replay file that was asked for; made before training, which changes the base's weights.
 
     Raises:
-        UserError: No activations are kept.
+        UserError: There are no activations to keep.
     """
+    if request.save_replay is None:
+        return lambda: None
     assert prepared.taught is not None
-    if request.save_replay is not None and prepared.taught.terms.activations is None:
+    terms = prepared.taught.terms
+    if terms.activations is None:
         raise UserError(
             "there are no activations to keep: no layer of the tower is frozen, or the cache has no room for what they "
             "return",
@@ -305,13 +306,8 @@ def _check_kept(request: Request, prepared: Prepared) -> None:
             value=f"depth {prepared.job.recipe.depth}, cache_gib {prepared.job.recipe.cache_gib}",
             remedy="use a smaller `depth` or a larger `cache_gib`, or leave it out",
         )
-
-
-def _save_replay(path: Path, key: Path | None, prepared: Prepared, base: str) -> None:
-    assert prepared.taught is not None
-    terms = prepared.taught.terms
-    assert terms.activations is not None
-    write_replay(path, base, terms.forget, terms.activations, key)
+    base = visual_digest(prepared.stack)
+    return partial(write_replay, request.save_replay, base, terms.forget, terms.activations, request.replay_key)
 
 
 def _look_at_pictures(prepared: Prepared) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_shared import Others, RetainOption, attack_sheets, run
-from vkdsurgeon_cli.measuring import Answering, Results
+from vkdsurgeon_cli.commands.attack_shared import RetainOption, attack_sheets, run
+from vkdsurgeon_cli.measuring import Answering, ComparedModels, Results
 from vkdsurgeon_cli.options import ModelArgument
 
 
@@ -27,7 +27,7 @@ def membership_command(
         float,
         typer.Option("--k", metavar="PERCENT", help="For Min-K%: share of the answer's tokens, least likely first."),
     ] = 20.0,
-    others: Others,
+    others: ComparedModels,
     answering: Answering,
     results: Results,
 ) -> None:

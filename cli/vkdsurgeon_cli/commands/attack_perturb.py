@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, attack_sheets, run
-from vkdsurgeon_cli.measuring import Answering, Results
+from vkdsurgeon_cli.commands.attack_shared import ForgetOption, RetainOption, attack_sheets, run
+from vkdsurgeon_cli.measuring import Answering, ComparedModels, Results
 from vkdsurgeon_cli.options import ModelArgument
 
 
@@ -67,7 +67,7 @@ def perturb_command(
     ] = None,
     retain: RetainOption = None,
     changes: Changes,
-    others: Others,
+    others: ComparedModels,
     answering: Answering,
     results: Results,
 ) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, attack_sheets, run
-from vkdsurgeon_cli.measuring import Answering, Results
+from vkdsurgeon_cli.commands.attack_shared import ForgetOption, RetainOption, attack_sheets, run
+from vkdsurgeon_cli.measuring import Answering, ComparedModels, Results
 from vkdsurgeon_cli.options import ModelArgument
 
 
@@ -29,7 +29,7 @@ def prompt_command(
     builtin: Annotated[
         bool, typer.Option("--builtin/--no-builtin", help="Also use the built-in English templates.")
     ] = True,
-    others: Others,
+    others: ComparedModels,
     answering: Answering,
     results: Results,
 ) -> None:

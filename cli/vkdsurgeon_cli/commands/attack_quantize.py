@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, attack_sheets, run
-from vkdsurgeon_cli.measuring import Answering, Results
+from vkdsurgeon_cli.commands.attack_shared import ForgetOption, RetainOption, attack_sheets, run
+from vkdsurgeon_cli.measuring import Answering, ComparedModels, Results
 from vkdsurgeon_cli.options import ModelArgument, Parts
 
 
@@ -60,7 +60,7 @@ def quantize_command(
     forget: ForgetOption,
     retain: RetainOption = None,
     rounding: Rounding,
-    others: Others,
+    others: ComparedModels,
     parts: Parts,
     answering: Answering,
     results: Results,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vkdsurgeon_cli.commands.attack_shared import ForgetOption, Others, RetainOption, run
-from vkdsurgeon_cli.measuring import Answering, Results
+from vkdsurgeon_cli.commands.attack_shared import ForgetOption, RetainOption, run
+from vkdsurgeon_cli.measuring import Answering, ComparedModels, Results
 from vkdsurgeon_cli.options import ModelArgument, Parts
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class PartName(str, Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RestoreOthers(Others):
+class RestoreOthers(ComparedModels):
     """The models; the original is needed here, and gold is measured as it is."""
 
     base: Annotated[

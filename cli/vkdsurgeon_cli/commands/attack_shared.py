@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vkdsurgeon_cli.measuring import Answering, Results
+from vkdsurgeon_cli.measuring import Answering, ComparedModels, Results
 from vkdsurgeon_cli.options import (
-    BaseOption,
-    DeviceMapOption,
-    DeviceOption,
-    DtypeOption,
-    GoldOption,
-    MaxMemoryOption,
     Parts,
 )
 
@@ -37,24 +30,11 @@ _ROWS = {"before": "as given"}
 _GOES = {"reference": 200, "gold": 100}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Others:
-    """The models that are attacked alike, and how all of them run."""
-
-    base: BaseOption = None
-    gold: GoldOption = None
-    device: DeviceOption = "auto"
-    device_map: DeviceMapOption = None
-    max_memory: MaxMemoryOption = None
-    dtype: DtypeOption = "auto"
-    panel: ClassVar[str] = "Models and device"
-
-
 def run(
     name: AttackName,
     model: Path,
     sets: tuple[Path, Path | None],
-    others: Others,
+    others: ComparedModels,
     answering: Answering,
     results: Results,
     own: Mapping[str, Any],

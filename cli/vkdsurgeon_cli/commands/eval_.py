@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from vkdsurgeon_cli.command import add_command
-from vkdsurgeon_cli.measuring import Answering, Results
+from vkdsurgeon_cli.measuring import Answering, ComparedModels, Results
 from vkdsurgeon_cli.options import (
-    BaseOption,
-    DeviceMapOption,
-    DeviceOption,
-    DtypeOption,
-    GoldOption,
-    MaxMemoryOption,
     ModelArgument,
 )
 from vkdsurgeon_cli.suite_options import Benchmark
@@ -79,19 +73,6 @@ class EvalBenchmark(Benchmark):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Models:
-    """What the model is compared with, and how all of them run."""
-
-    base: BaseOption = None
-    gold: GoldOption = None
-    device: DeviceOption = "auto"
-    device_map: DeviceMapOption = None
-    max_memory: MaxMemoryOption = None
-    dtype: DtypeOption = "auto"
-    panel: ClassVar[str] = "Models and device"
-
-
-@dataclass(frozen=True, kw_only=True)
 class EvalResults(Results):
     """Where the result goes, and what is in it."""
 
@@ -109,7 +90,7 @@ def evaluate_command(
     model: ModelArgument,
     sets: Sets,
     benchmark: EvalBenchmark,
-    models: Models,
+    models: ComparedModels,
     answering: Answering,
     results: EvalResults,
 ) -> None:
