@@ -2,7 +2,7 @@
 
     python -m benchmarks.end_to_end [--size tiny|small|vit-b|vit-l] [--device cpu|cuda] [--record]
 
-All three train the same tower of a random LLaVA on the same pictures, towards the same kind of targets, under the same
+All three train the same tower of a random LLaVA on the same images, towards the same kind of targets, under the same
 mask, a few steps each in turns:
 
 - `ours`: `vkdsurgeon.vision_pass.trainer.train`; the teacher's features, and what frozen layers return, were computed
@@ -51,9 +51,9 @@ from benchmarks.provenance import RESULTS, keep, provenance
 from tests.conftest import draw_subject
 from tests.families import _sized as image_processor
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.model.features import FeatureStore, PictureSet, teacher_features
+from vkdsurgeon.data.samples import samples_of
+from vkdsurgeon.model.features import FeatureStore, SampleSet, teacher_features
 from vkdsurgeon.model.frozen_layers import kept_activations, output_of
 from vkdsurgeon.model.images import ImageBatch
 from vkdsurgeon.training import losses
@@ -69,7 +69,7 @@ IDENTITY = ("case", "provider", "language_parameters")
 LAYER = "projector"
 _ALL_IN_MEMORY = 1 << 40
 _PEAK, _DECAY, _PROMPT = 1e-3, 0.01, 32
-# Activations of a language model of 7 B parameters for more pictures do not fit a GPU beside student and teacher.
+# Activations of a language model of 7 B parameters for more images do not fit a GPU beside student and teacher.
 _MICRO_BATCH = 8
 _ROUNDS = {"tiny": 3, "small": 5, "vit-b": 3, "vit-l": 9}
 # Of the run that `run_seconds` is about: images in all steps, and images with their copies.
@@ -78,7 +78,7 @@ _DRAWN, _SHOWN = 300 * 48, 5 * (40 + 200)
 
 @dataclass(frozen=True)
 class Size:
-    """A LLaVA's shape, and how many pictures a step takes."""
+    """A LLaVA's shape, and how many images a step takes."""
 
     width: int
     layers: int
@@ -159,8 +159,8 @@ def build(root: Path, size: Size, dtype: torch.dtype, language_layers: int) -> n
     return model
 
 
-def draw_pictures(folder: Path, name: str, subjects: range, side: int) -> list[Any]:
-    """One drawn picture per subject, read back as a set."""
+def draw_images(folder: Path, name: str, subjects: range, side: int) -> list[Any]:
+    """One drawn image per subject, read back as a set."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for subject in subjects:
@@ -169,7 +169,7 @@ def draw_pictures(folder: Path, name: str, subjects: range, side: int) -> list[A
         rows.append(json.dumps({"image": path.name, "subject": str(subject)}))
     file = folder / f"{name}.jsonl"
     file.write_text("\n".join(rows))
-    return pictures_of(read_records(file, role=name), role=name)
+    return samples_of(read_records(file, role=name), role=name)
 
 
 class Ours:
@@ -192,23 +192,23 @@ class Ours:
         self.generator = torch.Generator().manual_seed(0)
         self.first_loss: float | None = None
 
-    def _term(self, name: str, pictures: PictureSet, weight: float, batch: int) -> DistillationTerm:
-        everything = list(range(len(pictures)))
+    def _term(self, name: str, samples: SampleSet, weight: float, batch: int) -> DistillationTerm:
+        everything = list(range(len(samples)))
         frozen = run_once(self.stack, self.recipe)
-        output = output_of(self.stack, pictures, frozen[-1])
+        output = output_of(self.stack, samples, frozen[-1])
         assert output is not None
         started = time.perf_counter()
-        teacher = teacher_features(self.stack, pictures, (LAYER, frozen[-1]), self.recipe.micro_batch, _ALL_IN_MEMORY)
+        teacher = teacher_features(self.stack, samples, (LAYER, frozen[-1]), self.recipe.micro_batch, _ALL_IN_MEMORY)
         self.teacher_seconds += time.perf_counter() - started
-        kept = kept_activations(self.stack, pictures, frozen, tuple(output.shape), teacher, (LAYER,))
+        kept = kept_activations(self.stack, samples, frozen, tuple(output.shape), teacher, (LAYER,))
         assert kept is not None, "the frozen layers cannot be passed over"
         store = FeatureStore(_ALL_IN_MEMORY)
-        for indices, _ in pictures.batches(everything, self.recipe.micro_batch):
+        for indices, _ in samples.batches(everything, self.recipe.micro_batch):
             for place, index in enumerate(indices):
                 store.put(LAYER, index, teacher.one(LAYER, indices[place - 1]))
-        pictures.pass_over(kept.entering)
+        samples.pass_over(kept.entering)
         loss = losses.feature_loss({self.recipe.distance: 1.0})
-        return DistillationTerm(name, pictures, store, self.recipe.layers, loss, everything, everything, weight, batch)
+        return DistillationTerm(name, samples, store, self.recipe.layers, loss, everything, everything, weight, batch)
 
     def steps(self, count: int, watch: Stopwatch) -> None:
         """Take some steps."""
@@ -223,7 +223,7 @@ class Ours:
         self.first_loss = heard[0] if self.first_loss is None else self.first_loss
 
     def _instrument(self, changed: contextlib.ExitStack, watch: Stopwatch) -> None:
-        def batches(self: PictureSet, *arguments: Any) -> Iterator[Any]:
+        def batches(self: SampleSet, *arguments: Any) -> Iterator[Any]:
             source = original(self, *arguments)
             while True:
                 with watch.stage("input"):
@@ -232,9 +232,9 @@ class Ours:
                     return
                 yield found
 
-        original = PictureSet.batches
+        original = SampleSet.batches
         loss = watch.timed("loss", losses.feature_distillation)
-        changed.enter_context(_replaced(PictureSet, "batches", batches))
+        changed.enter_context(_replaced(SampleSet, "batches", batches))
         changed.enter_context(_replaced(losses, "feature_distillation", loss))
         for owner, name, stage in (
             (self.stack, "features", "forward"),
@@ -264,11 +264,11 @@ class Plain:
     """A loop as one would write it: student and teacher both alive, dense AdamW, frozen elements put back.
 
     Args:
-        ours: Gives pictures, start and mask.
-        forward: Student's or teacher's output for a batch of pictures.
+        ours: Gives images, start and mask.
+        forward: Student's or teacher's output for a batch of images.
         loss: Of student's and teacher's output.
         parameters: The visual parameters that train, by the names of the mask.
-        micro_batch: Most pictures that pass at once.
+        micro_batch: Most images that pass at once.
     """
 
     def __init__(
@@ -312,7 +312,7 @@ class Plain:
 
     def _input(self, term: DistillationTerm, watch: Stopwatch) -> Iterator[tuple[list[int], ImageBatch]]:
         with watch.stage("input"):
-            found = list(term.pictures.batches(term.train, self.micro_batch))
+            found = list(term.samples.batches(term.train, self.micro_batch))
         # What frozen layers returned is known to `ours` alone.
         yield from ((part, images.with_entering(None)) for part, images in found)
 
@@ -328,7 +328,7 @@ class Plain:
 
 
 def targets_of(features: Tensor) -> Tensor:
-    """What the student is to see: each picture as the next one, so that there is something to learn."""
+    """What the student is to see: each image as the next one, so that there is something to learn."""
     return features.roll(1, dims=0)
 
 
@@ -402,7 +402,7 @@ def measure(ways: dict[str, Any], images: int, steps: int, rounds: int, device: 
 
     Args:
         ways: Name -> a way with `steps`.
-        images: Pictures per step.
+        images: Images per step.
         steps: Steps per round.
         rounds: How often each way has its turn.
         device: Where they run.
@@ -455,8 +455,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2, help="of a CPU")
-    parser.add_argument("--forget", type=int, help="forget pictures per step")
-    parser.add_argument("--retain", type=int, help="retain pictures per step")
+    parser.add_argument("--forget", type=int, help="forget images per step")
+    parser.add_argument("--retain", type=int, help="retain images per step")
     parser.add_argument("--steps", type=int, default=1, help="per round")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--language-layers", type=int, help="of the language model; default: as LLaVA-1.5-7B at vit-l")
@@ -473,7 +473,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = Path(scratch)
         model = build(place / "model", shape, torch.float32, chosen.language_layers or shape.text_layers)
         sets = [
-            draw_pictures(place / name, name, range(start, start + count), shape.side)
+            draw_images(place / name, name, range(start, start + count), shape.side)
             for name, start, count in (("forget", 0, forget), ("retain", 1000, retain))
         ]
         recipe = Recipe(weight_decay=_DECAY, forget_batch=forget, retain_batch=retain)

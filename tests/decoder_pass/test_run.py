@@ -20,8 +20,8 @@ from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.config.decoder import DecoderRecipe
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.decoder_pass.plan import moments_kind
 from vkdsurgeon.decoder_pass.run import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder
@@ -68,7 +68,7 @@ def facts() -> World:
 
 def decoder_pass(root: Path, facts: World, recipe: DecoderRecipe) -> Done:
     forget, retain = (read_records(path, role="set") for path in (facts.forget, facts.retain))
-    sets = (pictures_of(forget, role="forget"), pictures_of(retain, role="retain"))
+    sets = (samples_of(forget, role="forget"), samples_of(retain, role="retain"))
     prepared = prepare(Job(root, *sets, [], VISUAL.model_copy(update={"decoder": recipe})))
     job = prepare_decoder(prepared, forget, retain, read_text_retain_set(facts.text, 0))
     outcome = operate(prepared, unheard)

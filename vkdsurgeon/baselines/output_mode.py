@@ -33,7 +33,7 @@ from vkdsurgeon.baselines.trainer import Part, train_masked
 from vkdsurgeon.baselines.uniform import to_uniform
 from vkdsurgeon.config.baselines import BaselineRecipe
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
@@ -66,8 +66,8 @@ class OutputJob(ModelSource):
         recipe: The settings; `output_loss` is set.
     """
 
-    forget: Sequence[Picture]
-    retain: Sequence[Picture]
+    forget: Sequence[Sample]
+    retain: Sequence[Sample]
     examples: Sequence[QAExample]
     recipe: Recipe
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.write_back import round_to_disk
@@ -72,7 +72,7 @@ class TrialRunner:
         }
         recipe = sets.job.recipe
         budget = int(recipe.cache_gib * (1 << 30)) // 4
-        measured = (PictureSet(self.stack, sets.forget, budget), PictureSet(self.stack, sets.keep, budget))
+        measured = (SampleSet(self.stack, sets.forget, budget), SampleSet(self.stack, sets.keep, budget))
         reference = (self.prepared.forget, self.prepared.keep)
         self.label_free = LabelFreeMetrics(self.stack, reference, measured, self.teacher, recipe.micro_batch, budget)
         self.restore()

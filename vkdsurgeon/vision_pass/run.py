@@ -16,9 +16,9 @@ from vkdsurgeon_kernels import MaskedAdamW, restrict_weight_gradients
 
 from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import NO_SUBJECT, Picture, check_disjoint
+from vkdsurgeon.data.samples import NO_SUBJECT, Sample, check_disjoint
 from vkdsurgeon.errors import SurgeryError, UserError
-from vkdsurgeon.model.features import PictureSet, TeacherPass, teacher_features
+from vkdsurgeon.model.features import SampleSet, TeacherPass, teacher_features
 from vkdsurgeon.model.image_features import PROJECTOR
 from vkdsurgeon.model.precision import choose_precision
 from vkdsurgeon.model.preparers import unfit
@@ -37,7 +37,7 @@ from vkdsurgeon.vision_pass.hardening.terms import prepare_hardening
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import DistillationTerms, make_terms, unknown_layers
 from vkdsurgeon.vision_pass.plan import Memory, Plan, estimate_memory, warnings_for
-from vkdsurgeon.vision_pass.replay import Replay, replayed_pictures
+from vkdsurgeon.vision_pass.replay import Replay, replayed_samples
 from vkdsurgeon.vision_pass.state import VISUAL, Companions, TrainingState
 from vkdsurgeon.vision_pass.step_control import StepControl, StepSize, probe_images
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
@@ -65,9 +65,9 @@ class Job(ModelSource):
 
     # Declared again so that it can be given first, without its name.
     model: Path
-    forget: Sequence[Picture]
-    retain: Sequence[Picture]
-    generic: Sequence[Picture]
+    forget: Sequence[Sample]
+    retain: Sequence[Sample]
+    generic: Sequence[Sample]
     recipe: Recipe
     forget_teacher: Path | None = None
     retain_teacher: Path | None = None
@@ -112,8 +112,8 @@ class Prepared:
 
     job: Job
     stack: VisualStack
-    forget: PictureSet
-    keep: PictureSet
+    forget: SampleSet
+    keep: SampleSet
     plan: Plan
     look: TeacherPass = teacher_features
     taught: Taught | None = None
@@ -165,14 +165,14 @@ def prepare(job: Job) -> Prepared:
             expected="both or neither",
         )
     choice = limit_depth(stack, job.recipe.depth)
-    replayed = [] if job.replay is None else replayed_pictures(stack, job.replay, job.recipe)
+    replayed = [] if job.replay is None else replayed_samples(stack, job.replay, job.recipe)
     job = replace(job, recipe=_with_all_outputs(job.recipe.fitted(len(job.forget) + len(replayed)), stack))
     cache = int(job.recipe.cache_gib * (1 << 30))
-    forget = PictureSet(stack, [*job.forget, *replayed], cache // 2)
+    forget = SampleSet(stack, [*job.forget, *replayed], cache // 2)
     if job.mixed is None:
         choose_precision(stack, next(iter(forget.batches([0], 1)))[1])
     kept = _affordable([*job.retain, *job.generic], job.recipe, job.seed)
-    keep = PictureSet(stack, _identified(kept), cache // 2)
+    keep = SampleSet(stack, _identified(kept), cache // 2)
     placement = stack.split.placement
     parameters = stack.visual_parameters()
     tower = sum(parameters[name].numel() for name in placement.tower_parameters if name in parameters)
@@ -192,11 +192,11 @@ def prepare(job: Job) -> Prepared:
         layers=tuple(job.recipe.layers),
         feature_shape=shape,
         forget_pictures=len(job.forget),
-        forget_subjects=len({picture.subject for picture in job.forget}),
+        forget_subjects=len({sample.subject for sample in job.forget}),
         retain_pictures=len(job.retain),
-        retain_subjects=len({picture.subject for picture in job.retain}),
+        retain_subjects=len({sample.subject for sample in job.retain}),
         replayed_pictures=len(replayed),
-        replayed_subjects=len({picture.subject for picture in replayed}),
+        replayed_subjects=len({sample.subject for sample in replayed}),
         generic_pictures=len(job.generic),
         steps=job.recipe.planned_steps,
         memory=memory,
@@ -377,7 +377,7 @@ def _step_control(
 ) -> StepControl:
     layer = next(reversed(recipe.layers))
     probes = stack.processes.share(probe_images(retain.originals))
-    batches = list(retain.pictures.batches(probes, recipe.micro_batch))
+    batches = list(retain.samples.batches(probes, recipe.micro_batch))
     named = {name: value for name, value in parameters.items() if optimizer.selection(value) is not None}
 
     def look() -> list[Tensor]:
@@ -413,7 +413,7 @@ def _with_all_outputs(recipe: Recipe, stack: VisualStack) -> Recipe:
 
 
 def _first_pass(
-    stack: VisualStack, forget: PictureSet, keep: PictureSet, recipe: Recipe, selected: int
+    stack: VisualStack, forget: SampleSet, keep: SampleSet, recipe: Recipe, selected: int
 ) -> tuple[Memory, tuple[int, ...]]:
     try:
         return estimate_memory(stack, forget, keep, recipe, selected)
@@ -423,14 +423,14 @@ def _first_pass(
         raise unfit(stack.split, error) from error
 
 
-def _affordable(pictures: list[Picture], recipe: Recipe, seed: int) -> list[Picture]:
+def _affordable(samples: list[Sample], recipe: Recipe, seed: int) -> list[Sample]:
     # More images than the run can ever draw would cost a teacher's pass each and teach nothing.
     most = recipe.retain_batch * recipe.planned_steps
-    if len(pictures) <= most:
-        return pictures
+    if len(samples) <= most:
+        return samples
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(pictures), generator=generator)[:most].sort().values
-    return [pictures[index] for index in chosen.tolist()]
+    chosen = torch.randperm(len(samples), generator=generator)[:most].sort().values
+    return [samples[index] for index in chosen.tolist()]
 
 
 def _sampling_warnings(used: int, given: int) -> list[str]:
@@ -440,7 +440,7 @@ def _sampling_warnings(used: int, given: int) -> list[str]:
 
 
 def _overlap_warnings(job: Job) -> list[str]:
-    shared = {picture.subject for picture in job.forget} & {picture.subject for picture in job.retain} - {NO_SUBJECT}
+    shared = {sample.subject for sample in job.forget} & {sample.subject for sample in job.retain} - {NO_SUBJECT}
     if not shared:
         return []
     return [f"{len(shared)} subject(s) of the forget set have images in the retain set: that works against forgetting"]
@@ -455,11 +455,11 @@ def _earlier_warnings(stack: VisualStack) -> list[str]:
     ]
 
 
-def _identified(pictures: Sequence[Picture]) -> list[Picture]:
+def _identified(samples: Sequence[Sample]) -> list[Sample]:
     # Without labels each image stands for someone of its own; one crowd-wide mean would leave nobody to mix.
-    if len({picture.subject for picture in pictures}) > 1:
-        return list(pictures)
-    return [replace(picture, subject=f"{picture.subject} {number}") for number, picture in enumerate(pictures)]
+    if len({sample.subject for sample in samples}) > 1:
+        return list(samples)
+    return [replace(sample, subject=f"{sample.subject} {number}") for number, sample in enumerate(samples)]
 
 
 def _frozen_fingerprint(parameters: Mapping[str, Parameter], mask: SaliencyMask) -> str:

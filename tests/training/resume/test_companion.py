@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import write_set
 from tests.training.resume.runs import RECIPE
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal
@@ -76,7 +76,7 @@ class Echo:
 def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
     def student() -> tuple[TrainingState, Any]:
         sets = {
-            role: pictures_of(read_records(file, role=role), role=role)
+            role: samples_of(read_records(file, role=role), role=role)
             for role, file in (("forget", forget), ("retain", retain))
         }
         prepared = prepare(Job(llava, sets["forget"], sets["retain"], [], RECIPE))
