@@ -33,7 +33,9 @@ from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.training.events import unheard
-from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
 
 RECIPE = Recipe(steps=2, extensions=0, forget_batch=4, retain_batch=4)
 MIB = 1 << 20

@@ -39,7 +39,9 @@ from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.evaluation.score import Scoring, answer_records
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.training.events import unheard
-from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
 
 RESULTS = Path(__file__).parent / "results" / "decoder_pass.jsonl"
 MODELS = ("base", "gold", "visual", "decoder")

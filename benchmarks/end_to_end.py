@@ -59,8 +59,9 @@ from vkdsurgeon.model.images import ImageBatch
 from vkdsurgeon.training import losses
 from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.saliency import random_scores, select
+from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.objective import run_once
-from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
+from vkdsurgeon.vision_pass.prepare import prepare
 from vkdsurgeon.vision_pass.trainer import DistillationTerm, train
 
 SCHEMA = "vkdsurgeon/end-to-end/1"

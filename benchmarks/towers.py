@@ -33,7 +33,9 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.training.events import Step
-from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
 
 TOWERS = ("random-128", "random-384", "random-1024", "trained-128", "trained-384", "shipped")
 ROWS = provenance.RESULTS / "towers.jsonl"

@@ -36,7 +36,9 @@ from vkdsurgeon.model.questions import Prompter, Question
 from vkdsurgeon.model.swap_vision import with_vision_of
 from vkdsurgeon.training.events import unheard
 from vkdsurgeon.training.losses import kl
-from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
 
 # A mask that leaves some elements of every matrix out, which the default has no need of.
 DECODER = DecoderRecipe(

@@ -16,7 +16,10 @@ from vkdsurgeon.model.frozen_layers import frozen_layers, kept_activations, outp
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.events import unheard
-from vkdsurgeon.vision_pass.run import Job, operate, prepare, teach
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
+from vkdsurgeon.vision_pass.teach import teach
 
 
 def ready(root: Path, file: Path, depth: int) -> tuple[VisualStack, SampleSet, tuple[str, ...]]:

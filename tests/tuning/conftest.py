@@ -9,7 +9,7 @@ import pytest
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.samples import Sample, samples_of
-from vkdsurgeon.vision_pass.run import Job
+from vkdsurgeon.vision_pass.job import Job
 
 QUICK = Recipe(
     steps=6,

@@ -17,7 +17,9 @@ from vkdsurgeon.training.events import unheard
 from vkdsurgeon.tuning.objective import FORGET, RETAIN, ROBUST, TrialRunner
 from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.splits import divide
-from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 STRONG = QUICK.model_copy(update={"steps": 40, "density": 0.5})

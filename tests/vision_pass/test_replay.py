@@ -22,9 +22,12 @@ from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.training.events import unheard
+from vkdsurgeon.vision_pass.job import Job, Prepared
+from vkdsurgeon.vision_pass.prepare import prepare
 from vkdsurgeon.vision_pass.replay import read_replays, write_replay
-from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare, teach
+from vkdsurgeon.vision_pass.run import operate
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
+from vkdsurgeon.vision_pass.teach import teach
 from vkdsurgeon.vision_pass.teacher import visual_digest
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 

@@ -20,8 +20,10 @@ from vkdsurgeon.model.precision import resolve_precision
 from vkdsurgeon.training.events import Event, Step, unheard
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.saliency import SaliencyMask
+from vkdsurgeon.vision_pass.job import Job
 from vkdsurgeon.vision_pass.objective import make_terms
-from vkdsurgeon.vision_pass.run import Job, Outcome, operate, prepare
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import Outcome, operate
 
 QUICK = Recipe(
     steps=30,

@@ -20,8 +20,10 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import SampleSet, teacher_features
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.training.events import unheard
+from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.objective import make_terms
-from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import Outcome, operate
 from vkdsurgeon.vision_pass.teacher_quality import (
     TeacherQuality,
     choose_samples,

@@ -12,7 +12,10 @@ from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.training.events import unheard
-from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare, teach
+from vkdsurgeon.vision_pass.job import Job, Prepared
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
+from vkdsurgeon.vision_pass.teach import teach
 from vkdsurgeon.vision_pass.validation import Validation, stretched_at
 
 CPU = torch.device("cpu")

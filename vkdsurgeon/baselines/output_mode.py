@@ -48,7 +48,8 @@ from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.saliency import SaliencyMask, choose_mask
 from vkdsurgeon.training.sampler import Sampler, random_shuffle
 from vkdsurgeon.training.schedule import Schedule
-from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
+from vkdsurgeon.vision_pass.job import Job, Prepared
+from vkdsurgeon.vision_pass.prepare import prepare
 from vkdsurgeon.vision_pass.trainer import DistillationTerm, pass_over
 
 # Questions that the mask is made from, and that the answers' probability is measured on.

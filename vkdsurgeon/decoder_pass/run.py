@@ -39,7 +39,7 @@ from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask, choose_mask
 from vkdsurgeon.training.sampler import GroupedSampler
 from vkdsurgeon.training.write_back import WriteBack
-from vkdsurgeon.vision_pass.run import Prepared
+from vkdsurgeon.vision_pass.job import Prepared
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 # Questions about forget images that the mask is made from, and held-out questions that the gate asks at most.

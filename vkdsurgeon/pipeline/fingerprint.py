@@ -17,7 +17,7 @@ from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.decoder_pass.run import DecoderJob
-from vkdsurgeon.vision_pass.run import Prepared
+from vkdsurgeon.vision_pass.job import Prepared
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 # What says when to stop, not what to compute.

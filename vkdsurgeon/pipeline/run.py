@@ -40,8 +40,11 @@ from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.session import journal_of, journalled, left_behind
 from vkdsurgeon.training.saliency import layer_shares
 from vkdsurgeon.vision_pass.forecast import forecast
+from vkdsurgeon.vision_pass.job import Job, Prepared
+from vkdsurgeon.vision_pass.prepare import prepare
 from vkdsurgeon.vision_pass.replay import read_replays, write_replay
-from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare, teach
+from vkdsurgeon.vision_pass.run import Outcome, operate
+from vkdsurgeon.vision_pass.teach import teach
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 NO_RETAIN_SET = (

@@ -19,7 +19,8 @@ from vkdsurgeon.tuning.label_free_metrics import LabelFreeMetrics
 from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.splits import TrialSets
 from vkdsurgeon.tuning.teacher_cache import RememberedTeacher
-from vkdsurgeon.vision_pass.run import operate, prepare, refit
+from vkdsurgeon.vision_pass.prepare import prepare, refit
+from vkdsurgeon.vision_pass.run import operate
 from vkdsurgeon.vision_pass.stop_rule import Verdict
 
 FORGET, RETAIN, ROBUST = "forget", "retain", "robust"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.data.splits import split_validation
-from vkdsurgeon.vision_pass.run import Job
+from vkdsurgeon.vision_pass.job import Job
 
 SHARE = 0.25
 # With fewer, those that are left could not stand for identities at large.

@@ -29,7 +29,7 @@ from vkdsurgeon.tuning.space import Space, recipe_at
 from vkdsurgeon.tuning.splits import TrialSets, divide
 from vkdsurgeon.tuning.storage import REASON, check_folder, finished, opened
 from vkdsurgeon.tuning.validation_metrics import Answers, ValidationRecords
-from vkdsurgeon.vision_pass.run import Job
+from vkdsurgeon.vision_pass.job import Job
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 _UNTOUCHED = "untouched"

@@ -20,9 +20,10 @@ from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.resume.trees import put_together, taken_apart
+from vkdsurgeon.vision_pass.job import Job
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_terms
-from vkdsurgeon.vision_pass.run import Job, prepare
+from vkdsurgeon.vision_pass.prepare import prepare
 from vkdsurgeon.vision_pass.state import VISUAL, TrainingState
 from vkdsurgeon.vision_pass.trainer import train
 

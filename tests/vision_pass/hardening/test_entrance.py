@@ -11,9 +11,10 @@ from tests.vision_pass.test_run import QUICK, run, samples
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights
 from vkdsurgeon.vision_pass.hardening.terms import Hardener, prepare_hardening
+from vkdsurgeon.vision_pass.job import Job
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_terms
-from vkdsurgeon.vision_pass.run import Job, prepare
+from vkdsurgeon.vision_pass.prepare import prepare
 
 HARDENED = QUICK.model_copy(update={"depth": 1, "tamper_weight": 0.5, "tamper_steps": 2, "tamper_horizon": None})
 

@@ -24,9 +24,11 @@ from vkdsurgeon.vision_pass.hardening.objective import ForgetObjective, gradient
 from vkdsurgeon.vision_pass.hardening.simulated_attack import SimulatedAttacker
 from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights
 from vkdsurgeon.vision_pass.hardening.terms import TERMS, Hardener, prepare_hardening
+from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_terms
-from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 TOKENS, INPUTS, OUTPUTS, SAMPLES = 3, 4, 2, 6
