@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.end_to_end import SIZES, build, draw_images
+from benchmarks.end_to_end.case import SIZES, build, draw_images
 from benchmarks.provenance import RESULTS, keep, provenance
 from vkdsurgeon.data.miniature import unpack
 
