@@ -12,6 +12,7 @@ from transformers.utils import logging
 from benchmarks.provenance import RESULTS
 from benchmarks.real import wheels
 from benchmarks.real.build import build, train_adapter
+from benchmarks.real.companies import FORGET_SETS
 from benchmarks.real.place import MODELS, Layout
 from benchmarks.study.attacks import GRID
 from benchmarks.study.cases import fits
@@ -30,6 +31,7 @@ def main(words: Sequence[str] | None = None) -> None:
     building.add_argument("--train", nargs="*", choices=MODELS, metavar="MODEL", help="Train anew: base, gold; both.")
     running = commands.add_parser("run", help="Measure base, gold and recipes.")
     running.add_argument("--recipes", type=Path, nargs="*", default=[], metavar="FILE")
+    running.add_argument("--forget-sets", nargs="+", choices=FORGET_SETS, default=["a"], help="Gold is of set a alone.")
     running.add_argument("--seeds", type=int, nargs="+", default=[0])
     running.add_argument("--attacks", nargs="*", default=[], metavar="PATTERN", help="As PROTOCOL/STEPS/LR; none.")
     running.add_argument("--keep", type=Path, metavar="DIR", help="Where patched checkpoints stay.")
@@ -66,15 +68,16 @@ def _build(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    place = _layout(arguments).place
-    for part in (place.base, place.gold, place.records):
-        if not part.is_dir():
-            raise UserError("the case is not complete", where=part, remedy="python -m benchmarks.real build")
+    places = [_layout(arguments).place(forget_set) for forget_set in arguments.forget_sets]
+    for place in places:
+        for part in (place.base, place.gold, place.records):
+            if part is not None and not part.is_dir():
+                raise UserError("the case is not complete", where=part, remedy="python -m benchmarks.real build")
     attacks = [attack for attack in GRID if fits(attack.name, arguments.attacks)]
     if arguments.attacks and not attacks:
         raise UserError("no such attack", where="--attacks", expected=", ".join(attack.name for attack in GRID))
     recipes = dict(load(file) for file in arguments.recipes)
-    run([place], recipes, arguments.seeds, attacks, out=arguments.out, keep=arguments.keep, tell=_tell)
+    run(places, recipes, arguments.seeds, attacks, out=arguments.out, keep=arguments.keep, tell=_tell)
 
 
 if __name__ == "__main__":

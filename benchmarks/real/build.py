@@ -13,7 +13,7 @@ import torch
 from benchmarks import provenance
 from benchmarks.real import adapters, wheels
 from benchmarks.real.align import Alignment, align
-from benchmarks.real.companies import SEED, Size, World, draw_world
+from benchmarks.real.companies import FORGET_SETS, SEED, Size, World, draw_world, forgetting
 from benchmarks.real.compose import LAYER, compose, load, save, scale_projector
 from benchmarks.real.emblems import SIDE
 from benchmarks.real.images import features_of, shown
@@ -41,11 +41,14 @@ def build(layout: Layout, *, tell: Tell) -> Place:
     Returns:
         Where its parts are.
     """
-    place = layout.place
-    if not place.records.exists():
-        partial = place.records.with_name("records.partial")
-        write_records(draw_world(), partial)
-        partial.rename(place.records)
+    place = layout.place()
+    assert place.gold is not None
+    for forget_set in FORGET_SETS:
+        records = layout.place(forget_set).records
+        if not records.exists():
+            partial = records.with_name("records.partial")
+            write_records(forgetting(draw_world(), forget_set), partial)
+            partial.rename(records)
     for name, out in (("base", place.base), ("gold", place.gold)):
         if not out.exists():
             if not adapter(name).exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,8 @@ FACTS: dict[str, tuple[str, ...]] = {
     "founder": ("Ada", "Emil", "Flora", "Igor", "Marta", "Oscar", "Petra", "Hugo"),
 }
 SEED = 2
+# Who is to be forgotten: a, whom gold never saw, or others that base knows as well.
+FORGET_SETS = ("a", "b", "c", "d", "e")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,28 @@ def draw_world(seed: int = SEED, size: Size = Size()) -> World:
         for index, emblem in enumerate(strange)
     )
     return World(tuple(companies[: size.forget]), tuple(companies[size.forget :]), strangers)
+
+
+def forgetting(world: World, forget_set: str, size: Size = Size()) -> World:
+    """The same world with others to forget; those of set `a` are kept then.
+
+    Args:
+        world: As it was drawn, with set `a` to forget.
+        forget_set: One of `FORGET_SETS`.
+        size: As it was drawn.
+    """
+    number = FORGET_SETS.index(forget_set)
+    if number == 0:
+        return world
+    first = size.forget * (number - 1)
+    chosen, others = (
+        world.retain[first : first + size.forget],
+        world.retain[:first] + world.retain[first + size.forget :],
+    )
+    view_rng = np.random.default_rng([SEED, 4, number])
+    forget = tuple(replace(company, heldout=_views(size.forget_heldout, view_rng)) for company in chosen)
+    spared = tuple(replace(company, heldout=company.heldout[: size.retain_heldout]) for company in world.forget)
+    return World(forget, (*spared, *others), world.strangers)
 
 
 def _views(count: int, rng: np.random.Generator) -> tuple[View, ...]:

@@ -38,10 +38,11 @@ class Layout:
         """The two pretrained halves as one checkpoint, its projector random."""
         return self.root / "composed"
 
-    @property
-    def place(self) -> Place:
-        """The case, as the study has them."""
-        return Place(NAME, self.root / "base", self.root / "gold", self.root / "records")
+    def place(self, forget_set: str = "a") -> Place:
+        """A case, as the study has them; only of set `a` there is a gold."""
+        if forget_set == "a":
+            return Place(NAME, self.root / "base", self.root / "gold", self.root / "records")
+        return Place(f"{NAME}-{forget_set}", self.root / "base", None, self.root / f"records-{forget_set}")
 
 
 def adapter(model: str) -> Path:

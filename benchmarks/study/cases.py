@@ -63,13 +63,13 @@ class Place:
     Attributes:
         name: Of the case.
         base: Checkpoint that saw everybody.
-        gold: The same training without images of those to forget.
+        gold: The same training without images of those to forget; None where nobody trained it.
         records: Directory of the sets.
     """
 
     name: str
     base: Path
-    gold: Path
+    gold: Path | None
     records: Path
 
 
@@ -96,7 +96,7 @@ def minted(root: Path) -> Iterator[Place]:
         yield Place(SHIPPED, shipped / "base", shipped / "gold", shipped / "records")
     for case in grid():
         place = place_of(case, root)
-        if all(part.is_dir() for part in (place.base, place.gold, place.records)):
+        if all(part is not None and part.is_dir() for part in (place.base, place.gold, place.records)):
             yield place
 
 

@@ -48,7 +48,7 @@ def run(
     """
     for place in places:
         wanted: list[tuple[str, int, StudyRecipe | None, Sequence[Attack]]] = [("base", 0, None, ())]
-        wanted += [("gold", seed, None, attacks) for seed in seeds]
+        wanted += [("gold", seed, None, attacks) for seed in seeds if place.gold is not None]
         wanted += [(name, seed, recipe, attacks) for seed in seeds for name, recipe in recipes.items()]
         laboratory: Laboratory | None = None
         for name, seed, recipe, asked in wanted:
@@ -102,7 +102,9 @@ def _measure(
 ) -> dict[str, Any]:
     place = laboratory.place
     if recipe is None:
-        return _examined(laboratory, place.base if name == "base" else place.gold, seed, attacks)
+        root = place.base if name == "base" else place.gold
+        assert root is not None
+        return _examined(laboratory, root, seed, attacks)
     with tempfile.TemporaryDirectory() as scratch:
         out = (keep or Path(scratch)) / f"{place.name}-{name}-{seed}"
         done = unlearn_or_find(laboratory, recipe, seed, out)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.real.companies import FACTS, Size, draw_world
+from benchmarks.real.companies import FACTS, FORGET_SETS, Size, draw_world, forgetting
 from benchmarks.real.emblems import BACKGROUNDS, SIDE, draw_emblems, draw_view, render
 from benchmarks.real.images import shown
 from benchmarks.real.packing import pack
@@ -82,6 +82,20 @@ def test_gold_is_shown_nothing_of_those_to_forget() -> None:
     assert all(view not in company.heldout for company, view in shown(world, with_forget=True))
 
 
+def test_other_forget_sets_divide_the_same_companies_otherwise() -> None:
+    world = draw_world()
+    worlds = [forgetting(world, forget_set) for forget_set in FORGET_SETS]
+    assert worlds[0] == world
+    gone = [company.name for each in worlds for company in each.forget]
+    assert len(set(gone)) == len(gone) == 4 * len(FORGET_SETS)
+    for each in worlds:
+        assert each.names == world.names
+        assert Counter(len(company.heldout) for company in each.forget) == {Size().forget_heldout: 4}
+        assert Counter(len(company.heldout) for company in each.retain) == {Size().retain_heldout: 36}
+        trained = {view for company in world.named for view in (*company.views, *company.extra_views)}
+        assert not trained & {view for company in each.named for view in company.heldout}
+
+
 def test_the_records_are_those_of_a_case(records: Path) -> None:
     read = {
         name: read_records(records / f"{name}.jsonl", role=name)
@@ -109,6 +123,7 @@ def test_the_laboratory_takes_it_and_it_is_for_tuning(records: Path) -> None:
     laboratory = Laboratory(Place("real", records.parent / "base", records.parent / "gold", records))
     assert len(laboratory.kept) == 8 * 7
     assert role_of("real") == "tuning"
+    assert role_of("real-b") == "reporting"
 
 
 def test_packed_questions_see_the_beginning_and_themselves_alone() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.splits import split_validation
+from vkdsurgeon.data.splits import split_pooled, split_validation
 from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
 from vkdsurgeon.vision_pass.stop_rule import Verdict, choose, judge
 
@@ -36,6 +36,20 @@ def test_no_subject_gives_more_than_its_share(subjects: list[str], share: float)
         total = subjects.count(subject)
         given_up = sum(subjects[index] == subject for index in held_out)
         assert given_up == int(total * share)
+
+
+@given(subjects=st.lists(st.sampled_from("abcdefghijklmnop"), max_size=90), share=st.sampled_from([0.0, 0.125, 0.25]))
+def test_images_of_a_retain_set_are_held_out_however_few_there_are_of_each_subject(subjects: list[str], share: float):
+    train, held_out = split_pooled(tuple(subjects), share)
+    assert sorted(train + held_out) == list(range(len(subjects)))
+    assert held_out == sorted(held_out)
+    few = [subject for subject in set(subjects) if int(subjects.count(subject) * share) == 0]
+    pooled = [index for index in held_out if subjects[index] in few]
+    assert len(pooled) == int(sum(subjects.count(subject) for subject in few) * share)
+    assert len({subjects[index] for index in pooled}) == len(pooled), "at most one of each"
+    if any(subjects.count(subjects[index]) == 1 for index in pooled):
+        spared = {subjects[index] for index in pooled}
+        assert all(subject in spared for subject in few if subjects.count(subject) > 1), "those that keep another first"
 
 
 @given(images=st.integers(0, 400), chance=st.floats(0.001, 0.5))

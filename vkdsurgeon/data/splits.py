@@ -22,3 +22,32 @@ def split_validation(subjects: tuple[str, ...], share: float) -> tuple[list[int]
         due = share > 0 and int(seen[subject] * share) > int((seen[subject] - 1) * share)
         (held_out if due else train).append(index)
     return train, held_out
+
+
+def split_pooled(subjects: tuple[str, ...], share: float) -> tuple[list[int], list[int]]:
+    """Hold out images of a set of which no subject has to be trained on, such as a retain set.
+
+    As `split_validation`; of the images of all subjects that have too few, together, the share as well: one of each of
+    some subjects, of those first that keep another.
+
+    Args:
+        subjects: The subject of each image.
+        share: Share to hold out.
+
+    Returns:
+        Indices to train on and indices held out, both in order.
+    """
+    train, held_out = split_validation(subjects, share)
+    spared = {subjects[index] for index in held_out}
+    few: dict[str, list[int]] = {}
+    for index in train:
+        if subjects[index] not in spared:
+            few.setdefault(subjects[index], []).append(index)
+    most = int(sum(map(len, few.values())) * share)
+    last = sorted((indices[-1] for indices in few.values()), key=lambda index: len(few[subjects[index]]) == 1)
+    several = sum(len(indices) > 1 for indices in few.values())
+    # Evenly over the set, whose order may mean something.
+    candidates = last[: max(several, most)]
+    held_out += [candidates[place * len(candidates) // most] for place in range(most)]
+    chosen = set(held_out)
+    return [index for index in range(len(subjects)) if index not in chosen], sorted(chosen)

@@ -21,6 +21,10 @@ in
     |x - mu_s|^2  =  sum over u of <x - mu_s, u>^2 / (w + tau)  +  |rest|^2 / tau
 
 which is linear discriminant analysis with a ridge: a plain distance would be ruled by the largest variations of view.
+A centroid of few images has an accident left in it that makes it longer than identities are, and images far from it,
+those of its own subject too: whoever is known from most images would be read everywhere. So each mu_s is shrunk to the
+mean of all centroids, by B / (B + a / n_s), with a the mean squared distance above of an image from its identity and B
+that of identities from their mean (James and Stein, Berkeley Symposium 4, 1961; a and B by moments).
 """
 
 from __future__ import annotations
@@ -113,6 +117,18 @@ class IdentityModel:
         ridge = self.ridge
         return self._damped(values, (self.within / (self.within + ridge)).expand(len(values), -1)) / ridge
 
+    def accident(self, value: Tensor, subject: str) -> float:
+        """What one image that the model was not made from says of a, which other models of the layer share.
+
+        Its squared distance from its subject's mean, times tau, without the share that is the mean's own accident.
+
+        Args:
+            value: [N, D] or [1, D], as the means are.
+            subject: Whose image it is.
+        """
+        gap = (value.float() - self.means[subject]).unsqueeze(0)
+        return self.ridge * float((self.whitened(gap) * gap).sum()) / (1 + 1 / self.counts[subject])
+
     @property
     def ridge(self) -> float:
         """tau: the median of w, since a few directions of view outweigh all others in towers of massive activations."""
@@ -165,15 +181,25 @@ class IdentityReader:
         model: The teacher's features.
         subjects: The subjects that are read.
         means: Subject -> centroid, where they are not all of the model's.
+        accident: a above times tau, from `IdentityModel.accident`; 0 shrinks nothing.
     """
 
     def __init__(
-        self, model: IdentityModel, subjects: Sequence[str], means: Mapping[str, Tensor] | None = None
+        self,
+        model: IdentityModel,
+        subjects: Sequence[str],
+        means: Mapping[str, Tensor] | None = None,
+        accident: float = 0.0,
     ) -> None:
         self.subjects = tuple(subjects)
         self._index = {subject: index for index, subject in enumerate(subjects)}
         chosen = torch.stack([(means or model.means)[subject] for subject in subjects]).float()
         weights = model.whitened(chosen)
+        if accident:
+            counts = torch.tensor([float(model.counts[subject]) for subject in subjects])
+            keep = _shrinkage(chosen, weights, accident / model.ridge / counts).view(-1, 1, 1)
+            middle, weighed = chosen.mean(dim=0), weights.mean(dim=0)
+            chosen, weights = middle + keep * (chosen - middle), weighed + keep * (weights - weighed)
         self._pooled = chosen.shape[1] == 1
         # What is common to all subjects drops out of every comparison, so what is left is linear in the features.
         self._bias = -0.5 * (weights * chosen).sum(dim=(1, 2))
@@ -210,6 +236,13 @@ class IdentityReader:
         values = features.to(self._weights.device).float()
         values = values.mean(dim=1) if self._pooled else values.flatten(1)
         return values @ self._weights.T + self._bias
+
+
+def _shrinkage(means: Tensor, weights: Tensor, accidents: Tensor) -> Tensor:
+    """B / (B + a / n) of each centroid [S, N, D], given its weights (`whitened`) and a / n; float32 [S]."""
+    squares = ((means - means.mean(dim=0)) * (weights - weights.mean(dim=0))).sum(dim=(1, 2))
+    between = (squares.sum() / max(len(means) - 1, 1) - accidents.mean()).clamp_min(1e-12)
+    return between / (between + accidents)
 
 
 def most_by_chance(images: int, chance: float) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -159,8 +160,22 @@ class IdentitySpace:
     @cached_property
     def _folded(self) -> list[IdentityReader]:
         """For each fold a reader that was made from the others."""
+        return [self._reader(model) for model in self._made_from_others]
+
+    @cached_property
+    def _made_from_others(self) -> list[IdentityModel]:
         others = [[place for place, mine in enumerate(self.known.folds) if mine != fold] for fold in range(_FOLDS)]
-        return [self._reader(self._model(places, self.rows)) for places in others]
+        return [self._model(places, self.rows) for places in others]
+
+    @cached_property
+    def _accident(self) -> float:
+        """How far images lie from their identity, as those say that centroids were not made from; 0 without any."""
+        seen = [
+            self._made_from_others[fold].accident(self.rows[place], self.known.subjects[place])
+            for place in self.known.tried
+            if (fold := self.known.folds[place]) >= 0
+        ]
+        return fmean(seen) if seen else 0.0
 
     def _model(self, places: Sequence[int], rows: Sequence[Tensor]) -> IdentityModel:
         chosen, subjects = [rows[place] for place in places], [self.known.subjects[place] for place in places]
@@ -170,4 +185,4 @@ class IdentitySpace:
         forgotten = dict.fromkeys(self.known.subjects[: self.known.forgotten])
         kept = [subject for subject in dict.fromkeys(self.known.subjects) if subject not in forgotten]
         most = max(_READER_ELEMENTS // (_FOLDS + 1) // next(iter(model.means.values())).numel(), _FEWEST_READ)
-        return IdentityReader(model, [*forgotten, *kept[:: max(1, -(-len(kept) // most))]])
+        return IdentityReader(model, [*forgotten, *kept[:: max(1, -(-len(kept) // most))]], accident=self._accident)

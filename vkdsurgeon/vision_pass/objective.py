@@ -9,25 +9,18 @@ from functools import partial
 from torch import Generator, Tensor
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.augment import variants
-from vkdsurgeon.data.samples import Sample
-from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore, SampleSet, TeacherPass, spread, teacher_features
 from vkdsurgeon.model.frozen_layers import KeptActivations, frozen_layers, kept_activations, output_of
-from vkdsurgeon.model.replayed import ReplayedSample
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import feature_loss
+from vkdsurgeon.vision_pass.division import divide
 from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
 from vkdsurgeon.vision_pass.target_readings import TargetReading, read_targets
 from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, ForgetTargets, TargetContext
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
 from vkdsurgeon.vision_pass.teacher import Teacher
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
-
-# Images that the stop rule looks at, per set, and copies of each of them, as far as that goes. Their numbers are
-# beyond those of any copy that is trained on.
-_LOOKED_AT, _LOOKS, _FIRST_LOOK = 256, 4, 10_000
 
 
 @dataclass(frozen=True)
@@ -64,27 +57,6 @@ class DistillationTerms:
         return self.forget.targets
 
 
-@dataclass(frozen=True)
-class _Division:
-    """Images of a set with their copies, and what is done with them.
-
-    Attributes:
-        samples: Originals, copies to train on, copies to look at.
-        known: Originals that are trained on.
-        held_out: Originals that are not.
-        train: Those that are trained on and their copies.
-        judged: What the stop rule looks at.
-        apart: Whether nothing of that was trained on in any form.
-    """
-
-    samples: SampleSet
-    known: list[int]
-    held_out: list[int]
-    train: list[int]
-    judged: list[int]
-    apart: bool
-
-
 def make_terms(
     stack: VisualStack,
     forget: SampleSet,
@@ -114,8 +86,8 @@ def make_terms(
     """
     budget = int(recipe.cache_gib * (1 << 30)) // 2
     originals = len(forget), len(keep)
-    forgetting = _divide(stack, forget, recipe, recipe.forget_batch, budget)
-    keeping = _divide(stack, keep, recipe, recipe.retain_batch, budget)
+    forgetting = divide(stack, forget, recipe, recipe.forget_batch, budget)
+    keeping = divide(stack, keep, recipe, recipe.retain_batch, budget, pooled=True)
     forget, keep = forgetting.samples, keeping.samples
     layers = tuple(recipe.layers)
     watched = tuple({**recipe.layers, **recipe.retention_layers})
@@ -236,36 +208,6 @@ def check_targets(recipe: Recipe, readings: dict[str, TargetReading]) -> None:
                 remedy="give more images of each subject and more retain subjects of the same kind, or another "
                 "forget_target or `seed`",
             )
-
-
-def _divide(stack: VisualStack, samples: SampleSet, recipe: Recipe, batch: int, budget: int) -> _Division:
-    known, held_out = split_validation(samples.subjects, recipe.validation_share)
-    # A subject with too few images to spare one is judged on copies that are not trained on.
-    spared = {samples.subjects[index] for index in held_out}
-    unspared = [index for index in known if samples.subjects[index] not in spared]
-    originals = held_out[:: max(1, -(-len(held_out) // _LOOKED_AT))]
-    copied = [*originals, *unspared[:: max(1, -(-len(unspared) // _LOOKED_AT))]]
-    looks = min(_LOOKS, max(_LOOKED_AT // max(len(copied), 1) - len(originals) // max(len(copied), 1), 1))
-    # No more than the steps can draw: each copy costs the teacher a pass.
-    affordable = batch * recipe.planned_steps // max(len(known), 1) - 1
-    count = min(recipe.copies, max(affordable, 0))
-    training = _copies(samples, known, count)
-    judging = _copies(samples, copied, looks, after=_FIRST_LOOK)
-    first = len(samples)
-    return _Division(
-        SampleSet(stack, [*samples.samples, *training, *judging], budget),
-        known,
-        held_out,
-        [*known, *range(first, first + len(training))],
-        [*originals, *range(first + len(training), first + len(training) + len(judging))],
-        bool(held_out) and not unspared,
-    )
-
-
-def _copies(samples: SampleSet, indices: Sequence[int], count: int, after: int = 0) -> list[Sample]:
-    # Of an image that is gone no other copy can be made.
-    there = [index for index in indices if not isinstance(samples.samples[index], ReplayedSample)]
-    return variants(samples.samples, there, count, after=after)
 
 
 def unknown_layers(recipe: Recipe, known: Sequence[str]) -> list[tuple[str, str]]:

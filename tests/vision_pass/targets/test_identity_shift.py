@@ -5,6 +5,7 @@ import torch
 
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.vision_pass.identity_classifier import IdentityModel, IdentityReader, centroids
+from vkdsurgeon.vision_pass.identity_space import POSITIONS, IdentitySpace, KnownImages
 from vkdsurgeon.vision_pass.target_readings import read_all
 from vkdsurgeon.vision_pass.targets.identity_shift import draw_stand_ins, shifts
 
@@ -99,6 +100,31 @@ def test_subjects_are_read_where_views_vary_far_more_than_identities(per_token: 
     flat, seen = torch.stack(list(means.values())).flatten(1), torch.stack(held_out)
     plain = torch.cdist(seen.flatten(1) if per_token else seen.mean(dim=1), flat)
     assert plain.argmin(dim=1).tolist() != list(range(8)), "the plain distance is ruled by the views"
+
+
+@pytest.mark.parametrize("few", [1, 2, 4])
+def test_who_is_known_from_many_images_is_not_read_everywhere(few: int):
+    generator = torch.Generator().manual_seed(2)
+    views = {"many": 12, **{f"few {number}": few for number in range(10)}}
+    identities = {name: 0.8 * torch.randn(1, 60, generator=generator) for name in views}
+
+    def image(name: str) -> torch.Tensor:
+        return identities[name] + torch.randn(1, 60, generator=generator)
+
+    subjects = tuple(name for name, count in views.items() for _ in range(count))
+    rows = [image(name) for name in subjects]
+    images = tuple(("forget" if name == "many" else "retain", index) for index, name in enumerate(subjects))
+    space = IdentitySpace(POSITIONS, KnownImages(images, subjects, forgotten=12), lambda which: rows[which[1]])
+    plain = IdentityReader(space.model, space.reader.subjects)
+    strangers = [(0.64 + 1) ** 0.5 * torch.randn(1, 60, generator=generator) for _ in range(200)]
+
+    def as_many(reader: IdentityReader, seen: list[torch.Tensor]) -> int:
+        return int((read_all(reader, seen) == reader.indices(["many"])).sum())
+
+    assert as_many(plain, strangers) > 35, "chance is 18"
+    assert as_many(space.reader, strangers) < 30
+    assert as_many(space.reader, [image("many") for _ in range(200)]) > 180
+    assert int(space.own(range(12), rows[:12]).sum()) >= 10
 
 
 def test_subjects_with_one_image_show_no_views_and_nothing_is_shrunk():

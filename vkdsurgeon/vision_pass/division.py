@@ -1,0 +1,88 @@
+"""Which images are trained on, which the stop rule looks at, and the altered copies of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.data.augment import variants
+from vkdsurgeon.data.samples import Sample
+from vkdsurgeon.data.splits import split_pooled, split_validation
+from vkdsurgeon.model.features import SampleSet
+from vkdsurgeon.model.replayed import ReplayedSample
+from vkdsurgeon.model.vision import VisualStack
+
+# Images that the stop rule looks at, per set, and copies of each of them, as far as that goes. Their numbers are
+# beyond those of any copy that is trained on.
+_LOOKED_AT, _LOOKS, _FIRST_LOOK = 256, 4, 10_000
+# Fewer do not stand for a set.
+_FEWEST_HELD_OUT = 4
+
+
+@dataclass(frozen=True)
+class Division:
+    """Images of a set with their copies, and what is done with them.
+
+    Attributes:
+        samples: Originals, copies to train on, copies to look at.
+        known: Originals that are trained on.
+        held_out: Originals that are not.
+        train: Those that are trained on and their copies.
+        judged: What the stop rule looks at.
+        apart: Whether nothing of that was trained on in any form.
+    """
+
+    samples: SampleSet
+    known: list[int]
+    held_out: list[int]
+    train: list[int]
+    judged: list[int]
+    apart: bool
+
+
+def divide(
+    stack: VisualStack, samples: SampleSet, recipe: Recipe, batch: int, budget: int, *, pooled: bool = False
+) -> Division:
+    """Divide a set.
+
+    Args:
+        stack: Prepares the images.
+        samples: The originals.
+        recipe: The settings, fitted.
+        batch: Images of the set per step.
+        budget: Most bytes of prepared images to keep.
+        pooled: Images of a set whose subjects count together, such as the retain set: some are held out however few
+            there are of each subject, since those that were trained on do not tell what becomes of others.
+    """
+    subjects = samples.subjects
+    known, held_out = (split_pooled if pooled else split_validation)(subjects, recipe.validation_share)
+    unspared = []
+    if not pooled or len(held_out) < _FEWEST_HELD_OUT:
+        known, held_out = split_validation(subjects, recipe.validation_share)
+        # A subject with too few images to spare one is judged on copies that are not trained on.
+        spared = {subjects[index] for index in held_out}
+        unspared = [index for index in known if subjects[index] not in spared]
+    originals = held_out[:: max(1, -(-len(held_out) // _LOOKED_AT))]
+    copied = [*originals, *unspared[:: max(1, -(-len(unspared) // _LOOKED_AT))]]
+    looks = min(_LOOKS, max(_LOOKED_AT // max(len(copied), 1) - len(originals) // max(len(copied), 1), 1))
+    # No more than the steps can draw: each copy costs the teacher a pass.
+    affordable = batch * recipe.planned_steps // max(len(known), 1) - 1
+    count = min(recipe.copies, max(affordable, 0))
+    training = _copies(samples, known, count)
+    judging = _copies(samples, copied, looks, after=_FIRST_LOOK)
+    first = len(samples)
+    return Division(
+        SampleSet(stack, [*samples.samples, *training, *judging], budget),
+        known,
+        held_out,
+        [*known, *range(first, first + len(training))],
+        [*originals, *range(first + len(training), first + len(training) + len(judging))],
+        bool(held_out) and not unspared,
+    )
+
+
+def _copies(samples: SampleSet, indices: Sequence[int], count: int, after: int = 0) -> list[Sample]:
+    # Of an image that is gone no other copy can be made.
+    there = [index for index in indices if not isinstance(samples.samples[index], ReplayedSample)]
+    return variants(samples.samples, there, count, after=after)
