@@ -117,17 +117,21 @@ class IdentityModel:
         ridge = self.ridge
         return self._damped(values, (self.within / (self.within + ridge)).expand(len(values), -1)) / ridge
 
-    def accident(self, value: Tensor, subject: str) -> float:
-        """What one image that the model was not made from says of a, which other models of the layer share.
+    def accidents(self, values: Sequence[Tensor], subjects: Sequence[str]) -> Tensor:
+        """What images that the model was not made from say of a, which other models of the layer share.
 
-        Its squared distance from its subject's mean, times tau, without the share that is the mean's own accident.
+        Their squared distances from their subjects' means, times tau, without the share that is the mean's own accident.
 
         Args:
-            value: [N, D] or [1, D], as the means are.
-            subject: Whose image it is.
+            values: B of [N, D] or [1, D], as the means are.
+            subjects: Whose images they are.
+
+        Returns:
+            Float32 [B].
         """
-        gap = (value.float() - self.means[subject]).unsqueeze(0)
-        return self.ridge * float((self.whitened(gap) * gap).sum()) / (1 + 1 / self.counts[subject])
+        gaps = torch.stack([v.float() - self.means[name] for v, name in zip(values, subjects, strict=True)])
+        shares = torch.tensor([1 + 1 / self.counts[name] for name in subjects])
+        return self.ridge * (self.whitened(gaps) * gaps).sum(dim=(1, 2)) / shares
 
     @property
     def ridge(self) -> float:
@@ -181,7 +185,7 @@ class IdentityReader:
         model: The teacher's features.
         subjects: The subjects that are read.
         means: Subject -> centroid, where they are not all of the model's.
-        accident: a above times tau, from `IdentityModel.accident`; 0 shrinks nothing.
+        accident: a above times tau, from `IdentityModel.accidents`; 0 shrinks nothing.
     """
 
     def __init__(

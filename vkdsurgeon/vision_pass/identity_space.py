@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -170,12 +169,12 @@ class IdentitySpace:
     @cached_property
     def _accident(self) -> float:
         """How far images lie from their identity, as those say that centroids were not made from; 0 without any."""
-        seen = [
-            self._made_from_others[fold].accident(self.rows[place], self.known.subjects[place])
-            for place in self.known.tried
-            if (fold := self.known.folds[place]) >= 0
-        ]
-        return fmean(seen) if seen else 0.0
+        seen = []
+        for fold, model in enumerate(self._made_from_others):
+            if mine := [place for place in self.known.tried if self.known.folds[place] == fold]:
+                rows = [self.rows[place] for place in mine]
+                seen.append(model.accidents(rows, [self.known.subjects[place] for place in mine]))
+        return float(torch.cat(seen).mean()) if seen else 0.0
 
     def _model(self, places: Sequence[int], rows: Sequence[Tensor]) -> IdentityModel:
         chosen, subjects = [rows[place] for place in places], [self.known.subjects[place] for place in places]
