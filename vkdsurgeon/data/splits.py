@@ -28,7 +28,7 @@ def split_pooled(subjects: tuple[str, ...], share: float) -> tuple[list[int], li
     """Hold out images of a set of which no subject has to be trained on, such as a retain set.
 
     As `split_validation`; of the images of all subjects that have too few, together, the share as well: one of each of
-    some subjects, of those first that keep another.
+    some subjects, first of those with the most.
 
     Args:
         subjects: The subject of each image.
@@ -43,11 +43,13 @@ def split_pooled(subjects: tuple[str, ...], share: float) -> tuple[list[int], li
     for index in train:
         if subjects[index] not in spared:
             few.setdefault(subjects[index], []).append(index)
-    most = int(sum(map(len, few.values())) * share)
-    last = sorted((indices[-1] for indices in few.values()), key=lambda index: len(few[subjects[index]]) == 1)
-    several = sum(len(indices) > 1 for indices in few.values())
-    # Evenly over the set, whose order may mean something.
-    candidates = last[: max(several, most)]
-    held_out += [candidates[place * len(candidates) // most] for place in range(most)]
+    due = int(sum(map(len, few.values())) * share)
+    # Whoever has two images is known from one less then, and whoever has one not at all.
+    for several in (3, 2, 1):
+        last = [indices[-1] for indices in few.values() if min(len(indices), 3) == several]
+        taken = min(due, len(last))
+        # Evenly over the set, whose order may mean something.
+        held_out += [last[place * len(last) // taken] for place in range(taken)]
+        due -= taken
     chosen = set(held_out)
     return [index for index in range(len(subjects)) if index not in chosen], sorted(chosen)

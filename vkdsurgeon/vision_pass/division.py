@@ -16,8 +16,6 @@ from vkdsurgeon.model.vision import VisualStack
 # Images that the stop rule looks at, per set, and copies of each of them, as far as that goes. Their numbers are
 # beyond those of any copy that is trained on.
 _LOOKED_AT, _LOOKS, _FIRST_LOOK = 256, 4, 10_000
-# Fewer do not stand for a set.
-_FEWEST_HELD_OUT = 4
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Division:
         held_out: Originals that are not.
         train: Those that are trained on and their copies.
         judged: What the stop rule looks at.
-        apart: Whether nothing of that was trained on in any form.
+        unseen: Those of `judged` that nothing was trained on in any form.
     """
 
     samples: SampleSet
@@ -38,7 +36,7 @@ class Division:
     held_out: list[int]
     train: list[int]
     judged: list[int]
-    apart: bool
+    unseen: tuple[int, ...]
 
 
 def divide(
@@ -57,12 +55,9 @@ def divide(
     """
     subjects = samples.subjects
     known, held_out = (split_pooled if pooled else split_validation)(subjects, recipe.validation_share)
-    unspared = []
-    if not pooled or len(held_out) < _FEWEST_HELD_OUT:
-        known, held_out = split_validation(subjects, recipe.validation_share)
-        # A subject with too few images to spare one is judged on copies that are not trained on.
-        spared = {subjects[index] for index in held_out}
-        unspared = [index for index in known if subjects[index] not in spared]
+    # A subject with too few images to spare one is judged on copies that are not trained on.
+    spared = {subjects[index] for index in held_out}
+    unspared = [index for index in known if subjects[index] not in spared]
     originals = held_out[:: max(1, -(-len(held_out) // _LOOKED_AT))]
     copied = [*originals, *unspared[:: max(1, -(-len(unspared) // _LOOKED_AT))]]
     looks = min(_LOOKS, max(_LOOKED_AT // max(len(copied), 1) - len(originals) // max(len(copied), 1), 1))
@@ -72,13 +67,15 @@ def divide(
     training = _copies(samples, known, count)
     judging = _copies(samples, copied, looks, after=_FIRST_LOOK)
     first = len(samples)
+    looked = range(first + len(training), first + len(training) + len(judging))
+    spared_files = {samples.samples[index].digest for index in originals}
     return Division(
         SampleSet(stack, [*samples.samples, *training, *judging], budget),
         known,
         held_out,
         [*known, *range(first, first + len(training))],
-        [*originals, *range(first + len(training), first + len(training) + len(judging))],
-        bool(held_out) and not unspared,
+        [*originals, *looked],
+        (*originals, *(index for index, copy in zip(looked, judging, strict=True) if copy.digest in spared_files)),
     )
 
 

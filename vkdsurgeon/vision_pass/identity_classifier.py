@@ -120,7 +120,7 @@ class IdentityModel:
     def accidents(self, values: Sequence[Tensor], subjects: Sequence[str]) -> Tensor:
         """What images that the model was not made from say of a, which other models of the layer share.
 
-        Their squared distances from their subjects' means, times tau, without the share that is the mean's own accident.
+        Their squared distances from their subjects' means, times tau, without the share that is the means' accident.
 
         Args:
             values: B of [N, D] or [1, D], as the means are.

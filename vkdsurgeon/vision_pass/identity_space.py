@@ -135,15 +135,36 @@ class IdentitySpace:
         """
         found = []
         for place, row in zip(places, rows, strict=True):
-            fold = self.known.folds[place]
-            reader = self.reader if fold < 0 else self._folded[fold]
+            reader = self._reader_for(place)
             found.append(reader.read(row.unsqueeze(0)) == reader.indices([self.known.subjects[place]]))
         return torch.cat(found) if found else torch.empty(0, dtype=torch.bool)
+
+    def _reader_for(self, place: int) -> IdentityReader:
+        fold = self.known.folds[place]
+        return self.reader if fold < 0 else self._folded[fold]
 
     @cached_property
     def recognised(self) -> int:
         """How many known forget images the teacher's features read as their own subject."""
         return int(self.own(range(self.known.forgotten), self.rows[: self.known.forgotten]).sum())
+
+    @cached_property
+    def chance(self) -> float:
+        """How often an image of somebody else reads as a given forgotten subject, at least that of a guess.
+
+        Of kept images where nobody is their own subject: what a model says of the forgotten that never saw them.
+        """
+        forgotten = len(dict.fromkeys(self.known.subjects[: self.known.forgotten]))
+        places = [place for place in self.known.tried if place >= self.known.forgotten]
+        taken = 0
+        for place in places:
+            reader = self._reader_for(place)
+            scores = reader.scores(self.rows[place].unsqueeze(0))
+            (own,) = reader.indices([self.known.subjects[place]])
+            if own >= 0:
+                scores[:, own] = -torch.inf
+            taken += int(scores.argmax()) < forgotten
+        return max(taken / max(len(places) * forgotten, 1), self.reader.chance)
 
     @cached_property
     def read(self) -> Tensor:

@@ -137,7 +137,7 @@ def make_terms(
             1.0,
             recipe.forget_batch,
             originals=originals[0],
-            apart=forgetting.apart,
+            unseen=forgetting.unseen,
         ),
         retain=DistillationTerm(
             "retain",
@@ -151,7 +151,7 @@ def make_terms(
             recipe.retain_batch,
             {layer: spread(kept.all(layer)[: originals[1]]) for layer in layers},
             originals=originals[1],
-            apart=keeping.apart,
+            unseen=keeping.unseen,
         ),
         targets=targets,
         readings=readings,

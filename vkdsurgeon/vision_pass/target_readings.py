@@ -58,7 +58,7 @@ def read_targets(space: IdentitySpace, targets: Callable[[Image], Tensor]) -> Ta
     still = 0
     for subject in dict.fromkeys(subjects):
         mine = torch.tensor([each == subject for each in subjects])
-        still += int(own[mine].sum()) > most_by_chance(int(mine.sum()), space.reader.chance)
+        still += int(own[mine].sum()) > most_by_chance(int(mine.sum()), space.chance)
     return TargetReading(
         images=len(subjects),
         own=int(own.sum()),

@@ -51,7 +51,7 @@ class DistillationTerm:
         spreads: Mean square by which the targets of different images differ, by layer: what drift is a share of.
             Where a layer is missing, it is a share of the power of each image's target.
         originals: How many of the images, from the first, are no altered copies.
-        apart: Whether nothing that is held out was trained on in any form.
+        unseen: Those of `held_out` that nothing was trained on in any form.
     """
 
     name: str
@@ -65,7 +65,12 @@ class DistillationTerm:
     batch: int
     spreads: Mapping[str, float] = field(default_factory=dict)
     originals: int = 0
-    apart: bool = False
+    unseen: tuple[int, ...] = ()
+
+    @property
+    def apart(self) -> bool:
+        """Whether nothing that is held out was trained on in any form."""
+        return 0 < len(self.unseen) == len(self.held_out)
 
 
 @dataclass

@@ -81,9 +81,9 @@ class Validation:
             self.recipe,
             forget_ratio=self._ratio(seen),
             retain_drift=self._drift(kept, retain),
-            pictures=(len(forget.held_out), len(retain.held_out)),
+            pictures=(len(forget.held_out), len(retain.unseen or retain.held_out)),
             originals=len(reach),
-            held_out=(forget.apart, retain.apart),
+            held_out=(forget.apart, bool(retain.unseen)),
             own=own,
             base_own=base,
             subjects=len(self.terms.spaces[self._last].reader.subjects),
@@ -175,9 +175,12 @@ class Validation:
         return int(before.sum()), int((before & (self._read(retain, layer, features) == whose)).sum())
 
     def _drift(self, kept: dict[str, list[Tensor]], retain: DistillationTerm) -> float:
+        # Copies of trained images stay where they are for longer than others do.
+        looked_at = set(retain.unseen or retain.held_out)
         shares = [
             (value.float() - self._teacher(retain, layer, [index])[0].float()).square().mean() / retain.spreads[layer]
             for layer, values in kept.items()
             for index, value in zip(retain.held_out, values, strict=True)
+            if index in looked_at
         ]
         return float(torch.stack(shares).mean())

@@ -84,9 +84,7 @@ def _try(
         for index, value in farther.items():
             moved[index] = value
         left = [
-            name
-            for name in left
-            if _own(best, moved, places[name]) > most_by_chance(len(places[name]), best.reader.chance)
+            name for name in left if _own(best, moved, places[name]) > most_by_chance(len(places[name]), best.chance)
         ]
         if not left:
             break
@@ -96,9 +94,7 @@ def _try(
         stretch=used[1],
         at=", then ".join(space.name for space in stages),
     )
-    known = range(best.known.forgotten)
-    shares = [_own(space, moved, known) / max(space.recognised, 1) for space in context.spaces(layer)]
-    return _Try(moved, reading, max(shares))
+    return _Try(moved, reading, max(_left(space, moved) for space in context.spaces(layer)))
 
 
 def _through(
@@ -126,6 +122,15 @@ def _through(
             image: Image = ("forget", index)
             now[index] = now[index] + space.spread(image, moves[context.forget_subjects[index]])
     return now
+
+
+def _left(space: IdentitySpace, images: Sequence[Tensor]) -> float:
+    """Of the forget images that read as their own subject beyond chance, the share that still does."""
+    known = range(space.known.forgotten)
+    guessed = space.chance * len(known)
+    if space.recognised <= most_by_chance(len(known), space.chance):
+        return 0.0
+    return max(_own(space, images, known) - guessed, 0.0) / (space.recognised - guessed)
 
 
 def _own(space: IdentitySpace, images: Sequence[Tensor], places: Sequence[int]) -> int:
