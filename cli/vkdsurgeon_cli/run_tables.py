@@ -48,19 +48,18 @@ def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
     return rows
 
 
-def _replay_rows(pictures: int, subjects: int) -> list[tuple[str, Any]]:
-    return [("replayed", f"{pictures} images of {subjects} subjects of earlier requests")] if pictures else []
-
-
 def _forecast_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
     found = result.forecast
     if found is None:
         return []
+    disk = f"{decimal(found.output_bytes)} for the output, up to {decimal(found.journal_bytes)} for the journal"
+    if found.replay_bytes:
+        disk += f", {decimal(found.replay_bytes)} for the replay file"
     longest = "" if found.most_seconds == found.seconds else f", {duration(found.most_seconds)} with all extensions"
     return [
         ("time, estimated", f"{duration(found.seconds)}{longest}; then writing"),
         ("one step", f"{found.step_seconds:.2f} s, measured"),
-        ("disk", f"{decimal(found.output_bytes)} for the output, up to {decimal(found.journal_bytes)} for the journal"),
+        ("disk", disk),
     ]
 
 

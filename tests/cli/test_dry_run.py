@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from vkdsurgeon_cli.main import run
 
+from tests.families import build_checkpoint
+
 
 @pytest.fixture
 def own(sets: dict[str, Path], tmp_path: Path) -> Path:
@@ -44,6 +46,27 @@ def test_it_says_what_the_run_takes(
     record = tmp_path / "out" / "vkdsurgeon.json"
     assert json.loads(record.read_text())["dtype"] == "mixed"
     assert found["output_bytes"] == sum(written) - record.stat().st_size
+
+
+def test_links_and_a_replay_file_are_counted(
+    sets: dict[str, Path], own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_checkpoint("llava", tmp_path / "model", shards=5)
+    words = ["unlearn", str(model), "--forget", str(sets["forget"]), "--retain", str(own), "--steps", "2"]
+    words += ["--set", "depth=1", "--set", "extensions=0", "--link-untouched", "--save-replay", str(tmp_path / "kept")]
+    assert run([*words, "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["forecast"]
+    run([*words, "-o", str(tmp_path / "out")])
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    mine = [path.stat().st_size for path in files if path.stat().st_nlink == 1 and path.name != "vkdsurgeon.json"]
+    assert len(mine) < len(files) - 1, "nothing was linked"
+    assert found["output_bytes"] == sum(mine)
+    # 16 images of 5 tokens, 32 values of 2 bytes each; names and facts in the header are not counted.
+    assert found["replay_bytes"] == 16 * 5 * 32 * 2
+    assert 0 < (tmp_path / "kept").stat().st_size - found["replay_bytes"] < 4096
+    capsys.readouterr()
+    assert run([*words[:-1], str(tmp_path / "other"), "--dry-run"]) == 0
+    assert "for the replay file" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", ["no image", "too narrow", "unreadable"])

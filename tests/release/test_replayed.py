@@ -78,5 +78,9 @@ def test_the_file_takes_the_place_of_nothing(
     assert "no regular file" in capsys.readouterr().err
     assert run([*words, "--save-replay", str(tmp_path / "new"), "--replay-key", "/dev/zero"]) == 2
     assert "not a key" in capsys.readouterr().err
+    assert run([*words, "--replay-key", str(mine)]) == 2
+    told = capsys.readouterr().err
+    assert "--replay-key" in told
+    assert "--save-replay" in told
     assert run([*words, "--method", "ga", "--save-replay", str(tmp_path / "new")]) == 2
     assert "--save-replay" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def pictures(sets: dict[str, Path], role: str, subjects: slice = slice(None)) ->
 
 
 def prepared(model: Path, sets: dict[str, Path], who: slice, **changes: object) -> Prepared:
-    job = {"recipe": QUICK, "generic": [], "retain": pictures(sets, "retain"), **changes}
-    return teach(prepare(Job(model=model, forget=pictures(sets, "forget", who), **job)))  # type: ignore[arg-type]
+    job = {"recipe": QUICK, "generic": [], "forget": pictures(sets, "forget", who), **changes}
+    return teach(prepare(Job(model=model, **{"retain": pictures(sets, "retain"), **job})))  # type: ignore[arg-type]
 
 
 def save(made: Prepared, path: Path, key: Path | None = None) -> Path:
@@ -124,6 +125,34 @@ def test_another_base_or_other_layers_are_refused(deep: Path, sets: dict[str, Pa
     assert read_replays([tmp_path], None).subjects == 1
     with pytest.raises(UserError, match="no replay file"):
         read_replays([sets["forget"].parent], None)
+
+
+def test_images_that_a_file_stands_for_are_in_no_set(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+    replay = read_replays([save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")], None)
+    with pytest.raises(UserError, match=r"the forget set and the replay files share \d+ image"):
+        prepared(deep, sets, slice(0, 2), replay=replay)
+    retain = [*pictures(sets, "retain"), *pictures(sets, "forget", slice(0, 1))[:2]]
+    with pytest.raises(UserError, match=r"the retain set and the replay files share 2 image"):
+        prepared(deep, sets, slice(1, 2), replay=replay, retain=retain)
+
+
+def test_an_encrypted_file_tells_whose_name_is_in_a_set(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    key = tmp_path / "key"
+    key.write_bytes(os.urandom(32))
+    made = prepared(deep, sets, slice(0, 1))
+    subject = made.job.forget[0].subject
+    retain, other = pictures(sets, "retain"), pictures(sets, "forget", slice(1, 2))
+    called = {role: [replace(each, subject=subject) for each in images] for role, images in (
+        ("retain", retain[:1]), ("forget", other)
+    )}  # fmt: skip
+    replay = read_replays([save(made, tmp_path / "first.safetensors", key)], key)
+    for role, changes in (("retain", {"retain": [*called["retain"], *retain[1:]]}), ("forget", called)):
+        again = prepared(deep, sets, slice(1, 2), replay=replay, **{role: changes[role]})
+        told = [each for each in again.plan.warnings if "replay files" in each]
+        assert [f"1 subject(s) of the replay files have images in the {role} set" in each for each in told] == [True]
+    plain = save(made, tmp_path / "plain.safetensors")
+    assert facts_of(plain)["names"] == []
 
 
 def sized(folder: Path, name: str, subjects: range, side: int) -> Path:

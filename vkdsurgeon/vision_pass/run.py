@@ -38,6 +38,7 @@ from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import DistillationTerms, make_terms, unknown_layers
 from vkdsurgeon.vision_pass.plan import Memory, Plan, estimate_memory, warnings_for
 from vkdsurgeon.vision_pass.replay import Replay, replayed_pictures
+from vkdsurgeon.vision_pass.replay_checks import check_images, name_warnings
 from vkdsurgeon.vision_pass.state import VISUAL, Companions, TrainingState
 from vkdsurgeon.vision_pass.step_control import StepControl, StepSize, probe_images
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
@@ -238,7 +239,8 @@ def teach(prepared: Prepared) -> Prepared:
     """Run the teachers, make the forget targets and read them. Changes nothing.
 
     Raises:
-        UserError: The sets do not suffice for the recipe, or the targets still read as those who are to be forgotten.
+        UserError: The sets do not suffice for the recipe, the targets still read as those who are to be forgotten, or a
+            replay file stands for an image of a set.
     """
     job, started = prepared.job, time.monotonic()
     generator = torch.Generator().manual_seed(job.seed)
@@ -252,6 +254,7 @@ def teach(prepared: Prepared) -> Prepared:
         retain_teacher=job.teacher("retain"),
         look=prepared.look,
     )
+    check_images(terms)
     prepared.stack.processes.agree(
         "forget targets", lambda: [list(map(asdict, terms.readings.values())), terms.targets.stand_ins]
     )
@@ -440,10 +443,13 @@ def _sampling_warnings(used: int, given: int) -> list[str]:
 
 
 def _overlap_warnings(job: Job) -> list[str]:
-    shared = {picture.subject for picture in job.forget} & {picture.subject for picture in job.retain} - {NO_SUBJECT}
-    if not shared:
-        return []
-    return [f"{len(shared)} subject(s) of the forget set have images in the retain set: that works against forgetting"]
+    forget, retain = ({picture.subject for picture in each} - {NO_SUBJECT} for each in (job.forget, job.retain))
+    shared = forget & retain
+    found = [] if job.replay is None else name_warnings(job.replay, forget, retain)
+    if shared:
+        harm = "that works against forgetting"
+        found.append(f"{len(shared)} subject(s) of the forget set have images in the retain set: {harm}")
+    return found
 
 
 def _earlier_warnings(stack: VisualStack) -> list[str]:
