@@ -23,7 +23,7 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.training.events import unheard
-from vkdsurgeon.vision_pass.replay import read_replays, write_replay
+from vkdsurgeon.vision_pass.replay import read_replays, replay_digest, write_replay
 from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare, teach
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
 from vkdsurgeon.vision_pass.teacher import visual_digest
@@ -177,9 +177,11 @@ def test_requests_may_have_images_of_several_sizes(tmp_path: Path) -> None:
 def test_a_third_request_keeps_its_own_images_alone(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
     first = save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")
     second = prepared(deep, sets, slice(1, 2), replay=read_replays([first], None))
-    save(second, tmp_path / "second.safetensors")
+    later = save(second, tmp_path / "second.safetensors")
     both = read_replays([tmp_path], None)
     assert both.subjects == 2
+    for order in ([first, later], [later, first]):
+        assert read_replays(order, None).digest == replay_digest(order) == both.digest
     assert len(both.images) == len(read_replays([first], None).images) + len(second.job.forget)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -184,11 +184,9 @@ def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
     Raises:
         UserError: A file is missing, damaged, encrypted with another key, or of other layers than the first one.
     """
-    files = [file for path in paths for file in (sorted(path.glob("*.safetensors")) if path.is_dir() else [path])]
-    if not files:
-        raise UserError("no replay file", where=paths[0], expected="files that `save_replay` wrote")
-    # A folder and a file of it may be named together.
-    found = list({each.digest: each for each in (_read(file, key) for file in files)}.values())
+    found = [_read(file, key) for file in _files(paths)]
+    # A folder and a file of it may be named together; in whatever order they are named, runs are equal.
+    found = [each for _, each in sorted({each.digest: each for each in found}.items())]
     first = found[0]
     for each in found:
         if (each.layer, each.base) != (first.layer, first.base):
@@ -201,9 +199,32 @@ def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
         first.layer,
         first.base,
         tuple(image for each in found for image in each.images),
-        hashlib.sha256("".join(each.digest for each in found).encode()).hexdigest(),
+        _joined(each.digest for each in found),
         frozenset().union(*(each.names for each in found)),
     )
+
+
+def replay_digest(paths: Sequence[Path]) -> str:
+    """The `digest` that `read_replays` finds, for which no key is needed.
+
+    Args:
+        paths: Files, or folders of them; at least one file.
+
+    Raises:
+        UserError: A file is missing, or cannot be read.
+    """
+    return _joined({hashlib.sha256(_content(file)).hexdigest() for file in _files(paths)})
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    files = [file for path in paths for file in (sorted(path.glob("*.safetensors")) if path.is_dir() else [path])]
+    if not files:
+        raise UserError("no replay file", where=paths[0], expected="files that `save_replay` wrote")
+    return files
+
+
+def _joined(digests: Iterable[str]) -> str:
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
 def name_digest(subject: str, base: str) -> str:
@@ -285,16 +306,20 @@ def _try(stack: VisualStack, pictures: Sequence[ReplayedPicture]) -> None:
             ) from error
 
 
-def _read(path: Path, key: Path | None) -> Replay:
+def _content(path: Path) -> bytes:
     try:
         # Devices and pipes have no end.
         if path.exists() and not path.is_file():
             raise UserError(
                 "the replay file is no regular file", where=path, expected="a file that `save_replay` wrote"
             )
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError("the replay file cannot be read", where=path, value=error.strerror) from None
+
+
+def _read(path: Path, key: Path | None) -> Replay:
+    content = _content(path)
     digest = hashlib.sha256(content).hexdigest()
     content = unseal(content, key, path)
     try:
