@@ -132,8 +132,8 @@ def _same_record(inside: Path | None, path: Path) -> VerifiedFact:
         return VerifiedFact(
             check="record",
             outcome="passed",
-            told="well-formed; it lies beside the weights, so that it is the released one is told by --record or "
-            "--signature alone",
+            told="well-formed, but it lies beside the weights: whether it is the released one, only --record or "
+            "--signature can show",
         )
     same = inside is not None and digest(inside) == digest(path)
     names = [] if same else [inside.name if inside else "vkdsurgeon.json"]
@@ -193,7 +193,7 @@ def _chain(inventory: Inventory, told: ProvenanceDocument, inside: Path | None) 
     return _fact(
         "chain",
         not names and not broken,
-        "the first run on its base" if not count else f"{count} earlier run(s), records unchanged and in a row",
+        "no run came before this one" if not count else f"{count} earlier run(s), records unchanged and in a row",
         otherwise,
         names,
     )
@@ -229,7 +229,7 @@ def _unselected(base: Inventory | None, inventory: Inventory, told: ProvenanceDo
     over = allowed is not None and visual > allowed
     if not names and not over:
         return _fact(
-            "unselected", True, f"{visual:,} visual values differ, of {allowed or 0:,} selected; nothing else", ""
+            "unselected", True, f"{visual:,} of the {allowed or 0:,} selected visual values differ; nothing else", ""
         )
     problem = f"tensors differ beyond the record: {', '.join(names[:5])}"
     if not names:

@@ -144,7 +144,7 @@ def _metric_sheet(metrics: Mapping[str, Metric], roles: Sequence[str]) -> Sheet:
     sheet = Sheet("percent")
     sheet.column("metric", "left")
     sheet.column("model")
-    sheet.column("interval", drop=1, note="interval: of 95 %")
+    sheet.column("interval", drop=1, note="95 % intervals")
     for role in roles[1:]:
         sheet.column("base" if role == "reference" else role)
     if based:

@@ -47,9 +47,9 @@ def _shown(facts: dict[str, Any], width: int) -> RenderableType:
         request = " of ".join(each for each in (run["request_id"], run["request_date"]) if each)
         rows += [
             ("PATCHED by", f"{run['method']} ({run['record']})"),
-            ("request", request or "not told"),
-            ("base weights", run["base_weights_digest"] or "not told"),
-            ("patched weights", run["weights_digest"] or "not told"),
+            ("request", request or "the record names none"),
+            ("base weights", run["base_weights_digest"] or "not in the record"),
+            ("patched weights", run["weights_digest"] or "not in the record"),
         ]
     return Group(sheet, "", pairs([*rows, ("check it", "vkdsurgeon verify MODEL --base BASE")], width))
 

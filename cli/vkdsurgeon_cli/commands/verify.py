@@ -64,9 +64,9 @@ def _rows(result: VerifyResult) -> list[tuple[str, object]]:
     return [
         ("verdict", result.verdict),
         *((each.check, f"{each.outcome}: {each.told}") for each in result.checks),
-        ("request", request or "not told"),
-        ("weights", result.weights_digest),
-        ("base weights", result.base_weights_digest),
+        ("request", request or "the record names none"),
+        ("digest of the weights", result.weights_digest),
+        ("of the base, as recorded", result.base_weights_digest),
     ]
 
 
