@@ -65,8 +65,8 @@ def _rows(result: VerifyResult) -> list[tuple[str, object]]:
         ("verdict", result.verdict),
         *((each.check, f"{each.outcome}: {each.told}") for each in result.checks),
         ("request", request or "the record names none"),
-        ("digest of the weights", result.weights_digest),
-        ("of the base, as recorded", result.base_weights_digest),
+        ("weights digest", result.weights_digest),
+        ("base digest", result.base_weights_digest),
     ]
 
 
