@@ -18,14 +18,17 @@ from safetensors.torch import save as save_tensors
 from tests.conftest import write_set
 from tests.families import FAMILIES, build_checkpoint
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.training.events import unheard
+from vkdsurgeon.vision_pass.job import Job, Prepared
+from vkdsurgeon.vision_pass.prepare import prepare
 from vkdsurgeon.vision_pass.replay import read_replays, replay_digest, write_replay
-from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare, teach
+from vkdsurgeon.vision_pass.run import operate
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
+from vkdsurgeon.vision_pass.teach import teach
 from vkdsurgeon.vision_pass.teacher import visual_digest
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
@@ -35,15 +38,15 @@ QUICK = Recipe(
 )  # fmt: skip
 
 
-def pictures(sets: dict[str, Path], role: str, subjects: slice = slice(None)) -> list[Picture]:
-    found = pictures_of(read_records(sets[role], role=role), role=role)
+def samples(sets: dict[str, Path], role: str, subjects: slice = slice(None)) -> list[Sample]:
+    found = samples_of(read_records(sets[role], role=role), role=role)
     wanted = sorted({each.subject for each in found})[subjects]
     return [each for each in found if each.subject in wanted]
 
 
 def prepared(model: Path, sets: dict[str, Path], who: slice, **changes: object) -> Prepared:
-    job = {"recipe": QUICK, "generic": [], "forget": pictures(sets, "forget", who), **changes}
-    return teach(prepare(Job(model=model, **{"retain": pictures(sets, "retain"), **job})))  # type: ignore[arg-type]
+    job = {"recipe": QUICK, "generic": [], "forget": samples(sets, "forget", who), **changes}
+    return teach(prepare(Job(model=model, **{"retain": samples(sets, "retain"), **job})))  # type: ignore[arg-type]
 
 
 def save(made: Prepared, path: Path, key: Path | None = None) -> Path:
@@ -76,9 +79,9 @@ def test_replayed_activations_give_the_features_of_the_images(
     term, whole = again.taught.terms.forget, made.taught.terms.forget
     first = len(again.job.forget)
     assert term.originals == first + whole.originals
-    assert len(set(term.pictures.subjects)) == 2
+    assert len(set(term.samples.subjects)) == 2
     for index in range(whole.originals):
-        inputs = term.pictures.prepared(first + index).inputs
+        inputs = term.samples.prepared(first + index).inputs
         assert all((value == 1).all() for value in inputs.values() if value.is_floating_point()), "no pixel is kept"
         kept, expected = (teacher_of(each).one("projector", at) for each, at in ((term, first + index), (whole, index)))
         # Rounded to bfloat16 on their way.
@@ -98,7 +101,7 @@ def test_those_of_earlier_requests_are_forgotten_again(deep: Path, sets: dict[st
         first = prepared(deep, sets, slice(0, 1))
         assert first.taught is not None
         term = first.taught.terms.forget
-        batch = first.stack.collate([term.pictures.prepared(index) for index in range(term.originals)])
+        batch = first.stack.collate([term.samples.prepared(index) for index in range(term.originals)])
         operate(made, unheard)
         with torch.no_grad():
             found = made.stack.features(batch)["projector"]
@@ -131,7 +134,7 @@ def test_images_that_a_file_stands_for_are_in_no_set(deep: Path, sets: dict[str,
     replay = read_replays([save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")], None)
     with pytest.raises(UserError, match=r"the forget set and the replay files share \d+ image"):
         prepared(deep, sets, slice(0, 2), replay=replay)
-    retain = [*pictures(sets, "retain"), *pictures(sets, "forget", slice(0, 1))[:2]]
+    retain = [*samples(sets, "retain"), *samples(sets, "forget", slice(0, 1))[:2]]
     with pytest.raises(UserError, match=r"the retain set and the replay files share 2 image"):
         prepared(deep, sets, slice(1, 2), replay=replay, retain=retain)
 
@@ -142,7 +145,7 @@ def test_an_encrypted_file_tells_whose_name_is_in_a_set(deep: Path, sets: dict[s
     key.write_bytes(os.urandom(32))
     made = prepared(deep, sets, slice(0, 1))
     subject = made.job.forget[0].subject
-    retain, other = pictures(sets, "retain"), pictures(sets, "forget", slice(1, 2))
+    retain, other = samples(sets, "retain"), samples(sets, "forget", slice(1, 2))
     called = {role: [replace(each, subject=subject) for each in images] for role, images in (
         ("retain", retain[:1]), ("forget", other)
     )}  # fmt: skip

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import NO_SUBJECT
+from vkdsurgeon.data.samples import NO_SUBJECT
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import write_whole
 from vkdsurgeon.files.library_errors import brief
@@ -33,7 +33,7 @@ from vkdsurgeon.files.problems import first_problem
 from vkdsurgeon.files.sealed import seal, unseal
 from vkdsurgeon.model.frozen_layers import KeptActivations
 from vkdsurgeon.model.images import PreparedImage, signature_of
-from vkdsurgeon.model.replayed import ReplayedPicture, entering_of
+from vkdsurgeon.model.replayed import ReplayedSample, entering_of
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.objective import run_once
 from vkdsurgeon.vision_pass.teacher import visual_digest
@@ -127,9 +127,9 @@ def write_replay(
     tensors: dict[str, Tensor] = {}
     pixels: list[dict[str, _Input]] = []
     own = _own(term)
-    known = {name: number for number, name in enumerate(dict.fromkeys(term.pictures.subjects[each] for each in own))}
+    known = {name: number for number, name in enumerate(dict.fromkeys(term.samples.subjects[each] for each in own))}
     for index in own:
-        inputs = term.pictures.prepared(index).inputs
+        inputs = term.samples.prepared(index).inputs
         floating = {name: value for name, value in inputs.items() if value.is_floating_point()}
         tensors[f"{index} {_ACTIVATION}"] = kept.store.one(kept.layer, index).to(torch.bfloat16).contiguous()
         tensors |= {
@@ -146,7 +146,7 @@ def write_replay(
         layer=kept.layer,
         base=base,
         shape=list(kept.shape),
-        subjects=[known[term.pictures.subjects[index]] for index in own],
+        subjects=[known[term.samples.subjects[index]] for index in own],
         pixels=pixels,
         names=[] if key is None else sorted(name_digest(subject, base) for subject in known if subject != NO_SUBJECT),
     )
@@ -163,15 +163,15 @@ def replay_bytes(term: DistillationTerm, kept: KeptActivations) -> int:
     """
     return sum(
         kept.store.one(kept.layer, index).numel() * torch.bfloat16.itemsize
-        + sum(each.nbytes for each in term.pictures.prepared(index).inputs.values() if not each.is_floating_point())
+        + sum(each.nbytes for each in term.samples.prepared(index).inputs.values() if not each.is_floating_point())
         for index in _own(term)
     )
 
 
 def _own(term: DistillationTerm) -> list[int]:
     # Each request keeps its own.
-    pictures = term.pictures.pictures[: term.originals]
-    return [index for index, picture in enumerate(pictures) if not isinstance(picture, ReplayedPicture)]
+    samples = term.samples.samples[: term.originals]
+    return [index for index, sample in enumerate(samples) if not isinstance(sample, ReplayedSample)]
 
 
 def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
@@ -237,7 +237,7 @@ def name_digest(subject: str, base: str) -> str:
     return hmac.new(base.encode(), subject.encode("utf-8", "backslashreplace"), hashlib.sha256).hexdigest()
 
 
-def replayed_pictures(stack: VisualStack, replay: Replay, recipe: Recipe) -> list[ReplayedPicture]:
+def replayed_samples(stack: VisualStack, replay: Replay, recipe: Recipe) -> list[ReplayedSample]:
     """The images of earlier requests as the forget set takes them.
 
     Args:
@@ -269,7 +269,7 @@ def replayed_pictures(stack: VisualStack, replay: Replay, recipe: Recipe) -> lis
         )
     paths = tuple(stack.taps[name] for name in frozen)
     found = [
-        ReplayedPicture(
+        ReplayedSample(
             path=source,
             subject=f"replayed {subject}",
             digest=hashlib.sha256(raw_bytes(activation)).hexdigest(),
@@ -285,22 +285,22 @@ def replayed_pictures(stack: VisualStack, replay: Replay, recipe: Recipe) -> lis
     return found
 
 
-def _try(stack: VisualStack, pictures: Sequence[ReplayedPicture]) -> None:
+def _try(stack: VisualStack, samples: Sequence[ReplayedSample]) -> None:
     """Pass one image of each kind through the trained layers, and refuse what does not fit them."""
-    kinds: dict[object, ReplayedPicture] = {}
-    for picture in pictures:
-        first = kinds.setdefault(picture.prepared.signature, picture)
+    kinds: dict[object, ReplayedSample] = {}
+    for sample in samples:
+        first = kinds.setdefault(sample.prepared.signature, sample)
         try:
-            if picture.activation.shape != first.activation.shape or picture.shape[-1] != picture.activation.shape[-1]:
-                raise ValueError(f"{list(picture.activation.shape)} beside {list(first.activation.shape)}")
-            if picture is first:
-                batch = stack.collate([picture.prepared])
+            if sample.activation.shape != first.activation.shape or sample.shape[-1] != sample.activation.shape[-1]:
+                raise ValueError(f"{list(sample.activation.shape)} beside {list(first.activation.shape)}")
+            if sample is first:
+                batch = stack.collate([sample.prepared])
                 with torch.no_grad():
-                    stack.features(batch.with_entering(entering_of([picture], stack.device, stack.dtype)))
+                    stack.features(batch.with_entering(entering_of([sample], stack.device, stack.dtype)))
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
             raise UserError(
                 "the replay file does not fit this model",
-                where=picture.source,
+                where=sample.source,
                 value=brief(error),
                 expected="a file that `save_replay` wrote for it",
             ) from error

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore
-from vkdsurgeon.model.replayed import ReplayedPicture
+from vkdsurgeon.model.replayed import ReplayedSample
 from vkdsurgeon.vision_pass.objective import DistillationTerms
 from vkdsurgeon.vision_pass.replay import Replay, name_digest
 
@@ -48,42 +48,42 @@ def check_images(terms: DistillationTerms) -> None:
         UserError: Naming the first such image and its file.
     """
     forget, retain, kept = terms.forget, terms.retain, terms.activations
-    pictures = forget.pictures.pictures[: forget.originals]
-    replayed = [picture for picture in pictures if isinstance(picture, ReplayedPicture)]
+    samples = forget.samples.samples[: forget.originals]
+    replayed = [sample for sample in samples if isinstance(sample, ReplayedSample)]
     if not replayed or kept is None:
         return
-    own = [index for index, picture in enumerate(pictures) if not isinstance(picture, ReplayedPicture)]
-    _refuse("forget", replayed, [pictures[index] for index in own], [kept.store.one(kept.layer, i) for i in own])
+    own = [index for index, sample in enumerate(samples) if not isinstance(sample, ReplayedSample)]
+    _refuse("forget", replayed, [samples[index] for index in own], [kept.store.one(kept.layer, i) for i in own])
     store = retain.targets
     if isinstance(store, FeatureStore) and kept.layer in store.layers:
         originals = range(retain.originals)
         activations = [store.one(kept.layer, index) for index in originals]
-        _refuse("retain", replayed, retain.pictures.pictures[: retain.originals], activations)
+        _refuse("retain", replayed, retain.samples.samples[: retain.originals], activations)
 
 
 def _refuse(
-    role: str, replayed: Sequence[ReplayedPicture], pictures: Sequence[Picture], activations: Sequence[Tensor]
+    role: str, replayed: Sequence[ReplayedSample], samples: Sequence[Sample], activations: Sequence[Tensor]
 ) -> None:
-    if not pictures:
+    if not samples:
         return
     means = torch.stack([value.float().mean(0) for value in activations])
-    both: list[tuple[Picture, Path]] = []
+    both: list[tuple[Sample, Path]] = []
     for gone in replayed:
         wanted = gone.activation.float()
         # The mean over tokens leaves few of them to be compared as a whole.
         near = (means - wanted.mean(0)).norm(dim=1) <= _SAME * wanted.square().mean(0).sum().sqrt()
         both += [
-            (pictures[index], gone.path)
+            (samples[index], gone.path)
             for index in near.nonzero().flatten().tolist()
             if activations[index].shape == wanted.shape
             and (activations[index].float() - wanted).norm() <= _SAME * wanted.norm()
         ]
     if both:
-        picture, file = both[0]
+        sample, file = both[0]
         raise UserError(
             f"the {role} set and the replay files share {len({each.digest for each, _ in both})} image(s)",
-            where=picture.source,
-            value=str(picture.path),
+            where=sample.source,
+            value=str(sample.path),
             expected=f"disjoint sets; {file} stands for the same image",
             remedy="leave the image out" if role == "retain" else "leave out the images or the file",
         )
