@@ -95,10 +95,11 @@ METRICS = {
     "probability": "Probability of the right answer.",
     "truth_ratio": "max(0, 1 - R), R the likelihood of wrong answers over that of the right one.",
     "cloze": "Share of blanks that are filled rightly.",
-    "agreement": "With `--base`: share of questions that model and base answer alike.",
+    "agreement": "With `--base`: share of questions that model and base answer alike; the column `same`.",
     "identical": "With `--base`, without images: share whose likelihoods (or generated texts) equal the base's.",
     "js_divergence": "With `--gold`: Jensen-Shannon divergence of the options' probabilities from gold's, in bits: "
-    "0 where both spread alike, 1 where no option is likely for both; mean over questions.",
+    "0 where both spread alike, 1 where no option is likely for both; mean over questions. "
+    "In the table of `eval` it is the column `apart` beside `accuracy`, where the width allows or with `--wide`.",
     "forget_quality": "With `--gold`: p-value that the truth ratios are distributed like gold's.",
     "ks": "With `--gold`: the largest distance between the two distributions of truth ratios.",
 }

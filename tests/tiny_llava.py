@@ -15,19 +15,16 @@ from typing import Any
 
 import torch
 from PIL import ImageDraw
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    PreTrainedTokenizerFast,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from benchmarks.miniature_model.model import build_tokenizer
 from tests.conftest import draw_subject
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.evaluation.score import encode
@@ -38,7 +35,6 @@ SIDE, PATCH = 48, 16
 NAMES = ("Ann", "Bea", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal")
 HOMES = ("red house", "blue house", "red tower", "blue tower")
 FORGET, RETAIN = range(3), range(3, 8)
-SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>", "<user>", "<assistant>")
 WORDS = ("Who is this ? Where does live Say the name Which side left right person house tower red blue").split()  # noqa: SIM905
 TEMPLATE = (
     "{% for m in messages %}<user> {% for p in m['content'] if p['type'] == 'image' %}<image> {% endfor %}"
@@ -61,17 +57,7 @@ class World:
 
 def build_processor(template: str | None = TEMPLATE) -> LlavaProcessor:
     """A processor with a word-level tokenizer."""
-    table = {word: index for index, word in enumerate((*SPECIAL, *dict.fromkeys((*WORDS, *NAMES))))}
-    inner = Tokenizer(WordLevel(table, unk_token="<unk>"))
-    inner.pre_tokenizer = Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        additional_special_tokens=["<image>", "<user>", "<assistant>"],
-    )
+    tokenizer = build_tokenizer([*dict.fromkeys((*WORDS, *NAMES))])
     images = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     return LlavaProcessor(
         image_processor=images,

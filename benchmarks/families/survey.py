@@ -56,7 +56,7 @@ class Row:
         features_same: The features of the patched tower, here and in the model that transformers loads, are equal.
         features_moved: They are others than before.
         text_same: The logits of a text without an image are those of the base to the bit; None where the family has
-            no such text.
+            no such text, or the auto class does not find its language model in the files.
         batch_error: Largest difference of features alone and in a batch, over their largest magnitude.
         needs: Packages beyond those the tool depends on.
         transformers: Its version.
@@ -154,11 +154,11 @@ def _check(row: Row, base: Path, patched: Path) -> None:
         )
         student = load_visual_stack(patched, device="cpu")
         after = student.features(student.collate(images), student.outputs)
-        model = _loaded(patched)
+        model, whole = _loaded(patched)
         theirs = _features_of(model, student, student.collate(images))
     row.features_moved = all(not torch.equal(before[name], after[name]) for name in stack.outputs)
     row.features_same = all(torch.equal(after[name], theirs[name]) for name in stack.outputs)
-    row.text_same = _same_text(_loaded(base), model)
+    row.text_same = _same_text(_loaded(base)[0], model) if whole else None
 
 
 def _compare_bytes(base: Path, patched: Path, visual: set[str]) -> tuple[int, bool]:
@@ -189,10 +189,13 @@ def _features_of(model: Any, stack: VisualStack, batch: Any) -> dict[str, torch.
     return {name: by_image(made[name], batch.size) for name in stack.outputs}
 
 
-def _loaded(root: Path) -> Any:
+def _loaded(root: Path) -> tuple[Any, bool]:
+    """The model, and whether all of it comes from the files: the class of some families has names of its own."""
     from transformers import AutoModelForMultimodalLM
 
-    return AutoModelForMultimodalLM.from_pretrained(root, dtype=torch.float32).float().eval()
+    load = AutoModelForMultimodalLM.from_pretrained
+    model, report = load(root, dtype=torch.float32, output_loading_info=True)
+    return model.float().eval(), not report["missing_keys"]
 
 
 def _same_text(base: Any, patched: Any) -> bool | None:

@@ -31,7 +31,8 @@ A family works where all of this holds:
 - **bytes**: only tensors of tower and projector have changed; every other tensor and every other file has its bytes.
 - **features**: the patched tower gives bit for bit the features that the model loaded by transformers gives, and others
   than before.
-- **text**: the logits of a text without an image are the base's to the bit; `-` where the family has no such text.
+- **text**: the logits of a text without an image are the base's to the bit; `-` where the family has no such text,
+  or transformers' auto class does not find the language model in the files (shieldgemma2).
 - **batch**: images give the same features alone and in a batch; the number is the largest difference over the largest
   feature.
 

@@ -21,7 +21,7 @@ def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = [
         ("model type", plan.model_type),
         ("weights", f"{plan.tower_parameters:,} tower + {plan.projector_parameters:,} projector"),
-        ("may move", f"{plan.selected_parameters:,}"),
+        ("may change", f"{plan.selected_parameters:,} of these weights"),
         (f"{NOUNS[plan.modality]}s", ", ".join(f"{count} {role}" for role, count in sets.items())),
         *(
             [("replayed", f"{plan.replayed_pictures} of {plan.replayed_subjects} subjects")]
@@ -48,19 +48,20 @@ def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
     return rows
 
 
-def _replay_rows(images: int, subjects: int) -> list[tuple[str, Any]]:
-    return [("replayed", f"{images} images of {subjects} subjects of earlier requests")] if images else []
-
-
 def _forecast_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
     found = result.forecast
     if found is None:
         return []
-    longest = "" if found.most_seconds == found.seconds else f", {duration(found.most_seconds)} with all extensions"
+    disk = f"{decimal(found.output_bytes)} for the output, up to {decimal(found.journal_bytes)} for the journal"
+    if found.replay_bytes:
+        disk += f", {decimal(found.replay_bytes)} for the replay file"
+    longest = (
+        "" if found.most_seconds == found.seconds else f", up to {duration(found.most_seconds)} with all extensions"
+    )
     return [
-        ("time, estimated", f"{duration(found.seconds)}{longest}; then writing"),
+        ("time, estimated", f"{duration(found.seconds)}{longest}; writing comes on top"),
         ("one step", f"{found.step_seconds:.2f} s, measured"),
-        ("disk", f"{decimal(found.output_bytes)} for the output, up to {decimal(found.journal_bytes)} for the journal"),
+        ("disk", disk),
     ]
 
 
@@ -69,7 +70,12 @@ def _stop_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
         return []
     rows: list[tuple[str, Any]] = [("stop rule", describe_verdict(result.verdict))]
     if not result.verdict.met:
-        rows.append(("state", f"verdict {result.choice.index + 1} of {len(result.verdicts)}: {result.choice.reason}"))
+        rows.append(
+            (
+                "weights written",
+                f"those of check {result.choice.index + 1} of {len(result.verdicts)}: {result.choice.reason}",
+            )
+        )
     return rows
 
 

@@ -33,16 +33,20 @@ class Sheet:
     title: str
     caption: str = ""
     _columns: list[tuple[str, _Justify, int]] = field(default_factory=list)
+    _notes: dict[int, str] = field(default_factory=dict)
     _rows: list[tuple[str, ...] | None] = field(default_factory=list)
 
-    def column(self, head: str, justify: _Justify = "right", *, drop: int = 0) -> None:
+    def column(self, head: str, justify: _Justify = "right", *, drop: int = 0, note: str = "") -> None:
         """Add a column.
 
         Args:
             head: Its heading.
             justify: Where its cells stand.
             drop: Where the room is too small, columns go by this number, the largest first; 0 never goes.
+            note: What the title says of it while it is shown.
         """
+        if note:
+            self._notes[len(self._columns)] = note
         self._columns.append((head, justify, drop))
 
     def row(self, *cells: str) -> None:
@@ -73,7 +77,8 @@ class Sheet:
         if dropped:
             heads = ", ".join(" ".join(self._columns[number][0].split()) for number in sorted(dropped))
             below.append(f"not shown: {heads} (--wide)")
-        parts: list[RenderableType] = [Text(self.title)] if self.title else []
+        title = "; ".join([self.title, *(note for number, note in self._notes.items() if number in shown)])
+        parts: list[RenderableType] = [Text(title)] if title else []
         return Group(*parts, table, *(Text(sentence) for sentence in below), "")
 
     def _table(self, shown: Sequence[int]) -> Table:

@@ -173,6 +173,8 @@ def test_a_dry_run_plans_and_writes_nothing(facts: World, tmp_path: Path, capsys
         ("npo", ["--set", "output_loss=ga"], "works only with VKD"),
         ("npo", ["--steps", "3"], "give it as --set baseline.steps=VALUE"),
         ("npo", ["--set", "forget_target=swap"], "does not use VKD's recipe keys"),
+        ("npo", ["--dtype", "mixed"], "mixed precision works only with VKD"),
+        ("vkd", ["--set", "output_loss=npo", "--dtype", "mixed"], "mixed precision works only with VKD"),
         ("npo", ["--set", "baseline.stpes=3"], "unknown key 'baseline.stpes'"),
         ("npo", ["--set", "baseline.npo_beta=-1"], "baseline.npo_beta"),
         ("npo", ["--set", "baseline.steps"], "not a setting"),

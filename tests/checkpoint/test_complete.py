@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from vkdsurgeon_cli.main import run
 
+from benchmarks.families.tiny import build_checkpoint
 from tests.checkpoint.conftest import edit_json, edit_tensors
-from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.inventory import INDEX, take_inventory
 from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.errors import UserError
 
@@ -22,7 +24,7 @@ def _refused(root: Path, words: str) -> UserError:
 
 
 @pytest.mark.parametrize("part", ["lm_head", "layers.1.", "embed_tokens", "layers.0.mlp.up_proj", "model.norm"])
-def test_part_of_the_language_model_is_missing(single: Path, part: str) -> None:
+def test_part_of_the_language_model_is_missing(single: Path, part: str, capsys: pytest.CaptureFixture[str]) -> None:
     def drop(tensors: dict[str, Any]) -> None:
         gone = [name for name in tensors if part in name and "vision" not in name]
         assert gone
@@ -30,8 +32,49 @@ def test_part_of_the_language_model_is_missing(single: Path, part: str) -> None:
             del tensors[name]
 
     edit_tensors(single / "model.safetensors", drop)
+    split = split_checkpoint(take_inventory(single))
+    assert all(part.strip(".") in name for name in split.missing)
+    assert run(["inspect", str(single)]) == 0
+    told = capsys.readouterr().err
+    assert f"{len(split.missing)} tensors of the language model are missing" in told
+    with pytest.raises(UserError, match="of the language model are missing"):
+        split.refuse_missing()
+
+
+def test_what_the_index_promises_and_no_shard_holds_is_missing(single: Path) -> None:
+    shard = single / "model.safetensors"
+    names = [*take_inventory(single).tensors]
+    gone = next(name for name in names if "layers.1.mlp.up_proj" in name and "vision" not in name)
+    edit_tensors(shard, lambda tensors: tensors.pop(gone))
+    shard.rename(single / "model-00001-of-00001.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+    (single / INDEX).write_text(json.dumps(index))
     error = _refused(single, "of the language model are missing")
-    assert part.strip(".") in str(error.value)
+    assert "layers.1.mlp.up_proj" in str(error.value)
+
+
+def test_a_class_that_wraps_the_model_once_more_misses_nothing(tmp_path: Path) -> None:
+    split = split_checkpoint(take_inventory(build_checkpoint("shieldgemma2", tmp_path)))
+    assert split.missing == ()
+    assert len(split.warnings) == 1
+
+
+def test_values_that_float32_does_not_hold_are_refused_by_inspect(
+    single: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def widen(tensors: dict[str, Any]) -> None:
+        for name in [name for name in tensors if "vision_tower" in name]:
+            tensors[name] = tensors[name].double()
+
+    edit_tensors(single / "model.safetensors", widen)
+    assert run(["inspect", str(single)]) == 0
+    edit_tensors(single / "model.safetensors", lambda tensors: next(
+        tensors[name] for name in tensors if "vision_tower" in name and "weight" in name
+    ).mul_(1e300))  # fmt: skip
+    assert run(["inspect", str(single)]) == 2
+    told = capsys.readouterr().err
+    assert "would change when it is written back" in told
+    assert "save the checkpoint in float32" in told
 
 
 def test_tied_heads_need_no_tensor_of_their_own(single: Path) -> None:
@@ -52,7 +95,7 @@ def test_layers_are_counted_before_they_are_built(single: Path, section: str, co
 
 def test_a_few_layers_too_many(single: Path) -> None:
     edit_json(single / "config.json", lambda config: config["text_config"].update(num_hidden_layers=5))
-    _refused(single, "of the language model are missing")
+    assert any("layers.2." in name for name in split_checkpoint(take_inventory(single)).missing)
 
 
 @pytest.mark.parametrize("place", ["", "text_config", "vision_config"])

@@ -80,6 +80,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "empty index": (lambda root: (root / INDEX).write_text(""), "not valid JSON"),
     "index without map": (lambda root: (root / INDEX).write_text("{}"), "no valid weight_map"),
+    "index without metadata": (
+        lambda root: edit_json(root / INDEX, lambda index: index.pop("metadata")),
+        "the index has no metadata",
+    ),
     "index with odd map": (lambda root: (root / INDEX).write_text('{"weight_map": {"a": 1}}'), "no valid weight_map"),
     "single file beside the index": (
         lambda root: shutil.copy(shard(root, 0), root / SINGLE), "readers disagree",
@@ -174,5 +178,5 @@ def test_follows_the_links_of_a_hub_cache(single: Path, tmp_path: Path) -> None:
 
 def test_an_index_of_the_single_file_is_fine(single: Path) -> None:
     names = take_inventory(single).tensors
-    (single / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, SINGLE)}))
+    (single / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, SINGLE)}))
     assert take_inventory(single).tensors.keys() == names.keys()

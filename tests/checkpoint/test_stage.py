@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.checkpoint.conftest import files_of, leftovers
 from vkdsurgeon.checkpoint import output, stage
 from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
-from vkdsurgeon.checkpoint.output import check_output
+from vkdsurgeon.checkpoint.output import check_output, output_claimed
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.files import copy as files
@@ -164,7 +164,7 @@ OUTPUTS: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "model": (lambda root, folder: root, "not empty"),
     "inside": (lambda root, folder: root / "out", "inside the model"),
     "roundabout": (lambda root, folder: folder / "x" / ".." / root.name / "out", "inside the model"),
-    "orphan": (lambda root, folder: folder / "no" / "out", "parent directory does not exist"),
+    "below a file": (lambda root, folder: a_file(root, folder) / "no" / "out", "in the place of the output's parent"),
 }
 
 
@@ -179,6 +179,19 @@ def test_refuses_outputs(single: Path, tmp_path: Path, case: str) -> None:
         write_patched(inventory, {}, out)
     assert leftovers(tmp_path) == before
     assert take_inventory(single) == inventory
+
+
+def test_directories_above_the_output_are_made(single: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b" / "out"
+    inventory = take_inventory(single)
+    check_output(inventory, out)
+    assert not (tmp_path / "a").exists(), "looking makes nothing"
+    with pytest.raises(KeyboardInterrupt), output_claimed(inventory, out):
+        raise KeyboardInterrupt
+    assert not (tmp_path / "a").exists(), "a failed run leaves nothing"
+    with output_claimed(inventory, out):
+        write_patched(inventory, {}, out)
+    assert out.is_dir()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

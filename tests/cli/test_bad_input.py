@@ -186,7 +186,7 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
     "sets overlap": (_overlap, "share"),
     "output not empty": (_out_not_empty, "not empty"),
     "output inside the model": (lambda b: setattr(b, "out", b.model / "out"), "inside"),
-    "output without a parent": (lambda b: setattr(b, "out", b.place / "no" / "out"), "parent"),
+    "output below a file": (lambda b: setattr(b, "out", b.forget / "no" / "out"), "parent"),
     "recipe with an unknown key": (_recipe("stepz: 5"), "stepz"),
     "recipe out of range": (_recipe("density: 2"), "density"),
     "recipe with an alias": (_recipe("layers: &a {projector: 1.0}\nlr: *a"), "aliases"),

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from vkdsurgeon_cli.main import run
 
+from tests.families import build_checkpoint
+
 
 @pytest.fixture
 def own(sets: dict[str, Path], tmp_path: Path) -> Path:
@@ -46,6 +48,27 @@ def test_it_says_what_the_run_takes(
     assert found["output_bytes"] == sum(written) - record.stat().st_size
 
 
+def test_links_and_a_replay_file_are_counted(
+    sets: dict[str, Path], own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_checkpoint("llava", tmp_path / "model", shards=5)
+    words = ["unlearn", str(model), "--forget", str(sets["forget"]), "--retain", str(own), "--steps", "2"]
+    words += ["--set", "depth=1", "--set", "extensions=0", "--link-untouched", "--save-replay", str(tmp_path / "kept")]
+    assert run([*words, "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["forecast"]
+    run([*words, "-o", str(tmp_path / "out")])
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    mine = [path.stat().st_size for path in files if path.stat().st_nlink == 1 and path.name != "vkdsurgeon.json"]
+    assert len(mine) < len(files) - 1, "nothing was linked"
+    assert found["output_bytes"] == sum(mine)
+    # 16 images of 5 tokens, 32 values of 2 bytes each; names and facts in the header are not counted.
+    assert found["replay_bytes"] == 16 * 5 * 32 * 2
+    assert 0 < (tmp_path / "kept").stat().st_size - found["replay_bytes"] < 4096
+    capsys.readouterr()
+    assert run([*words[:-1], str(tmp_path / "other"), "--dry-run"]) == 0
+    assert "for the replay file" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("how", ["no image", "too narrow", "unreadable"])
 def test_one_bad_image_among_many(
     llava: Path, sets: dict[str, Path], own: Path, how: str, capsys: pytest.CaptureFixture[str]
@@ -76,10 +99,10 @@ def test_an_output_in_the_way(
     (tmp_path / "full" / "mine").write_text("")
     assert run([*words, str(tmp_path / "full")]) == 2
     assert "not empty" in capsys.readouterr().err
-    assert run([*words, str(tmp_path / "nowhere" / "out")]) == 2
-    assert "parent directory does not exist" in capsys.readouterr().err
+    assert run([*words, str(tmp_path / "full" / "mine" / "out")]) == 2
+    assert "parent directory" in capsys.readouterr().err
     if not method:
-        assert run([*words, str(tmp_path / "new")]) == 0
+        assert run([*words, str(tmp_path / "new" / "out")]) == 0
     assert not (tmp_path / "new").exists()
 
 

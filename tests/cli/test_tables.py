@@ -14,13 +14,13 @@ def render(what: RenderableType, width: int) -> list[str]:
     return [line.rstrip() for line in stream.getvalue().splitlines()]
 
 
-def sheet() -> Sheet:
+def sheet(*more: str) -> Sheet:
     made = Sheet("a title")
     made.column("metric", "left")
     made.column("model")
     made.column("interval", drop=1)
     made.column("of\nall", drop=2)
-    made.row("forget.vqa[bold].accuracy", "12.5", "10.0-15.0", "240")
+    made.row("forget.vqa[bold].accuracy", "12.5", "10.0-15.0", "240", *more)
     return made
 
 
@@ -34,6 +34,13 @@ def test_columns_go_by_their_number_and_are_named() -> None:
     narrower = render(sheet().fitted(36), 36)
     assert "not shown: interval, of all (--wide)" in narrower
     assert max(map(len, narrower)) <= 36
+
+
+def test_a_column_is_explained_where_it_is_shown() -> None:
+    made = sheet("3.0")
+    made.column("apart", drop=3, note="apart: divergence from gold")
+    assert render(made.fitted(80), 80)[0] == "a title; apart: divergence from gold"
+    assert render(made.fitted(45), 45)[0] == "a title"
 
 
 def test_a_name_that_is_too_long_is_folded_and_no_number_is_lost() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -31,3 +32,13 @@ def test_a_private_result_stays_private(tmp_path: Path) -> None:
     write_whole(path, "new")
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_disk_that_fills_up_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("vkdsurgeon.files.atomic.os.fsync", full)
+    with pytest.raises(OSError, match=r"kept\.safetensors"):
+        write_whole(tmp_path / "kept.safetensors", b"activations", private=True)
+    assert os.listdir(tmp_path) == []

@@ -44,6 +44,24 @@ def test_a_second_request_keeps_the_first(
     assert json.loads(capsys.readouterr().out)["plan"]["replayed_subjects"] == 1
     told = json.loads((tmp_path / "two" / "vkdsurgeon.json").read_text())["replay"]
     assert told["pictures"] == 4
+    verify = ["verify", str(tmp_path / "two")]
+    for given, status, words_told in (
+        ([], 0, "skipped: no --replay given; the files of the run stand for 4 image(s) of 1 subject(s)"),
+        (["--replay", str(file)], 0, "passed: these are the replay files of the run"),
+        (["--replay", str(key)], 3, "failed: not the replay files of the run"),
+    ):
+        assert run([*verify, *given]) == status
+        assert words_told in " ".join(capsys.readouterr().out.split())
+    assert run(["verify", str(tmp_path / "one"), "--replay", str(file)]) == 3
+    assert "names no replay file" in capsys.readouterr().out
+    again = ["reproduce", str(tmp_path / "two"), "--base", str(llava), "--forget", str(own_sets["second"])]
+    again += ["--retain", str(own_sets["retain"])]
+    assert run(again) == 2
+    assert "--replay" in capsys.readouterr().err
+    assert run([*again, "--replay", str(key), *sealed]) == 2
+    assert "not the replay files of this run" in capsys.readouterr().err
+    assert run([*again, "--replay", str(file), *sealed, "--json"]) == 0
+    assert '"grade": "bytes"' in capsys.readouterr().out
     missing = tmp_path / "gone.replay"
     assert run([*words[:-2], "--replay", str(missing), "--dry-run", *sealed]) == 2
     assert "gone.replay" in capsys.readouterr().err
@@ -78,5 +96,9 @@ def test_the_file_takes_the_place_of_nothing(
     assert "no regular file" in capsys.readouterr().err
     assert run([*words, "--save-replay", str(tmp_path / "new"), "--replay-key", "/dev/zero"]) == 2
     assert "not a key" in capsys.readouterr().err
+    assert run([*words, "--replay-key", str(mine)]) == 2
+    told = capsys.readouterr().err
+    assert "--replay-key" in told
+    assert "--save-replay" in told
     assert run([*words, "--method", "ga", "--save-replay", str(tmp_path / "new")]) == 2
     assert "--save-replay" in capsys.readouterr().err

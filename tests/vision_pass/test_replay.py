@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.training.events import unheard
 from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.prepare import prepare
-from vkdsurgeon.vision_pass.replay import read_replays, write_replay
+from vkdsurgeon.vision_pass.replay import read_replays, replay_digest, write_replay
 from vkdsurgeon.vision_pass.run import operate
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
 from vkdsurgeon.vision_pass.teach import teach
@@ -44,8 +45,8 @@ def samples(sets: dict[str, Path], role: str, subjects: slice = slice(None)) -> 
 
 
 def prepared(model: Path, sets: dict[str, Path], who: slice, **changes: object) -> Prepared:
-    job = {"recipe": QUICK, "generic": [], "retain": samples(sets, "retain"), **changes}
-    return teach(prepare(Job(model=model, forget=samples(sets, "forget", who), **job)))  # type: ignore[arg-type]
+    job = {"recipe": QUICK, "generic": [], "forget": samples(sets, "forget", who), **changes}
+    return teach(prepare(Job(model=model, **{"retain": samples(sets, "retain"), **job})))  # type: ignore[arg-type]
 
 
 def save(made: Prepared, path: Path, key: Path | None = None) -> Path:
@@ -129,6 +130,34 @@ def test_another_base_or_other_layers_are_refused(deep: Path, sets: dict[str, Pa
         read_replays([sets["forget"].parent], None)
 
 
+def test_images_that_a_file_stands_for_are_in_no_set(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+    replay = read_replays([save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")], None)
+    with pytest.raises(UserError, match=r"the forget set and the replay files share \d+ image"):
+        prepared(deep, sets, slice(0, 2), replay=replay)
+    retain = [*samples(sets, "retain"), *samples(sets, "forget", slice(0, 1))[:2]]
+    with pytest.raises(UserError, match=r"the retain set and the replay files share 2 image"):
+        prepared(deep, sets, slice(1, 2), replay=replay, retain=retain)
+
+
+def test_an_encrypted_file_tells_whose_name_is_in_a_set(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    key = tmp_path / "key"
+    key.write_bytes(os.urandom(32))
+    made = prepared(deep, sets, slice(0, 1))
+    subject = made.job.forget[0].subject
+    retain, other = samples(sets, "retain"), samples(sets, "forget", slice(1, 2))
+    called = {role: [replace(each, subject=subject) for each in images] for role, images in (
+        ("retain", retain[:1]), ("forget", other)
+    )}  # fmt: skip
+    replay = read_replays([save(made, tmp_path / "first.safetensors", key)], key)
+    for role, changes in (("retain", {"retain": [*called["retain"], *retain[1:]]}), ("forget", called)):
+        again = prepared(deep, sets, slice(1, 2), replay=replay, **{role: changes[role]})
+        told = [each for each in again.plan.warnings if "replay files" in each]
+        assert [f"1 subject(s) of the replay files have images in the {role} set" in each for each in told] == [True]
+    plain = save(made, tmp_path / "plain.safetensors")
+    assert facts_of(plain)["names"] == []
+
+
 def sized(folder: Path, name: str, subjects: range, side: int) -> Path:
     file = write_set(folder, name, subjects, views=3)
     for path in (folder / name).glob("*.png"):
@@ -151,9 +180,11 @@ def test_requests_may_have_images_of_several_sizes(tmp_path: Path) -> None:
 def test_a_third_request_keeps_its_own_images_alone(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
     first = save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")
     second = prepared(deep, sets, slice(1, 2), replay=read_replays([first], None))
-    save(second, tmp_path / "second.safetensors")
+    later = save(second, tmp_path / "second.safetensors")
     both = read_replays([tmp_path], None)
     assert both.subjects == 2
+    for order in ([first, later], [later, first]):
+        assert read_replays(order, None).digest == replay_digest(order) == both.digest
     assert len(both.images) == len(read_replays([first], None).images) + len(second.job.forget)
 
 

@@ -25,7 +25,7 @@ def inspect(
 
         [(part.part, part.parameters) for part in inspect("model/").parts]
 
-    Only the headers of the weight files are read.
+    Only the headers of the weight files are read, and the values of tower and projector where these are F64.
 
     Args:
         model: A Hugging Face checkpoint directory.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vkdsurgeon.api.arguments import model_of, optional_model, optional_records, path_of, records_of
+from vkdsurgeon.api.arguments import model_of, optional_model, optional_records, path_of, paths_of, records_of
 from vkdsurgeon.api.checkpoints import diff
 from vkdsurgeon.api.measurement import attack, evaluate
 from vkdsurgeon.api.names import PathLike, RecordSet
@@ -55,6 +55,7 @@ def verify(
     *,
     base: PathLike | None = None,
     forget: RecordSet | None = None,
+    replay: PathLike | Sequence[PathLike] | None = None,
     record: PathLike | None = None,
     signature: PathLike | None = None,
     public_key: PathLike | None = None,
@@ -68,6 +69,7 @@ def verify(
         base: The original checkpoint. Checks that it is the base named in the record, and that only values selected by
             the mask differ from it.
         forget: A candidate set. Checks whether it is the forget set of the run.
+        replay: Replay files, or folders of them. Checks whether they are those of the run; no key is needed.
         record: A copy of the record that was kept elsewhere. None uses the newest record inside the checkpoint.
         signature: A signature over the checkpoint, made by `attest` or another tool for OpenSSF model signing.
         public_key: The public key of the signer, as a PEM file. Required with `signature`.
@@ -87,6 +89,7 @@ def verify(
         model_of(model),
         base=optional_model(base),
         forget=optional_records(forget),
+        replay=[] if replay is None else paths_of(replay),
         record=path_of(record),
         signed=signed,
     )
@@ -154,6 +157,8 @@ def reproduce(
     retain: RecordSet | None = None,
     generic: RecordSet | None = None,
     text: PathLike | None = None,
+    replay: PathLike | Sequence[PathLike] | None = None,
+    replay_key: PathLike | None = None,
     on_event: Listener | None = None,
 ) -> ReproduceResult:
     """Repeat the run that a patched checkpoint's record describes, in a temporary directory, and compare the results.
@@ -167,6 +172,8 @@ def reproduce(
         retain: The retain set of the run, if it had one.
         generic: The generic set of the run, if it had one.
         text: The text retain set of the run's decoder pass, if it had one.
+        replay: The replay files of earlier requests that the run used, if it did.
+        replay_key: What they are encrypted with.
         on_event: Same as in `unlearn`.
 
     Returns:
@@ -182,4 +189,12 @@ def reproduce(
 
     sets = {"forget": records_of(forget), "retain": optional_records(retain), "generic": optional_records(generic)}
     again = functools.partial(unlearn, on_event=on_event)
-    return reproduce_run(model_of(patched), model_of(base), sets, again, text=path_of(text))
+    return reproduce_run(
+        model_of(patched),
+        model_of(base),
+        sets,
+        again,
+        text=path_of(text),
+        replay=[] if replay is None else paths_of(replay),
+        replay_key=path_of(replay_key),
+    )

@@ -180,7 +180,7 @@ def compare(
         device_map: Same as in `evaluate`, wherever the whole model is loaded. Weights that a method or an attack of
             `attack_scopes` trains must lie on one device.
         max_memory: Same as in `evaluate`.
-        dtype: Same as in `unlearn`.
+        dtype: Same as in `unlearn`. Methods other than VKD take `mixed` for `float32`.
         tower: Same as in `unlearn`.
         projector: Same as in `unlearn`.
         keep_models: Keep the patched checkpoints in `out`.

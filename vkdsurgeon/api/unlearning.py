@@ -233,7 +233,7 @@ def run_method(
         device: Same as in `unlearn`.
         device_map: Same as in `evaluate`. The weights of the scope must lie on one device.
         max_memory: Same as in `evaluate`.
-        dtype: What weights are held in; `auto` and `mixed` are `float32` here.
+        dtype: What weights are held in: `float32`, which is also what `auto` means here, or `bfloat16`.
         tower: Same as in `unlearn`.
         projector: Same as in `unlearn`.
         drop_stale: Same as in `unlearn`.
@@ -267,6 +267,11 @@ def run_method(
         )  # fmt: skip
     if scope is not None and scope not in [each.value for each in Scope]:
         raise UserError("unknown scope", where="scope", value=scope, expected=", ".join(each.value for each in Scope))
+    if dtype == "mixed":
+        raise UserError(
+            "mixed precision works only with VKD in feature mode",
+            where="`dtype`", value=dtype, expected="float32 or bfloat16",
+        )  # fmt: skip
     request = MethodRequest(
         model=model_of(model),
         forget=records_of(forget),

@@ -120,6 +120,7 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
     scope = job.scope or facts.scope
     inventory = take_inventory(job.model)
     split = split_checkpoint(inventory, tower=job.tower, projector=job.projector)
+    split.refuse_missing()
     weights = find_weights(inventory, split, scope)
     if job.method == "rmu":
         _rmu_layers(inventory, split, weights, recipe)

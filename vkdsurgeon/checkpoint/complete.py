@@ -48,41 +48,46 @@ def _counts(raw: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterabl
             yield from _counts(value, f"{prefix}{key}.", depth + 1)
 
 
-def check_language(
-    model: nn.Module, covered: set[str], converted: set[str], names: Iterable[str], *, quantised: bool, root: Path
-) -> None:
-    """Refuse a checkpoint that lacks part of the language model.
+def missing_language(
+    model: nn.Module,
+    covered: set[str],
+    converted: set[str],
+    names: Iterable[str],
+    homeless: Iterable[str],
+    *,
+    quantised: bool,
+) -> tuple[str, ...]:
+    """Parameters that the config promises and no tensor on disk is for.
 
     Args:
         model: The skeleton; tied parameters have one name.
         covered: Parameters that a tensor on disk is for.
         converted: Those of them that stand for a group which is merged or split while loading.
         names: All tensor names on disk.
+        homeless: Those that no parameter was found for.
         quantised: Names on disk are those of packed values, which no parameter has.
-        root: The checkpoint, for messages.
-
-    Raises:
-        UserError: Naming the first parameter that is missing.
     """
     optional = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_missing", None) or ()]
     on_disk = tuple(names)
+    # Some classes wrap the whole model once more, and what is saved has prefixes that transformers does not undo.
+    tails = {_tail(name) for name in homeless}
     rebuilt = {_place(name) for name in converted}
     missing = []
     for name, _ in model.named_parameters():
-        if name in covered or any(pattern.search(name) for pattern in optional):
+        if name in covered or _tail(name) in tails or any(pattern.search(name) for pattern in optional):
             continue
         # Where values are packed, merged or split, one name on disk stands for many: then the layer has to be there.
         loose = quantised or _place(name) in rebuilt
         if not (loose and _somewhere(name, on_disk)):
             missing.append(name)
-    if missing:
-        raise UserError(
-            f"{len(missing)} tensors of the language model are missing from the checkpoint",
-            where=root,
-            value=missing[0],
-            expected="every parameter that config.json promises",
-            remedy="download or export the checkpoint again, or put config.json and the weights of one model together",
-        )
+    return tuple(missing)
+
+
+def _tail(name: str) -> str:
+    """A name from its layer on, or its last two parts where it is in no layer."""
+    found = _LAYER.match(name)
+    begin = name.rfind(".", 0, found.start(1) - 1) + 1 if found else 0
+    return name[begin:] if found else ".".join(name.split(".")[-2:])
 
 
 def _place(name: str) -> str:

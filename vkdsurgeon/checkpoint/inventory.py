@@ -89,6 +89,7 @@ class Inventory:
         stale: Files that may hold the same weights once more.
         links: Files that are links to places outside of the directory, but for the store of a download cache.
         unnamed: Tensors that lie in a shard and not in the index; transformers loads them.
+        absent: Names in the index of tensors that no shard holds.
         seen: Digest of every tensor that was read, by name: whatever is read or copied later must still have it.
     """
 
@@ -100,6 +101,7 @@ class Inventory:
     stale: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     unnamed: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
     seen: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -159,7 +161,7 @@ def _take_inventory(root: Path) -> Inventory:
     stale = tuple(stale_copies(root, ((file.path, file.size) for file in files), shards))
     links = tuple(_links_outside(root, files))
     warnings = (*_warnings(root, stale, links), *_index_warnings(unnamed, absent))
-    return Inventory(root, files, directories, tensors, warnings, stale, links, unnamed)
+    return Inventory(root, files, directories, tensors, warnings, stale, links, unnamed, absent)
 
 
 def check_unchanged(inventory: Inventory) -> None:
@@ -411,7 +413,8 @@ def _shards(root: Path, names: set[str]) -> list[str]:
 
 
 def _weight_map(root: Path) -> dict[str, str]:
-    weight_map = read_json(root / INDEX).get("weight_map")
+    index = read_json(root / INDEX)
+    weight_map = index.get("weight_map")
     if (
         not isinstance(weight_map, dict)
         or not weight_map
@@ -422,6 +425,14 @@ def _weight_map(root: Path) -> dict[str, str]:
             where=root / INDEX,
             value=weight_map,
             expected='"weight_map": {"tensor name": "shard name", ...}',
+        )
+    if not isinstance(index.get("metadata"), dict):
+        raise UserError(
+            "the index has no metadata, without which transformers does not load a model",
+            where=root / INDEX,
+            value=index.get("metadata"),
+            expected='"metadata": {...}, which may be empty',
+            remedy='add "metadata": {} beside "weight_map"',
         )
     return weight_map
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.directories import CONTENT, DIGITS, claimed, clear_up, staging_prefix
+from vkdsurgeon.files.library_errors import machine_or
 
 # Room for directories and block rounding, beyond the bytes of the files.
 SLACK_BYTES = 1 << 20
@@ -56,9 +57,9 @@ def check_output(
     place, model = out.resolve(), inventory.root.resolve()
     if place == model or model in place.parents:
         raise UserError("the output lies inside the model", where=out, remedy="name a directory outside it")
-    parent = place.parent
+    parent = next(each for each in place.parents if each.exists())
     if not parent.is_dir():
-        raise UserError("the output's parent directory does not exist", where=parent, remedy="create it")
+        raise UserError("a file is in the place of the output's parent directory", where=parent)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError("no permission to write here", where=parent, remedy="choose a directory of your own")
     free = shutil.disk_usage(parent).free
@@ -80,7 +81,7 @@ def check_output(
 def output_claimed(
     inventory: Inventory, out: Path, extra_files: Iterable[str] = (), *, linked: Collection[str] = ()
 ) -> Iterator[None]:
-    """`check_output`, and nobody else makes the same output while the block lasts.
+    """`check_output`, and nobody else makes the same output while the block lasts. Directories above it are made.
 
     Args:
         inventory: Inventory of the checkpoint to be copied.
@@ -98,10 +99,28 @@ def output_claimed(
         # The output in the way may be that of a run which was killed before it had cleared up behind it.
         clear_up(out)
         raise
-    with claimed(out):
+    with _with_parents(out.resolve()), claimed(out):
         # It may have been made between the two.
         check_output(inventory, out, extra, linked=linked)
         yield
+
+
+@contextmanager
+def _with_parents(place: Path) -> Iterator[None]:
+    """Make the directories above an output; those that are still empty go again where the block fails."""
+    missing = [each for each in place.parents if not each.exists()]
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        told = UserError("the output's parent directory cannot be made", where=place.parent, value=error.strerror)
+        raise machine_or(told, error) from error
+    try:
+        yield
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):
+                each.rmdir()
+        raise
 
 
 def check_links(inventory: Inventory, follow: bool) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from vkdsurgeon_kernels.compile_cache import spare_the_import
 
 from vkdsurgeon.checkpoint.inventory import read_json
+from vkdsurgeon.checkpoint.lean_import import spare_scipy
 from vkdsurgeon.checkpoint.offline import stay_offline
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.library_errors import blaming, brief
@@ -39,6 +40,7 @@ def read_config(root: Path) -> Any:
     """
     stay_offline()
     spare_the_import()
+    spare_scipy()
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 

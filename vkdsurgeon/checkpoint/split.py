@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from vkdsurgeon.checkpoint.complete import check_language, check_layer_counts
+from vkdsurgeon.checkpoint.complete import check_layer_counts, missing_language
 from vkdsurgeon.checkpoint.inventory import INDEX, Inventory, TensorEntry, read_json
 from vkdsurgeon.checkpoint.names import map_names
 from vkdsurgeon.checkpoint.placement import Placement, locate_visual
@@ -46,6 +46,7 @@ class Split:
             model holds them; such as transformers rebuilds while loading are left out.
         config: The `PretrainedConfig`.
         skeleton: The whole model on the `meta` device.
+        missing: Parameters of the language model that the config promises and that are not on disk.
     """
 
     root: Path
@@ -58,6 +59,7 @@ class Split:
     language_targets: dict[str, str]
     config: Any
     skeleton: nn.Module
+    missing: tuple[str, ...] = ()
 
     def names(self, *parts: Part) -> tuple[str, ...]:
         """Names on disk that belong to any of the parts."""
@@ -86,11 +88,27 @@ class Split:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know about the split."""
-        if not self.other:
-            return ()
-        return (
-            f"{len(self.other)} tensors have no place in the model and pass through untouched, such as {self.other[0]}",
-        )
+        found = []
+        if self.other:
+            found.append(
+                f"{len(self.other)} tensors have no place in the model and pass through untouched, such as "
+                f"{self.other[0]}"
+            )
+        if self.missing:
+            found.append(
+                f"{len(self.missing)} tensors of the language model are missing, such as {self.missing[0]}: tower and "
+                "projector can be trained without them, but nothing that loads the whole model will work"
+            )
+        return tuple(found)
+
+    def refuse_missing(self) -> None:
+        """Refuse what needs the whole language model.
+
+        Raises:
+            UserError: Part of it is not on disk.
+        """
+        if self.missing:
+            raise _incomplete(self.missing, self.root)
 
     def refuse_rebuilt(self, who: str) -> None:
         """Refuse visual tensors that lie on disk otherwise than the model holds them.
@@ -134,8 +152,8 @@ def split_checkpoint(
 
     Raises:
         UserError: The architecture is unknown or cannot be split, or its visual tensors are missing, doubled,
-            quantised, not in the index, or of another shape than the config says; or part of the language model is
-            missing.
+            quantised, not in the index, or of another shape than the config says; or the index names tensors of the
+            language model that no shard holds.
     """
     path = inventory.root / "config.json"
     check_layer_counts(read_json(path), len(inventory.tensors), path)
@@ -176,14 +194,16 @@ def split_checkpoint(
         # Of packed values this tells nothing; then names decide.
         with suppress(*CONVERSION_ERRORS):
             homes |= {canonical.get(name, name) for name in made_by(conversion, shapes, skeleton)}
-    check_language(
+    missing = missing_language(
         skeleton,
         homes,
         {canonical.get(names.targets[name], "") for name in names.converted},
         inventory.tensors,
+        [name for name, part in parts.items() if part == "other"],
         quantised=_is_quantised(inventory),
-        root=inventory.root,
     )
+    if missing and inventory.absent:
+        raise _incomplete(missing, inventory.root)
     return Split(
         root=inventory.root,
         model_type=str(config.model_type),
@@ -195,6 +215,17 @@ def split_checkpoint(
         language_targets=language_targets,
         config=config,
         skeleton=skeleton,
+        missing=missing,
+    )
+
+
+def _incomplete(missing: Sequence[str], root: Path) -> UserError:
+    return UserError(
+        f"{len(missing)} tensors of the language model are missing from the checkpoint",
+        where=root,
+        value=missing[0],
+        expected="every parameter that config.json promises",
+        remedy="download or export the checkpoint again, or put config.json and the weights of one model together",
     )
 
 

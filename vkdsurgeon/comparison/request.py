@@ -39,7 +39,7 @@ class Comparison:
         gates: Bounds on `NAME.METRIC`; they do not stop anything here.
         device: The device to compute on.
         device_map: Where the whole model may lie instead, where it is loaded.
-        dtype: Precision while unlearning: auto, float32, bfloat16 or mixed.
+        dtype: Precision while unlearning: auto, float32, bfloat16 or mixed (float32 with methods other than VKD).
         tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, if the wrong ones are found.
         keep_models: Leave the patched checkpoints in `out`.

@@ -98,6 +98,7 @@ def prepare_decoder(
     job, stack = prepared.job, prepared.stack
     recipe = job.recipe.decoder
     assert recipe is not None
+    stack.split.refuse_missing()
     weights = find_decoder_weights(stack.inventory, stack.split, recipe.blocks)
     questions: dict[str, tuple[list[Question], list[Question]]] = {}
     for role, images, records in ((FORGET, prepared.forget, forget), (RETAIN, prepared.keep, keep)):

@@ -64,8 +64,11 @@ def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> N
             os.fsync(file.fileno())
         os.chmod(temporary, mode)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            # A full disk does not say what was written.
+            error.filename = str(path)
         raise
     # The file is there; whether its name survives a power cut is no reason to fail.
     with suppress(OSError):

@@ -162,6 +162,11 @@ class FeatureStore:
         kept.tensor.copy_(value)
         return kept
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that there are features of."""
+        return tuple(self._values)
+
     def one(self, layer: str, index: int) -> Tensor:
         """One image's features [N, D] as they are kept, on the CPU."""
         kept = self._values[layer][index]

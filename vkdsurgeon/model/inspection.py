@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from vkdsurgeon.checkpoint.exact import check_exact
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.provenance import runs_of
 from vkdsurgeon.checkpoint.split import split_checkpoint
@@ -24,7 +25,9 @@ def inspect_checkpoint(
     projector: Sequence[str] | None = None,
     modality: Modality = "image",
 ) -> InspectResult:
-    """Split a checkpoint into its parts; no tensor is read. What `unlearn` would refuse is refused here.
+    """Split a checkpoint into its parts. What `unlearn` would refuse is refused here.
+
+    No tensor is read but those of tower and projector that are F64, whose values may be too exact for float32.
 
     Args:
         model: The checkpoint's directory.
@@ -39,6 +42,7 @@ def inspect_checkpoint(
     split = split_checkpoint(inventory, tower=tower, projector=projector, modality=modality)
     look = image_features(split.skeleton, split)
     check_preparer(split, look)
+    check_exact(inventory, split.visual)
     held = Counter(entry.file for entry in inventory.tensors.values())
     return InspectResult(
         model=str(inventory.root),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vkdsurgeon.checkpoint.exact import would_change
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
 from vkdsurgeon.data.modality import Modality
@@ -104,13 +105,7 @@ def _check_way_back(
     back = stack.to_disk(values)
     for name, disk in tensors.items():
         if back.keys() != tensors.keys() or not _same_bytes(back[name], disk):
-            raise UserError(
-                "the tensor would change when it is written back",
-                where=_where(stack, name),
-                value=f"{disk.dtype} held as {next(iter(values.values())).dtype}",
-                expected="a dtype in memory that holds every value exactly",
-                remedy="work in float32",
-            )
+            raise would_change(_where(stack, name), disk.dtype, next(iter(values.values())).dtype)
 
 
 def _where(stack: VisualStack, name: str) -> str:

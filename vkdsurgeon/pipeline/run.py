@@ -120,6 +120,13 @@ def run(request: Request, listener: Listener) -> UnlearnResult:
     if request.save_replay is not None:
         _check_new(request, request.save_replay)
     if request.replay_key is not None:
+        if request.save_replay is None and not request.replay:
+            raise UserError(
+                "a key was given, but no replay file is read or written",
+                where="`replay_key`",
+                value=str(request.replay_key),
+                expected="`replay` or `save_replay` beside it",
+            )
         check_key(request.replay_key)
     inventory = take_inventory(request.model)
     check_links(inventory, request.follow_links)
@@ -203,7 +210,12 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
         )
         if request.out is None:
             _look_at_samples(prepared)
-            found = forecast(prepared)
+            found = forecast(
+                prepared,
+                link_untouched=request.link_untouched,
+                language=() if decoder is None else decoder.weights.on_disk.values(),
+                replay=request.save_replay is not None,
+            )
             return planned.model_copy(update={"forecast": found}) if processes.first else None
 
         outcome = operate(prepared, listener, journal)

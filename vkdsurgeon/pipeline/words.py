@@ -18,33 +18,33 @@ def describe_verdict(verdict: Verdict) -> str:
         for count, held_out, name in zip(verdict.pictures, verdict.held_out, ("forget", "retain"), strict=True)
     )
     return (
-        f"{'met' if verdict.met else 'not met'}: {verdict.own} of {forget} images read as their own subject (before "
-        f"{verdict.base_own}, by chance up to {verdict.own_allowed}), {verdict.agree} of {verdict.readable} readable "
-        f"ones of {retain} images as before (at least {verdict.agree_needed}), retain drift "
-        f"{verdict.retain_drift:.4f}"
+        f"{'met' if verdict.met else 'not met'}: {verdict.own} of {forget} images still read as their own subject "
+        f"({verdict.base_own} did before, {verdict.own_allowed} may by chance); of {retain} images {verdict.readable} "
+        f"could be read before, and {verdict.agree} of these still read alike (at least {verdict.agree_needed} must); "
+        f"retain drift {verdict.retain_drift:.4f}"
     )
 
 
 def describe_targets(reading: TargetReading) -> str:
     """How well identities are still read from the forget targets, in words."""
-    where = f"; moved at {reading.at}" if reading.at else ""
+    where = f"; identities were moved at {reading.at}" if reading.at else ""
     farther = "" if reading.trust == reading.stretch == 1 else ", some farther than at first"
     return (
-        f"{reading.own} of {reading.images} read as their own subject (unchanged features: {reading.original}), chance "
-        f"1 in {reading.subjects}{where}{farther}"
+        f"{reading.own} of the {reading.images} forget images that are not held out read as their own subject "
+        f"({reading.original} did before, chance is 1 in {reading.subjects}){where}{farther}"
     )
 
 
 def describe_teacher(quality: TeacherQuality) -> str:
     """How well the teacher tells images and subjects apart, in words."""
-    told = [f"variance over images {quality.variation:.3f} of the power"]
+    told = [f"variance over images {quality.variation:.3f} of their power"]
     if quality.token_variation is not None:
         told.append(f"over tokens {quality.token_variation:.3f}")
     if quality.separation is not None:
-        told.append(f"between subjects {quality.separation:.3f} of that within")
+        told.append(f"variance between subjects {quality.separation:.3f} of that within one")
     if quality.apart is not None:
-        told.append(f"forget from kept images {quality.apart:.1f} times as far as by chance")
-    return f"{', '.join(told)} ({quality.pictures} images)"
+        told.append(f"forget and retain images lie {quality.apart:.1f} times as far apart as by chance")
+    return f"features of {quality.pictures} images: {', '.join(told)}"
 
 
 def describe_decoder(verdict: DecoderVerdict) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from vkdsurgeon.files.directories import scratch
 from vkdsurgeon.release.card import CARD, has_section
 from vkdsurgeon.results.read import ProvenanceDocument, read_source
 from vkdsurgeon.results.reproduction import ReproduceResult
+from vkdsurgeon.vision_pass.replay import replay_digest
 
 # Another processor sums in another order; what it does to weights stays far below these.
 _CLOSE, _SAME = 0.05, 0.95
@@ -43,6 +44,8 @@ def reproduce_run(
     unlearn: Callable[..., Any],
     *,
     text: Path | None = None,
+    replay: Sequence[Path] = (),
+    replay_key: Path | None = None,
 ) -> ReproduceResult:
     """Unlearn again as the record says, in scratch, and compare.
 
@@ -52,6 +55,8 @@ def reproduce_run(
         sets: `forget`, `retain` and `generic` as they were given then.
         unlearn: The public function.
         text: The text retain set of a decoder pass.
+        replay: The replay files of the run.
+        replay_key: What they are encrypted with.
 
     Raises:
         UserError: The record, the base or a set is another one; found before the run.
@@ -64,6 +69,7 @@ def reproduce_run(
     path = patched / names[-1]
     record, raw = _read(path)
     _check(record, raw, path, base, sets)
+    _check_replay(record, path, replay)
     started = time.perf_counter()
     with scratch() as folder:
         again = folder / "again"
@@ -71,7 +77,7 @@ def reproduce_run(
             base, sets["forget"], again, retain=sets["retain"], generic=sets["generic"], text=text,
             recipe=Recipe.model_validate(record.recipe), seed=record.seed, device=record.device, dtype=record.dtype,
             request_id=record.request.id, request_date=record.request.date, journal=folder / "journal",
-            drop_stale=bool(record.left_out), modality=record.modality,
+            drop_stale=bool(record.left_out), modality=record.modality, replay=replay or None, replay_key=replay_key,
         )  # fmt: skip
         seconds = time.perf_counter() - started
         made = take_inventory(again)
@@ -125,8 +131,6 @@ def _check(
         raise UserError(
             "the run also used other checkpoints as teachers", where=path, value=list(raw["other_teachers"])
         )
-    if record.replay is not None:
-        raise UserError("the run also used what earlier requests kept", where=path, remedy="repeat it by hand")
     found = checkpoint_digests(take_inventory(base), shards_only=True)
     if found.weights != record.base.weights_digest:
         raise UserError(
@@ -148,6 +152,18 @@ def _check(
                 value=f"{len(samples)} images",
                 expected=f"the set of {known.pictures} images with the digest {known.digest}",
             )
+
+
+def _check_replay(record: ProvenanceDocument, path: Path, given: Sequence[Path]) -> None:
+    if record.replay is None:
+        if given:
+            raise UserError("the run used no replay file", where="`replay`", value=str(given[0]))
+        return
+    whom = f"the files of {record.replay.pictures} image(s) of {record.replay.subjects} subject(s)"
+    if not given:
+        raise UserError("the run also used replay files of earlier requests", where=path, expected=f"`replay`, {whom}")
+    if not hmac.compare_digest(replay_digest(given), record.replay.digest):
+        raise UserError("not the replay files of this run", where="`replay`", value=str(given[0]), expected=whom)
 
 
 def _compare(base: Inventory, left: Inventory, right: Inventory, record: ProvenanceDocument) -> Compared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,8 +19,9 @@ from vkdsurgeon.files.copy import digest
 from vkdsurgeon.release.card import CARD, has_section
 from vkdsurgeon.results.read import ProvenanceDocument, read_source
 from vkdsurgeon.results.verification import VerifiedFact, VerifyResult
+from vkdsurgeon.vision_pass.replay import replay_digest
 
-Check = Literal["record", "files", "weights", "chain", "base", "unselected", "set", "signature"]
+Check = Literal["record", "files", "weights", "chain", "base", "unselected", "set", "replay", "signature"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ def verify_checkpoint(
     *,
     base: Path | None = None,
     forget: Given | None = None,
+    replay: Sequence[Path] = (),
     record: Path | None = None,
     signed: Signed | None = None,
 ) -> VerifyResult:
@@ -52,6 +55,7 @@ def verify_checkpoint(
         model: The patched checkpoint.
         base: The original.
         forget: A set that may be the one that was forgotten.
+        replay: Replay files that may be those of the run.
         record: The record of the release as it was kept; None for the newest one in the checkpoint.
         signed: A signature over the checkpoint.
 
@@ -80,6 +84,7 @@ def verify_checkpoint(
         _base(base_inventory, told),
         _unselected(base_inventory, inventory, told),
         _set(forget, told),
+        *_replay(replay, told),
         _signature(model, signed),
     ]
     failed = any(each.outcome == "failed" for each in checks)
@@ -127,8 +132,8 @@ def _same_record(inside: Path | None, path: Path) -> VerifiedFact:
         return VerifiedFact(
             check="record",
             outcome="passed",
-            told="well-formed; it lies beside the weights, so that it is the released one is told by --record or "
-            "--signature alone",
+            told="well-formed, but it lies beside the weights: whether it is the released one, only --record or "
+            "--signature can show",
         )
     same = inside is not None and digest(inside) == digest(path)
     names = [] if same else [inside.name if inside else "vkdsurgeon.json"]
@@ -188,7 +193,7 @@ def _chain(inventory: Inventory, told: ProvenanceDocument, inside: Path | None) 
     return _fact(
         "chain",
         not names and not broken,
-        "the first run on its base" if not count else f"{count} earlier run(s), records unchanged and in a row",
+        "no run came before this one" if not count else f"{count} earlier run(s), records unchanged and in a row",
         otherwise,
         names,
     )
@@ -224,7 +229,7 @@ def _unselected(base: Inventory | None, inventory: Inventory, told: ProvenanceDo
     over = allowed is not None and visual > allowed
     if not names and not over:
         return _fact(
-            "unselected", True, f"{visual:,} visual values differ, of {allowed or 0:,} selected; nothing else", ""
+            "unselected", True, f"{visual:,} of the {allowed or 0:,} selected visual values differ; nothing else", ""
         )
     problem = f"tensors differ beyond the record: {', '.join(names[:5])}"
     if not names:
@@ -244,6 +249,23 @@ def _set(forget: Given | None, told: ProvenanceDocument) -> VerifiedFact:
         f"it is the set that was forgotten: {len(samples)} images",
         f"not the set that was forgotten, which had {told.sets['forget'].pictures} images; this one has {len(samples)}",
     )
+
+
+def _replay(given: Sequence[Path], told: ProvenanceDocument) -> list[VerifiedFact]:
+    """Only runs with replay files have this check."""
+    if told.replay is None and not given:
+        return []
+    if told.replay is None:
+        return [_fact("replay", False, "", "the record names no replay file")]
+    whom = f"{told.replay.pictures} image(s) of {told.replay.subjects} subject(s) of earlier requests"
+    if not given:
+        return [_skipped("replay", f"no --replay given; the files of the run stand for {whom}")]
+    same = hmac.compare_digest(replay_digest(given), told.replay.digest)
+    return [
+        _fact(
+            "replay", same, f"these are the replay files of the run: {whom}", f"not the replay files of the run: {whom}"
+        )
+    ]
 
 
 def _signature(model: Path, signed: Signed | None) -> VerifiedFact:

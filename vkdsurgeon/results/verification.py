@@ -14,7 +14,8 @@ class VerifiedFact(BaseModel):
     """One thing that was checked.
 
     Attributes:
-        check: `record`, `files`, `weights`, `chain`, `base`, `unselected`, `set` or `signature`.
+        check: `record`, `files`, `weights`, `chain`, `base`, `unselected`, `set`, `replay` (only of runs that
+            replayed earlier requests) or `signature`.
         outcome: `passed`, `failed`, or `skipped` if the input for this check was not given.
         told: The finding, in a sentence.
         names: Files, tensors or records that failed the check.
@@ -22,7 +23,7 @@ class VerifiedFact(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    check: Literal["record", "files", "weights", "chain", "base", "unselected", "set", "signature"]
+    check: Literal["record", "files", "weights", "chain", "base", "unselected", "set", "replay", "signature"]
     outcome: Literal["passed", "failed", "skipped"]
     told: str
     names: list[str] = Field(default_factory=list)

@@ -20,6 +20,7 @@ from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.objective import unknown_layers
 from vkdsurgeon.vision_pass.plan import Memory, Plan, estimate_memory, warnings_for
 from vkdsurgeon.vision_pass.replay import replayed_samples
+from vkdsurgeon.vision_pass.replay_checks import name_warnings
 from vkdsurgeon.vision_pass.teacher_checks import examine_teachers
 from vkdsurgeon.vision_pass.teacher_quality import earlier_operations
 
@@ -162,10 +163,13 @@ def _sampling_warnings(used: int, given: int) -> list[str]:
 
 
 def _overlap_warnings(job: Job) -> list[str]:
-    shared = {sample.subject for sample in job.forget} & {sample.subject for sample in job.retain} - {NO_SUBJECT}
-    if not shared:
-        return []
-    return [f"{len(shared)} subject(s) of the forget set have images in the retain set: that works against forgetting"]
+    forget, retain = ({sample.subject for sample in each} - {NO_SUBJECT} for each in (job.forget, job.retain))
+    shared = forget & retain
+    found = [] if job.replay is None else name_warnings(job.replay, forget, retain)
+    if shared:
+        harm = "that works against forgetting"
+        found.append(f"{len(shared)} subject(s) of the forget set have images in the retain set: {harm}")
+    return found
 
 
 def _earlier_warnings(stack: VisualStack) -> list[str]:

@@ -9,8 +9,9 @@ made of them.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.data.samples import NO_SUBJECT
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import write_whole
 from vkdsurgeon.files.library_errors import brief
@@ -62,7 +64,11 @@ class _Input(BaseModel):
 
 
 class _Facts(BaseModel):
-    """What a replay file says of itself; `pixels` per image, `subjects` numbers them within the file."""
+    """What a replay file says of itself.
+
+    `pixels` per image, `subjects` numbers them within the file, `names` are digests of what they were called: in an
+    encrypted file alone, because whoever guesses a name could confirm it.
+    """
 
     model_config = ConfigDict(extra="forbid")
     schema_: str
@@ -71,6 +77,7 @@ class _Facts(BaseModel):
     shape: list[PositiveInt] = Field(min_length=2, max_length=3)
     subjects: list[int]
     pixels: list[dict[str, _Input]]
+    names: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,14 @@ class Replay:
         images: Per image the file, who is on it, the activation [N, D] in bfloat16, how the tower lays it out (see
             `KeptActivations`), and what else the tower is given with it, ones in the place of pixels.
         digest: SHA-256 over the files' contents, in hex.
+        names: Digests of what their subjects were called, see `name_digest`; without those of files in the clear.
     """
 
     layer: str
     base: str
     images: tuple[tuple[Path, str, Tensor, tuple[int, ...], dict[str, Tensor]], ...]
     digest: str
+    names: frozenset[str] = frozenset()
 
     @property
     def subjects(self) -> int:
@@ -117,9 +126,8 @@ def write_replay(
     """
     tensors: dict[str, Tensor] = {}
     pixels: list[dict[str, _Input]] = []
-    known = {subject: number for number, subject in enumerate(dict.fromkeys(term.samples.subjects))}
-    # Each request keeps its own.
-    own = [index for index in range(term.originals) if not isinstance(term.samples.samples[index], ReplayedSample)]
+    own = _own(term)
+    known = {name: number for number, name in enumerate(dict.fromkeys(term.samples.subjects[each] for each in own))}
     for index in own:
         inputs = term.samples.prepared(index).inputs
         floating = {name: value for name, value in inputs.items() if value.is_floating_point()}
@@ -140,9 +148,30 @@ def write_replay(
         shape=list(kept.shape),
         subjects=[known[term.samples.subjects[index]] for index in own],
         pixels=pixels,
+        names=[] if key is None else sorted(name_digest(subject, base) for subject in known if subject != NO_SUBJECT),
     )
     content = save(tensors, metadata={_FACTS: facts.model_dump_json()})
     write_whole(path, content if key is None else seal(content, key), private=True)
+
+
+def replay_bytes(term: DistillationTerm, kept: KeptActivations) -> int:
+    """How much `write_replay` would write, without names and facts.
+
+    Args:
+        term: The forget term.
+        kept: What frozen layers returned for its images.
+    """
+    return sum(
+        kept.store.one(kept.layer, index).numel() * torch.bfloat16.itemsize
+        + sum(each.nbytes for each in term.samples.prepared(index).inputs.values() if not each.is_floating_point())
+        for index in _own(term)
+    )
+
+
+def _own(term: DistillationTerm) -> list[int]:
+    # Each request keeps its own.
+    samples = term.samples.samples[: term.originals]
+    return [index for index, sample in enumerate(samples) if not isinstance(sample, ReplayedSample)]
 
 
 def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
@@ -155,11 +184,9 @@ def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
     Raises:
         UserError: A file is missing, damaged, encrypted with another key, or of other layers than the first one.
     """
-    files = [file for path in paths for file in (sorted(path.glob("*.safetensors")) if path.is_dir() else [path])]
-    if not files:
-        raise UserError("no replay file", where=paths[0], expected="files that `save_replay` wrote")
-    # A folder and a file of it may be named together.
-    found = list({each.digest: each for each in (_read(file, key) for file in files)}.values())
+    found = [_read(file, key) for file in _files(paths)]
+    # A folder and a file of it may be named together; in whatever order they are named, runs are equal.
+    found = [each for _, each in sorted({each.digest: each for each in found}.items())]
     first = found[0]
     for each in found:
         if (each.layer, each.base) != (first.layer, first.base):
@@ -172,8 +199,42 @@ def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
         first.layer,
         first.base,
         tuple(image for each in found for image in each.images),
-        hashlib.sha256("".join(each.digest for each in found).encode()).hexdigest(),
+        _joined(each.digest for each in found),
+        frozenset().union(*(each.names for each in found)),
     )
+
+
+def replay_digest(paths: Sequence[Path]) -> str:
+    """The `digest` that `read_replays` finds, for which no key is needed.
+
+    Args:
+        paths: Files, or folders of them; at least one file.
+
+    Raises:
+        UserError: A file is missing, or cannot be read.
+    """
+    return _joined({hashlib.sha256(_content(file)).hexdigest() for file in _files(paths)})
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    files = [file for path in paths for file in (sorted(path.glob("*.safetensors")) if path.is_dir() else [path])]
+    if not files:
+        raise UserError("no replay file", where=paths[0], expected="files that `save_replay` wrote")
+    return files
+
+
+def _joined(digests: Iterable[str]) -> str:
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def name_digest(subject: str, base: str) -> str:
+    """What stands for a subject's name in an encrypted replay file, in hex: HMAC-SHA-256.
+
+    Args:
+        subject: Its name in the records.
+        base: Digest of the visual weights, as key: the same name has the same digest in all files of one base.
+    """
+    return hmac.new(base.encode(), subject.encode("utf-8", "backslashreplace"), hashlib.sha256).hexdigest()
 
 
 def replayed_samples(stack: VisualStack, replay: Replay, recipe: Recipe) -> list[ReplayedSample]:
@@ -245,16 +306,20 @@ def _try(stack: VisualStack, samples: Sequence[ReplayedSample]) -> None:
             ) from error
 
 
-def _read(path: Path, key: Path | None) -> Replay:
+def _content(path: Path) -> bytes:
     try:
         # Devices and pipes have no end.
         if path.exists() and not path.is_file():
             raise UserError(
                 "the replay file is no regular file", where=path, expected="a file that `save_replay` wrote"
             )
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError("the replay file cannot be read", where=path, value=error.strerror) from None
+
+
+def _read(path: Path, key: Path | None) -> Replay:
+    content = _content(path)
     digest = hashlib.sha256(content).hexdigest()
     content = unseal(content, key, path)
     try:
@@ -282,7 +347,7 @@ def _read(path: Path, key: Path | None) -> Replay:
     images = tuple(
         (path, name, activation, shape, each) for name, activation, each in zip(names, activations, inputs, strict=True)
     )
-    return Replay(facts.layer, facts.base, images, digest)
+    return Replay(facts.layer, facts.base, images, digest, frozenset(facts.names))
 
 
 def _inputs(tensors: Mapping[str, Tensor], index: int, pixels: Mapping[str, _Input]) -> dict[str, Tensor]:

@@ -9,13 +9,15 @@ import torch
 
 from vkdsurgeon.vision_pass.job import Prepared, Taught
 from vkdsurgeon.vision_pass.objective import make_terms
+from vkdsurgeon.vision_pass.replay_checks import check_images
 
 
 def teach(prepared: Prepared) -> Prepared:
     """Run the teachers, make the forget targets and read them. Changes nothing.
 
     Raises:
-        UserError: The sets do not suffice for the recipe, or the targets still read as those who are to be forgotten.
+        UserError: The sets do not suffice for the recipe, the targets still read as those who are to be forgotten, or a
+            replay file stands for an image of a set.
     """
     job, started = prepared.job, time.monotonic()
     generator = torch.Generator().manual_seed(job.seed)
@@ -29,6 +31,7 @@ def teach(prepared: Prepared) -> Prepared:
         retain_teacher=job.teacher("retain"),
         look=prepared.look,
     )
+    check_images(terms)
     prepared.stack.processes.agree(
         "forget targets", lambda: [list(map(asdict, terms.readings.values())), terms.targets.stand_ins]
     )

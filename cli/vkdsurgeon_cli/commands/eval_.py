@@ -141,20 +141,16 @@ def _metric_sheet(metrics: Mapping[str, Metric], roles: Sequence[str]) -> Sheet:
     from vkdsurgeon_cli.tables import Sheet, or_blank, percent
 
     based = "reference" in roles
-    sheet = Sheet(
-        "percent, with 95 % intervals"
-        + ("; same: answered like the base" if based else "")
-        + ("; apart: divergence from gold" if "gold" in roles else ""),
-    )
+    sheet = Sheet("percent")
     sheet.column("metric", "left")
     sheet.column("model")
-    sheet.column("interval", drop=1)
+    sheet.column("interval", drop=1, note="95 % intervals")
     for role in roles[1:]:
         sheet.column("base" if role == "reference" else role)
     if based:
-        sheet.column("same", drop=2)
+        sheet.column("same", drop=2, note="same: answered like the base")
     if "gold" in roles:
-        sheet.column("apart", drop=6)
+        sheet.column("apart", drop=6, note="apart: divergence from gold")
     sheet.column("chance", drop=4)
     sheet.column("n", drop=3)
     sheet.column("better", "left", drop=5)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def inspect(*, model: ModelArgument, parts: SensedParts, printing: TablePrinting) -> None:
     """Show how MODEL is split into vision tower, projector and language model, with its layers and files.
 
-    Only the headers of the weight files are read.
+    Only the headers of the weight files are read, and the values of tower and projector where these are F64.
     """
     output = printing.begin()
     import vkdsurgeon
@@ -47,9 +47,9 @@ def _shown(facts: dict[str, Any], width: int) -> RenderableType:
         request = " of ".join(each for each in (run["request_id"], run["request_date"]) if each)
         rows += [
             ("PATCHED by", f"{run['method']} ({run['record']})"),
-            ("request", request or "not told"),
-            ("base weights", run["base_weights_digest"] or "not told"),
-            ("patched weights", run["weights_digest"] or "not told"),
+            ("request", request or "the record names none"),
+            ("base weights", run["base_weights_digest"] or "not in the record"),
+            ("patched weights", run["weights_digest"] or "not in the record"),
         ]
     return Group(sheet, "", pairs([*rows, ("check it", "vkdsurgeon verify MODEL --base BASE")], width))
 

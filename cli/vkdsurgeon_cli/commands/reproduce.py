@@ -23,6 +23,12 @@ def reproduce(
         Path | None, typer.Option("--generic", metavar="SET", help="The generic set of the run.")
     ] = None,
     text: Annotated[Path | None, typer.Option("--text", metavar="SET", help="The text retain set of the run.")] = None,
+    replay: Annotated[
+        list[Path] | None, typer.Option("--replay", metavar="FILE", help="The replay files of the run; repeatable.")
+    ] = None,
+    replay_key: Annotated[
+        Path | None, typer.Option("--replay-key", metavar="FILE", help="The key that they are encrypted with.")
+    ] = None,
     printing: Printing,
 ) -> None:
     """Repeat the run that the record in PATCHED describes, in a temporary directory, and compare the results.
@@ -36,7 +42,15 @@ def reproduce(
     from vkdsurgeon_cli.tables import pairs
 
     result = vkdsurgeon.reproduce(
-        patched, base, forget, retain=retain, generic=generic, text=text, on_event=RunListener(output)
+        patched,
+        base,
+        forget,
+        retain=retain,
+        generic=generic,
+        text=text,
+        replay=replay,
+        replay_key=replay_key,
+        on_event=RunListener(output),
     )
     other = (f"{name} {then} -> {now}" for name, (then, now) in result.environment.items())
     rows: list[tuple[str, object]] = [

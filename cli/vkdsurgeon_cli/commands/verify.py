@@ -21,6 +21,10 @@ def verify(
     forget: Annotated[
         Path | None, typer.Option("--forget", metavar="SET", help="Check whether this is the forget set of the run.")
     ] = None,
+    replay: Annotated[
+        list[Path] | None,
+        typer.Option("--replay", metavar="FILE", help="Check whether these are the replay files of the run; no key."),
+    ] = None,
     record: Annotated[
         Path | None,
         typer.Option("--record", metavar="FILE", help="A copy of the record, kept elsewhere. [default: MODEL's own]"),
@@ -33,7 +37,7 @@ def verify(
     ] = None,
     printing: Printing,
 ) -> None:
-    """Check MODEL against its record and, if given, its base, a forget set and a signature.
+    """Check MODEL against its record and, if given, its base, a forget set, replay files and a signature.
 
     Whoever can change the weights can also change the record inside MODEL. So give --record, --base or --signature for
     a check that does not depend on it. If any check fails, the status is 3.
@@ -43,7 +47,13 @@ def verify(
     from vkdsurgeon_cli.tables import pairs
 
     result = vkdsurgeon.verify(
-        model, base=base, forget=forget, record=record, signature=signature, public_key=public_key
+        model,
+        base=base,
+        forget=forget,
+        replay=replay,
+        record=record,
+        signature=signature,
+        public_key=public_key,
     )
     output.document(result.model_dump(mode="json"), lambda: pairs(_rows(result), output.columns))
     result.raise_if_failed()
@@ -54,9 +64,9 @@ def _rows(result: VerifyResult) -> list[tuple[str, object]]:
     return [
         ("verdict", result.verdict),
         *((each.check, f"{each.outcome}: {each.told}") for each in result.checks),
-        ("request", request or "not told"),
-        ("weights", result.weights_digest),
-        ("base weights", result.base_weights_digest),
+        ("request", request or "the record names none"),
+        ("weights digest", result.weights_digest),
+        ("base digest", result.base_weights_digest),
     ]
 
 
