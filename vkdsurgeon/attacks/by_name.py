@@ -198,6 +198,6 @@ ATTACKS: dict[
     "quantize": (("formats", "scope", "group_size"), _quantize),
     "perturb": (("heldout", "perturbations", "universal"), _perturb),
     "prompt": (("templates", "builtin"), _prompt),
-    "membership": (("nonmembers", "k_percent"), _membership),
+    "membership": (("nonmembers", "k_percent", "gradient"), _membership),
 }  # fmt: skip
 """Name -> the settings that are its own, and what runs it."""

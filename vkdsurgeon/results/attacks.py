@@ -176,6 +176,7 @@ class MembershipSettings(_Asking):
     """How membership was scored."""
 
     k_percent: float
+    gradient: bool = False
     members: int
     nonmembers: int
 
