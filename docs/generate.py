@@ -111,6 +111,11 @@ _ATTACKS = (
     ("quantize.ROW.TASK.METRIC", "share", "ROW is a number format, `before`, `worst` or `mean`."),
     ("perturb.ROW.TASK.METRIC", "share", "ROW is a change of the image, `before`, `worst` or `mean`."),
     ("prompt.ROW.TASK.METRIC", "share", "ROW is a wording, `before`, `worst` or `mean`."),
+    (
+        "typography.ROW.TASK.METRIC",
+        "share",
+        "ROW is what is written into the image: `blank`, `name`, `other-name`, `question`; `before`, `worst`, `mean`.",
+    ),
     ("probe.LAYER.READING", "share", "What a linear reader tells from the features of a layer."),
     (
         "membership.SCORE.auc",
