@@ -94,7 +94,7 @@ def evaluate(
     named: list[NamedSet] = [read_set(name, records_of(each)) for name, each in (sets or {}).items()]
     if few_shot and suite is None:
         raise UserError(
-            "few-shot examples need a benchmark", where="`few_shot`", remedy="add `suite` (mllmu or clear)"
+            "few-shot examples need a benchmark", where="`few_shot`", remedy="add `suite` (mllmu, clear or umu)"
         )  # fmt: skip
     shots = 0
     with scratch() as folder:
