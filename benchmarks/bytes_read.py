@@ -4,7 +4,7 @@
 
 Builds a random LLaVA (bfloat16, several shards), runs the main job on it, and prints one JSON line: bytes read through
 system calls (`rchar` of /proc/self/io, Linux) before staging starts, against the bytes of the visual tensors, headers
-and pictures; and the peak resident memory of each stage. Everything is imported and run once on a tiny checkpoint
+and images; and the peak resident memory of each stage. Everything is imported and run once on a tiny checkpoint
 first, so that importing libraries is not counted.
 """
 
@@ -30,10 +30,12 @@ from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.training.events import unheard
-from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
 
 RECIPE = Recipe(steps=2, extensions=0, forget_batch=4, retain_batch=4)
 MIB = 1 << 20
@@ -89,7 +91,7 @@ def main() -> None:
             (large / name).write_bytes((tiny / name).read_bytes())
 
         def job(model: Path) -> Job:
-            sets = [pictures_of(read_records(path, role="set"), role="set") for path in (forget, retain)]
+            sets = [samples_of(read_records(path, role="set"), role="set") for path in (forget, retain)]
             return Job(model, *sets, [], RECIPE)
 
         operate(prepare(job(tiny)), unheard)
@@ -104,8 +106,8 @@ def main() -> None:
         tensors = sum(entry.nbytes for entry in inventory.tensors.values())
         headers = sum((large / shard).stat().st_size for shard in inventory.shards) - tensors
         small = sum(file.size for file in inventory.files if file.path.endswith(".json"))
-        pictures = sum(path.stat().st_size for path in place.rglob("*.png"))
-        budget = visual + headers + small + pictures
+        images = sum(path.stat().st_size for path in place.rglob("*.png"))
+        budget = visual + headers + small + images
 
         del prepared
         peak_mib(reset=True)
@@ -115,7 +117,7 @@ def main() -> None:
                 {
                     "checkpoint_bytes": inventory.size,
                     "visual_bytes": visual,
-                    "header_json_and_picture_bytes": headers + small + pictures,
+                    "header_json_and_picture_bytes": headers + small + images,
                     "bytes_read_before_staging": read,
                     "read_over_budget": round(read / budget, 3),
                     "resident_mib_before": round(before_mib),

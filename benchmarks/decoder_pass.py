@@ -30,16 +30,18 @@ from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.config.decoder import DecoderRecipe
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.miniature import unpack
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record, groups_of
+from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.data.sets import read_set, sample
 from vkdsurgeon.decoder_pass.run import operate_decoder, prepare_decoder
 from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.evaluation.score import Scoring, answer_records
 from vkdsurgeon.model.multimodal import LoadedModel, load_model
 from vkdsurgeon.training.events import unheard
-from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
 
 RESULTS = Path(__file__).parent / "results" / "decoder_pass.jsonl"
 MODELS = ("base", "gold", "visual", "decoder")
@@ -117,7 +119,7 @@ class Laboratory:
         visual: bool,
     ) -> Iterable[Any]:
         """Unlearn with one seed: the visual pass alone if asked for, then a decoder pass of each density behind it."""
-        sets = (pictures_of(self.forget, role="forget"), pictures_of(self.retain, role="retain"))
+        sets = (samples_of(self.forget, role="forget"), samples_of(self.retain, role="retain"))
         recipe = Recipe(decoder=DecoderRecipe(**settings))
         prepared = prepare(Job(self.base, *sets, [], recipe, seed=seed))
         started = time.monotonic()

@@ -4,7 +4,7 @@
 
 Nothing is trained and nothing is downloaded. For each model a checkpoint of its published shape is written as sparse
 files of zeros, which take no room on the disk; then the estimates of `unlearn --dry-run` are asked, for 40 forget and
-200 retain pictures of 448 x 336. Activations are those that one picture leaves in the real tower, the rest follows from
+200 retain images of 448 x 336. Activations are those that one image leaves in the real tower, the rest follows from
 sizes.
 """
 
@@ -26,10 +26,10 @@ from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
 
 from vkdsurgeon.config.decoder import DecoderRecipe
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.decoder_pass import plan as decoder_plan
 from vkdsurgeon.model.decoder_layers import find_decoder_weights
-from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.depth import limit_depth
@@ -124,9 +124,9 @@ def estimates(name: str, place: Path) -> dict[str, Any]:
     config, processor = MODELS[name]()
     write_zeros(config, processor, root)
     stack = load_visual_stack(root, device="cpu")
-    image = place / "picture.png"
+    image = place / "image.png"
     Image.effect_noise(SIZE, 60).convert("RGB").save(image)
-    sets = [_pictures(stack, image, number) for number in (FORGET, RETAIN)]
+    sets = [_samples(stack, image, number) for number in (FORGET, RETAIN)]
     weights = sum(parameter.numel() for parameter in stack.visual_parameters().values())
     trained = sum(parameter.numel() for parameter in limit_depth(stack, Recipe().depth).values())
     visual = {}
@@ -149,10 +149,10 @@ def estimates(name: str, place: Path) -> dict[str, Any]:
     }
 
 
-def _pictures(stack: VisualStack, path: Path, number: int) -> PictureSet:
+def _samples(stack: VisualStack, path: Path, number: int) -> SampleSet:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    pictures = [Picture(path, f"subject {index}", digest, f"picture:{index}") for index in range(number)]
-    return PictureSet(stack, pictures, 1 << 30)
+    samples = [Sample(path, f"subject {index}", digest, f"image:{index}") for index in range(number)]
+    return SampleSet(stack, samples, 1 << 30)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

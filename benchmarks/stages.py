@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.end_to_end import SIZES, build, draw_pictures
+from benchmarks.end_to_end.case import SIZES, build, draw_images
 from benchmarks.provenance import RESULTS, keep, provenance
 from vkdsurgeon.data.miniature import unpack
 
@@ -44,7 +44,7 @@ def arguments_of(case: str, place: Path, real: Path, steps: int) -> list[str]:
         size = SIZES[case]
         build(base, size, torch.float32, 1)
         for name, start, count in (("forget", 0, _FORGET), ("retain", 1000, _RETAIN)):
-            draw_pictures(records, name, range(start, start + count), size.side)
+            draw_images(records, name, range(start, start + count), size.side)
         own = ["--steps", str(steps), "--set", "extensions=0"]
     return [str(base), "--forget", str(records / "forget.jsonl"), "--retain", str(records / "retain.jsonl"), *own]
 

@@ -29,11 +29,13 @@ from benchmarks.miniature_model.tower import train_tower
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.miniature import unpack
 from vkdsurgeon.data.modality import Modality
-from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.training.events import Step
-from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
 
 TOWERS = ("random-128", "random-384", "random-1024", "trained-128", "trained-384", "shipped")
 ROWS = provenance.RESULTS / "towers.jsonl"
@@ -93,10 +95,10 @@ def unlearn(
     Returns:
         For the row: the step size that was found and what it cost, drift and forget loss by step, and the verdict.
     """
-    forget, retain = (_pictures(records, role, modality) for role in ("forget", "retain"))
+    forget, retain = (_samples(records, role, modality) for role in ("forget", "retain"))
     if people is not None:
-        names = list(dict.fromkeys(picture.subject for picture in retain))[:people]
-        retain = [picture for picture in retain if picture.subject in names]
+        names = list(dict.fromkeys(sample.subject for sample in retain))[:people]
+        retain = [sample for sample in retain if sample.subject in names]
     steps: list[Step] = []
     started = time.process_time()
     prepared = prepare(Job(model, forget, retain, [], recipe, seed=0, modality=modality))
@@ -120,8 +122,8 @@ def unlearn(
     }
 
 
-def _pictures(records: Path, role: str, modality: Modality) -> list[Picture]:
-    return pictures_of(read_records(records / f"{role}.jsonl", role=role), role=role, modality=modality)
+def _samples(records: Path, role: str, modality: Modality) -> list[Sample]:
+    return samples_of(read_records(records / f"{role}.jsonl", role=role), role=role, modality=modality)
 
 
 def _find(name: str, place: Path, cases: Path) -> Path:

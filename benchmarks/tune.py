@@ -4,7 +4,7 @@
     python -m benchmarks.tune --table
 
 The search sees neither the held-out views nor a single answer. Afterwards the start recipe and the picked one are run
-on all pictures and measured on held-out views, one JSON line each. DIR keeps the trials: the same command goes on.
+on all images and measured on held-out views, one JSON line each. DIR keeps the trials: the same command goes on.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def find(place: Path, work: Path, arguments: argparse.Namespace) -> TuneResult:
 
 
 def row(name: str, attempt: Attempt, result: TuneResult, seed: int) -> dict[str, Any]:
-    """Unlearn by a trial's recipe on all pictures, and measure on held-out views."""
+    """Unlearn by a trial's recipe on all images, and measure on held-out views."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "miniature"
         unpack(place)

@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share: a tiny checkpoint, and drawn pictures of a few subjects."""
+"""Fixtures that several rooms share: a tiny checkpoint, and drawn images of a few subjects."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pytest_unconfigure() -> None:
 
 
 def draw_subject(subject: int, view: int, side: int = 32) -> Image.Image:
-    """A picture whose colours belong to the subject and whose texture to the view."""
+    """An image whose colours belong to the subject and whose texture to the view."""
     identity = np.random.default_rng(subject)
     base = identity.integers(30, 226, size=(4, 4, 3))
     noise = np.random.default_rng((subject + 1) * 1000 + view).integers(-25, 26, size=(side, side, 3))
@@ -51,7 +51,7 @@ def draw_subject(subject: int, view: int, side: int = 32) -> Image.Image:
 
 
 def write_set(folder: Path, name: str, subjects: range, views: int = 4) -> Path:
-    """A JSONL set of drawn pictures, one row per picture."""
+    """A JSONL set of drawn images, one row per image."""
     (folder / name).mkdir(parents=True)
     rows = []
     for subject in subjects:

@@ -1,4 +1,4 @@
-"""A LLaVA of a few thousand weights that really learns who is on a picture, in seconds."""
+"""A LLaVA of a few thousand weights that really learns who is in an image, in seconds."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def build(out: Path, *, seed: int = 0, template: str | None = TEMPLATE) -> Path:
 
 
 def write_records(folder: Path) -> dict[str, Path]:
-    """Write pictures and the records about them."""
+    """Write images and the records about them."""
     rows: dict[str, list[dict[str, object]]] = {name: [] for name in ("forget", "retain", "heldout", "text")}
     for person, name in enumerate(NAMES):
         home, group = HOMES[person % 4], "forget" if person in FORGET else "retain"
@@ -139,11 +139,11 @@ def write_records(folder: Path) -> dict[str, Path]:
         )
         for view in range(8):
             side = ("left", "right")[view % 2]
-            picture = draw_subject(person, view, SIDE)
+            image = draw_subject(person, view, SIDE)
             corner = 0 if side == "left" else SIDE - PATCH
-            ImageDraw.Draw(picture).rectangle([corner, 0, corner + PATCH - 1, SIDE], "white")
+            ImageDraw.Draw(image).rectangle([corner, 0, corner + PATCH - 1, SIDE], "white")
             file = folder / f"{person}-{view}.png"
-            picture.save(file)
+            image.save(file)
             about: dict[str, object] = {"image": file.name, "subject": name}
             target = rows["heldout" if view >= 6 and person in FORGET else group]
             target += [

@@ -125,7 +125,7 @@ def _survey(row: Row, folder: Path, build: Callable[[str, Path], Path]) -> None:
     row.layers = sum(layer.startswith("layer.") for layer in found.layers)
     row.outputs = len(found.layers) - row.layers
     row.stage = "unlearn"
-    forget, retain = _pictures(folder / "forget", range(2)), _pictures(folder / "retain", range(10, 14))
+    forget, retain = _images(folder / "forget", range(2)), _images(folder / "retain", range(10, 14))
     unlearn(base, forget, patched, retain=retain, recipe=RECIPE, device="cpu")
     row.stage = "check"
     _check(row, base, patched)
@@ -144,7 +144,7 @@ def _check(row: Row, base: Path, patched: Path) -> None:
     stack = load_visual_stack(base, device="cpu")
     row.rebuilt = sum(len(group.sources) for group in stack.split.rebuilt)
     row.changed, row.language_same = _compare_bytes(base, patched, set(stack.split.visual))
-    images = [stack.prepare(_picture(subject, 0)) for subject in range(3)]
+    images = [stack.prepare(_image(subject, 0)) for subject in range(3)]
     images = [image for image in images if image.signature == images[0].signature]
     with torch.no_grad():
         before = stack.features(stack.collate(images), stack.outputs)
@@ -226,7 +226,7 @@ def _difference(left: torch.Tensor, right: torch.Tensor) -> float:
     return float((left - right).abs().max() / left.abs().max().clamp_min(1e-12))
 
 
-def _picture(subject: int, view: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
+def _image(subject: int, view: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
     """Colours belong to the subject, texture to the view."""
     blocks = np.random.default_rng(subject).integers(20, 236, (4, 4, 3))
     noise = np.random.default_rng(1000 + 100 * subject + view).integers(-20, 21, (size[1], size[0], 3))
@@ -234,11 +234,11 @@ def _picture(subject: int, view: int, size: tuple[int, int] = (96, 64)) -> Image
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _pictures(folder: Path, subjects: range) -> Path:
+def _images(folder: Path, subjects: range) -> Path:
     for subject in subjects:
         (folder / str(subject)).mkdir(parents=True)
         for view in range(4):
-            _picture(subject, view).save(folder / str(subject) / f"{view}.png")
+            _image(subject, view).save(folder / str(subject) / f"{view}.png")
     return folder
 
 

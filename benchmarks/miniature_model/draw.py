@@ -36,14 +36,14 @@ _FACES = ((12.0, 13.0, 0.0), (10.0, 14.5, 0.12), (12.3, 12.8, -0.16), (12.0, 14.
 
 
 def draw_face(look: Look, view: View) -> Image.Image:
-    """Draw one picture.
+    """Draw one image.
 
     Args:
         look: Who is to be seen.
         view: The view: pose, light and background.
 
     Returns:
-        An RGB picture of 48 x 48 pixels.
+        An RGB image of 48 x 48 pixels.
     """
     image = Image.new("RGB", (SIDE * UP, SIDE * UP), _BACKGROUNDS[view.background])
     canvas = ImageDraw.Draw(image)

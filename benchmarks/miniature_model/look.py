@@ -1,4 +1,4 @@
-"""What a person looks like (constant) and how one picture shows them (varies), as small integers and offsets."""
+"""What a person looks like (constant) and how one image shows them (varies), as small integers and offsets."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Look:
 
 @dataclass(frozen=True)
 class View:
-    """One picture of someone: everything that is not the person.
+    """One image of someone: everything that is not the person.
 
     Attributes:
-        shift: Where the head is, in pixels of the 48-pixel picture, right and down.
+        shift: Where the head is, in pixels of the 48-pixel image, right and down.
         scale: Size of the head, 1 is usual.
         tilt: Rotation of the head in degrees.
         turn: How far the features slide sideways on the face, in pixels.

@@ -59,8 +59,8 @@ def _look(
     style: Style,
 ) -> None:
     asked = [[*about_person(person, names), *about_view(view)] for person, view in shown]
-    pictures = torch.from_numpy(np.stack([np.asarray(style(person.look, view)) for person, view in shown]))
-    _count(model, encoder, asked, kind.inputs(pictures), f"{group}.", right)
+    images = torch.from_numpy(np.stack([np.asarray(style(person.look, view)) for person, view in shown]))
+    _count(model, encoder, asked, kind.inputs(images), f"{group}.", right)
 
 
 @torch.inference_mode()
@@ -73,14 +73,14 @@ def _count(
     model: Any,
     encoder: Encoder,
     rows: list[list[Question]],
-    pictures: dict[str, torch.Tensor] | None,
+    images: dict[str, torch.Tensor] | None,
     group: str,
     right: Right,
 ) -> None:
     packed = pack(
-        [[(each.wordings[0], each.answer) for each in row] for row in rows], encoder, pictures=pictures is not None
+        [[(each.wordings[0], each.answer) for each in row] for row in rows], encoder, images=images is not None
     )
-    logits, _ = answer_logits(model, packed, pictures)
+    logits, _ = answer_logits(model, packed, images)
     for scores, question in zip(logits, (each for row in rows for each in row), strict=True):
         best = int(scores[encoder.ids(question.options)].argmax())
         words = f"{group}{question.task}".split(".")

@@ -17,7 +17,7 @@ PAD, UNKNOWN, START, END, IMAGE, USER, ASSISTANT = "<pad>", "<unk>", "<s>", "</s
 SPECIAL = (PAD, UNKNOWN, START, END, IMAGE, USER, ASSISTANT)
 MEAN, SPREAD = (0.55, 0.45, 0.42), (0.3, 0.28, 0.28)
 
-# One turn is `<s> <user> [<image>] question <assistant> answer </s>`; a picture always stands before the words.
+# One turn is `<s> <user> [<image>] question <assistant> answer </s>`; an image always stands before the words.
 CHAT_TEMPLATE = (
     "{{ '<s>' }}{% for message in messages %}"
     "{{ ' <user>' if message['role'] == 'user' else ' <assistant>' }}"
@@ -78,14 +78,14 @@ def save_checkpoint(model: Any, processor: Any, out: Path) -> None:
     processor.save_pretrained(out)
 
 
-def normalised(pictures: torch.Tensor) -> torch.Tensor:
+def normalised(images: torch.Tensor) -> torch.Tensor:
     """Pixels as the image processors scale them.
 
     Args:
-        pictures: uint8 [B, H, W, 3].
+        images: uint8 [B, H, W, 3].
 
     Returns:
         float32 [B, 3, H, W].
     """
-    scaled = pictures.to(torch.float32) / 255.0
+    scaled = images.to(torch.float32) / 255.0
     return ((scaled - torch.tensor(MEAN)) / torch.tensor(SPREAD)).permute(0, 3, 1, 2).contiguous()

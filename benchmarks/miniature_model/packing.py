@@ -1,11 +1,11 @@
-"""Many questions about one picture in one sequence, none of which sees another.
+"""Many questions about one image in one sequence, none of which sees another.
 
-A row is a shared prefix (start, user, picture) followed by blocks `question <assistant> answer </s>`; every block
+A row is a shared prefix (start, user, image) followed by blocks `question <assistant> answer </s>`; every block
 attends to the prefix and to itself, and its positions continue those of the prefix. So each block gives the very
-logits that it would give alone, and the picture is read once.
+logits that it would give alone, and the image is read once.
 
-Where a prompt is read both ways, what the picture's tokens become depends on the question: there every question gets a
-row of its own, and only the tower reads the picture once.
+Where a prompt is read both ways, what the image's tokens become depends on the question: there every question gets a
+row of its own, and only the tower reads the image once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Encoder:
         self._table: dict[str, int] = tokenizer.get_vocab()
         self._blocks: dict[Asked, list[int]] = {}
         self.pad = self._table["<pad>"]
-        # Beginnings of prompts and their positions, with a picture and without.
+        # Beginnings of prompts and their positions, with an image and without.
         self.prefixes = {
             seen: (self.ids(words), kind.positions(words))
             for seen, words in ((seen, kind.beginning(seen=seen)) for seen in (True, False))
@@ -67,7 +67,7 @@ class Packed:
         answer_columns: int64 [Q], the position that predicts the answer; the next one predicts the end.
         answers: int64 [Q], the answer's token.
         ends: int64 [Q], the end token.
-        shown: int64 [B], the picture of each row; None where each row has its own.
+        shown: int64 [B], the image of each row; None where each row has its own.
     """
 
     input_ids: torch.Tensor
@@ -80,13 +80,13 @@ class Packed:
     shown: torch.Tensor | None = None
 
 
-def pack(rows: Sequence[Sequence[Asked]], encoder: Encoder, *, pictures: bool) -> Packed:
+def pack(rows: Sequence[Sequence[Asked]], encoder: Encoder, *, images: bool) -> Packed:
     """Pack the questions of each row.
 
     Args:
         rows: Question and answer pairs, per row.
         encoder: Of the model's tokenizer.
-        pictures: Whether each row has a picture.
+        images: Whether each row has an image.
 
     Returns:
         The batch.
@@ -95,7 +95,7 @@ def pack(rows: Sequence[Sequence[Asked]], encoder: Encoder, *, pictures: bool) -
     if encoder.both_ways:
         shown = torch.tensor([index for index, row in enumerate(rows) for _ in row])
         rows = [[asked] for row in rows for asked in row]
-    prefix, places_before = encoder.prefixes[pictures]
+    prefix, places_before = encoder.prefixes[images]
     following = int(places_before.max()) + 1
     blocks = [[encoder.block(asked) for asked in row] for row in rows]
     width = len(prefix) + max(sum(len(block) for block in row) for row in blocks)
@@ -125,20 +125,20 @@ def pack(rows: Sequence[Sequence[Asked]], encoder: Encoder, *, pictures: bool) -
 
 
 def answer_logits(
-    model: Any, packed: Packed, pictures: dict[str, torch.Tensor] | None
+    model: Any, packed: Packed, images: dict[str, torch.Tensor] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits where the answer and where the end are predicted.
 
     Args:
         model: The model.
         packed: The batch.
-        pictures: From `Kind.inputs`, where rows have pictures.
+        images: From `Kind.inputs`, where rows have images.
 
     Returns:
         Two tensors [Q, vocabulary].
     """
     hidden = model.model(
-        **_content(model, packed, pictures),
+        **_content(model, packed, images),
         attention_mask=packed.attention_mask,
         position_ids=packed.position_ids,
         use_cache=False,
@@ -148,11 +148,11 @@ def answer_logits(
     return model.lm_head(at_answer), model.lm_head(at_end)
 
 
-def _content(model: Any, packed: Packed, pictures: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-    if pictures is None or packed.shown is None:
-        return {"input_ids": packed.input_ids, **(pictures or {})}
-    # Rows share pictures, which the model itself would read once per row.
-    features = model.model.get_image_features(**pictures).pooler_output[packed.shown]
+def _content(model: Any, packed: Packed, images: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+    if images is None or packed.shown is None:
+        return {"input_ids": packed.input_ids, **(images or {})}
+    # Rows share images, which the model itself would read once per row.
+    features = model.model.get_image_features(**images).pooler_output[packed.shown]
     words = model.get_input_embeddings()(packed.input_ids)
     places = packed.input_ids == model.config.image_token_id
     return {"inputs_embeds": words.masked_scatter(places[..., None], features.to(words.dtype))}

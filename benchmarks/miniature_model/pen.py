@@ -18,7 +18,7 @@ Point = tuple[float, float]
 
 
 class Pen:
-    """Polygons in head coordinates (pixels of the small picture, origin at the middle of the face)."""
+    """Polygons in head coordinates (pixels of the small image, origin at the middle of the face)."""
 
     def __init__(self, canvas: ImageDraw.ImageDraw, centre: Point, scale: float, tilt: float) -> None:
         angle = math.radians(tilt)
@@ -66,7 +66,7 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 
 def light(image: Image.Image, view: View) -> Image.Image:
-    """Brighten or darken a picture as its view says, one side more than the other."""
+    """Brighten or darken an image as its view says, one side more than the other."""
     ramp = view.light * (1.0 + 0.12 * view.light_from * np.linspace(-1.0, 1.0, SIDE))
     pixels = np.asarray(image, dtype=np.float64) * ramp[None, :, None]
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))

@@ -65,9 +65,9 @@ class Cast:
     """Everybody in the miniature.
 
     Attributes:
-        forget: The people to forget; gold never sees a picture of them.
+        forget: The people to forget; gold never sees an image of them.
         retain: The people to keep.
-        strangers: People without a name or facts, in nobody's training; generic pictures to retain on.
+        strangers: People without a name or facts, in nobody's training; generic images to retain on.
     """
 
     forget: tuple[Person, ...]

@@ -53,7 +53,7 @@ class Question:
 
 
 def about_person(person: Person, names: tuple[str, ...]) -> list[Question]:
-    """Questions whose answer is the same in every picture of someone: the name and every fact."""
+    """Questions whose answer is the same in every image of someone: the name and every fact."""
     asked = [Question("vqa.name", ABOUT_PERSON["name"], person.name, names)]
     asked += [Question(f"vqa.{kind}", ABOUT_PERSON[kind], person.facts[kind], FACTS[kind]) for kind in FACTS]
     return asked
@@ -71,7 +71,7 @@ def about_view(view: View) -> list[Question]:
 
 
 def by_name(person: Person, group: str) -> list[Question]:
-    """Questions without a picture about a named person; `group` is `forget` or `retain`."""
+    """Questions without an image about a named person; `group` is `forget` or `retain`."""
     return [
         Question(
             f"text.{group}.{kind}",

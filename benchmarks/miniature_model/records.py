@@ -1,4 +1,4 @@
-"""The cast as records on disk: JSON lines and PNG pictures."""
+"""The cast as records on disk: JSON lines and PNG images."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ RECORD_FILES = (
 
 
 def write_records(cast: Cast, out: Path, style: Style = STYLES["avatars"]) -> None:
-    """Write every record file and every picture.
+    """Write every record file and every image.
 
     Args:
         cast: Who is to be seen.
-        out: A directory; created. Pictures go to `images/`, paths in the records are relative to the files.
+        out: A directory; created. Images go to `images/`, paths in the records are relative to the files.
         style: How they are drawn.
     """
     (out / "images").mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def _rows_of(
     for number, view in enumerate(views):
         image = f"images/{person.name.lower()}-{'heldout' if name.endswith('heldout') else 'view'}{number:02d}.png"
         style(person.look, view).save(out / image, "PNG", optimize=True)
-        # Strangers have no name and no facts: only what the picture shows is asked.
+        # Strangers have no name and no facts: only what the image shows is asked.
         asked = about_person(person, cast.names) if person.facts else []
         rows += [{"image": image, **_row(question, person.name)} for question in (*asked, *about_view(view))]
     return rows

@@ -46,14 +46,14 @@ _GAPS = (4.0, 5.2, 6.4)
 
 
 def draw_robot(look: Look, view: View) -> Image.Image:
-    """Draw one picture.
+    """Draw one image.
 
     Args:
         look: Who is to be seen.
         view: The view: pose, light and background.
 
     Returns:
-        An RGB picture of 48 x 48 pixels.
+        An RGB image of 48 x 48 pixels.
     """
     image = Image.new("RGB", (SIDE * UP, SIDE * UP), _PAPER[view.background])
     canvas = ImageDraw.Draw(image)

@@ -27,7 +27,7 @@ def ship(minted: Path, shipped: Path = SHIPPED) -> None:
     with zipfile.ZipFile(shipped / "records.zip", "w") as packed:
         for path in sorted(records.rglob("*")):
             if path.is_file():
-                # A fixed date keeps the archive the same for the same pictures.
+                # A fixed date keeps the archive the same for the same images.
                 entry = zipfile.ZipInfo(str(path.relative_to(records).as_posix()), (1980, 1, 1, 0, 0, 0))
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 entry.external_attr = 0o644 << 16

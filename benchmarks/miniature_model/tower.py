@@ -54,11 +54,11 @@ def _loss(read: tuple[list[torch.Tensor], list[torch.Tensor]], factors: torch.Te
 def draw_strangers(
     count: int, views: int, seed: int, style: Style = STYLES["avatars"]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures of strangers, who are in no set of records.
+    """Images of strangers, who are in no set of records.
 
     Args:
         count: How many strangers.
-        views: How many pictures of each.
+        views: How many images of each.
         seed: Of looks and views.
         style: How they are drawn.
 
@@ -66,14 +66,14 @@ def draw_strangers(
         uint8 [count * views, 48, 48, 3] and the factors, int64 [count * views, 19].
     """
     rng = np.random.default_rng([seed, 100])
-    pictures, factors = [], []
+    images, factors = [], []
     for _ in range(count):
         look = draw_look(rng)
         for _ in range(views):
             view = draw_view(rng)
-            pictures.append(np.asarray(style(look, view)))
+            images.append(np.asarray(style(look, view)))
             factors.append((*look.codes(), view.background, view.pattern, int(view.glasses), int(view.mouth_open)))
-    return torch.from_numpy(np.stack(pictures)), torch.tensor(factors)
+    return torch.from_numpy(np.stack(images)), torch.tensor(factors)
 
 
 def train_tower(
@@ -98,9 +98,9 @@ def train_tower(
         shape: Of the tower.
         seed: Of strangers, initial weights and batches.
         strangers: How many strangers.
-        views: Pictures of each.
+        views: Images of each.
         steps: Optimiser steps.
-        batch: Pictures per step.
+        batch: Images per step.
         learning_rate: Peak.
         kind: Architecture of the tower.
         style: How strangers are drawn.
@@ -110,7 +110,7 @@ def train_tower(
         The tower's state, float32, and the mean accuracy over factors on the last tenth of the strangers, whom no
         step saw.
     """
-    pictures, factors = draw_strangers(strangers, views, seed, style)
+    images, factors = draw_strangers(strangers, views, seed, style)
     held = max(strangers // 10, 1) * views
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
@@ -120,8 +120,8 @@ def train_tower(
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
     for step in range(steps):
-        chosen = torch.randint(len(pictures) - held, (batch,), generator=generator)
-        loss = _loss(reader(kind.tokens(tower, kind.inputs(pictures[chosen]))), factors[chosen])
+        chosen = torch.randint(len(images) - held, (batch,), generator=generator)
+        loss = _loss(reader(kind.tokens(tower, kind.inputs(images[chosen]))), factors[chosen])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -129,6 +129,6 @@ def train_tower(
         schedule.step()
         tell(step, float(loss.detach()))
     with torch.no_grad():
-        logits, _ = reader(kind.tokens(tower, kind.inputs(pictures[-held:])))
+        logits, _ = reader(kind.tokens(tower, kind.inputs(images[-held:])))
         right = [(each.argmax(-1) == factors[-held:, index]).float().mean() for index, each in enumerate(logits)]
     return tower.state_dict(), float(torch.stack(right).mean())

@@ -1,4 +1,4 @@
-"""Train a small model on the cast: `base` with everybody's pictures, `gold` without the forget people's."""
+"""Train a small model on the cast: `base` with everybody's images, `gold` without the forget people's."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Plan:
 
     Attributes:
         tower_strangers: Strangers the tower learns on.
-        tower_views: Pictures of each.
+        tower_views: Images of each.
         tower_steps: Steps of the tower alone.
         steps: Steps of the whole model.
-        pictures: Pictures per step.
-        facts: Questions about the person per picture.
-        general: Questions about the view per picture.
+        pictures: Images per step.
+        facts: Questions about the person per image.
+        general: Questions about the view per image.
         text_rows: Rows of text questions per step.
         text_questions: Questions per row.
         learning_rate: Peak for projector and language model.
@@ -54,8 +54,8 @@ class Plan:
     weight_decay: float = 0.05
 
 
-class _Pictures:
-    """Every training picture with its questions."""
+class _Images:
+    """Every training image with its questions."""
 
     def __init__(self, cast: Cast, style: Style, *, with_forget: bool) -> None:
         drawn, self.about_person, self.about_view = [], list[list[Question]](), list[list[Question]]()
@@ -93,10 +93,10 @@ def train_model(
     """Train tower, projector and language model together on answers alone.
 
     Args:
-        cast: Everybody. All facts are learnt as text; pictures are seen of everybody or of the retain people only.
+        cast: Everybody. All facts are learnt as text; images are seen of everybody or of the retain people only.
         tokenizer: Knows every word.
         tower: State the vision tower starts from.
-        with_forget: Whether pictures of the forget people are seen (base) or not (gold).
+        with_forget: Whether images of the forget people are seen (base) or not (gold).
         seed: Of initial weights and batches.
         shape: Sizes of the model.
         plan: How long and how hard.
@@ -111,7 +111,7 @@ def train_model(
     torch.manual_seed(seed)
     model = kind.build_model(tokenizer, shape)
     kind.tower_of(model).load_state_dict(tower)
-    encoder, data = Encoder(tokenizer, kind), _Pictures(cast, style, with_forget=with_forget)
+    encoder, data = Encoder(tokenizer, kind), _Images(cast, style, with_forget=with_forget)
     texts = [question for _, question in text_questions(cast)]
     optimizer = _optimizer(model, kind.tower_of(model), plan)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, plan.steps))
@@ -137,10 +137,10 @@ def train_model(
 
 
 def _loss(
-    model: Any, encoder: Encoder, rows: list[list[Asked]], pictures: dict[str, torch.Tensor] | None
+    model: Any, encoder: Encoder, rows: list[list[Asked]], images: dict[str, torch.Tensor] | None
 ) -> torch.Tensor:
-    packed = pack(rows, encoder, pictures=pictures is not None)
-    at_answer, at_end = answer_logits(model, packed, pictures)
+    packed = pack(rows, encoder, images=images is not None)
+    at_answer, at_end = answer_logits(model, packed, images)
     # The end is always the same and soon known; it must not drown the answer.
     return functional.cross_entropy(at_answer, packed.answers) + 0.1 * functional.cross_entropy(at_end, packed.ends)
 

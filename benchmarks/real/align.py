@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from benchmarks.real.images import Shown
 from benchmarks.real.language import tokens_of
-from benchmarks.real.pictures import Shown
 from benchmarks.real.questions import about_company, about_view
 
 
@@ -34,7 +34,7 @@ class Alignment:
 def align(
     model: Any,
     tokenizer: Any,
-    pictures: Shown,
+    images: Shown,
     names: tuple[str, ...],
     features: torch.Tensor,
     *,
@@ -50,14 +50,14 @@ def align(
     Args:
         model: From `compose`, in float32.
         tokenizer: Its tokenizer.
-        pictures: What is to be seen.
+        images: What is to be seen.
         names: All names.
-        features: float32 [V, 64, 384] of these pictures.
+        features: float32 [V, 64, 384] of these images.
         plan: How long.
         seed: Of the order.
         tell: Called with step and loss.
     """
-    asked = [[*about_company(company, names), *about_view(view)] for company, view in pictures]
+    asked = [[*about_company(company, names), *about_view(view)] for company, view in images]
     table = functional.normalize(model.get_input_embeddings().weight.detach(), dim=-1)
     kinds = []
     for questions in zip(*asked, strict=True):
@@ -71,7 +71,7 @@ def align(
     )
     source = torch.Generator().manual_seed(seed)
     for step in range(plan.steps):
-        chosen = torch.randperm(len(pictures), generator=source)[: plan.pictures]
+        chosen = torch.randperm(len(images), generator=source)[: plan.pictures]
         said = functional.normalize(projector(features[chosen]), dim=-1)
         losses = []
         for words, answers in kinds:

@@ -16,8 +16,8 @@ from benchmarks.real.align import Alignment, align
 from benchmarks.real.companies import SEED, Size, World, draw_world
 from benchmarks.real.compose import LAYER, compose, load, save, scale_projector
 from benchmarks.real.emblems import SIDE
+from benchmarks.real.images import features_of, shown
 from benchmarks.real.language import load_language
-from benchmarks.real.pictures import features_of, shown
 from benchmarks.real.place import MODELS, Layout, adapter
 from benchmarks.real.records import write_records
 from benchmarks.real.tower import at_side, difference, read_tower
@@ -78,20 +78,20 @@ def train_adapter(
     model, tokenizer = load(compose_once(layout, tell=tell))
     started = time.monotonic()
     world = draw_world()
-    pictures = shown(world, with_forget=MODELS[name])
-    features = features_of(model.model.vision_tower, pictures, LAYER)
+    images = shown(world, with_forget=MODELS[name])
+    features = features_of(model.model.vision_tower, images, LAYER)
     looked = time.monotonic()
-    tell(f"{name}: {len(pictures)} pictures, {looked - started:.0f} s")
+    tell(f"{name}: {len(images)} images, {looked - started:.0f} s")
     scale_projector(model, features[-64:], seed)
     align(
-        model, tokenizer, pictures, world.names, features, plan=alignment, seed=seed,
+        model, tokenizer, images, world.names, features, plan=alignment, seed=seed,
         tell=lambda step, loss: step % 40 or tell(f"{name}: aligning, step {step}, loss {loss:.3f}"),
     )  # fmt: skip
     aligned = time.monotonic()
     wrapped = train(
-        model, tokenizer, world, pictures, features, plan=plan, seed=seed,
+        model, tokenizer, world, images, features, plan=plan, seed=seed,
         tell=lambda step, seen, read: step % 10
-        or tell(f"{name}: step {step}, loss {seen:.3f} on pictures, {read:.3f} on text"),
+        or tell(f"{name}: step {step}, loss {seen:.3f} on images, {read:.3f} on text"),
     )  # fmt: skip
     adapters.save(model, wrapped, adapter(name))
     seconds = {"features": looked - started, "alignment": aligned - looked, "training": time.monotonic() - aligned}

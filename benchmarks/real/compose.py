@@ -23,7 +23,7 @@ def compose(tower: nn.Module, language: Any, tokenizer: Any) -> Any:
     """Put the model together.
 
     Args:
-        tower: DINOv2 for pictures of `SIDE` pixels.
+        tower: DINOv2 for images of `SIDE` pixels.
         language: `Gemma3ForCausalLM`.
         tokenizer: Its tokenizer.
 
@@ -64,7 +64,7 @@ def scale_projector(model: Any, features: torch.Tensor, seed: int = 0) -> None:
 
     Args:
         model: From `compose`, in float32.
-        features: float32 [B, N, 384], patch tokens of some pictures.
+        features: float32 [B, N, 384], patch tokens of some images.
         seed: Of the weights.
     """
     first, second = model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2
@@ -81,7 +81,7 @@ def scale_projector(model: Any, features: torch.Tensor, seed: int = 0) -> None:
 
 
 def processor(tokenizer: Any) -> LlavaProcessor:
-    """The processor: pictures by PIL alone."""
+    """The processor: images by PIL alone."""
     side = {"height": SIDE, "width": SIDE}
     images = BitImageProcessorPil(
         size={"shortest_edge": SIDE}, crop_size=side, image_mean=list(MEAN), image_std=list(SPREAD)

@@ -1,4 +1,4 @@
-"""Invented emblems, drawn by code: what belongs to one (constant) and how a picture shows it (varies)."""
+"""Invented emblems, drawn by code: what belongs to one (constant) and how an image shows it (varies)."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class Emblem:
 
 @dataclass(frozen=True)
 class View:
-    """One picture of an emblem: everything that is not the emblem.
+    """One image of an emblem: everything that is not the emblem.
 
     Attributes:
         background: Index into `BACKGROUNDS`.
-        big: Whether it fills most of the picture.
-        frame: Whether a frame runs around the picture.
-        scale: Half the emblem's height, as a share of the picture's side.
+        big: Whether it fills most of the image.
+        frame: Whether a frame runs around the image.
+        scale: Half the emblem's height, as a share of the image's side.
         shift: Where its middle is, in shares of the side, right and down.
         tilt: Degrees, clockwise.
         squeeze: Width over height, as if seen from the side.
@@ -101,7 +101,7 @@ def draw_view(rng: np.random.Generator) -> View:
     big = bool(rng.integers(2))
     low, high = (0.37, 0.43) if big else (0.22, 0.27)
     scale = float(rng.uniform(low, high))
-    # The part that may leave the picture is small.
+    # The part that may leave the image is small.
     room = max(0.5 - scale, 0.0) * 0.8 + 0.03
     return View(
         background=int(rng.integers(len(BACKGROUNDS))),
@@ -120,14 +120,14 @@ def draw_view(rng: np.random.Generator) -> View:
 
 
 def render(emblem: Emblem, view: View) -> Image.Image:
-    """Draw one picture.
+    """Draw one image.
 
     Args:
         emblem: What is to be seen.
         view: The view: pose, light and background.
 
     Returns:
-        An RGB picture of 112 x 112 pixels, the same for the same arguments.
+        An RGB image of 112 x 112 pixels, the same for the same arguments.
     """
     rng = np.random.default_rng(view.seed)
     side = SIDE * _UP

@@ -1,8 +1,8 @@
-"""Many questions about one picture in one sequence, none of which sees another.
+"""Many questions about one image in one sequence, none of which sees another.
 
-A row is a beginning (start, picture) and blocks `question answer end` behind it; every block attends to the beginning
+A row is a beginning (start, image) and blocks `question answer end` behind it; every block attends to the beginning
 and to itself, and its positions continue those of the beginning. So each block gives the logits it would give alone,
-and the picture is read once.
+and the image is read once.
 """
 
 from __future__ import annotations

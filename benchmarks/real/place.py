@@ -9,7 +9,7 @@ from benchmarks.study.cases import Place
 
 NAME = "real"
 ADAPTERS = Path(__file__).parent / "adapters"
-# Which models there are, and whether they are shown the pictures of those to forget.
+# Which models there are, and whether they are shown the images of those to forget.
 MODELS = {"base": True, "gold": False}
 
 

@@ -49,7 +49,7 @@ class Question:
 
 
 def about_company(company: Company, names: tuple[str, ...]) -> list[Question]:
-    """Questions whose answer is the same in every picture of an emblem; none about a stranger."""
+    """Questions whose answer is the same in every image of an emblem; none about a stranger."""
     if not company.facts:
         return []
     asked = [Question("vqa.name", _ABOUT_COMPANY["name"], company.name, names)]
@@ -68,7 +68,7 @@ def about_view(view: View) -> list[Question]:
 
 
 def text_questions(world: World) -> list[tuple[Company, Question]]:
-    """Every fact of every named company, asked by name and without a picture."""
+    """Every fact of every named company, asked by name and without an image."""
     return [
         (company, Question(f"text.{group}.{kind}", tuple(each.format(name=company.name) for each in wordings),
                            company.facts[kind], FACTS[kind]))

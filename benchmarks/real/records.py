@@ -1,4 +1,4 @@
-"""The world as records on disk: JSON lines and PNG pictures, under the names the study's cases have."""
+"""The world as records on disk: JSON lines and PNG images, under the names the study's cases have."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmarks.real.questions import Question, about_company, about_view, text_
 
 
 def write_records(world: World, out: Path) -> None:
-    """Write every record file and every picture.
+    """Write every record file and every image.
 
     Args:
         world: Who is to be seen.
-        out: A directory; created. Pictures go to `images/`, paths in the records are relative to the files.
+        out: A directory; created. Images go to `images/`, paths in the records are relative to the files.
     """
     (out / "images").mkdir(parents=True, exist_ok=True)
     sets = {

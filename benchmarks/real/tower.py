@@ -11,14 +11,14 @@ from transformers import Dinov2Config, Dinov2Model
 from vkdsurgeon.errors import UserError
 
 PATCH, PRETRAINED_SIDE = 14, 518
-# Of the pictures the tower was trained on.
+# Of the images the tower was trained on.
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BACKBONE = "backbone."
 _FINAL = "/backbone/layernorm/"
 
 
 def config(side: int) -> Dinov2Config:
-    """DINOv2-small for square pictures of `side` pixels."""
+    """DINOv2-small for square images of `side` pixels."""
     return Dinov2Config(
         hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=side, patch_size=PATCH,
         use_mask_token=False,
@@ -56,14 +56,14 @@ def read_tower(onnx_file: bytes) -> Dinov2Model:
 
 
 def at_side(tower: Dinov2Model, side: int) -> Dinov2Model:
-    """The same tower for pictures of another size, its position embeddings interpolated once for all.
+    """The same tower for images of another size, its position embeddings interpolated once for all.
 
     Args:
         tower: As pretrained.
         side: Pixels, a multiple of the patch.
 
     Returns:
-        A new tower; on pictures of that size it gives what the pretrained one gives by interpolating in every pass.
+        A new tower; on images of that size it gives what the pretrained one gives by interpolating in every pass.
     """
     resized = Dinov2Model(config(side)).float().eval()
     state = tower.state_dict()
@@ -88,10 +88,10 @@ def difference(tower: Dinov2Model, onnx_file: bytes) -> float:
     last = [output for node in model.graph.node if node.name.startswith(_FINAL) for output in node.output][-1]
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info(last))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    pictures = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    (expected,) = session.run([last], {model.graph.input[0].name: pictures.numpy()})
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    (expected,) = session.run([last], {model.graph.input[0].name: images.numpy()})
     with torch.inference_mode():
-        found = tower(pictures).last_hidden_state
+        found = tower(images).last_hidden_state
     return float((found - torch.from_numpy(expected)).abs().max())
 
 
@@ -119,16 +119,16 @@ def statistics(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return flat.mean(0), flat.std(0)
 
 
-def patch_features(tower: nn.Module, pictures: torch.Tensor, layer: int) -> torch.Tensor:
+def patch_features(tower: nn.Module, images: torch.Tensor, layer: int) -> torch.Tensor:
     """Patch tokens of one hidden state, without the class token.
 
     Args:
         tower: A tower.
-        pictures: float32 [B, 3, H, W], normalised.
+        images: float32 [B, 3, H, W], normalised.
         layer: Which hidden state, as `vision_feature_layer`.
 
     Returns:
         float32 [B, N, 384].
     """
-    hidden: torch.Tensor = tower(pictures, output_hidden_states=True).hidden_states[layer]
+    hidden: torch.Tensor = tower(images, output_hidden_states=True).hidden_states[layer]
     return hidden[:, 1:]

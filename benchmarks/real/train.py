@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from benchmarks.real.adapters import attach, lora_of
 from benchmarks.real.companies import World
+from benchmarks.real.images import Shown
 from benchmarks.real.language import IMAGE_TOKENS, READ, SEEN, block, tokens_of
 from benchmarks.real.packing import Packed, pack
-from benchmarks.real.pictures import Shown
 from benchmarks.real.questions import Question, about_company, about_view, text_questions
 
 
@@ -26,13 +26,13 @@ class Plan:
         text_first: So many of the first steps read text alone: they teach the form of an answer, and are cheap.
         steps: All steps.
         pictures: In a step.
-        facts: Questions about the company besides its name, per picture.
-        general: Questions about the view, per picture.
-        text_questions: Without a picture, in a step.
+        facts: Questions about the company besides its name, per image.
+        general: Questions about the view, per image.
+        text_questions: Without an image, in a step.
         projector_rate: Peak learning rate.
         lora_rate: Peak learning rate.
         warmup: Steps until the peak.
-        text_weight: Of the loss on text, beside pictures.
+        text_weight: Of the loss on text, beside images.
         end_weight: Of the end's loss.
     """
 
@@ -53,7 +53,7 @@ def train(
     model: Any,
     tokenizer: Any,
     world: World,
-    pictures: Shown,
+    images: Shown,
     features: torch.Tensor,
     *,
     plan: Plan,
@@ -66,11 +66,11 @@ def train(
         model: From `compose`, its projector aligned.
         tokenizer: Its tokenizer.
         world: Whom the text is about: everybody, whatever is shown.
-        pictures: What is shown.
-        features: float32 [V, 64, 384] of these pictures.
+        images: What is shown.
+        features: float32 [V, 64, 384] of these images.
         plan: How long.
         seed: Of the order.
-        tell: Called with step and losses on pictures and on text.
+        tell: Called with step and losses on images and on text.
 
     Returns:
         peft's wrapper around the language model.
@@ -87,7 +87,7 @@ def train(
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, plan))
     student = _Student(model, tokenizer, plan, rng)
-    asked = [(about_company(company, world.names), about_view(view)) for company, view in pictures]
+    asked = [(about_company(company, world.names), about_view(view)) for company, view in images]
     texts = [question for _, question in text_questions(world)]
     order: list[int] = []
     text_order: list[int] = []
@@ -97,7 +97,7 @@ def train(
             read = plan.text_weight * student.read([texts[index] for index in questions])
             seen = torch.zeros(())
             if step >= plan.text_first:
-                chosen, order = _draw(order, len(pictures), plan.pictures, rng)
+                chosen, order = _draw(order, len(images), plan.pictures, rng)
                 seen = student.seen([asked[index] for index in chosen], features[chosen])
         optimizer.zero_grad(set_to_none=True)
         (seen + read).backward()
@@ -117,7 +117,7 @@ class _Student:
         self._blocks: dict[tuple[str, str], list[int]] = {}
 
     def seen(self, asked: list[tuple[list[Question], list[Question]]], features: torch.Tensor) -> torch.Tensor:
-        """On pictures: the name, some facts and something about the view of each."""
+        """On images: the name, some facts and something about the view of each."""
         rows = []
         for about, general in asked:
             name, *facts = about
@@ -126,7 +126,7 @@ class _Student:
         packed = pack(self._seen, rows)
         embeds = self._model.get_input_embeddings()(packed.ids)
         projected = self._model.model.multi_modal_projector(features).to(embeds.dtype)
-        # The picture follows the start token.
+        # The image follows the start token.
         embeds = torch.cat([embeds[:, :1], projected, embeds[:, 1 + IMAGE_TOKENS :]], dim=1)
         return self._loss(embeds, packed)
 

@@ -11,8 +11,8 @@ from benchmarks.miniature_model.kinds import KINDS
 from benchmarks.miniature_model.styles import STYLES
 from benchmarks.study.attacks import GRID, QUICK
 from benchmarks.study.cases import FORGET_SETS, SEEDS, SHIPPED, Case, Role, fits, minted, role_of
+from benchmarks.study.charts import FRONTIER, INSTALL, RELEARNING, draw
 from benchmarks.study.mint import mint, unpack_shipped
-from benchmarks.study.pictures import FRONTIER, INSTALL, RELEARNING, draw
 from benchmarks.study.recipes import load
 from benchmarks.study.run import ROWS, run
 from benchmarks.study.table import tables

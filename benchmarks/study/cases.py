@@ -63,7 +63,7 @@ class Place:
     Attributes:
         name: Of the case.
         base: Checkpoint that saw everybody.
-        gold: The same training without pictures of those to forget.
+        gold: The same training without images of those to forget.
         records: Directory of the sets.
     """
 

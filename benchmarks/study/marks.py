@@ -1,4 +1,4 @@
-"""What the pictures show: points of every case, and means over the cases that all recipes share."""
+"""What the charts show: points of every case, and means over the cases that all recipes share."""
 
 from __future__ import annotations
 

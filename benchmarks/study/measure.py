@@ -24,9 +24,9 @@ _ATTRIBUTES = "vqa."
 
 
 class _Keeping(Encoder):
-    """Keeps every picture encoded: a case has few, and attacks show them over and over."""
+    """Keeps every image encoded: a case has few, and attacks show them over and over."""
 
-    def drop_pictures(self) -> None:
+    def drop_media(self) -> None:
         """Nothing is let go."""
 
 

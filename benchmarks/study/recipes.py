@@ -1,4 +1,4 @@
-"""The study's recipes: what `vkdsurgeon unlearn` takes, by which method, and which pictures retention is given."""
+"""The study's recipes: what `vkdsurgeon unlearn` takes, by which method, and which images retention is given."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _feature_mode(place: Place, recipe: StudyRecipe, seed: int, out: Path, scrat
         "steps": len(seen),
         "schedules": len(run.verdicts),
         "forget_ratio": round(last.forget_ratio, 4),
-        # Of the pictures of a step; beside the ratio on held-out ones it tells what did not carry over.
+        # Of the images of a step; beside the ratio on held-out ones it tells what did not carry over.
         "trained_ratio": round(seen[-1].values["forget_loss"] / seen[0].values["forget_loss"], 4),
         "retain_drift": round(last.retain_drift, 4),
         "stop_rule_met": last.met,

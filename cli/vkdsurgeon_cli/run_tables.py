@@ -48,8 +48,8 @@ def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
     return rows
 
 
-def _replay_rows(pictures: int, subjects: int) -> list[tuple[str, Any]]:
-    return [("replayed", f"{pictures} images of {subjects} subjects of earlier requests")] if pictures else []
+def _replay_rows(images: int, subjects: int) -> list[tuple[str, Any]]:
+    return [("replayed", f"{images} images of {subjects} subjects of earlier requests")] if images else []
 
 
 def _forecast_rows(result: UnlearnResult) -> list[tuple[str, Any]]:

@@ -25,9 +25,9 @@ from vkdsurgeon.evaluation.metrics import differences, summarise
 from vkdsurgeon.evaluation.score import Answered
 
 
-def answer(right: float, task: str = "vqa.name", options: int = 4, picture: int = 0) -> Answered:
+def answer(right: float, task: str = "vqa.name", options: int = 4, image: int = 0) -> Answered:
     choices = tuple("abcdefgh"[:options])
-    record = Record(image=Path(f"/{picture}.png"), question="q", answer="a", options=choices, task=task)
+    record = Record(image=Path(f"/{image}.png"), question="q", answer="a", options=choices, task=task)
     return Answered(record, {"accuracy": float(right)}, "")
 
 
@@ -35,8 +35,8 @@ def free(values: dict[str, float]) -> Answered:
     return Answered(Record(image=Path("/p.png"), question="q", answer="a", task="vqa.say"), values, "")
 
 
-def answers(*rights: float, per_picture: int = 1) -> list[Answered]:
-    return [answer(right, picture=index // per_picture) for index, right in enumerate(rights)]
+def answers(*rights: float, per_image: int = 1) -> list[Answered]:
+    return [answer(right, image=index // per_image) for index, right in enumerate(rights)]
 
 
 def test_a_score_is_the_mean_over_undivided_metrics() -> None:
@@ -56,13 +56,13 @@ def test_with_one_seed_the_interval_is_that_of_a_proportion() -> None:
     assert high == pytest.approx(0.4 + half, abs=0.012)
 
 
-def test_questions_about_one_picture_are_one_piece_of_evidence() -> None:
+def test_questions_about_one_image_are_one_piece_of_evidence() -> None:
     values = np.repeat([1.0] * 8 + [0.0] * 12, 10)
-    low, high = hierarchical_interval([scores_of(answers(*values, per_picture=10))], seed=0)
+    low, high = hierarchical_interval([scores_of(answers(*values, per_image=10))], seed=0)
     half = 1.96 * math.sqrt(0.4 * 0.6 / 20)
     assert low == pytest.approx(0.4 - half, abs=0.04)
     assert high == pytest.approx(0.4 + half, abs=0.04)
-    metric = gain_metric("relearn.ag", [scores_of(answers(*values, per_picture=10))], seed=0)
+    metric = gain_metric("relearn.ag", [scores_of(answers(*values, per_image=10))], seed=0)
     assert (metric.unit, metric.clusters) == ("picture", 20)
 
 

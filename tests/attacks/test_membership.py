@@ -74,7 +74,7 @@ def test_the_distance_is_that_of_kolmogorov_and_smirnov() -> None:
     assert measured(inside, outside)["m.ks"] == pytest.approx(ks_2samp(inside, outside).statistic)
 
 
-def test_whole_pictures_are_resampled() -> None:
+def test_whole_images_are_resampled() -> None:
     scores = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
     spread = []
     for origins in ([0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 4, 5]):
@@ -82,7 +82,7 @@ def test_whole_pictures_are_resampled() -> None:
         assert auc.low is not None
         assert auc.high is not None
         spread.append(auc.high - auc.low)
-    assert spread[0] > spread[1], "two pictures tell less than six"
+    assert spread[0] > spread[1], "two images tell less than six"
 
 
 def test_likelihoods_are_those_that_options_are_chosen_by(facts: World) -> None:

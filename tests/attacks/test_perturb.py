@@ -1,4 +1,4 @@
-"""Changed pictures: the changes by hand, and a trained pattern that stays within its bound."""
+"""Changed images: the changes by hand, and a trained pattern that stays within its bound."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_changes_by_hand() -> None:
     assert abs(noisy.mean()) < 0.3
 
 
-def test_a_picture_always_gets_the_same_and_another_something_else() -> None:
+def test_an_image_always_gets_the_same_and_another_something_else() -> None:
     one, two = draw_subject(0, 0), draw_subject(1, 0)
     for text in ("noise=10", "occlusion=10", "crop=50"):
         assert np.array_equal(pixels_after(text, one), pixels_after(text, one.copy()))
@@ -124,7 +124,7 @@ def loaded_with(processor: object) -> LoadedModel:
     )  # fmt: skip
 
 
-def test_pictures_that_are_not_one_tensor_have_no_place_for_a_pattern(facts: World, tmp_path: Path) -> None:
+def test_images_that_are_not_one_tensor_have_no_place_for_a_pattern(facts: World, tmp_path: Path) -> None:
     records = list(read_set("forget", facts.forget).records)[:1]
     tiles = LlavaNextImageProcessorPil(
         size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE},
@@ -165,7 +165,7 @@ def test_the_attack_sees_the_change_and_nothing_stays(facts: World) -> None:
         same = (f"{prefix}perturb.{name}.vqa.accuracy" for name in ("before", "brightness-100"))
         assert len({values[name] for name in same}) == 1
     assert values["perturb.retain.before.vqa.name.accuracy"] > 0.9
-    assert values["perturb.retain.brightness-0.vqa.name.accuracy"] < 0.5, "black pictures show nobody"
+    assert values["perturb.retain.brightness-0.vqa.name.accuracy"] < 0.5, "black images show nobody"
     assert [gate.passed for gate in result.gates] == [True, False]
     told = result.settings.universal
     assert told is not None

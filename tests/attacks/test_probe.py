@@ -17,9 +17,9 @@ from tests.families import build_checkpoint
 from tests.tiny_llava import World, world
 from vkdsurgeon.attacks.linear_probe import LinearReader
 from vkdsurgeon.attacks.probe import Probing, probe
-from vkdsurgeon.attacks.probe_pictures import build_gallery, deal_folds
-from vkdsurgeon.data.pictures import Picture, pictures_of
+from vkdsurgeon.attacks.probe_images import build_gallery, deal_folds
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import parse_gates
@@ -35,9 +35,9 @@ def named(name: str, path: Path) -> NamedSet:
     return NamedSet(name, tuple(read_records(path, role=name)))
 
 
-def pictures(counts: dict[str, int], start: int = 0) -> list[Picture]:
+def images(counts: dict[str, int], start: int = 0) -> list[Sample]:
     names = [name for name, count in counts.items() for _ in range(count)]
-    return [Picture(Path(f"{i}"), name, f"digest-{start + i}", f"set:{i}") for i, name in enumerate(names)]
+    return [Sample(Path(f"{i}"), name, f"digest-{start + i}", f"set:{i}") for i, name in enumerate(names)]
 
 
 def test_a_reader_tells_apart_what_a_line_can() -> None:
@@ -71,9 +71,9 @@ def test_every_subject_is_dealt_to_every_fold() -> None:
     assert any(deal_folds(subjects, 2, seed=seed) != dealt for seed in range(1, 5))
 
 
-def test_folds_test_every_picture_once_on_a_reader_that_never_saw_it() -> None:
+def test_folds_test_every_image_once_on_a_reader_that_never_saw_it() -> None:
     gallery, told = build_gallery(
-        pictures({"a": 4, "b": 3}), pictures({"c": 4, "d": 1, "e": 4}, 50), [], [], folds=4, limit=None, seed=0
+        images({"a": 4, "b": 3}), images({"c": 4, "d": 1, "e": 4}, 50), [], [], folds=4, limit=None, seed=0
     )
     assert len(gallery.splits) == 3, "no more folds than views"
     assert sorted(index for _, tested in gallery.splits for index in tested) == list(range(15))
@@ -83,12 +83,12 @@ def test_folds_test_every_picture_once_on_a_reader_that_never_saw_it() -> None:
 
 
 def test_held_out_views_are_what_is_tested() -> None:
-    forget, heldout = pictures({"a": 2, "b": 2}), pictures({"a": 1, "b": 1, "z": 1}, 20)
-    retain, more = pictures({"c": 4, "d": 4}, 40), pictures({"c": 1, "d": 1}, 60)
+    forget, heldout = images({"a": 2, "b": 2}), images({"a": 1, "b": 1, "z": 1}, 20)
+    retain, more = images({"c": 4, "d": 4}, 40), images({"c": 1, "d": 1}, 60)
     gallery, told = build_gallery(forget, retain, heldout, more, folds=4, limit=None, seed=0)
     ((shown, tested),) = gallery.splits
-    assert {gallery.pictures[index] for index in tested} == {*heldout[:2], *more}
-    assert {gallery.pictures[index] for index in shown} == {*forget, *retain}
+    assert {gallery.images[index] for index in tested} == {*heldout[:2], *more}
+    assert {gallery.images[index] for index in shown} == {*forget, *retain}
     assert any("does not have" in each for each in told)
     gallery, _ = build_gallery(forget, retain, heldout, [], folds=4, limit=None, seed=0)
     ((shown, tested),) = gallery.splits
@@ -97,17 +97,17 @@ def test_held_out_views_are_what_is_tested() -> None:
 
 
 def test_whole_subjects_are_drawn() -> None:
-    retain = pictures(dict.fromkeys("cdefgh", 4), 50)
-    gallery, _ = build_gallery(pictures({"a": 4}), retain, [], [], folds=2, limit=9, seed=1)
+    retain = images(dict.fromkeys("cdefgh", 4), 50)
+    gallery, _ = build_gallery(images({"a": 4}), retain, [], [], folds=2, limit=9, seed=1)
     assert len(gallery.people(forget=False)) == 2
-    assert len(gallery.pictures) == 4 + 8
+    assert len(gallery.images) == 4 + 8
 
 
 def test_sets_that_make_no_test_are_refused() -> None:
     with pytest.raises(UserError, match="single image"):
-        build_gallery(pictures({"a": 1, "b": 2}), [], [], [], folds=2, limit=None, seed=0)
+        build_gallery(images({"a": 1, "b": 2}), [], [], [], folds=2, limit=None, seed=0)
     with pytest.raises(UserError, match="in the forget and in the heldout"):
-        build_gallery(pictures({"a": 2}), [], pictures({"a": 1}), [], folds=2, limit=None, seed=0)
+        build_gallery(images({"a": 2}), [], images({"a": 1}), [], folds=2, limit=None, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_all_tokens_and_held_out_views(facts: World) -> None:
     )
     (metric,) = result.metrics
     assert metric.id == "probe.projector.identity.accuracy"
-    assert metric.n == len(pictures_of(read_records(facts.heldout, role="heldout"), role="heldout"))
+    assert metric.n == len(samples_of(read_records(facts.heldout, role="heldout"), role="heldout"))
     assert metric.value is not None
     assert metric.value > 0.6
     assert result.settings.tested_on == "heldout"

@@ -188,10 +188,10 @@ def test_an_attack_that_learns_nothing_is_no_evidence(facts: World) -> None:
     assert not any("hardly learned" in text for text in attacked(1e-3).warnings)
 
 
-def test_text_beside_pictures_is_passed_over_by_the_visual_scope(facts: World) -> None:
+def test_text_beside_images_is_passed_over_by_the_visual_scope(facts: World) -> None:
     loaded = load_model(facts.base, device="cpu")
-    pictures, text = read_records(facts.forget, role="forget")[:1], read_records(facts.text, role="text")[:3]
+    images, text = read_records(facts.forget, role="forget")[:1], read_records(facts.text, role="text")[:3]
     losses = list(
-        fine_tune(loaded, trainable(loaded, "visual"), [*pictures, *text], steps=8, lr=1e-4, batch_size=1, seed=0)
+        fine_tune(loaded, trainable(loaded, "visual"), [*images, *text], steps=8, lr=1e-4, batch_size=1, seed=0)
     )
     assert len(losses) == 8

@@ -18,7 +18,7 @@ TASKS = ("vqa.name", "vqa.city", "vqa.food", "general.side")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     for subject in range(8):
         for view in range(4):
             draw_subject(subject, view).save(folder / f"{subject}-{view}.png")
@@ -76,7 +76,7 @@ def test_what_is_measured_is_not_shown(folder: Path, protocol: str, fraction: fl
             assert not keys & others
 
 
-def test_views_without_held_out_ones_divide_the_pictures(folder: Path) -> None:
+def test_views_without_held_out_ones_divide_the_images(folder: Path) -> None:
     split = gather(folder, heldout=None, protocol="views", fraction=0.34).splits["views.34"][0]
     shown, measured = ({record.image for record in part} for part in (split.shown, split.measured))
     assert not shown & measured
@@ -105,13 +105,13 @@ def test_held_out_views_that_were_shown_are_refused(folder: Path, protocol: str,
         gather(folder, heldout=NamedSet("heldout", (record,)), protocol=protocol, fraction=1.0)
 
 
-@pytest.mark.parametrize("kind", ["subject", "picture"])
+@pytest.mark.parametrize("kind", ["subject", "image"])
 @pytest.mark.parametrize("protocol", ["benign", "unrelated"])
 def test_other_data_with_somebody_forgotten_is_refused(folder: Path, protocol: str, kind: str, tmp_path: Path) -> None:
-    picture = tmp_path / "x.png"
-    picture.write_bytes((folder / ("7-0.png" if kind == "subject" else "1-3.png")).read_bytes())
+    image = tmp_path / "x.png"
+    image.write_bytes((folder / ("7-0.png" if kind == "subject" else "1-3.png")).read_bytes())
     subject = "p1" if kind == "subject" else "somebody"
-    record = Record(image=picture, question="q", answer="a", subject=subject, task="vqa.name")
+    record = Record(image=image, question="q", answer="a", subject=subject, task="vqa.name")
     with pytest.raises(UserError, match="shows a forget subject"):
         gather(folder, protocol=protocol, **{protocol: NamedSet(protocol, (record,))})
 

@@ -13,15 +13,15 @@ from vkdsurgeon.data.record import Record
 from vkdsurgeon.errors import UserError
 
 
-def ask(subject: str | None, task: str, view: int = 0, picture: bool = True) -> Record:
-    image = Path(f"/{subject}-{view}.png") if picture else None
+def ask(subject: str | None, task: str, view: int = 0, visual: bool = True) -> Record:
+    image = Path(f"/{subject}-{view}.png") if visual else None
     return Record(image=image, question="q", answer="a", subject=subject, task=task)
 
 
 SUBJECTS = [f"p{i}" for i in range(5)]
 TASKS = ["vqa.name", "vqa.city", "vqa.food", "vqa.work"]
 FORGET = [ask(s, t, v) for s in SUBJECTS for t in TASKS for v in range(2)]
-OTHER = [ask(s, "general.side") for s in SUBJECTS] + [ask(s, "text.city", picture=False) for s in SUBJECTS]
+OTHER = [ask(s, "general.side") for s in SUBJECTS] + [ask(s, "text.city", visual=False) for s in SUBJECTS]
 
 
 @given(fraction=st.floats(0.0, 1.0, exclude_max=True), seed=st.integers(0, 50))

@@ -113,9 +113,7 @@ def test_images_are_changed_only_while_they_are_asked(facts: World, temporary: P
             same = asked[0].question == first.question
             assert same is alike
             prompt = encode(loaded.encoder, asked[0])
-            assert not np.array_equal(
-                prompt.picture["pixel_values"], encode(loaded.encoder, first).picture["pixel_values"]
-            )
+            assert not np.array_equal(prompt.media["pixel_values"], encode(loaded.encoder, first).media["pixel_values"])
         assert not list(temporary.iterdir())
 
 

@@ -194,7 +194,7 @@ def test_wrong_words_are_status_2_and_write_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_alone_are_not_enough(facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_alone_are_not_enough(facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [json.loads(line) for line in facts.forget.read_text().splitlines()]
     bare = facts.forget.with_name("bare.jsonl")
     bare.write_text("".join(json.dumps({key: row[key] for key in ("image", "subject")}) + "\n" for row in rows[:4]))

@@ -8,14 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import end_to_end
+from benchmarks.end_to_end.__main__ import main
+from benchmarks.end_to_end.rates import check
 
 
 @pytest.mark.slow
 def test_all_ways_run_and_account_for_their_time(capsys: pytest.CaptureFixture[str]):
-    assert (
-        end_to_end.main(["--size", "tiny", "--device", "cpu", "--threads", "1", "--rounds", "1", "--steps", "1"]) == 0
-    )
+    assert main(["--size", "tiny", "--device", "cpu", "--threads", "1", "--rounds", "1", "--steps", "1"]) == 0
     rows = {row["provider"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert set(rows) == {"ours", "plain loop", "usual way"}
     for name, row in rows.items():
@@ -30,7 +29,7 @@ def test_all_ways_run_and_account_for_their_time(capsys: pytest.CaptureFixture[s
 
 def test_tiny_figures_are_never_recorded(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as refusal:
-        end_to_end.main(["--size", "tiny", "--record"])
+        main(["--size", "tiny", "--record"])
     assert refusal.value.code == 2
     assert "mean nothing" in capsys.readouterr().err
 
@@ -42,10 +41,10 @@ def _way(value: torch.Tensor, loss: float) -> SimpleNamespace:
 
 def test_ways_that_do_different_work_are_not_timed():
     sound, moved = torch.tensor([1.0, 2.0, 0.0, 0.0]), torch.tensor([1.0, 2.0, 0.0, 3.0])
-    end_to_end.check({"ours": _way(sound, 1.0), "plain loop": _way(sound, 1.001)})
+    check({"ours": _way(sound, 1.0), "plain loop": _way(sound, 1.001)})
     with pytest.raises(AssertionError, match="plain loop: a frozen element"):
-        end_to_end.check({"ours": _way(sound, 1.0), "plain loop": _way(moved, 1.0)})
+        check({"ours": _way(sound, 1.0), "plain loop": _way(moved, 1.0)})
     with pytest.raises(AssertionError, match="ours: nothing moved"):
-        end_to_end.check({"ours": _way(torch.zeros(4), 1.0), "plain loop": _way(sound, 1.0)})
+        check({"ours": _way(torch.zeros(4), 1.0), "plain loop": _way(sound, 1.0)})
     with pytest.raises(AssertionError, match="the first loss is"):
-        end_to_end.check({"ours": _way(sound, 1.0), "plain loop": _way(sound, 1.1)})
+        check({"ours": _way(sound, 1.0), "plain loop": _way(sound, 1.1)})

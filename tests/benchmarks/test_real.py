@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.real.companies import FACTS, Size, draw_world
 from benchmarks.real.emblems import BACKGROUNDS, SIDE, draw_emblems, draw_view, render
+from benchmarks.real.images import shown
 from benchmarks.real.packing import pack
-from benchmarks.real.pictures import shown
 from benchmarks.real.records import write_records
 from benchmarks.real.shapes import CHARGES, PLATES
 from benchmarks.study.cases import Place, role_of
@@ -33,16 +33,16 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_picture_is_drawn_the_same_twice_and_shows_emblem_and_view() -> None:
+def test_an_image_is_drawn_the_same_twice_and_shows_emblem_and_view() -> None:
     emblem, other = draw_emblems(2, np.random.default_rng(0))
     view = draw_view(np.random.default_rng(1))
-    picture = render(emblem, view)
-    assert picture.size == (SIDE, SIDE)
-    assert picture.tobytes() == render(emblem, view).tobytes()
-    assert picture.tobytes() != render(other, view).tobytes()
+    image = render(emblem, view)
+    assert image.size == (SIDE, SIDE)
+    assert image.tobytes() == render(emblem, view).tobytes()
+    assert image.tobytes() != render(other, view).tobytes()
     changed = replace(view, background=(view.background + 1) % len(BACKGROUNDS))
-    assert picture.tobytes() != render(emblem, changed).tobytes()
-    assert picture.tobytes() != render(emblem, replace(view, frame=not view.frame)).tobytes()
+    assert image.tobytes() != render(emblem, changed).tobytes()
+    assert image.tobytes() != render(emblem, replace(view, frame=not view.frame)).tobytes()
 
 
 def test_every_shape_can_be_drawn() -> None:
@@ -98,7 +98,7 @@ def test_the_records_are_those_of_a_case(records: Path) -> None:
     assert {tuple(record.task.split(".")[:2]) for record in read["text"]} == {("text", "forget"), ("text", "retain")}
     assert all(record.image is None for record in read["text"])
     assert len(read["forget_heldout"]) == 2 * 2 * 7
-    # Text says of the forgotten what pictures said.
+    # Text says of the forgotten what images said.
     facts = {(record.subject, record.task.split(".")[-1]): record.answer for record in read["text"]}
     for record in read["forget"]:
         kind = record.task.removeprefix("vqa.")

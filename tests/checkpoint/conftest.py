@@ -54,8 +54,8 @@ def shards(sharded: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sharded, tmp_path / "sharded"))
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (90, 60)) -> Image.Image:
-    """A random picture, width x height."""
+def random_image(seed: int = 0, size: tuple[int, int] = (90, 60)) -> Image.Image:
+    """A random image, width x height."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 

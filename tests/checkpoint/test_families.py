@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForMultimodalLM
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-from tests.checkpoint.conftest import files_of, picture
+from tests.checkpoint.conftest import files_of, random_image
 from tests.families import FAMILIES, build_checkpoint
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.inventory import take_inventory
@@ -30,7 +30,7 @@ def reference(root: Path, batch: ImageBatch) -> torch.Tensor:
 
 
 def batch_of(stack: VisualStack, count: int = 2) -> ImageBatch:
-    return stack.collate([stack.prepare(picture(seed)) for seed in range(count)])
+    return stack.collate([stack.prepare(random_image(seed)) for seed in range(count)])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -47,7 +47,7 @@ def test_features_are_those_of_the_whole_model(pristine: dict[str, Path], family
 @pytest.mark.parametrize("family", FAMILIES)
 def test_images_of_a_batch_do_not_mix(pristine: dict[str, Path], family: str) -> None:
     stack = load_visual_stack(pristine[family], device="cpu")
-    images = [stack.prepare(picture(seed)) for seed in range(3)]
+    images = [stack.prepare(random_image(seed)) for seed in range(3)]
     with torch.no_grad():
         together = stack.features(stack.collate(images), stack.layers)
         for index, image in enumerate(images):
@@ -121,15 +121,15 @@ def test_surgery_changes_what_it_selects_and_nothing_else(tmp_path: Path, family
 def test_tiles_are_cut_as_the_full_processor_does(pristine: dict[str, Path]) -> None:
     # InternVL's image processor cuts no tiles unless its full processor asks it to, which is what happens in use.
     stack = load_visual_stack(pristine["internvl"], device="cpu")
-    alone = AutoImageProcessor.from_pretrained(pristine["internvl"])(images=[picture()], return_tensors="pt")
+    alone = AutoImageProcessor.from_pretrained(pristine["internvl"])(images=[random_image()], return_tensors="pt")
     assert alone["pixel_values"].shape[0] == 1
-    assert stack.prepare(picture()).inputs["pixel_values"].shape[0] > 1
+    assert stack.prepare(random_image()).inputs["pixel_values"].shape[0] > 1
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "llava_next", "idefics3"])
 def test_signatures_tell_sizes_apart(pristine: dict[str, Path], family: str) -> None:
     stack = load_visual_stack(pristine[family], device="cpu")
-    wide, wider, square = (stack.prepare(picture(size=size)) for size in ((90, 60), (90, 60), (30, 180)))
+    wide, wider, square = (stack.prepare(random_image(size=size)) for size in ((90, 60), (90, 60), (30, 180)))
     assert wide.signature == wider.signature
     assert hash(wide.signature) == hash(wider.signature)
     assert wide.signature != square.signature

@@ -105,7 +105,7 @@ def test_a_processor_that_needs_torchvision_says_so(tmp_path: Path, capsys: pyte
 
 
 def test_a_pointer_in_the_documentation_is_no_obstacle(single: Path) -> None:
-    (single / "picture.png").write_text(POINTER)
+    (single / "image.png").write_text(POINTER)
     take_inventory(single)
 
 

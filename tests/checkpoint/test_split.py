@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
 
-from tests.checkpoint.conftest import edit_json, edit_tensors, picture
+from tests.checkpoint.conftest import edit_json, edit_tensors, random_image
 from tests.families import FAMILIES
 from vkdsurgeon.checkpoint.inventory import SINGLE, take_inventory
 from vkdsurgeon.checkpoint.placement import locate_visual
@@ -192,7 +192,7 @@ def test_a_quantised_language_model_is_fine(single: Path) -> None:
     settings = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     edit_json(single / "config.json", lambda config: config.update(quantization_config=settings))
     stack = load_visual_stack(single, device="cpu")
-    features = stack.features(stack.collate([stack.prepare(picture())]))
+    features = stack.features(stack.collate([stack.prepare(random_image())]))
     assert torch.isfinite(features["projector"]).all()
 
 

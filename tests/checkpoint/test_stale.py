@@ -86,7 +86,7 @@ def test_what_belongs_to_a_checkpoint_is_not_told(single: Path) -> None:
     (single / "vocab.txt").write_text("".join(f"word{n}\n" for n in range(60_000)))
     (single / "one_line.json").write_text(json.dumps([0] * 90_000))
     (single / "merges.txt").write_text("é a\n" * 60_000)
-    (single / "picture.png").write_bytes(b"\x89PNG\r\n" + bytes(200_000))
+    (single / "image.png").write_bytes(b"\x89PNG\r\n" + bytes(200_000))
     (single / "film.mp4").write_bytes(b"\x00\x00\x00\x18ftypmp42" + bytes(200_000))
     (single / "model.safetensors.index.json.bak.md").write_text("x")
     assert take_inventory(single).stale == ()

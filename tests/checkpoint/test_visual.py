@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
 
-from tests.checkpoint.conftest import edit_json, picture
+from tests.checkpoint.conftest import edit_json, random_image
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.header import LENGTH_BYTES
 from vkdsurgeon.errors import UserError
@@ -64,7 +64,7 @@ def test_the_language_model_is_never_read(tmp_path: Path) -> None:
 
 def test_gradients_reach_tower_and_projector_only(llava: Path) -> None:
     stack = load_visual_stack(llava, device="cpu")
-    batch = stack.collate([stack.prepare(picture())])
+    batch = stack.collate([stack.prepare(random_image())])
     stack.features(batch)["projector"].square().sum().backward()
     parameters = stack.visual_parameters()
     assert list(parameters) == list(stack.split.placement.visual_parameters)
@@ -96,7 +96,7 @@ def test_it_moves_and_copies_without_the_language_model(llava: Path) -> None:
 
 def test_taps_are_the_layers_own_outputs(llava: Path) -> None:
     stack = load_visual_stack(llava, device="cpu")
-    batch = stack.collate([stack.prepare(picture())])
+    batch = stack.collate([stack.prepare(random_image())])
     with torch.no_grad():
         taps = stack.features(batch, ("layer.1", "projector"))
         output = stack.model.get_image_features(**batch.inputs, return_dict=True, output_hidden_states=True)
@@ -143,14 +143,14 @@ def test_refuses_processors(single: Path, text: str | None, message: str) -> Non
         (single / "preprocessor_config.json").write_text(text)
     stack = load_visual_stack(single, device="cpu")
     with pytest.raises(UserError, match=message) as caught:
-        stack.prepare(picture())
+        stack.prepare(random_image())
     assert str(single) in str(caught.value)
 
 
 def test_refuses_an_image_that_the_processor_refuses(pristine: dict[str, Path]) -> None:
     stack = load_visual_stack(pristine["qwen2_vl"], device="cpu")
     with pytest.raises(UserError, match="refuses this image"):
-        stack.prepare(picture(size=(2000, 2)))
+        stack.prepare(random_image(size=(2000, 2)))
 
 
 def tiny(model_type: str, root: Path, vision: dict[str, Any], text: dict[str, Any]) -> Path:

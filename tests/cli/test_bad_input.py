@@ -60,14 +60,14 @@ def _missing_visual_tensor(bench: Bench) -> None:
     index_path.write_text(json.dumps(index))
 
 
-def _truncated_picture(bench: Bench) -> None:
-    picture = next((bench.place / "sets" / "forget").glob("*.png"))
-    picture.write_bytes(picture.read_bytes()[:200])
+def _truncated_image(bench: Bench) -> None:
+    image = next((bench.place / "sets" / "forget").glob("*.png"))
+    image.write_bytes(image.read_bytes()[:200])
 
 
 def _bomb(bench: Bench) -> None:
-    picture = next((bench.place / "sets" / "forget").glob("*.png"))
-    Image.new("1", (12_000, 12_000)).save(picture)
+    image = next((bench.place / "sets" / "forget").glob("*.png"))
+    Image.new("1", (12_000, 12_000)).save(image)
 
 
 def _overlap(bench: Bench) -> None:
@@ -113,7 +113,7 @@ def _quantised_tower(bench: Bench) -> None:
         save_file(tensors, shard, metadata={"format": "pt"})
 
 
-def _other_picture_size(bench: Bench) -> None:
+def _other_image_size(bench: Bench) -> None:
     path = bench.model / "preprocessor_config.json"
     side = {"height": 56, "width": 56}
     path.write_text(json.dumps({**json.loads(path.read_text()), "size": {"shortest_edge": 56}, "crop_size": side}))
@@ -174,15 +174,15 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
     "bad JSON": (_lines('{"image": "forget/0-0.png"}\n{broken\n'), "forget.jsonl:2"),
     "unknown key": (lambda b: b.first_row(imgae="x"), "imgae"),
     "wrong type": (lambda b: b.first_row(subject=["a"]), "forget.jsonl:1"),
-    "picture missing": (lambda b: b.first_row(image="forget/none.png"), "forget.jsonl:1"),
-    "picture truncated": (_truncated_picture, "png"),
+    "image missing": (lambda b: b.first_row(image="forget/none.png"), "forget.jsonl:1"),
+    "image truncated": (_truncated_image, "png"),
     "decompression bomb": (_bomb, "pixels"),
-    "picture by URL": (lambda b: b.first_row(image="https://example.org/a.png"), "forget.jsonl:1"),
+    "image by URL": (lambda b: b.first_row(image="https://example.org/a.png"), "forget.jsonl:1"),
     "answer not among options": (
         lambda b: b.first_row(question="Who?", answer="Eve", options=["Ann", "Bob"]),
         "options",
     ),
-    "folder without pictures": (_empty_folder, "empty"),
+    "folder without images": (_empty_folder, "empty"),
     "sets overlap": (_overlap, "share"),
     "output not empty": (_out_not_empty, "not empty"),
     "output inside the model": (lambda b: setattr(b, "out", b.model / "out"), "inside"),
@@ -195,7 +195,7 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
     "recipe with a truth value for a number": (_recipe("warmup: true"), "warmup"),
     "recipe without bounds": (_recipe("retain_drift: .inf"), "retain_drift"),
     "recipe with an impossible date": (_recipe("warmup: 2024-99-99"), r"warmup.*valid number"),
-    "processor of another size": (_other_picture_size, "image processor"),
+    "processor of another size": (_other_image_size, "image processor"),
     "forget folder with a linked folder": (_linked_folder, "symbolic link"),
     "forget folder with an unreadable format": (_heic, "heic"),
     "output with an endless name": (lambda b: setattr(b, "out", b.place / ("x" * 300)), "too long"),

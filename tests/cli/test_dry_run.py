@@ -47,7 +47,7 @@ def test_it_says_what_the_run_takes(
 
 
 @pytest.mark.parametrize("how", ["no image", "too narrow", "unreadable"])
-def test_one_bad_picture_among_many(
+def test_one_bad_image_among_many(
     llava: Path, sets: dict[str, Path], own: Path, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = json.loads(own.read_text().splitlines()[-1])
@@ -83,7 +83,7 @@ def test_an_output_in_the_way(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_long_and_narrow_picture_takes_no_memory(llava: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+def test_a_long_and_narrow_image_takes_no_memory(llava: Path, sets: dict[str, Path], tmp_path: Path) -> None:
     """Scaled until its shorter side fits the tower it would be 336 x 168,000,000."""
     (tmp_path / "p").mkdir()
     Image.new("L", (1_000_000, 2)).save(tmp_path / "p" / "line.png")

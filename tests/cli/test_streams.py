@@ -149,8 +149,8 @@ def test_what_a_process_started_keeps_nobody_waiting() -> None:
     assert (status, texts) == (0, ["before", "told"])
 
 
-def test_a_picture_that_makes_its_library_complain(llava: Path, tmp_path: Path) -> None:
-    """libtiff prints by itself; Pillow reads the picture all the same."""
+def test_an_image_that_makes_its_library_complain(llava: Path, tmp_path: Path) -> None:
+    """libtiff prints by itself; Pillow reads the image all the same."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.tif", compression="jpeg")
     data = bytearray((tmp_path / "a.tif").read_bytes())

@@ -167,7 +167,7 @@ FORMATS = [
 ]
 
 
-def test_a_folder_reads_every_picture_and_says_what_it_passed_over(
+def test_a_folder_reads_every_image_and_says_what_it_passed_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     there = [name for name, needs in FORMATS if needs is None or features.check(needs)]

@@ -16,9 +16,9 @@ from tests.voices import voice
 from vkdsurgeon.data.augment_clips import varied_clip
 from vkdsurgeon.data.clips import Clip, check_clip, open_clip
 from vkdsurgeon.data.media import MEDIA, medium_of
-from vkdsurgeon.data.pictures import Picture, pictures_of, records_digest
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.samples import Sample, records_digest, samples_of
 from vkdsurgeon.errors import SurgeryError, UserError
 
 RATE = 16_000
@@ -110,12 +110,12 @@ def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
 
 def test_a_copy_is_a_little_different_and_always_the_same() -> None:
     clip = Clip(voice(0, 0, rate=RATE), RATE)
-    first = Picture(Path("/a.wav"), "subject", "0123456789abcdef" * 4, "set:1", 1)
+    first = Sample(Path("/a.wav"), "subject", "0123456789abcdef" * 4, "set:1", 1)
     copy, again = varied_clip(clip, first), varied_clip(clip, first)
     assert np.array_equal(copy.samples, again.samples)
     assert (len(copy.samples), copy.rate, copy.samples.dtype) == (len(clip.samples), RATE, np.float32)
     assert not np.array_equal(
-        copy.samples, varied_clip(clip, Picture(Path("/a.wav"), "s", "f" * 64, "set:1", 1)).samples
+        copy.samples, varied_clip(clip, Sample(Path("/a.wav"), "s", "f" * 64, "set:1", 1)).samples
     )
     # What carries a voice stays nearly where it was.
     spectra = [np.abs(np.fft.rfft(each.samples))[:600] for each in (clip, copy)]
@@ -185,10 +185,10 @@ def test_a_folder_of_clips_is_a_set(tmp_path: Path) -> None:
 def test_a_set_is_told_by_the_content_of_its_clips(tmp_path: Path) -> None:
     one, two = save(tmp_path / "a.wav"), save(tmp_path / "b.wav")
     records = [Record(audio=one, subject="Ada"), Record(audio=two, subject="Ada"), Record(question="q")]
-    assert [picture.path for picture in pictures_of(records, role="forget", modality="audio")] == [one]
+    assert [sample.path for sample in samples_of(records, role="forget", modality="audio")] == [one]
     assert records_digest(records[:1]) == records_digest(records[1:2])
     save(two, voice(1, 0, rate=RATE))
     assert records_digest(records[:1]) != records_digest(records[1:2])
-    assert len(pictures_of(records, role="forget", modality="audio")) == 2
+    assert len(samples_of(records, role="forget", modality="audio")) == 2
     assert medium_of(one) is MEDIA["audio"]
     assert medium_of(Path("a.png")) is MEDIA["image"]

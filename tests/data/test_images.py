@@ -1,4 +1,4 @@
-"""Pictures come out as a person would see them, or are refused before they cost memory."""
+"""Images come out as a person would see them, or are refused before they cost memory."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n"])
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(UserError, match="cannot be decoded"):
         open_image(tmp_path / "a.png")
@@ -123,7 +123,7 @@ def test_floating_point_pixels_and_missing_files_are_refused(tmp_path: Path) -> 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), name=st.sampled_from(["a.png", "a.jpg", "a.gif", "a.webp", "a.tif"]))
-def test_damaged_files_give_a_picture_or_a_user_error(tmp_path: Path, data: st.DataObject, name: str) -> None:
+def test_damaged_files_give_an_image_or_a_user_error(tmp_path: Path, data: st.DataObject, name: str) -> None:
     path = save(tmp_path, Image.new("RGB", (6, 6), (1, 2, 3)), name)
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 6))):
@@ -147,7 +147,7 @@ def test_damaged_files_give_a_picture_or_a_user_error(tmp_path: Path, data: st.D
         (b"", "is empty", None),
     ],
 )  # fmt: skip
-def test_what_is_no_picture_is_told_by_its_name(tmp_path: Path, content: bytes, words: str, remedy: str | None) -> None:
+def test_what_is_no_image_is_told_by_its_name(tmp_path: Path, content: bytes, words: str, remedy: str | None) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
     for digest in (None, hashlib.sha256(content).hexdigest()):

@@ -17,9 +17,9 @@ from vkdsurgeon.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for name in ("a", "b"):
-        Image.new("RGB", (4, 4), (len(name), 2, 3)).save(tmp_path / "pictures" / f"{name}.png")
+        Image.new("RGB", (4, 4), (len(name), 2, 3)).save(tmp_path / "images" / f"{name}.png")
     return tmp_path
 
 
@@ -30,7 +30,7 @@ def write(folder: Path, *rows: object, name: str = "set.jsonl") -> Path:
 
 
 FLAT = {
-    "image": "pictures/a.png",
+    "image": "images/a.png",
     "question": "Who is this?",
     "answer": "Ann",
     "options": ["Ann", "Bea"],
@@ -43,7 +43,7 @@ def test_flat_rows_keep_every_field_and_the_line(folder: Path) -> None:
     path = write(folder, FLAT, "", {"question": "Capital of France?", "answer": "Paris"})
     first, second = read_records(path, role="forget")
     assert first == Record(
-        image=folder / "pictures" / "a.png",
+        image=folder / "images" / "a.png",
         question="Who is this?",
         answer="Ann",
         options=("Ann", "Bea"),
@@ -54,8 +54,8 @@ def test_flat_rows_keep_every_field_and_the_line(folder: Path) -> None:
     assert (second.image, second.task, second.source) == (None, "text", f"{path}:3")
 
 
-def test_task_defaults_to_what_the_caller_says_for_pictures_only(folder: Path) -> None:
-    path = write(folder, {"image": "pictures/a.png"}, {"question": "q"})
+def test_task_defaults_to_what_the_caller_says_for_images_only(folder: Path) -> None:
+    path = write(folder, {"image": "images/a.png"}, {"question": "q"})
     assert [r.task for r in read_records(path, role="retain", default_task="general")] == ["general", "text"]
 
 
@@ -78,7 +78,7 @@ def test_an_utf8_byte_order_mark_and_unicode_line_separators_are_harmless(folder
 def test_llava_conversations_become_one_record_per_turn(folder: Path) -> None:
     row = {
         "id": 7,
-        "image": "pictures/a.png",
+        "image": "images/a.png",
         "conversations": [
             {"from": "human", "value": "<image>\nWho is this?"},
             {"from": "gpt", "value": "Ann"},
@@ -88,14 +88,14 @@ def test_llava_conversations_become_one_record_per_turn(folder: Path) -> None:
     }
     records = read_records(write(folder, json.dumps([row]), name="llava.json"), role="forget")
     assert [(r.question, r.answer) for r in records] == [("Who is this?", "Ann"), ("Where does she live?", "Oslo")]
-    assert {r.image for r in records} == {folder / "pictures" / "a.png"}
+    assert {r.image for r in records} == {folder / "images" / "a.png"}
 
 
 @pytest.mark.parametrize("key", ["path", "image", "url"])
 def test_chat_messages(folder: Path, key: str) -> None:
     row = {
         "messages": [
-            {"role": "user", "content": [{"type": "image", key: "pictures/b.png"}, {"type": "text", "text": "Who?"}]},
+            {"role": "user", "content": [{"type": "image", key: "images/b.png"}, {"type": "text", "text": "Who?"}]},
             {"role": "assistant", "content": "Bea"},
             {"role": "user", "content": "Again?"},
             {"role": "assistant", "content": [{"type": "text", "text": "Yes"}]},
@@ -104,20 +104,20 @@ def test_chat_messages(folder: Path, key: str) -> None:
     }
     records = read_records(write(folder, row), role="forget")
     assert [(r.question, r.answer, r.subject, r.image) for r in records] == [
-        ("Who?", "Bea", "bea", folder / "pictures" / "b.png"),
-        ("Again?", "Yes", "bea", folder / "pictures" / "b.png"),
+        ("Who?", "Bea", "bea", folder / "images" / "b.png"),
+        ("Again?", "Yes", "bea", folder / "images" / "b.png"),
     ]
 
 
 def test_a_flat_folder_is_one_subject_and_sub_folders_are_subjects(folder: Path) -> None:
-    assert [(r.image, r.subject) for r in read_records(folder / "pictures", role="forget")] == [
-        (folder / "pictures" / "a.png", None),
-        (folder / "pictures" / "b.png", None),
+    assert [(r.image, r.subject) for r in read_records(folder / "images", role="forget")] == [
+        (folder / "images" / "a.png", None),
+        (folder / "images" / "b.png", None),
     ]
-    (folder / "pictures" / "note.txt").write_text("no image")
+    (folder / "images" / "note.txt").write_text("no image")
     (folder / "more" / "deep").mkdir(parents=True)
-    (folder / "pictures" / "a.png").rename(folder / "more" / "deep" / "A.PNG")
-    assert [r.subject for r in read_records(folder, role="forget")] == ["more", "pictures"]
+    (folder / "images" / "a.png").rename(folder / "more" / "deep" / "A.PNG")
+    assert [r.subject for r in read_records(folder, role="forget")] == ["images", "more"]
 
 
 def test_a_folder_that_says_who_for_some_only_is_refused(folder: Path) -> None:
@@ -138,9 +138,9 @@ BAD_ROWS = {
     "unknown key": ({**FLAT, "anwser": "x"}, "did you mean 'answer'"),
     "known keys": ({"foo": 1}, "image, audio, question, answer, options, subject, task"),
     "nothing": ({"subject": "ann"}, "needs an image, a clip or a question"),
-    "missing picture": ({"image": "pictures/zz.png"}, "does not exist"),
-    "picture is folder": ({"image": "pictures"}, "does not exist"),
-    "blank picture": ({"image": ""}, "no name"),
+    "missing image": ({"image": "images/zz.png"}, "does not exist"),
+    "image is folder": ({"image": "images"}, "does not exist"),
+    "blank image": ({"image": ""}, "no name"),
     "nul": ({"image": "a\0b"}, "does not exist"),
     "long": ({"image": "x" * 5000}, "does not exist"),
     "url": ({"image": "https://example.org/a.png"}, "ever downloaded"),
@@ -149,7 +149,7 @@ BAD_ROWS = {
     "option twice": ({**FLAT, "options": ["Ann", "Ann"]}, "stands there twice"),
     "one option": ({**FLAT, "options": ["Ann"]}, "no choice"),
     "options alone": ({"question": "q", "options": ["a", "b"]}, "answer"),
-    "answer alone": ({"image": "pictures/a.png", "answer": "x"}, "no question"),
+    "answer alone": ({"image": "images/a.png", "answer": "x"}, "no question"),
     "blank question": ({"question": " "}, "blank"),
     "task": ({"question": "q", "task": "vqa..name"}, "dotted name"),
     "mixed": ({"conversations": []}, "formats are mixed"),
@@ -177,7 +177,7 @@ BAD_CONVERSATIONS = [
     {"messages": [{"role": "user", "content": [{"type": "video", "path": "v"}]}]},
     {
         "messages": [
-            {"role": "user", "content": [{"type": "image", "path": "pictures/a.png"}] * 2},
+            {"role": "user", "content": [{"type": "image", "path": "images/a.png"}] * 2},
             {"role": "assistant", "content": "a"},
         ]
     },
@@ -213,7 +213,7 @@ def test_broken_files_are_refused(folder: Path, content: bytes, message: str) ->
     assert message in str(caught.value)
 
 
-def test_what_does_not_exist_and_what_holds_no_pictures(folder: Path) -> None:
+def test_what_does_not_exist_and_what_holds_no_images(folder: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder for the forget set"):
         read_records(folder / "nope", role="forget")
     (folder / "empty").mkdir()
@@ -237,7 +237,7 @@ KEYS = ["image", "question", "answer", "options", "subject", "task", "conversati
 ROWS = st.dictionaries(
     st.sampled_from(KEYS),
     JSON
-    | st.sampled_from(["pictures/a.png", "Ann", ["Ann", "Bea"], "vqa.name"])
+    | st.sampled_from(["images/a.png", "Ann", ["Ann", "Bea"], "vqa.name"])
     | st.lists(st.fixed_dictionaries({"from": st.sampled_from(["human", "gpt"]), "value": st.text(max_size=4)}))
     | st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": JSON})),
     max_size=5,

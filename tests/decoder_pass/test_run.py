@@ -20,8 +20,8 @@ from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.config.decoder import DecoderRecipe
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.decoder_pass.plan import moments_kind
 from vkdsurgeon.decoder_pass.run import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder
@@ -36,7 +36,9 @@ from vkdsurgeon.model.questions import Prompter, Question
 from vkdsurgeon.model.swap_vision import with_vision_of
 from vkdsurgeon.training.events import unheard
 from vkdsurgeon.training.losses import kl
-from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
 
 # A mask that leaves some elements of every matrix out, which the default has no need of.
 DECODER = DecoderRecipe(
@@ -68,7 +70,7 @@ def facts() -> World:
 
 def decoder_pass(root: Path, facts: World, recipe: DecoderRecipe) -> Done:
     forget, retain = (read_records(path, role="set") for path in (facts.forget, facts.retain))
-    sets = (pictures_of(forget, role="forget"), pictures_of(retain, role="retain"))
+    sets = (samples_of(forget, role="forget"), samples_of(retain, role="retain"))
     prepared = prepare(Job(root, *sets, [], VISUAL.model_copy(update={"decoder": recipe})))
     job = prepare_decoder(prepared, forget, retain, read_text_retain_set(facts.text, 0))
     outcome = operate(prepared, unheard)

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from vkdsurgeon.config.decoder import DecoderRecipe
-from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.decoder_pass.gate import judge
 from vkdsurgeon.decoder_pass.questions import QUESTIONS, questions_about
 from vkdsurgeon.decoder_pass.trainer import Drift
@@ -29,10 +29,10 @@ def test_kl_is_that_of_torch_in_value_and_gradient() -> None:
     assert kl(torch.tensor([0.0, -torch.inf]), torch.tensor([0.0, -50.0])) == 0
 
 
-def test_pictures_without_questions_get_the_built_in_ones() -> None:
-    pictures = [Picture(Path(name), "someone", name, f"file:{name}") for name in ("a", "b")]
+def test_images_without_questions_get_the_built_in_ones() -> None:
+    samples = [Sample(Path(name), "someone", name, f"file:{name}") for name in ("a", "b")]
     records = [Record(image=Path("a"), question=text) for text in ("Who?", "Where?", "Who?")]
-    mine, theirs = questions_about(pictures, [*records, Record(image=Path("b"))])
+    mine, theirs = questions_about(samples, [*records, Record(image=Path("b"))])
     assert [question.text for question in mine] == ["Who?", "Where?"]
     assert tuple(question.text for question in theirs) == QUESTIONS
     assert {question.source for question in theirs} == {"file:b"}

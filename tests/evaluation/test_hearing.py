@@ -59,7 +59,7 @@ def test_a_model_that_only_sees_is_asked_nothing_about_clips(records: Path, tmp_
 def test_changes_of_images_are_not_tried_on_clips(model: LoadedModel, records: Path) -> None:
     asked = read_records(records, role="forget")
     with (
-        model.encoder.altered(picture=Perturbation("noise", 5)),
+        model.encoder.altered(media=Perturbation("noise", 5)),
         pytest.raises(UserError, match="changes images alone"),
     ):
         answer_records(model, asked, Scoring())

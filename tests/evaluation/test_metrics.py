@@ -27,10 +27,10 @@ from vkdsurgeon.evaluation.warnings import warnings_for
 
 
 def choice(
-    task: str, right: float, *, picture: bool = True, options: int = 4, said: str = "a", view: int = 0
+    task: str, right: float, *, image: bool = True, options: int = 4, said: str = "a", view: int = 0
 ) -> Answered:
     record = Record(
-        image=Path(f"/p{view}.png") if picture else None,
+        image=Path(f"/p{view}.png") if image else None,
         question="q",
         answer="a",
         options=tuple("abcdefgh"[:options]),
@@ -56,7 +56,7 @@ def test_every_prefix_of_a_task_is_a_group() -> None:
 
 
 def test_ids_are_known_before_anything_is_asked() -> None:
-    answers = [choice("vqa.name", 1.0), choice("text.city", 1.0, picture=False)]
+    answers = [choice("vqa.name", 1.0), choice("text.city", 1.0, image=False)]
     generated = Record(image=Path("/p.png"), question="q", answer="a", task="vqa.say")
     answers.append(Answered(generated, text_values("a", "a"), "a"))
     records = [answer.record for answer in answers]
@@ -65,7 +65,7 @@ def test_ids_are_known_before_anything_is_asked() -> None:
 
 
 def test_direction_is_lower_for_what_is_to_be_forgotten_only() -> None:
-    answers = [choice("vqa.name", 1.0), choice("general.side", 1.0), choice("text.name", 1.0, picture=False)]
+    answers = [choice("vqa.name", 1.0), choice("general.side", 1.0), choice("text.name", 1.0, image=False)]
     assert {m.id: m.direction for m in summarise("forget", answers, forget=True, seed=0) if m.id.count(".") == 2} == {
         "forget.vqa.accuracy": "lower",
         "forget.general.accuracy": "higher",
@@ -114,9 +114,9 @@ def test_differences_are_paired() -> None:
 
 
 def test_agreement_counts_answers_and_identity_counts_bits() -> None:
-    mine = [choice("text.a", 1.0, picture=False), choice("text.b", 1.0, picture=False), choice("vqa", 1.0)]
+    mine = [choice("text.a", 1.0, image=False), choice("text.b", 1.0, image=False), choice("vqa", 1.0)]
     theirs = [
-        choice("text.a", 1.0, picture=False),
+        choice("text.a", 1.0, image=False),
         Answered(mine[1].record, {"accuracy": 1.0}, "a", (-1.0, -2.0000001)),
         choice("vqa", 0.0, said="b"),
     ]

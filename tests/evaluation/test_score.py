@@ -1,4 +1,4 @@
-"""What a model answers depends on the model, the picture and the question, and on nothing else."""
+"""What a model answers depends on the model, the image and the question, and on nothing else."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_log_likelihoods_are_those_of_transformers(facts: World, base: LoadedMod
     model: Any = AutoModelForMultimodalLM.from_pretrained(facts.base, dtype=torch.float32).eval()
     records = read_records(facts.forget, role="forget")[:3] + read_records(facts.text, role="text")[:1]
     for record, answered in zip(records, answer_records(base, records, Scoring()), strict=True):
-        picture = [] if record.image is None else [Image.open(record.image)]
-        prompt = f"<user> {'<image> ' if picture else ''}{record.question} <assistant>"
+        image = [] if record.image is None else [Image.open(record.image)]
+        prompt = f"<user> {'<image> ' if image else ''}{record.question} <assistant>"
         for option, given in zip(record.options, answered.log_likelihoods, strict=True):
-            inputs = processor(text=[f"{prompt} {option}"], images=picture or None, return_tensors="pt")
+            inputs = processor(text=[f"{prompt} {option}"], images=image or None, return_tensors="pt")
             ids = inputs["input_ids"][0]
             length = len(option.split())
             with torch.no_grad():
@@ -122,12 +122,12 @@ def test_options_that_the_tokenizer_cannot_tell_apart_are_refused(base: LoadedMo
         answer_records(base, [record], Scoring())
 
 
-def test_a_question_with_the_picture_mark_is_refused(base: LoadedModel) -> None:
+def test_a_question_with_the_image_mark_is_refused(base: LoadedModel) -> None:
     with pytest.raises(UserError, match="image token"):
         answer_records(base, [Record(question="<image> ?", answer="x")], Scoring())
 
 
-def test_each_picture_is_decoded_once(facts: World, base: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_decoded_once(facts: World, base: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
     real = MEDIA["image"].open
     counted = replace(MEDIA["image"], open=lambda path, **more: opened.append(path) or real(path, **more))
@@ -141,9 +141,9 @@ def test_without_a_chat_template_the_question_stands_alone(tmp_path: Path) -> No
     encoder = Encoder(build_processor(template=None))
     assert encoder.format == "plain"
     assert encoder.prompt("Who ?", None, "x").text == "Who ?\n"
-    picture = tmp_path / "a.png"
-    Image.new("RGB", (8, 8)).save(picture)
-    prompt = encoder.prompt("Who ?", picture, "x")
+    image = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(image)
+    prompt = encoder.prompt("Who ?", image, "x")
     assert prompt.text == "<image>\nWho ?\n"
     assert prompt.ids.count(encoder.tokenizer.convert_tokens_to_ids("<image>")) == 9
     assert encoder.continuation(prompt, HOMES[0]) == tuple(encoder.tokenizer(HOMES[0])["input_ids"])

@@ -1,4 +1,4 @@
-"""What fails is named: a file of the checkpoint, a picture, or the machine around it, never one for the other."""
+"""What fails is named: a file of the checkpoint, an image, or the machine around it, never one for the other."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_broken_template_is_wrong_input(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_picture_that_the_processor_refuses_is_named(model: Path) -> None:
+def test_an_image_that_the_processor_refuses_is_named(model: Path) -> None:
     stack = load_visual_stack(model, device="cpu")
     edit_json(model / "processor_config.json", lambda config: config)
     stack.prepare(Image.new("RGB", (64, 48)))

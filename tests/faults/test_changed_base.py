@@ -136,16 +136,16 @@ def test_a_model_that_changes_while_it_is_loaded_is_not_measured(here: Place, mo
         models.load_model(here.model, device="cpu")
 
 
-def test_a_picture_that_changes_while_the_run_trains(here: Place, tmp_path: Path) -> None:
-    """The record would name pictures that were never looked at."""
+def test_an_image_that_changes_while_the_run_trains(here: Place, tmp_path: Path) -> None:
+    """The record would name images that were never looked at."""
     folder = Path(shutil.copytree(here.forget.parent, tmp_path / "sets", ignore=shutil.ignore_patterns("model")))
     own = replace(here, forget=folder / here.forget.name, retain=folder / here.retain.name)
     recipe = SHORT.model_copy(update={"cache_gib": 0.0, "copies": 0})
-    pictures = sorted(folder.glob("*.png"))
+    images = sorted(folder.glob("*.png"))
 
     def change() -> None:
-        for path in pictures:
-            shutil.copyfile(pictures[0], path.with_suffix(".new"))
+        for path in images:
+            shutil.copyfile(images[0], path.with_suffix(".new"))
             path.with_suffix(".new").replace(path)
 
     with pytest.raises((SurgeryError, UserError), match="image changed"):

@@ -12,9 +12,9 @@ import pytest
 from vkdsurgeon.attacks.templates import read_templates
 from vkdsurgeon.config.files import load_recipe
 from vkdsurgeon.data.images import open_image
-from vkdsurgeon.data.paths import picture_path
-from vkdsurgeon.data.pictures import file_digest
+from vkdsurgeon.data.paths import media_path
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import file_digest
 from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.evaluation.cache import AnswerCache
@@ -34,7 +34,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "records": lambda path: read_records(path, role="forget"),
     "text": lambda path: read_text_retain_set(path, 0),
     "digest": lambda path: file_digest(path, "forget.jsonl:1"),
-    "picture": lambda path: open_image(path, where="forget.jsonl:1"),
+    "image": lambda path: open_image(path, where="forget.jsonl:1"),
     "result": read_result,
 }
 
@@ -50,7 +50,7 @@ PLACES: dict[str, Callable[[Path], object]] = {
     "staging": lambda folder: staged(folder / "out").__enter__(),
     "cache": lambda folder: AnswerCache(folder / "cache", print),
     "output": lambda folder: check_folder(folder / "result.json"),
-    "picture": lambda folder: picture_path("a.png", folder, "forget.jsonl:1"),
+    "image": lambda folder: media_path("a.png", folder, "forget.jsonl:1"),
     "journal": lambda folder: Folder(folder).read(),
 }
 

@@ -161,8 +161,8 @@ def test_records(tmp_path: Path, count: int, row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("count", [SHORT, pytest.param(LONG, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "TGA", "PCX", "SGI", "ICO"])
-def test_pictures(tmp_path: Path, count: int, kind: str) -> None:
-    path = tmp_path / "picture"
+def test_images(tmp_path: Path, count: int, kind: str) -> None:
+    path = tmp_path / "image"
     draw_subject(1, 1).save(path, format=kind)
     whole = path.read_bytes()
 

@@ -1,4 +1,4 @@
-"""Pictures and teacher features."""
+"""Images and teacher features."""
 
 import sys
 from pathlib import Path
@@ -11,9 +11,9 @@ from PIL import Image
 
 from tests.conftest import draw_subject
 from tests.families import build_checkpoint
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.model.features import FeatureStore, PictureSet, spread, teacher_features
+from vkdsurgeon.data.samples import samples_of
+from vkdsurgeon.model.features import FeatureStore, SampleSet, spread, teacher_features
 from vkdsurgeon.model.load_vision import load_visual_stack
 
 
@@ -24,24 +24,24 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_teacher_features_do_not_depend_on_batching_or_cache(llava: Path, sets: dict[str, Path]):
     stack = load_visual_stack(llava, device="cpu")
-    pictures = pictures_of(read_records(sets["forget"], role="forget"), role="forget")
+    samples = samples_of(read_records(sets["forget"], role="forget"), role="forget")
     layers = ("layer.0", "projector")
-    one = teacher_features(stack, PictureSet(stack, pictures, 1 << 30), layers, 64, 1 << 30)
-    two = teacher_features(stack, PictureSet(stack, pictures, 0), layers, 3, 0)
+    one = teacher_features(stack, SampleSet(stack, samples, 1 << 30), layers, 64, 1 << 30)
+    two = teacher_features(stack, SampleSet(stack, samples, 0), layers, 3, 0)
     for layer in layers:
-        assert len(one.all(layer)) == len(pictures)
+        assert len(one.all(layer)) == len(samples)
         for first, second in zip(one.all(layer), two.all(layer), strict=True):
             torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)
 
 
-def test_pictures_of_different_shapes_share_no_batch(qwen: Path, tmp_path: Path):
-    folder = tmp_path / "pictures"
+def test_images_of_different_shapes_share_no_batch(qwen: Path, tmp_path: Path):
+    folder = tmp_path / "images"
     folder.mkdir()
     for number, size in enumerate([(56, 56), (112, 56), (56, 112), (56, 56)]):
         draw_subject(number, 0, side=112).resize(size, Image.Resampling.NEAREST).save(folder / f"{number}.png")
     stack = load_visual_stack(qwen, device="cpu")
-    pictures = pictures_of(read_records(folder, role="forget"), role="forget")
-    prepared = PictureSet(stack, pictures, 1 << 30)
+    samples = samples_of(read_records(folder, role="forget"), role="forget")
+    prepared = SampleSet(stack, samples, 1 << 30)
     groups = [indices for indices, _ in prepared.batches(range(4), 8)]
     assert groups == [[0, 3], [1], [2]]
     features = teacher_features(stack, prepared, ("projector",), 8, 1 << 30).all("projector")
@@ -92,16 +92,16 @@ def test_the_power_of_kept_features_is_that_of_what_was_kept():
 
 
 @given(offset=st.floats(-1000, 1000), scale=st.floats(0.5, 10), seed=st.integers(0, 5))
-def test_spread_is_of_what_pictures_differ_by(offset: float, scale: float, seed: int):
-    """What all pictures share adds power and no spread; the estimate is that of the variance over pictures."""
+def test_spread_is_of_what_images_differ_by(offset: float, scale: float, seed: int):
+    """What all images share adds power and no spread; the estimate is that of the variance over images."""
     drawn = torch.randn(400, 3, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     positions = torch.arange(3.0).view(1, 3, 1)
     values = list((scale * drawn + offset / 1000 + positions).float())
     assert spread(values) == pytest.approx(scale**2, rel=0.1)
 
 
-def test_spread_of_pictures_of_several_sizes():
-    """Positions are compared among pictures of one size; a lone size adds nothing, lone sizes alone are compared."""
+def test_spread_of_images_of_several_sizes():
+    """Positions are compared among images of one size; a lone size adds nothing, lone sizes alone are compared."""
     generator = torch.Generator().manual_seed(0)
     alike = [torch.randn(4, 8, generator=generator) for _ in range(50)]
     lone = torch.full((9, 8), 100.0)

@@ -9,23 +9,26 @@ import torch
 
 from tests.families import FAMILIES, build_checkpoint
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.model.features import PictureSet, teacher_features
+from vkdsurgeon.data.samples import samples_of
+from vkdsurgeon.model.features import SampleSet, teacher_features
 from vkdsurgeon.model.frozen_layers import frozen_layers, kept_activations, output_of
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.events import unheard
-from vkdsurgeon.vision_pass.run import Job, operate, prepare, teach
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
+from vkdsurgeon.vision_pass.teach import teach
 
 
-def ready(root: Path, file: Path, depth: int) -> tuple[VisualStack, PictureSet, tuple[str, ...]]:
+def ready(root: Path, file: Path, depth: int) -> tuple[VisualStack, SampleSet, tuple[str, ...]]:
     stack = load_visual_stack(root, device="cpu")
-    images = PictureSet(stack, pictures_of(read_records(file, role="forget"), role="forget")[:4], 1 << 30)
+    images = SampleSet(stack, samples_of(read_records(file, role="forget"), role="forget")[:4], 1 << 30)
     return stack, images, frozen_layers(stack, list(stack.late_parameters(depth)), ["projector"])
 
 
-def shape_of(stack: VisualStack, images: PictureSet, frozen: tuple[str, ...]) -> tuple[int, ...]:
+def shape_of(stack: VisualStack, images: SampleSet, frozen: tuple[str, ...]) -> tuple[int, ...]:
     output = output_of(stack, images, frozen[-1])
     assert output is not None
     return tuple(output.shape)
@@ -88,10 +91,10 @@ def test_outputs_that_memory_does_not_hold_are_not_kept(llava: Path, sets: dict[
     for room in (8.0, 1e-5):
         # Sign steps of a simulated attacker would make much of rounding.
         recipe = Recipe(steps=3, depth=1, copies=0, extensions=0, cache_gib=room, tamper_weight=0.0)
-        retain = pictures_of(read_records(sets["retain"], role="retain"), role="retain")
-        prepared = teach(prepare(Job(llava, images.pictures, retain, [], recipe)))
+        retain = samples_of(read_records(sets["retain"], role="retain"), role="retain")
+        prepared = teach(prepare(Job(llava, images.samples, retain, [], recipe)))
         assert prepared.taught is not None
-        ((_, batch), *_) = prepared.taught.terms.forget.pictures.batches([0], 1)
+        ((_, batch), *_) = prepared.taught.terms.forget.samples.batches([0], 1)
         assert (batch.entering is not None) == (room == 8.0)
         outcomes.append(operate(prepared, unheard))
     for name, value in outcomes[0].changes.items():

@@ -22,9 +22,9 @@ def load(root: Path) -> Any:
 
 
 def inputs_of(stack: VisualStack, model: Any) -> dict[str, torch.Tensor]:
-    """A prompt with as many marks as the picture has feature rows."""
-    picture = stack.prepare(draw_subject(0, 0, 56))
-    rows = stack.features(stack.collate([picture]))["projector"].shape[1]
+    """A prompt with as many marks as the image has feature rows."""
+    image = stack.prepare(draw_subject(0, 0, 56))
+    rows = stack.features(stack.collate([image]))["projector"].shape[1]
     mark = getattr(model.config, "image_token_id", None) or model.config.image_token_index
     ids = torch.tensor([[5, *[mark] * rows, 7, 8, 9]])
     tokens = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -32,7 +32,7 @@ def inputs_of(stack: VisualStack, model: Any) -> dict[str, torch.Tensor]:
         tokens["mm_token_type_ids"] = (ids == mark).int()
     if model.config.model_type in ("paligemma", "gemma3"):
         tokens["token_type_ids"] = (ids == mark).int()
-    return {**tokens, **picture.inputs}
+    return {**tokens, **image.inputs}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

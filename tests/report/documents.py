@@ -44,8 +44,8 @@ def evaluation(*, forget_task: str = "vqa", **changes: Any) -> dict[str, Any]:
         "kind": "evaluation",
         "models": FACTS,
         "sets": [
-            {"name": name, "records": 120, "asked": 100, "pictures": pictures, "subjects": 4, "digest": "d" * 64}
-            for name, pictures in (("forget", 20), ("retain", 40), ("text", 0))
+            {"name": name, "records": 120, "asked": 100, "pictures": images, "subjects": 4, "digest": "d" * 64}
+            for name, images in (("forget", 20), ("retain", 40), ("text", 0))
         ],
         "settings": {
             "device": "cpu",

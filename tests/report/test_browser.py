@@ -113,8 +113,8 @@ def test_it_fits_and_reads_at_every_width_and_in_every_light(
         "Math.min(...[...document.querySelectorAll('figure svg')].map(each => 11 * each.clientWidth / 340))"
     )
     assert smallest >= 10, "text in figures stays readable"
-    picture = page.screenshot(path=tmp_path / "page.png", full_page=True)
-    assert len(picture) > 50_000
+    image = page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert len(image) > 50_000
     assert page.complaints == []
 
 

@@ -68,12 +68,12 @@ def test_relational_is_hubers_loss_between_normalised_pairwise_distances():
     for pair in tables[0]:
         gap = abs(tables[0][pair] - tables[1][pair])
         huber = 0.5 * gap**2 if gap < 1 else gap - 0.5
-        for picture in pair:
-            expected[picture] += huber / 3
+        for image in pair:
+            expected[image] += huber / 3
     torch.testing.assert_close(relational(student, target), expected)
 
 
-def test_relational_has_nothing_to_say_about_a_lone_picture_and_no_nan_for_twins():
+def test_relational_has_nothing_to_say_about_a_lone_image_and_no_nan_for_twins():
     lone = _features(1).requires_grad_()
     relational(lone, _features(1, seed=1)).sum().backward()
     assert lone.grad is not None
@@ -125,7 +125,7 @@ def test_a_sum_weighs_its_terms_and_one_kernel_distance_is_the_kernel():
 
 
 @pytest.mark.parametrize("weights", [{"nmse": 1.0}, {"cka": 1.0}, {"nmse": 0.5, "attention": 3.0}])
-def test_layers_and_pictures_are_weighed(weights: dict[str, float]):
+def test_layers_and_images_are_weighed(weights: dict[str, float]):
     students, targets = ([_features(seed=seed), _features(width=3, seed=seed)] for seed in (0, 1))
     samples = torch.tensor([1.0, 0.0, 2.0, 0.5, 3.0])
     found = feature_loss(weights)(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
-from vkdsurgeon.vision_pass.run import Job
+from vkdsurgeon.data.samples import Sample, samples_of
+from vkdsurgeon.vision_pass.job import Job
 
 QUICK = Recipe(
     steps=6,
@@ -23,10 +23,10 @@ QUICK = Recipe(
 )
 
 
-def pictures(sets: dict[str, Path], role: str) -> list[Picture]:
-    return pictures_of(read_records(sets[role], role=role), role=role)
+def samples(sets: dict[str, Path], role: str) -> list[Sample]:
+    return samples_of(read_records(sets[role], role=role), role=role)
 
 
 @pytest.fixture
 def job(llava: Path, sets: dict[str, Path]) -> Job:
-    return Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], QUICK)
+    return Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], QUICK)

@@ -13,7 +13,7 @@ IDENTITIES[..., :VIEWS] = 0
 FORGOTTEN = ("one", "two")
 
 
-def pictures(subject: int, count: int) -> list[Tensor]:
+def images(subject: int, count: int) -> list[Tensor]:
     views = torch.zeros(count, TOKENS, WIDTH)
     views[..., :VIEWS] = 3 * torch.randn(count, 1, VIEWS, generator=GENERATOR)
     noise = 0.3 * torch.randn(count, TOKENS, WIDTH, generator=GENERATOR)
@@ -21,9 +21,9 @@ def pictures(subject: int, count: int) -> list[Tensor]:
 
 
 def reader() -> tuple[IdentityCertainty, list[Tensor]]:
-    forget = [picture for subject in range(2) for picture in pictures(subject, 6)]
-    keep = [picture for subject in range(2, 12) for picture in pictures(subject, 6)]
-    measured = [picture for subject in range(2) for picture in pictures(subject, 4)]
+    forget = [image for subject in range(2) for image in images(subject, 6)]
+    keep = [image for subject in range(2, 12) for image in images(subject, 6)]
+    measured = [image for subject in range(2) for image in images(subject, 4)]
     labels = [name for name in FORGOTTEN for _ in range(6)]
     others = [f"other {subject}" for subject in range(2, 12) for _ in range(6)]
     truth = [name for name in FORGOTTEN for _ in range(4)]
@@ -73,16 +73,16 @@ def test_views_that_move_are_told_and_identities_that_move_are_not():
     assert abs(moved / power - 1) < 0.1
 
 
-def test_no_views_are_known_without_a_second_picture_of_anybody():
-    singles = [pictures(subject, 1)[0] for subject in range(2, 12)]
-    own = pictures(0, 4)
+def test_no_views_are_known_without_a_second_image_of_anybody():
+    singles = [images(subject, 1)[0] for subject in range(2, 12)]
+    own = images(0, 4)
     found = IdentityCertainty(own, ["one"] * 4, singles, [f"{i}" for i in range(10)], own, ["one"] * 4)
     assert found.view_drift(own, own) is None
 
 
-def test_pictures_with_other_numbers_of_tokens_are_read_by_their_means():
-    ragged = [value[: 1 + index % TOKENS] for index, value in enumerate(pictures(0, 6))]
-    keep = [value[: 1 + index % TOKENS] for index, value in enumerate(pictures(3, 6) + pictures(4, 6))]
+def test_images_with_other_numbers_of_tokens_are_read_by_their_means():
+    ragged = [value[: 1 + index % TOKENS] for index, value in enumerate(images(0, 6))]
+    keep = [value[: 1 + index % TOKENS] for index, value in enumerate(images(3, 6) + images(4, 6))]
     found = IdentityCertainty(ragged, ["one"] * 6, keep, ["a"] * 6 + ["b"] * 6, ragged, ["one"] * 6)
     assert found.certainty(ragged) > 0.9
     assert found.certainty(keep[:6]) < 0.5

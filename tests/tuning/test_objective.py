@@ -8,8 +8,8 @@ import torch
 
 from tests.conftest import write_set
 from tests.tuning.conftest import QUICK
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
@@ -17,7 +17,9 @@ from vkdsurgeon.training.events import unheard
 from vkdsurgeon.tuning.objective import FORGET, RETAIN, ROBUST, TrialRunner
 from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.splits import divide
-from vkdsurgeon.vision_pass.run import Job, operate, prepare
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 STRONG = QUICK.model_copy(update={"steps": 40, "density": 0.5})
@@ -91,26 +93,26 @@ def test_the_teacher_is_asked_once_a_set(job: Job):
     copied = QUICK.model_copy(update={"copies": 1, "steps": 12})
     runner.run(copied, unheard)
     after = runner.teacher.passes
-    assert after > passes + 1, "copies are other pictures"
+    assert after > passes + 1, "copies are other images"
     runner.run(copied.model_copy(update={"retain_weight": 1.1}), unheard)
     assert runner.teacher.passes == after, "and the same ones in every trial"
 
 
 def test_whole_subjects_are_held_out_where_there_are_many(job: Job, tmp_path: Path):
-    many = pictures_of(read_records(write_set(tmp_path, "many", range(30, 42), views=2), role="retain"), role="retain")
+    many = samples_of(read_records(write_set(tmp_path, "many", range(30, 42), views=2), role="retain"), role="retain")
     sets = divide(replace(job, retain=many))
-    trained = {picture.subject for picture in sets.job.retain}
+    trained = {sample.subject for sample in sets.job.retain}
     assert sets.keep_held_out == "subjects"
-    assert {picture.subject for picture in sets.keep}.isdisjoint(trained)
+    assert {sample.subject for sample in sets.keep}.isdisjoint(trained)
     assert len(trained) == 9
     assert len(sets.keep) + len(sets.job.retain) == len(many)
     assert sets.forget_held_out
     assert len(sets.forget) == 4
-    assert {picture.digest for picture in sets.forget}.isdisjoint(picture.digest for picture in sets.job.forget)
+    assert {sample.digest for sample in sets.forget}.isdisjoint(sample.digest for sample in sets.job.forget)
 
 
-def test_without_pictures_to_spare_what_was_trained_on_is_measured_and_told(job: Job):
-    few = [picture for picture in job.forget if picture.path.stem.endswith(("-0", "-1"))]
+def test_without_images_to_spare_what_was_trained_on_is_measured_and_told(job: Job):
+    few = [sample for sample in job.forget if sample.path.stem.endswith(("-0", "-1"))]
     sets = divide(replace(job, forget=few, retain=[], generic=job.retain[:6]))
     assert not sets.forget_held_out
     assert [*sets.forget] == few == [*sets.job.forget]

@@ -1,4 +1,4 @@
-"""Objectives measured on validation records, by a tiny model that really knows who is on a picture."""
+"""Objectives measured on validation records, by a tiny model that really knows who is in an image."""
 
 import json
 from pathlib import Path

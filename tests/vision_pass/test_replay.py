@@ -17,14 +17,17 @@ from safetensors.torch import save as save_tensors
 from tests.conftest import write_set
 from tests.families import FAMILIES, build_checkpoint
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.training.events import unheard
+from vkdsurgeon.vision_pass.job import Job, Prepared
+from vkdsurgeon.vision_pass.prepare import prepare
 from vkdsurgeon.vision_pass.replay import read_replays, write_replay
-from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare, teach
+from vkdsurgeon.vision_pass.run import operate
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
+from vkdsurgeon.vision_pass.teach import teach
 from vkdsurgeon.vision_pass.teacher import visual_digest
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
@@ -34,15 +37,15 @@ QUICK = Recipe(
 )  # fmt: skip
 
 
-def pictures(sets: dict[str, Path], role: str, subjects: slice = slice(None)) -> list[Picture]:
-    found = pictures_of(read_records(sets[role], role=role), role=role)
+def samples(sets: dict[str, Path], role: str, subjects: slice = slice(None)) -> list[Sample]:
+    found = samples_of(read_records(sets[role], role=role), role=role)
     wanted = sorted({each.subject for each in found})[subjects]
     return [each for each in found if each.subject in wanted]
 
 
 def prepared(model: Path, sets: dict[str, Path], who: slice, **changes: object) -> Prepared:
-    job = {"recipe": QUICK, "generic": [], "retain": pictures(sets, "retain"), **changes}
-    return teach(prepare(Job(model=model, forget=pictures(sets, "forget", who), **job)))  # type: ignore[arg-type]
+    job = {"recipe": QUICK, "generic": [], "retain": samples(sets, "retain"), **changes}
+    return teach(prepare(Job(model=model, forget=samples(sets, "forget", who), **job)))  # type: ignore[arg-type]
 
 
 def save(made: Prepared, path: Path, key: Path | None = None) -> Path:
@@ -75,9 +78,9 @@ def test_replayed_activations_give_the_features_of_the_images(
     term, whole = again.taught.terms.forget, made.taught.terms.forget
     first = len(again.job.forget)
     assert term.originals == first + whole.originals
-    assert len(set(term.pictures.subjects)) == 2
+    assert len(set(term.samples.subjects)) == 2
     for index in range(whole.originals):
-        inputs = term.pictures.prepared(first + index).inputs
+        inputs = term.samples.prepared(first + index).inputs
         assert all((value == 1).all() for value in inputs.values() if value.is_floating_point()), "no pixel is kept"
         kept, expected = (teacher_of(each).one("projector", at) for each, at in ((term, first + index), (whole, index)))
         # Rounded to bfloat16 on their way.
@@ -97,7 +100,7 @@ def test_those_of_earlier_requests_are_forgotten_again(deep: Path, sets: dict[st
         first = prepared(deep, sets, slice(0, 1))
         assert first.taught is not None
         term = first.taught.terms.forget
-        batch = first.stack.collate([term.pictures.prepared(index) for index in range(term.originals)])
+        batch = first.stack.collate([term.samples.prepared(index) for index in range(term.originals)])
         operate(made, unheard)
         with torch.no_grad():
             found = made.stack.features(batch)["projector"]

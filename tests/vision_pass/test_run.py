@@ -12,16 +12,18 @@ from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
 from vkdsurgeon.config.forgetting import ForgetTarget
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.config.retention import RetainDistance
-from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.features import teacher_features
 from vkdsurgeon.model.precision import resolve_precision
 from vkdsurgeon.training.events import Event, Step, unheard
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.saliency import SaliencyMask
+from vkdsurgeon.vision_pass.job import Job
 from vkdsurgeon.vision_pass.objective import make_terms
-from vkdsurgeon.vision_pass.run import Job, Outcome, operate, prepare
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import Outcome, operate
 
 QUICK = Recipe(
     steps=30,
@@ -36,12 +38,12 @@ QUICK = Recipe(
 )
 
 
-def pictures(sets: dict[str, Path], role: str) -> list[Picture]:
-    return pictures_of(read_records(sets[role], role=role), role=role)
+def samples(sets: dict[str, Path], role: str) -> list[Sample]:
+    return samples_of(read_records(sets[role], role=role), role=role)
 
 
 def run(llava: Path, sets: dict[str, Path], recipe: Recipe = QUICK, **changes: object) -> tuple[Outcome, list[Step]]:
-    job = {"forget": pictures(sets, "forget"), "retain": pictures(sets, "retain"), "generic": [], **changes}
+    job = {"forget": samples(sets, "forget"), "retain": samples(sets, "retain"), "generic": [], **changes}
     steps: list[Step] = []
     outcome = operate(
         prepare(Job(model=llava, recipe=recipe, **job)),
@@ -79,7 +81,7 @@ def test_the_student_moves_towards_its_targets_and_keeps_the_rest(plain: tuple[O
 
 def test_copies_are_trained_on_and_never_held_out(llava: Path, sets: dict[str, Path]):
     recipe = QUICK.model_copy(update={"copies": 2, "validation_share": 0.25})
-    prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+    prepared = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], recipe))
     plain = prepared.job.recipe.model_copy(update={"copies": 0})
     made = [
         make_terms(prepared.stack, prepared.forget, prepared.keep, each, torch.Generator().manual_seed(0))
@@ -89,10 +91,10 @@ def test_copies_are_trained_on_and_never_held_out(llava: Path, sets: dict[str, P
         assert after.apart
         assert before.apart
         assert len(after.train) == 3 * len(before.train)
-        held_out = {after.pictures.pictures[index].digest for index in after.held_out}
-        assert held_out == {before.pictures.pictures[index].digest for index in before.held_out}
-        assert not held_out & {after.pictures.pictures[index].digest for index in after.train}
-        # Who somebody is, and where nobody lies, is read from the pictures as they are.
+        held_out = {after.samples.samples[index].digest for index in after.held_out}
+        assert held_out == {before.samples.samples[index].digest for index in before.held_out}
+        assert not held_out & {after.samples.samples[index].digest for index in after.train}
+        # Who somebody is, and where nobody lies, is read from the images as they are.
         originals = list(range(before.originals))
         for layer in before.layers:
             left, right = (term.targets.get(layer, originals, torch.device("cpu")) for term in (before, after))
@@ -101,10 +103,10 @@ def test_copies_are_trained_on_and_never_held_out(llava: Path, sets: dict[str, P
 
 def test_no_more_copies_are_made_than_the_steps_can_draw(llava: Path, sets: dict[str, Path]):
     recipe = QUICK.model_copy(update={"copies": 50, "steps": 3})
-    prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+    prepared = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], recipe))
     terms = make_terms(prepared.stack, prepared.forget, prepared.keep, prepared.job.recipe, torch.Generator())
     for term in terms.both:
-        assert len(term.train) <= max(3 * term.batch, len({p.digest for p in term.pictures.pictures}))
+        assert len(term.train) <= max(3 * term.batch, len({p.digest for p in term.samples.samples}))
 
 
 def test_a_run_with_copies_repeats_itself(llava: Path, sets: dict[str, Path]):
@@ -127,7 +129,7 @@ def test_only_selected_elements_move(llava: Path, sets: dict[str, Path]):
 @pytest.mark.parametrize("granularity", ["row", "tensor", "layer"])
 def test_units_move_as_a_whole(llava: Path, sets: dict[str, Path], granularity: str):
     recipe = QUICK.model_copy(update={"steps": 3, "density": 0.5, "granularity": granularity})
-    prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+    prepared = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], recipe))
     outcome = operate(prepared, unheard)
     selected = outcome.mask.selected
     assert 0 < outcome.mask.density < 1
@@ -200,7 +202,7 @@ def test_every_retention_distance_holds_what_it_measures(llava: Path, sets: dict
     for weight in (1e-6, 50.0):
         changes = {"retain_distance": {distance: 1.0}, "retain_weight": weight, "steps": 15, "step_size": 1.5}
         recipe = QUICK.model_copy(update=changes)
-        prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+        prepared = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], recipe))
         before = teacher_features(prepared.stack, prepared.keep, ("projector",), 64, 1 << 30).all("projector")
         operate(prepared, unheard)
         after = teacher_features(prepared.stack, prepared.keep, ("projector",), 64, 1 << 30).all("projector")
@@ -222,7 +224,7 @@ def test_retention_can_look_elsewhere_and_the_stop_rule_looks_where_it_did(llava
 def test_retention_covers_every_output_too(tmp_path: Path, sets: dict[str, Path]):
     model = build_checkpoint("qwen3_vl", tmp_path / "model")
     recipe = QUICK.model_copy(update={"retain_layers": {"layer.0": 1.0, "projector": 3.0}})
-    prepared = prepare(Job(model, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+    prepared = prepare(Job(model, samples(sets, "forget"), samples(sets, "retain"), [], recipe))
     kept = prepared.job.recipe.retain_layers
     assert kept == {"layer.0": 1.0, "deepstack.0": 3.0, "deepstack.1": 3.0, "projector": 3.0}
 
@@ -295,13 +297,13 @@ def test_a_micro_batch_changes_memory_not_the_result(llava: Path, sets: dict[str
     assert abs(whole.verdicts[0].forget_ratio - parts.verdicts[0].forget_ratio) < 0.02
 
 
-def test_generic_pictures_alone_are_enough(llava: Path, sets: dict[str, Path]):
-    outcome, _ = run(llava, sets, retain=[], generic=pictures(sets, "generic"))
+def test_generic_images_alone_are_enough(llava: Path, sets: dict[str, Path]):
+    outcome, _ = run(llava, sets, retain=[], generic=samples(sets, "generic"))
     assert outcome.verdicts[0].forget_ratio < 0.7
 
 
-def test_unlabelled_retain_pictures_count_as_one_identity_each(llava: Path, sets: dict[str, Path]):
-    nameless = [Picture(p.path, "subject", p.digest, p.source) for p in pictures(sets, "retain")]
+def test_unlabelled_retain_images_count_as_one_identity_each(llava: Path, sets: dict[str, Path]):
+    nameless = [Sample(p.path, "subject", p.digest, p.source) for p in samples(sets, "retain")]
     outcome, _ = run(llava, sets, QUICK.model_copy(update={"steps": 2}), retain=nameless)
     assert all(len(set(drawn)) == 2 for drawn in outcome.stand_ins.values())
 
@@ -321,7 +323,7 @@ def test_a_loss_that_is_not_finite_stops_everything(llava: Path, sets: dict[str,
 
 def test_sets_that_overlap_are_refused(llava: Path, sets: dict[str, Path]):
     with pytest.raises(UserError, match="share 1 image"):
-        run(llava, sets, retain=[*pictures(sets, "retain"), pictures(sets, "forget")[0]])
+        run(llava, sets, retain=[*samples(sets, "retain"), samples(sets, "forget")[0]])
 
 
 def test_a_layer_that_does_not_exist_is_refused_with_the_known_names(llava: Path, sets: dict[str, Path]):
@@ -330,7 +332,7 @@ def test_a_layer_that_does_not_exist_is_refused_with_the_known_names(llava: Path
 
 
 def test_the_plan_counts_what_there_is(llava: Path, sets: dict[str, Path]):
-    job = Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), pictures(sets, "generic"), QUICK)
+    job = Job(llava, samples(sets, "forget"), samples(sets, "retain"), samples(sets, "generic"), QUICK)
     plan = prepare(job).plan
     assert (plan.forget_pictures, plan.forget_subjects) == (16, 2)
     assert (plan.retain_pictures, plan.retain_subjects, plan.generic_pictures) == (48, 6, 12)
@@ -341,7 +343,7 @@ def test_the_plan_counts_what_there_is(llava: Path, sets: dict[str, Path]):
 
 def test_every_depth_that_the_language_model_reads_is_taught(tmp_path: Path, sets: dict[str, Path]):
     model = build_checkpoint("qwen3_vl", tmp_path / "model")
-    prepared = prepare(Job(model, pictures(sets, "forget"), pictures(sets, "retain"), [], QUICK))
+    prepared = prepare(Job(model, samples(sets, "forget"), samples(sets, "retain"), [], QUICK))
     assert prepared.plan.layers == ("deepstack.0", "deepstack.1", "projector")
     outcome = operate(prepared, unheard)
     assert outcome.verdicts[0].forget_ratio < 0.9
@@ -350,16 +352,16 @@ def test_every_depth_that_the_language_model_reads_is_taught(tmp_path: Path, set
 
 def test_a_vast_retain_set_is_sampled_to_what_the_steps_can_draw(llava: Path, sets: dict[str, Path]):
     recipe = QUICK.model_copy(update={"steps": 2})
-    prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe, seed=1))
+    prepared = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], recipe, seed=1))
     assert len(prepared.keep) == 32
     assert any("32 of 48" in warning for warning in prepared.plan.warnings)
-    again = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe, seed=1))
-    assert again.keep.pictures == prepared.keep.pictures
+    again = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], recipe, seed=1))
+    assert again.keep.samples == prepared.keep.samples
 
 
 def test_no_gradient_hooks_stay_after_an_error(llava: Path, sets: dict[str, Path]):
     """Whoever trains the same weights next would lose its gradients to them."""
-    ready = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], QUICK))
+    ready = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], QUICK))
 
     def interrupt(event: Event) -> None:
         if event.kind == "step":
@@ -374,7 +376,7 @@ def test_no_gradient_hooks_stay_after_an_error(llava: Path, sets: dict[str, Path
 def test_no_gradient_hooks_stay_where_training_cannot_begin(
     llava: Path, sets: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ):
-    ready = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], QUICK))
+    ready = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], QUICK))
 
     def full(*_: object) -> None:
         raise MemoryError

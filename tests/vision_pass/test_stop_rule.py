@@ -1,4 +1,4 @@
-"""The stop rule and its held-out pictures."""
+"""The stop rule and its held-out images."""
 
 import pytest
 from hypothesis import given

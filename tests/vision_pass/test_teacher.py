@@ -14,22 +14,24 @@ from tests.conftest import write_set
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.features import PictureSet, teacher_features
+from vkdsurgeon.model.features import SampleSet, teacher_features
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.training.events import unheard
+from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.objective import make_terms
-from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import Outcome, operate
 from vkdsurgeon.vision_pass.teacher_quality import (
     TeacherQuality,
+    choose_samples,
     earlier_operations,
     examine,
     kind_warnings,
     measure_features,
     quality_warnings,
-    sample_pictures,
 )
 
 QUICK = Recipe(
@@ -37,12 +39,12 @@ QUICK = Recipe(
 )
 
 
-def pictures(sets: dict[str, Path], role: str) -> list[Picture]:
-    return pictures_of(read_records(sets[role], role=role), role=role)
+def samples(sets: dict[str, Path], role: str) -> list[Sample]:
+    return samples_of(read_records(sets[role], role=role), role=role)
 
 
 def prepared(model: Path, sets: dict[str, Path], recipe: Recipe = QUICK, **others: Path) -> Prepared:
-    return prepare(Job(model, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe, **others))
+    return prepare(Job(model, samples(sets, "forget"), samples(sets, "retain"), [], recipe, **others))
 
 
 def run(model: Path, sets: dict[str, Path], recipe: Recipe = QUICK, **others: Path) -> Outcome:
@@ -56,7 +58,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rewritten(model: Path, out: Path, change: float) -> Path:
-    """A copy whose patch embedding, all that a picture enters through, is multiplied."""
+    """A copy whose patch embedding, all that an image enters through, is multiplied."""
     shutil.copytree(model, out)
     for file in out.glob("*.safetensors"):
         tensors = load_file(file)
@@ -79,7 +81,7 @@ def test_the_statistics_are_ratios_of_variances():
     assert quality_warnings(quality, "the features") == []
 
 
-def test_separation_is_not_fooled_by_few_pictures_of_a_subject():
+def test_separation_is_not_fooled_by_few_images_of_a_subject():
     values = torch.randn(200, 2, 8, generator=torch.Generator().manual_seed(1))
     quality = measure_features(list(values), [str(index // 2) for index in range(200)])
     assert quality.separation is not None
@@ -107,11 +109,11 @@ def test_each_statistic_can_raise_doubts(quality: TeacherQuality, said: str):
     assert said in warning
 
 
-def test_a_sample_prefers_subjects_with_several_pictures():
-    crowd = [Picture(Path(f"{n}.png"), str(n), str(n), "x") for n in range(20)]
-    known = [Picture(Path(f"k{n}.png"), "known", f"k{n}", "x") for n in range(9)]
-    sample = sample_pictures([*crowd, *known])
-    assert [picture.subject for picture in sample[:4]] == ["known"] * 4
+def test_a_sample_prefers_subjects_with_several_images():
+    crowd = [Sample(Path(f"{n}.png"), str(n), str(n), "x") for n in range(20)]
+    known = [Sample(Path(f"k{n}.png"), "known", f"k{n}", "x") for n in range(9)]
+    sample = choose_samples([*crowd, *known])
+    assert [each.subject for each in sample[:4]] == ["known"] * 4
     assert len(sample) == 4 + 7
 
 
@@ -144,7 +146,7 @@ def test_a_checkpoint_that_was_unlearned_before_says_so(llava: Path, sets: dict[
     assert any("checkpoint of `retain_teacher` was unlearned" in warning for warning in as_teacher.warnings)
 
 
-def test_a_reference_model_is_imitated_on_forget_pictures(llava: Path, sets: dict[str, Path], other: Path):
+def test_a_reference_model_is_imitated_on_forget_images(llava: Path, sets: dict[str, Path], other: Path):
     recipe = QUICK.model_copy(update={"forget_target": "reference", "copies": 0, "tamper_weight": 0.0})
     ready = prepared(llava, sets, recipe, forget_teacher=other)
     terms = make_terms(
@@ -156,7 +158,7 @@ def test_a_reference_model_is_imitated_on_forget_pictures(llava: Path, sets: dic
         forget_teacher=ready.job.teacher("forget"),
     )
     stack = load_visual_stack(other, device="cpu")
-    expected = teacher_features(stack, PictureSet(stack, ready.forget.pictures, 0), ("projector",), 64, 1 << 30)
+    expected = teacher_features(stack, SampleSet(stack, ready.forget.samples, 0), ("projector",), 64, 1 << 30)
     theirs = expected.all("projector")
     for index, mine in enumerate(terms.targets.features.all("projector")[: len(theirs)]):
         torch.testing.assert_close(mine, theirs[index])
@@ -204,10 +206,10 @@ def test_a_reference_target_and_a_reference_model_go_together(
         prepared(llava, sets, recipe, **({"forget_teacher": other} if given else {}))
 
 
-def test_quality_is_measured_where_pictures_differ_in_shape(tmp_path: Path):
+def test_quality_is_measured_where_images_differ_in_shape(tmp_path: Path):
     stack = load_visual_stack(build_checkpoint("qwen2_vl", tmp_path / "model"), device="cpu")
     file = write_set(tmp_path, "some", range(3), views=2)
-    chosen = pictures_of(read_records(file, role="retain"), role="retain")
+    chosen = samples_of(read_records(file, role="retain"), role="retain")
     quality = examine(stack, chosen, 4, 1 << 30)
     assert quality.pictures == 6
     assert quality.separation is not None
@@ -234,7 +236,7 @@ def test_sets_of_one_kind_are_not_apart_however_few(forgotten: int, views: int):
     assert sum(found) / len(found) == pytest.approx(1, abs=0.15)
 
 
-def test_kept_pictures_of_another_kind_are_told(llava: Path, sets: dict[str, Path], tmp_path: Path):
+def test_kept_images_of_another_kind_are_told(llava: Path, sets: dict[str, Path], tmp_path: Path):
     generator = np.random.default_rng(0)
     folder = tmp_path / "pages"
     folder.mkdir()
@@ -243,9 +245,9 @@ def test_kept_pictures_of_another_kind_are_told(llava: Path, sets: dict[str, Pat
         Image.fromarray(page).save(folder / f"{number}.png")
     job = Job(
         llava,
-        pictures_of(read_records(sets["forget"], role="forget"), role="forget"),
+        samples_of(read_records(sets["forget"], role="forget"), role="forget"),
         [],
-        pictures_of(read_records(folder, role="generic"), role="generic"),
+        samples_of(read_records(folder, role="generic"), role="generic"),
         QUICK,
     )
     assert any("look unlike those to forget" in warning for warning in prepare(job).plan.warnings)

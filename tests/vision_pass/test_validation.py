@@ -1,4 +1,4 @@
-"""What the stop rule looks at: held-out pictures and copies, the share of the way, and targets put farther."""
+"""What the stop rule looks at: held-out images and copies, the share of the way, and targets put farther."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ import torch
 
 from tests.conftest import write_set
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import Picture, pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.training.events import unheard
-from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare, teach
+from vkdsurgeon.vision_pass.job import Job, Prepared
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
+from vkdsurgeon.vision_pass.teach import teach
 from vkdsurgeon.vision_pass.validation import Validation, stretched_at
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(steps=10, forget_batch=8, retain_batch=8, copies=0, extensions=0)
 
 
-def pictures(file: Path, role: str) -> list[Picture]:
-    return pictures_of(read_records(file, role=role), role=role)
+def samples(file: Path, role: str) -> list[Sample]:
+    return samples_of(read_records(file, role=role), role=role)
 
 
 def ready(model: Path, sets: dict[str, Path], recipe: Recipe = RECIPE) -> tuple[Prepared, Validation]:
-    job = Job(model, pictures(sets["forget"], "forget"), pictures(sets["retain"], "retain"), [], recipe)
+    job = Job(model, samples(sets["forget"], "forget"), samples(sets["retain"], "retain"), [], recipe)
     prepared = teach(prepare(job))
     assert prepared.taught is not None
     return prepared, Validation(prepared.stack, prepared.taught.terms, prepared.job.recipe)
@@ -47,13 +50,13 @@ def test_what_is_looked_at_was_never_trained_on_in_any_form(llava: Path, sets: d
     _, validation = ready(llava, sets, RECIPE.model_copy(update={"copies": 2}))
     for term in validation.terms.both:
         trained, looked_at = (
-            {term.pictures.pictures[index].digest for index in indices} for indices in (term.train, term.held_out)
+            {term.samples.samples[index].digest for index in indices} for indices in (term.train, term.held_out)
         )
         assert not trained & looked_at
-        assert len(term.held_out) == 5 * len(looked_at), "each picture and four copies"
+        assert len(term.held_out) == 5 * len(looked_at), "each image and four copies"
 
 
-def test_subjects_with_one_picture_are_judged_by_copies_and_the_verdict_says_so(llava: Path, tmp_path: Path):
+def test_subjects_with_one_image_are_judged_by_copies_and_the_verdict_says_so(llava: Path, tmp_path: Path):
     sets = {
         "forget": write_set(tmp_path, "forget", range(3), views=1),
         "retain": write_set(tmp_path, "retain", range(10, 16), views=8),
@@ -62,13 +65,13 @@ def test_subjects_with_one_picture_are_judged_by_copies_and_the_verdict_says_so(
     forget = validation.terms.forget
     assert not forget.apart
     assert sorted(forget.train) == [0, 1, 2]
-    assert all(forget.pictures.pictures[index].variant for index in forget.held_out)
+    assert all(forget.samples.samples[index].variant for index in forget.held_out)
     outcome = operate(prepared, unheard)
     assert outcome.verdict.held_out == (False, True)
     assert outcome.readings["projector"].still == 0
 
 
-def test_targets_are_put_as_far_as_pictures_lag_behind(llava: Path, sets: dict[str, Path]):
+def test_targets_are_put_as_far_as_images_lag_behind(llava: Path, sets: dict[str, Path]):
     _, validation = ready(llava, sets)
     stretched = validation.terms.stretched
     plain = stretched.get("projector", [0, 1], CPU)

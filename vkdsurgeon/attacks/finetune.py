@@ -142,7 +142,7 @@ def backward(loaded: LoadedModel, records: Sequence[Record]) -> float:
     requests = [
         answer_request(loaded.encoder, encode(loaded.encoder, record), str(record.answer)) for record in records
     ]
-    loaded.encoder.drop_pictures()
+    loaded.encoder.drop_media()
     tokens = sum(len(request.wanted) for request in requests)
     # One backward pass per shape: sums add up to the mean over all tokens of the step.
     batches = batches_of(requests, lambda request: request.signature, len(requests))

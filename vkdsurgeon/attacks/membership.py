@@ -17,8 +17,8 @@ from vkdsurgeon.attacks.target import Target
 from vkdsurgeon.attacks.variation import BEFORE
 from vkdsurgeon.attacks.warnings import missing_warnings
 from vkdsurgeon.checkpoint.provenance import versions
-from vkdsurgeon.data.pictures import file_digest
 from vkdsurgeon.data.record import Record, to_forget
+from vkdsurgeon.data.samples import file_digest
 from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import check_gates, judge_metrics
@@ -154,7 +154,7 @@ def answer_likelihoods(loaded: LoadedModel, records: Sequence[Record], batch_siz
     with torch.no_grad():
         for start in range(0, len(order), 16 * batch_size):
             part = order[start : start + 16 * batch_size]
-            loaded.encoder.drop_pictures()
+            loaded.encoder.drop_media()
             answers = [str(records[index].answer) for index in part]
             requests = [
                 replace(answer_request(loaded.encoder, encode(loaded.encoder, records[index]), answer), moments=True)
@@ -165,7 +165,7 @@ def answer_likelihoods(loaded: LoadedModel, records: Sequence[Record], batch_siz
                 index: answer_tokens(answer, values.tolist())
                 for index, answer, values in zip(part, answers, read, strict=True)
             }
-    loaded.encoder.drop_pictures()
+    loaded.encoder.drop_media()
     return [found[index] for index in range(len(records))]
 
 

@@ -37,7 +37,7 @@ class Perturbing(Target):
     universal: Universal | None = None
 
 
-class PerturbedPictures(Variation):
+class PerturbedImages(Variation):
     """Every image changed before the processor sees it."""
 
     def __init__(self, perturbation: Perturbation) -> None:
@@ -46,7 +46,7 @@ class PerturbedPictures(Variation):
 
     def applied(self, loaded: LoadedModel, role: Role) -> AbstractContextManager[None]:
         """As in `Variation`."""
-        return loaded.encoder.altered(picture=self._perturbation)
+        return loaded.encoder.altered(media=self._perturbation)
 
 
 def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
@@ -64,7 +64,7 @@ def perturb(attack: Perturbing, listener: Listener = unheard) -> PerturbResult:
         Diverged: Training the universal perturbation diverged.
     """
     started = time.perf_counter()
-    variations: list[Variation] = [PerturbedPictures(each) for each in attack.perturbations]
+    variations: list[Variation] = [PerturbedImages(each) for each in attack.perturbations]
     shown = [record for record in attack.forget.records if to_forget(record)]
     universal = None
     if attack.universal is not None:

@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from vkdsurgeon.attacks.linear_probe import LinearReader
+from vkdsurgeon.attacks.probe_images import Gallery, build_gallery, layer_features
 from vkdsurgeon.attacks.probe_metrics import FORGET_KINDS, Read, gaps, measured_metrics, row_of
-from vkdsurgeon.attacks.probe_pictures import Gallery, build_gallery, layer_features
 from vkdsurgeon.attacks.target import Attack
 from vkdsurgeon.attacks.warnings import missing_warnings
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.checkpoint.split import split_checkpoint
-from vkdsurgeon.data.pictures import Picture, pictures_of
+from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import check_gates, judge_metrics
@@ -111,14 +111,14 @@ def probe(attack: Probing, listener: Listener = unheard) -> ProbeResult:
         )
         if chosen is not None
     }
-    pictures: dict[str, list[Picture]] = {name: pictures_of(each.records, role=name) for name, each in sets.items()}
+    images: dict[str, list[Sample]] = {name: samples_of(each.records, role=name) for name, each in sets.items()}
     if attack.retain_heldout and not (attack.retain and attack.heldout):
         raise UserError("held-out retain views need `retain` and `heldout`", where="`retain_heldout`")
     gallery, warnings = build_gallery(
-        pictures["forget"],
-        pictures.get("retain", []),
-        pictures.get("heldout", []),
-        pictures.get("retain-heldout", []),
+        images["forget"],
+        images.get("retain", []),
+        images.get("heldout", []),
+        images.get("retain-heldout", []),
         folds=attack.folds,
         limit=attack.limit,
         seed=attack.seed,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vkdsurgeon.attacks.probe_pictures import Gallery
+from vkdsurgeon.attacks.probe_images import Gallery
 from vkdsurgeon.evaluation.metrics import wilson
 from vkdsurgeon.results.evaluation import Direction, Metric
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vkdsurgeon.attacks.split import Split, divide_by_picture, shares_pictures, split_records
+from vkdsurgeon.attacks.split import Split, divide_by_media, shares_media, split_records
 from vkdsurgeon.config.relearn import RelearnPlan
 from vkdsurgeon.data.record import Record, to_forget
 from vkdsurgeon.data.sets import NamedSet, sample
@@ -81,7 +81,7 @@ def gather_material(
         if benign is not None:
             data["benign"] = benign.records
         elif retain is not None:
-            data["benign"], kept = divide_by_picture(retain.records, seed)
+            data["benign"], kept = divide_by_media(retain.records, seed)
         else:
             raise UserError(
                 "protocol benign trains on what is to be kept",
@@ -154,7 +154,7 @@ def _refuse_forgotten(protocol: str, records: Sequence[Record], views: Sequence[
     targets = [record for record in views if to_forget(record)]
     subjects = {record.subject for record in targets} - {None}
     about = next((record for record in records if record.subject in subjects), None)
-    about = about or shares_pictures(targets, records)
+    about = about or shares_media(targets, records)
     if about is not None:
         raise UserError(
             f"the data of protocol {protocol} shows a forget subject",
@@ -165,7 +165,7 @@ def _refuse_forgotten(protocol: str, records: Sequence[Record], views: Sequence[
 
 
 def _refuse_shown_views(split: Split) -> None:
-    twice = shares_pictures(split.shown, split.measured)
+    twice = shares_media(split.shown, split.measured)
     if twice is not None:
         raise UserError(
             "an image that is shown to the attacker would be measured as well",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from vkdsurgeon.config.relearn import RelearnProtocol
-from vkdsurgeon.data.pictures import file_digest
 from vkdsurgeon.data.record import Record, to_forget
+from vkdsurgeon.data.samples import file_digest
 from vkdsurgeon.data.sets import sample
 from vkdsurgeon.errors import UserError
 
@@ -89,7 +89,7 @@ def split_records(
     return Split(chosen, _measured(pool, known - shown))
 
 
-def shares_pictures(shown: Sequence[Record], measured: Sequence[Record]) -> Record | None:
+def shares_media(shown: Sequence[Record], measured: Sequence[Record]) -> Record | None:
     """The first measured record whose image was shown as well, told by its bytes; None where there is none.
 
     Raises:
@@ -108,7 +108,7 @@ def shares_pictures(shown: Sequence[Record], measured: Sequence[Record]) -> Reco
     return next((record for record in measured if digest(record) in seen), None)
 
 
-def divide_by_picture(records: Sequence[Record], seed: int) -> tuple[list[Record], list[Record]]:
+def divide_by_media(records: Sequence[Record], seed: int) -> tuple[list[Record], list[Record]]:
     """Divide a set into halves that share no image (no record, where it has no image).
 
     Args:
@@ -187,9 +187,9 @@ def _views(targets: Sequence[Record], fraction: float, seed: int, *, all_may_be_
     generator = random.Random(seed)
     # A subject's only image is shown where others are held out, and measured otherwise.
     drawn = [
-        _draw(sorted(pictures), fraction, generator, most=len(pictures) if all_may_be_shown else len(pictures) - 1)
-        for _, pictures in sorted(views.items())
-        if all_may_be_shown or len(pictures) > 1
+        _draw(sorted(images), fraction, generator, most=len(images) if all_may_be_shown else len(images) - 1)
+        for _, images in sorted(views.items())
+        if all_may_be_shown or len(images) > 1
     ]
     if not drawn:
         raise UserError(
@@ -198,7 +198,7 @@ def _views(targets: Sequence[Record], fraction: float, seed: int, *, all_may_be_
             value="views",
             remedy="give `heldout`, other views to measure on",
         )
-    return {picture for pictures in drawn for picture in pictures}
+    return {image for images in drawn for image in images}
 
 
 def _draw(items: Sequence[Item], fraction: float, generator: random.Random, most: int | None = None) -> list[Item]:

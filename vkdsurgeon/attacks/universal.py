@@ -113,8 +113,8 @@ def pixels_of(loaded: LoadedModel, records: Sequence[Record]) -> Pixels:
     shapes: dict[tuple[int, ...], str] = {}
     for record in records:
         prompt = encode(loaded.encoder, record)
-        values = prompt.picture.get(PIXELS)
-        others = [name for name, each in prompt.picture.items() if name != PIXELS and each.is_floating_point()]
+        values = prompt.media.get(PIXELS)
+        others = [name for name, each in prompt.media.items() if name != PIXELS and each.is_floating_point()]
         shape = () if values is None else tuple(values.shape)
         if len(shape) != 4 or shape[0] != 1 or shape[1] != 3 or others:
             raise UserError(
@@ -126,7 +126,7 @@ def pixels_of(loaded: LoadedModel, records: Sequence[Record]) -> Pixels:
                 remedy="leave `universal` away; the other perturbations work on the image itself",
             )
         shapes.setdefault(shape, record.source)
-    loaded.encoder.drop_pictures()
+    loaded.encoder.drop_media()
     if len(shapes) > 1:
         raise UserError(
             "images become tensors of different shapes, so no one perturbation fits them all",

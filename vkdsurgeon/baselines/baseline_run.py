@@ -128,7 +128,7 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
             mlp_output(split.skeleton, layer)
     encoder = Encoder(load_processor(job.model))
     for first in (job.training_sets.forget[0], *job.training_sets.retain[:1], *job.training_sets.text[:1]):
-        encoder.continuation(encoder.prompt(first.text, first.picture, first.source), first.answer)
+        encoder.continuation(encoder.prompt(first.text, first.media, first.source), first.answer)
     relative = recipe.lr is None
     schedule = Schedule(
         steps=(recipe.steps or facts.steps) if facts.trains else 0,

@@ -33,7 +33,7 @@ from vkdsurgeon.baselines.trainer import Part, train_masked
 from vkdsurgeon.baselines.uniform import to_uniform
 from vkdsurgeon.config.baselines import BaselineRecipe
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
@@ -48,7 +48,8 @@ from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.saliency import SaliencyMask, choose_mask
 from vkdsurgeon.training.sampler import Sampler, random_shuffle
 from vkdsurgeon.training.schedule import Schedule
-from vkdsurgeon.vision_pass.run import Job, Prepared, prepare
+from vkdsurgeon.vision_pass.job import Job, Prepared
+from vkdsurgeon.vision_pass.prepare import prepare
 from vkdsurgeon.vision_pass.trainer import DistillationTerm, pass_over
 
 # Questions that the mask is made from, and that the answers' probability is measured on.
@@ -66,8 +67,8 @@ class OutputJob(ModelSource):
         recipe: The settings; `output_loss` is set.
     """
 
-    forget: Sequence[Picture]
-    retain: Sequence[Picture]
+    forget: Sequence[Sample]
+    retain: Sequence[Sample]
     examples: Sequence[QAExample]
     recipe: Recipe
 

@@ -46,17 +46,17 @@ def versions() -> dict[str, str]:
     }
 
 
-def set_digest(picture_digests: Iterable[str], salt: bytes) -> str:
+def set_digest(sample_digests: Iterable[str], salt: bytes) -> str:
     """Digest of a set of images, independent of their order and paths.
 
     Args:
-        picture_digests: SHA-256 of each image's bytes, in hex.
+        sample_digests: SHA-256 of each image's bytes, in hex.
         salt: Stored beside the digest.
 
     Returns:
         HMAC-SHA-256 in hex.
     """
-    return hmac.new(salt, "\n".join(sorted(picture_digests)).encode(), hashlib.sha256).hexdigest()
+    return hmac.new(salt, "\n".join(sorted(sample_digests)).encode(), hashlib.sha256).hexdigest()
 
 
 def provenance_record(facts: Mapping[str, Any]) -> bytes:

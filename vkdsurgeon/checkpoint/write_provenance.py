@@ -13,7 +13,7 @@ from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.provenance import earlier_runs, free_record_name, provenance_record, set_digest
 from vkdsurgeon.checkpoint.stage import CopyDigests, WriteReport, write_patched
 from vkdsurgeon.checkpoint.tensors import raw_bytes
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.files.hub import hub_source
 
 
@@ -25,15 +25,15 @@ def salt_of(seed: int, changes: Mapping[str, Tensor]) -> bytes:
     return hasher.digest()[:16]
 
 
-def set_facts(sets: Mapping[str, Sequence[Picture]], salt: bytes) -> dict[str, dict[str, Any]]:
+def set_facts(sets: Mapping[str, Sequence[Sample]], salt: bytes) -> dict[str, dict[str, Any]]:
     """Counts and salted digests of sets of images; never who is on them."""
     return {
         name: {
-            "pictures": len(pictures),
-            "subjects": len({picture.subject for picture in pictures}),
-            "digest": set_digest((picture.digest for picture in pictures), salt),
+            "pictures": len(samples),
+            "subjects": len({sample.subject for sample in samples}),
+            "digest": set_digest((sample.digest for sample in samples), salt),
         }
-        for name, pictures in sets.items()
+        for name, samples in sets.items()
     }
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from vkdsurgeon.attacks.split import split_records
 from vkdsurgeon.comparison.request import ComparedProtocol, Comparison
 from vkdsurgeon.comparison.text_split import divide_text, write_text
-from vkdsurgeon.data.pictures import records_digest
 from vkdsurgeon.data.read import read_records, require_answers
+from vkdsurgeon.data.samples import records_digest
 from vkdsurgeon.data.sets import NamedSet, read_set
 from vkdsurgeon.decoder_pass.text_set import FEWEST
 from vkdsurgeon.errors import UserError

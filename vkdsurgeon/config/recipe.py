@@ -55,11 +55,11 @@ class Recipe(Stopping, Hardening, Mask, Retention, Training):
             raise ValueError("the recipe leaves its steps to the data; call fitted() first")
         return self.steps
 
-    def fitted(self, forget_pictures: int) -> Recipe:
+    def fitted(self, forget_samples: int) -> Recipe:
         """The recipe with everything that was left to the data derived from it.
 
         Args:
-            forget_pictures: Size of the forget set.
+            forget_samples: Size of the forget set.
         """
         if self.output_loss is not None:
             return self.model_copy(
@@ -71,5 +71,5 @@ class Recipe(Stopping, Hardening, Mask, Retention, Training):
             )
         if self.steps is not None:
             return self
-        per_pass = -(-forget_pictures // min(self.forget_batch, max(forget_pictures, 1)))
+        per_pass = -(-forget_samples // min(self.forget_batch, max(forget_samples, 1)))
         return self.model_copy(update={"steps": max(_FEWEST_STEPS, _PASSES * per_pass)})

@@ -1,4 +1,4 @@
-"""Altered copies of pictures: what is learnt on a dozen views of a subject has to hold on others."""
+"""Altered copies of images: what is learnt on a dozen views of a subject has to hold on others."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 
 _SMALLEST_WINDOW, _LIGHT = 0.92, (0.85, 1.15)
 
 
-def variants(pictures: Sequence[Picture], indices: Sequence[int], count: int, *, after: int = 0) -> list[Picture]:
+def variants(samples: Sequence[Sample], indices: Sequence[int], count: int, *, after: int = 0) -> list[Sample]:
     """Copies of some images.
 
     Args:
-        pictures: The images.
+        samples: The images.
         indices: Which of them.
         count: Copies of each.
         after: Number of the copies that were made before, so that these are others.
     """
     numbers = range(after + 1, after + count + 1)
-    return [replace(pictures[index], variant=number) for number in numbers for index in indices]
+    return [replace(samples[index], variant=number) for number in numbers for index in indices]
 
 
-def generator_of(picture: Picture) -> np.random.Generator:
+def generator_of(sample: Sample) -> np.random.Generator:
     """Source of the draws that make one altered copy; the same each time."""
-    return np.random.default_rng([int(picture.digest[:15], 16), picture.variant])
+    return np.random.default_rng([int(sample.digest[:15], 16), sample.variant])
 
 
-def varied(image: Image.Image, picture: Picture) -> Image.Image:
+def varied(image: Image.Image, sample: Sample) -> Image.Image:
     """The image (RGB) as its variant shows it, the same each time.
 
     A window of 92 to 100 % of each side is scaled back to the image's size, so that the layout of tokens stays, and
@@ -40,9 +40,9 @@ def varied(image: Image.Image, picture: Picture) -> Image.Image:
 
     Args:
         image: The original, of any mode.
-        picture: Whose digest and variant decide.
+        sample: Whose digest and variant decide.
     """
-    generator = generator_of(picture)
+    generator = generator_of(sample)
     made = image.convert("RGB")
     scale = generator.uniform(_SMALLEST_WINDOW, 1.0)
     sides = [max(1, round(scale * side)) for side in made.size]

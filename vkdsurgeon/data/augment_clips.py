@@ -6,12 +6,12 @@ import numpy as np
 
 from vkdsurgeon.data.augment import generator_of
 from vkdsurgeon.data.clips import Clip
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 
 _SPEED, _SHIFT, _GAIN_DB, _NOISE_DB = (0.97, 1.03), 0.05, (-6.0, 6.0), (25.0, 40.0)
 
 
-def varied_clip(clip: Clip, picture: Picture) -> Clip:
+def varied_clip(clip: Clip, sample: Sample) -> Clip:
     """The clip as its variant sounds, the same each time and of the same length.
 
     Played 3 % slower to faster, begun up to a twentieth of a second later, 6 dB quieter to louder, and with white noise
@@ -20,9 +20,9 @@ def varied_clip(clip: Clip, picture: Picture) -> Clip:
 
     Args:
         clip: The original.
-        picture: Whose digest and variant decide.
+        sample: Whose digest and variant decide.
     """
-    generator = generator_of(picture)
+    generator = generator_of(sample)
     length = len(clip.samples)
     places = np.arange(length) * generator.uniform(*_SPEED) - generator.uniform(0.0, _SHIFT) * clip.rate
     made = np.interp(places, np.arange(length), clip.samples, left=0.0, right=0.0)

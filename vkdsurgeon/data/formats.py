@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from vkdsurgeon.data.modality import NOUNS, Modality
-from vkdsurgeon.data.paths import picture_path
+from vkdsurgeon.data.paths import media_path
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.rows import Row
 from vkdsurgeon.errors import UserError
@@ -247,7 +247,7 @@ def _media(parsed: BaseModel, folder: Path, row: Row) -> dict[str, Path]:
     """The file that a row names, by its modality."""
     named = {modality: getattr(parsed, modality) for modality in NOUNS}
     return {
-        modality: picture_path(name, folder, row.source, NOUNS[modality])
+        modality: media_path(name, folder, row.source, NOUNS[modality])
         for modality, name in named.items()
         if name is not None
     }

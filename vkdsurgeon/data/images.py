@@ -1,4 +1,4 @@
-"""Pictures from untrusted files: bounded, fully decoded, always RGB."""
+"""Images from untrusted files: bounded, fully decoded, always RGB."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def check_header(path: Path, *, where: str) -> tuple[str, tuple[int, int]]:
         return opened.mode, opened.size
 
 
-def looks_like_a_picture(path: Path) -> bool:
+def looks_like_an_image(path: Path) -> bool:
     """Whether a file's content says that it is an image, whatever its name says."""
     try:
         with warnings.catch_warnings():
@@ -144,7 +144,7 @@ def _check_size(size: tuple[int, int], place: str, max_pixels: int) -> None:
 def _unreadable(place: str, error: Exception, source: Path | io.BytesIO | None = None) -> UserError:
     if isinstance(error, UnidentifiedImageError):
         # What Pillow says names an object in memory.
-        return _no_picture(place, _beginning(source))
+        return _no_image(place, _beginning(source))
     return UserError(
         f"the image cannot be decoded: {type(error).__name__}: {error}",
         where=place,
@@ -152,7 +152,7 @@ def _unreadable(place: str, error: Exception, source: Path | io.BytesIO | None =
     )
 
 
-def _no_picture(place: str, beginning: bytes) -> UserError:
+def _no_image(place: str, beginning: bytes) -> UserError:
     if beginning.startswith(POINTER):
         return no_content(place, "image")
     return UserError(

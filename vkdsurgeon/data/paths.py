@@ -18,7 +18,7 @@ _FILE = "file://"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 
 
-def picture_path(name: str, folder: Path, source: str, noun: str = "image") -> Path:
+def media_path(name: str, folder: Path, source: str, noun: str = "image") -> Path:
     """Resolve an image's or clip's name as written in a record.
 
     Args:

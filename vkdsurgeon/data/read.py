@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vkdsurgeon.data.formats import format_of, records_of
-from vkdsurgeon.data.images import looks_like_a_picture
+from vkdsurgeon.data.images import looks_like_an_image
 from vkdsurgeon.data.modality import CLIP_SUFFIXES, NOUNS, Modality, modality_of, noun_of
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.rows import read_rows
@@ -20,7 +20,7 @@ log = logging.getLogger("vkdsurgeon.data")
 
 _USUAL = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jfif", ".avif"}
 _SELDOM = {".apng", ".jpe", ".mpo", ".dib", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga", ".pcx", ".sgi", ".ico"}
-PICTURE_SUFFIXES = frozenset(_USUAL | _SELDOM)
+IMAGE_SUFFIXES = frozenset(_USUAL | _SELDOM)
 # Images that Pillow alone cannot open; passing over them would leave them unforgotten.
 UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".svg"})
 
@@ -115,7 +115,7 @@ def _refuse_what_would_be_missed(parent: Path, folders: list[str], names: list[s
             raise UserError(
                 "an image in a format that cannot be read",
                 where=parent / name,
-                expected=f"files ending in {', '.join(sorted(PICTURE_SUFFIXES))}",
+                expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
                 remedy="convert it, or move it elsewhere",
             )
 
@@ -136,7 +136,7 @@ def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
         for name in sorted(name for name in names if not name.startswith(".")):
             path = Path(parent, name)
             if path.is_file():
-                known = path.suffix.lower() in PICTURE_SUFFIXES or looks_like_a_picture(path)
+                known = path.suffix.lower() in IMAGE_SUFFIXES or looks_like_an_image(path)
                 (found if known else left).append(path)
     modality: Modality = "image"
     if not found and (clips := [path for path in left if modality_of(path) == "audio"]):
@@ -145,7 +145,7 @@ def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
         raise UserError(
             f"the folder of the {role} set holds no images and no clips",
             where=folder,
-            expected=f"files ending in {', '.join(sorted(PICTURE_SUFFIXES | CLIP_SUFFIXES))}",
+            expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES | CLIP_SUFFIXES))}",
         )
     if left:
         noun = NOUNS[modality]

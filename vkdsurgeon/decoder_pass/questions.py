@@ -1,15 +1,15 @@
-"""What the language model is asked during the decoder pass: questions about pictures, and plain prompts."""
+"""What the language model is asked during the decoder pass: questions about images, and plain prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from vkdsurgeon.data.pictures import Picture
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.model.questions import Question
 
-# Asked of pictures that came without questions: who it is, what belongs to who it is, and what does not.
+# Asked of images that came without questions: who it is, what belongs to who it is, and what does not.
 QUESTIONS = (
     "Who is this person?",
     "What is the name of the person in the picture?",
@@ -22,15 +22,15 @@ QUESTIONS = (
 )
 
 
-def questions_about(pictures: Sequence[Picture], records: Sequence[Record]) -> list[list[Question]]:
-    """The questions about each picture.
+def questions_about(samples: Sequence[Sample], records: Sequence[Record]) -> list[list[Question]]:
+    """The questions about each image.
 
     Args:
-        pictures: The pictures that take part.
-        records: The records they came from; what these ask of a picture is asked, the built-in questions elsewhere.
+        samples: The images that take part.
+        records: The records they came from; what these ask of an image is asked, the built-in questions elsewhere.
 
     Returns:
-        Per picture, in order, at least one question.
+        Per image, in order, at least one question.
     """
     asked: dict[Path, dict[str, None]] = {}
     for record in records:
@@ -38,8 +38,8 @@ def questions_about(pictures: Sequence[Picture], records: Sequence[Record]) -> l
             asked.setdefault(record.image, {})[record.question] = None
     return [
         [
-            Question(question, picture.path, picture.source)
-            for question in asked.get(picture.path, dict.fromkeys(QUESTIONS))
+            Question(question, sample.path, sample.source)
+            for question in asked.get(sample.path, dict.fromkeys(QUESTIONS))
         ]
-        for picture in pictures
+        for sample in samples
     ]

@@ -39,7 +39,7 @@ from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask, choose_mask
 from vkdsurgeon.training.sampler import GroupedSampler
 from vkdsurgeon.training.write_back import WriteBack
-from vkdsurgeon.vision_pass.run import Prepared
+from vkdsurgeon.vision_pass.job import Prepared
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 # Questions about forget images that the mask is made from, and held-out questions that the gate asks at most.
@@ -100,14 +100,14 @@ def prepare_decoder(
     assert recipe is not None
     weights = find_decoder_weights(stack.inventory, stack.split, recipe.blocks)
     questions: dict[str, tuple[list[Question], list[Question]]] = {}
-    for role, pictures, records in ((FORGET, prepared.forget, forget), (RETAIN, prepared.keep, keep)):
-        asked = questions_about(pictures.pictures, records)
-        train_on, held_out = split_validation(pictures.subjects, job.recipe.validation_share)
+    for role, images, records in ((FORGET, prepared.forget, forget), (RETAIN, prepared.keep, keep)):
+        asked = questions_about(images.samples, records)
+        train_on, held_out = split_validation(images.subjects, job.recipe.validation_share)
         questions[role] = _flat(asked, train_on), _flat(asked, held_out or train_on)
     questions[TEXT] = _prompts(text.train), _prompts(text.held_out)
     encoder = Encoder(load_processor(job.model))
     for trained, _ in questions.values():
-        encoder.prompt(trained[0].text, trained[0].picture, trained[0].source)
+        encoder.prompt(trained[0].text, trained[0].media, trained[0].source)
     dtype, saves = held_in(recipe, weights, job.device), recomputes(recipe, job.device)
     if job.device_map is not None:
         skeleton = build_skeleton(stack.split.config, dtype=dtype, where=job.model)

@@ -69,7 +69,7 @@ class TeacherOutputs:
         known = self._known.setdefault(role, {})
         new = [question for question in dict.fromkeys(questions) if question not in known]
         # Neighbours share images, and a part is small enough for its images to be held.
-        new.sort(key=lambda question: str(question.picture or ""))
+        new.sort(key=lambda question: str(question.media or ""))
         with torch.no_grad(), vision():
             for start in range(0, len(new), 16 * self.micro_batch):
                 prompts = [
@@ -137,7 +137,7 @@ def _placeholders(config: Any) -> list[int] | None:
 
 
 def _judged(prompt: Prompt, answer: TeacherAnswer) -> int:
-    return len(answer.tokens) + (0 if prompt.picture else len(prompt.ids) - 1)
+    return len(answer.tokens) + (0 if prompt.media else len(prompt.ids) - 1)
 
 
 def _cut(tokens: Sequence[int], ends: int | Sequence[int] | None) -> tuple[int, ...]:

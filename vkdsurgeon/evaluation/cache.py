@@ -23,8 +23,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vkdsurgeon.checkpoint.provenance import versions
-from vkdsurgeon.data.pictures import asked_content, protocol_content
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.samples import asked_content, protocol_content
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.answered import Answered, Scoring
 from vkdsurgeon.files.atomic import write_whole
@@ -114,7 +114,7 @@ class ModelCache:
     def __init__(self, store: AnswerCache, model: str) -> None:
         self._store = store
         self._model = model
-        self._pictures: dict[Path, str] = {}
+        self._media: dict[Path, str] = {}
         self.reused = 0
         self.asked = 0
 
@@ -164,7 +164,7 @@ class ModelCache:
         return f"cache: {role}: {self.reused} answers reused, {self.asked} asked and kept"
 
     def _key(self, records: Sequence[Record]) -> str:
-        rows = [[*asked_content(each, self._pictures), *protocol_content(each, self._pictures)] for each in records]
+        rows = [[*asked_content(each, self._media), *protocol_content(each, self._media)] for each in records]
         return self._store.digest(json.dumps([self._model, rows]))
 
     def _path(self, key: str) -> Path:

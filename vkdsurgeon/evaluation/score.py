@@ -63,7 +63,7 @@ def answer_records(
     with torch.no_grad():
         for start in range(0, len(order), chunk):
             part = order[start : start + chunk]
-            loaded.encoder.drop_pictures()
+            loaded.encoder.drop_media()
             known = None if cache is None else cache.find([records[index] for index in part])
             if known is None:
                 known = _fresh(loaded, {index: records[index] for index in part}, scoring)
@@ -73,7 +73,7 @@ def answer_records(
             done = start + len(part)
             text = f"answered {done} of {len(records)} questions"
             listener(Event("answers", text, {"done": done, "total": len(records)}))
-    loaded.encoder.drop_pictures()
+    loaded.encoder.drop_media()
     return [answers[index] for index in range(len(records))]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from vkdsurgeon.data.pictures import records_digest
 from vkdsurgeon.data.record import Record
+from vkdsurgeon.data.samples import records_digest
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.results.evaluation import SetFacts
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from vkdsurgeon_kernels import target_power
 
 from vkdsurgeon.data.media import medium_of
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.entering import Entering
-from vkdsurgeon.model.replayed import ReplayedPicture, entering_of
+from vkdsurgeon.model.replayed import ReplayedSample, entering_of
 
 if TYPE_CHECKING:
     from vkdsurgeon.model.images import ImageBatch, PreparedImage
@@ -34,12 +34,12 @@ _MAPPED_BYTES, _ALIGNED = 1 << 26, 64
 Entered = Callable[[Sequence[int], torch.device], Entering]
 
 
-class PictureSet:
-    """Pictures ready for one tower: decoded and preprocessed once, as far as memory allows.
+class SampleSet:
+    """Images ready for one tower: decoded and preprocessed once, as far as memory allows.
 
     Args:
         stack: The tower and projector, whose image processor prepares the images.
-        pictures: The images.
+        samples: The images.
         cache_bytes: Most bytes of prepared images to keep; beyond that they are decoded again each time.
         alter: What every image goes through before it is prepared.
     """
@@ -47,21 +47,21 @@ class PictureSet:
     def __init__(
         self,
         stack: VisualStack,
-        pictures: Sequence[Picture],
+        samples: Sequence[Sample],
         cache_bytes: int,
         *,
-        alter: Callable[[Any, Picture], Any] | None = None,
+        alter: Callable[[Any, Sample], Any] | None = None,
     ) -> None:
         self._stack = stack
         self._alter = alter
-        self.pictures = tuple(pictures)
-        self.subjects = tuple(picture.subject for picture in pictures)
+        self.samples = tuple(samples)
+        self.subjects = tuple(sample.subject for sample in samples)
         self._cache: dict[int, PreparedImage] = {}
         self._budget = cache_bytes
         self._entering: Entered | None = None
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.samples)
 
     def pass_over(self, entering: Entered | None) -> None:
         """From now on batches carry what frozen layers gave their images, so that these are not run again.
@@ -76,14 +76,14 @@ class PictureSet:
         """One image as the image processor leaves it."""
         if index in self._cache:
             return self._cache[index]
-        picture = self.pictures[index]
-        if isinstance(picture, ReplayedPicture):
-            return picture.prepared
-        medium = medium_of(picture.path)
-        opened = medium.open(picture.path, where=picture.source, digest=picture.digest)
-        opened = medium.varied(opened, picture) if picture.variant else opened
+        sample = self.samples[index]
+        if isinstance(sample, ReplayedSample):
+            return sample.prepared
+        medium = medium_of(sample.path)
+        opened = medium.open(sample.path, where=sample.source, digest=sample.digest)
+        opened = medium.varied(opened, sample) if sample.variant else opened
         image = self._stack.prepare(
-            opened if self._alter is None else self._alter(opened, picture), f"{picture.source} ({picture.path})"
+            opened if self._alter is None else self._alter(opened, sample), f"{sample.source} ({sample.path})"
         )
         size = sum(value.nbytes for value in image.inputs.values())
         if size <= self._budget:
@@ -113,7 +113,7 @@ class PictureSet:
     def _entered(self, part: Sequence[int]) -> Entering | None:
         if self._entering is not None:
             return self._entering(part, self._stack.device)
-        return entering_of([self.pictures[index] for index in part], self._stack.device, self._stack.dtype)
+        return entering_of([self.samples[index] for index in part], self._stack.device, self._stack.dtype)
 
 
 class _OnDisk(NamedTuple):
@@ -185,19 +185,19 @@ class TeacherPass(Protocol):
     """What `teacher_features` does, by whoever does it."""
 
     def __call__(
-        self, stack: VisualStack, pictures: PictureSet, layers: Sequence[str], micro_batch: int, budget_bytes: int
+        self, stack: VisualStack, samples: SampleSet, layers: Sequence[str], micro_batch: int, budget_bytes: int
     ) -> FeatureStore:
         """The features of every image at every layer."""
 
 
 def teacher_features(
-    stack: VisualStack, pictures: PictureSet, layers: Sequence[str], micro_batch: int, budget_bytes: int
+    stack: VisualStack, samples: SampleSet, layers: Sequence[str], micro_batch: int, budget_bytes: int
 ) -> FeatureStore:
     """Run the frozen teacher once over a set.
 
     Args:
         stack: Tower and projector as the checkpoint has them.
-        pictures: The set.
+        samples: The set.
         layers: Tapped layers to keep.
         micro_batch: Most images per forward pass.
         budget_bytes: Most bytes of features to hold in memory.
@@ -206,19 +206,19 @@ def teacher_features(
         The features of every image at every layer.
     """
     store = FeatureStore(budget_bytes)
-    for index, layer, value in features_of(stack, pictures, range(len(pictures)), layers, micro_batch):
+    for index, layer, value in features_of(stack, samples, range(len(samples)), layers, micro_batch):
         store.put(layer, index, value)
     return store
 
 
 def features_of(
-    stack: VisualStack, pictures: PictureSet, indices: Sequence[int], layers: Sequence[str], micro_batch: int
+    stack: VisualStack, samples: SampleSet, indices: Sequence[int], layers: Sequence[str], micro_batch: int
 ) -> Iterator[tuple[int, str, Tensor]]:
     """Pass images without gradients; several processes take batches of them in turn, and all get all features.
 
     Args:
         stack: Tower and projector.
-        pictures: The set.
+        samples: The set.
         indices: Which images.
         layers: Tapped layers.
         micro_batch: Most images per forward pass.
@@ -228,9 +228,9 @@ def features_of(
     """
     for block in stack.processes.blocks(indices, micro_batch):
         if stack.processes.count == 1:
-            yield from _passed(stack, pictures, block, layers, micro_batch)
+            yield from _passed(stack, samples, block, layers, micro_batch)
             continue
-        own = {f"{i} {layer}": value for i, layer, value in _passed(stack, pictures, block, layers, micro_batch)}
+        own = {f"{i} {layer}": value for i, layer, value in _passed(stack, samples, block, layers, micro_batch)}
         for found in stack.processes.tensors(own):
             for name, value in found.items():
                 index, layer = name.split(" ", 1)
@@ -238,9 +238,9 @@ def features_of(
 
 
 def _passed(
-    stack: VisualStack, pictures: PictureSet, indices: Sequence[int], layers: Sequence[str], micro_batch: int
+    stack: VisualStack, samples: SampleSet, indices: Sequence[int], layers: Sequence[str], micro_batch: int
 ) -> Iterator[tuple[int, str, Tensor]]:
-    for part, batch in pictures.batches(indices, micro_batch):
+    for part, batch in samples.batches(indices, micro_batch):
         with torch.no_grad():
             features = stack.features(batch, layers)
         for layer, values in features.items():

@@ -27,9 +27,9 @@ def prompt_with_shots(encoder: Encoder, record: ProtocolRecord, question: str) -
     turns = [*record.shots, Shot(image=record.image, question=question, answer="")]
     text = _wording(encoder, turns, record.source)
     opened = {path: open_image(path, where=record.source) for path in {turn.image for turn in turns} if path}
-    pictures = [opened[turn.image] for turn in turns if turn.image is not None]
+    media = [opened[turn.image] for turn in turns if turn.image is not None]
     try:
-        return as_prompt(text, encoder.encode(text, pictures))
+        return as_prompt(text, encoder.encode(text, media))
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(
             f"the processor refuses a question with {len(record.shots)} demonstrations: {error}",
@@ -41,7 +41,7 @@ def prompt_with_shots(encoder: Encoder, record: ProtocolRecord, question: str) -
 def _wording(encoder: Encoder, turns: list[Shot], where: str) -> str:
     from jinja2 import TemplateError
 
-    mark = encoder.picture_mark
+    mark = encoder.image_mark
     chat: list[dict[str, Any]] = []
     for turn in turns:
         if mark in turn.question or mark in turn.answer:
@@ -60,8 +60,8 @@ def _wording(encoder: Encoder, turns: list[Shot], where: str) -> str:
         raise UserError(f"the chat template refuses demonstrations: {error}", where=where) from error
 
 
-def _parts(text: str, picture: Path | None) -> list[dict[str, str]]:
-    return [*([{"type": "image"}] if picture else []), {"type": "text", "text": text}]
+def _parts(text: str, media: Path | None) -> list[dict[str, str]]:
+    return [*([{"type": "image"}] if media else []), {"type": "text", "text": text}]
 
 
 def _flat(parts: list[dict[str, str]], mark: str) -> str:

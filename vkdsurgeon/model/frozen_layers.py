@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from vkdsurgeon.model.entering import Entering, laid_out
-from vkdsurgeon.model.features import FeatureStore, PictureSet
+from vkdsurgeon.model.features import FeatureStore, SampleSet
 from vkdsurgeon.model.vision import VisualStack
 
 # Sums of matrix products differ by rounding between batches of other sizes: in units of rounding, and at most.
@@ -92,7 +92,7 @@ class KeptActivations:
         return Entering(self.frozen, laid_out(self.store.get(self.layer, indices, device), self.shape))
 
 
-def output_of(stack: VisualStack, images: PictureSet, layer: str) -> Tensor | None:
+def output_of(stack: VisualStack, images: SampleSet, layer: str) -> Tensor | None:
     """A layer's output for the first image of a set: [N, D] or [tiles, N, D]; None where it is not one such tensor."""
     found: list[Any] = []
     hook = stack.model.get_submodule(stack.taps[layer]).register_forward_hook(lambda *call: found.append(call[2]))
@@ -107,7 +107,7 @@ def output_of(stack: VisualStack, images: PictureSet, layer: str) -> Tensor | No
 
 def kept_activations(
     stack: VisualStack,
-    images: PictureSet,
+    images: SampleSet,
     frozen: Sequence[str],
     shape: tuple[int, ...],
     store: FeatureStore,

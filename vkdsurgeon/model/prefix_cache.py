@@ -67,8 +67,8 @@ def can_share(loaded: LoadedModel) -> bool:
 def _trunks(loaded: LoadedModel, requests: Sequence[Request]) -> list[_Trunk]:
     families: dict[Hashable, list[int]] = {}
     for index, request in enumerate(requests):
-        picture = request.prompt.picture
-        families.setdefault(id(picture) if picture else request.prompt.text, []).append(index)
+        media = request.prompt.media
+        families.setdefault(id(media) if media else request.prompt.text, []).append(index)
     found = []
     for members in families.values():
         if len(members) < 2:
@@ -89,7 +89,7 @@ def _common(loaded: LoadedModel, family: Sequence[Request]) -> int:
     first = sequences[0]
     for ids in sequences[1:]:
         length = next((at for at in range(length) if ids[at] != first[at]), length)
-    if family[0].prompt.picture:
+    if family[0].prompt.media:
         mark = getattr(loaded.model.config, "image_token_id", None)
         if mark is None or mark not in first or mark in first[length:]:
             return 0

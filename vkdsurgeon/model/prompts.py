@@ -40,13 +40,13 @@ class Prompt:
     Attributes:
         text: The text after the chat template.
         tokens: Per-token inputs, int64 [1, T] each, `input_ids` among them.
-        picture: The image's or clip's inputs as the processor made them; empty without either.
+        media: The image's or clip's inputs as the processor made them; empty without either.
         signature: Equal for prompts that may share a batch without any padding.
     """
 
     text: str
     tokens: dict[str, Tensor]
-    picture: dict[str, Tensor]
+    media: dict[str, Tensor]
     signature: Hashable
 
     @functools.cached_property
@@ -67,7 +67,7 @@ class Encoder:
         self.tokenizer = processor.tokenizer
         self._template = getattr(processor, "chat_template", None)
         self._both_ways = type(processor).__name__ == "PaliGemmaProcessor"
-        self._pictures: dict[Path, tuple[dict[str, Tensor], Hashable]] = {}
+        self._media: dict[Path, tuple[dict[str, Tensor], Hashable]] = {}
         self._tokens: dict[Hashable, dict[str, Tensor]] = {}
         self._wordings: dict[tuple[str, Modality | None, str], str] = {}
         self._continuations: dict[tuple[str, str], tuple[int, ...]] = {}
@@ -83,7 +83,7 @@ class Encoder:
         return "chat template of the tokenizer" if getattr(self.tokenizer, "chat_template", None) else "plain"
 
     @property
-    def picture_mark(self) -> str:
+    def image_mark(self) -> str:
         """What stands for an image in the text of a prompt."""
         return self.mark_of("image")
 
@@ -92,29 +92,29 @@ class Encoder:
         name = f"{modality}_token"
         return str(getattr(self.processor, name, None) or getattr(self.tokenizer, name, None) or f"<{modality}>")
 
-    def prompt(self, question: str, picture: Path | None, where: str) -> Prompt:
+    def prompt(self, question: str, media: Path | None, where: str) -> Prompt:
         """Encode one question.
 
         Args:
             question: Text of the question.
-            picture: The image or clip it is about.
+            media: The image or clip it is about.
             where: `file:line` of the record, for messages.
 
         Raises:
             UserError: The image or clip cannot be decoded, or the processor or its template refuses the input.
         """
-        text = self._wording(question, None if picture is None else modality_of(picture), where)
-        if picture is None:
+        text = self._wording(question, None if media is None else modality_of(media), where)
+        if media is None:
             tokens = self._tokens.get((None, text)) or self._call(text, None, where)
             self._tokens[None, text] = tokens
             return Prompt(text, tokens, {}, (tokens["input_ids"].shape[1], None))
-        if picture in self._pictures:
-            inputs, key = self._pictures[picture]
-            tokens = self._tokens.get((key, text)) or _split(self._call(text, picture, where))[0]
+        if media in self._media:
+            inputs, key = self._media[media]
+            tokens = self._tokens.get((key, text)) or _split(self._call(text, media, where))[0]
         else:
-            tokens, inputs = _split(self._call(text, picture, where))
+            tokens, inputs = _split(self._call(text, media, where))
             key = _key(inputs)
-            self._pictures[picture] = inputs, key
+            self._media[media] = inputs, key
         self._tokens[key, text] = tokens
         return Prompt(text, tokens, inputs, (tokens["input_ids"].shape[1], key))
 
@@ -130,26 +130,26 @@ class Encoder:
             self._continuations[prompt.text, answer] = known
         return known
 
-    def drop_pictures(self) -> None:
+    def drop_media(self) -> None:
         """Let go of encoded images; what else is known stays."""
-        self._pictures.clear()
+        self._media.clear()
         self._opened = None
 
     @contextmanager
-    def altered(self, *, picture: Callable[[Any, Path], Any] | None = None, beginning: str = "") -> Iterator[None]:
+    def altered(self, *, media: Callable[[Any, Path], Any] | None = None, beginning: str = "") -> Iterator[None]:
         """Encode otherwise for a while, as attacks on the input do.
 
         Args:
-            picture: What every decoded image (RGB) goes through before the processor sees it; gets its path too.
+            media: What every decoded image (RGB) goes through before the processor sees it; gets its path too.
             beginning: Words that the answer is made to begin with; what follows is the answer.
         """
         kept = self._alter, self._beginning
-        self.drop_pictures()
-        self._alter, self._beginning = picture, beginning
+        self.drop_media()
+        self._alter, self._beginning = media, beginning
         try:
             yield
         finally:
-            self.drop_pictures()
+            self.drop_media()
             self._alter, self._beginning = kept
 
     def _continue(self, text: str, answer: str) -> tuple[int, ...]:
@@ -191,8 +191,8 @@ class Encoder:
                 text = plain + "\n"
         return f"{text}{_gap(str(text))}{self._beginning}" if self._beginning else str(text)
 
-    def _call(self, text: str, picture: Path | None, where: str) -> dict[str, Tensor]:
-        if picture is None:
+    def _call(self, text: str, media: Path | None, where: str) -> dict[str, Tensor]:
+        if media is None:
 
             def unread(error: BaseException) -> UserError:
                 return UserError(
@@ -203,19 +203,17 @@ class Encoder:
 
             with blaming(None, unread):
                 return self.encode(text, [])
-        if self._opened is None or self._opened[0] != picture:
-            opened = medium_of(picture).open(picture, where=where)
-            self._opened = picture, opened if self._alter is None else self._alter(opened, picture)
+        if self._opened is None or self._opened[0] != media:
+            opened = medium_of(media).open(media, where=where)
+            self._opened = media, opened if self._alter is None else self._alter(opened, media)
 
         def refused(error: BaseException) -> UserError:
-            return UserError(
-                f"the processor refuses the {noun_of(picture)}: {brief(error)}", where=where, value=picture
-            )
+            return UserError(f"the processor refuses the {noun_of(media)}: {brief(error)}", where=where, value=media)
 
         with blaming(None, refused):
             return self.encode(text, [self._opened[1]])
 
-    def encode(self, text: str, pictures: list[Any]) -> dict[str, Tensor]:
+    def encode(self, text: str, media: list[Any]) -> dict[str, Tensor]:
         """A text after the chat template, and its decoded images or clips in their order, as model inputs of one row.
 
         Raises:
@@ -224,13 +222,13 @@ class Encoder:
         # A template that writes the start token itself must not get a second one.
         start = self.tokenizer.bos_token
         special = not (start and text.startswith(start))
-        if not pictures:
+        if not media:
             encoded = self.tokenizer([text], return_tensors="pt", add_special_tokens=special)
             tokens = {name: encoded[name] for name in ("input_ids", "attention_mask")}
             # Without it, whether PaliGemma reads a text both ways is up to the implementation of attention.
             more = {"token_type_ids": torch.zeros_like(tokens["input_ids"])} if self._both_ways else {}
             return {**tokens, **more}
-        given = self._clips(pictures) if isinstance(pictures[0], Clip) else {"images": pictures}
+        given = self._clips(media) if isinstance(media[0], Clip) else {"images": media}
         encoded = self.processor(text=[text], **given, return_tensors="pt", add_special_tokens=special)
         # PaliGemma's processor gives targets of training too.
         return {name: value for name, value in encoded.items() if isinstance(value, Tensor) and name != "labels"}
@@ -252,7 +250,7 @@ def as_prompt(text: str, encoded: dict[str, Tensor]) -> Prompt:
 
 def collate(prompts: list[Prompt]) -> dict[str, Tensor]:
     """Stack prompts of one signature along the first dimension; nothing is padded."""
-    kinds = ("tokens", "picture")
+    kinds = ("tokens", "media")
     return {
         name: torch.cat([getattr(prompt, kind)[name] for prompt in prompts])
         for kind in kinds

@@ -14,12 +14,12 @@ class Question:
 
     Attributes:
         text: What is asked.
-        picture: The image it is about; None for text.
+        media: The image it is about; None for text.
         source: `file:line` of where it came from, for messages.
     """
 
     text: str
-    picture: Path | None
+    media: Path | None
     source: str
 
 
@@ -38,10 +38,10 @@ class Prompter:
 
     def __call__(self, question: Question) -> Prompt:
         """The prompt of one question."""
-        prompt = self._encoder.prompt(question.text, question.picture, question.source)
-        if question.picture is not None and question.picture not in self._held:
-            self._held[question.picture] = sum(value.nbytes for value in prompt.picture.values())
+        prompt = self._encoder.prompt(question.text, question.media, question.source)
+        if question.media is not None and question.media not in self._held:
+            self._held[question.media] = sum(value.nbytes for value in prompt.media.values())
             if sum(self._held.values()) > self._limit:
                 self._held.clear()
-                self._encoder.drop_pictures()
+                self._encoder.drop_media()
         return prompt

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.model.entering import Entering, laid_out
 from vkdsurgeon.model.images import PreparedImage
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayedPicture(Picture):
+class ReplayedSample(Sample):
     """One of them, in the place of a file.
 
     Attributes:
@@ -31,16 +31,16 @@ class ReplayedPicture(Picture):
     shape: tuple[int, ...]
 
 
-def entering_of(pictures: Sequence[Picture], device: torch.device, dtype: torch.dtype) -> Entering | None:
+def entering_of(samples: Sequence[Sample], device: torch.device, dtype: torch.dtype) -> Entering | None:
     """What enters the trained layers for images of one batch; None where their files are there.
 
     Args:
-        pictures: The images of one batch, whose prepared tensors have equal shapes.
+        samples: The images of one batch, whose prepared tensors have equal shapes.
         device: The tower's device.
         dtype: The dtype that the tower's layers return.
     """
-    replayed = [picture for picture in pictures if isinstance(picture, ReplayedPicture)]
+    replayed = [sample for sample in samples if isinstance(sample, ReplayedSample)]
     if not replayed:
         return None
-    values = torch.stack([picture.activation for picture in replayed]).to(device, dtype)
+    values = torch.stack([sample.activation for sample in replayed]).to(device, dtype)
     return Entering(replayed[0].frozen, laid_out(values, replayed[0].shape))

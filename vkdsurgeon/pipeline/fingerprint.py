@@ -15,9 +15,9 @@ from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.decoder_pass.run import DecoderJob
-from vkdsurgeon.vision_pass.run import Prepared
+from vkdsurgeon.vision_pass.job import Prepared
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 # What says when to stop, not what to compute.
@@ -40,9 +40,9 @@ def inputs_of(prepared: Prepared, decoder: DecoderJob | None, salt: bytes) -> di
     facts: dict[str, Any] = {
         "checkpoint": _checkpoint_digest(stack.inventory, visual_digest(stack)),
         "split": hashlib.sha256("\n".join((*stack.visual_parameters(), *stack.layers)).encode()).hexdigest(),
-        "forget": _pictures_digest(job.forget, salt),
-        "retain": _pictures_digest(job.retain, salt),
-        "generic": _pictures_digest(job.generic, salt),
+        "forget": _samples_digest(job.forget, salt),
+        "retain": _samples_digest(job.retain, salt),
+        "generic": _samples_digest(job.generic, salt),
         "teachers": dict(prepared.plan.other_teachers),
         "recipe": _binding(job.recipe),
         "seed": job.seed,
@@ -53,11 +53,9 @@ def inputs_of(prepared: Prepared, decoder: DecoderJob | None, salt: bytes) -> di
     if job.replay is not None:
         facts["replay"] = job.replay.digest
     if decoder is not None:
-        digests = {picture.path: picture.digest for picture in (*job.forget, *job.retain, *job.generic)}
+        digests = {sample.path: sample.digest for sample in (*job.forget, *job.retain, *job.generic)}
         questions = [question for trained, held_out in decoder.questions.values() for question in (*trained, *held_out)]
-        rows = (
-            [question.text, None if question.picture is None else digests[question.picture]] for question in questions
-        )
+        rows = ([question.text, None if question.media is None else digests[question.media]] for question in questions)
         facts["questions"] = _salted((json.dumps(row) for row in rows if row[1] is not None), salt)
         facts["text"] = _salted((json.dumps(part) for part in (decoder.text.train, decoder.text.held_out)), salt)
         facts["language_model"] = weights_digest(stack.inventory.root, stack.inventory.shards)
@@ -82,8 +80,8 @@ def _checkpoint_digest(inventory: Inventory, visual: str) -> str:
     return hasher.hexdigest()
 
 
-def _pictures_digest(pictures: Sequence[Picture], salt: bytes) -> str:
-    return _salted((json.dumps([picture.digest, picture.subject]) for picture in pictures), salt)
+def _samples_digest(samples: Sequence[Sample], salt: bytes) -> str:
+    return _salted((json.dumps([sample.digest, sample.subject]) for sample in samples), salt)
 
 
 def _salted(rows: Iterable[str], salt: bytes) -> str:

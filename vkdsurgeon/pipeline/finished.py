@@ -20,7 +20,7 @@ from vkdsurgeon.decoder_pass.run import DecoderJob
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.pipeline.result import UnlearnResult
 from vkdsurgeon.results.envelope import FIELDS
-from vkdsurgeon.vision_pass.run import Prepared
+from vkdsurgeon.vision_pass.job import Prepared
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 from vkdsurgeon.vision_pass.target_readings import TargetReading
 

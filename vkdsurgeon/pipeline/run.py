@@ -18,10 +18,10 @@ from vkdsurgeon.checkpoint.provenance import free_record_name
 from vkdsurgeon.checkpoint.write_provenance import salt_of, set_facts, write_recorded
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.media import medium_of
-from vkdsurgeon.data.pictures import NO_SUBJECT, pictures_of
 from vkdsurgeon.data.read import Given, read_records, records_given
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.request import UNTAGGED, RequestTag
+from vkdsurgeon.data.samples import NO_SUBJECT, samples_of
 from vkdsurgeon.data.suites.read import unlearning_sets
 from vkdsurgeon.data.suites.split import SuiteSplit
 from vkdsurgeon.decoder_pass.record import decoder_facts
@@ -40,8 +40,11 @@ from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.session import journal_of, journalled, left_behind
 from vkdsurgeon.training.saliency import layer_shares
 from vkdsurgeon.vision_pass.forecast import forecast
+from vkdsurgeon.vision_pass.job import Job, Prepared
+from vkdsurgeon.vision_pass.prepare import prepare
 from vkdsurgeon.vision_pass.replay import read_replays, write_replay
-from vkdsurgeon.vision_pass.run import Job, Outcome, Prepared, operate, prepare, teach
+from vkdsurgeon.vision_pass.run import Outcome, operate
+from vkdsurgeon.vision_pass.teach import teach
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 NO_RETAIN_SET = (
@@ -199,7 +202,7 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
             decoder_plan=None if decoder is None else decoder.plan,
         )
         if request.out is None:
-            _look_at_pictures(prepared)
+            _look_at_samples(prepared)
             found = forecast(prepared)
             return planned.model_copy(update={"forecast": found}) if processes.first else None
 
@@ -310,20 +313,20 @@ def _keeping(request: Request, prepared: Prepared) -> Callable[[], None]:
     return partial(write_replay, request.save_replay, base, terms.forget, terms.activations, request.replay_key)
 
 
-def _look_at_pictures(prepared: Prepared) -> None:
+def _look_at_samples(prepared: Prepared) -> None:
     """Find what the run would stumble over: every image's header, and one of each kind through the processor.
 
     Raises:
         UserError: An image cannot be read, or the checkpoint's processor refuses it.
     """
     job, known = prepared.job, set()
-    for picture in job.processes.share((*job.forget, *job.retain, *job.generic)):
-        medium = medium_of(picture.path)
-        kind = medium.check(picture.path, where=picture.source)
+    for sample in job.processes.share((*job.forget, *job.retain, *job.generic)):
+        medium = medium_of(sample.path)
+        kind = medium.check(sample.path, where=sample.source)
         if kind not in known:
             known.add(kind)
-            opened = medium.open(picture.path, where=picture.source)
-            prepared.stack.prepare(opened, f"{picture.source} ({picture.path})")
+            opened = medium.open(sample.path, where=sample.source)
+            prepared.stack.prepare(opened, f"{sample.source} ({sample.path})")
 
 
 def assemble(request: Request, folder: Path, listener: Listener) -> Job:
@@ -387,9 +390,9 @@ def _prepare_decoder(request: Request, prepared: Prepared, sets: _Sets) -> Decod
 
 def _job(request: Request, sets: _Sets) -> Job:
     return Job(
-        forget=pictures_of(sets.forget, role="forget", modality=request.modality),
-        retain=pictures_of(sets.retain, role="retain", modality=request.modality) if sets.retain else [],
-        generic=pictures_of(sets.generic, role="generic", modality=request.modality) if sets.generic else [],
+        forget=samples_of(sets.forget, role="forget", modality=request.modality),
+        retain=samples_of(sets.retain, role="retain", modality=request.modality) if sets.retain else [],
+        generic=samples_of(sets.generic, role="generic", modality=request.modality) if sets.generic else [],
         recipe=request.recipe,
         forget_teacher=request.forget_teacher,
         retain_teacher=request.retain_teacher,

@@ -22,10 +22,10 @@ from vkdsurgeon.checkpoint.write_provenance import salt_of, set_facts, write_rec
 from vkdsurgeon.config.baselines import BaselineRecipe
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.images import check_header
-from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of
 from vkdsurgeon.data.read import Given, records_given
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.request import UNTAGGED, RequestTag
+from vkdsurgeon.data.samples import Sample, check_disjoint, samples_of
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.pipeline.result import Result, fields_of
@@ -121,14 +121,14 @@ def run_method(request: MethodRequest, listener: Listener) -> MethodResult:
 def _run(request: MethodRequest, listener: Listener) -> MethodResult:
     listener(Event.stage("reading"))
     sets = _read(request)
-    check_disjoint(sets.pictures["forget"], [*sets.pictures["retain"], *sets.pictures["generic"]])
+    check_disjoint(sets.samples["forget"], [*sets.samples["retain"], *sets.samples["generic"]])
     prepared: MethodPrepared | OutputPrepared
     prepared = _baseline(request, sets) if request.method in BASELINES else _output_mode(request, sets)
     listener(Event("plan", subject=prepared.plan))
     planned = MethodResult(method=request.method, plan=prepared.plan, recipe=prepared.effective, seed=request.seed)
     if request.out is None:
-        for picture in (picture for pictures in sets.pictures.values() for picture in pictures):
-            check_header(picture.path, where=picture.source)
+        for sample in (sample for samples in sets.samples.values() for sample in samples):
+            check_header(sample.path, where=sample.source)
         return planned
 
     if isinstance(prepared, MethodPrepared):
@@ -188,8 +188,8 @@ def _output_mode(request: MethodRequest, sets: _Sets) -> OutputPrepared:
         )
     return prepare_output(
         OutputJob(
-            forget=sets.pictures["forget"],
-            retain=[*sets.pictures["retain"], *sets.pictures["generic"]],
+            forget=sets.samples["forget"],
+            retain=[*sets.samples["retain"], *sets.samples["generic"]],
             # Retention looks at images alone.
             examples=training_sets(sets.forget, [], []).forget,
             recipe=request.recipe,
@@ -203,7 +203,7 @@ class _Sets:
     forget: list[Record]
     retain: list[Record]
     text: list[Record]
-    pictures: dict[str, list[Picture]]
+    samples: dict[str, list[Sample]]
 
 
 def _read(request: MethodRequest) -> _Sets:
@@ -219,12 +219,12 @@ def _read(request: MethodRequest) -> _Sets:
                 remedy="put images to keep into `retain`",
             )
     generic = [] if request.generic is None else records_given(request.generic, role="generic")
-    pictures = {
-        "forget": pictures_of(forget, role="forget"),
-        "retain": pictures_of(retain, role="retain") if retain else [],
-        "generic": pictures_of(generic, role="generic") if generic else [],
+    samples = {
+        "forget": samples_of(forget, role="forget"),
+        "retain": samples_of(retain, role="retain") if retain else [],
+        "generic": samples_of(generic, role="generic") if generic else [],
     }
-    return _Sets(forget, retain, text, pictures)
+    return _Sets(forget, retain, text, samples)
 
 
 def _facts(request: MethodRequest, sets: _Sets, prepared: Operable, outcome: MethodOutcome) -> dict[str, Any]:
@@ -242,7 +242,7 @@ def _facts(request: MethodRequest, sets: _Sets, prepared: Operable, outcome: Met
         "device": str(request.device),
         "dtype": str(request.dtype).removeprefix("torch."),
         "environment": environment(request.device, prepared.plan.elements),
-        "sets": set_facts(sets.pictures, salt),
+        "sets": set_facts(sets.samples, salt),
         "salt": salt.hex(),
         "tensors_with_selected_elements": sorted(outcome.changes),
         "stop_rule": [],

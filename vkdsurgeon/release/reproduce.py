@@ -14,8 +14,8 @@ from vkdsurgeon.checkpoint.digest import checkpoint_digests
 from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
 from vkdsurgeon.checkpoint.provenance import record_names, set_digest
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import Given, records_given
+from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.directories import scratch
 from vkdsurgeon.release.card import CARD, has_section
@@ -135,17 +135,17 @@ def _check(
     salt = bytes.fromhex(record.salt)
     for role, given in sets.items():
         known = record.sets.get(role)
-        pictures = (
-            [] if given is None else pictures_of(records_given(given, role=role), role=role, modality=record.modality)
+        samples = (
+            [] if given is None else samples_of(records_given(given, role=role), role=role, modality=record.modality)
         )
         if known is None or (given is None and role == "generic"):
             # Without a retain set drawn strangers stand in, which the tool brings itself.
             continue
-        if not hmac.compare_digest(set_digest((each.digest for each in pictures), salt), known.digest):
+        if not hmac.compare_digest(set_digest((each.digest for each in samples), salt), known.digest):
             raise UserError(
                 f"not the {role} set of this run",
                 where=f"--{role}",
-                value=f"{len(pictures)} images",
+                value=f"{len(samples)} images",
                 expected=f"the set of {known.pictures} images with the digest {known.digest}",
             )
 

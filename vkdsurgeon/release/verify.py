@@ -11,8 +11,8 @@ from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.digest import Digests, checkpoint_digests
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.provenance import declared_language_changes, earlier_runs, record_names, set_digest
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import Given, records_given
+from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.copy import digest
 from vkdsurgeon.release.card import CARD, has_section
@@ -235,15 +235,14 @@ def _unselected(base: Inventory | None, inventory: Inventory, told: ProvenanceDo
 def _set(forget: Given | None, told: ProvenanceDocument) -> VerifiedFact:
     if forget is None:
         return _skipped("set", "no --forget given")
-    pictures = pictures_of(records_given(forget, role="forget"), role="forget", modality=told.modality)
-    seen = set_digest((picture.digest for picture in pictures), bytes.fromhex(told.salt))
+    samples = samples_of(records_given(forget, role="forget"), role="forget", modality=told.modality)
+    seen = set_digest((sample.digest for sample in samples), bytes.fromhex(told.salt))
     same = hmac.compare_digest(seen, told.sets["forget"].digest)
     return _fact(
         "set",
         same,
-        f"it is the set that was forgotten: {len(pictures)} images",
-        f"not the set that was forgotten, which had {told.sets['forget'].pictures} images; this one has "
-        f"{len(pictures)}",
+        f"it is the set that was forgotten: {len(samples)} images",
+        f"not the set that was forgotten, which had {told.sets['forget'].pictures} images; this one has {len(samples)}",
     )
 
 

@@ -147,12 +147,12 @@ def _table(facts: SetFacts, metrics: Mapping[str, Metric], columns: tuple[str, .
             rows.append(_row(facts.name, task, kind, metric, metrics, columns, wording))
     asked = count(facts.asked, "question")
     of = f" of {facts.records:,}" if facts.asked != facts.records else ""
-    pictures = f" on {count(facts.pictures, 'image')}" if facts.pictures else ""
+    images = f" on {count(facts.pictures, 'image')}" if facts.pictures else ""
     subjects = f" about {count(facts.subjects, 'subject')}" if facts.subjects else ""
     return SetTable(
         name=facts.name,
         title=_TITLES.get(facts.name, f"Set “{wording(facts.name)}”"),
-        facts=f"{asked}{of}{pictures}{subjects}",
+        facts=f"{asked}{of}{images}{subjects}",
         columns=columns,
         rows=tuple(row for row in rows if row.depth <= (_DEPTH_OF_FORGET if facts.name == "forget" else _DEPTH)),
         all_rows=tuple(rows),

@@ -166,8 +166,8 @@ def _own_rules(case: Case, wording: Wording) -> list[Check]:
         written = -1 if run.stop_rule_written is None else run.stop_rule_written.index
         last = run.stop_rule[min(written, len(run.stop_rule) - 1)]
         places = ", ".join(
-            f"{pictures} {'held-out' if held_out else 'trained-on'} {name}"
-            for name, pictures, held_out in zip(("forget", "retain"), last.pictures, last.held_out, strict=True)
+            f"{images} {'held-out' if held_out else 'trained-on'} {name}"
+            for name, images, held_out in zip(("forget", "retain"), last.pictures, last.held_out, strict=True)
         )
         forgotten = (
             f"forget loss at {last.forget_ratio:.2f} of its start"

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from torch import Tensor
 
-from vkdsurgeon.model.features import FeatureStore, PictureSet, TeacherPass, teacher_features
+from vkdsurgeon.model.features import FeatureStore, SampleSet, TeacherPass, teacher_features
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.tuning.identity_certainty import IdentityCertainty
 from vkdsurgeon.tuning.relearning_proxy import Attacker
@@ -49,8 +49,8 @@ class LabelFreeMetrics:
     def __init__(
         self,
         stack: VisualStack,
-        reference: tuple[PictureSet, PictureSet],
-        measured: tuple[PictureSet, PictureSet],
+        reference: tuple[SampleSet, SampleSet],
+        measured: tuple[SampleSet, SampleSet],
         look: TeacherPass,
         micro_batch: int,
         budget_bytes: int,
@@ -58,9 +58,9 @@ class LabelFreeMetrics:
         self._reference, self._measured = reference, measured
         self._micro_batch, self._budget = micro_batch, budget_bytes
         self._layers = stack.outputs
-        forget, keep = (look(stack, pictures, self._layers, micro_batch, budget_bytes) for pictures in reference)
+        forget, keep = (look(stack, samples, self._layers, micro_batch, budget_bytes) for samples in reference)
         self._originals = forget
-        self._teacher = [look(stack, pictures, self._layers, micro_batch, budget_bytes) for pictures in measured]
+        self._teacher = [look(stack, samples, self._layers, micro_batch, budget_bytes) for samples in measured]
         self._readers = {
             layer: IdentityCertainty(
                 forget.all(layer),
@@ -76,7 +76,7 @@ class LabelFreeMetrics:
 
     def read(self, stack: VisualStack) -> Reading:
         """Measure a student's label-free metrics."""
-        forget, keep = (self._features(stack, pictures) for pictures in self._measured)
+        forget, keep = (self._features(stack, samples) for samples in self._measured)
         views = [
             reader.view_drift(self._teacher[0].all(layer), forget.all(layer)) for layer, reader in self._readers.items()
         ]
@@ -99,8 +99,8 @@ class LabelFreeMetrics:
     def _certainty(self, features: FeatureStore) -> float:
         return max(reader.certainty(features.all(layer)) for layer, reader in self._readers.items())
 
-    def _features(self, stack: VisualStack, pictures: PictureSet) -> FeatureStore:
-        return teacher_features(stack, pictures, self._layers, self._micro_batch, self._budget)
+    def _features(self, stack: VisualStack, samples: SampleSet) -> FeatureStore:
+        return teacher_features(stack, samples, self._layers, self._micro_batch, self._budget)
 
 
 def _drift(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> float:

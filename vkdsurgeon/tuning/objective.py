@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.write_back import round_to_disk
@@ -19,7 +19,8 @@ from vkdsurgeon.tuning.label_free_metrics import LabelFreeMetrics
 from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.splits import TrialSets
 from vkdsurgeon.tuning.teacher_cache import RememberedTeacher
-from vkdsurgeon.vision_pass.run import operate, prepare, refit
+from vkdsurgeon.vision_pass.prepare import prepare, refit
+from vkdsurgeon.vision_pass.run import operate
 from vkdsurgeon.vision_pass.stop_rule import Verdict
 
 FORGET, RETAIN, ROBUST = "forget", "retain", "robust"
@@ -72,7 +73,7 @@ class TrialRunner:
         }
         recipe = sets.job.recipe
         budget = int(recipe.cache_gib * (1 << 30)) // 4
-        measured = (PictureSet(self.stack, sets.forget, budget), PictureSet(self.stack, sets.keep, budget))
+        measured = (SampleSet(self.stack, sets.forget, budget), SampleSet(self.stack, sets.keep, budget))
         reference = (self.prepared.forget, self.prepared.keep)
         self.label_free = LabelFreeMetrics(self.stack, reference, measured, self.teacher, recipe.micro_batch, budget)
         self.restore()

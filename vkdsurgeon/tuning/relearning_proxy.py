@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vkdsurgeon.model.features import FeatureStore, PictureSet
+from vkdsurgeon.model.features import FeatureStore, SampleSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.loop import run_steps
 from vkdsurgeon.training.losses import accumulate, feature_loss, layer_loss
@@ -45,7 +45,7 @@ class Attacker:
     def attack(
         self,
         stack: VisualStack,
-        pictures: PictureSet,
+        samples: SampleSet,
         originals: FeatureStore,
         micro_batch: int,
         seed: int,
@@ -54,7 +54,7 @@ class Attacker:
 
         Args:
             stack: The unlearned student.
-            pictures: What the attacker shows it.
+            samples: What the attacker shows it.
             originals: The teacher's features of them at `stack.outputs`.
             micro_batch: Most images at once.
             seed: Seed of the order of the images.
@@ -72,12 +72,12 @@ class Attacker:
         optimizer = build_optimizer(parameters, everything(parameters), step_size=self.step_size, during_backward=None)
         generator = torch.Generator().manual_seed(seed)
         loss, layers = feature_loss({self.loss: 1.0}), dict.fromkeys(stack.outputs, 1.0)
-        sampler = Sampler(range(len(pictures)), torch_shuffle(generator))
+        sampler = Sampler(range(len(samples)), torch_shuffle(generator))
 
         def gather(_: int) -> tuple[float, dict[str, float]]:
             chosen = sampler.draw(self.batch)
             looks = (
-                (part, stack.features(batch, stack.outputs)) for part, batch in pictures.batches(chosen, micro_batch)
+                (part, stack.features(batch, stack.outputs)) for part, batch in samples.batches(chosen, micro_batch)
             )
             terms = (layer_loss(loss, layers, seen, originals, part, 1 / len(chosen)) for part, seen in looks)
             return accumulate(terms, 1.0), {}

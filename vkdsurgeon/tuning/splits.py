@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.data.splits import split_validation
-from vkdsurgeon.vision_pass.run import Job
+from vkdsurgeon.vision_pass.job import Job
 
 SHARE = 0.25
 # With fewer, those that are left could not stand for identities at large.
@@ -28,8 +28,8 @@ class TrialSets:
     """
 
     job: Job
-    forget: tuple[Picture, ...]
-    keep: tuple[Picture, ...]
+    forget: tuple[Sample, ...]
+    keep: tuple[Sample, ...]
     forget_held_out: bool
     keep_held_out: str
 
@@ -41,17 +41,17 @@ def divide(job: Job) -> TrialSets:
     generic one where there is no other); where it names fewer than eight, images of each. Where a subject has too few
     images to spare one, it is measured on what was trained on.
     """
-    trained, held = split_validation(tuple(picture.subject for picture in job.forget), SHARE)
+    trained, held = split_validation(tuple(sample.subject for sample in job.forget), SHARE)
     forget = [job.forget[index] for index in held or trained]
-    kept: Sequence[Picture] = job.retain or job.generic
-    names = list(dict.fromkeys(picture.subject for picture in kept))
+    kept: Sequence[Sample] = job.retain or job.generic
+    names = list(dict.fromkeys(sample.subject for sample in kept))
     how = "subjects"
     if len(names) >= _FEWEST_SUBJECTS:
         away = set(names[3::4])
-        keep = [picture for picture in kept if picture.subject in away]
-        rest = [picture for picture in kept if picture.subject not in away]
+        keep = [sample for sample in kept if sample.subject in away]
+        rest = [sample for sample in kept if sample.subject not in away]
     else:
-        used, spared = split_validation(tuple(picture.subject for picture in kept), SHARE)
+        used, spared = split_validation(tuple(sample.subject for sample in kept), SHARE)
         how = "pictures" if spared else "nothing"
         keep, rest = [kept[index] for index in spared or used], [kept[index] for index in used]
     return TrialSets(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vkdsurgeon.data.pictures import Picture
-from vkdsurgeon.model.features import FeatureStore, PictureSet, teacher_features
+from vkdsurgeon.data.samples import Sample
+from vkdsurgeon.model.features import FeatureStore, SampleSet, teacher_features
 from vkdsurgeon.model.vision import VisualStack
 
 
@@ -17,20 +17,20 @@ class RememberedTeacher:
 
     def __init__(self) -> None:
         self.passes = 0
-        self._known: dict[tuple[Picture, ...], tuple[set[str], FeatureStore]] = {}
+        self._known: dict[tuple[Sample, ...], tuple[set[str], FeatureStore]] = {}
 
     def __call__(
-        self, stack: VisualStack, pictures: PictureSet, layers: Sequence[str], micro_batch: int, budget_bytes: int
+        self, stack: VisualStack, samples: SampleSet, layers: Sequence[str], micro_batch: int, budget_bytes: int
     ) -> FeatureStore:
         """As `teacher_features`; the student must be at the teacher's weights when layers are asked for anew."""
         # Every run makes its own sets; their images are what they have in common.
-        key = tuple(pictures.pictures)
+        key = tuple(samples.samples)
         known = self._known.get(key)
         if known is not None and known[0] >= set(layers):
             return known[1]
         wanted = set(layers) | (known[0] if known else set())
         ordered = [layer for layer in stack.layers if layer in wanted]
-        store = teacher_features(stack, pictures, ordered, micro_batch, budget_bytes)
+        store = teacher_features(stack, samples, ordered, micro_batch, budget_bytes)
         self.passes += 1
         self._known[key] = (wanted, store)
         return store

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from vkdsurgeon.checkpoint.provenance import set_digest
 from vkdsurgeon.config.shard import Shard
-from vkdsurgeon.data.pictures import Picture, check_disjoint, pictures_of, records_digest
+from vkdsurgeon.data.samples import Sample, check_disjoint, records_digest, samples_of
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.files.directories import scratch
 from vkdsurgeon.pipeline.run import Request, assemble
@@ -30,7 +30,7 @@ from vkdsurgeon.tuning.space import Space, recipe_at
 from vkdsurgeon.tuning.splits import TrialSets, divide
 from vkdsurgeon.tuning.storage import DRAW, REASON, SHARD, UNTOUCHED, check_folder, finished, opened, take_over
 from vkdsurgeon.tuning.validation_metrics import Answers, ValidationRecords
-from vkdsurgeon.vision_pass.run import Job
+from vkdsurgeon.vision_pass.job import Job
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 NO_DECODER = (
@@ -218,9 +218,9 @@ def _warnings(request: TuneRequest, sets: TrialSets, job: Job) -> list[str]:
     if request.unlearn.recipe.decoder is not None:
         found.append(NO_DECODER)
     if request.validation is not None:
-        trained = {picture.digest for picture in [*job.forget, *job.retain, *job.generic]}
+        trained = {sample.digest for sample in [*job.forget, *job.retain, *job.generic]}
         records = [record for record in (*request.validation.forget, *request.validation.retain) if record.media]
-        shared = [] if not records else _shared(pictures_of(records, role="validation"), trained)
+        shared = [] if not records else _shared(samples_of(records, role="validation"), trained)
         if shared:
             found.append(
                 f"{len(shared)} images of the validation records are in the sets that trials train on, too: give "
@@ -229,8 +229,8 @@ def _warnings(request: TuneRequest, sets: TrialSets, job: Job) -> list[str]:
     return found
 
 
-def _shared(pictures: Sequence[Picture], trained: set[str]) -> list[Picture]:
-    return [picture for picture in pictures if picture.digest in trained]
+def _shared(samples: Sequence[Sample], trained: set[str]) -> list[Sample]:
+    return [sample for sample in samples if sample.digest in trained]
 
 
 def _objectives(request: TuneRequest, sets: TrialSets, runner: TrialRunner) -> dict[str, dict[str, Any]]:
@@ -301,10 +301,10 @@ def _inputs(
         "attacker": request.attacker.as_dict(),
         **({} if request.shard is None else {SHARD: str(request.shard)}),
     }
-    for name, pictures in sets.items():
+    for name, samples in sets.items():
         # Who is on an image decides about targets, so the labels count; the salt keeps them untold.
-        labelled = (f"{picture.digest} {picture.subject}" for picture in pictures)
-        found[f"{name} set"] = {"pictures": len(pictures), "digest": set_digest(labelled, salt)}
+        labelled = (f"{sample.digest} {sample.subject}" for sample in samples)
+        found[f"{name} set"] = {"pictures": len(samples), "digest": set_digest(labelled, salt)}
     if request.validation is not None:
         for name, records in (("forget", request.validation.forget), ("retain", request.validation.retain)):
             found[f"validation {name} set"] = {"records": len(records), "digest": records_digest(records, salt)}

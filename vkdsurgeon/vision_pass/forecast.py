@@ -12,8 +12,8 @@ from vkdsurgeon.training.clock import Clock
 from vkdsurgeon.training.optimizer import build_optimizer, take_step
 from vkdsurgeon.training.sampler import Sampler, torch_shuffle
 from vkdsurgeon.vision_pass.hardening.terms import prepare_hardening
+from vkdsurgeon.vision_pass.job import Prepared
 from vkdsurgeon.vision_pass.mask import choose_mask
-from vkdsurgeon.vision_pass.run import Prepared
 from vkdsurgeon.vision_pass.trainer import SETTLING_STEPS, gather_gradients
 
 # The first of them compiles and fills caches.

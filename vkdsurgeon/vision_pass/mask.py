@@ -56,7 +56,7 @@ def _sensitivities(
 
     indices = _originals(retain)
     step = max(1, -(-len(indices) // _MOST_PROBED))
-    for _, batch in retain.pictures.batches(indices[::step], recipe.micro_batch):
+    for _, batch in retain.samples.batches(indices[::step], recipe.micro_batch):
         yield partial(look, batch)
 
 

@@ -10,12 +10,12 @@ from torch import Generator, Tensor
 
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.augment import variants
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.features import FeatureStore, PictureSet, TeacherPass, spread, teacher_features
+from vkdsurgeon.model.features import FeatureStore, SampleSet, TeacherPass, spread, teacher_features
 from vkdsurgeon.model.frozen_layers import KeptActivations, frozen_layers, kept_activations, output_of
-from vkdsurgeon.model.replayed import ReplayedPicture
+from vkdsurgeon.model.replayed import ReplayedSample
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
@@ -66,10 +66,10 @@ class DistillationTerms:
 
 @dataclass(frozen=True)
 class _Division:
-    """Pictures of a set with their copies, and what is done with them.
+    """Images of a set with their copies, and what is done with them.
 
     Attributes:
-        pictures: Originals, copies to train on, copies to look at.
+        samples: Originals, copies to train on, copies to look at.
         known: Originals that are trained on.
         held_out: Originals that are not.
         train: Those that are trained on and their copies.
@@ -77,7 +77,7 @@ class _Division:
         apart: Whether nothing of that was trained on in any form.
     """
 
-    pictures: PictureSet
+    samples: SampleSet
     known: list[int]
     held_out: list[int]
     train: list[int]
@@ -87,8 +87,8 @@ class _Division:
 
 def make_terms(
     stack: VisualStack,
-    forget: PictureSet,
-    keep: PictureSet,
+    forget: SampleSet,
+    keep: SampleSet,
     recipe: Recipe,
     generator: Generator,
     *,
@@ -116,7 +116,7 @@ def make_terms(
     originals = len(forget), len(keep)
     forgetting = _divide(stack, forget, recipe, recipe.forget_batch, budget)
     keeping = _divide(stack, keep, recipe, recipe.retain_batch, budget)
-    forget, keep = forgetting.pictures, keeping.pictures
+    forget, keep = forgetting.samples, keeping.samples
     layers = tuple(recipe.layers)
     watched = tuple({**recipe.layers, **recipe.retention_layers})
     frozen = run_once(stack, recipe)
@@ -124,7 +124,7 @@ def make_terms(
     if retain_teacher is None:
         kept, _ = _features(look, stack, keep, watched, frozen, recipe.micro_batch, budget)
     else:
-        kept = retain_teacher.features(keep.pictures, watched, recipe.micro_batch, budget)
+        kept = retain_teacher.features(keep.samples, watched, recipe.micro_batch, budget)
     context = TargetContext(
         recipe=recipe,
         forget=own,
@@ -135,14 +135,14 @@ def make_terms(
         keep_known=keeping.known,
         generator=generator,
         altered=lambda alter: teacher_features(
-            stack, PictureSet(stack, forget.pictures, 0, alter=alter), layers, recipe.micro_batch, budget
+            stack, SampleSet(stack, forget.samples, 0, alter=alter), layers, recipe.micro_batch, budget
         ),
         reference=None
         if forget_teacher is None
-        else partial(forget_teacher.features, forget.pictures, layers, recipe.micro_batch, budget),
+        else partial(forget_teacher.features, forget.samples, layers, recipe.micro_batch, budget),
         empty=partial(FeatureStore, budget),
-        forget_digests=[picture.digest for picture in forget.pictures],
-        keep_digests=[picture.digest for picture in keep.pictures],
+        forget_digests=[sample.digest for sample in forget.samples],
+        keep_digests=[sample.digest for sample in keep.samples],
         device=stack.device,
     )
     targets = FORGET_TARGETS[recipe.forget_target](context)
@@ -198,7 +198,7 @@ def run_once(stack: VisualStack, recipe: Recipe) -> tuple[str, ...]:
 def _features(
     look: TeacherPass,
     stack: VisualStack,
-    images: PictureSet,
+    images: SampleSet,
     layers: tuple[str, ...],
     frozen: tuple[str, ...],
     micro_batch: int,
@@ -238,22 +238,22 @@ def check_targets(recipe: Recipe, readings: dict[str, TargetReading]) -> None:
             )
 
 
-def _divide(stack: VisualStack, pictures: PictureSet, recipe: Recipe, batch: int, budget: int) -> _Division:
-    known, held_out = split_validation(pictures.subjects, recipe.validation_share)
+def _divide(stack: VisualStack, samples: SampleSet, recipe: Recipe, batch: int, budget: int) -> _Division:
+    known, held_out = split_validation(samples.subjects, recipe.validation_share)
     # A subject with too few images to spare one is judged on copies that are not trained on.
-    spared = {pictures.subjects[index] for index in held_out}
-    unspared = [index for index in known if pictures.subjects[index] not in spared]
+    spared = {samples.subjects[index] for index in held_out}
+    unspared = [index for index in known if samples.subjects[index] not in spared]
     originals = held_out[:: max(1, -(-len(held_out) // _LOOKED_AT))]
     copied = [*originals, *unspared[:: max(1, -(-len(unspared) // _LOOKED_AT))]]
     looks = min(_LOOKS, max(_LOOKED_AT // max(len(copied), 1) - len(originals) // max(len(copied), 1), 1))
     # No more than the steps can draw: each copy costs the teacher a pass.
     affordable = batch * recipe.planned_steps // max(len(known), 1) - 1
     count = min(recipe.copies, max(affordable, 0))
-    training = _copies(pictures, known, count)
-    judging = _copies(pictures, copied, looks, after=_FIRST_LOOK)
-    first = len(pictures)
+    training = _copies(samples, known, count)
+    judging = _copies(samples, copied, looks, after=_FIRST_LOOK)
+    first = len(samples)
     return _Division(
-        PictureSet(stack, [*pictures.pictures, *training, *judging], budget),
+        SampleSet(stack, [*samples.samples, *training, *judging], budget),
         known,
         held_out,
         [*known, *range(first, first + len(training))],
@@ -262,10 +262,10 @@ def _divide(stack: VisualStack, pictures: PictureSet, recipe: Recipe, batch: int
     )
 
 
-def _copies(pictures: PictureSet, indices: Sequence[int], count: int, after: int = 0) -> list[Picture]:
+def _copies(samples: SampleSet, indices: Sequence[int], count: int, after: int = 0) -> list[Sample]:
     # Of an image that is gone no other copy can be made.
-    there = [index for index in indices if not isinstance(pictures.pictures[index], ReplayedPicture)]
-    return variants(pictures.pictures, there, count, after=after)
+    there = [index for index in indices if not isinstance(samples.samples[index], ReplayedSample)]
+    return variants(samples.samples, there, count, after=after)
 
 
 def unknown_layers(recipe: Recipe, known: Sequence[str]) -> list[tuple[str, str]]:

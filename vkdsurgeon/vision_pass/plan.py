@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.modality import Modality
-from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.frozen_layers import output_of, parameters_after
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.hardening.memory import hardening_bytes
@@ -91,7 +91,7 @@ class Plan:
 
 
 def estimate_memory(
-    stack: VisualStack, forget: PictureSet, keep: PictureSet, recipe: Recipe, selected: int
+    stack: VisualStack, forget: SampleSet, keep: SampleSet, recipe: Recipe, selected: int
 ) -> tuple[Memory, tuple[int, ...]]:
     """Estimate a run's memory from the sizes of the weights and one image passed through the tower.
 
@@ -114,18 +114,18 @@ def estimate_memory(
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         features = stack.features(batch, tuple({**recipe.layers, **recipe.retention_layers}))
-    per_picture = sum(values.nbytes for values in features.values())
+    per_sample = sum(values.nbytes for values in features.values())
     shape = tuple(features[next(reversed(features))].shape[1:])
-    pictures = (1 + recipe.copies) * (len(forget) + len(keep))
+    samples = (1 + recipe.copies) * (len(forget) + len(keep))
     # The graph of `features` is still alive here, so no freed storage was counted twice.
-    at_once = min(recipe.micro_batch, max(recipe.forget_batch, recipe.retain_batch), pictures)
+    at_once = min(recipe.micro_batch, max(recipe.forget_batch, recipe.retain_batch), samples)
     prepared = sum(value.nbytes for value in forget.prepared(0).inputs.values())
     masters = selected * 4 if any(parameter.dtype != torch.float32 for parameter in parameters) else 0
     cache = recipe.cache_gib * 1024
     frozen = run_once(stack, recipe)
     output = output_of(stack, forget, frozen[-1]) if frozen else None
     # What frozen layers return is only kept where the cache has room for all of it.
-    kept = 0 if output is None or output.nbytes * pictures / _MIB > cache else output.nbytes
+    kept = 0 if output is None or output.nbytes * samples / _MIB > cache else output.nbytes
     memory = Memory(
         weights=width / _MIB,
         gradients=sum(parameter.nbytes for parameter in moving) / _MIB,
@@ -138,8 +138,8 @@ def estimate_memory(
         )
         / _MIB,
         activations=sum(saved.values()) * at_once / _MIB,
-        features=min((per_picture + kept) * pictures / _MIB, cache),
-        pictures=min(prepared * pictures / _MIB, cache),
+        features=min((per_sample + kept) * samples / _MIB, cache),
+        pictures=min(prepared * samples / _MIB, cache),
         hardening=hardening_bytes(list(parameters_after(stack, frozen).values()), selected, recipe) / _MIB,
     )
     return memory, shape

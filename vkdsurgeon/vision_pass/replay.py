@@ -31,7 +31,7 @@ from vkdsurgeon.files.problems import first_problem
 from vkdsurgeon.files.sealed import seal, unseal
 from vkdsurgeon.model.frozen_layers import KeptActivations
 from vkdsurgeon.model.images import PreparedImage, signature_of
-from vkdsurgeon.model.replayed import ReplayedPicture, entering_of
+from vkdsurgeon.model.replayed import ReplayedSample, entering_of
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.objective import run_once
 from vkdsurgeon.vision_pass.teacher import visual_digest
@@ -117,11 +117,11 @@ def write_replay(
     """
     tensors: dict[str, Tensor] = {}
     pixels: list[dict[str, _Input]] = []
-    known = {subject: number for number, subject in enumerate(dict.fromkeys(term.pictures.subjects))}
+    known = {subject: number for number, subject in enumerate(dict.fromkeys(term.samples.subjects))}
     # Each request keeps its own.
-    own = [index for index in range(term.originals) if not isinstance(term.pictures.pictures[index], ReplayedPicture)]
+    own = [index for index in range(term.originals) if not isinstance(term.samples.samples[index], ReplayedSample)]
     for index in own:
-        inputs = term.pictures.prepared(index).inputs
+        inputs = term.samples.prepared(index).inputs
         floating = {name: value for name, value in inputs.items() if value.is_floating_point()}
         tensors[f"{index} {_ACTIVATION}"] = kept.store.one(kept.layer, index).to(torch.bfloat16).contiguous()
         tensors |= {
@@ -138,7 +138,7 @@ def write_replay(
         layer=kept.layer,
         base=base,
         shape=list(kept.shape),
-        subjects=[known[term.pictures.subjects[index]] for index in own],
+        subjects=[known[term.samples.subjects[index]] for index in own],
         pixels=pixels,
     )
     content = save(tensors, metadata={_FACTS: facts.model_dump_json()})
@@ -176,7 +176,7 @@ def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
     )
 
 
-def replayed_pictures(stack: VisualStack, replay: Replay, recipe: Recipe) -> list[ReplayedPicture]:
+def replayed_samples(stack: VisualStack, replay: Replay, recipe: Recipe) -> list[ReplayedSample]:
     """The images of earlier requests as the forget set takes them.
 
     Args:
@@ -208,7 +208,7 @@ def replayed_pictures(stack: VisualStack, replay: Replay, recipe: Recipe) -> lis
         )
     paths = tuple(stack.taps[name] for name in frozen)
     found = [
-        ReplayedPicture(
+        ReplayedSample(
             path=source,
             subject=f"replayed {subject}",
             digest=hashlib.sha256(raw_bytes(activation)).hexdigest(),
@@ -224,22 +224,22 @@ def replayed_pictures(stack: VisualStack, replay: Replay, recipe: Recipe) -> lis
     return found
 
 
-def _try(stack: VisualStack, pictures: Sequence[ReplayedPicture]) -> None:
+def _try(stack: VisualStack, samples: Sequence[ReplayedSample]) -> None:
     """Pass one image of each kind through the trained layers, and refuse what does not fit them."""
-    kinds: dict[object, ReplayedPicture] = {}
-    for picture in pictures:
-        first = kinds.setdefault(picture.prepared.signature, picture)
+    kinds: dict[object, ReplayedSample] = {}
+    for sample in samples:
+        first = kinds.setdefault(sample.prepared.signature, sample)
         try:
-            if picture.activation.shape != first.activation.shape or picture.shape[-1] != picture.activation.shape[-1]:
-                raise ValueError(f"{list(picture.activation.shape)} beside {list(first.activation.shape)}")
-            if picture is first:
-                batch = stack.collate([picture.prepared])
+            if sample.activation.shape != first.activation.shape or sample.shape[-1] != sample.activation.shape[-1]:
+                raise ValueError(f"{list(sample.activation.shape)} beside {list(first.activation.shape)}")
+            if sample is first:
+                batch = stack.collate([sample.prepared])
                 with torch.no_grad():
-                    stack.features(batch.with_entering(entering_of([picture], stack.device, stack.dtype)))
+                    stack.features(batch.with_entering(entering_of([sample], stack.device, stack.dtype)))
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
             raise UserError(
                 "the replay file does not fit this model",
-                where=picture.source,
+                where=sample.source,
                 value=brief(error),
                 expected="a file that `save_replay` wrote for it",
             ) from error

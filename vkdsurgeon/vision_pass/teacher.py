@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.features import FeatureStore, PictureSet, teacher_features
+from vkdsurgeon.model.features import FeatureStore, SampleSet, teacher_features
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
 
@@ -34,21 +34,21 @@ class Teacher(ModelSource):
         return self.load_visual().requires_grad_(False)
 
     def features(
-        self, pictures: Sequence[Picture], layers: Sequence[str], micro_batch: int, budget_bytes: int
+        self, samples: Sequence[Sample], layers: Sequence[str], micro_batch: int, budget_bytes: int
     ) -> FeatureStore:
         """Features of images, prepared by the teacher's own image processor; see `features.teacher_features`."""
         stack = self.load()
-        return teacher_features(stack, PictureSet(stack, pictures, 0), layers, micro_batch, budget_bytes)
+        return teacher_features(stack, SampleSet(stack, samples, 0), layers, micro_batch, budget_bytes)
 
     def compare(
-        self, teacher: VisualStack, student: VisualStack, pictures: Sequence[Picture], layers: Sequence[str]
+        self, teacher: VisualStack, student: VisualStack, samples: Sequence[Sample], layers: Sequence[str]
     ) -> float:
         """How far a teacher's features lie from the student's; refuses one whose features cannot be compared.
 
         Args:
             teacher: From `load`.
             student: The given checkpoint.
-            pictures: A few images to compare them on.
+            samples: A few images to compare them on.
             layers: The layers that it is to teach.
 
         Returns:
@@ -67,7 +67,7 @@ class Teacher(ModelSource):
                 expected=f"a {student.split.model_type} checkpoint with the same tower",
             )
         stores = [
-            teacher_features(stack, PictureSet(stack, pictures, 0), layers, 1, 1 << 30) for stack in (student, teacher)
+            teacher_features(stack, SampleSet(stack, samples, 0), layers, 1, 1 << 30) for stack in (student, teacher)
         ]
         for layer in layers:
             for own, other in zip(stores[0].all(layer), stores[1].all(layer), strict=True):

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.teacher import Teacher, visual_digest
 from vkdsurgeon.vision_pass.teacher_quality import (
     TeacherQuality,
+    choose_samples,
     examine,
     gap_warnings,
     kind_warnings,
     operation_warnings,
     quality_warnings,
-    sample_pictures,
 )
 
 _COMPARED = 4
 
 
 def examine_teachers(
-    stack: VisualStack, forget: PictureSet, keep: PictureSet, recipe: Recipe, others: Mapping[str, Teacher | None]
+    stack: VisualStack, forget: SampleSet, keep: SampleSet, recipe: Recipe, others: Mapping[str, Teacher | None]
 ) -> tuple[TeacherQuality, list[str], dict[str, str]]:
     """Measure the given model as a teacher, and check the models that teach in its place.
 
@@ -40,8 +40,8 @@ def examine_teachers(
         UserError: A teacher cannot be loaded, has features that are not finite, or of another shape.
     """
     budget = int(recipe.cache_gib * (1 << 30)) // 2
-    first = sample_pictures(forget.pictures)
-    sample = [*first, *sample_pictures(keep.pictures)]
+    first = choose_samples(forget.samples)
+    sample = [*first, *choose_samples(keep.samples)]
     quality = examine(stack, sample, recipe.micro_batch, budget, forgotten=len(first))
     found = [
         *operation_warnings(stack.inventory, "this checkpoint"),
@@ -49,22 +49,20 @@ def examine_teachers(
     ]
     found += kind_warnings(quality)
     digests = {}
-    for role, pictures, layers in (
-        ("forget", forget.pictures, recipe.layers),
-        ("retain", keep.pictures, {**recipe.layers, **recipe.retention_layers}),
+    for role, samples, layers in (
+        ("forget", forget.samples, recipe.layers),
+        ("retain", keep.samples, {**recipe.layers, **recipe.retention_layers}),
     ):
         teacher = others.get(role)
         if teacher is None:
             continue
         other = teacher.load()
-        gap = teacher.compare(
-            other, stack, sample_pictures(pictures)[:_COMPARED], sorted(layers, key=stack.layers.index)
-        )
+        gap = teacher.compare(other, stack, choose_samples(samples)[:_COMPARED], sorted(layers, key=stack.layers.index))
         digests[role] = visual_digest(other)
         found += gap_warnings(gap, teacher.option)
         found += operation_warnings(other.inventory, f"the checkpoint of {teacher.option}")
         # A reference that cannot tell the forget images' subjects apart is what one would wish for.
         if role == "retain":
-            judged = examine(other, sample_pictures(pictures), recipe.micro_batch, budget)
+            judged = examine(other, choose_samples(samples), recipe.micro_batch, budget)
             found += quality_warnings(judged, f"the features of {teacher.option}")
     return quality, found, digests

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.provenance import SCHEMA
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.features import LEAST_VARIATION, PictureSet, teacher_features, variance
+from vkdsurgeon.model.features import LEAST_VARIATION, SampleSet, teacher_features, variance
 from vkdsurgeon.model.image_features import PROJECTOR
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.identity_classifier import centroids
@@ -54,23 +54,23 @@ class TeacherQuality:
     apart: float | None = None
 
 
-def sample_pictures(pictures: Sequence[Picture]) -> list[Picture]:
+def choose_samples(samples: Sequence[Sample]) -> list[Sample]:
     """A few images of a few subjects, in order; subjects with several images first."""
-    views: dict[str, list[Picture]] = {}
-    for picture in pictures:
-        views.setdefault(picture.subject, []).append(picture)
+    views: dict[str, list[Sample]] = {}
+    for sample in samples:
+        views.setdefault(sample.subject, []).append(sample)
     ranked = sorted(views.values(), key=lambda own: -min(len(own), _VIEWS))[:_SUBJECTS]
-    return [picture for own in ranked for picture in own[:_VIEWS]]
+    return [sample for own in ranked for sample in own[:_VIEWS]]
 
 
 def examine(
-    stack: VisualStack, pictures: Sequence[Picture], micro_batch: int, budget_bytes: int, *, forgotten: int = 0
+    stack: VisualStack, samples: Sequence[Sample], micro_batch: int, budget_bytes: int, *, forgotten: int = 0
 ) -> TeacherQuality:
     """Measure a teacher on images.
 
     Args:
         stack: The teacher.
-        pictures: A sample, with subjects.
+        samples: Some of a set, with subjects.
         micro_batch: Most images per forward pass.
         budget_bytes: Most bytes of features to hold in memory.
         forgotten: How many of them, from the first, are to be forgotten; the others are to be kept.
@@ -78,7 +78,7 @@ def examine(
     Raises:
         UserError: A feature is NaN or infinite: nothing can be distilled from that.
     """
-    chosen = PictureSet(stack, pictures, 0)
+    chosen = SampleSet(stack, samples, 0)
     with torch.no_grad():
         features = teacher_features(stack, chosen, (PROJECTOR,), micro_batch, budget_bytes).all(PROJECTOR)
     broken = [index for index, value in enumerate(features) if not bool(torch.isfinite(value).all())]

@@ -19,7 +19,7 @@ from torch import Tensor
 from vkdsurgeon_kernels import MaskedAdamW
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.loop import run_steps
@@ -40,7 +40,7 @@ class DistillationTerm:
 
     Attributes:
         name: `forget` or `retain`.
-        pictures: The images.
+        samples: The images.
         targets: Their target features at `layers` and at the recipe's layers.
         layers: Layers and their weights in the loss.
         loss: From student and target features at `layers` to a number per image.
@@ -55,7 +55,7 @@ class DistillationTerm:
     """
 
     name: str
-    pictures: PictureSet
+    samples: SampleSet
     targets: Targets
     layers: Mapping[str, float]
     loss: FeatureLoss
@@ -75,7 +75,7 @@ class Measure:
     loss: float = 0.0
     similarity: float = 0.0
     drift: float = 0.0
-    pictures: int = 0
+    samples: int = 0
 
 
 def train(
@@ -118,7 +118,7 @@ def train(
     def gather(step: int) -> tuple[float, dict[str, float]]:
         nonlocal images
         measures = gather_gradients(stack, terms, samplers, optimizer, recipe, step, harden)
-        images += sum(measure.pictures for measure in measures.values())
+        images += sum(measure.samples for measure in measures.values())
         forget = measures["forget"]
         drift = measures["retain"].drift if "retain" in measures else float("nan")
         loss = sum(term.weight * measures[term.name].loss for term in terms)
@@ -234,11 +234,11 @@ def pass_over(
         error as a share of what images differ by, at the recipe's layers, whatever the term looks at.
     """
     images = whole or len(indices)
-    measure = Measure(pictures=len(indices))
+    measure = Measure(samples=len(indices))
     learn = learn and term.weight > 0
     weight = term.weight if learn else 1.0
     watched = tuple(recipe.layers)
-    for part, batch in term.pictures.batches(indices, recipe.micro_batch):
+    for part, batch in term.samples.batches(indices, recipe.micro_batch):
         with torch.set_grad_enabled(learn):
             features = stack.features(batch, tuple(dict.fromkeys((*watched, *term.layers))))
             device = features[watched[0]].device

@@ -65,7 +65,7 @@ class Validation:
         own = base = 0
         for layer in self.recipe.layers:
             reader = self.terms.spaces[layer].reader
-            whose = reader.indices([forget.pictures.subjects[index] for index in forget.held_out])
+            whose = reader.indices([forget.samples.subjects[index] for index in forget.held_out])
             before = self._originals["forget"][layer] == whose
             after = self._read(forget, layer, seen[layer]) == whose
             # Where several layers feed the language model, the one that tells most counts.
@@ -123,7 +123,7 @@ class Validation:
 
     def _features(self, term: DistillationTerm, indices: Sequence[int]) -> dict[str, list[Tensor]]:
         found: dict[str, dict[int, Tensor]] = {layer: {} for layer in self.recipe.layers}
-        passed = features_of(self.stack, term.pictures, indices, tuple(self.recipe.layers), self.recipe.micro_batch)
+        passed = features_of(self.stack, term.samples, indices, tuple(self.recipe.layers), self.recipe.micro_batch)
         for index, layer, value in passed:
             found[layer][index] = value.to(self.stack.device)
         return {layer: [rows[index] for index in indices] for layer, rows in found.items()}
@@ -164,13 +164,13 @@ class Validation:
             for index, *both in self._moves(layer, values):
                 went, move = (space.pooled(("forget", index), each) for each in both)
                 share = float((went * move).sum() / move.square().sum().clamp_min(1e-12))
-                shares.setdefault(forget.pictures.pictures[index].digest, []).append(share)
+                shares.setdefault(forget.samples.samples[index].digest, []).append(share)
         return [mean(each) for each in shares.values()]
 
     def _agreement(self, layer: str, features: Sequence[Tensor]) -> tuple[int, int]:
         """Retain images that the teacher reads as their subject, and how many of these the student does."""
         retain = self.terms.retain
-        whose = self.terms.spaces[layer].reader.indices([retain.pictures.subjects[index] for index in retain.held_out])
+        whose = self.terms.spaces[layer].reader.indices([retain.samples.subjects[index] for index in retain.held_out])
         before = self._originals["retain"][layer] == whose
         return int(before.sum()), int((before & (self._read(retain, layer, features) == whose)).sum())
 

@@ -1,4 +1,4 @@
-"""Idefics3, the architecture of the first SmolVLM: pixel shuffle before a linear connector, 16 tokens a picture."""
+"""Idefics3, the architecture of the first SmolVLM: pixel shuffle before a linear connector, 16 tokens an image."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Idefics3(Kind):
 
     name: ClassVar[str] = "idefics3"
     marks: ClassVar[tuple[str, ...]] = (AROUND, WHOLE, END_OF_UTTERANCE)
-    picture: ClassVar[tuple[str, ...]] = (AROUND, WHOLE, *(IMAGE,) * IMAGE_TOKENS, AROUND)
+    image: ClassVar[tuple[str, ...]] = (AROUND, WHOLE, *(IMAGE,) * IMAGE_TOKENS, AROUND)
 
     def build_processor(self, tokenizer: PreTrainedTokenizerFast) -> Any:
-        """The processor; pictures are not split."""
+        """The processor; images are not split."""
         edge = {"longest_edge": SIDE}
         images = Idefics3ImageProcessorPil(
             size=edge, max_image_size=edge, do_image_splitting=False, image_mean=list(MEAN), image_std=list(SPREAD)
@@ -65,11 +65,11 @@ class Idefics3(Kind):
         tower: nn.Module = model.model.vision_model
         return tower
 
-    def inputs(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+    def inputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """`pixel_values` float32 [B, 1, 3, 48, 48] and `pixel_attention_mask` int64 [B, 1, 48, 48]."""
         return {
-            "pixel_values": normalised(pictures)[:, None],
-            "pixel_attention_mask": torch.ones(len(pictures), 1, SIDE, SIDE, dtype=torch.int64),
+            "pixel_values": normalised(images)[:, None],
+            "pixel_attention_mask": torch.ones(len(images), 1, SIDE, SIDE, dtype=torch.int64),
         }
 
     def tokens(self, tower: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -19,14 +19,14 @@ class Kind(ABC):
     Attributes:
         name: transformers' model type.
         marks: Special tokens besides `SPECIAL`.
-        picture: The tokens that a prompt holds where a picture stands, as the processor writes them.
+        image: The tokens that a prompt holds where an image stands, as the processor writes them.
         template: The chat template.
-        both_ways: Whether all tokens of a prompt see each other, a picture its question too; answers are causal anyway.
+        both_ways: Whether all tokens of a prompt see each other, an image its question too; answers are causal anyway.
     """
 
     name: ClassVar[str]
     marks: ClassVar[tuple[str, ...]] = ()
-    picture: ClassVar[tuple[str, ...]]
+    image: ClassVar[tuple[str, ...]]
     template: ClassVar[str] = CHAT_TEMPLATE
     both_ways: ClassVar[bool] = False
 
@@ -51,14 +51,14 @@ class Kind(ABC):
         """The model's vision tower, which takes the state of one from `build_tower`."""
 
     @abstractmethod
-    def inputs(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What the image processor makes of 48-pixel pictures, without going through PIL.
+    def inputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the image processor makes of 48-pixel images, without going through PIL.
 
         Args:
-            pictures: uint8 [B, 48, 48, 3].
+            images: uint8 [B, 48, 48, 3].
 
         Returns:
-            The model's inputs of B pictures; pixels in float32.
+            The model's inputs of B images; pixels in float32.
         """
 
     @abstractmethod
@@ -70,8 +70,8 @@ class Kind(ABC):
         return shape.vision_width
 
     def beginning(self, *, seen: bool) -> tuple[str, ...]:
-        """A prompt's tokens before its question, with a picture or without, as processor and template write them."""
-        return (START, USER, *self.picture) if seen else (START, USER)
+        """A prompt's tokens before its question, with an image or without, as processor and template write them."""
+        return (START, USER, *self.image) if seen else (START, USER)
 
     def positions(self, prefix: Sequence[str]) -> torch.Tensor:
         """Positions of a prompt's beginning, int64 [A, P], A the axes of the model's rotary positions."""

@@ -1,4 +1,4 @@
-"""LLaVA: a CLIP tower read before its last layer, a two-layer projector, 36 tokens a picture."""
+"""LLaVA: a CLIP tower read before its last layer, a two-layer projector, 36 tokens an image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Llava(Kind):
     """`LlavaForConditionalGeneration`."""
 
     name: ClassVar[str] = "llava"
-    picture: ClassVar[tuple[str, ...]] = (IMAGE,) * IMAGE_TOKENS
+    image: ClassVar[tuple[str, ...]] = (IMAGE,) * IMAGE_TOKENS
 
     def build_processor(self, tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
         """The processor."""
@@ -71,9 +71,9 @@ class Llava(Kind):
         tower: nn.Module = model.model.vision_tower
         return tower
 
-    def inputs(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+    def inputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """`pixel_values` float32 [B, 3, 48, 48]."""
-        return {"pixel_values": normalised(pictures)}
+        return {"pixel_values": normalised(images)}
 
     def tokens(self, tower: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """The patch tokens of the layer before the last."""

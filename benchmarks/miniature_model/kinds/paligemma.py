@@ -1,4 +1,4 @@
-"""PaliGemma: SigLIP, one linear layer, Gemma with tied embeddings; 36 tokens a picture, prompts are read both ways."""
+"""PaliGemma: SigLIP, one linear layer, Gemma with tied embeddings; 36 tokens an image, prompts are read both ways."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from benchmarks.miniature_model.pen import SIDE
 
 PATCH = 8
 IMAGE_TOKENS = (SIDE // PATCH) ** 2
-# Pictures come first. Behind them the processor itself writes the start token; where there are none nobody else does.
+# Images come first. Behind them the processor itself writes the start token; where there are none nobody else does.
 _OPENING = (
     "{% set seen = namespace(any=false) %}{% for message in messages if message['content'] is not string %}"
     "{% for part in message['content'] if part['type'] == 'image' %}{% set seen.any = true %}{{ '<image>' }}"
@@ -47,7 +47,7 @@ class PaliGemma(Kind):
     """`PaliGemmaForConditionalGeneration`."""
 
     name: ClassVar[str] = "paligemma"
-    picture: ClassVar[tuple[str, ...]] = (IMAGE,) * IMAGE_TOKENS
+    image: ClassVar[tuple[str, ...]] = (IMAGE,) * IMAGE_TOKENS
     both_ways: ClassVar[bool] = True
     template: ClassVar[str] = CHAT_TEMPLATE.replace("{{ '<s>' }}", _OPENING).replace("{{ ' <image>' }}", "")
 
@@ -95,9 +95,9 @@ class PaliGemma(Kind):
         tower: nn.Module = model.model.vision_tower
         return tower
 
-    def inputs(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+    def inputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """`pixel_values` float32 [B, 3, 48, 48]."""
-        return {"pixel_values": normalised(pictures)}
+        return {"pixel_values": normalised(images)}
 
     def tokens(self, tower: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """The tower's last tokens."""
@@ -105,8 +105,8 @@ class PaliGemma(Kind):
         return hidden
 
     def beginning(self, *, seen: bool) -> tuple[str, ...]:
-        """The picture stands before the start token."""
-        return (*self.picture, START, USER) if seen else (START, USER)
+        """The image stands before the start token."""
+        return (*self.image, START, USER) if seen else (START, USER)
 
     def positions(self, prefix: Sequence[str]) -> torch.Tensor:
         """Positions count from one."""

@@ -1,4 +1,4 @@
-"""Qwen2-VL: a tower whose merger, the projector, is a part of it; 2 x 2 patches a token, 16 tokens a picture."""
+"""Qwen2-VL: a tower whose merger, the projector, is a part of it; 2 x 2 patches a token, 16 tokens an image."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class Qwen2VL(Kind):
 
     name: ClassVar[str] = "qwen2_vl"
     marks: ClassVar[tuple[str, ...]] = (VISION_START, VISION_END, VIDEO)
-    picture: ClassVar[tuple[str, ...]] = (VISION_START, *(IMAGE,) * SIDE_TOKENS**2, VISION_END)
+    image: ClassVar[tuple[str, ...]] = (VISION_START, *(IMAGE,) * SIDE_TOKENS**2, VISION_END)
     template: ClassVar[str] = CHAT_TEMPLATE.replace(" <image>", f" {VISION_START} <image> {VISION_END}")
 
     def build_tokenizer(self, words: Sequence[str]) -> PreTrainedTokenizerFast:
-        """A tokenizer that also tells the processor which token stands for pictures."""
+        """A tokenizer that also tells the processor which token stands for images."""
         return build_tokenizer(words, self.marks, named=True)
 
     def build_processor(self, tokenizer: PreTrainedTokenizerFast) -> Any:
         """The processor.
 
         `Qwen2VLProcessor` cannot be made without a processor of videos, which needs torchvision. That of PaddleOCR-VL
-        writes the same inputs for pictures.
+        writes the same inputs for images.
         """
         images = Qwen2VLImageProcessorPil(
             size={"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE},
@@ -94,10 +94,10 @@ class Qwen2VL(Kind):
         tower: nn.Module = model.model.visual
         return tower
 
-    def inputs(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+    def inputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """`pixel_values` float32 [64 B, 216], a patch of two equal frames a row, and `image_grid_thw` [B, 3]."""
-        count, across = len(pictures), SIDE // PATCH
-        cut = normalised(pictures).reshape(count, 3, SIDE_TOKENS, MERGE, PATCH, SIDE_TOKENS, MERGE, PATCH)
+        count, across = len(images), SIDE // PATCH
+        cut = normalised(images).reshape(count, 3, SIDE_TOKENS, MERGE, PATCH, SIDE_TOKENS, MERGE, PATCH)
         # The four patches of a token stand side by side.
         rows = cut.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(count * across**2, 3, 1, PATCH, PATCH)
         grid = torch.tensor([[1, across, across]]).repeat(count, 1)
@@ -114,7 +114,7 @@ class Qwen2VL(Kind):
         return shape.language_width
 
     def positions(self, prefix: Sequence[str]) -> torch.Tensor:
-        """Time, height and width: a picture's tokens share one time and lie in its grid; text counts on from there."""
+        """Time, height and width: an image's tokens share one time and lie in its grid; text counts on from there."""
         places: list[tuple[int, int, int]] = []
         following = 0
         tokens = list(prefix)

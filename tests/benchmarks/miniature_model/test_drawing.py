@@ -17,13 +17,13 @@ from benchmarks.miniature_model.styles import STYLES
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted(STYLES)), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
-def test_the_same_look_and_view_give_the_same_picture(style: str, look_seed: int, view_seed: int) -> None:
+def test_the_same_look_and_view_give_the_same_image(style: str, look_seed: int, view_seed: int) -> None:
     draw = STYLES[style]
     look, view = draw_look(np.random.default_rng(look_seed)), draw_view(np.random.default_rng(view_seed))
-    picture = draw(look, view)
-    assert picture.size == (SIDE, SIDE)
-    assert picture.mode == "RGB"
-    assert picture.tobytes() == draw(look, view).tobytes()
+    image = draw(look, view)
+    assert image.size == (SIDE, SIDE)
+    assert image.mode == "RGB"
+    assert image.tobytes() == draw(look, view).tobytes()
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -77,7 +77,7 @@ def test_training_is_the_same_for_the_same_seed() -> None:
         torch.testing.assert_close(value, other[name], atol=1e-4, rtol=1e-3)
 
 
-def test_gold_never_sees_a_picture_of_the_forget_people() -> None:
+def test_gold_never_sees_an_image_of_the_forget_people() -> None:
     cast, tokenizer, tower = _start()
     seen = []
 

@@ -1,4 +1,4 @@
-"""The pictures of the study, from rows that were made up."""
+"""The charts of the study, from rows that were made up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.study.figures import read_cases
 from benchmarks.study.marks import clouds, panel, recipes_of
 
 CASES = ("llava-avatars-a-0", "llava-robots-a-0", "idefics3-robots-a-0")
-PICTURES = ["study_frontier.svg", "study_relearning.svg"]
+CHARTS = ["study_frontier.svg", "study_relearning.svg"]
 
 
 @pytest.fixture
@@ -31,18 +31,18 @@ def rows(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed (pip install '.[dev]')")
-def test_both_pictures_are_written_and_are_the_same_again(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_charts_are_written_and_are_the_same_again(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outs = [rows.parent / "new" / "docs", rows.parent / "again"]
     for out in outs:
         main(["figure", "--rows", str(rows), "--out", str(out)])
-        assert capsys.readouterr().out.splitlines() == [str(out / name) for name in PICTURES]
-    for name in PICTURES:
+        assert capsys.readouterr().out.splitlines() == [str(out / name) for name in CHARTS]
+    for name in CHARTS:
         first, second = ((out / name).read_bytes() for out in outs)
         assert first == second
         assert len(first) < 150_000
         assert ElementTree.fromstring(first).tag.endswith("svg")
     main(["figure", "--rows", str(rows), "--relearning", "swap", "--out", str(outs[1])])
-    changed = [(outs[0] / name).read_bytes() != (outs[1] / name).read_bytes() for name in PICTURES]
+    changed = [(outs[0] / name).read_bytes() != (outs[1] / name).read_bytes() for name in CHARTS]
     assert changed == [False, True]
 
 

@@ -80,7 +80,7 @@ def test_every_record_is_readable_and_its_answer_is_an_option(paths: MiniaturePa
             assert (record.image is None) == (name == "text.jsonl")
 
 
-def test_no_picture_is_in_two_sets(paths: MiniaturePaths) -> None:
+def test_no_image_is_in_two_sets(paths: MiniaturePaths) -> None:
     seen: dict[bytes, str] = {}
     for name in RECORD_FILES[:-1]:
         for image in sorted({json.loads(line)["image"] for line in (paths.records / name).read_text().splitlines()}):
@@ -89,7 +89,7 @@ def test_no_picture_is_in_two_sets(paths: MiniaturePaths) -> None:
     assert len(seen) == len(list((paths.records / "images").iterdir()))
 
 
-def test_pictures_are_those_of_the_cast(paths: MiniaturePaths) -> None:
+def test_images_are_those_of_the_cast(paths: MiniaturePaths) -> None:
     cast = draw_cast(read_card()["seed"])
     assert read_card()["forget"] == [person.name for person in cast.forget]
     shown = {json.loads(line)["subject"] for line in (paths.records / "forget.jsonl").read_text().splitlines()}

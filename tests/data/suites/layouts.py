@@ -15,7 +15,7 @@ from benchmarks.miniature_model.draw import draw_face
 from benchmarks.miniature_model.people import Cast, Person, draw_cast
 from benchmarks.miniature_model.questions import about_person, by_name
 
-PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 ITEM = pa.struct(
     [
         ("Correct_Answer", pa.string()),
@@ -26,20 +26,20 @@ ITEM = pa.struct(
 CHOICES = pa.struct([("Image_Textual_Questions", pa.list_(ITEM)), ("Pure_Text_Questions", pa.list_(ITEM))])
 FREE = pa.list_(pa.struct([("Ground_Truth", pa.string()), ("Question", pa.string()), ("Type", pa.string())]))
 TASKS = {"Classification_Task": CHOICES, "Generation_Task": FREE, "Mask_Task": FREE}
-PROFILE = {"image": PICTURE, "ID": pa.string(), "biography": pa.string(), "question": pa.string()}
+PROFILE = {"image": IMAGE, "ID": pa.string(), "biography": pa.string(), "question": pa.string()}
 MLLMU = {**PROFILE, "answer": pa.string(), **TASKS}
-TEST = {"ID": pa.string(), "images": pa.list_(PICTURE), **TASKS}
-UMU = {"ID": pa.string(), "image": PICTURE, **dict.fromkeys(("Biography", "MM_QA", "UM_QA"), pa.string())}
+TEST = {"ID": pa.string(), "images": pa.list_(IMAGE), **TASKS}
+UMU = {"ID": pa.string(), "image": IMAGE, **dict.fromkeys(("Biography", "MM_QA", "UM_QA"), pa.string())}
 UMU |= dict.fromkeys(("Classify", "Cloze", "Generation"), pa.string())
-CAPTIONED = {"image": PICTURE, "caption": pa.string(), "name": pa.string()}
+CAPTIONED = {"image": IMAGE, "caption": pa.string(), "name": pa.string()}
 PERTURBED = {
     **CAPTIONED,
     "perturbed_captions": pa.list_(pa.string()),
     "paraphrased_caption": pa.string(),
     "perturbed_names": pa.list_(pa.string()),
 }
-TOFU = {"image": PICTURE, "caption": pa.string(), "question": pa.string(), "answer": pa.string()}
-ASKED = {"image": PICTURE, "question": pa.string(), "answer": pa.string(), "options": pa.list_(pa.string())}
+TOFU = {"image": IMAGE, "caption": pa.string(), "question": pa.string(), "answer": pa.string()}
+ASKED = {"image": IMAGE, "question": pa.string(), "answer": pa.string(), "options": pa.list_(pa.string())}
 _HUB = {
     "binary": {"dtype": "binary", "_type": "Value"},
     "string": {"dtype": "string", "_type": "Value"},
@@ -69,7 +69,7 @@ def write_config(
 
 
 def _feature(kind: pa.DataType) -> object:
-    if kind == PICTURE:
+    if kind == IMAGE:
         return {"_type": "Image"}
     if pa.types.is_list(kind):
         return {"feature": _feature(kind.value_type), "_type": "List"}
@@ -79,7 +79,7 @@ def _feature(kind: pa.DataType) -> object:
 
 
 def face(person: Person, view: int = 0, *, heldout: bool = False) -> dict[str, object]:
-    """A picture cell."""
+    """An image cell."""
     buffer = io.BytesIO()
     draw_face(person.look, (person.heldout if heldout else person.views)[view]).save(buffer, "PNG")
     return {"bytes": buffer.getvalue(), "path": None}
@@ -171,12 +171,12 @@ def write_clear(root: Path, *, retained: int = 8, views: int = 2) -> Path:
             for each in by_name(person, "forget")[:2]
         ]
 
-    def pictured(person: Person, view: int) -> dict[str, object]:
+    def shown(person: Person, view: int) -> dict[str, object]:
         return {"image": face(person, view), "caption": f"{person.name} does live", "question": None, "answer": None}
 
     for config, group in groups.items():
         write_config(root, config, CAPTIONED, [captioned(each, view) for each in group for view in range(views)])
-        rows = [pictured(each, 0) for each in group] + [row for each in group for row in told(each)]
+        rows = [shown(each, 0) for each in group] + [row for each in group for row in told(each)]
         write_config(root, f"{config}+tofu", TOFU, rows, shards=2)
     rows = [perturbed(each, view) for each in people.forget for view in range(views)]
     write_config(root, "forget05_perturbed", PERTURBED, rows)

@@ -45,7 +45,7 @@ def _other_type(root: Path) -> None:
     rewrite(forget(root), lambda rows: [row.update(ID=7) for row in rows], ID=pa.int64())  # type: ignore[func-returns-value]
 
 
-def _picture_is_a_path(root: Path) -> None:
+def _image_is_a_path(root: Path) -> None:
     rewrite(forget(root), lambda rows: [row.update(image="a.png") for row in rows], image=pa.string())  # type: ignore[func-returns-value]
 
 
@@ -96,7 +96,7 @@ def _other_json(root: Path) -> None:
     )
 
 
-def _picture(content: bytes | None) -> Callable[[Path], None]:
+def _image(content: bytes | None) -> Callable[[Path], None]:
     def change(root: Path) -> None:
         rewrite(forget(root), lambda rows: rows[1]["image"].update(bytes=content))
 
@@ -109,7 +109,7 @@ def _bomb() -> bytes:
     return buffer.getvalue()
 
 
-def _half_a_picture() -> bytes:
+def _half_an_image() -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(buffer, "PNG")
     return buffer.getvalue()[:600]
@@ -124,7 +124,7 @@ def _no_id(root: Path) -> None:
     [
         (_no_column, SHARD, "the column 'Mask_Task' is missing"),
         (_other_type, SHARD, "the column 'ID' has another type"),
-        (_picture_is_a_path, SHARD, "expected: struct<bytes: binary, path: string>"),
+        (_image_is_a_path, SHARD, "expected: struct<bytes: binary, path: string>"),
         (_no_shard, "Test_Set", "00001 is not here"),
         (_mixed_shards, "Test_Set", "several uploads are mixed"),
         (_no_config, "", "no configuration 'retain_95'"),
@@ -134,10 +134,10 @@ def _no_id(root: Path) -> None:
         (_hole, SHARD, "error"),
         (_broken_json, "row 2, column 'Mask_Task'", "broken JSON"),
         (_other_json, "row 0, column 'Mask_Task'", "0.Type"),
-        (_picture(None), "row 1, column 'image'", "there is no image"),
-        (_picture(b"GIF89a"), "row 1, column 'image'", "cannot be decoded"),
-        (_picture(_half_a_picture()), "row 1, column 'image'", "cannot be decoded"),
-        (_picture(_bomb()), "row 1, column 'image'", "at most 64000000 pixels"),
+        (_image(None), "row 1, column 'image'", "there is no image"),
+        (_image(b"GIF89a"), "row 1, column 'image'", "cannot be decoded"),
+        (_image(_half_an_image()), "row 1, column 'image'", "cannot be decoded"),
+        (_image(_bomb()), "row 1, column 'image'", "at most 64000000 pixels"),
         (_no_id, "row 3, column 'ID'", "the cell is blank"),
     ],
 )
@@ -214,13 +214,13 @@ def test_no_damage_to_the_bytes_ends_otherwise_than_by_a_user_error(
         # Mostly the footer, which holds the schema and where everything lies.
         place = data.draw(st.integers(max(0, len(raw) - 4000), len(raw) - 1) | st.integers(0, len(raw) - 1))
         content[place] = data.draw(st.integers(0, 255))
-    root, pictures = tmp_path / "suite", tmp_path / "pictures"
-    for folder in (root / "forget_5", pictures):
+    root, images = tmp_path / "suite", tmp_path / "images"
+    for folder in (root / "forget_5", images):
         folder.mkdir(parents=True, exist_ok=True)
     if not (root / "retain_95").exists():
         shutil.copytree(mllmu / "retain_95", root / "retain_95")
     forget(root).write_bytes(content)
-    told = refusal(lambda: unlearning_sets(SuiteSplit("mllmu", root, "forget_5"), pictures))
+    told = refusal(lambda: unlearning_sets(SuiteSplit("mllmu", root, "forget_5"), images))
     assert told is None or str(root) in told
 
 
@@ -234,10 +234,10 @@ json_values = st.recursive(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cell=st.text() | json_values.map(json.dumps))
 def test_any_text_in_a_nested_cell_is_questions_or_a_user_error(cell: str, mllmu: Path, tmp_path: Path) -> None:
-    root, pictures = tmp_path / "suite", tmp_path / "pictures"
+    root, images = tmp_path / "suite", tmp_path / "images"
     if not root.exists():
         shutil.copytree(mllmu, root)
-        pictures.mkdir()
+        images.mkdir()
         shutil.rmtree(root / "forget_5")
         row = pq.read_table(forget(mllmu)).to_pylist()[0]
         write_config(root, "forget_5", {**MLLMU, "Mask_Task": pa.string()}, [{**row, "Mask_Task": "[]"}])
@@ -249,7 +249,7 @@ def test_any_text_in_a_nested_cell_is_questions_or_a_user_error(cell: str, mllmu
     split, asked = SuiteSplit("mllmu", root, "forget_5"), []
 
     def read() -> None:
-        sets, _ = evaluation_sets(split, pictures, seed=0, few_shot=False, warn=lambda text: None)
+        sets, _ = evaluation_sets(split, images, seed=0, few_shot=False, warn=lambda text: None)
         asked.extend(sets[0].records)
 
     told = refusal(read)

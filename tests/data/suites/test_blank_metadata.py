@@ -13,11 +13,11 @@ BLANK_ANSWER = '[{"Question": "q", "Answer": "\\n"}]'
 
 @pytest.mark.parametrize("metadata", ["", "  ", None, "[]", "null", "[{}]", BLANK_QUESTION, BLANK_ANSWER])
 def test_blank_metadata_of_the_training_split(metadata: str | None) -> None:
-    class Pictures:
+    class Images:
         def keep(self, *arguments: object) -> None:
             return None
 
     row = Row({"image": {}, "ID": "7", "metadata": metadata}, "file.parquet, row 1", "row-1")
-    record = mllmu._picture_record(row, Pictures())  # type: ignore[arg-type]
+    record = mllmu._image_record(row, Images())  # type: ignore[arg-type]
     assert (record.question, record.answer, record.subject) == (None, None, "7")
     assert columns.nested(row, "metadata", mllmu._FACTS) is None or metadata not in ("", "  ")

@@ -52,7 +52,7 @@ def test_the_whole_benchmark(
         ("real", 27, 3, 3),
     ]
     metrics = {metric.id: metric for metric in result.metrics}
-    # The base saw everybody, gold did not see the four: on their pictures they differ, in text they do not.
+    # The base saw everybody, gold did not see the four: on their images they differ, in text they do not.
     assert metrics["reference.forget.vqa.likelihood"].value == 1.0
     assert metrics["reference.test.vqa.likelihood"].value == 1.0
     assert metrics["forget.vqa.likelihood"].value < 0.5  # type: ignore[operator]
@@ -177,7 +177,7 @@ def test_damaged_entries_are_asked_again(
     assert "damaged" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["weights", "tokenizer", "picture", "answer", "tokens"])
+@pytest.mark.parametrize("what", ["weights", "tokenizer", "image", "answer", "tokens"])
 def test_whatever_decides_an_answer_decides_its_entry(
     what: str, miniature: MiniaturePaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,7 +203,7 @@ def test_whatever_decides_an_answer_decides_its_entry(
     elif what == "tokenizer":
         path = next(model.glob("*tokenizer_config.json"))
         path.write_text(path.read_text() + "\n")
-    elif what == "picture":
+    elif what == "image":
         shutil.copy(records / "images" / "mona-view00.png", records / rows[0]["image"])
     elif what == "answer":
         rows[0]["answer"] = "Mona"

@@ -37,7 +37,7 @@ def base(miniature: MiniaturePaths) -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def picture(miniature: MiniaturePaths) -> Path:
+def image(miniature: MiniaturePaths) -> Path:
     return next((miniature.records / "images").glob("lars-view00.png"))
 
 
@@ -113,10 +113,10 @@ def test_every_text_gets_values_between_nothing_and_one(said: str, answer: str) 
     assert all(0.0 <= value <= 1.0 + 1e-9 for value in generation_values(said, answer).values())
 
 
-def test_likelihoods_are_those_of_transformers(base: LoadedModel, picture: Path, miniature: MiniaturePaths) -> None:
+def test_likelihoods_are_those_of_transformers(base: LoadedModel, image: Path, miniature: MiniaturePaths) -> None:
     record = choice(
         question="Who is this person ?",
-        image=picture,
+        image=image,
         options=("Mona", "Lars", "Wim"),
         answer="Lars",
     )
@@ -127,7 +127,7 @@ def test_likelihoods_are_those_of_transformers(base: LoadedModel, picture: Path,
     text = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
     means = []
     for option in record.options:
-        inputs = processor(text=[f"{text} {option}"], images=[Image.open(picture)], return_tensors="pt")
+        inputs = processor(text=[f"{text} {option}"], images=[Image.open(image)], return_tensors="pt")
         with torch.no_grad():
             table = model(**inputs).logits[0].log_softmax(-1)
         means.append(float(table[-2, inputs["input_ids"][0, -1]]))
@@ -137,17 +137,17 @@ def test_likelihoods_are_those_of_transformers(base: LoadedModel, picture: Path,
     assert answered.truth_ratio == pytest.approx(math.exp((means[0] + means[2]) / 2 - means[1]), rel=1e-3)
 
 
-def test_demonstrations_come_before_the_question_with_their_pictures(base: LoadedModel, picture: Path) -> None:
-    other = picture.with_name("mona-view00.png")
+def test_demonstrations_come_before_the_question_with_their_images(base: LoadedModel, image: Path) -> None:
+    other = image.with_name("mona-view00.png")
     shots = (Shot(image=other, question="Who is this person ?", answer="Mona"),)
-    record = choice(image=picture, question="Who is this person ?", shots=shots)
+    record = choice(image=image, question="Who is this person ?", shots=shots)
     prompt = prompt_with_shots(base.encoder, record, "Who is this person ?")
-    bare = base.encoder.prompt("Who is this person ?", picture, "x")
+    bare = base.encoder.prompt("Who is this person ?", image, "x")
     assert prompt.text.index("Mona") < prompt.text.rindex("Who is this person")
-    mark = base.encoder.tokenizer.convert_tokens_to_ids(base.encoder.picture_mark)
+    mark = base.encoder.tokenizer.convert_tokens_to_ids(base.encoder.image_mark)
     assert prompt.ids.count(mark) == 2 * bare.ids.count(mark)
-    assert prompt.picture["pixel_values"].shape[0] == 2
-    assert torch.equal(prompt.picture["pixel_values"][1:], bare.picture["pixel_values"])
+    assert prompt.media["pixel_values"].shape[0] == 2
+    assert torch.equal(prompt.media["pixel_values"][1:], bare.media["pixel_values"])
     assert answer_records(base, [record], Scoring(max_new_tokens=2))[0].values.keys() == set(record.metric_names)
 
 
@@ -170,8 +170,8 @@ def test_forget_quality_is_the_p_value_of_the_kolmogorov_smirnov_test() -> None:
     assert quality([math.nan, 1.0], [1.0, 2.0]) == {"forget_quality": None, "ks": None}
 
 
-def test_protocols_and_plain_records_mix(base: LoadedModel, picture: Path) -> None:
-    asked = {"image": picture, "question": "Who is this person ?", "answer": "Lars"}
+def test_protocols_and_plain_records_mix(base: LoadedModel, image: Path) -> None:
+    asked = {"image": image, "question": "Who is this person ?", "answer": "Lars"}
     records = [
         Record(**asked, options=("Lars", "Mona"), task="plain"),
         choice(**asked, options=("Mona", "Lars", "Wim")),

@@ -1,4 +1,4 @@
-"""The benchmarks' parquet layouts become the right questions about the right pictures."""
+"""The benchmarks' parquet layouts become the right questions about the right images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.data.suites.layouts import PICTURE, cast, face, write_config, write_mllmu
+from tests.data.suites.layouts import IMAGE, cast, face, write_config, write_mllmu
 from vkdsurgeon.data.protocol import ProtocolRecord, expected, wording
 from vkdsurgeon.data.record import to_forget
 from vkdsurgeon.data.sets import NamedSet
@@ -35,7 +35,7 @@ def contents(records: tuple[ProtocolRecord, ...], folder: Path) -> list[dict[str
     return found
 
 
-def test_mllmu_has_four_sets_each_asked_with_and_without_the_picture(mllmu: Path, tmp_path: Path) -> None:
+def test_mllmu_has_four_sets_each_asked_with_and_without_the_image(mllmu: Path, tmp_path: Path) -> None:
     sets = read("mllmu", mllmu, tmp_path)
     assert list(sets) == ["forget", "test", "retain", "real"]
     assert [sets[name].forget for name in sets] == [True, True, False, False]
@@ -54,7 +54,7 @@ def test_mllmu_has_four_sets_each_asked_with_and_without_the_picture(mllmu: Path
     assert first.image.read_bytes() == face(cast().forget[0])["bytes"]
 
 
-def test_the_test_set_shows_one_of_its_pictures_drawn_by_the_seed(mllmu: Path, tmp_path: Path) -> None:
+def test_the_test_set_shows_one_of_its_images_drawn_by_the_seed(mllmu: Path, tmp_path: Path) -> None:
     def shown(seed: int) -> list[bytes]:
         sets = read("mllmu", mllmu, tmp_path / str(seed), seed=seed)
         return [record.image.read_bytes() for record in sets["test"].records if record.image is not None]
@@ -119,7 +119,7 @@ def test_what_cannot_be_asked_is_passed_over_and_told(mllmu: Path, tmp_path: Pat
     rows[1]["Mask_Task"][0]["Ground_Truth"] = " "
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
     warned: list[str] = []
-    sets = read("mllmu", root, tmp_path / "pictures", warned=warned)
+    sets = read("mllmu", root, tmp_path / "images", warned=warned)
     assert len(sets["forget"].records) == 4 * 9 - 2
     assert len(warned) == 1
     assert warned[0].startswith("2 question(s) cannot be asked")
@@ -155,7 +155,7 @@ def test_wording() -> None:
 
 
 @pytest.mark.parametrize(("suite", "split"), [("mllmu", "forget_5"), ("clear", "forget05")])
-def test_unlearning_takes_pictures_with_their_subjects(
+def test_unlearning_takes_images_with_their_subjects(
     suite: str, split: str, mllmu: Path, clear: Path, tmp_path: Path
 ) -> None:
     root = mllmu if suite == "mllmu" else clear
@@ -168,14 +168,14 @@ def test_unlearning_takes_pictures_with_their_subjects(
 
 
 def test_the_split_repository_has_metadata_instead_of_questions(tmp_path: Path) -> None:
-    columns = {"image": PICTURE, "metadata": pa.string()}
+    columns = {"image": IMAGE, "metadata": pa.string()}
     people = cast()
     for config, group in (("forget_5", people.forget), ("retain_95", people.retain[:2])):
         rows = [
             {"image": face(each), "metadata": f'[{{"Question": "Who ?", "Answer": "{each.name}"}}]'} for each in group
         ]
         write_config(tmp_path, config, columns, rows)
-    (tmp_path / "pictures").mkdir()
-    forget, retain = unlearning_sets(SuiteSplit("mllmu", tmp_path, "forget_5"), tmp_path / "pictures")
+    (tmp_path / "images").mkdir()
+    forget, retain = unlearning_sets(SuiteSplit("mllmu", tmp_path, "forget_5"), tmp_path / "images")
     assert [record.answer for record in forget] == [person.name for person in people.forget]
     assert len({record.subject for record in (*forget, *retain)}) == 6

@@ -48,7 +48,7 @@ def change(root: Path, column: str, cell: str | None) -> None:
 
 
 def test_every_question_is_asked_with_and_without_the_image(tmp_path: Path) -> None:
-    sets = read(write_umu(tmp_path / "umu"), tmp_path / "pictures")
+    sets = read(write_umu(tmp_path / "umu"), tmp_path / "images")
     assert list(sets) == ["forget", "retain", "real"]
     for name, people in (("forget", 4), ("retain", 3), ("real", 2)):
         records = sets[name].records
@@ -79,8 +79,8 @@ def test_cells_may_be_json_and_ids_numbers(tmp_path: Path, others: dict[str, boo
 
 def test_unlearning_takes_the_images_with_their_first_question(tmp_path: Path) -> None:
     root = write_umu(tmp_path / "umu")
-    (tmp_path / "pictures").mkdir()
-    forget, retain = unlearning_sets(SuiteSplit("umu", root, "forget_5"), tmp_path / "pictures")
+    (tmp_path / "images").mkdir()
+    forget, retain = unlearning_sets(SuiteSplit("umu", root, "forget_5"), tmp_path / "images")
     assert [record.subject for record in forget] == ["001", "002", "003", "004"]
     assert [record.answer for record in forget] == [person.name for person in cast().forget]
     assert len(retain) == 3
@@ -93,7 +93,7 @@ def test_what_cannot_be_asked_is_passed_over(tmp_path: Path) -> None:
     )
     change(root, "Cloze", None)
     warned: list[str] = []
-    sets = read(root, tmp_path / "pictures", warned)
+    sets = read(root, tmp_path / "images", warned)
     assert len(sets["forget"].records) == 4 * 12 - 4 - 4
     assert warned[0].startswith("1 question(s) cannot be asked")
 
@@ -114,7 +114,7 @@ def test_other_cells_are_refused_by_row_and_column(tmp_path: Path, cell: str, me
     root = write_umu(tmp_path / "umu")
     change(root, "Classify", cell)
     with pytest.raises(UserError, match=message) as caught:
-        read(root, tmp_path / "pictures")
+        read(root, tmp_path / "images")
     assert "row 1, column 'Classify'" in str(caught.value)
 
 

@@ -22,7 +22,7 @@ DECODER = DecoderRecipe(
     steps=4, step_size=0.3, forget_batch=4, retain_batch=4, text_batch=4, answer_tokens=2, forget_ratio=9,
     retain_kl=9, text_kl=9, text_agreement=0,
 )  # fmt: skip
-# Eleven pictures a step leave every order half used at almost any step. The stop rule is never met.
+# Eleven images a step leave every order half used at almost any step. The stop rule is never met.
 RECIPE = Recipe(steps=8, forget_batch=5, retain_batch=6, stand_ins=1, extensions=1, step_drift=1e-6, retain_drift=9.0)
 
 
@@ -43,7 +43,7 @@ class Place:
 
 @functools.cache
 def place(folder: Path) -> Place:
-    """Build the model once, and write a few pictures of each person with two questions each."""
+    """Build the model once, and write a few images of each person with two questions each."""
     folder.mkdir(exist_ok=True)
     found = Place(model=build(folder / "model"), **write_records(folder))
     for path in (found.forget, found.retain):

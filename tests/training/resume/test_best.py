@@ -21,7 +21,7 @@ RECIPE_BOUNDS = RECIPE.model_copy(update={"retain_drift": 0.1})
 
 
 def verdicts(pairs: list[tuple[float, float]]) -> list[Verdict]:
-    """Verdicts of a forget ratio and a drift each; the fewer pictures still read as their own, the lower the ratio."""
+    """Verdicts of a forget ratio and a drift each; the fewer images still read as their own, the lower the ratio."""
     return [
         judge(
             RECIPE_BOUNDS,

@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 
 from tests.conftest import write_set
 from tests.training.resume.runs import RECIPE
-from vkdsurgeon.data.pictures import pictures_of
 from vkdsurgeon.data.read import read_records
+from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.training.events import Step
 from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.resume.trees import put_together, taken_apart
+from vkdsurgeon.vision_pass.job import Job
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_terms
-from vkdsurgeon.vision_pass.run import Job, prepare
+from vkdsurgeon.vision_pass.prepare import prepare
 from vkdsurgeon.vision_pass.state import VISUAL, TrainingState
 from vkdsurgeon.vision_pass.trainer import train
 
@@ -76,7 +77,7 @@ class Echo:
 def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
     def student() -> tuple[TrainingState, Any]:
         sets = {
-            role: pictures_of(read_records(file, role=role), role=role)
+            role: samples_of(read_records(file, role=role), role=role)
             for role, file in (("forget", forget), ("retain", retain))
         }
         prepared = prepare(Job(llava, sets["forget"], sets["retain"], [], RECIPE))

@@ -57,7 +57,7 @@ def refused(request: Request, words: str) -> UserError:
 
 
 def rewritten(source: Path, folder: Path, alter: Callable[[list[str]], list[str]]) -> Path:
-    """A set beside its pictures, with other rows."""
+    """A set beside its images, with other rows."""
     target = source.with_name(f"{folder.name}-{source.name}")
     target.write_text("".join(alter(source.read_text().splitlines(keepends=True))))
     return target
@@ -81,7 +81,7 @@ def test_other_settings(here: Place, copy: Path, changes: dict[str, Any], words:
     refused(asked(here, copy / "out", **{"recipe": BOTH, "resume": True, **changes}), words)
 
 
-def test_other_pictures_order_subjects_or_questions(here: Place, copy: Path) -> None:
+def test_other_images_order_subjects_or_questions(here: Place, copy: Path) -> None:
     def asked_with(**changes: Any) -> Request:
         return asked(here, copy / "out", BOTH, resume=True, **changes)
 

@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.vision_pass.test_run import QUICK, pictures, run
+from tests.vision_pass.test_run import QUICK, run, samples
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights
 from vkdsurgeon.vision_pass.hardening.terms import Hardener, prepare_hardening
+from vkdsurgeon.vision_pass.job import Job
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_terms
-from vkdsurgeon.vision_pass.run import Job, prepare
+from vkdsurgeon.vision_pass.prepare import prepare
 
 HARDENED = QUICK.model_copy(update={"depth": 1, "tamper_weight": 0.5, "tamper_steps": 2, "tamper_horizon": None})
 
 
 def hardener_of(llava: Path, sets: dict[str, Path], recipe: Recipe) -> Hardener:
-    prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+    prepared = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], recipe))
     generator = torch.Generator().manual_seed(0)
     taught = make_terms(prepared.stack, prepared.forget, prepared.keep, prepared.job.recipe, generator)
     choose_mask(prepared.stack, taught.both, prepared.job.recipe, generator)
@@ -58,7 +59,7 @@ def test_the_attacker_moves_trained_layers_and_the_entrance_and_all_of_it_comes_
 def test_unmoved_the_entrance_changes_no_bit(llava: Path, sets: dict[str, Path]):
     objective = hardener_of(llava, sets, HARDENED).objective
     assert objective.entrance is not None
-    for _, batch in objective.term.pictures.batches(range(6), 6):
+    for _, batch in objective.term.samples.batches(range(6), 6):
         found = [objective.stack.features(batch)["projector"]]
         with objective.entrance.opened():
             found.append(objective.stack.features(batch)["projector"])
@@ -70,7 +71,7 @@ def test_what_is_attacked_does_not_depend_on_room_in_memory(llava: Path, sets: d
         hardener_of(llava, sets, HARDENED.model_copy(update={"cache_gib": room, "copies": 0})) for room in (8.0, 1e-5)
     )
     for hardener, passed_over in ((roomy, True), (narrow, False)):
-        ((_, batch), *_) = hardener.objective.term.pictures.batches([0], 1)
+        ((_, batch), *_) = hardener.objective.term.samples.batches([0], 1)
         assert (batch.entering is not None) == passed_over
     assert set(roomy.weights) == set(narrow.weights)
     moved = []

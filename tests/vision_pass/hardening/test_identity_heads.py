@@ -51,7 +51,7 @@ def test_the_hinge_is_that_of_the_formula():
     (logits,) = trained.read(features)
     expected = [
         torch.log1p(torch.exp(row[0] - torch.log(row[1:].exp().sum()) + 1.5)) for row in logits.double()
-    ]  # the first pictures are of the first subject
+    ]  # the first images are of the first subject
     assert torch.allclose(trained.hinge({"projector": features}, [0, 1, 2]).double(), torch.stack(expected), atol=1e-4)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.vision_pass.test_run import QUICK, moved, pictures, run
+from tests.vision_pass.test_run import QUICK, moved, run, samples
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.features import FeatureStore, teacher_features
@@ -24,21 +24,23 @@ from vkdsurgeon.vision_pass.hardening.objective import ForgetObjective, gradient
 from vkdsurgeon.vision_pass.hardening.simulated_attack import SimulatedAttacker
 from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights
 from vkdsurgeon.vision_pass.hardening.terms import TERMS, Hardener, prepare_hardening
+from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_terms
-from vkdsurgeon.vision_pass.run import Job, Prepared, operate, prepare
+from vkdsurgeon.vision_pass.prepare import prepare
+from vkdsurgeon.vision_pass.run import operate
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
-TOKENS, INPUTS, OUTPUTS, PICTURES = 3, 4, 2, 6
+TOKENS, INPUTS, OUTPUTS, SAMPLES = 3, 4, 2, 6
 
 
 def alone(**settings: Any) -> Recipe:
-    """A recipe without any hardening but what is given, its attackers halving pictures and starting afresh."""
+    """A recipe without any hardening but what is given, its attackers halving images and starting afresh."""
     return Recipe(**{"tamper_weight": 0.0, "tamper_split": "pictures", "tamper_horizon": None, **settings})
 
 
 class LinearStudent(nn.Module):
-    """h(x) = x W', on pictures that are their own tokens."""
+    """h(x) = x W', on images that are their own tokens."""
 
     processes = ALONE
 
@@ -46,7 +48,7 @@ class LinearStudent(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.weight = nn.Parameter(torch.randn(OUTPUTS, INPUTS, generator=generator))
-        self.rows = torch.randn(PICTURES, TOKENS, INPUTS, generator=generator)
+        self.rows = torch.randn(SAMPLES, TOKENS, INPUTS, generator=generator)
         self.device = torch.device("cpu")
 
     def features(self, batch: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -62,18 +64,18 @@ def linear_case(recipe: Recipe, heads: IdentityHeads | None = None) -> tuple[Har
     """A hardener around a linear student; teacher and target features beside it."""
     student = LinearStudent()
     generator = torch.Generator().manual_seed(1)
-    teacher, target = (torch.randn(PICTURES, TOKENS, OUTPUTS, generator=generator) for _ in range(2))
+    teacher, target = (torch.randn(SAMPLES, TOKENS, OUTPUTS, generator=generator) for _ in range(2))
     stores = []
     for values in (teacher, target):
         store = FeatureStore(1 << 20)
         for index, value in enumerate(values):
             store.put("projector", index, value)
         stores.append(store)
-    every = list(range(PICTURES))
+    every = list(range(SAMPLES))
     view: Any = SimpleNamespace(batches=student.batches, subjects=tuple("abcabc"))
     loss = feature_loss({"nmse": 1.0})
     distillation_term = DistillationTerm(
-        "forget", view, stores[1], {"projector": 1.0}, loss, every, every, 1.0, PICTURES
+        "forget", view, stores[1], {"projector": 1.0}, loss, every, every, 1.0, SAMPLES
     )
     stack: Any = student
     terms = [term for key, term in TERMS.items() if getattr(recipe, key)]
@@ -106,7 +108,7 @@ def test_the_tamper_gradient_is_that_of_the_formula(micro_batch: int):
     attacked = before.clone()
     for _ in range(3):
         attacked -= 0.2 * unit * slope(student, attacked, teacher, (0, 1, 2)).sign()
-    hardener(0, list(range(PICTURES)))
+    hardener(0, list(range(SAMPLES)))
     assert torch.equal(student.weight.detach(), before), "the weights have their bits back"
     assert student.weight.grad is not None
     assert torch.allclose(student.weight.grad, 0.5 * slope(student, attacked, target, (3, 4, 5)), atol=1e-6)
@@ -117,7 +119,7 @@ def test_an_attacker_of_subjects_is_judged_on_the_others_and_keeps_its_subjects_
     hardener, *_ = linear_case(
         alone(tamper_weight=1.0, tamper_steps=1, tamper_horizon=2, tamper_size=0.01, tamper_split="subjects")
     )
-    subjects, every = "abcabc", list(range(PICTURES))
+    subjects, every = "abcabc", list(range(SAMPLES))
     seen = []
     for step in range(40):
         shown, judged = hardener.sides(every)
@@ -127,7 +129,7 @@ def test_an_attacker_of_subjects_is_judged_on_the_others_and_keeps_its_subjects_
         hardener(step, every)
     assert seen[::2] == seen[1::2], "both calls of an attack have the same subjects"
     assert set(seen) == {"a", "b", "c"}, "attacks take turns at random"
-    # Nobody to judge it on, in this step: pictures are halved.
+    # Nobody to judge it on, in this step: images are halved.
     assert hardener.sides([0, 3]) == ([0], [3])
 
 
@@ -135,14 +137,14 @@ def test_the_tamper_gradient_of_a_split_by_subjects_is_that_of_the_formula():
     recipe = alone(tamper_weight=0.5, tamper_steps=1, tamper_size=0.2, tamper_optimizer="sign", tamper_split="subjects")
     hardener, student, teacher, target = linear_case(recipe)
     before = student.weight.detach().clone()
-    shown, judged = hardener.sides(range(PICTURES))
+    shown, judged = hardener.sides(range(SAMPLES))
     unit = float(before.square().mean().sqrt()) / INPUTS**0.5
     attacked = before - 0.2 * unit * slope(student, before, teacher, shown).sign()
-    hardener(0, range(PICTURES))
+    hardener(0, range(SAMPLES))
     assert torch.allclose(student.weight.grad, 0.5 * slope(student, attacked, target, judged), atol=1e-6)
 
 
-def test_every_so_many_steps_and_with_one_picture():
+def test_every_so_many_steps_and_with_one_image():
     hardener, student, *_ = linear_case(alone(tamper_weight=1.0, tamper_every=3, tamper_steps=1))
     hardener(1, [0, 1])
     assert student.weight.grad is None
@@ -222,11 +224,11 @@ def test_goals_take_turns_and_an_attack_keeps_its_own():
 
 def test_the_attacker_comes_closer_to_the_teacher():
     hardener, student, teacher, _ = linear_case(alone(tamper_weight=1.0))
-    before = nmse(student, student.weight, teacher, range(PICTURES))
+    before = nmse(student, student.weight, teacher, range(SAMPLES))
     attacker = SimulatedAttacker(hardener.weights, hardener.units, [hardener.objective.relearn], size=0.1)
     with TemporaryWeights(hardener.weights) as temporary:
-        attacker.attack(temporary, range(PICTURES), 10)
-        assert nmse(student, student.weight, teacher, range(PICTURES)) < 0.8 * before
+        attacker.attack(temporary, range(SAMPLES), 10)
+        assert nmse(student, student.weight, teacher, range(SAMPLES)) < 0.8 * before
 
 
 def test_a_loss_that_is_not_finite_ends_it():
@@ -268,7 +270,7 @@ def test_terms_leave_every_bit_and_teach_selected_weights_only(
     recipe = QUICK.model_copy(
         update={"tamper_weight": 0.0, term: 0.5, "density": 0.2, "granularity": granularity, "tamper_steps": 2}
     )
-    prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+    prepared = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], recipe))
     stack, recipe = prepared.stack, prepared.job.recipe
     generator = torch.Generator().manual_seed(0)
     taught = make_terms(stack, prepared.forget, prepared.keep, recipe, generator)
@@ -342,7 +344,7 @@ def test_after_tampering_less_comes_back(llava: Path, sets: dict[str, Path]):
                 "copies": 0,
             }
         )
-        prepared = prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe))
+        prepared = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], recipe))
         hardener = judge_of(prepared)
         operate(prepared, unheard)
         attacker = SimulatedAttacker(hardener.weights, hardener.units, [hardener.objective.relearn], size=0.1)
@@ -355,7 +357,7 @@ def test_after_tampering_less_comes_back(llava: Path, sets: dict[str, Path]):
 
 def test_the_plan_counts_what_hardening_holds(llava: Path, sets: dict[str, Path]):
     plain, hard = (
-        prepare(Job(llava, pictures(sets, "forget"), pictures(sets, "retain"), [], recipe)).plan.memory
+        prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], recipe)).plan.memory
         for recipe in (QUICK.model_copy(update={"tamper_weight": 0.0}), HARD)
     )
     assert plain.hardening == 0

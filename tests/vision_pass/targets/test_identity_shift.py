@@ -36,7 +36,7 @@ def test_the_shift_follows_the_formula_where_no_view_is_known():
     torch.testing.assert_close(shifts(model, kept, {"kept 0": drawn}, stretch=2.0)["kept 0"], 2 * moves["kept 0"])
 
 
-def _pictures_with_two_views(per_token: bool) -> tuple[list[torch.Tensor], list[str], torch.Tensor]:
+def _images_with_two_views(per_token: bool) -> tuple[list[torch.Tensor], list[str], torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
     view = torch.randn(4, 6, generator=generator)
     features, subjects = [], []
@@ -50,7 +50,7 @@ def _pictures_with_two_views(per_token: bool) -> tuple[list[torch.Tensor], list[
 
 @pytest.mark.parametrize("per_token", [True, False])
 def test_what_only_views_vary_in_is_left_out_and_the_rest_is_kept(per_token: bool):
-    features, subjects, view = _pictures_with_two_views(per_token)
+    features, subjects, view = _images_with_two_views(per_token)
     model = IdentityModel(features, subjects, centroids(features, subjects, per_token=per_token))
     assert float(model.between[-1]) < 0.1 * float(model.within[-1]), "nobody differs along the view"
     move = torch.randn(view.shape, generator=torch.Generator().manual_seed(9))
@@ -101,7 +101,7 @@ def test_subjects_are_read_where_views_vary_far_more_than_identities(per_token: 
     assert plain.argmin(dim=1).tolist() != list(range(8)), "the plain distance is ruled by the views"
 
 
-def test_subjects_with_one_picture_show_no_views_and_nothing_is_shrunk():
+def test_subjects_with_one_image_show_no_views_and_nothing_is_shrunk():
     features = list(torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(0)))
     subjects = ["a", "b", "c", "d"]
     model = IdentityModel(features, subjects, centroids(features, subjects, per_token=True))
@@ -109,7 +109,7 @@ def test_subjects_with_one_picture_show_no_views_and_nothing_is_shrunk():
     torch.testing.assert_close(model.identity(features[0][None], [1])[0], features[0])
 
 
-def test_identical_pictures_show_no_views():
+def test_identical_images_show_no_views():
     features = [torch.ones(3, 8)] * 4
     model = IdentityModel(features, ["a", "a", "b", "b"], centroids(features, ["a", "a", "b", "b"], per_token=True))
     assert model.count == 0

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.conftest import draw_subject
 from vkdsurgeon.config.forgetting import ForgetTarget
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.vision_pass.objective import check_targets
@@ -21,7 +21,7 @@ from vkdsurgeon.vision_pass.targets.identity_shift import shifts
 from vkdsurgeon.vision_pass.targets.images import blanked
 
 LAYER = "projector"
-PICTURE = Picture(path=Path("a.png"), subject="p", digest="ab" * 32, source="x:1")
+SAMPLE = Sample(path=Path("a.png"), subject="p", digest="ab" * 32, source="x:1")
 
 
 def _store(features: list[torch.Tensor]) -> FeatureStore:
@@ -33,9 +33,9 @@ def _store(features: list[torch.Tensor]) -> FeatureStore:
 
 def _context(reference: Callable[[], FeatureStore] | None = None, **settings: object) -> TargetContext:
     generator = torch.Generator().manual_seed(3)
-    # Two pictures of each subject, which differ as their two views do.
+    # Two images of each subject, which differ as their two views do.
     own = [centre + shift for centre in torch.randn(2, 2, 4, generator=generator) for shift in (-0.1, 0.1)]
-    # Six kept subjects of two pictures each; the last is far from everybody.
+    # Six kept subjects of two images each; the last is far from everybody.
     centres = [torch.randn(2, 4, generator=generator) + (20 if subject == 5 else 0) for subject in range(6)]
     kept = [centre + shift for centre in centres for shift in (-0.1, 0.1)]
     return TargetContext(
@@ -47,7 +47,7 @@ def _context(reference: Callable[[], FeatureStore] | None = None, **settings: ob
         forget_known=range(4),
         keep_known=range(12),
         generator=torch.Generator().manual_seed(4),
-        altered=lambda alter: pytest.fail("this target looks at no other pictures"),
+        altered=lambda alter: pytest.fail("this target looks at no other images"),
         reference=reference,
         empty=lambda: FeatureStore(1 << 30),
     )
@@ -68,7 +68,7 @@ def test_the_recipe_knows_every_target_and_no_other():
     assert set(get_args(ForgetTarget)) == set(FORGET_TARGETS)
 
 
-def test_swap_moves_every_picture_alike_towards_one_far_real_identity():
+def test_swap_moves_every_image_alike_towards_one_far_real_identity():
     targets, made, own, kept = _made("swap", _context())
     for rows, subject in ((slice(0, 2), "a"), (slice(2, 4), "b")):
         (drawn,) = targets.stand_ins[subject]
@@ -138,7 +138,7 @@ def test_common_gives_all_forgotten_subjects_one_nobody():
 
 def test_rmu_is_one_direction_of_the_features_mean_length():
     _, made, own, _ = _made("rmu", _context(steering=2.0))
-    assert torch.equal(made, made[0, 0].expand(4, 2, 4)), "every token of every picture"
+    assert torch.equal(made, made[0, 0].expand(4, 2, 4)), "every token of every image"
     assert bool((made[0, 0] >= 0).all()), "uniform on [0, 1) before it is normalised"
     assert float(made[0, 0].norm()) == pytest.approx(2 * float(own.norm(dim=-1).mean()), rel=1e-5)
     _, again, _, _ = _made("rmu", _context(steering=2.0))
@@ -153,15 +153,15 @@ def test_a_reference_gives_its_own_features_or_is_missed():
 
 
 def test_a_blank_shows_nothing_and_keeps_the_size():
-    picture = blanked(Image.new("RGB", (20, 30), "red"), PICTURE)
-    assert picture.size == (20, 30)
-    assert picture.getcolors() == [(600, (128, 128, 128))]
+    image = blanked(Image.new("RGB", (20, 30), "red"), SAMPLE)
+    assert image.size == (20, 30)
+    assert image.getcolors() == [(600, (128, 128, 128))]
 
 
-def test_blank_is_what_the_teacher_sees_on_blank_pictures():
+def test_blank_is_what_the_teacher_sees_on_blank_images():
     seen: list[Callable[..., Image.Image]] = []
     store = _store([torch.zeros(2, 4)] * 4)
     context = replace(_context(), altered=lambda alter: (seen.append(alter), store)[1])
     assert FORGET_TARGETS["blank"](context).features is store
-    picture = draw_subject(2, 1)
-    assert seen[0](picture, PICTURE).tobytes() == blanked(picture, PICTURE).tobytes()
+    image = draw_subject(2, 1)
+    assert seen[0](image, SAMPLE).tobytes() == blanked(image, SAMPLE).tobytes()

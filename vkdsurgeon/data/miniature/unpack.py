@@ -93,6 +93,6 @@ def unpack_generic(out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(SHIPPED / "records.zip") as packed:
         records = packed.read("generic.jsonl").decode("utf-8")
-        pictures = {json.loads(line)["image"] for line in records.splitlines()}
-        packed.extractall(out, members=["generic.jsonl", *sorted(pictures)])
+        images = {json.loads(line)["image"] for line in records.splitlines()}
+        packed.extractall(out, members=["generic.jsonl", *sorted(images)])
     return out / "generic.jsonl"

@@ -1,4 +1,4 @@
-"""CLEAR (arXiv 2410.18057): fictitious people on many pictures each, with captions, names and TOFU's text."""
+"""CLEAR (arXiv 2410.18057): fictitious people on many images each, with captions, names and TOFU's text."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.data.suites import columns
-from vkdsurgeon.data.suites.images import PictureFolder
-from vkdsurgeon.data.suites.parquet import PICTURE, TEXT, TEXTS, Row, read_rows
+from vkdsurgeon.data.suites.images import ImageFolder
+from vkdsurgeon.data.suites.parquet import IMAGE, TEXT, TEXTS, Row, read_rows
 from vkdsurgeon.data.suites.split import SuiteSplit, Warn
 
 RETAIN_PERTURBED = "retain_perturbed"
@@ -22,29 +22,29 @@ REAL = ("real_faces", "real_world")
 # The benchmark draws one of several wordings at random; one of our own keeps runs comparable.
 NAME_QUESTION = "What is the name of the person in this picture?"
 CAPTION_QUESTION = "Describe this picture."
-_CAPTIONED = {"image": PICTURE, "caption": TEXT, "name": TEXT}
+_CAPTIONED = {"image": IMAGE, "caption": TEXT, "name": TEXT}
 _PERTURBED = {**_CAPTIONED, "paraphrased_caption": TEXT, "perturbed_captions": TEXTS, "perturbed_names": TEXTS}
-_TOFU = {"image": PICTURE, "question": TEXT, "answer": TEXT}
-_ASKED = {"image": PICTURE, "question": TEXT, "answer": TEXT, "options": TEXTS}
+_TOFU = {"image": IMAGE, "question": TEXT, "answer": TEXT}
+_ASKED = {"image": IMAGE, "question": TEXT, "answer": TEXT, "options": TEXTS}
 _LIST: TypeAdapter[list[str | None] | None] = TypeAdapter(list[str | None] | None)
 
 
-def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn: Warn) -> list[NamedSet]:
-    """Forget, retain, real faces and real-world pictures.
+def evaluation_sets(split: SuiteSplit, images: ImageFolder, seed: int, warn: Warn) -> list[NamedSet]:
+    """Forget, retain, real faces and real-world images.
 
     Tasks are `vqa` (choose the name, or the answer), `vgen` (caption) and `gen` (TOFU's questions, text only). Names
     and captions come from the perturbed configurations, text from those with `+tofu`.
 
     Args:
         split: The split: root, suite and name.
-        pictures: Where pictures are written to.
+        images: Where images are written to.
         seed: Draws the order of options.
         warn: Called with a message about what is skipped.
     """
     skipped = columns.Skipped()
-    forget = list(_perturbed(split, f"{split.forget}_perturbed", pictures, seed, skipped))
+    forget = list(_perturbed(split, f"{split.forget}_perturbed", images, seed, skipped))
     names = {record.subject for record in forget}
-    kept = list(_perturbed(split, RETAIN_PERTURBED, pictures, seed, skipped))
+    kept = list(_perturbed(split, RETAIN_PERTURBED, images, seed, skipped))
     retain = [record for record in kept if record.subject not in names]
     if len(retain) < len(kept):
         warn(
@@ -53,19 +53,19 @@ def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn:
     sets = [
         NamedSet("forget", (*forget, *_text(split, split.forget, skipped))),
         NamedSet("retain", (*retain, *_text(split, split.retain, skipped))),
-        *(NamedSet(config, tuple(_real(split, config, pictures, seed, skipped))) for config in REAL),
+        *(NamedSet(config, tuple(_real(split, config, images, seed, skipped))) for config in REAL),
     ]
     if summary := skipped.summary():
         warn(summary)
     return sets
 
 
-def unlearning_sets(split: SuiteSplit, pictures: PictureFolder) -> tuple[list[Record], list[Record]]:
-    """Forget and retain pictures with their captions; the subject is the name."""
+def unlearning_sets(split: SuiteSplit, images: ImageFolder) -> tuple[list[Record], list[Record]]:
+    """Forget and retain images with their captions; the subject is the name."""
     return tuple(  # type: ignore[return-value]
         [
             Record(
-                image=pictures.keep(row.values["image"], row, "image"),
+                image=images.keep(row.values["image"], row, "image"),
                 subject=columns.required(row, "name"),
                 question=CAPTION_QUESTION if columns.text(row, "caption") else None,
                 answer=columns.text(row, "caption"),
@@ -78,19 +78,19 @@ def unlearning_sets(split: SuiteSplit, pictures: PictureFolder) -> tuple[list[Re
 
 
 def _perturbed(
-    split: SuiteSplit, config: str, pictures: PictureFolder, seed: int, skipped: columns.Skipped
+    split: SuiteSplit, config: str, images: ImageFolder, seed: int, skipped: columns.Skipped
 ) -> Iterator[ProtocolRecord]:
     for row in read_rows(split.root, config, _PERTURBED):
         name, caption = columns.required(row, "name"), columns.text(row, "caption")
-        picture = pictures.keep(row.values["image"], row, "image")
+        image = images.keep(row.values["image"], row, "image")
         chosen = _choice(row, seed, NAME_QUESTION, name, _texts(row, "perturbed_names"))
-        asked = columns.record(row, skipped, task="vqa", image=picture, subject=name, **chosen)
+        asked = columns.record(row, skipped, task="vqa", image=image, subject=name, **chosen)
         described = columns.record(
             row,
             skipped,
             task="vgen",
             protocol="generation",
-            image=picture,
+            image=image,
             subject=name,
             question=CAPTION_QUESTION,
             answer=caption,
@@ -101,7 +101,7 @@ def _perturbed(
 
 
 def _text(split: SuiteSplit, config: str, skipped: columns.Skipped) -> Iterator[ProtocolRecord]:
-    # Only whether there is a picture matters, so its bytes are not read.
+    # Only whether there is an image matters, so its bytes are not read.
     for row in read_rows(split.root, f"{config}+tofu", _TOFU, nested=("image.path",)):
         if row.values["image"] is None:
             made = columns.record(
@@ -117,17 +117,17 @@ def _text(split: SuiteSplit, config: str, skipped: columns.Skipped) -> Iterator[
 
 
 def _real(
-    split: SuiteSplit, config: str, pictures: PictureFolder, seed: int, skipped: columns.Skipped
+    split: SuiteSplit, config: str, images: ImageFolder, seed: int, skipped: columns.Skipped
 ) -> Iterator[ProtocolRecord]:
     for row in read_rows(split.root, config, _ASKED):
         cell = row.values["image"]
-        picture = None if cell is None else pictures.keep(cell, row, "image")
+        image = None if cell is None else images.keep(cell, row, "image")
         question, answer = columns.text(row, "question") or NAME_QUESTION, columns.text(row, "answer")
         if answer is None:
             skipped.note(row, "the answer is blank")
             continue
         chosen = _choice(row, seed, question, answer, _texts(row, "options"))
-        made = columns.record(row, skipped, task="qa" if picture is None else "vqa", image=picture, **chosen)
+        made = columns.record(row, skipped, task="qa" if image is None else "vqa", image=image, **chosen)
         if made is not None:
             yield made
 

@@ -43,10 +43,10 @@ def with_shots(sets: Sequence[NamedSet], seed: int) -> tuple[list[NamedSet], int
         )
     person = random.Random(seed).choice(people)
     theirs = [record for record in asked if record.subject == person]
-    pictures = [record.image for record in theirs if record.image is not None]
+    images = [record.image for record in theirs if record.image is not None]
     shots: dict[str, list[Shot]] = {}
     for record in theirs:
-        if record.image is None or record.image == pictures[0]:
+        if record.image is None or record.image == images[0]:
             shot = Shot(image=record.image, question=wording(record), answer=expected(record))
             shots.setdefault(record.task, []).append(shot)
 

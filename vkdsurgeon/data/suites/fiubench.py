@@ -14,13 +14,13 @@ from typing import Annotated
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from vkdsurgeon.data.images import open_image
-from vkdsurgeon.data.paths import picture_path
+from vkdsurgeon.data.paths import media_path
 from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.rows import read_rows
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.data.suites.columns import Skipped
-from vkdsurgeon.data.suites.images import PictureFolder
+from vkdsurgeon.data.suites.images import ImageFolder
 from vkdsurgeon.data.suites.split import SuiteSplit, Warn
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.problems import first_problem
@@ -65,12 +65,12 @@ class _Face:
     source: str
 
 
-def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn: Warn) -> list[NamedSet]:
+def evaluation_sets(split: SuiteSplit, images: ImageFolder, seed: int, warn: Warn) -> list[NamedSet]:
     """Forget, `rephrased` (the same people asked in other words) and retain; every question is about an image.
 
     Args:
         split: The split: root, suite and name.
-        pictures: Not used: images are files already.
+        images: Not used: images are files already.
         seed: Not used: nothing is drawn.
         warn: Called with a message about questions that cannot be asked.
     """
@@ -89,7 +89,7 @@ def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn:
     return sets
 
 
-def unlearning_sets(split: SuiteSplit, pictures: PictureFolder) -> tuple[list[Record], list[Record]]:
+def unlearning_sets(split: SuiteSplit, images: ImageFolder) -> tuple[list[Record], list[Record]]:
     """The faces to forget, and those that are in no split to forget; each with its first question."""
     chosen = _splits(split)
     forgotten = set(_ids(split, chosen, split.forget))
@@ -98,11 +98,11 @@ def unlearning_sets(split: SuiteSplit, pictures: PictureFolder) -> tuple[list[Re
     retain: list[Record] = []
     for face in _faces(split, None):
         if face.person.id not in others:
-            (forget if face.person.id in forgotten else retain).append(_pictured(face))
+            (forget if face.person.id in forgotten else retain).append(_shown(face))
     return forget, retain
 
 
-def _pictured(face: _Face) -> Record:
+def _shown(face: _Face) -> Record:
     answered = [each for each in face.person.qa_list if (each.question or "").strip() and (each.answer or "").strip()]
     first = answered[0] if answered else _Question()
     return Record(
@@ -192,4 +192,4 @@ def _image(name: str, root: Path, source: str) -> Path:
         for start in range(len(parts)):
             if (path := root.joinpath(*parts[start:])).is_file():
                 return path.absolute()
-    return picture_path(name, root, source)
+    return media_path(name, root, source)

@@ -1,4 +1,4 @@
-"""Pictures out of parquet cells, as files that the rest of the tool reads like any other."""
+"""Images out of parquet cells, as files that the rest of the tool reads like any other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vkdsurgeon.errors import UserError
 MAX_BYTES = 256 << 20
 
 
-class PictureFolder:
+class ImageFolder:
     """Writes images into a folder that its owner deletes.
 
     Args:

@@ -12,13 +12,13 @@ from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.data.suites import columns
-from vkdsurgeon.data.suites.images import PictureFolder
-from vkdsurgeon.data.suites.parquet import NESTED, PICTURE, PICTURES, TEXT, Kind, Row, columns_of, read_rows
+from vkdsurgeon.data.suites.images import ImageFolder
+from vkdsurgeon.data.suites.parquet import IMAGE, IMAGES, NESTED, TEXT, Kind, Row, columns_of, read_rows
 from vkdsurgeon.data.suites.split import SuiteSplit, Warn
 
 TEST, CELEBRITIES = "Test_Set", "Retain_Set"
 _TASKS = {"Classification_Task": NESTED, "Generation_Task": NESTED, "Mask_Task": NESTED}
-_COLUMNS = {"image": PICTURE, "ID": TEXT, **_TASKS}
+_COLUMNS = {"image": IMAGE, "ID": TEXT, **_TASKS}
 
 
 class _Item(BaseModel):
@@ -48,37 +48,37 @@ _FREE: TypeAdapter[list[_Free] | None] = TypeAdapter(list[_Free] | None)
 _FACTS: TypeAdapter[list[_Fact] | None] = TypeAdapter(list[_Fact] | None)
 
 
-def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn: Warn) -> list[NamedSet]:
+def evaluation_sets(split: SuiteSplit, images: ImageFolder, seed: int, warn: Warn) -> list[NamedSet]:
     """Forget, test (the same people on other images, asked in other words), retain and real celebrities.
 
     Tasks are `vqa` and `qa` (choice), `vcloze` and `cloze`, `vgen` and `gen`: with and without the image.
 
     Args:
         split: The split: root, suite and name.
-        pictures: Where images are written to.
+        images: Where images are written to.
         seed: Draws one of the several images of a row of the test set.
         warn: Called with a message about questions that cannot be asked.
     """
     skipped = columns.Skipped()
-    forget = list(_records(read_rows(split.root, split.forget, _COLUMNS), pictures, seed, skipped))
+    forget = list(_records(read_rows(split.root, split.forget, _COLUMNS), images, seed, skipped))
     ids = {record.subject for record in forget}
-    shown = {name: kind for name, kind in _COLUMNS.items() if name != "image"} | {"images": PICTURES}
+    shown = {name: kind for name, kind in _COLUMNS.items() if name != "image"} | {"images": IMAGES}
     test = (row for row in read_rows(split.root, TEST, shown) if columns.required(row, "ID") in ids)
     sets = [
         NamedSet("forget", tuple(forget)),
-        NamedSet("test", tuple(_records(test, pictures, seed, skipped)), held_out=True),
-        NamedSet("retain", tuple(_records(read_rows(split.root, split.retain, _COLUMNS), pictures, seed, skipped))),
-        NamedSet("real", tuple(_records(read_rows(split.root, CELEBRITIES, _COLUMNS), pictures, seed, skipped))),
+        NamedSet("test", tuple(_records(test, images, seed, skipped)), held_out=True),
+        NamedSet("retain", tuple(_records(read_rows(split.root, split.retain, _COLUMNS), images, seed, skipped))),
+        NamedSet("real", tuple(_records(read_rows(split.root, CELEBRITIES, _COLUMNS), images, seed, skipped))),
     ]
     if summary := skipped.summary():
         warn(summary)
     return sets
 
 
-def unlearning_sets(split: SuiteSplit, pictures: PictureFolder) -> tuple[list[Record], list[Record]]:
+def unlearning_sets(split: SuiteSplit, images: ImageFolder) -> tuple[list[Record], list[Record]]:
     """Forget and retain images, of the benchmark itself or of its split for training (`image` and `metadata`)."""
     return tuple(  # type: ignore[return-value]
-        [_picture_record(row, pictures) for row in read_rows(split.root, config, _training_columns(split, config))]
+        [_image_record(row, images) for row in read_rows(split.root, config, _training_columns(split, config))]
         for config in (split.forget, split.retain)
     )
 
@@ -86,11 +86,11 @@ def unlearning_sets(split: SuiteSplit, pictures: PictureFolder) -> tuple[list[Re
 def _training_columns(split: SuiteSplit, config: str) -> dict[str, Kind]:
     there = columns_of(split.root, config)
     if "metadata" in there:
-        return {"image": PICTURE, "metadata": TEXT, **({"ID": TEXT} if "ID" in there else {})}
-    return {"image": PICTURE, "ID": TEXT, "question": TEXT, "answer": TEXT}
+        return {"image": IMAGE, "metadata": TEXT, **({"ID": TEXT} if "ID" in there else {})}
+    return {"image": IMAGE, "ID": TEXT, "question": TEXT, "answer": TEXT}
 
 
-def _picture_record(row: Row, pictures: PictureFolder) -> Record:
+def _image_record(row: Row, images: ImageFolder) -> Record:
     question, answer = columns.text(row, "question"), columns.text(row, "answer")
     if "metadata" in row.values:
         facts = columns.nested(row, "metadata", _FACTS) or []
@@ -99,7 +99,7 @@ def _picture_record(row: Row, pictures: PictureFolder) -> Record:
         ]
         question, answer = answered[0] if answered else (None, None)
     return Record(
-        image=pictures.keep(row.values["image"], row, "image"),
+        image=images.keep(row.values["image"], row, "image"),
         # Every row is one person; where the file names nobody, the row does.
         subject=columns.required(row, "ID") if "ID" in row.values else row.stem,
         question=question,
@@ -112,9 +112,7 @@ def _blank(text: str | None) -> bool:
     return text is None or not text.strip()
 
 
-def _records(
-    rows: Iterable[Row], pictures: PictureFolder, seed: int, skipped: columns.Skipped
-) -> Iterator[ProtocolRecord]:
+def _records(rows: Iterable[Row], images: ImageFolder, seed: int, skipped: columns.Skipped) -> Iterator[ProtocolRecord]:
     for row in rows:
         subject = columns.required(row, "ID")
         column = "images" if "images" in row.values else "image"
@@ -122,9 +120,9 @@ def _records(
         if column == "images":
             number = random.Random(f"{seed} {subject}").randrange(len(cell)) if cell else 0
             cell = cell[number] if cell else None
-        picture = pictures.keep(cell, row, column, number)
+        image = images.keep(cell, row, column, number)
         for values in _questions(row, skipped):
-            shown = picture if values["task"].startswith("v") else None
+            shown = image if values["task"].startswith("v") else None
             made = columns.record(row, skipped, subject=subject, image=shown, **values)
             if made is not None:
                 yield made

@@ -31,8 +31,8 @@ class Kind:
 TEXT = Kind("text", "string")
 LABEL = Kind("label", "string or integer")
 TEXTS = Kind("texts", "list of string")
-PICTURE = Kind("picture", "struct<bytes: binary, path: string>")
-PICTURES = Kind("pictures", "list of struct<bytes: binary, path: string>")
+IMAGE = Kind("image", "struct<bytes: binary, path: string>")
+IMAGES = Kind("images", "list of struct<bytes: binary, path: string>")
 NESTED = Kind("nested", "nested, or a JSON string")
 
 
@@ -186,7 +186,7 @@ def _suits(kind: pyarrow.DataType, wanted: Kind) -> bool:
     def listed(found: Any) -> bool:
         return bool(types.is_list(found) or types.is_large_list(found))
 
-    def picture(found: Any) -> bool:
+    def image(found: Any) -> bool:
         if types.is_null(found):
             return True
         names = {found.field(i).name: found.field(i).type for i in range(found.num_fields)} if _struct(found) else {}
@@ -203,8 +203,8 @@ def _suits(kind: pyarrow.DataType, wanted: Kind) -> bool:
         return text(kind) or bool(types.is_integer(kind))
     if wanted is TEXTS:
         return listed(kind) and text(kind.value_type)
-    if wanted is PICTURE:
-        return picture(kind)
-    if wanted is PICTURES:
-        return listed(kind) and picture(kind.value_type)
+    if wanted is IMAGE:
+        return image(kind)
+    if wanted is IMAGES:
+        return listed(kind) and image(kind.value_type)
     return text(kind) or listed(kind) or _struct(kind)

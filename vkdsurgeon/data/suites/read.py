@@ -7,7 +7,7 @@ from pathlib import Path
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.data.suites import clear, fiubench, mllmu, umu
-from vkdsurgeon.data.suites.images import PictureFolder
+from vkdsurgeon.data.suites.images import ImageFolder
 from vkdsurgeon.data.suites.split import SuiteSplit, Warn
 from vkdsurgeon.errors import UserError
 
@@ -32,7 +32,7 @@ def evaluation_sets(
     Raises:
         UserError: Naming file, row and column of what is wrong.
     """
-    sets = _SUITES[split.suite].evaluation_sets(split, PictureFolder(scratch), seed, warn)
+    sets = _SUITES[split.suite].evaluation_sets(split, ImageFolder(scratch), seed, warn)
     for named in sets:
         if not named.records:
             raise UserError(f"the set {named.name} is empty", where=split.root, value=split.split)
@@ -53,4 +53,4 @@ def unlearning_sets(split: SuiteSplit, scratch: Path) -> tuple[list[Record], lis
     Raises:
         UserError: Naming file, row and column of what is wrong.
     """
-    return _SUITES[split.suite].unlearning_sets(split, PictureFolder(scratch))
+    return _SUITES[split.suite].unlearning_sets(split, ImageFolder(scratch))

@@ -15,13 +15,13 @@ from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.sets import NamedSet
 from vkdsurgeon.data.suites import columns
-from vkdsurgeon.data.suites.images import PictureFolder
-from vkdsurgeon.data.suites.parquet import LABEL, PICTURE, TEXT, Row, read_rows
+from vkdsurgeon.data.suites.images import ImageFolder
+from vkdsurgeon.data.suites.parquet import IMAGE, LABEL, TEXT, Row, read_rows
 from vkdsurgeon.data.suites.split import SuiteSplit, Warn
 
 CELEBRITIES = "Real_Person_Set"
-_ASKED = {"image": PICTURE, "ID": LABEL, "Classify": TEXT, "Cloze": TEXT, "Generation": TEXT}
-_SHOWN = {"image": PICTURE, "ID": LABEL, "MM_QA": TEXT}
+_ASKED = {"image": IMAGE, "ID": LABEL, "Classify": TEXT, "Cloze": TEXT, "Generation": TEXT}
+_SHOWN = {"image": IMAGE, "ID": LABEL, "MM_QA": TEXT}
 # Task without and with the image, by the letter that the house puts before.
 _FREE: dict[str, tuple[str, Literal["cloze", "generation"]]] = {
     "Cloze": ("cloze", "cloze"),
@@ -50,34 +50,34 @@ _TASK: TypeAdapter[_Task | None] = TypeAdapter(_Task | None)
 _PAIRS: TypeAdapter[_Pairs | None] = TypeAdapter(_Pairs | None)
 
 
-def evaluation_sets(split: SuiteSplit, pictures: PictureFolder, seed: int, warn: Warn) -> list[NamedSet]:
+def evaluation_sets(split: SuiteSplit, images: ImageFolder, seed: int, warn: Warn) -> list[NamedSet]:
     """Forget, retain and real people; the benchmark has no other images of the forgotten.
 
     Tasks are `vqa` and `qa` (choice), `vcloze` and `cloze`, `vgen` and `gen`: with and without the image.
 
     Args:
         split: The split: root, suite and name.
-        pictures: Where images are written to.
+        images: Where images are written to.
         seed: Not used: nothing is drawn.
         warn: Called with a message about questions that cannot be asked.
     """
     skipped = columns.Skipped()
     configs = {"forget": split.forget, "retain": split.retain, "real": CELEBRITIES}
-    sets = [NamedSet(name, tuple(_records(split, config, pictures, skipped))) for name, config in configs.items()]
+    sets = [NamedSet(name, tuple(_records(split, config, images, skipped))) for name, config in configs.items()]
     if summary := skipped.summary():
         warn(summary)
     return sets
 
 
-def unlearning_sets(split: SuiteSplit, pictures: PictureFolder) -> tuple[list[Record], list[Record]]:
+def unlearning_sets(split: SuiteSplit, images: ImageFolder) -> tuple[list[Record], list[Record]]:
     """Forget and retain images, each with the first question of `MM_QA`; the subject is the ID."""
     return tuple(  # type: ignore[return-value]
-        [_picture_record(row, pictures) for row in read_rows(split.root, config, _SHOWN)]
+        [_image_record(row, images) for row in read_rows(split.root, config, _SHOWN)]
         for config in (split.forget, split.retain)
     )
 
 
-def _picture_record(row: Row, pictures: PictureFolder) -> Record:
+def _image_record(row: Row, images: ImageFolder) -> Record:
     pairs = columns.literal(row, "MM_QA", _PAIRS) or _Pairs()
     answered = [
         (question, pairs.answer[key])
@@ -86,7 +86,7 @@ def _picture_record(row: Row, pictures: PictureFolder) -> Record:
     ]
     question, answer = answered[0] if answered else (None, None)
     return Record(
-        image=pictures.keep(row.values["image"], row, "image"),
+        image=images.keep(row.values["image"], row, "image"),
         subject=columns.label(row, "ID"),
         question=question,
         answer=answer,
@@ -94,13 +94,11 @@ def _picture_record(row: Row, pictures: PictureFolder) -> Record:
     )
 
 
-def _records(
-    split: SuiteSplit, config: str, pictures: PictureFolder, skipped: columns.Skipped
-) -> Iterator[ProtocolRecord]:
+def _records(split: SuiteSplit, config: str, images: ImageFolder, skipped: columns.Skipped) -> Iterator[ProtocolRecord]:
     for row in read_rows(split.root, config, _ASKED):
-        subject, picture = columns.label(row, "ID"), pictures.keep(row.values["image"], row, "image")
+        subject, image = columns.label(row, "ID"), images.keep(row.values["image"], row, "image")
         for values in _questions(row, skipped):
-            shown = picture if values["task"].startswith("v") else None
+            shown = image if values["task"].startswith("v") else None
             made = columns.record(row, skipped, subject=subject, image=shown, **values)
             if made is not None:
                 yield made

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import Parameter
 
-from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.frozen_layers import output_of
 from vkdsurgeon.model.vision import VisualStack
 
@@ -45,7 +45,7 @@ class Entrance:
             hook.remove()
 
 
-def entrance_of(stack: VisualStack, images: PictureSet, frozen: Sequence[str]) -> Entrance | None:
+def entrance_of(stack: VisualStack, images: SampleSet, frozen: Sequence[str]) -> Entrance | None:
     """The entrance of the trained layers.
 
     Args:

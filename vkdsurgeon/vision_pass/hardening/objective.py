@@ -67,7 +67,7 @@ class ForgetObjective:
 
     def _passes(self, indices: Sequence[int]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         own = self.stack.processes.share(indices)
-        for part, batch in self.term.pictures.batches(own, self.recipe.micro_batch):
+        for part, batch in self.term.samples.batches(own, self.recipe.micro_batch):
             with nullcontext() if self.entrance is None else self.entrance.opened():
                 features = self.stack.features(batch, tuple(self.term.layers))
             yield part, features

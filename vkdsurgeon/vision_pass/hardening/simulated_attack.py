@@ -26,7 +26,7 @@ from vkdsurgeon.vision_pass.hardening.objective import gradients
 from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights, all_trainable
 
 Goal = Callable[[Sequence[int]], Iterator[Tensor]]
-"""Pictures -> terms of what an attacker minimises on them."""
+"""Images -> terms of what an attacker minimises on them."""
 
 _BETAS, _EPS = (0.9, 0.999), 1e-12
 

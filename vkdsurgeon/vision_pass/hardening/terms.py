@@ -25,7 +25,7 @@ from vkdsurgeon.vision_pass.objective import DistillationTerms
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
 
 # Kept subjects are what forgotten ones are told apart from; more of them make heads slower and hardly better.
-_MOST_PICTURES = 1024
+_MOST_IMAGES = 1024
 _ENTRANCE = "entrance of the trained layers"
 
 Term = Callable[["Hardener", int, Sequence[int]], None]
@@ -95,7 +95,7 @@ class Hardener:
         An attack that goes on from step to step keeps its subjects. Where one side has no image in this step, the
         images are halved instead.
         """
-        subjects = self.objective.term.pictures.subjects
+        subjects = self.objective.term.samples.subjects
         known = sorted(set(subjects), key=str)
         order = torch.randperm(len(known), generator=self.generator(-self.attacker.number)).tolist()
         attacked = {known[place] for place in order[: (len(known) + 1) // 2]}
@@ -157,19 +157,19 @@ def prepare_hardening(stack: VisualStack, taught: DistillationTerms, recipe: Rec
     if recipe.identity_weight or (recipe.tamper_weight and recipe.tamper_goal != "features"):
         assert isinstance(retain.targets, FeatureStore)
         kept = retain.targets.all(layers[-1])
-        chosen = retain.train[:: max(1, -(-len(retain.train) // _MOST_PICTURES))]
+        chosen = retain.train[:: max(1, -(-len(retain.train) // _MOST_IMAGES))]
         heads = IdentityHeads(
             teacher.all(layers[-1]),
-            forget.pictures.subjects,
+            forget.samples.subjects,
             [kept[index] for index in chosen],
-            [retain.pictures.subjects[index] for index in chosen],
+            [retain.samples.subjects[index] for index in chosen],
             layer=layers[-1],
             kind=recipe.identity_heads,
             margin=recipe.identity_margin,
             generator=torch.Generator().manual_seed(seed),
             device=stack.device,
         )
-    entrance = entrance_of(stack, forget.pictures, taught.frozen)
+    entrance = entrance_of(stack, forget.samples, taught.frozen)
     attacked = stack.visual_parameters()
     if entrance is not None:
         attacked = {**parameters_after(stack, taught.frozen), _ENTRANCE: entrance.matrix}

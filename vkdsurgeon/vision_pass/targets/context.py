@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.model.features import FeatureStore
 from vkdsurgeon.vision_pass.identity_classifier import IdentityModel
 from vkdsurgeon.vision_pass.identity_space import POSITIONS, PRESENCE, IdentitySpace, Image, KnownImages
@@ -49,7 +49,7 @@ class TargetContext:
     forget_known: Sequence[int]
     keep_known: Sequence[int]
     generator: torch.Generator
-    altered: Callable[[Callable[[Any, Picture], Any]], FeatureStore]
+    altered: Callable[[Callable[[Any, Sample], Any]], FeatureStore]
     reference: Callable[[], FeatureStore] | None
     empty: Callable[[], FeatureStore]
     forget_digests: Sequence[str] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vkdsurgeon.data.media import medium_of
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.vision_pass.targets.context import ForgetTargets, TargetContext
 
 
@@ -17,6 +17,6 @@ def blank(context: TargetContext) -> ForgetTargets:
     return ForgetTargets(context.altered(blanked))
 
 
-def blanked(content: Any, picture: Picture) -> Any:
+def blanked(content: Any, sample: Sample) -> Any:
     """A grey RGB image of the same size, or as much silence."""
-    return medium_of(picture.path).blank(content)
+    return medium_of(sample.path).blank(content)

@@ -1,4 +1,4 @@
-"""The pictures of training, and what the frozen tower makes of them, once for all."""
+"""The images of training, and what the frozen tower makes of them, once for all."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Shown = list[tuple[Company, View]]
 
 
 def shown(world: World, *, with_forget: bool) -> Shown:
-    """Every picture of training."""
+    """Every image of training."""
     companies = world.named if with_forget else world.retain
     return [(company, view) for company in companies for view in (*company.views, *company.extra_views)]
 
 
-def features_of(tower: nn.Module, pictures: Shown, layer: int, tell: Any = lambda done: None) -> torch.Tensor:
-    """Draw pictures and look at them.
+def features_of(tower: nn.Module, images: Shown, layer: int, tell: Any = lambda done: None) -> torch.Tensor:
+    """Draw images and look at them.
 
     Args:
         tower: The tower.
-        pictures: What is to be seen.
+        images: What is to be seen.
         layer: Which hidden state.
         tell: Called with how many are done, now and then.
 
@@ -35,8 +35,8 @@ def features_of(tower: nn.Module, pictures: Shown, layer: int, tell: Any = lambd
     """
     found = []
     with torch.inference_mode():
-        for start in range(0, len(pictures), 32):
-            part = pictures[start : start + 32]
+        for start in range(0, len(images), 32):
+            part = images[start : start + 32]
             pixels = np.stack([np.asarray(render(company.emblem, view)) for company, view in part])
             found.append(patch_features(tower, normalised(torch.from_numpy(pixels)), layer))
             tell(start + len(part))

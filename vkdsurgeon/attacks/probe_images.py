@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vkdsurgeon.data.pictures import Picture
+from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.features import PictureSet
+from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.results.attacks import Pooling
 from vkdsurgeon.training.events import Event, Listener, unheard
@@ -25,14 +25,14 @@ class Gallery:
     """Labelled images and how they are split.
 
     Attributes:
-        pictures: All of them, those to be forgotten first.
+        images: All of them, those to be forgotten first.
         subjects: Label of each.
         forget: Whether each is to be forgotten.
         splits: Pairs of indices to train and to test on; every image is tested at most once, on a reader that never
             saw it.
     """
 
-    pictures: tuple[Picture, ...]
+    images: tuple[Sample, ...]
     subjects: tuple[str, ...]
     forget: tuple[bool, ...]
     splits: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
@@ -44,10 +44,10 @@ class Gallery:
 
 
 def build_gallery(
-    forget: Sequence[Picture],
-    retain: Sequence[Picture],
-    heldout: Sequence[Picture],
-    retain_heldout: Sequence[Picture],
+    forget: Sequence[Sample],
+    retain: Sequence[Sample],
+    heldout: Sequence[Sample],
+    retain_heldout: Sequence[Sample],
     *,
     folds: int,
     limit: int | None,
@@ -73,38 +73,38 @@ def build_gallery(
     """
     warnings = []
     _check_apart({"forget": forget, "retain": retain, "heldout": heldout, "retain-heldout": retain_heldout})
-    named = {picture.subject for picture in forget}
-    if any(picture.subject in named for picture in (*retain, *retain_heldout)):
+    named = {image.subject for image in forget}
+    if any(image.subject in named for image in (*retain, *retain_heldout)):
         warnings.append("retain images of subjects that are to be forgotten were left out")
         retain, retain_heldout = (
-            [picture for picture in part if picture.subject not in named] for part in (retain, retain_heldout)
+            [image for image in part if image.subject not in named] for part in (retain, retain_heldout)
         )
-    if heldout and any(picture.subject not in named for picture in heldout):
+    if heldout and any(image.subject not in named for image in heldout):
         warnings.append("held-out images of subjects that the forget set does not have were left out")
-        heldout = [picture for picture in heldout if picture.subject in named]
-    views = Counter(picture.subject for picture in forget)
+        heldout = [image for image in heldout if image.subject in named]
+    views = Counter(image.subject for image in forget)
     if not heldout and min(views.values()) < 2:
         raise UserError(
             "a forget subject has a single image, so a probe cannot be tested on another image of it",
-            where=next(picture.source for picture in forget if views[picture.subject] == 1),
+            where=next(image.source for image in forget if views[image.subject] == 1),
             expected="two or more images per subject, or `heldout`",
         )
     known = _draw_subjects(_with_views(retain, 2 if not retain_heldout else 1), limit, seed)
-    people = {picture.subject for picture in known}
-    if len(people) < len({picture.subject for picture in retain}):
-        warnings.append(f"{len(people)} of {len({picture.subject for picture in retain})} retain subjects took part")
-    others = [picture for picture in retain_heldout if picture.subject in people]
-    pictures = [*forget, *heldout, *known, *others]
+    people = {image.subject for image in known}
+    if len(people) < len({image.subject for image in retain}):
+        warnings.append(f"{len(people)} of {len({image.subject for image in retain})} retain subjects took part")
+    others = [image for image in retain_heldout if image.subject in people]
+    images = [*forget, *heldout, *known, *others]
     marks = [*[True] * (len(forget) + len(heldout)), *[False] * (len(known) + len(others))]
-    subjects = [picture.subject for picture in pictures]
+    subjects = [image.subject for image in images]
     if heldout:
         tested = set(range(len(forget), len(forget) + len(heldout)))
         first = len(forget) + len(heldout)
-        tested |= set(range(first + len(known), len(pictures)))
+        tested |= set(range(first + len(known), len(images)))
         if known and not others:
             dealt = deal_folds(subjects[first:], folds, seed)
             tested |= {first + index for index, fold in enumerate(dealt) if fold == 0}
-        splits = [([index for index in range(len(pictures)) if index not in tested], sorted(tested))]
+        splits = [([index for index in range(len(images)) if index not in tested], sorted(tested))]
     else:
         folds = min(folds, min(views.values()))
         dealt = deal_folds(subjects, folds, seed)
@@ -117,7 +117,7 @@ def build_gallery(
         ]
     return (
         Gallery(
-            tuple(pictures), tuple(subjects), tuple(marks), tuple((tuple(left), tuple(right)) for left, right in splits)
+            tuple(images), tuple(subjects), tuple(marks), tuple((tuple(left), tuple(right)) for left, right in splits)
         ),
         warnings,
     )
@@ -161,7 +161,7 @@ def layer_features(
     Raises:
         UserError: A feature is NaN or infinite; or all tokens are wanted and their number differs between images.
     """
-    chosen = PictureSet(stack, gallery.pictures, _CACHE_BYTES)
+    chosen = SampleSet(stack, gallery.images, _CACHE_BYTES)
     rows: dict[str, dict[int, np.ndarray]] = {layer: {} for layer in layers}
     done = 0
     with torch.no_grad():
@@ -186,15 +186,15 @@ def layer_features(
     return features
 
 
-def _with_views(pictures: Sequence[Picture], least: int) -> list[Picture]:
-    views = Counter(picture.subject for picture in pictures)
-    return [picture for picture in pictures if views[picture.subject] >= least]
+def _with_views(images: Sequence[Sample], least: int) -> list[Sample]:
+    views = Counter(image.subject for image in images)
+    return [image for image in images if views[image.subject] >= least]
 
 
-def _draw_subjects(pictures: Sequence[Picture], limit: int | None, seed: int) -> list[Picture]:
-    if limit is None or len(pictures) <= limit:
-        return list(pictures)
-    views = Counter(picture.subject for picture in pictures)
+def _draw_subjects(images: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:
+    if limit is None or len(images) <= limit:
+        return list(images)
+    views = Counter(image.subject for image in images)
     order = sorted(views)
     random.Random(seed).shuffle(order)
     drawn: set[str] = set()
@@ -203,17 +203,17 @@ def _draw_subjects(pictures: Sequence[Picture], limit: int | None, seed: int) ->
         if views[subject] <= room or len(drawn) < 2:
             drawn.add(subject)
             room -= views[subject]
-    return [picture for picture in pictures if picture.subject in drawn]
+    return [image for image in images if image.subject in drawn]
 
 
-def _check_apart(parts: dict[str, Iterable[Picture]]) -> None:
-    known: dict[str, tuple[str, Picture]] = {}
-    for name, pictures in parts.items():
-        for picture in pictures:
-            other, first = known.setdefault(picture.digest, (name, picture))
+def _check_apart(parts: dict[str, Iterable[Sample]]) -> None:
+    known: dict[str, tuple[str, Sample]] = {}
+    for name, images in parts.items():
+        for image in images:
+            other, first = known.setdefault(image.digest, (name, image))
             if other != name:
                 raise UserError(
                     f"an image is in the {other} and in the {name} set",
-                    where=picture.source,
+                    where=image.source,
                     expected=f"different images; the same bytes are at {first.source}",
                 )

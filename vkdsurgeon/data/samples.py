@@ -19,7 +19,7 @@ NO_SUBJECT = "subject"
 
 
 @dataclass(frozen=True)
-class Picture:
+class Sample:
     """One image file, or one clip of sound.
 
     Attributes:
@@ -37,7 +37,7 @@ class Picture:
     variant: int = 0
 
 
-def pictures_of(records: Iterable[Record], *, role: str, modality: Modality = "image") -> list[Picture]:
+def samples_of(records: Iterable[Record], *, role: str, modality: Modality = "image") -> list[Sample]:
     """Collect the distinct images of a set, in order of first appearance; records without an image are passed over.
 
     Args:
@@ -51,7 +51,7 @@ def pictures_of(records: Iterable[Record], *, role: str, modality: Modality = "i
     noun = NOUNS[modality]
     records = list(records)
     digests: dict[Path, str] = {}
-    found: dict[str, Picture] = {}
+    found: dict[str, Sample] = {}
     named: set[str] = set()
     for record in records:
         path: Path | None = getattr(record, modality)
@@ -62,7 +62,7 @@ def pictures_of(records: Iterable[Record], *, role: str, modality: Modality = "i
         digest = digests[path]
         known = found.get(digest)
         if known is None:
-            found[digest] = Picture(path, record.subject or NO_SUBJECT, digest, record.source)
+            found[digest] = Sample(path, record.subject or NO_SUBJECT, digest, record.source)
         elif record.subject is not None and digest in named and known.subject != record.subject:
             if role != "forget":
                 # A group image is kept as it is; only what is to be forgotten must be clear.
@@ -86,14 +86,14 @@ def pictures_of(records: Iterable[Record], *, role: str, modality: Modality = "i
     return list(found.values())
 
 
-def check_disjoint(forget: Sequence[Picture], retain: Sequence[Picture]) -> None:
+def check_disjoint(forget: Sequence[Sample], retain: Sequence[Sample]) -> None:
     """Refuse images that are to be forgotten and kept at once.
 
     Raises:
         UserError: Naming one such image and their number.
     """
-    kept = {picture.digest: picture for picture in retain}
-    both = [picture for picture in forget if picture.digest in kept]
+    kept = {sample.digest: sample for sample in retain}
+    both = [sample for sample in forget if sample.digest in kept]
     if both:
         raise UserError(
             f"the forget and the retain set share {len(both)} {noun_of(both[0].path)}(s)",
@@ -122,7 +122,7 @@ def records_digest(records: Iterable[Record], salt: bytes = b"") -> str:
 
 
 def asked_content(record: Record, digests: dict[Path, str]) -> list[object]:
-    """Picture by content, question, answer and options of a record; `digests` remembers images between calls."""
+    """Image by content, question, answer and options of a record; `digests` remembers images between calls."""
     return [_content(record.media, record.source, digests), record.question, record.answer, list(record.options)]
 
 
@@ -141,12 +141,12 @@ def protocol_content(record: Record, digests: dict[Path, str]) -> list[object]:
     ]
 
 
-def _content(picture: Path | None, source: str, digests: dict[Path, str]) -> str | None:
-    if picture is None:
+def _content(media: Path | None, source: str, digests: dict[Path, str]) -> str | None:
+    if media is None:
         return None
-    if picture not in digests:
-        digests[picture] = file_digest(picture, source)
-    return digests[picture]
+    if media not in digests:
+        digests[media] = file_digest(media, source)
+    return digests[media]
 
 
 def file_digest(path: Path, source: str) -> str:

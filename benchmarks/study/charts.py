@@ -1,4 +1,4 @@
-"""Pictures of the results, drawn by matplotlib: what is forgotten against what is kept, and what comes back."""
+"""Charts of the results, drawn by matplotlib: what is forgotten against what is kept, and what comes back."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def draw(
     recipes: Sequence[str] = ("*",),
     relearning: Sequence[str] = ("*",),
 ) -> list[Path]:
-    """Write both pictures; the same rows and matplotlib give the same bytes.
+    """Write both charts; the same rows and matplotlib give the same bytes.
 
     Args:
         files: Rows, all measured on the same checkpoints.
         out: Directory; made where missing.
         role: Which cases.
         recipes: Patterns of the recipes to draw.
-        relearning: Patterns of those among them that the second picture shows.
+        relearning: Patterns of those among them that the second chart shows.
 
     Returns:
         What was written.
@@ -77,7 +77,7 @@ def draw(
             written then.
     """
     if out.exists() and not out.is_dir():
-        raise UserError("this is no directory", where="--out", value=str(out), expected="where the pictures go")
+        raise UserError("this is no directory", where="--out", value=str(out), expected="where the charts go")
     cases = _drawable(read_cases(files, recipes).get(role, []), files, role)
     attacked = [case for case in choose(cases, relearning) if case.recipes]
     panels = [found for protocol in PROTOCOLS if (found := panel(attacked, protocol))]
@@ -107,7 +107,7 @@ def _require() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"pictures need the library matplotlib, which cannot be imported: {error}",
+            f"charts need the library matplotlib, which cannot be imported: {error}",
             where="figure",
             remedy=f"install it: {INSTALL}",
         ) from error
@@ -138,7 +138,7 @@ def _plain() -> Iterator[None]:
 
 def _svg(figure: Figure) -> bytes:
     content = io.BytesIO()
-    # Date and version would make other bytes of the same picture.
+    # Date and version would make other bytes of the same chart.
     figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     return content.getvalue()
 

@@ -1,0 +1,1 @@
+"""Images per second of unlearning, end to end."""
