@@ -112,8 +112,26 @@ _ATTACKS = (
     ("quantize.ROW.TASK.METRIC", "share", "ROW is a number format, `before`, `worst` or `mean`."),
     ("perturb.ROW.TASK.METRIC", "share", "ROW is a change of the image, `before`, `worst` or `mean`."),
     ("prompt.ROW.TASK.METRIC", "share", "ROW is a wording, `before`, `worst` or `mean`."),
+    (
+        "typography.ROW.TASK.METRIC",
+        "share",
+        "ROW is what is written into the image: `blank`, `name`, `other-name`, `question`; `before`, `worst`, `mean`.",
+    ),
     ("probe.LAYER.READING", "share", "What a linear reader tells from the features of a layer."),
-    ("membership.SCORE.auc", "share", "How well a likelihood tells members from non-members."),
+    (
+        "membership.SCORE.auc",
+        "share",
+        "How well a score tells members from non-members: `loss`, `min_k`, `min_k_plus`, "
+        "`zlib` or `grad_norm`; 0.5 is chance.",
+    ),
+    ("membership.SCORE.advantage", "share", "How far the AUC is from chance, either way: abs(2 AUC - 1)."),
+    ("membership.SCORE.tpr_at_fpr_5", "share", "Members found at 5 % false alarms; chance 0.05."),
+    (
+        "membership.SCORE.ks",
+        "share",
+        "Kolmogorov-Smirnov statistic: the largest distance between the distributions of "
+        "the score over members and over non-members.",
+    ),
 )
 _STATUSES: tuple[tuple[str, str, str], ...] = (
     ("DONE", "Done.", "Nothing."),

@@ -16,6 +16,7 @@ from benchmarks.study.mint import mint, unpack_shipped
 from benchmarks.study.recipes import load
 from benchmarks.study.run import ROWS, run
 from benchmarks.study.table import tables
+from vkdsurgeon.config.shard import shard_of
 from vkdsurgeon.errors import UserError
 
 HERE = Path(__file__).parent
@@ -44,6 +45,8 @@ def main(words: list[str] | None = None) -> None:
     running.add_argument("--attacks", nargs="*", metavar="PATTERN", help=", ".join(attack.name for attack in GRID))
     running.add_argument("--out", type=Path, default=ROWS)
     running.add_argument("--keep", type=Path, metavar="DIR", help="Keep patched checkpoints there for later attacks.")
+
+    running.add_argument("--shard", metavar="I/N", help="Row k of all belongs to shard k mod N; give each its --out.")
 
     printing = commands.add_parser("table", help="Print the tables of what was measured, as Markdown.")
     printing.add_argument("--rows", type=Path, default=ROWS)
@@ -124,7 +127,8 @@ def _run(arguments: argparse.Namespace) -> None:
                 value=" ".join(arguments.attacks),
                 expected=", ".join(attack.name for attack in GRID),
             )
-    run(places, recipes, arguments.seeds, chosen, out=arguments.out, keep=arguments.keep, tell=_tell)
+    shard = shard_of(arguments.shard)
+    run(places, recipes, arguments.seeds, chosen, out=arguments.out, keep=arguments.keep, shard=shard, tell=_tell)
 
 
 def _table(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import tempfile
 import time
@@ -18,6 +19,7 @@ from benchmarks.study.cases import Place, role_of
 from benchmarks.study.kept import unlearn_or_find
 from benchmarks.study.measure import Laboratory
 from benchmarks.study.recipes import StudyRecipe, still_holds
+from vkdsurgeon.config.shard import Shard
 
 ROWS = provenance.RESULTS / "study.jsonl"
 IDENTITY = ("case", "recipe", "seed")
@@ -33,6 +35,7 @@ def run(
     *,
     out: Path = ROWS,
     keep: Path | None = None,
+    shard: Shard | None = None,
     tell: Tell = lambda line: None,
 ) -> None:
     """Measure base, gold and every recipe on every case.
@@ -44,14 +47,19 @@ def run(
         attacks: Which; of a row that lacks some, only those are run and added.
         out: JSON lines.
         keep: Where patched checkpoints stay, so that attacks added later need no unlearning again; None to keep none.
+        shard: Measure its share of the rows alone, counted over all cases in their order; None for all.
         tell: Called with a line per row.
     """
+    positions = itertools.count()
     for place in places:
         wanted: list[tuple[str, int, StudyRecipe | None, Sequence[Attack]]] = [("base", 0, None, ())]
         wanted += [("gold", seed, None, attacks) for seed in seeds if place.gold is not None]
         wanted += [(name, seed, recipe, attacks) for seed in seeds for name, recipe in recipes.items()]
         laboratory: Laboratory | None = None
-        for name, seed, recipe, asked in wanted:
+        # Counted before anything is skipped, so that every shard counts alike.
+        numbered = [(next(positions), each) for each in wanted]
+        mine = [each for position, each in numbered if shard is None or shard.takes(position)]
+        for name, seed, recipe, asked in mine:
             settings = None if recipe is None else recipe.effective
             old = _found(out, place.name, name, seed, settings)
             missing = [attack for attack in asked if attack.name not in (old or {}).get("attacks", {})]

@@ -43,6 +43,10 @@ MaxMemoryOption = Annotated[
 SeedOption = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Seed for all random choices.")
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Do only a share of it, number I (from 0) of N, for several machines."),
+]
 TowerOption = Annotated[
     str | None, typer.Option("--tower", metavar="MODULE", help="The vision tower, if the wrong one is found.")
 ]

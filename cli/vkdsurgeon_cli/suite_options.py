@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 
 class SuiteName(str, Enum):
-    """Where the sets come from: files of the user's, or the parquet files of a benchmark."""
+    """Where the sets come from: files of the user's, or those of a benchmark."""
 
     jsonl = "jsonl"
     mllmu = "mllmu"
     clear = "clear"
+    umu = "umu"
+    fiubench = "fiubench"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +31,18 @@ class Benchmark:
     suite: Annotated[
         SuiteName,
         typer.Option(
-            "--suite", metavar="NAME", show_default=False, help="Use the sets of a benchmark: mllmu or clear."
+            "--suite",
+            metavar="NAME",
+            show_default=False,
+            help="Use the sets of a benchmark: mllmu, clear, umu or fiubench.",
         ),
     ] = SuiteName.jsonl
     suite_root: Annotated[
-        Path | None, typer.Option("--suite-root", metavar="DIR", help="The benchmark: a folder of parquet files.")
+        Path | None, typer.Option("--suite-root", metavar="DIR", help="The benchmark's folder, as published.")
     ] = None
     split: Annotated[
         str | None,
-        typer.Option("--split", metavar="NAME", help="Split of the benchmark, such as forget_5 or forget05."),
+        typer.Option("--split", metavar="NAME", help="Split of the benchmark, such as forget_5, forget05 or forget5."),
     ] = None
     panel: ClassVar[str] = "Data"
 
@@ -50,15 +55,15 @@ class Benchmark:
         Raises:
             UserError: The options do not go together.
         """
-        from vkdsurgeon.data.suites.split import SuiteSplit
+        from vkdsurgeon.data.suites.split import SUITES, SuiteSplit, example_of
         from vkdsurgeon.errors import UserError
 
         if self.suite is SuiteName.jsonl:
             for flag, value in (("--suite-root", self.suite_root), ("--split", self.split)):
                 if value is not None:
-                    raise UserError("this option needs a benchmark", where=flag, remedy="add --suite mllmu or clear")
+                    raise UserError("this option needs a benchmark", where=flag, remedy="add --suite mllmu, clear ...")
             return None
-        name: Literal["mllmu", "clear"] = "mllmu" if self.suite is SuiteName.mllmu else "clear"
+        name = next(each for each in SUITES if each == self.suite.value)
         for flag, given in own.items():
             if given is not None:
                 raise UserError(
@@ -67,6 +72,6 @@ class Benchmark:
         if self.suite_root is None or self.split is None:
             raise UserError(
                 f"--suite {name} needs {'--suite-root' if self.suite_root is None else '--split'}",
-                expected="--suite-root DIR --split " + ("forget_5" if name == "mllmu" else "forget05"),
+                expected=f"--suite-root DIR --split {example_of(name)}",
             )
         return SuiteSplit(name, self.suite_root, self.split)

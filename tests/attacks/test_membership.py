@@ -7,18 +7,21 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
 from vkdsurgeon_cli.main import run
 
 from tests.tiny_llava import World, world
+from vkdsurgeon.attacks.gradient_norm import gradient_norms
 from vkdsurgeon.attacks.membership import Inferring, answer_likelihoods, membership, separation
 from vkdsurgeon.attacks.membership_scores import SCORES, answer_tokens, min_k
 from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import parse_gates
 from vkdsurgeon.evaluation.score import Scoring, answer_records, encode
-from vkdsurgeon.model.batches import Request, log_probabilities
+from vkdsurgeon.model.batches import Request, answer_request, log_probabilities
 from vkdsurgeon.model.multimodal import load_model
 from vkdsurgeon.results.attacks import MembershipResult
 
@@ -39,7 +42,7 @@ def test_min_k_by_hand() -> None:
 
 
 def test_scores_by_hand() -> None:
-    answer = answer_tokens("ada", [(-1.0, -2.0, 0.5), (-3.0, -2.0, 0.5), (0.0, 0.0, 0.0)])
+    answer = replace(answer_tokens("ada", [(-1.0, -2.0, 0.5), (-3.0, -2.0, 0.5), (0.0, 0.0, 0.0)]), gradient_norm=7.0)
     assert answer.standardised == (2.0, -2.0, 0.0)
     found = {name: score(answer, 34.0) for name, score in SCORES.items()}
     assert found == {
@@ -47,6 +50,7 @@ def test_scores_by_hand() -> None:
         "min_k": -3.0,
         "min_k_plus": -2.0,
         "zlib": pytest.approx(-4 / len(zlib.compress(b"ada"))),
+        "grad_norm": -7.0,
     }
 
 
@@ -56,12 +60,18 @@ def measured(members: list[float], outsiders: list[float]) -> dict[str, float | 
 
 
 def test_separation_by_hand() -> None:
-    assert measured([3.0, 2.0], [1.0, 0.0]) == {"m.auc": 1.0, "m.advantage": 1.0, "m.tpr_at_fpr_5": 1.0}
-    assert measured([0.0, 1.0], [2.0, 3.0]) == {"m.auc": 0.0, "m.advantage": 1.0, "m.tpr_at_fpr_5": 0.0}
-    assert measured([1.0, 1.0], [1.0, 1.0]) == {"m.auc": 0.5, "m.advantage": 0.0, "m.tpr_at_fpr_5": 0.0}
+    assert measured([3.0, 2.0], [1.0, 0.0]) == {"m.auc": 1.0, "m.advantage": 1.0, "m.tpr_at_fpr_5": 1.0, "m.ks": 1.0}
+    assert measured([0.0, 1.0], [2.0, 3.0]) == {"m.auc": 0.0, "m.advantage": 1.0, "m.tpr_at_fpr_5": 0.0, "m.ks": 1.0}
+    assert measured([1.0, 1.0], [1.0, 1.0]) == {"m.auc": 0.5, "m.advantage": 0.0, "m.tpr_at_fpr_5": 0.0, "m.ks": 0.0}
     # 4 of 6 pairs are in the right order, one is a tie.
     assert measured([3.0, 2.0], [2.0, 1.0, 2.5])["m.auc"] == pytest.approx(4.5 / 6)
     assert measured([float("nan")], [1.0])["m.auc"] is None
+
+
+def test_the_distance_is_that_of_kolmogorov_and_smirnov() -> None:
+    generator = np.random.default_rng(0)
+    inside, outside = generator.normal(0.4, 1.0, 30).round(1).tolist(), generator.normal(0.0, 2.0, 20).round(1).tolist()
+    assert measured(inside, outside)["m.ks"] == pytest.approx(ks_2samp(inside, outside).statistic)
 
 
 def test_whole_images_are_resampled() -> None:
@@ -100,6 +110,23 @@ def test_tokens_are_standardised_by_what_could_stand_in_their_place(facts: World
     assert found.standardised[0] == pytest.approx(float((row[first] - mean) / deviation), rel=1e-3)
 
 
+def test_gradient_norms_are_those_of_the_whole_gradient(facts: World) -> None:
+    loaded = load_model(facts.base, device="cpu")
+    forget = list(read_set("forget", facts.forget).records)
+    records = [next(each for each in forget if each.task == task) for task in ("vqa.home", "vqa.name")]
+    weights = list(loaded.model.parameters())
+    before = [weight.clone() for weight in weights]
+    expected = []
+    for record in records:
+        request = answer_request(loaded.encoder, encode(loaded.encoder, record), str(record.answer))
+        loss = -log_probabilities(loaded, [request]).mean()
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        expected.append(float(torch.cat([each.flatten() for each in gradients if each is not None]).norm()))
+    assert gradient_norms(loaded, records) == pytest.approx(expected, rel=1e-4)
+    assert gradient_norms(loaded, records[::-1]) == pytest.approx(expected[::-1], rel=1e-4), "nothing is carried over"
+    assert all(weight.grad is None and torch.equal(weight, old) for weight, old in zip(weights, before, strict=True))
+
+
 def test_the_attack(facts: World) -> None:
     attack = Inferring(
         model=facts.base,
@@ -121,9 +148,11 @@ def test_the_attack(facts: World) -> None:
         assert auc is not None
         assert values[f"{role}membership.loss.advantage"] == pytest.approx(abs(2 * auc - 1))
     assert values["membership.min_k.auc"] != values["membership.loss.auc"], "some answers have two tokens"
+    assert values["membership.grad_norm.auc"] not in (None, values["membership.loss.auc"])
     assert result.settings.members == 24
-    again = membership(replace(attack, gold=None, retain=None, gates=()))
+    again = membership(replace(attack, gold=None, retain=None, gates=(), gradient=False))
     assert [metric for metric in result.metrics if metric in again.metrics] == again.metrics, "the seed decides"
+    assert not any("grad_norm" in metric.id for metric in again.metrics)
 
 
 def test_members_cannot_be_their_own_non_members(facts: World) -> None:
@@ -144,7 +173,8 @@ def test_the_command(facts: World, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "no gold model" in printed.err
     assert MembershipResult.model_validate_json(out.read_text()).settings.k_percent == 20.0
     assert run([*words, "--gate", "membership.loss.auc<0"]) == 3
-    assert "min_k" in capsys.readouterr().out
+    assert "grad_norm" in capsys.readouterr().out
+    assert run([*words, "--no-gradient", "--gate", "membership.grad_norm.ks<=1"]) == 2
     assert run([*words, "--gate", "membership.loss.auc<50"]) == 2
     assert run([*words, "--gate", "membership.gradient.auc<=0.5"]) == 2
     assert run([*words, "--k", "0"]) == 2

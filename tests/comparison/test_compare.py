@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vkdsurgeon_cli.main import run
@@ -275,3 +276,57 @@ def test_a_column_that_was_measured_in_part_has_no_number() -> None:
     whole = [metric("forget.vqa.accuracy", 0.5), metric("forget.qa.accuracy", 0.1)]
     assert headline(whole)["forget"] == pytest.approx(0.3)
     assert headline([whole[0], metric("forget.qa.accuracy", None)])["forget"] is None
+
+
+def test_shards_fill_one_directory_that_the_whole_finds(
+    facts: World, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for number in range(2):
+        assert compare(facts, out, "--methods", "ga", "--shard", f"{number}/2", "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["shard"] == f"{number}/2"
+        assert [row["name"] for row in found["rows"]] == (["gold", "ga"], ["base"])[number]
+        assert not (out / "comparison.json").exists()
+    assert compare(facts, out, "--methods", "ga", "--json", "--progress", "jsonl") == 0
+    captured = capsys.readouterr()
+    events = [json.loads(line) for line in captured.err.splitlines() if line.startswith("{")]
+    assert [event["cached"] for event in events if event["event"] == "cell"] == [True, True, True]
+    costs = {"seconds", "cpu_seconds", "peak_memory_mib"}
+
+    def measured(document: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {**cell, "values": {name: value for name, value in cell["values"].items() if name not in costs}}
+            for cell in document["cells"]
+        ]
+
+    whole = json.loads((table / "comparison.json").read_text())
+    together = json.loads((out / "comparison.json").read_text())
+    assert measured(together) == measured(whole)
+    assert [row["name"] for row in together["rows"]] == ["base", "gold", "ga"]
+    assert together["shard"] is None
+
+
+def test_shards_are_checked_before_anything_runs(
+    facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, told in (
+        (("--shard", "2/2"), "no such shard"),
+        (("--shard", "1"), "not a shard"),
+        (("--shard", "4/5"), "nothing to run"),
+        (("--shard", "0/2", "--gate", "ga.forget<=1"), "gates are about"),
+    ):
+        assert compare(facts, tmp_path / "out", "--methods", "ga", *words) == 2
+        assert told in capsys.readouterr().err
+    assert not list((tmp_path).rglob("*.json"))
+
+
+def test_shards_are_let_into_one_directory_and_a_whole_comparison_is_not(
+    facts: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mark_place(tmp_path)
+    with alone_in(tmp_path, "compare", shared=True), alone_in(tmp_path, "compare", shared=True):
+        assert compare(facts, tmp_path, "--methods", "ga") == 2
+        assert "another `compare` is at work" in capsys.readouterr().err
+    with alone_in(tmp_path, "compare"), pytest.raises(UserError), alone_in(tmp_path, "compare", shared=True):
+        pass

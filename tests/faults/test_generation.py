@@ -122,6 +122,7 @@ ATTACKS: dict[str, tuple[list[str], str]] = {
     "perturb": (["attack", "perturb"], "perturb.worst.vqa.exact"),
     "quantize": (["attack", "quantize"], "quantize.worst.vqa.exact"),
     "prompt": (["attack", "prompt"], "prompt.worst.vqa.exact"),
+    "typography": (["attack", "typography"], "typography.blank.vqa.exact"),
     "relearn": (["attack", "relearn", "--steps", "2"], "relearn.ag"),
 }
 

@@ -115,7 +115,7 @@ def test_weights_that_are_written_once_more_go_with_the_model(facts: World, tmp_
 )
 def test_attacks_bring_back_the_same(facts: World, temporary: Path, name: Any, settings: dict[str, Any]) -> None:
     if "nonmembers" in settings:
-        settings = {"nonmembers": facts.heldout}
+        settings = {"nonmembers": facts.heldout, "gradient": False}
     if name not in ("relearn", "probe"):
         settings = {**settings, "limit": 4}
     sets = {"forget": facts.forget if name != "relearn" else facts.heldout, "base": facts.base}
@@ -123,6 +123,15 @@ def test_attacks_bring_back_the_same(facts: World, temporary: Path, name: Any, s
     spread = attack(name, facts.gold, **sets, settings=settings, **SPREAD)
     assert spread.metrics == plain.metrics
     assert not list(temporary.iterdir())
+
+
+def test_weights_elsewhere_have_no_gradient(facts: World, temporary: Path) -> None:
+    settings = {"nonmembers": facts.heldout, "limit": 4}
+    found = attack("membership", facts.gold, facts.forget, settings=settings, **SPREAD)
+    values = {metric.id: metric.value for metric in found.metrics}
+    assert values["membership.loss.auc"] is not None
+    assert values["membership.grad_norm.auc"] is None
+    assert any("norm was not measured" in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize(

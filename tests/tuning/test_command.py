@@ -17,6 +17,8 @@ from vkdsurgeon_cli.main import run
 
 from tests.tuning.conftest import QUICK
 from vkdsurgeon.config.files import dump_recipe, load_recipe
+from vkdsurgeon.config.shard import Shard
+from vkdsurgeon.errors import UserError
 from vkdsurgeon.pipeline.run import Request
 from vkdsurgeon.training.events import Event
 from vkdsurgeon.tuning.pick import RULES, Rule
@@ -258,3 +260,50 @@ def test_ctrl_c_is_status_130_and_can_be_resumed(llava: Path, sets: dict[str, Pa
     assert process.returncode == 130
     assert "--resume" in told
     assert run(words(llava, sets, place, "--trials", 1, "--resume")) == 0
+
+
+def test_shards_together_are_the_whole_search(llava: Path, sets: dict[str, Path], place: Path):
+    whole = tune(request(llava, sets, place), Quiet())
+    heard = [Quiet(), Quiet()]
+    for number, listener in enumerate(heard):
+        part = request(llava, sets, place, out=place / f"part-{number}", shard=Shard(number, 2))
+        own = tune(part, listener)
+        assert own.inputs["shard"] == f"{number}/2"
+        assert own.default.changes == {}
+    assert [len(each.attempts) for each in heard] == [2, 3], "both try the start recipe"
+    before = {path: path.read_bytes() for path in place.glob("part-*/journal.jsonl")}
+    quiet = Quiet()
+    joined = request(llava, sets, place, out=place / "joined", join=[place / "part-1", place / "part-0"])
+    together = tune(joined, quiet)
+    assert points(together) == points(whole)
+    assert [each.number for each in together.front] == [each.number for each in whole.front]
+    assert together.untouched == whole.untouched
+    assert quiet.attempts == [], "nothing is run again"
+    assert {path: path.read_bytes() for path in before} == before
+    assert sorted(path.name for path in (place / "joined" / "front").iterdir()) == sorted(
+        path.name for path in (place / "out" / "front").iterdir()
+    )
+
+
+def test_what_a_shard_lacks_is_run_where_they_are_joined(llava: Path, sets: dict[str, Path], place: Path):
+    whole = tune(request(llava, sets, place), Quiet())
+    tune(request(llava, sets, place, out=place / "part", shard=Shard(0, 2)), Quiet())
+    quiet = Quiet()
+    together = tune(request(llava, sets, place, out=place / "joined", join=[place / "part"]), quiet)
+    assert len(quiet.attempts) == 2
+    assert sorted(map(repr, points(together))) == sorted(map(repr, points(whole)))
+
+
+def test_only_trials_of_the_same_inputs_are_joined(llava: Path, sets: dict[str, Path], place: Path):
+    part = request(llava, sets, place, out=place / "part", shard=Shard(1, 2), trials=2)
+    tune(part, Quiet())
+    with pytest.raises(UserError, match="another shard"):
+        tune(replace(part, shard=Shard(0, 2), resume=True), Quiet())
+    other = replace(part.unlearn, seed=1)
+    with pytest.raises(UserError, match="another seed"):
+        tune(replace(part, unlearn=other, shard=None, join=[place / "part"], out=place / "joined"), Quiet())
+    with pytest.raises(UserError, match="no trials to join"):
+        tune(replace(part, shard=None, join=[place], out=place / "joined"), Quiet())
+    with pytest.raises(UserError, match="joins nothing"):
+        tune(replace(part, join=[place / "part"], out=place / "joined"), Quiet())
+    assert not (place / "joined").exists()

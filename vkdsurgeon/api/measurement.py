@@ -94,7 +94,7 @@ def evaluate(
     named: list[NamedSet] = [read_set(name, records_of(each)) for name, each in (sets or {}).items()]
     if few_shot and suite is None:
         raise UserError(
-            "few-shot examples need a benchmark", where="`few_shot`", remedy="add `suite` (mllmu or clear)"
+            "few-shot examples need a benchmark", where="`few_shot`", remedy="add `suite` (mllmu, clear or umu)"
         )  # fmt: skip
     shots = 0
     with scratch() as folder:
@@ -153,8 +153,8 @@ def attack(
     Args:
         name: `relearn` fine-tunes on a part of the forget set; `restore` puts the base's vision tower and projector
             back; `probe` trains linear classifiers on the features; `quantize` rounds the weights; `perturb` changes
-            the images; `prompt` rewords the questions; `membership` tells from likelihoods which records were trained
-            on.
+            the images; `prompt` rewords the questions; `typography` writes names and questions into the images;
+            `membership` tells from likelihoods and gradients which records were trained on.
         model: The unlearned model.
         forget: The forget set, with questions and answers. For `probe`, images with subjects are enough.
         retain: The retain set, to measure utility.
@@ -173,7 +173,8 @@ def attack(
             - perturb: heldout (a set); perturbations, such as ["noise=20"], by default all kinds; universal: True, or
               a mapping of eps and step_size (in 1/255 of the range from black to white), steps, batch_size
             - prompt: templates (a YAML file, or templates), builtin
-            - membership: nonmembers (a set; required), k_percent
+            - typography: percent (height of the band that is written on), font (a file), instruction
+            - membership: nonmembers (a set; required), k_percent, gradient
         gates: Bounds on metrics, as in `evaluate`.
         device: Same as in `unlearn`.
         device_map: Same as in `evaluate`. An attack that changes weights needs these on a device; `probe` loads the

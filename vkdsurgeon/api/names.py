@@ -15,5 +15,7 @@ RecordSet: TypeAlias = "str | Path | Sequence[Record]"
 """A set of records: a file (JSON lines, JSON or parquet), a folder of images or clips, or `Record` objects."""
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "mixed"]
 """The precision of weights in memory while they are trained."""
-AttackName: TypeAlias = Literal["relearn", "restore", "probe", "quantize", "perturb", "prompt", "membership"]
+AttackName: TypeAlias = Literal[
+    "relearn", "restore", "probe", "quantize", "perturb", "prompt", "typography", "membership"
+]
 """The attacks that `attack` can run."""

@@ -41,6 +41,8 @@ def tune(
     tower: str | None = None,
     projector: Sequence[str] | None = None,
     resume: bool = False,
+    shard: str | None = None,
+    join: Sequence[PathLike] = (),
     on_event: Listener | None = None,
 ) -> TuneResult:
     """Search for recipes that forget more, retain more or resist relearning better than a start recipe, on your data.
@@ -71,6 +73,10 @@ def tune(
         tower: Same as in `unlearn`.
         projector: Same as in `unlearn`.
         resume: Continue with the trials in `out`, if there are any.
+        shard: `I/N`, I from 0: of the trials 0 to `trials` - 1 run the first, and those that are I modulo N, each with
+            the random draws that it would have without shards. Every shard needs an `out` of its own.
+        join: Directories of earlier searches with the same input, whose finished trials count as this one's: those of
+            the shards. They are only read.
         on_event: Called with every trial, stage and warning.
 
     Returns:
@@ -80,6 +86,7 @@ def tune(
         UserError: The input is wrong, or differs from the input of the trials to continue with.
         SurgeryError: No trial finished.
     """
+    from vkdsurgeon.config.shard import shard_of
     from vkdsurgeon.files.optional import optional
     from vkdsurgeon.model.device import resolve_device
     from vkdsurgeon.model.precision import resolve_precision
@@ -116,6 +123,8 @@ def tune(
         resume=resume,
         rule=None if pick is None else rule_named(pick, rates=records is not None),
         validation=records,
+        shard=shard_of(shard),
+        join=tuple(map(Path, join)),
     )
     return run(request, on_event or unheard)
 
@@ -145,6 +154,7 @@ def compare(
     tower: str | None = None,
     projector: Sequence[str] | None = None,
     keep_models: bool = False,
+    shard: str | None = None,
     on_event: Listener | None = None,
 ) -> ComparisonResult:
     """Run several unlearning methods on the same data, and compare forgetting, utility, relearning and cost.
@@ -184,6 +194,9 @@ def compare(
         tower: Same as in `unlearn`.
         projector: Same as in `unlearn`.
         keep_models: Keep the patched checkpoints in `out`.
+        shard: `I/N`, I from 0: of all runs (seed by seed: gold, with the first seed base, then the methods) do only
+            those whose position is I modulo N. Shards may share `out`, or have one each, whose cells/ are copied
+            together. The same call without it then makes the table. No gates.
         on_event: Called with progress events and warnings.
 
     Returns:
@@ -197,6 +210,7 @@ def compare(
     from vkdsurgeon.comparison.compare import compare as run
     from vkdsurgeon.comparison.methods import parse_names, parse_seeds
     from vkdsurgeon.comparison.relearning import parse_scopes
+    from vkdsurgeon.config.shard import shard_of
     from vkdsurgeon.evaluation.gates import parse_gates
     from vkdsurgeon.model.device import resolve_device
     from vkdsurgeon.model.device_map import device_map_of
@@ -225,6 +239,7 @@ def compare(
         tower=tower,
         projector=projector,
         keep_models=keep_models,
+        shard=shard_of(shard),
     )
     return run(asked, on_event or unheard)
 

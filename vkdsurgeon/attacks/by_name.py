@@ -172,6 +172,21 @@ def _prompt(
     return prompt(Prompting(**_asked(forget, retain, common, settings), templates=own, **settings), listener)
 
 
+def _typography(
+    forget: Given, retain: Given | None, common: Fields, settings: Fields, listener: Listener
+) -> AnyAttackResult:
+    from vkdsurgeon.attacks.typography import Writing, typography
+
+    percent, font = settings.pop("percent", 25), settings.pop("font", None)
+    if not isinstance(percent, int) or not 5 <= percent <= 60:
+        raise UserError("out of range", where="`percent`", value=percent, expected="a whole number from 5 to 60")
+    if not str(settings.get("instruction", "a word")).strip():
+        raise UserError("the instruction is blank", where="`instruction`", expected="what to do with the question")
+    fields = _asked(forget, retain, common, settings)
+    chosen = {**settings, "percent": percent, "font": None if font is None else Path(font)}
+    return typography(Writing(**fields, **chosen), listener)
+
+
 def _membership(
     forget: Given, retain: Given | None, common: Fields, settings: Fields, listener: Listener
 ) -> AnyAttackResult:
@@ -198,6 +213,7 @@ ATTACKS: dict[
     "quantize": (("formats", "scope", "group_size"), _quantize),
     "perturb": (("heldout", "perturbations", "universal"), _perturb),
     "prompt": (("templates", "builtin"), _prompt),
-    "membership": (("nonmembers", "k_percent"), _membership),
+    "typography": (("percent", "font", "instruction"), _typography),
+    "membership": (("nonmembers", "k_percent", "gradient"), _membership),
 }  # fmt: skip
 """Name -> the settings that are its own, and what runs it."""

@@ -1,4 +1,4 @@
-"""The membership attack: do likelihoods show which records the model was trained on?"""
+"""The membership attack: do likelihoods or gradients show which records the model was trained on?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from vkdsurgeon.attacks.membership_scores import SCORES, AnswerTokens, answer_tokens
+from vkdsurgeon.attacks.gradient_norm import gradient_norms
+from vkdsurgeon.attacks.membership_scores import GRADIENT, SCORES, AnswerTokens, answer_tokens
 from vkdsurgeon.attacks.target import Target
 from vkdsurgeon.attacks.variation import BEFORE
 from vkdsurgeon.attacks.warnings import missing_warnings
@@ -33,7 +34,7 @@ from vkdsurgeon.results.attacks import MembershipResult, MembershipSettings
 from vkdsurgeon.results.evaluation import Direction, Metric
 from vkdsurgeon.training.events import Listener, unheard
 
-MEASURES = ("auc", "advantage", "tpr_at_fpr_5")
+MEASURES = ("auc", "advantage", "tpr_at_fpr_5", "ks")
 _RESAMPLES = 200
 _FALSE_ALARMS = 0.05
 _MATTERS = 0.05
@@ -46,10 +47,17 @@ class Inferring(Target):
     Attributes:
         nonmembers: Like questions on images that no model was trained on, such as held-out views.
         k_percent: Percentage of the answer's tokens, for Min-K% and Min-K%++.
+        gradient: Whether to score by the gradient's norm as well: a backward pass for every question.
     """
 
     nonmembers: NamedSet
     k_percent: float = 20.0
+    gradient: bool = True
+
+    @property
+    def scores(self) -> list[str]:
+        """Names of the scores that are taken."""
+        return [name for name in SCORES if self.gradient or name != GRADIENT]
 
 
 def membership(attack: Inferring, listener: Listener = unheard) -> MembershipResult:
@@ -60,8 +68,9 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
         listener: Gets progress events.
 
     Returns:
-        The result, gates included: `membership.SCORE.*` for every one of `SCORES` with `auc` (0.5 is chance),
-        `advantage` (|2 auc - 1|, lower is better) and `tpr_at_fpr_5` (members found at 5 % false alarms, chance 5 %).
+        The result, gates included: `membership.SCORE.*` for every one of `attack.scores` with `auc` (0.5 is chance),
+        `advantage` (|2 auc - 1|, lower is better), `tpr_at_fpr_5` (members found at 5 % false alarms, chance 5 %) and
+        `ks` (Kolmogorov-Smirnov statistic: the largest distance between the two sets' distributions of the score).
 
     Raises:
         UserError: Sets, gates or models are wrong; sets and gates are checked before a model is loaded.
@@ -89,8 +98,17 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
             answer_likelihoods(loaded, each, attack.scoring.batch_size) for each in (members, nonmembers)
         )
         lengths.extend(len(each.log_probabilities) for each in (*inside, *outside))
+        if attack.gradient:
+            inside, outside = (
+                [replace(answer, gradient_norm=norm) for answer, norm in zip(answers, norms, strict=True)]
+                for answers, norms in (
+                    (inside, gradient_norms(loaded, members)),
+                    (outside, gradient_norms(loaded, nonmembers)),
+                )
+            )
         found: list[Metric] = []
-        for name, score in SCORES.items():
+        for name in attack.scores:
+            score = SCORES[name]
             found += separation(
                 f"{start}.{name}",
                 [score(each, attack.k_percent) for each in inside],
@@ -114,6 +132,7 @@ def membership(attack: Inferring, listener: Listener = unheard) -> MembershipRes
         settings=MembershipSettings(
             **attack.asking(asked.first.places),
             k_percent=attack.k_percent,
+            gradient=attack.gradient,
             members=len(members),
             nonmembers=len(nonmembers),
         ),
@@ -172,16 +191,17 @@ def separation(
     import sklearn
     from sklearn.metrics import auc, roc_curve
 
-    def measure(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
+    def measure(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float, float]:
         truth = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
         false_alarms, found, _ = roc_curve(truth, np.r_[inside, outside], drop_intermediate=False)
-        return float(auc(false_alarms, found)), float(found[false_alarms <= _FALSE_ALARMS].max())
+        hits = float(found[false_alarms <= _FALSE_ALARMS].max())
+        return float(auc(false_alarms, found)), hits, float(np.abs(found - false_alarms).max())
 
     count = len(members) + len(nonmembers)
     inside, outside = np.asarray(members, dtype=float), np.asarray(nonmembers, dtype=float)
     if not (np.isfinite(inside).all() and np.isfinite(outside).all()):
         return [Metric(id=f"{start}.{name}", value=None, n=count, direction=_direction(name)) for name in MEASURES]
-    area, hits = measure(inside, outside)
+    area, hits, distance = measure(inside, outside)
     generator = np.random.default_rng(seed)
     # Checking hundreds of resamples of checked numbers would take most of the time.
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
@@ -192,7 +212,7 @@ def separation(
             ]
         )
     values = {"auc": (area, draws[:, 0]), "advantage": (abs(2 * area - 1), np.abs(2 * draws[:, 0] - 1)),
-              "tpr_at_fpr_5": (hits, draws[:, 1])}  # fmt: skip
+              "tpr_at_fpr_5": (hits, draws[:, 1]), "ks": (distance, draws[:, 2])}  # fmt: skip
     chance = {"auc": 0.5, "tpr_at_fpr_5": _FALSE_ALARMS}
     metrics = []
     for name, (value, resampled) in values.items():
@@ -252,7 +272,7 @@ def _origin(record: Record) -> Hashable:
 
 
 def _known(attack: Inferring, retain: Sequence[Record]) -> list[str]:
-    own = [f"membership.{score}.{name}" for score in SCORES for name in MEASURES]
+    own = [f"membership.{score}.{name}" for score in attack.scores for name in MEASURES]
     own += metric_ids(f"membership.retain.{BEFORE}", retain)
     return [*own, *(f"{role}.{name}" for role, _ in attack.roles if role != "model" for name in own)]
 
@@ -268,6 +288,10 @@ def _warnings(
         found.append(
             "members and non-members ask different mixes of tasks, so their likelihoods may differ for that alone; "
             "read the gap to gold"
+        )
+    if attack.gradient and any(metric.value is None for metric in metrics if f".{GRADIENT}." in metric.id):
+        found.append(
+            "the gradient's norm was not measured: weights lie in other places than the device, or it is no number"
         )
     own, base, gold = (by_id.get(f"{role}membership.loss.auc") for role in ("", "reference.", "gold."))
     if base and base.low is not None and base.high is not None and base.low <= 0.5 <= base.high:

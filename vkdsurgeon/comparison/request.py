@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from vkdsurgeon.comparison.methods import ComparedMethod
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.config.relearn import RelearnScope
+from vkdsurgeon.config.shard import Shard
 from vkdsurgeon.evaluation.gates import Gate
 from vkdsurgeon.model.device_map import DeviceMap
 
@@ -43,6 +44,7 @@ class Comparison:
         tower: Module path of the tower, if the wrong one is found.
         projector: Module paths of the projector, if the wrong ones are found.
         keep_models: Leave the patched checkpoints in `out`.
+        shard: Fill its share of the cells alone, and make no table; None for all.
     """
 
     model: Path
@@ -67,3 +69,4 @@ class Comparison:
     tower: str | None = None
     projector: Sequence[str] | None = None
     keep_models: bool = False
+    shard: Shard | None = None

@@ -14,7 +14,7 @@ from vkdsurgeon.errors import UserError
 FORGET = "forget"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 # First parts of metric ids that already mean something.
-RESERVED_ATTACKS = {"relearn", "restore", "probe", "quantize", "perturb", "prompt", "membership"}
+RESERVED_ATTACKS = {"relearn", "restore", "probe", "quantize", "perturb", "prompt", "typography", "membership"}
 _TAKEN = frozenset({"reference", "gold", "delta", "gap", "room"} | RESERVED_ATTACKS)
 
 

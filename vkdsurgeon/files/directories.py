@@ -94,18 +94,19 @@ def scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def alone_in(folder: Path, command: str) -> Iterator[None]:
+def alone_in(folder: Path, command: str, *, shared: bool = False) -> Iterator[None]:
     """Keep other runs of a command out of a directory that keeps results from run to run.
 
     Args:
         folder: An existing directory.
         command: The command's name, for the message.
+        shared: Let others in that are shared as well; they write nothing that this one does.
 
     Raises:
         UserError: Another process is at work there. File systems without locks cannot tell, and let both in.
     """
     try:
-        descriptor = take(folder)
+        descriptor = take(folder, shared=shared)
     except BlockingIOError:
         raise UserError(f"another `{command}` is at work here", where=folder, remedy="wait for it to end") from None
     try:
@@ -114,11 +115,12 @@ def alone_in(folder: Path, command: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def take(folder: Path) -> int:
+def take(folder: Path, *, shared: bool = False) -> int:
     """A descriptor that keeps other processes from taking the same directory, until it is closed.
 
     Args:
         folder: An existing directory.
+        shared: Let others take it that are shared as well.
 
     Raises:
         BlockingIOError: Another process has taken it. File systems without locks cannot tell, and give it to everybody.
@@ -126,7 +128,7 @@ def take(folder: Path) -> int:
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             os.close(descriptor)

@@ -38,6 +38,7 @@ RESULTS: dict[str, type[BaseModel]] = {
     "attack.quantize": attacks.QuantizeResult,
     "attack.perturb": attacks.PerturbResult,
     "attack.prompt": attacks.PromptResult,
+    "attack.typography": attacks.TypographyResult,
     "attack.membership": attacks.MembershipResult,
 }
 

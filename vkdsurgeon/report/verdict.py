@@ -20,6 +20,7 @@ _ATTACKS = {
     "quantize": "Quantisation",
     "perturb": "Perturbed images",
     "prompt": "Other prompts",
+    "typography": "Words written into images",
     "membership": "Membership inference",
 }
 _PROTOCOLS = {

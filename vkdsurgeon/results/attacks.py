@@ -172,10 +172,32 @@ class PromptResult(AttackResult):
     settings: PromptSettings
 
 
+class TypographySettings(_Asking):
+    """What was written into images.
+
+    Attributes:
+        percent: Height of the band that was written on, in percent of the image's shorter side.
+        font: `Pillow` for the one that comes with it, `own` for a file of the user's.
+        written: The rows.
+    """
+
+    percent: int
+    font: Literal["Pillow", "own"]
+    written: list[str]
+
+
+class TypographyResult(AttackResult):
+    """The result of `vkdsurgeon attack typography`, per text that was written."""
+
+    kind: Literal["attack.typography"] = "attack.typography"
+    settings: TypographySettings
+
+
 class MembershipSettings(_Asking):
     """How membership was scored."""
 
     k_percent: float
+    gradient: bool = False
     members: int
     nonmembers: int
 

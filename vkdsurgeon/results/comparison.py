@@ -82,7 +82,8 @@ class ComparisonResult(Gated, Document):
 
     `score` = (1 - |forget - gold's|) * min(1, retain / base's) * mean over the protocols of
     (1 - max(0, AG - gold's) / 100), of the scope where AG exceeds gold's most, since an attacker chooses; only with a
-    gold model. `chance` is what guessing among the options would give, by metric id.
+    gold model. `chance` is what guessing among the options would give, by metric id. `shard` is `I/N` where these are
+    the runs of one shard alone.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -102,3 +103,4 @@ class ComparisonResult(Gated, Document):
     warnings: list[str]
     versions: dict[str, str]
     seconds: float
+    shard: str | None = None

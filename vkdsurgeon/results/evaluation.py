@@ -202,7 +202,9 @@ class EvalResult(Measured, Document):
     seconds: float
 
 
-_KINDS = re.compile(r"evaluation|aggregate|attack\.(relearn|restore|probe|quantize|perturb|prompt|membership)")
+_KINDS = re.compile(
+    r"evaluation|aggregate|attack\.(relearn|restore|probe|quantize|perturb|prompt|typography|membership)"
+)
 
 
 def check_writable(path: Path) -> None:

@@ -1,8 +1,8 @@
 """The search itself: the recipe first, then the points to start from, then a tree-structured Parzen estimator.
 
 Multivariate multi-objective TPE (Ozaki et al., Journal of Artificial Intelligence Research 73, 2022; optuna). The
-sampler is made anew for each trial from the seed and the number of finished ones, so a search that was interrupted
-draws what it would have drawn.
+sampler is made anew for each trial from the seed and the trial's number, so a search that was interrupted draws what it
+would have drawn, and shards draw what one search would have drawn as long as the points are drawn evenly.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -23,10 +23,11 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.config.shard import Shard
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.tuning.objective import OBJECTIVES, Measured
 from vkdsurgeon.tuning.space import Range, Space, is_integer, named, point_of, recipe_at
-from vkdsurgeon.tuning.storage import REASON, finished
+from vkdsurgeon.tuning.storage import DRAW, REASON, drawn
 
 # Points drawn evenly before the estimator has anything to estimate from; the first ones count.
 STARTUP = 8
@@ -40,7 +41,7 @@ def search(
     derived_steps: int,
     run: Callable[[Recipe], Measured],
     *,
-    trials: int,
+    draws: Sequence[int],
     minutes: float | None,
     seed: int,
     heard: Callable[[FrozenTrial], None],
@@ -54,7 +55,7 @@ def search(
         recipe: Where the search starts, and what gives the keys that do not vary.
         derived_steps: What `steps` counts multiples of.
         run: Measures one recipe.
-        trials: Finished trials in all, earlier ones included.
+        draws: Numbers of the trials to finish, as in `draws_of`; earlier ones included.
         minutes: No trial starts later than so many minutes after `started`; None for no bound.
         seed: Seed of the random draws.
         heard: Called with every finished trial.
@@ -65,18 +66,31 @@ def search(
     """
     points = starting_points(space, recipe)
     while True:
-        done = finished(study)
+        done = drawn(study)
+        left = [number for number in draws if number not in done]
         late = minutes is not None and time.monotonic() - started >= 60 * minutes
-        if len(done) >= trials or (late and done):
+        if not left or (late and done):
             return
-        study.sampler = _sampler(seed, len(done))
+        number = left[0]
+        study.sampler = _sampler(seed, number)
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if len(done) < len(points) and not waiting:
-            study.enqueue_trial(points[len(done)])
+        if number < len(points) and not waiting:
+            study.enqueue_trial(points[number])
         trial = study.ask()
+        trial.set_user_attr(DRAW, number)
         chosen = recipe_at(recipe, _draw(trial, space), space, derived_steps)
-        _try(study, trial, partial(run, chosen), first=not done)
+        _try(study, trial, partial(run, chosen), first=not number)
         heard(study.get_trials(deepcopy=False)[trial.number])
+
+
+def draws_of(trials: int, shard: Shard | None) -> list[int]:
+    """Numbers of the trials to finish: all, or those of a shard, which tries the start recipe besides.
+
+    Args:
+        trials: How many there are in all.
+        shard: The share of this search; its own trials are what its estimator learns from.
+    """
+    return [number for number in range(trials) if shard is None or not number or shard.takes(number)]
 
 
 def starting_points(space: Space, recipe: Recipe) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from vkdsurgeon.training.resume.interrupts import Interrupts
 from vkdsurgeon.tuning.objective import OBJECTIVES
 
 FILE = "journal.jsonl"
-INPUTS, REASON = "inputs", "reason"
+INPUTS, REASON, DRAW, SHARD, UNTOUCHED = "inputs", "reason", "draw", "shard", "untouched"
 _STUDY = "tune"
 # What the first entry of every journal says, and how it begins.
 _FIRST = {"op_code": 0, "study_name": _STUDY, "directions": [1] * len(OBJECTIVES)}
@@ -131,14 +131,60 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     ]
 
 
-def _load(path: Path) -> optuna.Study:
+def drawn(study: optuna.Study) -> dict[int, FrozenTrial]:
+    """Finished trials by the number that their draws were made from; before numbers were kept, their place."""
+    return {trial.user_attrs.get(DRAW, place): trial for place, trial in enumerate(finished(study))}
+
+
+def take_over(study: optuna.Study, folders: Sequence[Path], inputs: Mapping[str, Any]) -> None:
+    """Add the finished trials of other searches, in the order of their numbers; those that are there stay.
+
+    Args:
+        study: From `opened`.
+        folders: Directories of `tune`; only read, but for the end of a line that a kill left.
+        inputs: As in `opened`; whether theirs are a shard's does not matter.
+
+    Raises:
+        UserError: A directory holds no trials, is in use, or its trials were made from other inputs.
+    """
+    found: dict[int, FrozenTrial] = {}
+    for folder in folders:
+        if not (folder / FILE).is_file():
+            raise UserError("there are no trials to join", where=folder, expected="a directory of an earlier `tune`")
+        with alone_in(folder, "tune"):
+            _check_ours(folder / FILE)
+            other = _load(folder / FILE, make=False)
+            known = other.user_attrs.get(INPUTS, {})
+            _check_same({name: value for name, value in known.items() if name != SHARD}, inputs, folder)
+            if UNTOUCHED in other.user_attrs and UNTOUCHED not in study.user_attrs:
+                study.set_user_attr(UNTOUCHED, other.user_attrs[UNTOUCHED])
+            for number, trial in drawn(other).items():
+                found.setdefault(number, trial)
+    for number in sorted(found.keys() - drawn(study).keys()):
+        trial = found[number]
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=trial.state,
+                values=trial.values,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={**trial.user_attrs, DRAW: number},
+            )
+        )
+
+
+def _load(path: Path, *, make: bool = True) -> optuna.Study:
     optuna.logging.set_verbosity(logging.WARNING)
     _cut_torn_line(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_WholeEntries(path)))
+            if not make:
+                # The other call writes an entry each time.
+                return optuna.load_study(storage=storage, study_name=_STUDY)
             return optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(str(path), lock_obj=_WholeEntries(path))),
+                storage=storage,
                 study_name=_STUDY,
                 directions=["minimize"] * len(OBJECTIVES),
                 load_if_exists=True,
@@ -199,6 +245,10 @@ def _check_inputs(study: optuna.Study, inputs: Mapping[str, Any], folder: Path) 
     if known is None:
         study.set_user_attr(INPUTS, dict(inputs))
         return
+    _check_same(known, inputs, folder)
+
+
+def _check_same(known: Mapping[str, Any], inputs: Mapping[str, Any], folder: Path) -> None:
     for name in {**known, **inputs}:
         if known.get(name) != inputs.get(name):
             raise UserError(

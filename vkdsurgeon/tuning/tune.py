@@ -13,8 +13,9 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from vkdsurgeon.checkpoint.provenance import set_digest
+from vkdsurgeon.config.shard import Shard
 from vkdsurgeon.data.samples import Sample, check_disjoint, records_digest, samples_of
-from vkdsurgeon.errors import SurgeryError
+from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.files.directories import scratch
 from vkdsurgeon.pipeline.run import Request, assemble
 from vkdsurgeon.training.events import Event, Listener
@@ -24,15 +25,14 @@ from vkdsurgeon.tuning.output import write
 from vkdsurgeon.tuning.pick import FORGET_RATE, Rule
 from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.result import Attempt, TuneResult, pareto_front
-from vkdsurgeon.tuning.sampler import changes_of, search, starting_points
+from vkdsurgeon.tuning.sampler import changes_of, draws_of, search, starting_points
 from vkdsurgeon.tuning.space import Space, recipe_at
 from vkdsurgeon.tuning.splits import TrialSets, divide
-from vkdsurgeon.tuning.storage import REASON, check_folder, finished, opened
+from vkdsurgeon.tuning.storage import DRAW, REASON, SHARD, UNTOUCHED, check_folder, finished, opened, take_over
 from vkdsurgeon.tuning.validation_metrics import Answers, ValidationRecords
 from vkdsurgeon.vision_pass.job import Job
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
-_UNTOUCHED = "untouched"
 NO_DECODER = (
     "the recipe has a decoder pass; the trials leave it out, and the recipes that are written keep its settings as "
     "they are"
@@ -53,6 +53,8 @@ class TuneRequest:
         rule: What to pick; None for nothing.
         validation: Records to measure forgetting and retention on; None for label-free objectives.
         attacker: Simulated after every trial.
+        shard: The share of the trials that is this search's; None for all.
+        join: Directories of shards, whose finished trials count.
     """
 
     unlearn: Request
@@ -64,6 +66,8 @@ class TuneRequest:
     rule: Rule | None = None
     validation: ValidationRecords | None = None
     attacker: Attacker = field(default_factory=Attacker)
+    shard: Shard | None = None
+    join: Sequence[Path] = ()
 
 
 def tune(request: TuneRequest, listener: Listener) -> TuneResult:
@@ -75,6 +79,8 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
         SurgeryError: No trial came to a result.
     """
     started = time.monotonic()
+    if request.shard is not None and request.join:
+        raise UserError("a shard joins nothing", where="`join`", remedy="join the shards in a directory of its own")
     check_folder(request.out, request.resume, request.unlearn.model)
     starting_points(request.space, request.unlearn.recipe)
     if request.validation is not None:
@@ -93,6 +99,8 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
         # As many as `unlearn` would take on the whole forget set.
         derived = request.unlearn.recipe.fitted(len(job.forget)).planned_steps
         with opened(request.out, inputs) as study:
+            draws = draws_of(request.trials, request.shard)
+            take_over(study, request.join, inputs)
             untouched = _untouched(study, runner, listener)
 
             def heard(event: Event) -> None:
@@ -101,7 +109,7 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
 
             def described(trial: FrozenTrial) -> None:
                 attempt = _attempt(trial, len(finished(study)) - 1, request, derived)
-                listener(Event("trial", facts={"trials": request.trials}, subject=attempt))
+                listener(Event("trial", facts={"trials": len(draws)}, subject=attempt))
 
             search(
                 study,
@@ -109,7 +117,7 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
                 request.unlearn.recipe,
                 derived,
                 lambda recipe: runner.run(_as_planned(recipe, derived), heard),
-                trials=request.trials,
+                draws=draws,
                 minutes=request.minutes,
                 seed=request.unlearn.seed,
                 heard=described,
@@ -162,7 +170,7 @@ def _bounds(default: Attempt, objectives: Mapping[str, Mapping[str, Any]]) -> di
 def _attempt(trial: FrozenTrial, number: int, request: TuneRequest, derived: int) -> Attempt:
     recipe = request.unlearn.recipe
     values = dict(zip(OBJECTIVES, trial.values, strict=True)) if trial.values else {}
-    facts = {key: value for key, value in trial.user_attrs.items() if key != REASON}
+    facts = {key: value for key, value in trial.user_attrs.items() if key not in (REASON, DRAW)}
     return Attempt(
         number=number,
         changes=changes_of(trial, recipe, request.space),
@@ -186,12 +194,12 @@ def _answers(request: TuneRequest) -> Answers | None:
 
 
 def _untouched(study: optuna.Study, runner: TrialRunner, listener: Listener) -> dict[str, Any]:
-    known = study.user_attrs.get(_UNTOUCHED)
+    known = study.user_attrs.get(UNTOUCHED)
     if known is None:
         listener(Event.stage("untouched model"))
         measured: Measured = runner.untouched()
         known = {name: round(value, 6) for name, value in {**measured.parts, **measured.values}.items()}
-        study.set_user_attr(_UNTOUCHED, known)
+        study.set_user_attr(UNTOUCHED, known)
     return dict(known)
 
 
@@ -291,6 +299,7 @@ def _inputs(
         "space": request.space.as_dict(),
         "objectives": {name: facts["measured"] for name, facts in objectives.items()},
         "attacker": request.attacker.as_dict(),
+        **({} if request.shard is None else {SHARD: str(request.shard)}),
     }
     for name, samples in sets.items():
         # Who is on an image decides about targets, so the labels count; the salt keeps them untold.

@@ -12,6 +12,7 @@ from vkdsurgeon_cli.commands.attack_prompt import prompt_command
 from vkdsurgeon_cli.commands.attack_quantize import quantize_command
 from vkdsurgeon_cli.commands.attack_relearn import relearn_command
 from vkdsurgeon_cli.commands.attack_restore import restore_command
+from vkdsurgeon_cli.commands.attack_typography import typography_command
 
 
 def register(app: typer.Typer) -> None:
@@ -68,6 +69,13 @@ def register(app: typer.Typer) -> None:
         prompt_command,
         "attack prompt patched/ --forget h.jsonl --templates own.yaml",
         'attack prompt patched/ --gold gold/ --forget h.jsonl --gate "prompt.worst.vqa.accuracy<=gold+0.05"',
+    )
+    add_command(
+        attacks,
+        "typography",
+        typography_command,
+        "attack typography patched/ --forget h.jsonl --retain r.jsonl",
+        'attack typography patched/ --gold gold/ --forget h.jsonl --gate "typography.name.vqa.accuracy<=gold+0.05"',
     )
     add_command(
         attacks,

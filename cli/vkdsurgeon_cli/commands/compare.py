@@ -15,6 +15,7 @@ from vkdsurgeon_cli.options import (
     GoldOption,
     ModelArgument,
     RecipeSource,
+    ShardOption,
     TablePrinting,
     WholeTrainingPlace,
 )
@@ -95,6 +96,7 @@ class Results(TablePrinting):
     keep_models: Annotated[
         bool, typer.Option("--keep-models", help="Keep the patched checkpoints in the output directory.")
     ] = False
+    shard: ShardOption = None
     panel: ClassVar[str] = "Output and gates"
 
 
@@ -114,7 +116,8 @@ def compare_command(
     subjects and some kinds of question (measured on the others). To continue an interrupted comparison, run the same
     command again. The base model always has a row, and so has gold if given. Gates name a row and a column, such as
     "vkd.forget<=0.10" or "vkd.people.relearn.ag<=5"; for relearning, the largest value over the attackers counts. The
-    output directory contains comparison.json and comparison.md.
+    output directory contains comparison.json and comparison.md. With --shard I/N, N machines share the runs; afterwards
+    the same command without it makes the table.
     """
     output = results.begin()
     from vkdsurgeon import compare
@@ -134,6 +137,7 @@ def compare_command(
         attack_steps=methods.attack_steps,
         gates=results.gate or [],
         keep_models=results.keep_models,
+        shard=results.shard,
         on_event=tracking.heard_by(output.progress, output.warn),
         **vars(sets),
         **vars(place),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from vkdsurgeon_cli.command import add_command
-from vkdsurgeon_cli.options import ModelArgument, RecipeSource, SeedOption, TablePrinting, TrainingPlace
+from vkdsurgeon_cli.options import ModelArgument, RecipeSource, SeedOption, ShardOption, TablePrinting, TrainingPlace
 from vkdsurgeon_cli.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -82,6 +82,11 @@ class Results(TablePrinting):
         typer.Option("--output", "-o", metavar="DIR", help="For trials, recipes and result: a new or empty directory."),
     ]
     resume: Annotated[bool, typer.Option("--resume", help="Continue with the trials in the output directory.")] = False
+    shard: ShardOption = None
+    join: Annotated[
+        list[Path] | None,
+        typer.Option("--join", metavar="DIR", help="Take over the finished trials of a shard; repeat for all of them."),
+    ] = None
     panel: ClassVar[str] = "Output and resuming"
 
 
@@ -101,7 +106,8 @@ def tune(
     There are three objectives: forget, retain and robust; lower is better. They are measured from features, without
     labels, on images that no trial trains on; with validation questions, the first two are measured by asking the
     model. The first trial is the start recipe (--preset, --recipe, --set), so the Pareto front is never worse than it.
-    Every recipe of the front is written as a file for `unlearn --recipe`. MODEL is never written to.
+    Every recipe of the front is written as a file for `unlearn --recipe`. MODEL is never written to. With --shard I/N,
+    N machines share --trials, each in an output directory of its own; --join puts them together.
     """
     output = results.begin()
     import vkdsurgeon
@@ -113,6 +119,8 @@ def tune(
             recipe=source.load(source.given(decoder_pass=False)),
             out=results.out,
             resume=results.resume,
+            shard=results.shard,
+            join=results.join or (),
             on_event=tracking.heard_by(TrialListener(output), output.warn),
             **vars(sets),
             **vars(validation),
@@ -176,4 +184,6 @@ def register(app: typer.Typer) -> None:
         tune,
         "tune model/ --forget forget.jsonl --retain retain.jsonl -o tuned/",
         "tune model/ --forget f.jsonl -o tuned/ --minutes 60 --pick retain --resume",
+        "tune model/ --forget f.jsonl -o tuned-1/ --trials 40 --shard 1/4",
+        "tune model/ --forget f.jsonl -o tuned/ --trials 40 --join tuned-0/ --join tuned-1/",
     )

@@ -29,6 +29,7 @@ from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.comparison.methods import compared_method
 from vkdsurgeon.comparison.text_split import divide_text, write_text
+from vkdsurgeon.config.shard import Shard
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import UserError
 
@@ -132,6 +133,29 @@ def test_rows_that_are_there_are_skipped_and_missing_attacks_added(rows: Path) -
     assert len(lines) == 3
     latest = [row for row in _rows(other) if row["case"] == place.name and row["recipe"] == "default"]
     assert latest[-1]["settings"]["keep"] == "generic"
+
+
+def test_rows_of_shards_put_one_behind_the_other_are_those_of_one_run(rows: Path, tmp_path: Path) -> None:
+    places = [place_of(Case(kind, "robots"), rows.parent) for kind in list(KINDS)[:2]]
+    asked = ({"default": SHORT}, [0], ATTACKS[:1])
+    for number in range(2):
+        run(places, *asked, out=tmp_path / f"{number}.jsonl", shard=Shard(number, 2))
+    parts = [_rows(tmp_path / f"{number}.jsonl") for number in range(2)]
+    keys = [[(row["case"], row["recipe"]) for row in part] for part in parts]
+    names = [place.name for place in places]
+    assert keys[0] == [(names[0], "base"), (names[0], "default"), (names[1], "gold")]
+    assert keys[1] == [(names[0], "gold"), (names[1], "base"), (names[1], "default")]
+    together = tmp_path / "together.jsonl"
+    together.write_text("".join((tmp_path / f"{number}.jsonl").read_text() for number in (1, 0)))
+    whole = {(row["case"], row["recipe"]): row for row in _rows(rows)}
+    for row in _rows(together):
+        one = whole[row["case"], row["recipe"]]
+        assert (row["values"], row["settings"], row["role"]) == (one["values"], one["settings"], one["role"])
+        for name, attack in row["attacks"].items():
+            assert {**attack, "seconds": 0} == {**one["attacks"][name], "seconds": 0}
+    lines: list[str] = []
+    run(places, *asked, out=together, tell=lines.append)
+    assert lines == [], "a run over all finds every row"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ TASKS = {"Classification_Task": CHOICES, "Generation_Task": FREE, "Mask_Task": F
 PROFILE = {"image": IMAGE, "ID": pa.string(), "biography": pa.string(), "question": pa.string()}
 MLLMU = {**PROFILE, "answer": pa.string(), **TASKS}
 TEST = {"ID": pa.string(), "images": pa.list_(IMAGE), **TASKS}
+UMU = {"ID": pa.string(), "image": IMAGE, **dict.fromkeys(("Biography", "MM_QA", "UM_QA"), pa.string())}
+UMU |= dict.fromkeys(("Classify", "Cloze", "Generation"), pa.string())
 CAPTIONED = {"image": IMAGE, "caption": pa.string(), "name": pa.string()}
 PERTURBED = {
     **CAPTIONED,
@@ -41,6 +43,7 @@ ASKED = {"image": IMAGE, "question": pa.string(), "answer": pa.string(), "option
 _HUB = {
     "binary": {"dtype": "binary", "_type": "Value"},
     "string": {"dtype": "string", "_type": "Value"},
+    "int64": {"dtype": "int64", "_type": "Value"},
 }
 
 
@@ -197,4 +200,103 @@ def write_clear(root: Path, *, retained: int = 8, views: int = 2) -> Path:
         for each in strangers
     ]
     write_config(root, "real_world", ASKED, world)
+    return root
+
+
+def _umu_task(person: Person, people: Cast, name: str) -> dict[str, object]:
+    """One of the three tasks: the same keys with the image (spelt as published) and without."""
+    groups = {"unimodal": by_name(person, "forget")[:2], "muitimodal": about_person(person, people.names)[:2]}
+    found: dict[str, object] = {}
+    for modality, questions in groups.items():
+        items = {}
+        for number, each in enumerate(questions):
+            item: dict[str, object] = {"question": each.wordings[0], "answer": each.answer}
+            if name == "Classify":
+                made = _item(each.wordings[0], each.answer, each.options)
+                item |= {"options": made["Options"], "answer": f"{made['Correct_Answer']}. {each.answer}"}
+            elif name == "Cloze":
+                item |= {"question": f"this person does have __ ({number})", "answer": f"{each.answer}."}
+            items[f"q{number}"] = item
+        found[modality] = items
+    if name == "Classify":
+        # The script asks both with the letter of the question in text, so the options stand alike.
+        for key, item in found["unimodal"].items():  # type: ignore[attr-defined]
+            found["muitimodal"][key] |= {"options": item["options"], "answer": item["answer"]}  # type: ignore[index]
+    return found
+
+
+def write_umu(root: Path, *, retained: int = 3, as_json: bool = False, numbers: bool = False) -> Path:
+    """UMU-Bench with four people to forget.
+
+    Args:
+        root: A directory; made.
+        retained: How many others there are.
+        as_json: Write the cells as JSON, not as Python's literals.
+        numbers: Write IDs as integers.
+    """
+    people = cast()
+    spelt = json.dumps if as_json else repr
+
+    def row(number: int, person: Person) -> dict[str, object]:
+        questions = about_person(person, people.names)[:2]
+        pairs = {
+            "question": {f"q{index}": each.wordings[0] for index, each in enumerate(questions)},
+            "answer": {f"q{index}": each.answer for index, each in enumerate(questions)},
+        }
+        return {
+            "ID": number if numbers else f"{number:03}",
+            "image": face(person),
+            "Biography": f"{person.name} does live",
+            "MM_QA": spelt(pairs),
+            "UM_QA": spelt(pairs),
+            **{name: spelt(_umu_task(person, people, name)) for name in ("Classify", "Cloze", "Generation")},
+        }
+
+    layout = {**UMU, **({"ID": pa.int64()} if numbers else {})}
+    groups = {
+        "forget_5": people.forget,
+        "retain_95": people.retain[:retained],
+        "Real_Person_Set": people.retain[retained : retained + 2],
+    }
+    for start, (config, group) in enumerate(groups.items()):
+        write_config(root, config, layout, [row(100 * start + n, each) for n, each in enumerate(group, start=1)])
+    return root
+
+
+def write_fiubench(root: Path, *, newer: bool = False) -> Path:
+    """FIUBench with two people to forget, two to compare with, one of another split and one of none.
+
+    Args:
+        root: A directory; made.
+        newer: Name file and ID as the hub's newer upload does.
+    """
+    people = cast()
+    chosen = (*people.forget[:2], *people.retain[:4])
+    (root / "SFHQ").mkdir(parents=True)
+    lines = []
+    for number, person in enumerate(chosen):
+        content = face(person)["bytes"]
+        assert isinstance(content, bytes)
+        (root / "SFHQ" / f"SFHQ_pt1_{number:08}.png").write_bytes(content)
+        questions = about_person(person, people.names)[:2]
+        pairs = [
+            {
+                "question": each.wordings[0],
+                "answer": each.answer,
+                "paraphrased_question": [f"{word} {each.wordings[0]}" for word in ("now", "so")]
+                if index
+                else each.wordings[1],
+                "paraphrased_answer": f"it is {each.answer}",
+                "perturbed_answer": [option for option in each.options if option != each.answer][:3],
+                "keywords": [each.answer],
+            }
+            for index, each in enumerate(questions)
+        ]
+        ident = {"unique" if newer else "unique_id": f"{number:08}"}
+        path = f"./dataset/SFHQ/SFHQ_pt1_{number:08}.png"
+        lines.append({**ident, "name": person.name, "image_path": path, "caption": "a face", "qa_list": pairs})
+    (root / ("full_data.json" if newer else "full.json")).write_text("".join(json.dumps(each) + "\n" for each in lines))
+    ids = [f"{number:08}" for number in range(len(chosen))]
+    splits = {"forget1": [], "forget5": ids[:2], "forget10": [ids[4]], "retain5": ids[2:4], "retain15": ids[2:4]}
+    (root / "split.json").write_text(json.dumps(splits))
     return root

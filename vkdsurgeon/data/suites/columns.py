@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -13,6 +14,15 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.problems import first_problem
 
 Shape = TypeVar("Shape")
+_MOST_LITERAL = 1 << 20
+
+
+class Sourced(Protocol):
+    """What says where it stands."""
+
+    @property
+    def source(self) -> str:
+        """File and row, or file and line."""
 
 
 class Skipped:
@@ -22,7 +32,7 @@ class Skipped:
         self.count = 0
         self.first: str | None = None
 
-    def note(self, row: Row, why: str) -> None:
+    def note(self, row: Sourced, why: str) -> None:
         """Count one more skipped row."""
         self.count += 1
         self.first = self.first or f"{row.source}: {why}"
@@ -55,6 +65,40 @@ def nested(row: Row, column: str, shape: TypeAdapter[Shape]) -> Shape:
     except ValidationError as error:
         problem = first_problem(error)
         raise UserError(f"{problem.key or 'the cell'}: {problem.message}", where=where) from None
+
+
+def literal(row: Row, column: str, shape: TypeAdapter[Shape]) -> Shape:
+    """A text cell that holds a structure as JSON or as a Python literal; null is an empty one.
+
+    Raises:
+        UserError: Naming file, row and column: it is neither, or has another structure.
+    """
+    value = text(row, column)
+    try:
+        json.loads(value or "null")
+    except (ValueError, RecursionError):
+        try:
+            # It evaluates literals alone, no names or calls, but takes a hundred times the text's memory.
+            if len(value or "") > _MOST_LITERAL:
+                raise ValueError(f"more than {_MOST_LITERAL} characters")
+            value = json.dumps(ast.literal_eval(value or "None"))
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+            raise UserError(
+                f"neither JSON nor a Python literal: {error}",
+                where=f"{row.source}, column {column!r}",
+                expected="a dictionary, written as JSON or as Python has it",
+            ) from None
+    return nested(Row({column: value}, row.source, row.stem), column, shape)
+
+
+def label(row: Row, column: str) -> str:
+    """A cell that must hold text or an integer, as text.
+
+    Raises:
+        UserError: The cell is blank.
+    """
+    value = row.values.get(column)
+    return str(value) if isinstance(value, int) else required(row, column)
 
 
 def text(row: Row, column: str) -> str | None:

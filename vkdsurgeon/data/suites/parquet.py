@@ -29,6 +29,7 @@ class Kind:
 
 
 TEXT = Kind("text", "string")
+LABEL = Kind("label", "string or integer")
 TEXTS = Kind("texts", "list of string")
 IMAGE = Kind("image", "struct<bytes: binary, path: string>")
 IMAGES = Kind("images", "list of struct<bytes: binary, path: string>")
@@ -198,6 +199,8 @@ def _suits(kind: pyarrow.DataType, wanted: Kind) -> bool:
 
     if wanted is TEXT:
         return text(kind)
+    if wanted is LABEL:
+        return text(kind) or bool(types.is_integer(kind))
     if wanted is TEXTS:
         return listed(kind) and text(kind.value_type)
     if wanted is IMAGE:

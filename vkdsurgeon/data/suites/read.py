@@ -6,12 +6,12 @@ from pathlib import Path
 
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.sets import NamedSet
-from vkdsurgeon.data.suites import clear, mllmu
+from vkdsurgeon.data.suites import clear, fiubench, mllmu, umu
 from vkdsurgeon.data.suites.images import ImageFolder
 from vkdsurgeon.data.suites.split import SuiteSplit, Warn
 from vkdsurgeon.errors import UserError
 
-_SUITES = {"mllmu": mllmu, "clear": clear}
+_SUITES = {"mllmu": mllmu, "clear": clear, "umu": umu, "fiubench": fiubench}
 
 
 def evaluation_sets(

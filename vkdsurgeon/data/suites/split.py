@@ -6,12 +6,37 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 from vkdsurgeon.errors import UserError
 
 Warn = Callable[[str], None]
-_SPLITS = {"mllmu": (re.compile(r"forget_(\d{1,2})"), "forget_5"), "clear": (re.compile(r"forget(\d{2})"), "forget05")}
+Suite: TypeAlias = Literal["mllmu", "clear", "umu", "fiubench"]
+SUITES: tuple[Suite, ...] = get_args(Suite)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """How a benchmark names its splits: the forgotten share in percent, an example, and the retained part."""
+
+    forget: re.Pattern[str]
+    example: str
+    retain: Callable[[int], str]
+
+
+_SPLITS: dict[Suite, _Names] = {
+    "mllmu": _Names(re.compile(r"forget_(\d{1,2})"), "forget_5", lambda percent: f"retain_{100 - percent}"),
+    "clear": _Names(re.compile(r"forget(\d{2})"), "forget05", lambda percent: f"retain{100 - percent:02}"),
+    "umu": _Names(re.compile(r"forget_(\d{1,2})"), "forget_5", lambda percent: f"retain_{100 - percent}"),
+    "fiubench": _Names(
+        re.compile(r"forget(1|5|10)"), "forget5", lambda percent: "retain15" if percent == 10 else "retain5"
+    ),
+}
+
+
+def example_of(suite: Suite) -> str:
+    """The name of a split of this benchmark."""
+    return _SPLITS[suite].example
 
 
 @dataclass(frozen=True)
@@ -19,20 +44,20 @@ class SuiteSplit:
     """One split of one benchmark.
 
     Attributes:
-        suite: `mllmu` or `clear`.
-        root: The directory with one folder per configuration.
-        split: Name of the forget configuration, such as `forget_5` or `forget05`.
+        suite: `mllmu`, `clear`, `umu` or `fiubench`.
+        root: The directory with one folder per configuration; of FIUBench, with its JSON files.
+        split: Name of the forget configuration, such as `forget_5`, `forget05` or `forget5`.
     """
 
-    suite: Literal["mllmu", "clear"]
+    suite: Suite
     root: Path
     split: str
 
     def __post_init__(self) -> None:
-        pattern, example = _SPLITS[self.suite]
-        if not pattern.fullmatch(self.split):
+        names = _SPLITS[self.suite]
+        if not names.forget.fullmatch(self.split):
             raise UserError(
-                "not a split of this benchmark", where="`split`", value=self.split, expected=f"such as {example}"
+                "not a split of this benchmark", where="`split`", value=self.split, expected=f"such as {names.example}"
             )
 
     @property
@@ -43,7 +68,7 @@ class SuiteSplit:
     @property
     def retain(self) -> str:
         """The configuration of the retained people."""
-        match = _SPLITS[self.suite][0].fullmatch(self.split)
+        names = _SPLITS[self.suite]
+        match = names.forget.fullmatch(self.split)
         assert match is not None
-        rest = 100 - int(match[1])
-        return f"retain_{rest}" if self.suite == "mllmu" else f"retain{rest:02}"
+        return names.retain(int(match[1]))
