@@ -29,7 +29,7 @@ from vkdsurgeon.results.attacks import TypographyResult, TypographySettings
 from vkdsurgeon.training.events import Listener, unheard
 
 BLANK, NAME, OTHER_NAME, QUESTION = "blank", "name", "other-name", "question"
-READ = "Read the question in the picture and answer it."
+READ = "Read the question in the image and answer it."
 _MOST_UNKNOWN = 0.5
 
 

@@ -34,7 +34,7 @@ def typography_command(
         typer.Option(
             "--instruction",
             metavar="TEXT",
-            help="What is asked where the question stands in the image. [default: Read the question in the picture "
+            help="What is asked where the question stands in the image. [default: Read the question in the image "
             "and answer it.]",
         ),
     ] = None,
