@@ -71,6 +71,24 @@ def test_subjects_with_one_image_are_judged_by_copies_and_the_verdict_says_so(ll
     assert outcome.readings["projector"].still == 0
 
 
+def test_drift_is_measured_on_strangers_that_nothing_was_trained_on(llava: Path, tmp_path: Path):
+    sets = {
+        "forget": write_set(tmp_path, "forget", range(3), views=8),
+        "retain": write_set(tmp_path, "retain", range(10, 26), views=2),
+    }
+    prepared, validation = ready(llava, sets)
+    retain = validation.terms.retain
+    files = [sample.digest for sample in retain.samples.samples]
+    trained, unseen = ({files[index] for index in indices} for indices in (retain.train, retain.unseen))
+    assert len(unseen) == 32 // 8
+    assert not trained & unseen
+    assert len(retain.unseen) == 5 * len(unseen), "each image and four copies"
+    assert set(retain.unseen) < set(retain.held_out), "readings count copies of the others as well"
+    verdict = operate(prepared, unheard).verdict
+    assert verdict.held_out == (True, True)
+    assert verdict.pictures[1] == len(retain.unseen)
+
+
 def test_targets_are_put_as_far_as_images_lag_behind(llava: Path, sets: dict[str, Path]):
     _, validation = ready(llava, sets)
     stretched = validation.terms.stretched

@@ -73,7 +73,10 @@ class TargetContext:
         return self.spaces(layer)[0].model
 
     def spaces(self, layer: str) -> tuple[IdentitySpace, ...]:
-        """Ways of taking identities at a layer; positions first, unless the other reads significantly more images."""
+        """Ways of taking identities at a layer: positions first, unless the other reads significantly more images.
+
+        Then it is the only one, since what a worse way still makes out is not what tells subjects apart.
+        """
         # Each takes a pass over all images, so they are made once.
         if layer not in self._spaces:
             known, feature = self._known(), partial(self._feature, layer)
@@ -84,7 +87,7 @@ class TargetContext:
                 self._spaces[layer] = (local,)
             else:
                 fixed = IdentitySpace(POSITIONS, known, feature)
-                self._spaces[layer] = (local, fixed) if local.beats(fixed) else (fixed, local)
+                self._spaces[layer] = (local,) if local.beats(fixed) else (fixed, local)
         return self._spaces[layer]
 
     def _known(self) -> KnownImages:
