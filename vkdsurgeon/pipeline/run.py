@@ -48,8 +48,9 @@ from vkdsurgeon.vision_pass.teach import teach
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 NO_RETAIN_SET = (
-    "no `retain` set: retention is distilled on {what} alone. On pretrained weights, answers about people whom no image "
-    "stood for fell by 12 points, which the stop rule cannot see (docs/studies/method.md); give `retain` where you can"
+    "no `retain` set: retention is distilled on {what} alone. On pretrained weights, answers about people whom no "
+    "image stood for fell by 12 points, which the stop rule cannot see (docs/studies/method.md); give `retain` where "
+    "you can"
 )
 NO_SUBJECTS = (
     "no record of the forget set names a subject, so all of it counts as one; where it shows several, name them "

@@ -118,7 +118,7 @@ class IdentityModel:
         return self._damped(values, (self.within / (self.within + ridge)).expand(len(values), -1)) / ridge
 
     def accidents(self, values: Sequence[Tensor], subjects: Sequence[str]) -> Tensor:
-        """What images that the model was not made from say of a, which other models of the layer share.
+        """What images that the model was not made from say of a, which models of much the same images share.
 
         Their squared distances from their subjects' means, times tau, without the share that is the means' accident.
 
@@ -245,7 +245,8 @@ class IdentityReader:
 def _shrinkage(means: Tensor, weights: Tensor, accidents: Tensor) -> Tensor:
     """B / (B + a / n) of each centroid [S, N, D], given its weights (`whitened`) and a / n; float32 [S]."""
     squares = ((means - means.mean(dim=0)) * (weights - weights.mean(dim=0))).sum(dim=(1, 2))
-    between = (squares.sum() / max(len(means) - 1, 1) - accidents.mean()).clamp_min(1e-12)
+    # Never to nothing: then all subjects would be equally near, and the first be read everywhere.
+    between = (squares.sum() / max(len(means) - 1, 1) - accidents.mean()).clamp_min(1e-3 * accidents.mean())
     return between / (between + accidents)
 
 

@@ -118,7 +118,9 @@ class IdentitySpace:
     @cached_property
     def reader(self) -> IdentityReader:
         """Reads forgotten and kept subjects; of very many kept ones, some."""
-        return self._reader(self.model)
+        # The fold whose model knows the most of how views vary is the most like that of all images.
+        nearest = max(range(_FOLDS), key=lambda fold: (self._accidents[fold] > 0, self._made_from_others[fold].count))
+        return self._reader(self.model, self._accidents[nearest])
 
     def refitted(self, rows: Sequence[Tensor]) -> IdentityModel:
         """Identities of the known images where these are read of them."""
@@ -180,7 +182,7 @@ class IdentitySpace:
     @cached_property
     def _folded(self) -> list[IdentityReader]:
         """For each fold a reader that was made from the others."""
-        return [self._reader(model) for model in self._made_from_others]
+        return [self._reader(*each) for each in zip(self._made_from_others, self._accidents, strict=True)]
 
     @cached_property
     def _made_from_others(self) -> list[IdentityModel]:
@@ -188,21 +190,21 @@ class IdentitySpace:
         return [self._model(places, self.rows) for places in others]
 
     @cached_property
-    def _accident(self) -> float:
-        """How far images lie from their identity, as those say that centroids were not made from; 0 without any."""
-        seen = []
+    def _accidents(self) -> list[float]:
+        """How far the images of each fold lie from their identity, to the model that was not made from them."""
+        found = []
         for fold, model in enumerate(self._made_from_others):
-            if mine := [place for place in self.known.tried if self.known.folds[place] == fold]:
-                rows = [self.rows[place] for place in mine]
-                seen.append(model.accidents(rows, [self.known.subjects[place] for place in mine]))
-        return float(torch.cat(seen).mean()) if seen else 0.0
+            mine = [place for place in self.known.tried if self.known.folds[place] == fold]
+            rows, subjects = [self.rows[place] for place in mine], [self.known.subjects[place] for place in mine]
+            found.append(float(model.accidents(rows, subjects).mean()) if mine else 0.0)
+        return found
 
     def _model(self, places: Sequence[int], rows: Sequence[Tensor]) -> IdentityModel:
         chosen, subjects = [rows[place] for place in places], [self.known.subjects[place] for place in places]
         return IdentityModel(chosen, subjects, centroids(chosen, subjects, per_token=True))
 
-    def _reader(self, model: IdentityModel) -> IdentityReader:
+    def _reader(self, model: IdentityModel, accident: float) -> IdentityReader:
         forgotten = dict.fromkeys(self.known.subjects[: self.known.forgotten])
         kept = [subject for subject in dict.fromkeys(self.known.subjects) if subject not in forgotten]
         most = max(_READER_ELEMENTS // (_FOLDS + 1) // next(iter(model.means.values())).numel(), _FEWEST_READ)
-        return IdentityReader(model, [*forgotten, *kept[:: max(1, -(-len(kept) // most))]], accident=self._accident)
+        return IdentityReader(model, [*forgotten, *kept[:: max(1, -(-len(kept) // most))]], accident=accident)
