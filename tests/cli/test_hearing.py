@@ -33,8 +33,9 @@ def test_a_voice_is_forgotten_and_the_record_makes_it_again(tmp_path: Path, caps
     before, after = take_inventory(model), take_inventory(out)
     name = next(name for name in before.tensors if name.endswith("conv1.weight"))
     assert not read_tensor(before, name).equal(read_tensor(after, name))
-    assert run(["verify", str(out), "--base", str(model), "--forget", str(forget)]) == 0
     capsys.readouterr()
+    assert run(["verify", str(out), "--base", str(model), "--forget", str(forget)]) == 0
+    assert "the set that was forgotten: 6 clip(s)" in " ".join(capsys.readouterr().out.split())
     assert run(["reproduce", str(out), "--base", str(model), *sets, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["grade"] == "bytes"
 

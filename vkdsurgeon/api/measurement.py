@@ -173,7 +173,7 @@ def attack(
             - perturb: heldout (a set); perturbations, such as ["noise=20"], by default all kinds; universal: True, or
               a mapping of eps and step_size (in 1/255 of the range from black to white), steps, batch_size
             - prompt: templates (a YAML file, or templates), builtin
-            - typography: percent (height of the band that is written on), font (a file), instruction
+            - typography: percent (height of the band that is written on, 5 to 60), font (a file), instruction
             - membership: nonmembers (a set; required), k_percent, gradient
         gates: Bounds on metrics, as in `evaluate`.
         device: Same as in `unlearn`.

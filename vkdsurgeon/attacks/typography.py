@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class WrittenImages(Variation):
 
 
 class WrittenNames(WrittenImages):
-    """A name on every image; questions that it would answer are left out.
+    """A name on every image; questions that it or the subject's own name would answer are left out.
 
     Args:
         name: The row of its metric ids.
@@ -111,7 +112,9 @@ class WrittenNames(WrittenImages):
 
     def concerns(self, record: Record) -> bool:
         """As in `Variation`."""
-        return super().concerns(record) and record.subject in self._names and not _gives_away(record)
+        if record.subject not in self._names or not super().concerns(record):
+            return False
+        return not _words(record.answer or "") & _words(f"{record.subject} {self._names[record.subject]}")
 
     def text(self, record: Record) -> str:
         """As in `WrittenImages`."""
@@ -194,7 +197,7 @@ def _variations(
             left_out.append(
                 f"{each.name} was not asked: the forget set holds no question about an image whose subject is known"
                 + (", with another subject to name" if each.name == OTHER_NAME else "")
-                + " and whose answer is not the name itself"
+                + " and whose answer shares no word with the name"
             )
     if unknown <= _MOST_UNKNOWN:
         found.append(WrittenQuestions(QUESTION, writer, attack.instruction))
@@ -216,10 +219,6 @@ def _unwritable(writer: Writer, chosen: Sequence[WrittenImages], records: Sequen
     )
 
 
-def _gives_away(record: Record) -> bool:
-    """Whether the answer shares a word with the subject's name, so that writing the name would answer the question."""
-    return bool(_words(record.subject or "") & _words(record.answer or ""))
-
-
 def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.casefold()))
+    # An accent that is a character of its own is no part of a word to the pattern.
+    return set(re.findall(r"\w+", unicodedata.normalize("NFC", text).casefold()))

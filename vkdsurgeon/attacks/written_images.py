@@ -84,8 +84,10 @@ class Writer:
         return right - left <= width and bottom <= height
 
     def _spelt(self, text: str) -> str:
-        # The font of Pillow has no accents, and a name without them is read better than a box.
-        return "".join(letter if self._has(letter) else self._plain(letter) for letter in text)
+        # The font of Pillow has no accents, and a name without them is read better than a box. File names on some
+        # systems, and so the subjects that folders name, hold accents as characters of their own.
+        composed = unicodedata.normalize("NFC", text)
+        return "".join(letter if self._has(letter) else self._plain(letter) for letter in composed)
 
     def _plain(self, letter: str) -> str:
         bare = "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))

@@ -196,8 +196,8 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     distillation_term = _retention(prepared, cache)
     drawn = limited(job.examples, recipe.forget_batch * recipe.planned_steps, job.seed, "forget")
     term = _term(language, drawn, recipe)
-    sample = limited(drawn, _MEASURED, job.seed, "measured")
-    before = _probability(language, sample)
+    asked = limited(drawn, _MEASURED, job.seed, "measured")
+    before = _probability(language, asked)
     clock.lap("teacher")
 
     listen(Event.stage("saliency"))
@@ -229,7 +229,7 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     changes = write_back.changes(stack.inventory, prepared.on_disk)
     measured = {
         "forget_probability_before": before,
-        "forget_probability_after": _probability(language, sample),
+        "forget_probability_after": _probability(language, asked),
         "retain_drift": pass_over(stack, distillation_term, distillation_term.held_out, recipe).drift,
     }
     clock.lap("measuring")

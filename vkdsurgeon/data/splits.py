@@ -27,8 +27,9 @@ def split_validation(subjects: tuple[str, ...], share: float) -> tuple[list[int]
 def split_pooled(subjects: tuple[str, ...], share: float) -> tuple[list[int], list[int]]:
     """Hold out images of a set of which no subject has to be trained on, such as a retain set.
 
-    As `split_validation`; of the images of all subjects that have too few, together, the share as well: one of each of
-    some subjects, first of those with the most.
+    Subjects with at least `1 / share` images are split as in `split_validation`. The images of all others are counted
+    together, and `share` of that number is held out: one image each of as many subjects, of those with three images or
+    more first, then of those with two, then of those with one.
 
     Args:
         subjects: The subject of each image.
@@ -44,7 +45,7 @@ def split_pooled(subjects: tuple[str, ...], share: float) -> tuple[list[int], li
         if subjects[index] not in spared:
             few.setdefault(subjects[index], []).append(index)
     due = int(sum(map(len, few.values())) * share)
-    # Whoever has two images is known from one less then, and whoever has one not at all.
+    # Who has two images is then trained on by one, and who has one by none.
     for several in (3, 2, 1):
         last = [indices[-1] for indices in few.values() if min(len(indices), 3) == several]
         taken = min(due, len(last))

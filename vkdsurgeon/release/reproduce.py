@@ -14,6 +14,7 @@ from vkdsurgeon.checkpoint.digest import checkpoint_digests
 from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
 from vkdsurgeon.checkpoint.provenance import record_names, set_digest
 from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.data.modality import NOUNS
 from vkdsurgeon.data.read import Given, records_given
 from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.errors import UserError
@@ -136,7 +137,7 @@ def _check(
         raise UserError(
             "not the base of this run", where=base, value=found.weights, expected=record.base.weights_digest
         )
-    salt = bytes.fromhex(record.salt)
+    salt, noun = bytes.fromhex(record.salt), NOUNS[record.modality]
     for role, given in sets.items():
         known = record.sets.get(role)
         samples = (
@@ -149,8 +150,8 @@ def _check(
             raise UserError(
                 f"not the {role} set of this run",
                 where=f"--{role}",
-                value=f"{len(samples)} images",
-                expected=f"the set of {known.pictures} images with the digest {known.digest}",
+                value=f"{len(samples)} {noun}(s)",
+                expected=f"the set of {known.pictures} {noun}(s) with the digest {known.digest}",
             )
 
 

@@ -12,6 +12,7 @@ from vkdsurgeon.checkpoint.diff import diff_checkpoints
 from vkdsurgeon.checkpoint.digest import Digests, checkpoint_digests
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.provenance import declared_language_changes, earlier_runs, record_names, set_digest
+from vkdsurgeon.data.modality import NOUNS
 from vkdsurgeon.data.read import Given, records_given
 from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.errors import UserError
@@ -242,12 +243,12 @@ def _set(forget: Given | None, told: ProvenanceDocument) -> VerifiedFact:
         return _skipped("set", "no --forget given")
     samples = samples_of(records_given(forget, role="forget"), role="forget", modality=told.modality)
     seen = set_digest((sample.digest for sample in samples), bytes.fromhex(told.salt))
-    same = hmac.compare_digest(seen, told.sets["forget"].digest)
+    known, noun = told.sets["forget"], NOUNS[told.modality]
     return _fact(
         "set",
-        same,
-        f"it is the set that was forgotten: {len(samples)} images",
-        f"not the set that was forgotten, which had {told.sets['forget'].pictures} images; this one has {len(samples)}",
+        hmac.compare_digest(seen, known.digest),
+        f"it is the set that was forgotten: {len(samples)} {noun}(s)",
+        f"not the set that was forgotten, which had {known.pictures} {noun}(s); this one has {len(samples)}",
     )
 
 

@@ -50,8 +50,8 @@ def divide(
         recipe: The settings, fitted.
         batch: Images of the set per step.
         budget: Most bytes of prepared images to keep.
-        pooled: Images of a set whose subjects count together, such as the retain set: some are held out however few
-            there are of each subject, since those that were trained on do not tell what becomes of others.
+        pooled: Split as `split_pooled` does, as fits a retain set: images are held out even if no subject has enough,
+            because copies of trained images do not show what becomes of others.
     """
     subjects = samples.subjects
     known, held_out = (split_pooled if pooled else split_validation)(subjects, recipe.validation_share)

@@ -152,9 +152,10 @@ class IdentitySpace:
 
     @cached_property
     def chance(self) -> float:
-        """How often an image of somebody else reads as a given forgotten subject, at least that of a guess.
+        """Probability that an image reads as one given forgotten subject although it shows somebody else.
 
-        Of kept images where nobody is their own subject: what a model says of the forgotten that never saw them.
+        Measured on kept images whose own subject is left out of the answers. At least that of a guess among all
+        subjects.
         """
         forgotten = len(dict.fromkeys(self.known.subjects[: self.known.forgotten]))
         places = [place for place in self.known.tried if place >= self.known.forgotten]

@@ -41,8 +41,8 @@ def examine_teachers(
     """
     budget = int(recipe.cache_gib * (1 << 30)) // 2
     first = choose_samples(forget.samples)
-    sample = [*first, *choose_samples(keep.samples)]
-    quality = examine(stack, sample, recipe.micro_batch, budget, forgotten=len(first))
+    chosen = [*first, *choose_samples(keep.samples)]
+    quality = examine(stack, chosen, recipe.micro_batch, budget, forgotten=len(first))
     found = [
         *operation_warnings(stack.inventory, "this checkpoint"),
         *quality_warnings(quality, "the checkpoint's features"),

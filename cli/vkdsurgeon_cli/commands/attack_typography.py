@@ -22,7 +22,7 @@ def typography_command(
         typer.Option(
             "--percent",
             metavar="PERCENT",
-            help="Height of the white band that is written on, in percent of the shorter side.",
+            help="Height of the white band that is written on, 5 to 60 percent of the shorter side.",
         ),
     ] = 25,
     font: Annotated[
@@ -45,7 +45,7 @@ def typography_command(
     """Write words into the images: the subject's name, or the question as in FigStep, and ask.
 
     Rows: blank is an empty band, which shows what covering a part of the image does; name is the record's subject, and
-    other-name that of the next subject, asked of questions whose answer the name does not give away; question has the
+    other-name that of the next subject, asked of questions whose answer shares no word with the name; question has the
     question in the image and --instruction in its place. Hold name against blank and other-name, and against gold under
     the same: what comes back with the right name alone was kept apart from the face, not forgotten.
     """

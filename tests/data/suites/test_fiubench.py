@@ -78,7 +78,11 @@ def test_unlearning_retains_only_people_of_no_split_to_forget(tmp_path: Path) ->
 def test_people_behind_the_first_four_hundred_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_fiubench(tmp_path / "fiu")
     monkeypatch.setattr(fiubench, "MOST_PEOPLE", 5)
-    assert len(unlearning_sets(SuiteSplit("fiubench", root, "forget5"), root)[1]) == 2
+    split = SuiteSplit("fiubench", root, "forget5")
+    assert len(unlearning_sets(split, root)[1]) == 2
+    monkeypatch.setattr(fiubench, "MOST_PEOPLE", 1)
+    with pytest.raises(UserError, match="1 of the people in the split are not among the first 1"):
+        unlearning_sets(split, root)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def unlearning_sets(split: SuiteSplit, images: ImageFolder) -> tuple[list[Record
     others = {each for name in _FORGET for each in chosen.get(name, ())} - forgotten
     forget: list[Record] = []
     retain: list[Record] = []
-    for face in _faces(split, None):
+    for face in _faces(split, forgotten, everybody=True):
         if face.person.id not in others:
             (forget if face.person.id in forgotten else retain).append(_shown(face))
     return forget, retain
@@ -156,8 +156,8 @@ def _ids(split: SuiteSplit, chosen: Mapping[str, list[str]], name: str) -> list[
     return chosen[name]
 
 
-def _faces(split: SuiteSplit, wanted: set[str] | None) -> Iterator[_Face]:
-    """The people of these IDs, all for None; each image is decoded once.
+def _faces(split: SuiteSplit, wanted: set[str], *, everybody: bool = False) -> Iterator[_Face]:
+    """The people of these IDs, who must all be there, or everybody; each image is decoded once.
 
     Raises:
         UserError: The file, a person or an image is missing or wrong, or an ID of a split is nobody's.
@@ -174,14 +174,17 @@ def _faces(split: SuiteSplit, wanted: set[str] | None) -> Iterator[_Face]:
         if person.id in found:
             raise UserError("two people have the same ID", where=row.source, value=person.id)
         found.add(person.id)
-        if wanted is None or person.id in wanted:
+        if everybody or person.id in wanted:
             image = _image(person.image_path, split.root, row.source)
             open_image(image, where=row.source)
             yield _Face(person, image, row.source)
-    absent = sorted((wanted or set()) - found)
+    absent = sorted(wanted - found)
     if absent:
         raise UserError(
-            f"{len(absent)} people of the splits are not among the first {MOST_PEOPLE}", where=path, value=absent[0]
+            f"{len(absent)} of the people in the split are not among the first {MOST_PEOPLE} of the file",
+            where=path,
+            value=absent[0],
+            expected=f"every ID that {SPLITS} names there",
         )
 
 

@@ -136,4 +136,5 @@ def _choice(row: Row, task: str, item: _Item, letter: str, skipped: columns.Skip
 
 
 def _before_stop(answer: str | None) -> str:
+    # The benchmark's script compares no more of letters and blanks.
     return (answer or "").split(".")[0].strip()
