@@ -177,14 +177,19 @@ def _typography(
 ) -> AnyAttackResult:
     from vkdsurgeon.attacks.typography import Writing, typography
 
-    percent, font = settings.pop("percent", 25), settings.pop("font", None)
+    chosen = {
+        key: value for key in ("percent", "font", "instruction") if (value := settings.pop(key, None)) is not None
+    }
+    percent, font, instruction = chosen.get("percent", 5), chosen.get("font", ""), chosen.get("instruction", "a word")
     if not isinstance(percent, int) or not 5 <= percent <= 60:
         raise UserError("out of range", where="`percent`", value=percent, expected="a whole number from 5 to 60")
-    if not str(settings.get("instruction", "a word")).strip():
-        raise UserError("the instruction is blank", where="`instruction`", expected="what to do with the question")
-    fields = _asked(forget, retain, common, settings)
-    chosen = {**settings, "percent": percent, "font": None if font is None else Path(font)}
-    return typography(Writing(**fields, **chosen), listener)
+    if not isinstance(instruction, str) or not instruction.strip():
+        raise UserError("no instruction", where="`instruction`", value=instruction, expected="what to do, in words")
+    if not isinstance(font, str | Path):
+        raise UserError("no font file", where="`font`", value=font, expected="the path of a TrueType or OpenType font")
+    if font:
+        chosen["font"] = Path(font)
+    return typography(Writing(**_asked(forget, retain, common, settings), **chosen), listener)
 
 
 def _membership(
