@@ -24,6 +24,8 @@ POSITIONS, PRESENCE = "token positions", "the subject's tokens"
 # A reader holds one float32 vector per subject.
 _READER_ELEMENTS = 1 << 28
 _FEWEST_READ = 32
+# Images are measured together up to this size: 256 MiB in float32.
+_ELEMENTS_AT_ONCE = 1 << 26
 _FOLDS = 4
 # Beyond these, kept images that tell how well identities are read.
 _MOST_TRIED = 256
@@ -196,8 +198,13 @@ class IdentitySpace:
         found = []
         for fold, model in enumerate(self._made_from_others):
             mine = [place for place in self.known.tried if self.known.folds[place] == fold]
-            rows, subjects = [self.rows[place] for place in mine], [self.known.subjects[place] for place in mine]
-            found.append(float(model.accidents(rows, subjects).mean()) if mine else 0.0)
+            at_once = max(_ELEMENTS_AT_ONCE // self.rows[0].numel(), 1)
+            parts = [mine[start : start + at_once] for start in range(0, len(mine), at_once)]
+            seen = [
+                model.accidents([self.rows[place] for place in part], [self.known.subjects[place] for place in part])
+                for part in parts
+            ]
+            found.append(float(torch.cat(seen).mean()) if seen else 0.0)
         return found
 
     def _model(self, places: Sequence[int], rows: Sequence[Tensor]) -> IdentityModel:
