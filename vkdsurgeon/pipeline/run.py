@@ -49,8 +49,8 @@ from vkdsurgeon.vision_pass.teacher import visual_digest
 
 NO_RETAIN_SET = (
     "no `retain` set: retention is distilled on {what} alone. On pretrained weights, answers about people whom no "
-    "image stood for fell by 12 points, which the stop rule cannot see (docs/studies/method.md); give `retain` where "
-    "you can"
+    "image stood for fell by 12 points with 24 strangers and by 1 with 120, which the stop rule cannot see "
+    "(docs/studies/method.md); give `retain` where you can, else many strangers"
 )
 NO_SUBJECTS = (
     "no record of the forget set names a subject, so all of it counts as one; where it shows several, name them "
