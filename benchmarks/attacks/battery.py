@@ -188,6 +188,12 @@ def _prompt(model: Path, field: Field) -> Iterator[Finding]:
     yield from _varied("prompt", found.metrics, titles)
 
 
+def _typography(model: Path, field: Field) -> Iterator[Finding]:
+    found = _attack("typography", model, field.heldout, field)
+    titles = {name: f"typography, {name}" for name in found.settings.written}
+    yield from _varied("typography", found.metrics, titles)
+
+
 def _membership(model: Path, field: Field) -> Iterator[Finding]:
     found = _attack("membership", model, field.forget, field, nonmembers=field.heldout)
     metrics = {metric.id: metric for metric in found.metrics}
@@ -211,6 +217,7 @@ BATTERY: dict[str, Callable[[Path, Field], Iterator[Finding]]] = {
     "perturb": _perturb,
     "universal": _universal,
     "prompt": _prompt,
+    "typography": _typography,
     "membership": _membership,
 }
 

@@ -278,6 +278,7 @@ def test_a_column_that_was_measured_in_part_has_no_number() -> None:
     assert headline([whole[0], metric("forget.qa.accuracy", None)])["forget"] is None
 
 
+@pytest.mark.campaign
 def test_shards_fill_one_directory_that_the_whole_finds(
     facts: World, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
