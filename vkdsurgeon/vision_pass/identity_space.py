@@ -150,7 +150,7 @@ class IdentitySpace:
     @cached_property
     def recognised(self) -> int:
         """How many known forget images the teacher's features read as their own subject."""
-        return int(self.own(range(self.known.forgotten), self.rows[: self.known.forgotten]).sum())
+        return int(self.read[: self.known.forgotten].sum())
 
     @cached_property
     def chance(self) -> float:
@@ -160,27 +160,34 @@ class IdentitySpace:
         subjects.
         """
         forgotten = len(dict.fromkeys(self.known.subjects[: self.known.forgotten]))
-        places = [place for place in self.known.tried if place >= self.known.forgotten]
-        taken = 0
-        for place in places:
-            reader = self._reader_for(place)
-            scores = reader.scores(self.rows[place].unsqueeze(0))
-            (own,) = reader.indices([self.known.subjects[place]])
-            if own >= 0:
-                scores[:, own] = -torch.inf
-            taken += int(scores.argmax()) < forgotten
-        return max(taken / max(len(places) * forgotten, 1), self.reader.chance)
+        kept = self._scores[self.known.forgotten :].clone()
+        whose = self._whose[self.known.forgotten :]
+        read = (whose >= 0).nonzero().flatten()
+        kept[read, whose[read]] = -torch.inf
+        taken = int((kept.argmax(dim=1) < forgotten).sum()) if len(kept) else 0
+        return max(taken / max(len(kept) * forgotten, 1), self.reader.chance)
 
     @cached_property
     def read(self) -> Tensor:
         """Which of the known images that are tried read as their own subject, bool."""
-        places = self.known.tried
-        return self.own(places, [self.rows[place] for place in places])
+        return self._scores.argmax(dim=1) == self._whose
 
     def beats(self, other: IdentitySpace) -> bool:
         """Whether this way reads significantly more images than another (sign test, 5 % one-sided)."""
         gained, lost = int((self.read & ~other.read).sum()), int((other.read & ~self.read).sum())
         return gained > most_by_chance(gained + lost, 0.5)
+
+    @cached_property
+    def _scores(self) -> Tensor:
+        """Of the images that are tried, by readers that were not made from them; float32 [images, subjects]."""
+        return torch.cat(
+            [self._reader_for(place).scores(self.rows[place].unsqueeze(0)) for place in self.known.tried]
+        ).cpu()
+
+    @cached_property
+    def _whose(self) -> Tensor:
+        """Places of the subjects of these images among those that are read, int64 [images]; -1 for others."""
+        return self.reader.indices([self.known.subjects[place] for place in self.known.tried])
 
     @cached_property
     def _folded(self) -> list[IdentityReader]:

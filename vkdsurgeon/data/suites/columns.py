@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -119,7 +121,54 @@ def required(row: Row, column: str) -> str:
     return value
 
 
-def record(row: Row, skipped: Skipped, **values: Any) -> ProtocolRecord | None:
+def choice(
+    row: Sourced, skipped: Skipped, *, task: str, question: str | None, options: Mapping[str, str | None], letter: str
+) -> Iterator[dict[str, Any]]:
+    """What a record of a question with lettered options holds; nothing where the right letter has none.
+
+    Args:
+        row: Where it stands.
+        skipped: Told of a question that is passed over.
+        task: Of the record.
+        question: As it is asked.
+        options: By letter; blank ones are left out.
+        letter: The right one.
+    """
+    filled = {name: option for name, option in options.items() if option and option.strip()}
+    if letter not in filled:
+        skipped.note(row, "no option carries the letter of the right answer")
+        return
+    yield {
+        "task": task,
+        "protocol": "choice",
+        "question": question,
+        "answer": filled[letter],
+        "options": tuple(filled.values()),
+        "letters": tuple(filled),
+        "right": list(filled).index(letter),
+    }
+
+
+def records(
+    row: Row, skipped: Skipped, questions: Iterable[Mapping[str, Any]], *, subject: str, image: Path
+) -> Iterator[ProtocolRecord]:
+    """The records of a row's questions; those whose task begins with v show the image.
+
+    Args:
+        row: Where they stand.
+        skipped: Told of questions that are passed over.
+        questions: What each record holds besides subject and image.
+        subject: Who is asked about.
+        image: The image of the row.
+    """
+    for values in questions:
+        shown = image if values["task"].startswith("v") else None
+        made = record(row, skipped, subject=subject, image=shown, **values)
+        if made is not None:
+            yield made
+
+
+def record(row: Sourced, skipped: Skipped, **values: Any) -> ProtocolRecord | None:
     """A record of the row, or None where its content makes no question."""
     try:
         return ProtocolRecord(source=row.source, **values)

@@ -19,7 +19,7 @@ from vkdsurgeon.data.protocol import ProtocolRecord
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.rows import read_rows
 from vkdsurgeon.data.sets import NamedSet
-from vkdsurgeon.data.suites.columns import Skipped
+from vkdsurgeon.data.suites.columns import Skipped, record
 from vkdsurgeon.data.suites.images import ImageFolder
 from vkdsurgeon.data.suites.split import SuiteSplit, Warn
 from vkdsurgeon.errors import UserError
@@ -115,20 +115,20 @@ def _asked(faces: Iterable[_Face], skipped: Skipped, *, rephrased: bool = False)
         for each in face.person.qa_list:
             paraphrases = [text for text in each.paraphrased_answer if text and text.strip()]
             for question in each.paraphrased_question if rephrased else [each.question]:
-                try:
-                    yield ProtocolRecord(
-                        task="vgen",
-                        protocol="generation",
-                        image=face.image,
-                        subject=face.person.id,
-                        question=question,
-                        answer=each.answer,
-                        paraphrase=paraphrases[0] if paraphrases else None,
-                        perturbed=tuple(text for text in each.perturbed_answer if text and text.strip()),
-                        source=face.source,
-                    )
-                except ValidationError as error:
-                    skipped.note(face, first_problem(error).message)
+                made = record(
+                    face,
+                    skipped,
+                    task="vgen",
+                    protocol="generation",
+                    image=face.image,
+                    subject=face.person.id,
+                    question=question,
+                    answer=each.answer,
+                    paraphrase=paraphrases[0] if paraphrases else None,
+                    perturbed=tuple(text for text in each.perturbed_answer if text and text.strip()),
+                )
+                if made is not None:
+                    yield made
 
 
 def _splits(split: SuiteSplit) -> Mapping[str, list[str]]:

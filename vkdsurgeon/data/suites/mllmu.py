@@ -121,31 +121,17 @@ def _records(rows: Iterable[Row], images: ImageFolder, seed: int, skipped: colum
             number = random.Random(f"{seed} {subject}").randrange(len(cell)) if cell else 0
             cell = cell[number] if cell else None
         image = images.keep(cell, row, column, number)
-        for values in _questions(row, skipped):
-            shown = image if values["task"].startswith("v") else None
-            made = columns.record(row, skipped, subject=subject, image=shown, **values)
-            if made is not None:
-                yield made
+        yield from columns.records(row, skipped, _questions(row, skipped), subject=subject, image=image)
 
 
 def _questions(row: Row, skipped: columns.Skipped) -> Iterator[dict[str, Any]]:
     choices = columns.nested(row, "Classification_Task", _CHOICES) or _Choices()
     for task, items in (("vqa", choices.Image_Textual_Questions), ("qa", choices.Pure_Text_Questions)):
         for item in items or []:
-            options = {letter: option for letter, option in item.Options.items() if option and option.strip()}
             letter = (item.Correct_Answer or "").strip()
-            if letter not in options:
-                skipped.note(row, "no option carries the letter of the right answer")
-                continue
-            yield {
-                "task": task,
-                "protocol": "choice",
-                "question": item.Question,
-                "answer": options[letter],
-                "options": tuple(options.values()),
-                "letters": tuple(options),
-                "right": list(options).index(letter),
-            }
+            yield from columns.choice(
+                row, skipped, task=task, question=item.Question, options=item.Options, letter=letter
+            )
     for column, protocol in (("Mask_Task", "cloze"), ("Generation_Task", "generation")):
         for free in columns.nested(row, column, _FREE) or []:
             task = {"cloze": "cloze", "generation": "gen"}[protocol]

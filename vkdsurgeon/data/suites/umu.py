@@ -97,11 +97,7 @@ def _image_record(row: Row, images: ImageFolder) -> Record:
 def _records(split: SuiteSplit, config: str, images: ImageFolder, skipped: columns.Skipped) -> Iterator[ProtocolRecord]:
     for row in read_rows(split.root, config, _ASKED):
         subject, image = columns.label(row, "ID"), images.keep(row.values["image"], row, "image")
-        for values in _questions(row, skipped):
-            shown = image if values["task"].startswith("v") else None
-            made = columns.record(row, skipped, subject=subject, image=shown, **values)
-            if made is not None:
-                yield made
+        yield from columns.records(row, skipped, _questions(row, skipped), subject=subject, image=image)
 
 
 def _questions(row: Row, skipped: columns.Skipped) -> Iterator[dict[str, Any]]:
@@ -109,30 +105,16 @@ def _questions(row: Row, skipped: columns.Skipped) -> Iterator[dict[str, Any]]:
     for task, items in (("vqa", choices.multimodal), ("qa", choices.unimodal)):
         for key, item in items.items():
             # The benchmark's script takes the right letter of both from the question in text.
-            said = choices.unimodal.get(key, item).answer
-            yield from _choice(row, task, item, _before_stop(said), skipped)
+            letter = _before_stop(choices.unimodal.get(key, item).answer)
+            yield from columns.choice(
+                row, skipped, task=task, question=item.question, options=item.options, letter=letter
+            )
     for column, (name, protocol) in _FREE.items():
         asked = columns.literal(row, column, _TASK) or _Task()
         for task, items in ((f"v{name}", asked.multimodal), (name, asked.unimodal)):
             for item in items.values():
                 answer = _before_stop(item.answer) if protocol == "cloze" else item.answer
                 yield {"task": task, "protocol": protocol, "question": item.question, "answer": answer}
-
-
-def _choice(row: Row, task: str, item: _Item, letter: str, skipped: columns.Skipped) -> Iterator[dict[str, Any]]:
-    options = {name: option for name, option in item.options.items() if option and option.strip()}
-    if letter not in options:
-        skipped.note(row, "no option carries the letter of the right answer")
-        return
-    yield {
-        "task": task,
-        "protocol": "choice",
-        "question": item.question,
-        "answer": options[letter],
-        "options": tuple(options.values()),
-        "letters": tuple(options),
-        "right": list(options).index(letter),
-    }
 
 
 def _before_stop(answer: str | None) -> str:
