@@ -42,7 +42,7 @@ def arguments_of(case: str, place: Path, real: Path, steps: int) -> list[str]:
         unpack(place)
     elif case != "real":
         size = SIZES[case]
-        build(base, size, torch.float32, 1)
+        build(base, size)
         for name, start, count in (("forget", 0, _FORGET), ("retain", 1000, _RETAIN)):
             draw_images(records, name, range(start, start + count), size.side)
         own = ["--steps", str(steps), "--set", "extensions=0"]

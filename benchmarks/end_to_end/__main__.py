@@ -38,7 +38,7 @@ import torch
 from vkdsurgeon_kernels import choose
 from vkdsurgeon_kernels.bitmask import BitMask
 
-from benchmarks.end_to_end.case import LAYER, SIZES, Size, build, draw_images
+from benchmarks.end_to_end.case import LAYER, SIZES, Size, build, draw_images, with_language_model
 from benchmarks.end_to_end.ours import Ours
 from benchmarks.end_to_end.plain import plain_loop, usual_way
 from benchmarks.end_to_end.rates import check, digits, measure
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shape = Size(**{**vars(shape), "forget": forget, "retain": retain})
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        model = build(place / "model", shape, torch.float32, chosen.language_layers or shape.text_layers)
+        model = build(place / "model", shape)
         sets = [
             draw_images(place / name, name, range(start, start + count), shape.side)
             for name, start, count in (("forget", 0, forget), ("retain", 1000, retain))
@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name: (one.to_bool() if isinstance(one, BitMask) else one).to(device) for name, one in mask.selected.items()
         }
         ours = Ours(prepared, masks, shape, mask)
-        ways = {"ours": ours, "plain loop": plain_loop(ours), "usual way": usual_way(ours, model)}
+        whole = with_language_model(model, shape, chosen.language_layers or shape.text_layers, device)
+        ways = {"ours": ours, "plain loop": plain_loop(ours), "usual way": usual_way(ours, whole)}
         for way in ways.values():
             way.steps(1, Silent(device))
         check(ways)
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "dtype": prepared.stack.precision,
         "density": recipe.density,
         "visual_parameters": visual,
-        "language_parameters": sum(parameter.numel() for parameter in model.parameters()) - visual,
+        "language_parameters": sum(parameter.numel() for parameter in whole.parameters()) - visual,
         "implementations": {
             name: choose(name, device, visual).implementation for name in ("feature_distillation", "masked_adamw")
         },

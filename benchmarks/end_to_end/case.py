@@ -43,9 +43,47 @@ SIZES = {
 }
 
 
-def build(root: Path, size: Size, dtype: torch.dtype, language_layers: int) -> nn.Module:
-    """Write a random LLaVA of the LLaVA-1.5 kind and return it."""
-    config = LlavaConfig(
+def build(root: Path, size: Size) -> nn.Module:
+    """Write a random LLaVA of the LLaVA-1.5 kind, in float32, and return it.
+
+    Its language model has one layer: the project's own loop does not load it, and writing one of 7 B parameters takes
+    minutes.
+    """
+    torch.manual_seed(0)
+    model = AutoModelForMultimodalLM.from_config(_config(size, 1), dtype=torch.float32).eval()
+    model.save_pretrained(root)
+    sides = {"height": size.side, "width": size.side}
+    image_processor("CLIPImageProcessor", size={"shortest_edge": size.side}, crop_size=sides).save_pretrained(root)
+    return model
+
+
+def with_language_model(model: nn.Module, size: Size, layers: int, device: torch.device) -> nn.Module:
+    """The model with all layers of its language model, on a device.
+
+    Args:
+        model: As `build` returns it; tower and projector keep their values, in float32.
+        size: Its shape.
+        layers: Of the language model. It is in bfloat16 on a GPU and in float32 on a CPU.
+        device: Where it is made.
+    """
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    with torch.device(device):
+        whole = AutoModelForMultimodalLM.from_config(_config(size, layers), dtype=dtype).eval()
+    for part in (whole.model.vision_tower, whole.model.multi_modal_projector):
+        part.float()
+    visual = {
+        name: value
+        for name, value in model.state_dict().items()
+        if name.startswith(("model.vision_tower.", "model.multi_modal_projector."))
+    }
+    unknown = whole.load_state_dict(visual, strict=False).unexpected_keys
+    if unknown or not visual:
+        raise ValueError(f"tower and projector go by other names in the whole model: {unknown or 'no such name'}")
+    return whole
+
+
+def _config(size: Size, language_layers: int) -> LlavaConfig:
+    return LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=size.width, intermediate_size=4 * size.width, num_hidden_layers=size.layers,
             num_attention_heads=size.heads, image_size=size.side, patch_size=14,
@@ -56,12 +94,6 @@ def build(root: Path, size: Size, dtype: torch.dtype, language_layers: int) -> n
         ),
         image_token_index=32000, vision_feature_layer=-2, vision_feature_select_strategy="default",
     )  # fmt: skip
-    torch.manual_seed(0)
-    model = AutoModelForMultimodalLM.from_config(config, dtype=dtype).eval()
-    model.save_pretrained(root)
-    sides = {"height": size.side, "width": size.side}
-    image_processor("CLIPImageProcessor", size={"shortest_edge": size.side}, crop_size=sides).save_pretrained(root)
-    return model
 
 
 def draw_images(folder: Path, name: str, subjects: range, side: int) -> list[Any]:

@@ -114,8 +114,8 @@ def plain_loop(ours: Ours) -> Plain:
 
 
 def usual_way(ours: Ours, model: nn.Module) -> Plain:
-    """The usual way on the whole model."""
-    student = model.to(ours.device)
+    """The usual way on the whole model, which lies on the device."""
+    student = model
     teacher = copy.deepcopy(student).requires_grad_(False)
     student.requires_grad_(False)
     vision = student.config.vision_config
@@ -126,7 +126,7 @@ def usual_way(ours: Ours, model: nn.Module) -> Plain:
 
     def through(whole: nn.Module) -> Callable[[ImageBatch], Tensor]:
         def forward(images: ImageBatch) -> Tensor:
-            pixels = images.inputs["pixel_values"].to(ours.device, next(whole.parameters()).dtype)
+            pixels = images.inputs["pixel_values"].to(ours.device, torch.float32)
             ids = row.expand(images.size, -1)
             with torch.autocast(ours.device.type, torch.bfloat16, enabled=ours.stack.mixed):
                 return whole(input_ids=ids, pixel_values=pixels, logits_to_keep=_PROMPT, use_cache=False).logits

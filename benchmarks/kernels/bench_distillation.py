@@ -18,7 +18,8 @@ ROTATED = 3
 REQUIRED = {"cpu": {"eager": 6.0, "compiled naive": 1.2}, "cuda": {"eager": 5.0, "compiled naive": 1.3}}
 TINY = [(2, 9, 16)] * 2
 SUM = {"nmse": 1.0, "cosine": 1.0}
-SIZES = {"cpu": [(4, 577, 1024)] * 4, "cuda": [(16, 577, 1024)] * 4}
+# On a GPU the 48 images of a step.
+SIZES = {"cpu": [(4, 577, 1024)] * 4, "cuda": [(48, 577, 1024)] * 4}
 # Shapes, distance, dtype, whether the targets' power is known, whether the ratios of the issue are required.
 CASES: dict[str, list[tuple[str, list[tuple[int, int, int]], Mapping[str, float], torch.dtype, bool, bool]]] = {
     device: [
