@@ -12,7 +12,8 @@ from torch import Tensor
 
 from benchmarks.end_to_end.case import LAYER, PEAK, Size
 from benchmarks.end_to_end.stopwatch import Silent, Stopwatch
-from vkdsurgeon.model.features import FeatureStore, SampleSet, teacher_features
+from vkdsurgeon.model.feature_store import FeatureStore
+from vkdsurgeon.model.features import SampleSet, teacher_features
 from vkdsurgeon.model.frozen_layers import kept_activations, output_of
 from vkdsurgeon.training import losses
 from vkdsurgeon.training.optimizer import build_optimizer
@@ -33,6 +34,8 @@ class Ours:
         self.start = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.masks = masks
         self.teacher_seconds = 0.0
+        # The same images for loops that run all layers.
+        self.whole: dict[str, SampleSet] = {}
         self.terms = [
             self._term("forget", prepared.forget, 1.0, size.forget),
             self._term("retain", prepared.keep, self.recipe.retain_weight, size.retain),
@@ -57,6 +60,7 @@ class Ours:
         for indices, _ in samples.batches(everything, self.recipe.micro_batch):
             for place, index in enumerate(indices):
                 store.put(LAYER, index, teacher.one(LAYER, indices[place - 1]))
+        self.whole[name] = SampleSet(self.stack, samples.samples, _ALL_IN_MEMORY)
         samples.pass_over(kept.entering)
         loss = losses.feature_loss({self.recipe.distance: 1.0})
         return DistillationTerm(name, samples, store, self.recipe.layers, loss, everything, everything, weight, batch)

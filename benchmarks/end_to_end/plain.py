@@ -39,6 +39,7 @@ class Plain:
         micro_batch: int,
     ) -> None:
         self.terms, self.recipe, self.device = ours.terms, ours.recipe, ours.device
+        self.samples = ours.whole
         self.student, self.teacher, self.loss = forward["student"], forward["teacher"], loss
         self.micro_batch = micro_batch
         self.masks, self.start = ours.masks, ours.start
@@ -71,9 +72,8 @@ class Plain:
 
     def _input(self, term: DistillationTerm, watch: Stopwatch) -> Iterator[tuple[list[int], ImageBatch]]:
         with watch.stage("input"):
-            found = list(term.samples.batches(term.train, self.micro_batch))
-        # What frozen layers returned is known to `ours` alone.
-        yield from ((part, images.with_entering(None)) for part, images in found)
+            found = list(self.samples[term.name].batches(term.train, self.micro_batch))
+        yield from found
 
     @torch.no_grad()
     def _step(self) -> None:

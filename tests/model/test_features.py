@@ -13,7 +13,9 @@ from tests.conftest import draw_subject
 from tests.families import build_checkpoint
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.samples import samples_of
-from vkdsurgeon.model.features import FeatureStore, SampleSet, spread, teacher_features
+from vkdsurgeon.model import feature_store
+from vkdsurgeon.model.feature_store import FeatureStore
+from vkdsurgeon.model.features import SampleSet, spread, teacher_features
 from vkdsurgeon.model.load_vision import load_visual_stack
 
 
@@ -56,6 +58,25 @@ def test_features_beyond_the_memory_bound_come_back_from_disk():
         store.put("projector", index, value)
     got = store.get("projector", [3, 0, 2], torch.device("cpu"))
     assert torch.equal(got, torch.stack([values[3], values[0], values[2]]))
+
+
+@pytest.mark.parametrize("room", [0, 3, 100], ids="{} copies fit".format)
+def test_copies_near_the_gpu_change_no_feature(room: int, monkeypatch: pytest.MonkeyPatch):
+    """With the CPU in the place of a GPU, which differs in where its memory is."""
+    values = [torch.full((2, 3), float(index)) for index in range(6)]
+    monkeypatch.setattr(feature_store, "room_for_copies", lambda device: room * values[0].nbytes)
+    store, here = FeatureStore(budget_bytes=0), torch.device("cpu")
+    for index, value in enumerate(values):
+        store.put("projector", index, value)
+    # Twice: with copies of none or some of them, and with those that the first left.
+    for _ in range(2):
+        got = store.get("projector", [4, 0, 4, 5, 1], here)
+        assert torch.equal(got, torch.stack([values[index] for index in (4, 0, 4, 5, 1)]))
+    store.put("projector", 4, values[4] + 0.5)
+    got = store.get("projector", [4, 1, 2, 3], here)
+    assert torch.equal(got, torch.stack([values[4] + 0.5, values[1], values[2], values[3]]))
+    assert torch.equal(store.one("projector", 4), values[4] + 0.5)
+    assert len(store._copies) == min(room, 6)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -99,3 +99,30 @@ def test_outputs_that_memory_does_not_hold_are_not_kept(llava: Path, sets: dict[
         outcomes.append(operate(prepared, unheard))
     for name, value in outcomes[0].changes.items():
         torch.testing.assert_close(value, outcomes[1].changes[name], rtol=1e-3, atol=1e-4)
+
+
+def test_batches_whose_first_layers_are_passed_over_carry_no_pixels(llava: Path, sets: dict[str, Path]):
+    stack, images, frozen = ready(llava, sets["forget"], 1)
+    store = teacher_features(stack, images, ("projector", frozen[-1]), 4, 1 << 30)
+    kept = kept_activations(stack, images, frozen, shape_of(stack, images, frozen), store, ("projector",))
+    assert kept is not None
+    images.pass_over(kept.entering)
+    ((part, batch),) = images.batches([3, 1], 4)
+    assert all(bool((value == 1).all()) for value in batch.inputs.values() if value.is_floating_point())
+    torch.testing.assert_close(stack.features(batch)["projector"], store.get("projector", part, stack.device))
+    images.pass_over(None)
+    ((_, batch),) = images.batches([3, 1], 4)
+    assert batch.inputs["pixel_values"].std() > 0
+    torch.testing.assert_close(stack.features(batch)["projector"], store.get("projector", part, stack.device))
+
+
+def test_a_tower_that_looks_at_pixels_again_is_run_whole(llava: Path, sets: dict[str, Path]):
+    """As one does that masks padding by where pixels are zero."""
+    stack, images, frozen = ready(llava, sets["forget"], 1)
+    features = stack.features
+    stack.features = lambda batch, layers: {  # type: ignore[method-assign]
+        name: value * batch.inputs["pixel_values"].mean() for name, value in features(batch, layers).items()
+    }
+    store = teacher_features(stack, images, ("projector", frozen[-1]), 4, 1 << 30)
+    shape = shape_of(stack, images, frozen)
+    assert kept_activations(stack, images, frozen, shape, store, ("projector",)) is None

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.vision_pass.identity_space import POSITIONS, PRESENCE
 from vkdsurgeon.vision_pass.presence import TokenMatches, TwoGroups
 from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, TargetContext, moves

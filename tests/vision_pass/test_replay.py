@@ -21,7 +21,7 @@ from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.training.events import unheard
 from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.prepare import prepare

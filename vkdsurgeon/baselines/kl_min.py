@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vkdsurgeon.baselines.examples import QAExample
 from vkdsurgeon.baselines.language_loss import LanguageLoss, Term
-from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.training.losses import kl
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from vkdsurgeon.baselines.examples import QAExample
 from vkdsurgeon.baselines.language_loss import LanguageLoss, Term, hidden_of
 from vkdsurgeon.model.batches import Request, batches_of, collate_requests
-from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.training.losses import accumulate
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vkdsurgeon.model.batches import batches_of, collate_requests, last_logits, to_model, tokens_request
-from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.model.multimodal import LoadedModel
 from vkdsurgeon.model.prompts import Prompt, collate
 from vkdsurgeon.model.questions import Prompter, Question

@@ -55,6 +55,18 @@ def resolve_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def room_for_copies(device: torch.device) -> int:
+    """Bytes of a GPU's memory that copies of what main memory holds may take: a quarter of what is free.
+
+    Whoever asks next gets a quarter of the rest, so that a step always has room. 0 for a CPU, whose memory is main
+    memory.
+    """
+    if device.type != "cuda":
+        return 0
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + unused) // 4
+
+
 @contextmanager
 def enough_memory(otherwise: str) -> Iterator[None]:
     """Say what to do where the GPU has too little memory for the block.

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from vkdsurgeon_kernels import target_power
 
 from vkdsurgeon.data.media import medium_of
 from vkdsurgeon.data.samples import Sample
-from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.model.entering import Entering
+from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.model.replayed import ReplayedSample, entering_of
 
 if TYPE_CHECKING:
@@ -27,9 +23,6 @@ _SPREAD_OVER = 512
 # Variance over images, as a share of the features' power, below which a teacher counts as collapsed.
 LEAST_VARIATION = 5e-3
 
-
-# What is reserved on disk at once, and where a value may begin in it.
-_MAPPED_BYTES, _ALIGNED = 1 << 26, 64
 # From the indices of a batch's images and a device to what enters the first layer that is run.
 Entered = Callable[[Sequence[int], torch.device], Entering]
 
@@ -57,6 +50,8 @@ class SampleSet:
         self.samples = tuple(samples)
         self.subjects = tuple(sample.subject for sample in samples)
         self._cache: dict[int, PreparedImage] = {}
+        self._signatures: dict[int, Hashable] = {}
+        self._pixelless: dict[tuple[Hashable, int], ImageBatch] = {}
         self._budget = cache_bytes
         self._entering: Entered | None = None
 
@@ -67,10 +62,11 @@ class SampleSet:
         """From now on batches carry what frozen layers gave their images, so that these are not run again.
 
         Args:
-            entering: Looks it up (`frozen_layers`); only right for as long as nothing of these layers is moved. None
-                runs all layers again.
+            entering: Looks it up (`frozen_layers`); only right for as long as nothing of these layers is moved. The
+                batches then have ones in the place of pixels. None runs all layers again.
         """
         self._entering = entering
+        self._pixelless.clear()
 
     def prepared(self, index: int) -> PreparedImage:
         """One image as the image processor leaves it."""
@@ -85,6 +81,7 @@ class SampleSet:
         image = self._stack.prepare(
             opened if self._alter is None else self._alter(opened, sample), f"{sample.source} ({sample.path})"
         )
+        self._signatures[index] = image.signature
         size = sum(value.nbytes for value in image.inputs.values())
         if size <= self._budget:
             self._budget -= size
@@ -101,89 +98,35 @@ class SampleSet:
         Yields:
             The indices of a batch's images, and the batch.
         """
-        groups: dict[object, list[int]] = {}
+        groups: dict[Hashable, list[int]] = {}
         for index in indices:
-            groups.setdefault(self.prepared(index).signature, []).append(index)
-        for group in groups.values():
+            groups.setdefault(self._signature(index), []).append(index)
+        for signature, group in groups.items():
             for start in range(0, len(group), micro_batch):
                 part = group[start : start + micro_batch]
-                batch = self._stack.collate([self.prepared(index) for index in part])
-                yield part, batch.with_entering(self._entered(part))
+                yield part, self._batch(part, signature).with_entering(self._entered(part))
+
+    def _signature(self, index: int) -> Hashable:
+        if index not in self._signatures:
+            sample = self.samples[index]
+            prepared = sample.prepared if isinstance(sample, ReplayedSample) else self.prepared(index)
+            self._signatures[index] = prepared.signature
+        return self._signatures[index]
+
+    def _batch(self, part: Sequence[int], signature: Hashable) -> ImageBatch:
+        if self._entering is None:
+            return self._stack.collate([self.prepared(index) for index in part])
+        # Of layers that are not run nobody looks at pixels, and to join and move them costs as much as a small step.
+        key = (signature, len(part))
+        if key not in self._pixelless:
+            whole = self._stack.collate([self.prepared(part[0])] * len(part))
+            self._pixelless[key] = whole.without_pixels(self._stack.device)
+        return self._pixelless[key]
 
     def _entered(self, part: Sequence[int]) -> Entering | None:
         if self._entering is not None:
             return self._entering(part, self._stack.device)
         return entering_of([self.samples[index] for index in part], self._stack.device, self._stack.dtype)
-
-
-class _OnDisk(NamedTuple):
-    file: Tensor
-    begin: int
-    shape: torch.Size
-    dtype: torch.dtype
-
-    @property
-    def tensor(self) -> Tensor:
-        size = prod(self.shape) * self.dtype.itemsize
-        return self.file[self.begin : self.begin + size].view(self.dtype).view(self.shape)
-
-
-class FeatureStore:
-    """Features of images at several layers: in memory up to a bound, beyond it in an unnamed temporary file.
-
-    Args:
-        budget_bytes: Most bytes to hold in memory.
-    """
-
-    def __init__(self, budget_bytes: int) -> None:
-        self._budget = budget_bytes
-        self._disk, self._begin = torch.empty(0, dtype=torch.uint8), 0
-        self._values: dict[str, dict[int, Tensor | _OnDisk]] = {}
-        self._powers: dict[str, dict[int, float]] = {}
-
-    def put(self, layer: str, index: int, value: Tensor) -> None:
-        """Keep one image's features [N, D] at a layer."""
-        value = value.detach().to("cpu", copy=True)
-        kept: Tensor | _OnDisk = value
-        if value.nbytes > self._budget:
-            kept = self._on_disk(value)
-        else:
-            self._budget -= value.nbytes
-        self._values.setdefault(layer, {})[index] = kept
-        # A number: small tensors between large ones that go keep the heap from shrinking.
-        self._powers.setdefault(layer, {})[index] = float(target_power(value.unsqueeze(0)))
-
-    def _on_disk(self, value: Tensor) -> _OnDisk:
-        # Many in one file: the system lets a process map some 65,000 of them.
-        if value.nbytes > len(self._disk) - self._begin:
-            self._disk, self._begin = _mapped(max(value.nbytes, _MAPPED_BYTES)), 0
-        kept = _OnDisk(self._disk, self._begin, value.shape, value.dtype)
-        self._begin += -(-value.nbytes // _ALIGNED) * _ALIGNED
-        kept.tensor.copy_(value)
-        return kept
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers that there are features of."""
-        return tuple(self._values)
-
-    def one(self, layer: str, index: int) -> Tensor:
-        """One image's features [N, D] as they are kept, on the CPU."""
-        kept = self._values[layer][index]
-        return kept if isinstance(kept, Tensor) else kept.tensor
-
-    def get(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
-        """Features [B, N, D] of images that share one token count."""
-        return torch.stack([self.one(layer, index) for index in indices]).to(device, non_blocking=True)
-
-    def powers(self, layer: str, indices: Sequence[int], device: torch.device) -> Tensor:
-        """Mean square of each image's features, [B] float32; what normalised distances divide by."""
-        rows = self._powers[layer]
-        return torch.tensor([rows[index] for index in indices]).to(device, non_blocking=True)
-
-    def all(self, layer: str) -> list[Tensor]:
-        """The features [N, D] of every image at a layer, in order of their indices."""
-        return [self.one(layer, index) for index in sorted(self._values[layer])]
 
 
 class TeacherPass(Protocol):
@@ -285,17 +228,3 @@ def variance(features: Sequence[Tensor]) -> float:
         squares += sum(float((value.float() - mean).square().sum()) for value in group)
         elements += max(len(group) - 1, 1) * mean.numel()
     return squares / elements
-
-
-def _mapped(size: int) -> Tensor:
-    # The file has no name once it is open, so features of forget images never outlive the process.
-    with tempfile.NamedTemporaryFile(prefix="vkdsurgeon-features-") as file:
-        try:
-            # Reserved now: a disk that fills up later would kill the process without a word.
-            os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            raise SurgeryError(
-                f"{tempfile.gettempdir()}: no room for teacher features ({error.strerror}); nothing was written. "
-                "Raise cache_gib, or point TMPDIR at a larger disk"
-            ) from error
-        return torch.from_file(file.name, shared=True, size=size, dtype=torch.uint8)

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from vkdsurgeon.model.entering import Entering, laid_out
-from vkdsurgeon.model.features import FeatureStore, SampleSet
+from vkdsurgeon.model.feature_store import FeatureStore
+from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.vision import VisualStack
 
 # Sums of matrix products differ by rounding between batches of other sizes: in units of rounding, and at most.
@@ -129,7 +130,7 @@ def kept_activations(
     for part, batch in images.batches(tried, len(tried)):
         try:
             with torch.no_grad():
-                entered = batch.with_entering(kept.entering(part, stack.device))
+                entered = batch.without_pixels(stack.device).with_entering(kept.entering(part, stack.device))
                 found = stack.features(entered, layers)
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
             return None

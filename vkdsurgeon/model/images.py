@@ -60,6 +60,16 @@ class ImageBatch:
         moved = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
         return replace(self, inputs=moved)
 
+    def without_pixels(self, device: torch.device) -> ImageBatch:
+        """The same batch on a device, with ones in the place of pixels, which take no memory."""
+        inputs = {
+            name: torch.ones((), dtype=value.dtype, device=device).expand(value.shape)
+            if value.is_floating_point()
+            else value.to(device)
+            for name, value in self.inputs.items()
+        }
+        return replace(self, inputs=inputs)
+
     def with_entering(self, entering: Entering | None) -> ImageBatch:
         """The same batch, without the work of some layers."""
         return replace(self, entering=entering)

@@ -12,7 +12,8 @@ from statistics import fmean
 
 from torch import Tensor
 
-from vkdsurgeon.model.features import FeatureStore, SampleSet, TeacherPass, teacher_features
+from vkdsurgeon.model.feature_store import FeatureStore
+from vkdsurgeon.model.features import SampleSet, TeacherPass, teacher_features
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.tuning.identity_certainty import IdentityCertainty
 from vkdsurgeon.tuning.relearning_proxy import Attacker

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from vkdsurgeon.model.features import FeatureStore, SampleSet
+from vkdsurgeon.model.feature_store import FeatureStore
+from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.loop import run_steps
 from vkdsurgeon.training.losses import accumulate, feature_loss, layer_loss

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vkdsurgeon.data.samples import Sample
-from vkdsurgeon.model.features import FeatureStore, SampleSet, teacher_features
+from vkdsurgeon.model.feature_store import FeatureStore
+from vkdsurgeon.model.features import SampleSet, teacher_features
 from vkdsurgeon.model.vision import VisualStack
 
 

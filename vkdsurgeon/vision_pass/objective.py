@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.features import FeatureStore, SampleSet, TeacherPass, spread, teacher_features
+from vkdsurgeon.model.feature_store import FeatureStore
+from vkdsurgeon.model.features import SampleSet, TeacherPass, spread, teacher_features
 from vkdsurgeon.model.frozen_layers import KeptActivations, frozen_layers, kept_activations, output_of
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import feature_loss

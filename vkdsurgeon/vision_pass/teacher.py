@@ -10,7 +10,8 @@ import torch
 
 from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.features import FeatureStore, SampleSet, teacher_features
+from vkdsurgeon.model.feature_store import FeatureStore
+from vkdsurgeon.model.features import SampleSet, teacher_features
 from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
 

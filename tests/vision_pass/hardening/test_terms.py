@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from tests.vision_pass.test_run import QUICK, moved, run, samples
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import SurgeryError
-from vkdsurgeon.model.features import FeatureStore, teacher_features
+from vkdsurgeon.model.feature_store import FeatureStore
+from vkdsurgeon.model.features import teacher_features
 from vkdsurgeon.model.processes import ALONE
 from vkdsurgeon.training.events import unheard
 from vkdsurgeon.training.losses import feature_loss

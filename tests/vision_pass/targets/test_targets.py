@@ -14,7 +14,7 @@ from vkdsurgeon.config.forgetting import ForgetTarget
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.vision_pass.objective import check_targets
 from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, ForgetTargets, TargetContext, identities
 from vkdsurgeon.vision_pass.targets.identity_shift import shifts

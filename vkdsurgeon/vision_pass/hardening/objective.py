@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.model.processes import ALONE, Processes
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import Targets, feature_loss, layer_loss

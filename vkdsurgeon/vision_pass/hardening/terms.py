@@ -12,7 +12,7 @@ from torch.nn import Parameter
 
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import Diverged
-from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.model.frozen_layers import parameters_after
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import accumulate

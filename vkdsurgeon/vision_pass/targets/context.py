@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.samples import Sample
-from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.vision_pass.identity_classifier import IdentityModel
 from vkdsurgeon.vision_pass.identity_space import POSITIONS, PRESENCE, IdentitySpace, Image, KnownImages
 from vkdsurgeon.vision_pass.presence import TokenWeights

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from vkdsurgeon_kernels import target_power
 
-from vkdsurgeon.model.features import FeatureStore
+from vkdsurgeon.model.feature_store import FeatureStore
 
 
 class StretchedTargets:
