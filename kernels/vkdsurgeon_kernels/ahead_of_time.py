@@ -111,16 +111,16 @@ def report(variant: Variant, target: str) -> dict[str, Any]:
     identity = {"schema": SCHEMA, "operation": variant.operation, "variant": variant.name, "target": target}
     try:
         compiled = triton.compile(source, target=gpu, options=options)
+        if kind == "cuda":
+            code = compiled.asm["ptx"]
+            accesses, resources = assembly.read_ptx(code), _ptxas(code, gpu.arch)
+        else:
+            code = compiled.asm["amdgcn"]
+            accesses, resources = assembly.read_amdgcn(code), assembly.read_amdgcn_metadata(code)
     except Exception as error:
         # A kernel's mistake surfaces as whatever the failing stage raises; the other rows are still wanted.
         told = " / ".join(str(one).strip() for one in (error, error.__cause__) if one)
         return {**identity, "problems": [f"does not compile: {told[-_MOST_TOLD:]}"]}
-    if kind == "cuda":
-        code = compiled.asm["ptx"]
-        accesses, resources = assembly.read_ptx(code), _ptxas(code, gpu.arch)
-    else:
-        code = compiled.asm["amdgcn"]
-        accesses, resources = assembly.read_amdgcn(code), assembly.read_amdgcn_metadata(code)
     moved = accesses.bytes_per_thread
     threads = variant.num_warps * _WARP[kind]
     row = {

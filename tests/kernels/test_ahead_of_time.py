@@ -162,19 +162,15 @@ def test_unsound_kernels_are_stopped():
 
 
 @needs_triton
-def test_what_cannot_be_compiled_is_refused_with_a_reason(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    def refused(*arguments: str) -> str:
-        assert ahead_of_time.main(["--json", *arguments]) == 2
-        told = capsys.readouterr()
-        assert told.out == ""
-        return told.err
+def test_what_cannot_be_compiled_is_refused_with_a_reason():
+    """In processes of their own: Triton decides when it is imported whether this process interprets."""
 
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert "TRITON_INTERPRET is set" in refused()
-    # Nothing is compiled below, so it does not matter that Triton was imported to interpret.
-    monkeypatch.delenv("TRITON_INTERPRET")
+    def refused(*arguments: str, **environment: str) -> str:
+        status, rows, told = _gate(*arguments, **environment)
+        assert (status, rows) == (2, [])
+        return told
+
+    assert "TRITON_INTERPRET is set" in refused(TRITON_INTERPRET="1")
     told = refused("--module", "tests.kernels.sample_kernels", "--operation", "souund")
     assert "souund" in told
     assert "there are kernels of: narrow, sound, spills, wrong" in told

@@ -120,7 +120,7 @@ def test_a_tower_that_looks_at_pixels_again_is_run_whole(llava: Path, sets: dict
     """As one does that masks padding by where pixels are zero."""
     stack, images, frozen = ready(llava, sets["forget"], 1)
     features = stack.features
-    stack.features = lambda batch, layers: {  # type: ignore[method-assign]
+    stack.features = lambda batch, layers=("projector",): {  # type: ignore[method-assign]
         name: value * batch.inputs["pixel_values"].mean() for name, value in features(batch, layers).items()
     }
     store = teacher_features(stack, images, ("projector", frozen[-1]), 4, 1 << 30)

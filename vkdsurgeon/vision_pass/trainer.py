@@ -239,10 +239,11 @@ def pass_over(
         error as a share of what images differ by, at the recipe's layers, whatever the term looks at.
     """
     images = whole or len(indices)
-    measure = Measure(samples=len(indices))
     learn = learn and term.weight > 0
     weight = term.weight if learn else 1.0
     watched = tuple(recipe.layers)
+    losses: list[Tensor] = []
+    compared: list[Tensor] = []
     for part, batch in term.samples.batches(indices, recipe.micro_batch):
         with torch.set_grad_enabled(learn):
             features = stack.features(batch, tuple(dict.fromkeys((*watched, *term.layers))))
@@ -251,16 +252,26 @@ def pass_over(
             loss = layer_loss(term.loss, term.layers, features, term.targets, part, weight / images, read=targets)
         if learn:
             loss.backward()
-        measure.loss += float(loss.detach()) / weight
+        losses.append(loss.detach())
         for layer in watched:
-            share = 1 / (images * len(watched))
-            _compare(measure, features[layer].detach(), targets[layer], term.spreads.get(layer), share)
+            compared.append(_compare(features[layer].detach(), targets[layer], term.spreads.get(layer)))
+    measure = Measure(samples=len(indices))
+    if not losses:
+        return measure
+    # The device is waited for once: every number that is asked of it earlier would hold up the next part.
+    share = 1 / (images * len(watched))
+    for value in torch.stack(losses).tolist():
+        measure.loss += value / weight
+    for similarity, drift in torch.stack(compared).tolist():
+        measure.similarity += share * similarity
+        measure.drift += share * drift
     return measure
 
 
-def _compare(measure: Measure, student: Tensor, target: Tensor, spread: float | None, share: float) -> None:
+def _compare(student: Tensor, target: Tensor, spread: float | None) -> Tensor:
+    """Sums over images of the cosine similarity and of the squared error as a share of what images differ by, [2]."""
     s, t = student.float(), target.float()
-    measure.similarity += share * float(torch.nn.functional.cosine_similarity(s, t, dim=-1).mean(dim=1).sum())
+    similarity = torch.nn.functional.cosine_similarity(s, t, dim=-1).mean(dim=1).sum()
     whole = t.square().mean(dim=(1, 2)).clamp_min(1e-12) if spread is None else spread
     error = (s - t).square().mean(dim=(1, 2)) / whole
-    measure.drift += share * float(error.sum())
+    return torch.stack([similarity, error.sum()])

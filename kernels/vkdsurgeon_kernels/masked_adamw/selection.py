@@ -13,8 +13,6 @@ from torch.nn import Parameter
 from vkdsurgeon_kernels.bitmask import BitMask
 from vkdsurgeon_kernels.masked_adamw.operator import BITMAP, FULL, LIST
 
-_LIST_BELOW = 0.03
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -36,11 +34,10 @@ class Selection:
     def of(cls, mask: BitMask, implementation: str, *, eight_bit: bool) -> Selection:
         """Choose the layout.
 
-        A bitmap costs a bit per element and suits a GPU; below 3 % density a list of positions is smaller. On a CPU
-        the list wins at every density, since gathering beats testing bits. Eight-bit moments have a scale per block
-        of the parameter, which a GPU program over a bitmap holds whole.
+        A list of positions has work for selected elements alone. Eight-bit moments have a scale per block of the
+        parameter, which a GPU program over a bitmap holds whole.
         """
-        if implementation == "triton" and (eight_bit or mask.density >= _LIST_BELOW):
+        if implementation == "triton" and eight_bit:
             before = mask.block_counts.cumsum(0) - mask.block_counts
             return cls(mask, BITMAP, mask.words, before)
         nothing = torch.empty(0, dtype=torch.int32, device=mask.device)
