@@ -22,16 +22,25 @@ SUM = {"nmse": 1.0, "mse": 0.3, "cosine": 0.7, "smooth_l1": 0.2}
 TWO_LAYERS = [(3, 63, 100), (3, 10, 24)]
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tensors_are_made_on_the_gpu():
+    """Where there is one: Triton takes no others there."""
+    torch.set_default_device(DEVICE)
+    yield
+    torch.set_default_device(None)
 
 
 class Case:
     """Random features of several layers, with signed weights and an upstream gradient that is not one."""
 
     def __init__(self, shapes, dtype=torch.float32, masked=False, weighted=True):
-        generator = torch.Generator().manual_seed(sum(size for shape in shapes for size in shape))
+        generator = torch.Generator("cpu").manual_seed(sum(size for shape in shapes for size in shape))
 
         def draw(shape):
-            return torch.randn(shape, generator=generator)
+            return torch.randn(shape, generator=generator, device="cpu").to(DEVICE)
 
         batch = shapes[0][0]
         self.students = [draw(shape).to(dtype) for shape in shapes]
@@ -366,7 +375,7 @@ def test_autocast_changes_nothing(implementation):
     student, target = torch.randn(2, 30, 40, requires_grad=True), torch.randn(2, 30, 40)
     found = []
     for enabled in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=enabled):
             losses = feature_distillation(
                 student, target, distance={"nmse": 1.0, "cosine": 0.5}, implementation=implementation
             )
@@ -546,7 +555,7 @@ def test_whoever_watches_operators_sees_the_operator():
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("layers", [5, 9])
 def test_more_layers_than_one_call_takes(implementation, layers):
-    generator = torch.Generator().manual_seed(layers)
+    generator = torch.Generator(DEVICE).manual_seed(layers)
     students = [torch.randn(2, 3, 4, generator=generator).requires_grad_() for _ in range(layers)]
     targets = [torch.randn(2, 3, 4, generator=generator) for _ in range(layers)]
     weights = [0.5 + layer for layer in range(layers)]
