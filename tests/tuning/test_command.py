@@ -19,7 +19,7 @@ from tests.tuning.conftest import QUICK
 from vkdsurgeon.config.files import dump_recipe, load_recipe
 from vkdsurgeon.config.shard import Shard
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.pipeline.run import Request
+from vkdsurgeon.pipeline.request import Request
 from vkdsurgeon.training.events import Event
 from vkdsurgeon.tuning.pick import RULES, Rule
 from vkdsurgeon.tuning.relearning_proxy import Attacker

@@ -90,7 +90,7 @@ def tune(
     from vkdsurgeon.files.optional import optional
     from vkdsurgeon.model.device import resolve_device
     from vkdsurgeon.model.precision import resolve_precision
-    from vkdsurgeon.pipeline.run import Request
+    from vkdsurgeon.pipeline.request import Request
 
     optional("optuna", "tune", "a search for recipes")
     from vkdsurgeon.tuning.pick import rule_named

@@ -134,7 +134,8 @@ def unlearn(
     from vkdsurgeon.model.device_map import device_map_of
     from vkdsurgeon.model.precision import resolve_precision
     from vkdsurgeon.model.processes import Processes
-    from vkdsurgeon.pipeline.run import Request, run
+    from vkdsurgeon.pipeline.request import Request
+    from vkdsurgeon.pipeline.run import run
 
     chosen = recipe_of(recipe, preset)
     if chosen.output_loss is not None:

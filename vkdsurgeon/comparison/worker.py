@@ -25,7 +25,8 @@ from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.device import resolve_device
 from vkdsurgeon.model.device_map import device_map_of
 from vkdsurgeon.model.precision import resolve_precision
-from vkdsurgeon.pipeline.run import Request, run
+from vkdsurgeon.pipeline.request import Request
+from vkdsurgeon.pipeline.run import run
 from vkdsurgeon.pipeline.run_baseline import MethodRequest, run_method
 from vkdsurgeon.training.events import Event, Step
 

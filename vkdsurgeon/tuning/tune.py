@@ -17,7 +17,8 @@ from vkdsurgeon.config.shard import Shard
 from vkdsurgeon.data.samples import Sample, check_disjoint, records_digest, samples_of
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.files.directories import scratch
-from vkdsurgeon.pipeline.run import Request, assemble
+from vkdsurgeon.pipeline.request import Request
+from vkdsurgeon.pipeline.sets import assemble
 from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.tuning.identity_certainty import SURE
 from vkdsurgeon.tuning.objective import FORGET, OBJECTIVES, RETAIN, ROBUST, Measured, TrialRunner

@@ -14,8 +14,9 @@ import torch
 from tests.tiny_llava import build, write_records
 from vkdsurgeon.config.decoder import DecoderRecipe
 from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.pipeline.request import Request
 from vkdsurgeon.pipeline.result import UnlearnResult
-from vkdsurgeon.pipeline.run import Request, run
+from vkdsurgeon.pipeline.run import run
 from vkdsurgeon.training.events import Event
 
 DECODER = DecoderRecipe(

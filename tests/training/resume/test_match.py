@@ -22,7 +22,7 @@ import vkdsurgeon.checkpoint.provenance
 import vkdsurgeon.pipeline.fingerprint
 from tests.training.resume.runs import DECODER, RECIPE, Ear, Place, asked, files, go, stop
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.pipeline.run import Request
+from vkdsurgeon.pipeline.request import Request
 from vkdsurgeon.training.resume.files import Folder
 from vkdsurgeon.vision_pass.stop_rule import judge
 
