@@ -74,6 +74,14 @@ def test_words_are_as_large_as_fits() -> None:
     assert heights[0] > heights[1] * 1.5
 
 
+def test_a_text_that_does_not_fit_is_told() -> None:
+    writer, small = Writer(25), Image.new("RGB", (32, 32), GREY)
+    writer.write(small, "Ann")
+    assert writer.cut == set()
+    writer.write(small, "Where was this person born?")
+    assert writer.cut == {"Where was this person born?"}
+
+
 def test_letters_without_a_shape_lose_their_accent_or_are_told() -> None:
     writer, plain = Writer(30), Image.new("RGB", (200, 200), GREY)
     for name in ("Zoë Ådå", unicodedata.normalize("NFD", "Zoë Ådå")):

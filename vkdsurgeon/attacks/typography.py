@@ -174,7 +174,7 @@ def typography(attack: Writing, listener: Listener = unheard) -> TypographyResul
         ),
         metrics=measured.metrics,
         gates=judge_metrics(attack.gates, measured.metrics),
-        warnings=[*left_out, *_unwritable(writer, chosen, records), *measured.warnings],
+        warnings=[*left_out, *_unwritable(writer, chosen, records), *_cut(writer), *measured.warnings],
         versions=versions(),
         seconds=round(time.perf_counter() - started, 3),
     )
@@ -215,6 +215,14 @@ def _unwritable(writer: Writer, chosen: Sequence[WrittenImages], records: Sequen
     return (
         [f"the font has no shape for some letters of {len(lacking)} of {len(texts)} texts; give `font`"]
         if lacking
+        else []
+    )
+
+
+def _cut(writer: Writer) -> list[str]:
+    return (
+        [f"{len(writer.cut)} of the texts did not fit their images whole and were cut; give a larger `percent`"]
+        if writer.cut
         else []
     )
 

@@ -28,6 +28,9 @@ class Writer:
         percent: Height of the band, in percent of the shorter side.
         font: A TrueType or OpenType file; None for the one that comes with Pillow.
 
+    Attributes:
+        cut: Texts that did not fit whole.
+
     Raises:
         UserError: The font cannot be read, or Pillow was built without FreeType.
     """
@@ -37,6 +40,7 @@ class Writer:
         self._path = font
         self._fonts: dict[int, Font] = {}
         self._shapes: dict[str, bool] = {}
+        self.cut: set[str] = set()
         self._nothing = bytes(self._font(_PROBED).getmask(_NOWHERE))
 
     def lacks(self, texts: Iterable[str]) -> list[str]:
@@ -46,7 +50,8 @@ class Writer:
     def write(self, image: Image.Image, text: str) -> Image.Image:
         """The image (RGB) with the text in black on the band, as large as fits; a new one of the same size.
 
-        An empty text leaves the band empty. Words that do not fit at the smallest size are cut off.
+        An empty text leaves the band empty. Words that do not fit at the smallest size are cut off, and the text is
+        then among `cut`.
         """
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -59,11 +64,13 @@ class Writer:
         if text.strip():
             band = Image.new("RGB", (side, height), "white")
             margin = round(side * _MARGIN)
-            self._fit(ImageDraw.Draw(band), text, side - 2 * margin, height, margin)
+            if not self._fit(ImageDraw.Draw(band), text, side - 2 * margin, height, margin):
+                self.cut.add(text)
             written.paste(band, box[:2])
         return written
 
-    def _fit(self, draw: ImageDraw.ImageDraw, text: str, width: int, height: int, margin: int) -> None:
+    def _fit(self, draw: ImageDraw.ImageDraw, text: str, width: int, height: int, margin: int) -> bool:
+        """Write, and say whether all of it is to be seen."""
         low, high = _SMALLEST, max(_SMALLEST, min(_LARGEST, height))
         # The largest size at which all lines fit, by halving.
         while low < high:
@@ -76,6 +83,7 @@ class Writer:
         lines = "\n".join(_wrapped(text, font, width))
         _, top, _, bottom = draw.multiline_textbbox((0, 0), lines, font=font, spacing=0)
         draw.multiline_text((margin, (height - bottom - top) / 2), lines, fill="black", font=font, spacing=0)
+        return low > _SMALLEST or self._fits(draw, text, low, width, height)
 
     def _fits(self, draw: ImageDraw.ImageDraw, text: str, size: int, width: int, height: int) -> bool:
         font = self._font(size)

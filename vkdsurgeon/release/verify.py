@@ -229,9 +229,9 @@ def _unselected(base: Inventory | None, inventory: Inventory, told: ProvenanceDo
     allowed = told.selected_elements
     over = allowed is not None and visual > allowed
     if not names and not over:
-        return _fact(
-            "unselected", True, f"{visual:,} of the {allowed or 0:,} selected visual values differ; nothing else", ""
-        )
+        # The baselines' records count no selected values.
+        of = "" if allowed is None else f" of the {allowed:,} selected"
+        return _fact("unselected", True, f"{visual:,}{of} visual values differ; nothing else", "")
     problem = f"tensors differ beyond the record: {', '.join(names[:5])}"
     if not names:
         problem = f"{visual:,} visual values differ, and only {allowed or 0:,} were selected"
