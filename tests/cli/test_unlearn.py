@@ -38,6 +38,25 @@ def unlearn(llava: Path, sets: dict[str, Path], *words: object) -> int:
     return run(["unlearn", str(llava), "--forget", str(sets["forget"]), *QUICK, *map(str, words)])
 
 
+def test_a_gpu_that_is_too_small_is_told_with_what_to_do(
+    llava: Path,
+    sets: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def full(*arguments: object, **settings: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("vkdsurgeon.vision_pass.trainer.pass_over", full)
+    out = tmp_path / "patched"
+    assert unlearn(llava, sets, "--retain", sets["retain"], "-o", out) == 1
+    told = capsys.readouterr().err
+    assert "the GPU has too little memory; nothing was written. Use a smaller micro_batch" in told
+    assert "Traceback" not in told
+    assert not out.exists()
+
+
 def test_the_main_job(llava: Path, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     before = files(llava)
     out = tmp_path / "patched"

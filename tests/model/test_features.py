@@ -64,8 +64,8 @@ def test_features_beyond_the_memory_bound_come_back_from_disk():
 def test_copies_near_the_gpu_change_no_feature(room: int, monkeypatch: pytest.MonkeyPatch):
     """With the CPU in the place of a GPU, which differs in where its memory is."""
     values = [torch.full((2, 3), float(index)) for index in range(6)]
-    monkeypatch.setattr(feature_store, "room_for_copies", lambda device: room * values[0].nbytes)
-    store, here = FeatureStore(budget_bytes=0), torch.device("cpu")
+    monkeypatch.setattr(feature_store, "room_for_copies", lambda device, leave: room * values[0].nbytes - leave)
+    store, here = FeatureStore(budget_bytes=0, leave=0), torch.device("cpu")
     for index, value in enumerate(values):
         store.put("projector", index, value)
     # Twice: with copies of none or some of them, and with those that the first left.

@@ -55,16 +55,20 @@ def resolve_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def room_for_copies(device: torch.device) -> int:
-    """Bytes of a GPU's memory that copies of what main memory holds may take: a quarter of what is free.
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory, whoever uses them; None for a CPU."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
 
-    Whoever asks next gets a quarter of the rest, so that a step always has room. 0 for a CPU, whose memory is main
-    memory.
+
+def room_for_copies(device: torch.device, leave: int) -> int:
+    """Bytes of a GPU's memory that copies of what main memory holds may take: half of what is free beyond `leave`.
+
+    Whoever asks next gets half of the rest. 0 for a CPU, whose memory is main memory.
     """
     if device.type != "cuda":
         return 0
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return (torch.cuda.mem_get_info(device)[0] + unused) // 4
+    return max(torch.cuda.mem_get_info(device)[0] + unused - leave, 0) // 2
 
 
 @contextmanager

@@ -35,14 +35,15 @@ class FeatureStore:
     """Features of images at several layers: in memory up to a bound, beyond it in an unnamed temporary file.
 
     What a GPU asks for stays there as a copy, as far as there is room: to fetch the features of a step from main memory
-    takes an H200 longer than to compute them anew (docs/kernels.md).
+    takes an H200 longer than to compute them anew (docs/tutorials/hardware.md).
 
     Args:
         budget_bytes: Most bytes to hold in main memory.
+        leave: Bytes of a GPU's free memory that copies leave free; None makes no copies.
     """
 
-    def __init__(self, budget_bytes: int) -> None:
-        self._budget = budget_bytes
+    def __init__(self, budget_bytes: int, *, leave: int | None = None) -> None:
+        self._budget, self._leave = budget_bytes, leave
         self._disk, self._begin = torch.empty(0, dtype=torch.uint8), 0
         self._values: dict[str, dict[int, Tensor | _OnDisk]] = {}
         self._powers: dict[str, dict[int, float]] = {}
@@ -82,7 +83,7 @@ class FeatureStore:
 
     def _room_on(self, device: torch.device) -> int:
         if device not in self._room:
-            self._room[device] = room_for_copies(device)
+            self._room[device] = 0 if self._leave is None else room_for_copies(device, self._leave)
         return self._room[device]
 
     @property

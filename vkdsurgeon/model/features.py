@@ -153,7 +153,7 @@ def teacher_features(
     Returns:
         The features of every image at every layer.
     """
-    store = FeatureStore(budget_bytes)
+    store = FeatureStore(budget_bytes, leave=stack.training_bytes)
     for index, layer, value in features_of(stack, samples, range(len(samples)), layers, micro_batch):
         store.put(layer, index, value)
     return store

@@ -39,6 +39,7 @@ class VisualStack(nn.Module):
         taps: Module path of each `layer.{i}`.
         mixed: Whether features are computed in mixed precision, see `precision`.
         processes: Those that hold the same stack and divide images among them.
+        training_bytes: What training will take of its device beyond the weights; None where it is not known.
 
     Build one with `load_visual_stack`.
     """
@@ -57,6 +58,7 @@ class VisualStack(nn.Module):
         self.outputs = self._look.outputs
         self.layers: tuple[str, ...] = (*self.taps, *self.outputs)
         self.mixed = False
+        self.training_bytes: int | None = None
         self._preparer: Preparer | None = None
         self.eval()
 

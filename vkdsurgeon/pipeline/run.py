@@ -17,6 +17,7 @@ from vkdsurgeon.decoder_pass.run import DecoderJob, operate_decoder
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.directories import clear_up, scratch
 from vkdsurgeon.files.sealed import check_key
+from vkdsurgeon.model.device import enough_memory
 from vkdsurgeon.pipeline.facts import facts_of
 from vkdsurgeon.pipeline.fingerprint import inputs_of
 from vkdsurgeon.pipeline.finished import finished, record_of
@@ -135,7 +136,8 @@ def _run(request: Request, listener: Listener, journal: Journal | None) -> Unlea
     """The result, which is None in all processes but the first."""
     processes = request.processes
     listener(Event.stage("reading"))
-    with scratch() as folder:
+    short = "; nothing was written. Use a smaller micro_batch, depth or density (--set), or `dtype=bfloat16`"
+    with scratch() as folder, enough_memory(short):
         sets = read_sets(request, folder, listener)
         prepared = prepare(job_of(request, sets))
         decoder = processes.lead(partial(decoder_job_of, request, prepared, sets))

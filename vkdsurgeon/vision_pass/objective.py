@@ -113,7 +113,7 @@ def make_terms(
         reference=None
         if forget_teacher is None
         else partial(forget_teacher.features, forget.samples, layers, recipe.micro_batch, budget),
-        empty=partial(FeatureStore, budget),
+        empty=partial(FeatureStore, budget, leave=stack.training_bytes),
         forget_digests=[sample.digest for sample in forget.samples],
         keep_digests=[sample.digest for sample in keep.samples],
         device=stack.device,

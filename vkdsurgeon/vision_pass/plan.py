@@ -118,7 +118,7 @@ def estimate_memory(
     shape = tuple(features[next(reversed(features))].shape[1:])
     samples = (1 + recipe.copies) * (len(forget) + len(keep))
     # The graph of `features` is still alive here, so no freed storage was counted twice.
-    at_once = min(recipe.micro_batch, max(recipe.forget_batch, recipe.retain_batch), samples)
+    at_once = images_at_once(recipe, samples)
     prepared = sum(value.nbytes for value in forget.prepared(0).inputs.values())
     masters = selected * 4 if any(parameter.dtype != torch.float32 for parameter in parameters) else 0
     cache = recipe.cache_gib * 1024
@@ -131,18 +131,20 @@ def estimate_memory(
         gradients=sum(parameter.nbytes for parameter in moving) / _MIB,
         saliency_scores=elements * 4 / _MIB,
         mask=elements / 8 / _MIB,
-        # Two moments and the packed gradient, float32; on a CPU also the list of positions; a copy of the selected
-        # weights, so that a step can be undone.
-        optimizer=(
-            selected * ((16 if parameters[0].device.type == "cpu" else 12) + (0 if recipe.step_size else 4)) + masters
-        )
-        / _MIB,
+        # Two moments and the packed gradient, float32; the list of positions; a copy of the selected weights, so that a
+        # step can be undone.
+        optimizer=(selected * (16 + (0 if recipe.step_size else 4)) + masters) / _MIB,
         activations=sum(saved.values()) * at_once / _MIB,
         features=min((per_sample + kept) * samples / _MIB, cache),
         pictures=min(prepared * samples / _MIB, cache),
         hardening=hardening_bytes(list(parameters_after(stack, frozen).values()), selected, recipe) / _MIB,
     )
     return memory, shape
+
+
+def images_at_once(recipe: Recipe, images: int) -> int:
+    """Most images that training passes through the tower at once, of so many with all copies."""
+    return min(recipe.micro_batch, max(recipe.forget_batch, recipe.retain_batch), images)
 
 
 def warnings_for(recipe: Recipe, layers: Sequence[str], processes: int = 1) -> list[str]:

@@ -10,15 +10,17 @@ import torch
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.samples import NO_SUBJECT, Sample, check_disjoint
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.model.device import memory_of
 from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.image_features import PROJECTOR
 from vkdsurgeon.model.precision import choose_precision
 from vkdsurgeon.model.preparers import unfit
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.depth import limit_depth
+from vkdsurgeon.vision_pass.gpu_memory import fit_micro_batch, training_mib
 from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.objective import unknown_layers
-from vkdsurgeon.vision_pass.plan import Memory, Plan, estimate_memory, warnings_for
+from vkdsurgeon.vision_pass.plan import Memory, Plan, estimate_memory, images_at_once, warnings_for
 from vkdsurgeon.vision_pass.replay import replayed_samples
 from vkdsurgeon.vision_pass.replay_checks import name_warnings
 from vkdsurgeon.vision_pass.teacher_checks import examine_teachers
@@ -61,6 +63,11 @@ def prepare(job: Job) -> Prepared:
     total = sum(parameter.numel() for parameter in parameters.values())
     selected = round(job.recipe.density * sum(parameter.numel() for parameter in choice.values()))
     memory, shape = _first_pass(stack, forget, keep, job.recipe, selected)
+    at_once = images_at_once(job.recipe, (1 + job.recipe.copies) * (len(forget) + len(keep)))
+    fitted, memory = fit_micro_batch(job.recipe, memory, at_once, memory_of(stack.device))
+    smaller = fitted.micro_batch < job.recipe.micro_batch
+    job = replace(job, recipe=fitted)
+    stack.training_bytes = round(training_mib(memory) * (1 << 20))
     quality, teacher_warnings, teachers = examine_teachers(
         stack, forget, keep, job.recipe, {role: job.teacher(role) for role in ("forget", "retain")}
     )
@@ -89,6 +96,7 @@ def prepare(job: Job) -> Prepared:
             *stack.inventory.warnings,
             *stack.split.warnings,
             *warnings_for(job.recipe, stack.layers, job.processes.count),
+            *([f"micro_batch is {fitted.micro_batch}: more images at once would not fit the GPU"] if smaller else []),
             *_sampling_warnings(len(kept), len(job.retain) + len(job.generic)),
             *_overlap_warnings(job),
             *([] if job.replay is not None else _earlier_warnings(stack)),

@@ -1,0 +1,59 @@
+"""A run fits itself to the memory of a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.vision_pass.test_run import QUICK, samples
+from vkdsurgeon.config.recipe import Recipe
+from vkdsurgeon.vision_pass import prepare as preparing
+from vkdsurgeon.vision_pass.gpu_memory import fit_micro_batch, training_mib
+from vkdsurgeon.vision_pass.job import Job
+from vkdsurgeon.vision_pass.plan import Memory
+
+MIB = 1 << 20
+MEMORY = Memory(
+    weights=1200.0, gradients=600.0, saliency_scores=600.0, mask=40.0, optimizer=900.0, activations=6400.0,
+    features=90_000.0, pictures=5000.0, hardening=300.0,
+)  # fmt: skip
+
+
+@given(gpu=st.integers(1, 100_000), at_once=st.integers(1, 64))
+def test_as_many_images_as_fit_and_no_fewer(gpu: int, at_once: int):
+    recipe, memory = fit_micro_batch(Recipe(micro_batch=64), MEMORY, at_once, gpu * MIB)
+    images = at_once if recipe.micro_batch == 64 else recipe.micro_batch
+    assert memory.activations == pytest.approx(MEMORY.activations * images / at_once)
+    assert images == 1 or memory.weights + training_mib(memory) <= gpu
+    if images < at_once:
+        doubled = MEMORY.activations * 2 * images / at_once
+        assert memory.weights + training_mib(memory) + 1.25 * (doubled - memory.activations) > gpu
+    assert {name: value for name, value in vars(memory).items() if name != "activations"} == {
+        name: value for name, value in vars(MEMORY).items() if name != "activations"
+    }
+
+
+def test_a_cpu_changes_nothing():
+    recipe = Recipe()
+    assert fit_micro_batch(recipe, MEMORY, 32, None) == (recipe, MEMORY)
+
+
+def test_a_small_gpu_gets_a_smaller_micro_batch_and_says_so(
+    llava: Path, sets: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    """With the CPU in the place of a GPU of the least memory that training on four images takes."""
+    job = Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], QUICK)
+    whole = preparing.prepare(job)
+    assert whole.job.recipe.micro_batch == QUICK.micro_batch
+    per_image = whole.plan.memory.activations / 16
+    four = Memory(**{**vars(whole.plan.memory), "activations": 4 * per_image})
+    least = round((four.weights + training_mib(four)) * MIB) + 1
+    monkeypatch.setattr(preparing, "memory_of", lambda device: least)
+    fitted = preparing.prepare(job)
+    assert fitted.job.recipe.micro_batch == 4
+    assert fitted.plan.memory.activations == pytest.approx(4 * per_image)
+    assert any("micro_batch is 4" in warning for warning in fitted.plan.warnings)
+    assert fitted.stack.training_bytes == round(training_mib(fitted.plan.memory) * MIB)
