@@ -13,6 +13,7 @@ from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.model.entering import Entering
 from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.model.replayed import ReplayedSample, entering_of
+from vkdsurgeon.model.workers import in_order, thread_count
 
 if TYPE_CHECKING:
     from vkdsurgeon.model.images import ImageBatch, PreparedImage
@@ -70,20 +71,33 @@ class SampleSet:
 
     def prepared(self, index: int) -> PreparedImage:
         """One image as the image processor leaves it."""
-        if index in self._cache:
-            return self._cache[index]
+        return self._several([index])[0]
+
+    def _several(self, indices: Sequence[int]) -> list[PreparedImage]:
+        found: dict[int, PreparedImage] = {}
+        missing = [index for index in dict.fromkeys(indices) if index not in self._cache]
+        for index, image in zip(missing, self._made(missing), strict=True):
+            found[index] = self._kept(index, image)
+        return [found[index] if index in found else self._cache[index] for index in indices]
+
+    def _made(self, indices: Sequence[int]) -> Iterator[PreparedImage]:
+        return in_order(self._make, indices, thread_count())
+
+    def _make(self, index: int) -> PreparedImage:
         sample = self.samples[index]
         if isinstance(sample, ReplayedSample):
             return sample.prepared
         medium = medium_of(sample.path)
         opened = medium.open(sample.path, where=sample.source, digest=sample.digest)
         opened = medium.varied(opened, sample) if sample.variant else opened
-        image = self._stack.prepare(
+        return self._stack.prepare(
             opened if self._alter is None else self._alter(opened, sample), f"{sample.source} ({sample.path})"
         )
+
+    def _kept(self, index: int, image: PreparedImage) -> PreparedImage:
         self._signatures[index] = image.signature
         size = sum(value.nbytes for value in image.inputs.values())
-        if size <= self._budget:
+        if size <= self._budget and not isinstance(self.samples[index], ReplayedSample):
             self._budget -= size
             self._cache[index] = image
         return image
@@ -98,24 +112,20 @@ class SampleSet:
         Yields:
             The indices of a batch's images, and the batch.
         """
+        unknown = [index for index in dict.fromkeys(indices) if index not in self._signatures]
+        for index, image in zip(unknown, self._made(unknown), strict=True):
+            self._kept(index, image)
         groups: dict[Hashable, list[int]] = {}
         for index in indices:
-            groups.setdefault(self._signature(index), []).append(index)
+            groups.setdefault(self._signatures[index], []).append(index)
         for signature, group in groups.items():
             for start in range(0, len(group), micro_batch):
                 part = group[start : start + micro_batch]
                 yield part, self._batch(part, signature).with_entering(self._entered(part))
 
-    def _signature(self, index: int) -> Hashable:
-        if index not in self._signatures:
-            sample = self.samples[index]
-            prepared = sample.prepared if isinstance(sample, ReplayedSample) else self.prepared(index)
-            self._signatures[index] = prepared.signature
-        return self._signatures[index]
-
     def _batch(self, part: Sequence[int], signature: Hashable) -> ImageBatch:
         if self._entering is None:
-            return self._stack.collate([self.prepared(index) for index in part])
+            return self._stack.collate(self._several(part))
         # Of layers that are not run nobody looks at pixels, and to join and move them costs as much as a small step.
         key = (signature, len(part))
         if key not in self._pixelless:
