@@ -306,4 +306,6 @@ def test_only_trials_of_the_same_inputs_are_joined(llava: Path, sets: dict[str, 
         tune(replace(part, shard=None, join=[place], out=place / "joined"), Quiet())
     with pytest.raises(UserError, match="joins nothing"):
         tune(replace(part, join=[place / "part"], out=place / "joined"), Quiet())
+    with pytest.raises(UserError, match="does not join itself"):
+        tune(replace(part, shard=None, join=[place / "joined"], out=place / "joined"), Quiet())
     assert not (place / "joined").exists()

@@ -82,6 +82,14 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
     started = time.monotonic()
     if request.shard is not None and request.join:
         raise UserError("a shard joins nothing", where="`join`", remedy="join the shards in a directory of its own")
+    if request.out.resolve() in (each.resolve() for each in request.join):
+        raise UserError(
+            "a search does not join itself",
+            where="`join`",
+            value=str(request.out),
+            expected="other directories than the output",
+            remedy="leave it out: trials that are in the output already are kept (--resume)",
+        )
     check_folder(request.out, request.resume, request.unlearn.model)
     starting_points(request.space, request.unlearn.recipe)
     if request.validation is not None:
