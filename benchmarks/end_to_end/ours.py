@@ -56,7 +56,7 @@ class Ours:
         self.teacher_seconds += time.perf_counter() - started
         kept = kept_activations(self.stack, samples, frozen, tuple(output.shape), teacher, (LAYER,))
         assert kept is not None, "the frozen layers cannot be passed over"
-        store = FeatureStore(_ALL_IN_MEMORY)
+        store = FeatureStore(_ALL_IN_MEMORY, leave=self.stack.training_bytes)
         for indices, _ in samples.batches(everything, self.recipe.micro_batch):
             for place, index in enumerate(indices):
                 store.put(LAYER, index, teacher.one(LAYER, indices[place - 1]))
