@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, Qwen2VLImageProcessor
 
 import vkdsurgeon
 from benchmarks.families.tiny import tiny_config
@@ -185,3 +185,31 @@ def test_music_flamingo_is_refused_with_the_reason(tmp_path: Path) -> None:
         model = auto_class(config).from_config(config)
     with pytest.raises(UserError, match="cannot be unlearned by its audio tower: the angles"):
         locate_visual(model, modality="audio")
+
+
+def test_both_towers_of_one_model_forget_one_after_the_other(
+    voices: dict[str, Path], sets: dict[str, Path], tmp_path: Path
+) -> None:
+    model = build_checkpoint("qwen2_5_omni_thinker", tmp_path / "model")
+    # As the published files have it: one for both processors.
+    Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56).save_pretrained(tmp_path / "images")
+    file = model / "preprocessor_config.json"
+    both = json.loads((tmp_path / "images" / file.name).read_text()) | json.loads(file.read_text())
+    file.write_text(json.dumps(both))
+    seeing, hearing = tmp_path / "seeing", tmp_path / "hearing"
+    vkdsurgeon.unlearn(model, sets["forget"], seeing, retain=sets["retain"], recipe=RECIPE, device="cpu")
+    second = vkdsurgeon.unlearn(
+        seeing, voices["forget"], hearing, retain=voices["retain"], recipe=RECIPE, modality="audio", device="cpu"
+    )
+    assert not [
+        warning for warning in second.plan.warnings if "earlier run" in warning or "unlearned before" in warning
+    ]
+    found = {modality: vkdsurgeon.diff(seeing, hearing, modality=modality) for modality in ("image", "audio")}
+    assert {tensor.part for tensor in found["audio"].changed} == {"tower"}
+    assert {tensor.part for tensor in found["image"].changed} == {"language"}
+    whole = vkdsurgeon.diff(model, hearing, modality="audio")
+    assert {tensor.tensor.split(".")[0] for tensor in whole.changed} == {"audio_tower", "visual"}
+    again = vkdsurgeon.unlearn(
+        hearing, sets["forget"], tmp_path / "again", retain=sets["retain"], recipe=RECIPE, device="cpu"
+    )
+    assert [warning for warning in again.plan.warnings if "unlearned before" in warning]

@@ -140,7 +140,8 @@ def test_a_checkpoint_that_was_unlearned_before_says_so(llava: Path, sets: dict[
     (patched / "vkdsurgeon.json").write_text(json.dumps({"schema": "vkdsurgeon/provenance/1"}))
     (patched / "vkdsurgeon.notes.json").write_text("[not json")
     (patched / "vkdsurgeon.other.json").write_text(json.dumps({"schema": "somebody/else/1"}))
-    assert earlier_operations(take_inventory(patched)) == ["vkdsurgeon.json"]
+    assert earlier_operations(take_inventory(patched), "image") == ["vkdsurgeon.json"]
+    assert earlier_operations(take_inventory(patched), "audio") == []
     assert any("unlearned before (vkdsurgeon.json)" in warning for warning in prepared(patched, sets).plan.warnings)
     as_teacher = prepared(llava, sets, retain_teacher=patched).plan
     assert any("checkpoint of `retain_teacher` was unlearned" in warning for warning in as_teacher.warnings)

@@ -181,7 +181,7 @@ def _overlap_warnings(job: Job) -> list[str]:
 
 
 def _earlier_warnings(stack: VisualStack) -> list[str]:
-    if not earlier_operations(stack.inventory):
+    if not earlier_operations(stack.inventory, stack.split.modality):
         return []
     return [
         "those whom earlier runs forgot are in no set of this one, and come back with every further run: forget all of "

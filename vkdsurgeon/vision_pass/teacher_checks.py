@@ -44,7 +44,7 @@ def examine_teachers(
     chosen = [*first, *choose_samples(keep.samples)]
     quality = examine(stack, chosen, recipe.micro_batch, budget, forgotten=len(first))
     found = [
-        *operation_warnings(stack.inventory, "this checkpoint"),
+        *operation_warnings(stack.inventory, stack.split.modality, "this checkpoint"),
         *quality_warnings(quality, "the checkpoint's features"),
     ]
     found += kind_warnings(quality)
@@ -60,7 +60,7 @@ def examine_teachers(
         gap = teacher.compare(other, stack, choose_samples(samples)[:_COMPARED], sorted(layers, key=stack.layers.index))
         digests[role] = visual_digest(other)
         found += gap_warnings(gap, teacher.option)
-        found += operation_warnings(other.inventory, f"the checkpoint of {teacher.option}")
+        found += operation_warnings(other.inventory, other.split.modality, f"the checkpoint of {teacher.option}")
         # A reference that cannot tell the forget images' subjects apart is what one would wish for.
         if role == "retain":
             judged = examine(other, choose_samples(samples), recipe.micro_batch, budget)

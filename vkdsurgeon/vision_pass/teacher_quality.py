@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.provenance import SCHEMA
+from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.features import LEAST_VARIATION, SampleSet, teacher_features, variance
@@ -191,8 +192,13 @@ def kind_warnings(quality: TeacherQuality) -> list[str]:
     ]
 
 
-def earlier_operations(inventory: Inventory) -> list[str]:
-    """Names of the records that earlier operations of this tool left in a checkpoint."""
+def earlier_operations(inventory: Inventory, modality: Modality) -> list[str]:
+    """Names of the records that earlier operations of this tool on the same tower left in a checkpoint.
+
+    Args:
+        inventory: The checkpoint's.
+        modality: What the tower takes in; another tower shares no weight with it.
+    """
     names = []
     for file in inventory.files:
         if not (file.path.startswith("vkdsurgeon") and file.path.endswith(".json")):
@@ -202,7 +208,11 @@ def earlier_operations(inventory: Inventory) -> list[str]:
         except (OSError, ValueError):
             # Whatever it is, it is no record of ours.
             continue
-        if isinstance(record, dict) and str(record.get("schema", "")).rpartition("/")[0] == SCHEMA.rpartition("/")[0]:
+        ours = (
+            isinstance(record, dict) and str(record.get("schema", "")).rpartition("/")[0] == SCHEMA.rpartition("/")[0]
+        )
+        # Records say it since there are two.
+        if ours and record.get("modality", "image") == modality:
             names.append(file.path)
     return names
 
@@ -222,9 +232,9 @@ def gap_warnings(gap: float, option: str) -> list[str]:
     ]
 
 
-def operation_warnings(inventory: Inventory, what: str) -> list[str]:
-    """A warning where a checkpoint was operated on before."""
-    records = earlier_operations(inventory)
+def operation_warnings(inventory: Inventory, modality: Modality, what: str) -> list[str]:
+    """A warning where a checkpoint's tower was operated on before."""
+    records = earlier_operations(inventory, modality)
     if not records:
         return []
     return [
