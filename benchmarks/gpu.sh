@@ -9,12 +9,17 @@ export PYTHONPATH=".:kernels:cli${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 failed=0
 step() {
   echo "== $SECONDS s: $*"
-  "$@" || { failed=1; echo "== failed with $?: $*" >&2; }
+  "$@" || {
+    local status=$?
+    failed=1
+    echo "== failed with $status: $*" >&2
+  }
 }
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem --format=csv
 mkdir -p benchmarks/results
 # Kernels of many shapes are compiled, which takes cores rather than the GPU.
-step "$python" -m pytest -q -n 8 --tb=short --maxfail 8 tests/kernels
+together=$("$python" -c "import xdist" 2> /dev/null && echo "-n 8")
+step "$python" -m pytest -q $together --tb=short --maxfail 8 tests/kernels
 step "$python" -m pytest -q -s benchmarks/kernels --benchmark-enable --record --bench-device cuda
 step "$python" -m benchmarks.end_to_end --size vit-l --device cuda --record
 step "$python" -m benchmarks.stages --cases vit-l --steps 300 --device cuda --record

@@ -498,6 +498,20 @@ def test_the_operators_keep_their_contracts(implementation, density):
     )
 
 
+@pytest.mark.skipif(obstacle("triton", DEVICE) is not None, reason="Triton cannot run")
+def test_a_bitmap_without_moments_in_eight_bits_is_refused():
+    parameter = torch.zeros(2048, device=DEVICE)
+    chosen = Selection.of(
+        BitMask.from_bool(torch.ones(2048, dtype=torch.bool, device=DEVICE)), "triton", eight_bit=True
+    )
+    state = [[torch.zeros(2048, device=DEVICE)] for _ in range(3)]
+    with pytest.raises(ValueError, match="eight bits"):
+        masked_adamw_(
+            [parameter], [parameter.clone()], *state[:2], [], [], [chosen.words], [chosen.positions],
+            torch.ones(1, 9, device=DEVICE), torch.ones((), device=DEVICE), [], False, chosen.layout, "triton",
+        )  # fmt: skip
+
+
 def test_a_compiled_program_calls_the_step_without_a_graph_break():
     parameter, gradient = torch.zeros(2000), torch.ones(2000)
     chosen = Selection.of(BitMask.from_bool(torch.arange(2000) % 2 == 0), "reference", eight_bit=False)

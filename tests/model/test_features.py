@@ -77,6 +77,10 @@ def test_copies_near_the_gpu_change_no_feature(room: int, monkeypatch: pytest.Mo
     assert torch.equal(got, torch.stack([values[4] + 0.5, values[1], values[2], values[3]]))
     assert torch.equal(store.one("projector", 4), values[4] + 0.5)
     assert len(store._copies) == min(room, 6)
+    store.release()
+    assert not store._copies
+    assert torch.equal(store.get("projector", [4, 1], here), torch.stack([values[4] + 0.5, values[1]]))
+    assert not store._copies
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.model.features import SampleSet, teacher_features
 from vkdsurgeon.model.frozen_layers import frozen_layers, kept_activations, output_of
+from vkdsurgeon.model.images import ImageBatch
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.events import unheard
@@ -114,6 +116,23 @@ def test_batches_whose_first_layers_are_passed_over_carry_no_pixels(llava: Path,
     ((_, batch),) = images.batches([3, 1], 4)
     assert batch.inputs["pixel_values"].std() > 0
     torch.testing.assert_close(stack.features(batch)["projector"], store.get("projector", part, stack.device))
+
+
+@pytest.mark.parametrize("name", ["image_attention_mask", "flattened_patches"])
+def test_numbers_that_are_not_only_pixels_stay(name: str, llava: Path, sets: dict[str, Path]):
+    """Masks that are no integers, and patches that say themselves which of them are padding."""
+    stack, images, frozen = ready(llava, sets["forget"], 1)
+    store = teacher_features(stack, images, ("projector", frozen[-1]), 4, 1 << 30)
+    kept = kept_activations(stack, images, frozen, shape_of(stack, images, frozen), store, ("projector",))
+    assert kept is not None
+    ((_, plain),) = images.batches([3, 1], 4)
+    if name == "flattened_patches":
+        stack._look = SimpleNamespace(pixels=name, collate=stack._look.collate)
+        renamed = {name: plain.inputs["pixel_values"]}
+    else:
+        renamed = {**plain.inputs, name: torch.rand(2, 3)}
+    assert stack.looks_once(plain) == (name != "flattened_patches")
+    assert not stack.looks_once(ImageBatch(renamed, 2))
 
 
 def test_a_tower_that_looks_at_pixels_again_is_run_whole(llava: Path, sets: dict[str, Path]):

@@ -56,4 +56,6 @@ def test_a_small_gpu_gets_a_smaller_micro_batch_and_says_so(
     assert fitted.job.recipe.micro_batch == 4
     assert fitted.plan.memory.activations == pytest.approx(4 * per_image)
     assert any("micro_batch is 4" in warning for warning in fitted.plan.warnings)
+    assert preparing.refit(fitted, QUICK).job.recipe.micro_batch == 4
+    assert preparing.refit(fitted, QUICK.model_copy(update={"micro_batch": 2})).job.recipe.micro_batch == 2
     assert fitted.stack.training_bytes == round(training_mib(fitted.plan.memory) * MIB)

@@ -124,6 +124,8 @@ def prepare_output(job: OutputJob) -> OutputPrepared:
         )
     visual = prepare(Job(forget=job.forget, retain=job.retain, generic=[], recipe=job.recipe, **job.source))
     recipe, stack = visual.job.recipe, visual.stack
+    # The language model's share of the memory is not in that plan.
+    stack.training_bytes = None
     language = sum(stack.inventory.tensors[name].elements for name in stack.split.language) * job.dtype.itemsize
     memory = {"visual": round(visual.plan.memory.total, 1), "language_model": round(language / (1 << 20), 1)}
     choice = [value for value in stack.visual_parameters().values() if value.requires_grad]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ MAX_RATIO = 200
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "PCX", "SGI", "ICO")
 # Those that are told by their content for certain.
 _MARKED = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
+# Filters of warnings belong to the process, and images are opened by several threads.
+_FILTERING = threading.Lock()
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -76,7 +79,7 @@ def _known(formats: tuple[str, ...]) -> tuple[str, ...]:
 def _opened(source: Path | io.BytesIO, place: str, max_pixels: int) -> Image.Image:
     try:
         # Pillow's own limit is a global that only warns in a range; ours is checked by the caller.
-        with warnings.catch_warnings():
+        with _FILTERING, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(source, formats=_known(_FORMATS))
     except FileNotFoundError:
@@ -115,7 +118,7 @@ def check_header(path: Path, *, where: str) -> tuple[str, tuple[int, int]]:
 def looks_like_an_image(path: Path) -> bool:
     """Whether a file's content says that it is an image, whatever its name says."""
     try:
-        with warnings.catch_warnings():
+        with _FILTERING, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             Image.open(path, formats=_known(_MARKED)).close()
     except Exception:

@@ -75,6 +75,12 @@ class FeatureStore:
         kept.tensor.copy_(value)
         return kept
 
+    def release(self) -> None:
+        """Give back what copies take of a GPU's memory; no more are made."""
+        self._copies.clear()
+        self._room = dict.fromkeys(self._room, 0)
+        self._leave = None
+
     def _copy(self, device: torch.device, layer: str, index: int, value: Tensor) -> None:
         """Keep what lies on a device there, if it has room; a copy of its own, not a view of a whole batch."""
         if value.nbytes <= self._room_on(device):
@@ -104,7 +110,7 @@ class FeatureStore:
         found: dict[int, Tensor] = {}
         if missing:
             moved = torch.stack([self.one(layer, index) for index in missing]).to(device, non_blocking=True)
-            if len(missing) == len(indices) and not self._room_on(device):
+            if len(missing) == len(indices) and self._room_on(device) < moved[0].nbytes:
                 return moved
             found = dict(zip(missing, moved.unbind(), strict=True))
             for index, value in found.items():

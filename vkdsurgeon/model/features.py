@@ -81,7 +81,8 @@ class SampleSet:
         return [found[index] if index in found else self._cache[index] for index in indices]
 
     def _made(self, indices: Sequence[int]) -> Iterator[PreparedImage]:
-        return in_order(self._make, indices, thread_count())
+        # What a caller does to images may depend on their order.
+        return in_order(self._make, indices, thread_count() if self._alter is None else 1)
 
     def _make(self, index: int) -> PreparedImage:
         sample = self.samples[index]
@@ -130,6 +131,8 @@ class SampleSet:
         key = (signature, len(part))
         if key not in self._pixelless:
             whole = self._stack.collate([self.prepared(part[0])] * len(part))
+            if not self._stack.looks_once(whole):
+                return self._stack.collate(self._several(part))
             self._pixelless[key] = whole.without_pixels(self._stack.device)
         return self._pixelless[key]
 

@@ -130,8 +130,8 @@ def kept_activations(
     for part, batch in images.batches(tried, len(tried)):
         try:
             with torch.no_grad():
-                entered = batch.without_pixels(stack.device).with_entering(kept.entering(part, stack.device))
-                found = stack.features(entered, layers)
+                seen = batch.without_pixels(stack.device) if stack.looks_once(batch) else batch
+                found = stack.features(seen.with_entering(kept.entering(part, stack.device)), layers)
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
             return None
         if not all(_same(found[layer], store.get(layer, part, stack.device)) for layer in layers):

@@ -22,6 +22,9 @@ from vkdsurgeon.model.layers import find_layers, layers_read
 from vkdsurgeon.model.preparers import preparer_for
 from vkdsurgeon.model.processes import ALONE, Processes
 
+# Kosmos-2.5 masks patches that are zero.
+_SELF_MASKING = frozenset({"flattened_patches"})
+
 
 class VisualStack(nn.Module):
     """The visual half of one checkpoint: pixels in, features out, gradients through. Or the half that hears: where the
@@ -160,6 +163,14 @@ class VisualStack(nn.Module):
             ValueError: No images, or different signatures.
         """
         return batches.collate(images, self._look.collate)
+
+    def looks_once(self, batch: ImageBatch) -> bool:
+        """Whether only the tower's first layer looks at pixels, so that it need not get any where it is passed over.
+
+        Not where other numbers come with them, such as masks, or where they say themselves what is padding.
+        """
+        numbers = {name for name, value in batch.inputs.items() if value.is_floating_point()}
+        return numbers == {self._look.pixels} and self._look.pixels not in _SELF_MASKING
 
     def features(self, batch: ImageBatch, layers: Sequence[str] = (PROJECTOR,)) -> dict[str, torch.Tensor]:
         """Features of a batch.

@@ -66,12 +66,14 @@ class TrialRunner:
         self.teacher = RememberedTeacher()
         self.prepared = replace(prepare(sets.job), look=self.teacher)
         self.stack = self.prepared.stack
+        # The attacker trains more than the recipe that was planned for, and features are remembered over all trials.
+        self.stack.training_bytes = None
         self._attacker, self._examiner = attacker, examiner
         self._seed = sets.job.seed
         self._original = {
             name: value.detach().to("cpu", copy=True) for name, value in self.stack.visual_parameters().items()
         }
-        recipe = sets.job.recipe
+        recipe = self.prepared.job.recipe
         budget = int(recipe.cache_gib * (1 << 30)) // 4
         measured = (SampleSet(self.stack, sets.forget, budget), SampleSet(self.stack, sets.keep, budget))
         reference = (self.prepared.forget, self.prepared.keep)

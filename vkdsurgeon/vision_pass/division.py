@@ -13,9 +13,11 @@ from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.replayed import ReplayedSample
 from vkdsurgeon.model.vision import VisualStack
 
-# Images that the stop rule looks at, per set, and copies of each of them, as far as that goes. Their numbers are
-# beyond those of any copy that is trained on.
-_LOOKED_AT, _LOOKS, _FIRST_LOOK = 256, 4, 10_000
+LOOKED_AT = 256
+"""Images that the stop rule looks at, per set, about."""
+
+# Copies of each of them, as far as that goes. Their numbers are beyond those of any copy that is trained on.
+_LOOKS, _FIRST_LOOK = 4, 10_000
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ def divide(
     # A subject with too few images to spare one is judged on copies that are not trained on.
     spared = {subjects[index] for index in held_out}
     unspared = [index for index in known if subjects[index] not in spared]
-    originals = held_out[:: max(1, -(-len(held_out) // _LOOKED_AT))]
-    copied = [*originals, *unspared[:: max(1, -(-len(unspared) // _LOOKED_AT))]]
-    looks = min(_LOOKS, max(_LOOKED_AT // max(len(copied), 1) - len(originals) // max(len(copied), 1), 1))
+    originals = held_out[:: max(1, -(-len(held_out) // LOOKED_AT))]
+    copied = [*originals, *unspared[:: max(1, -(-len(unspared) // LOOKED_AT))]]
+    looks = min(_LOOKS, max(LOOKED_AT // max(len(copied), 1) - len(originals) // max(len(copied), 1), 1))
     # No more than the steps can draw: each copy costs the teacher a pass.
     affordable = batch * recipe.planned_steps // max(len(known), 1) - 1
     count = min(recipe.copies, max(affordable, 0))

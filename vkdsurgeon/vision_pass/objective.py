@@ -51,6 +51,13 @@ class DistillationTerms:
         """Forgetting and retention."""
         return self.forget, self.retain
 
+    def release(self) -> None:
+        """Give back what copies of features take of a GPU's memory."""
+        stores = [self.stretched.teacher, self.targets.features, self.retain.targets]
+        for store in (*stores, *([] if self.activations is None else [self.activations.store])):
+            if isinstance(store, FeatureStore):
+                store.release()
+
     @property
     def stretched(self) -> StretchedTargets:
         """The forget term's targets."""
@@ -97,7 +104,7 @@ def make_terms(
     if retain_teacher is None:
         kept, _ = _features(look, stack, keep, watched, frozen, recipe.micro_batch, budget)
     else:
-        kept = retain_teacher.features(keep.samples, watched, recipe.micro_batch, budget)
+        kept = retain_teacher.features(keep.samples, watched, recipe.micro_batch, budget, stack.training_bytes)
     context = TargetContext(
         recipe=recipe,
         forget=own,
@@ -112,7 +119,7 @@ def make_terms(
         ),
         reference=None
         if forget_teacher is None
-        else partial(forget_teacher.features, forget.samples, layers, recipe.micro_batch, budget),
+        else partial(forget_teacher.features, forget.samples, layers, recipe.micro_batch, budget, stack.training_bytes),
         empty=partial(FeatureStore, budget, leave=stack.training_bytes),
         forget_digests=[sample.digest for sample in forget.samples],
         keep_digests=[sample.digest for sample in keep.samples],

@@ -14,6 +14,7 @@ from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.frozen_layers import output_of, parameters_after
 from vkdsurgeon.model.vision import VisualStack
+from vkdsurgeon.vision_pass.division import LOOKED_AT
 from vkdsurgeon.vision_pass.hardening.memory import hardening_bytes
 from vkdsurgeon.vision_pass.objective import run_once
 from vkdsurgeon.vision_pass.target_readings import TargetReading
@@ -24,7 +25,11 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Memory:
-    """Estimate in MiB. Activations are measured on one image, everything else follows from sizes."""
+    """Estimate in MiB. Activations are measured on one image, everything else follows from sizes.
+
+    `casts` are the weights as mixed precision rounds them for matrix products, `judging` the features that the stop
+    rule compares at once, while no activations are held.
+    """
 
     weights: float
     gradients: float
@@ -35,6 +40,8 @@ class Memory:
     features: float
     pictures: float
     hardening: float = 0.0
+    casts: float = 0.0
+    judging: float = 0.0
 
     @property
     def total(self) -> float:
@@ -43,7 +50,7 @@ class Memory:
             self.weights
             + self.mask
             + max(self.saliency_scores + self.gradients, self.optimizer)
-            + self.activations
+            + max(self.activations + self.casts, self.judging)
             + self.features
             + self.pictures
             + self.hardening
@@ -104,12 +111,16 @@ def estimate_memory(
     width = sum(parameter.nbytes for parameter in parameters)
     _, batch = next(iter(forget.batches([0], 1)))
     saved: dict[int, int] = {}
+    casts: dict[int, int] = {}
+    # A linear layer's product takes its weight turned around.
+    shapes = {shape for each in parameters for shape in (tuple(each.shape), tuple(each.shape)[::-1])}
     own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
+            cast = stack.mixed and tensor.dtype == torch.bfloat16 and tuple(tensor.shape) in shapes
+            (casts if cast else saved)[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
@@ -138,6 +149,8 @@ def estimate_memory(
         features=min((per_sample + kept) * samples / _MIB, cache),
         pictures=min(prepared * samples / _MIB, cache),
         hardening=hardening_bytes(list(parameters_after(stack, frozen).values()), selected, recipe) / _MIB,
+        casts=sum(casts.values()) / _MIB,
+        judging=sum(value.numel() * 4 for value in features.values()) * min(2 * LOOKED_AT, samples) / _MIB,
     )
     return memory, shape
 

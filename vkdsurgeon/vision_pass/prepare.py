@@ -111,7 +111,8 @@ def refit(prepared: Prepared, recipe: Recipe) -> Prepared:
 
     Args:
         prepared: From `prepare`, its stack at the weights of the checkpoint, all of them asking for gradients.
-        recipe: The other settings. The images stay those that the first recipe could afford.
+        recipe: The other settings. The images stay those that the first recipe could afford, and no more of them pass
+            at once than by it.
 
     Raises:
         UserError: The recipe names a layer or a depth that the tower does not have.
@@ -121,6 +122,8 @@ def refit(prepared: Prepared, recipe: Recipe) -> Prepared:
         raise UserError("no such layer", where=f"recipe key {key!r}", value=layer, expected=", ".join(stack.layers))
     limit_depth(stack, recipe.depth)
     recipe = _with_all_outputs(recipe.fitted(len(prepared.forget)), stack)
+    most = min(recipe.micro_batch, prepared.job.recipe.micro_batch)
+    recipe = recipe.model_copy(update={"micro_batch": most})
     return replace(prepared, job=replace(prepared.job, recipe=recipe))
 
 

@@ -148,6 +148,8 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         with rounded_to_disk(stack, mask.selected):
             kept.agree(state.verdicts[choice.index].measured, validation.judge().measured)
     clock.lap("training")
+    # The decoder pass has a language model to hold.
+    taught.release()
 
     if _frozen_fingerprint(parameters, mask) != frozen:
         raise SurgeryError("a frozen weight changed during training; nothing was written. This is a bug, please report")

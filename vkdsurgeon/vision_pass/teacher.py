@@ -35,10 +35,24 @@ class Teacher(ModelSource):
         return self.load_visual().requires_grad_(False)
 
     def features(
-        self, samples: Sequence[Sample], layers: Sequence[str], micro_batch: int, budget_bytes: int
+        self,
+        samples: Sequence[Sample],
+        layers: Sequence[str],
+        micro_batch: int,
+        budget_bytes: int,
+        leave: int | None = None,
     ) -> FeatureStore:
-        """Features of images, prepared by the teacher's own image processor; see `features.teacher_features`."""
+        """Features of images, prepared by the teacher's own image processor; see `features.teacher_features`.
+
+        Args:
+            samples: The images.
+            layers: Tapped layers to keep.
+            micro_batch: Most images per forward pass.
+            budget_bytes: Most bytes of features to hold in memory.
+            leave: As `FeatureStore` has it, for the student's training.
+        """
         stack = self.load()
+        stack.training_bytes = leave
         return teacher_features(stack, SampleSet(stack, samples, 0), layers, micro_batch, budget_bytes)
 
     def compare(

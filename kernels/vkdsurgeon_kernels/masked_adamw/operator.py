@@ -34,6 +34,8 @@ def _step(
     if scales and not seeds:
         raise ValueError("moments in eight bits are rounded at random and need seeds")
     if implementation == "triton":
+        if (layout == BITMAP) != bool(scales):
+            raise ValueError("a bitmap is for moments in eight bits, and they are for a bitmap")
         from vkdsurgeon_kernels.masked_adamw import triton
 
         triton.step(
