@@ -25,7 +25,7 @@ from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.identity_classifier import centroids
 
 _SUBJECTS, _VIEWS = 8, 4
-_LEAST_SEPARATION = 0.01
+_LEAST_SEPARATION, _NEXT_TO_NONE = 0.01, 0.05
 _MOST_GAP = 1.0
 # Sets of one kind of drawings came to 1.4 at most, of two kinds to 2.4 at least (docs/studies/method.md).
 _MOST_APART = 2.0
@@ -42,7 +42,8 @@ class TeacherQuality:
         token_variation: Variance over the tokens within images, likewise; None where an image is one token. Near
             zero all tokens are alike.
         separation: Variance between subjects over variance within subjects, the former freed of what the latter adds
-            to means of few images; None where fewer than two subjects have two images each.
+            to means of few images; None where fewer than two subjects have two images each, or where it is near zero
+            and so few images cannot tell whether it is.
         apart: How far the mean features of the images to forget and of those to keep lie from each other: squared
             distance over what two sets of one kind, of so few subjects and images, have by chance. About 1 for one
             kind; None where it is not asked, or fewer than two are kept.
@@ -104,6 +105,9 @@ def measure_features(features: Sequence[Tensor], subjects: Sequence[str], forgot
     per_token = len({value.shape[0] for value in features}) == 1
     values = [value.float() if per_token else value.float().mean(dim=0, keepdim=True) for value in features]
     middle = sum(values[1:], values[0].clone()) / len(values)
+    separation = _separation(values, subjects)
+    if separation is not None and separation < _LEAST_SEPARATION and not _resolved(values, subjects):
+        separation = None
     several = [value.float() for value in features if value.shape[0] > 1]
     return TeacherQuality(
         pictures=len(values),
@@ -116,7 +120,7 @@ def measure_features(features: Sequence[Tensor], subjects: Sequence[str], forgot
         )
         if several
         else None,
-        separation=_separation(values, subjects),
+        separation=separation,
         apart=_apart(values, subjects, forgotten) if forgotten else None,
     )
 
@@ -126,6 +130,32 @@ def _share(parts: Sequence[Tensor], wholes: Sequence[Tensor]) -> float:
 
 
 def _separation(values: Sequence[Tensor], subjects: Sequence[str]) -> float | None:
+    ratio = _ratio(values, subjects)
+    return None if ratio is None else max(ratio, 0.0)
+
+
+def _resolved(values: Sequence[Tensor], subjects: Sequence[str]) -> bool:
+    """Whether so few images show that subjects are not told apart, rather than nothing.
+
+    By the jackknife over subjects (Efron and Stein, The Annals of Statistics 9, 1981): two standard errors above the
+    estimate there is still next to no separation.
+    """
+    names = sorted(set(subjects))
+    without = [
+        _ratio(*zip(*[pair for pair in zip(values, subjects, strict=True) if pair[1] != name], strict=True))
+        for name in names
+        if len(names) > 1
+    ]
+    found = [ratio for ratio in without if ratio is not None]
+    whole = _ratio(values, subjects)
+    if whole is None or len(found) < 2:
+        return True
+    middle = sum(found) / len(found)
+    error = (sum((ratio - middle) ** 2 for ratio in found) * (len(found) - 1) / len(found)) ** 0.5
+    return whole + 2 * error < _NEXT_TO_NONE
+
+
+def _ratio(values: Sequence[Tensor], subjects: Sequence[str]) -> float | None:
     counts = {subject: list(subjects).count(subject) for subject in subjects}
     several = [subject for subject, count in counts.items() if count > 1]
     if len(several) < 2:
@@ -137,7 +167,7 @@ def _separation(values: Sequence[Tensor], subjects: Sequence[str]) -> float | No
     within = spread / (len(chosen) - len(several))
     between = sum(float((mean - middle).square().mean()) for mean in means.values()) / (len(several) - 1)
     accident = within * sum(1 / counts[subject] for subject in several) / len(several)
-    return max(between - accident, 0.0) / max(within, 1e-12)
+    return (between - accident) / max(within, 1e-12)
 
 
 def _apart(values: Sequence[Tensor], subjects: Sequence[str], forgotten: int) -> float | None:
