@@ -19,6 +19,7 @@ from vkdsurgeon_kernels.masked_adamw.reference import master_of
 from vkdsurgeon_kernels.masked_adamw.rounding import seed_of
 from vkdsurgeon_kernels.masked_adamw.selection import Selection, check_mask
 
+_Launches = dict[tuple[str, str, bool, Any], list[Parameter]]
 _STATE_TENSORS = ("exp_avg", "exp_avg_sq", "master", "scales")
 
 
@@ -147,7 +148,8 @@ class MaskedAdamW(torch.optim.Optimizer):
             if parameter in self._selections and self._gradient(parameter) is not None
         ]
         if work:
-            self._move(work, self._shrink([parameter for _, parameter in work]))
+            launches = self._launches([parameter for _, parameter in work])
+            self._move(work, launches, self._shrink(launches))
         for _, parameter in work:
             # Nobody but this optimizer could clear it: a model's zero_grad() does not reach it.
             self._packed.pop(parameter, None)
@@ -351,15 +353,15 @@ class MaskedAdamW(torch.optim.Optimizer):
     def _step_at_once(self, parameter: Parameter) -> None:
         self._complete(parameter)
         group = next(group for group in self.param_groups if any(p is parameter for p in group["params"]))
-        self._move([(group, parameter)], torch.ones((), device=parameter.device))
+        self._move([(group, parameter)], self._launches([parameter]), torch.ones((), device=parameter.device))
         parameter.grad = None
 
-    def _shrink(self, parameters: Sequence[Parameter]) -> Tensor:
-        device = parameters[0].device
+    def _shrink(self, launches: _Launches) -> Tensor:
+        device = next(iter(launches.values()))[0].device
         if self.max_norm is None:
             return torch.ones((), device=device)
         sums = []
-        for (implementation, layout, packed, _), members in self._launches(parameters).items():
+        for (implementation, layout, packed, _), members in launches.items():
             selections = [self._selections[parameter] for parameter in members]
             sums.append(
                 selected_square_sum(
@@ -373,9 +375,9 @@ class MaskedAdamW(torch.optim.Optimizer):
             )
         return (self.max_norm / (torch.stack(sums).sum().sqrt() + 1e-6)).clamp(max=1.0)
 
-    def _launches(self, parameters: Iterable[Parameter]) -> dict[tuple[str, str, bool, Any], list[Parameter]]:
+    def _launches(self, parameters: Iterable[Parameter]) -> _Launches:
         """Parameters that one call can move together."""
-        launches: dict[tuple[str, str, bool, Any], list[Parameter]] = {}
+        launches: _Launches = {}
         for parameter in parameters:
             self._check_unchanged(parameter)
             gradient = self._gradient(parameter)
@@ -389,9 +391,9 @@ class MaskedAdamW(torch.optim.Optimizer):
             launches.setdefault(key, []).append(parameter)
         return launches
 
-    def _move(self, work: Sequence[tuple[dict[str, Any], Parameter]], shrink: Tensor) -> None:
+    def _move(self, work: Sequence[tuple[dict[str, Any], Parameter]], launches: _Launches, shrink: Tensor) -> None:
         group_of = {parameter: group for group, parameter in work}
-        for (implementation, layout, packed, (device, *_)), members in self._launches(group_of).items():
+        for (implementation, layout, packed, (device, *_)), members in launches.items():
             states = [self._ready_state(parameter) for parameter in members]
             rows = [self._hyper_row(group_of[p], state["step"]) for p, state in zip(members, states, strict=True)]
             wide = self._wide(members[0])
