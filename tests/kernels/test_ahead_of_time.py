@@ -162,20 +162,24 @@ def test_unsound_kernels_are_stopped():
 
 
 @needs_triton
-def test_what_cannot_be_compiled_is_refused_with_a_reason():
-    """In processes of their own: Triton decides when it is imported whether this process interprets."""
-
-    def refused(*arguments: str, **environment: str) -> str:
-        status, rows, told = _gate(*arguments, **environment)
-        assert (status, rows) == (2, [])
-        return told
-
-    assert "TRITON_INTERPRET is set" in refused(TRITON_INTERPRET="1")
-    told = refused("--module", "tests.kernels.sample_kernels", "--operation", "souund")
-    assert "souund" in told
-    assert "there are kernels of: narrow, sound, spills, wrong" in told
-    sound = ("--module", "tests.kernels.sample_kernels", "--operation", "sound")
-    assert "metal:3" in refused(*sound, "--target", "metal:3")
+def test_what_cannot_be_compiled_is_refused_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert ahead_of_time.main(["--json"]) == 2
+    assert "TRITON_INTERPRET is set" in capsys.readouterr().err
+    # In a process of its own: Triton decides when it is imported whether a process interprets.
+    calls = [
+        ["--module", "tests.kernels.sample_kernels", "--operation", "souund"],
+        ["--module", "tests.kernels.sample_kernels", "--operation", "sound", "--target", "metal:3"],
+    ]
+    program = f"from vkdsurgeon_kernels.ahead_of_time import main; print([main(words) for words in {calls!r}])"
+    monkeypatch.delenv("TRITON_INTERPRET")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert done.stdout == "[2, 2]\n", done.stderr
+    assert "souund" in done.stderr
+    assert "there are kernels of: narrow, sound, spills, wrong" in done.stderr
+    assert "metal:3" in done.stderr
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,7 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
             where="`join`",
             value=str(request.out),
             expected="other directories than the output",
-            remedy="leave it out: trials that are in the output already are kept (--resume)",
+            remedy="leave it out: `resume` keeps the trials that are in the output already",
         )
     check_folder(request.out, request.resume, request.unlearn.model)
     starting_points(request.space, request.unlearn.recipe)
