@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from benchmarks.families.tiny import build_checkpoint, needs_torchvision
 from vkdsurgeon import UserError, inspect, unlearn
+from vkdsurgeon.checkpoint.skeleton import loader_of
 from vkdsurgeon.model.image_features import ADAPTERS, image_features
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.model.vision import VisualStack
@@ -191,9 +192,9 @@ def _features_of(model: Any, stack: VisualStack, batch: Any) -> dict[str, torch.
 
 def _loaded(root: Path) -> tuple[Any, bool]:
     """The model, and whether all of it comes from the files: the class of some families has names of its own."""
-    from transformers import AutoModelForMultimodalLM
+    from transformers import AutoConfig
 
-    load = AutoModelForMultimodalLM.from_pretrained
+    load = loader_of(AutoConfig.from_pretrained(root))
     model, report = load(root, dtype=torch.float32, output_loading_info=True)
     return model.float().eval(), not report["missing_keys"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,23 @@ def auto_class(config: Any) -> Any:
     # Audio Flamingo is filed among models from sequence to sequence.
     hears = hasattr(config, "audio_config") and type(config) in AutoModelForSeq2SeqLM._model_mapping
     return AutoModelForSeq2SeqLM if hears else None
+
+
+def loader_of(config: Any) -> Callable[..., Any]:
+    """`from_pretrained` of the class that makes a whole multimodal LLM of a config; code in a checkpoint is never run.
+
+    Qwen2.5-Omni's own reads the voices of its speakers too, and fails where a report of what was loaded is asked for;
+    the loader that it builds on does not.
+    """
+    from transformers import AutoModelForMultimodalLM, PreTrainedModel
+
+    auto = auto_class(config)
+    made = None if auto is None else auto._model_mapping[type(config)]
+    own = getattr(getattr(made, "from_pretrained", None), "__func__", None)
+    plain = PreTrainedModel.from_pretrained.__func__
+    if own is None or own is plain:
+        return partial((auto or AutoModelForMultimodalLM).from_pretrained, trust_remote_code=False)
+    return partial(plain, made)
 
 
 def _sizes_of_null(config: Mapping[str, Any], prefix: str = "", depth: int = 0) -> list[str]:

@@ -17,7 +17,7 @@ from vkdsurgeon.checkpoint.complete import check_layer_counts
 from vkdsurgeon.checkpoint.digest import weights_digest
 from vkdsurgeon.checkpoint.inventory import Inventory, check_unchanged, read_json, take_inventory
 from vkdsurgeon.checkpoint.offline import stay_offline
-from vkdsurgeon.checkpoint.skeleton import auto_class, read_config
+from vkdsurgeon.checkpoint.skeleton import loader_of, read_config
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.directories import scratch
 from vkdsurgeon.files.library_errors import blaming, brief, missing_package
@@ -194,7 +194,7 @@ def _special_tokens(root: Path, config: Any) -> dict[str, int | list[int]]:
 
 
 def _load_weights(root: Path, config: Any, dtype: torch.dtype | None, **places: Any) -> Any:
-    from transformers import AutoModelForMultimodalLM, GenerationConfig
+    from transformers import GenerationConfig
     from transformers.utils import logging
 
     # Its bar would land on stderr even where that is a log.
@@ -206,10 +206,9 @@ def _load_weights(root: Path, config: Any, dtype: torch.dtype | None, **places: 
 
     try:
         with blaming(root, refused):
-            model, report = (auto_class(config) or AutoModelForMultimodalLM).from_pretrained(
+            model, report = loader_of(config)(
                 root,
                 dtype="auto" if dtype is None else dtype,
-                trust_remote_code=False,
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
