@@ -22,9 +22,8 @@ transformers saves it. It is inspected, unlearned for a few steps with `vkdsurge
 transformers. This says that the tool handles the layout of a family. It does not say how well a model of that family
 forgets: the weights are random, and no checkpoint of the hub was at hand.
 
-The rows come from several runs of the survey, of two or four steps each, between which the tool was still changed; they
-were not all run again at the end. For families that need torchvision its Python part (0.28) was used, without its
-compiled operators. Two processors that ask for thousands of patches were made to ask for 16.
+The rows come from one run of the survey at one commit. For families that need torchvision its Python part (0.28) was
+used, without its compiled operators. Two processors that ask for thousands of patches were made to ask for 16.
 
 A family works where all of this holds:
 
