@@ -248,8 +248,12 @@ def _images(folder: Path, subjects: range) -> Path:
 
 def _needs(base: Path, model_type: str) -> list[str]:
     """Packages that the checkpoint's image processor or tower asks for."""
+    from transformers import AutoConfig
+
     text = "".join(file.read_text(encoding="utf-8") for file in base.glob("*.json"))
-    return [*(["torchvision"] if needs_torchvision(model_type) else []), *(["timm"] if "timm" in text else [])]
+    tower = getattr(AutoConfig.from_pretrained(base), "vision_config", None)
+    timm = "timm" in text or any("Timm" in kind.__name__ for kind in type(tower).__mro__)
+    return [*(["torchvision"] if needs_torchvision(model_type) else []), *(["timm"] if timm else [])]
 
 
 @contextmanager
