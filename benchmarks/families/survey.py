@@ -143,6 +143,8 @@ def _survey(row: Row, folder: Path, build: Callable[[str, Path], Path]) -> None:
 
 def _check(row: Row, base: Path, patched: Path) -> None:
     stack = load_visual_stack(base, device="cpu")
+    if "timm" not in row.needs and any("timm" in type(module).__module__ for module in stack.model.modules()):
+        row.needs = [*row.needs, "timm"]
     row.rebuilt = sum(len(group.sources) for group in stack.split.rebuilt)
     row.changed, row.language_same = _compare_bytes(base, patched, set(stack.split.visual))
     images = [stack.prepare(_image(subject, 0)) for subject in range(3)]
@@ -248,12 +250,8 @@ def _images(folder: Path, subjects: range) -> Path:
 
 def _needs(base: Path, model_type: str) -> list[str]:
     """Packages that the checkpoint's image processor or tower asks for."""
-    from transformers import AutoConfig
-
     text = "".join(file.read_text(encoding="utf-8") for file in base.glob("*.json"))
-    tower = getattr(AutoConfig.from_pretrained(base), "vision_config", None)
-    timm = "timm" in text or any("Timm" in kind.__name__ for kind in type(tower).__mro__)
-    return [*(["torchvision"] if needs_torchvision(model_type) else []), *(["timm"] if timm else [])]
+    return [*(["torchvision"] if needs_torchvision(model_type) else []), *(["timm"] if "timm" in text else [])]
 
 
 @contextmanager
