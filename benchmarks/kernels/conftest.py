@@ -56,8 +56,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         files = [str(path) for path in sorted(ROOT.glob(f"tests/kernels/test_{operation}*.py"))]
         if not files:
             pytest.exit(f"{operation}: there is no tests/kernels/test_{operation}.py, so nothing is recorded", 3)
-        # On a GPU every test compiles its kernels.
-        together = ["-n", str(min(os.cpu_count() or 1, 8))] if session.config.pluginmanager.hasplugin("xdist") else []
+        # On a GPU every test compiles its kernels, which takes cores.
+        several = torch.cuda.is_available() and session.config.pluginmanager.hasplugin("xdist")
+        together = ["-n", str(min(os.cpu_count() or 1, 8))] if several else []
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-x", *together, *files], cwd=ROOT, capture_output=True, text=True
         )
