@@ -118,7 +118,7 @@ def survey(model_type: str, build: Callable[[str, Path], Path] = build_checkpoin
 
 def _survey(row: Row, folder: Path, build: Callable[[str, Path], Path]) -> None:
     base, patched = build(row.model_type, folder / "base"), folder / "patched"
-    row.needs = _needs(base, row.model_type)
+    row.needs = ["torchvision"] if needs_torchvision(row.model_type) else []
     row.stage = "inspect"
     found = inspect(base)
     parts = {part.part: part for part in found.parts}
@@ -143,7 +143,7 @@ def _survey(row: Row, folder: Path, build: Callable[[str, Path], Path]) -> None:
 
 def _check(row: Row, base: Path, patched: Path) -> None:
     stack = load_visual_stack(base, device="cpu")
-    if "timm" not in row.needs and any("timm" in type(module).__module__ for module in stack.model.modules()):
+    if any("timm" in type(module).__module__ for module in stack.model.modules()):
         row.needs = [*row.needs, "timm"]
     row.rebuilt = sum(len(group.sources) for group in stack.split.rebuilt)
     row.changed, row.language_same = _compare_bytes(base, patched, set(stack.split.visual))
@@ -246,12 +246,6 @@ def _images(folder: Path, subjects: range) -> Path:
         for view in range(4):
             _image(subject, view).save(folder / str(subject) / f"{view}.png")
     return folder
-
-
-def _needs(base: Path, model_type: str) -> list[str]:
-    """Packages that the checkpoint's image processor or tower asks for."""
-    text = "".join(file.read_text(encoding="utf-8") for file in base.glob("*.json"))
-    return [*(["torchvision"] if needs_torchvision(model_type) else []), *(["timm"] if "timm" in text else [])]
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class FeatureStore:
     def release(self) -> None:
         """Give back what copies take of a GPU's memory; no more are made."""
         self._copies.clear()
-        self._room = dict.fromkeys(self._room, 0)
+        self._room.clear()
         self._leave = None
 
     def _copy(self, device: torch.device, layer: str, index: int, value: Tensor) -> None:

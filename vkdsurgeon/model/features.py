@@ -125,16 +125,14 @@ class SampleSet:
                 yield part, self._batch(part, signature).with_entering(self._entered(part))
 
     def _batch(self, part: Sequence[int], signature: Hashable) -> ImageBatch:
-        if self._entering is None:
-            return self._stack.collate(self._several(part))
         # Of layers that are not run nobody looks at pixels, and to join and move them costs as much as a small step.
         key = (signature, len(part))
-        if key not in self._pixelless:
-            whole = self._stack.collate([self.prepared(part[0])] * len(part))
-            if not self._stack.looks_once(whole):
-                return self._stack.collate(self._several(part))
-            self._pixelless[key] = whole.without_pixels(self._stack.device)
-        return self._pixelless[key]
+        if key in self._pixelless:
+            return self._pixelless[key]
+        whole = self._stack.collate(self._several(part))
+        if self._entering is None or not self._stack.looks_once(whole):
+            return whole
+        return self._pixelless.setdefault(key, whole.without_pixels(self._stack.device))
 
     def _entered(self, part: Sequence[int]) -> Entering | None:
         if self._entering is not None:

@@ -14,9 +14,7 @@ _BEYOND, _WORKSPACE = 1.25, 1024.0
 
 def training_mib(memory: Memory) -> float:
     """MiB of a GPU that training takes beyond the weights; features and images are in main memory."""
-    state = max(memory.saliency_scores + memory.gradients, memory.optimizer)
-    step = max(memory.activations + memory.casts, memory.judging)
-    return _BEYOND * (memory.mask + state + step + memory.hardening) + _WORKSPACE
+    return _BEYOND * memory.training + _WORKSPACE
 
 
 def fit_micro_batch(recipe: Recipe, memory: Memory, at_once: int, gpu_bytes: int | None) -> tuple[Recipe, Memory]:

@@ -44,17 +44,18 @@ class Memory:
     judging: float = 0.0
 
     @property
+    def training(self) -> float:
+        """Most MiB that training holds at once beyond the weights, wherever it runs.
+
+        Scores and whole gradients are gone before the optimizer's state exists.
+        """
+        state = max(self.saliency_scores + self.gradients, self.optimizer)
+        return self.mask + state + max(self.activations + self.casts, self.judging) + self.hardening
+
+    @property
     def total(self) -> float:
-        """Most MiB alive at once: scores and whole gradients are gone before the optimizer's state exists."""
-        return (
-            self.weights
-            + self.mask
-            + max(self.saliency_scores + self.gradients, self.optimizer)
-            + max(self.activations + self.casts, self.judging)
-            + self.features
-            + self.pictures
-            + self.hardening
-        )
+        """Most MiB alive at once."""
+        return self.weights + self.training + self.features + self.pictures
 
 
 @dataclass(frozen=True)

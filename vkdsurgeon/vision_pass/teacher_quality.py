@@ -106,7 +106,7 @@ def measure_features(features: Sequence[Tensor], subjects: Sequence[str], forgot
     values = [value.float() if per_token else value.float().mean(dim=0, keepdim=True) for value in features]
     middle = sum(values[1:], values[0].clone()) / len(values)
     separation = _separation(values, subjects)
-    if separation is not None and separation < _LEAST_SEPARATION and not _resolved(values, subjects):
+    if separation is not None and separation < _LEAST_SEPARATION and not _resolved(separation, values, subjects):
         separation = None
     several = [value.float() for value in features if value.shape[0] > 1]
     return TeacherQuality(
@@ -120,7 +120,7 @@ def measure_features(features: Sequence[Tensor], subjects: Sequence[str], forgot
         )
         if several
         else None,
-        separation=separation,
+        separation=None if separation is None else max(separation, 0.0),
         apart=_apart(values, subjects, forgotten) if forgotten else None,
     )
 
@@ -129,33 +129,26 @@ def _share(parts: Sequence[Tensor], wholes: Sequence[Tensor]) -> float:
     return float(torch.stack(list(parts)).sum()) / max(float(torch.stack(list(wholes)).sum()), 1e-12)
 
 
-def _separation(values: Sequence[Tensor], subjects: Sequence[str]) -> float | None:
-    ratio = _ratio(values, subjects)
-    return None if ratio is None else max(ratio, 0.0)
-
-
-def _resolved(values: Sequence[Tensor], subjects: Sequence[str]) -> bool:
+def _resolved(separation: float, values: Sequence[Tensor], subjects: Sequence[str]) -> bool:
     """Whether so few images show that subjects are not told apart, rather than nothing.
 
     By the jackknife over subjects (Efron and Stein, The Annals of Statistics 9, 1981): two standard errors above the
     estimate there is still next to no separation.
     """
-    names = sorted(set(subjects))
+    pairs = list(zip(values, subjects, strict=True))
     without = [
-        _ratio(*zip(*[pair for pair in zip(values, subjects, strict=True) if pair[1] != name], strict=True))
-        for name in names
-        if len(names) > 1
+        _separation(*zip(*[pair for pair in pairs if pair[1] != name], strict=True)) for name in sorted(set(subjects))
     ]
     found = [ratio for ratio in without if ratio is not None]
-    whole = _ratio(values, subjects)
-    if whole is None or len(found) < 2:
+    if len(found) < 2:
         return True
     middle = sum(found) / len(found)
     error = (sum((ratio - middle) ** 2 for ratio in found) * (len(found) - 1) / len(found)) ** 0.5
-    return whole + 2 * error < _NEXT_TO_NONE
+    return separation + 2 * error < _NEXT_TO_NONE
 
 
-def _ratio(values: Sequence[Tensor], subjects: Sequence[str]) -> float | None:
+def _separation(values: Sequence[Tensor], subjects: Sequence[str]) -> float | None:
+    """As `TeacherQuality` has it; below zero where subjects differ by less than the accident of their images."""
     counts = {subject: list(subjects).count(subject) for subject in subjects}
     several = [subject for subject, count in counts.items() if count > 1]
     if len(several) < 2:
@@ -175,7 +168,8 @@ def _apart(values: Sequence[Tensor], subjects: Sequence[str], forgotten: int) ->
     if len(kept) < 2:
         return None
     means = [torch.stack(list(part)).mean(dim=0) for part in (values[:forgotten], kept)]
-    ratio = _separation(kept, subjects[forgotten:])
+    separation = _separation(kept, subjects[forgotten:])
+    ratio = None if separation is None else max(separation, 0.0)
     # Where nothing tells subjects apart from views, every image counts as somebody.
     between = 1.0 if ratio is None else ratio / (1 + ratio)
     by_chance = sum(

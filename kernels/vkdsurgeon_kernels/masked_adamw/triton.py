@@ -41,6 +41,14 @@ _MIX_1, _MIX_2, _OTHER, _TINY = (tl.constexpr(number) for number in (MIX_1, MIX_
 
 
 @triton.jit
+def _own_row(table, parameter_of_block):
+    """The number of this program, that of the parameter it works on, and the parameter's row of the table."""
+    program = tl.program_id(0).to(tl.int64)
+    which = tl.load(parameter_of_block + program).to(tl.int64)
+    return program, which, table + which * _COLUMNS
+
+
+@triton.jit
 def _pointer(row, column: tl.constexpr, kind: tl.constexpr, ALIGNED: tl.constexpr):
     pointer = tl.load(row + column).to(kind)
     # The hint must sit on the pointer: the compiler does not carry it over from the integer.
@@ -129,9 +137,7 @@ def masked_adamw_bitmap_kernel(
     ALIGNED: tl.constexpr,
     WORDS: tl.constexpr,
 ):
-    program = tl.program_id(0).to(tl.int64)
-    which = tl.load(parameter_of_block + program).to(tl.int64)
-    row = table + which * _COLUMNS
+    program, which, row = _own_row(table, parameter_of_block)
     hyper += which * _HYPER
     block = program - tl.load(row + _FIRST)
     bits, position, selected, before = _selection(row, block, WORDS)
@@ -250,9 +256,7 @@ def masked_adamw_list_kernel(
     PACKED: tl.constexpr,
     LENGTH: tl.constexpr,
 ):
-    program = tl.program_id(0).to(tl.int64)
-    which = tl.load(parameter_of_block + program).to(tl.int64)
-    row = table + which * _COLUMNS
+    program, which, row = _own_row(table, parameter_of_block)
     hyper += which * _HYPER
     base, offset, left = _listed(row, program, LENGTH)
     # A mask that is true everywhere leaves accesses whole; only the last block of a parameter needs another.
@@ -277,8 +281,7 @@ def listed_square_sum_kernel(
     positions_like,
     LENGTH: tl.constexpr,
 ):
-    program = tl.program_id(0).to(tl.int64)
-    row = table + tl.load(parameter_of_block + program).to(tl.int64) * _COLUMNS
+    program, _, row = _own_row(table, parameter_of_block)
     base, offset, left = _listed(row, program, LENGTH)
     valid = offset < left
     element = tl.load(_pointer(row, _POSITIONS, positions_like.dtype, True) + base + offset, mask=valid, other=0)
@@ -306,8 +309,7 @@ def selected_square_sum_kernel(
     ALIGNED: tl.constexpr,
     WORDS: tl.constexpr,
 ):
-    program = tl.program_id(0).to(tl.int64)
-    row = table + tl.load(parameter_of_block + program).to(tl.int64) * _COLUMNS
+    program, _, row = _own_row(table, parameter_of_block)
     block = program - tl.load(row + _FIRST)
     words = tl.load(tl.load(row + _WORDS_AT).to(tl.pointer_type(tl.int32)) + block * WORDS + tl.arange(0, WORDS))
     bits = ((words[:, None] >> tl.arange(0, 32)[None, :]) & 1) != 0
@@ -357,7 +359,7 @@ def step(
     """One launch over all parameters; see `operator` for the layouts and `reference.step_parameter` for the rest."""
     device = parameters[0].device
     gradients = [_reachable(gradient) for gradient in gradients]
-    sizes = [p.numel() for p in parameters] if layout == "bitmap" else [len(where) for where in positions]
+    sizes = _sizes(parameters, positions, layout)
     table = _table(
         sizes, device, parameters=parameters, gradients=gradients, averages=averages, squares=squares,
         masters=masters, scales=scales, words=words, positions=positions, seeds=seeds,
@@ -390,7 +392,7 @@ def square_sum(
         return torch.stack(torch._foreach_norm([gradient.float() for gradient in gradients])).square().sum()
     device = gradients[0].device
     gradients = [_reachable(gradient) for gradient in gradients]
-    sizes = [gradient.numel() for gradient in gradients] if layout == "bitmap" else [len(where) for where in positions]
+    sizes = _sizes(gradients, positions, layout)
     blocks = _parameter_of_block(tuple(sizes), device)
     partial = torch.empty(blocks.numel(), dtype=torch.float32, device=device)
     table = _table(sizes, device, gradients=gradients, words=words, positions=positions)
@@ -424,6 +426,11 @@ def accumulate(packed: Tensor, gradient: Tensor, words: Tensor, positions: Tenso
         _table(sizes, gradient.device, gradients=[gradient], words=[words], positions=[positions]), packed, gradient,
         ALIGNED=_aligned([gradient], sizes), WORDS=_WORDS, num_warps=_WARPS, **LAUNCH_OPTIONS,
     )  # fmt: skip
+
+
+def _sizes(tensors: list[Tensor], positions: list[Tensor], layout: str) -> list[int]:
+    """Of what is divided into blocks: a parameter under a bitmap, else its selected elements."""
+    return [one.numel() for one in (tensors if layout == "bitmap" else positions)]
 
 
 def _reachable(gradient: Tensor) -> Tensor:
