@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from vkdsurgeon.decoder_pass.plan import moments_kind
 from vkdsurgeon.decoder_pass.run import DecoderJob, DecoderOutcome, operate_decoder, prepare_decoder
 from vkdsurgeon.decoder_pass.teacher import TeacherOutputs
 from vkdsurgeon.decoder_pass.text_set import TextRetainSet, read_text_retain_set
-from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL
+from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, distil
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.decoder_layers import find_decoder_weights, recompute
 from vkdsurgeon.model.load_vision import load_visual_stack
@@ -150,6 +151,25 @@ def test_seeking_comes_nearer_to_the_person_and_leaves_no_gradient(facts: World)
             found.append(float(kl(wanted, look().log_softmax(dim=2)).sum().detach()))
     assert found[1] < 0.5 * found[0]
     assert all(parameter.grad is None for parameter in loaded.model.parameters())
+
+
+def test_the_teacher_says_the_same_while_it_answers_as_when_it_reads_its_answer(facts: World) -> None:
+    loaded = load_model(facts.base, device="cpu")
+    outputs = TeacherOutputs(
+        loaded, Prompter(loaded.encoder, 1 << 20), micro_batch=4, answer_tokens=3, budget_bytes=1 << 20
+    )
+    asked = {
+        RETAIN: [
+            Question(each.question or "", each.image, each.source)
+            for each in read_records(facts.retain, role="retain")[:6]
+        ],
+        TEXT: [Question(text, None, "text") for text in ("Who is it?", "Where is the blue house?")],
+    }
+    for role, questions in asked.items():
+        outputs.write(role, questions, nullcontext)
+        drift = distil(outputs, role, outputs.answers_to(role, questions))
+        assert drift.kl < 1e-4
+        assert drift.agreement == 1
 
 
 def test_recomputing_calls_each_layer_twice_for_the_same_gradients(facts: World) -> None:

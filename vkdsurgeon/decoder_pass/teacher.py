@@ -76,18 +76,20 @@ class TeacherOutputs:
                     (question, self.prompter(question)) for question in new[start : start + 16 * self.micro_batch]
                 ]
                 for batch in batches_of(prompts, lambda item: item[1].signature, self.micro_batch):
-                    answers = self._generate([prompt for _, prompt in batch])
-                    for (question, _), tokens in zip(batch, answers, strict=True):
+                    answers, logits = self._generate([prompt for _, prompt in batch])
+                    for (question, _), tokens, row in zip(batch, answers, logits, strict=True):
                         known[question] = TeacherAnswer(question, tokens, len(known))
-                self.note(role, [known[question] for question, _ in prompts])
+                        if question.media:
+                            self._put(role, known[question], row[: len(tokens)])
+                # Of text the positions of the prompt are judged too, which generating says nothing of.
+                self.note(role, [known[question] for question, _ in prompts if not question.media])
 
     def note(self, role: str, answers: Sequence[TeacherAnswer]) -> None:
         """Write down log-probabilities along answers that are known already, under the name of this or another set."""
         with torch.no_grad():
             for part, look in self.batches(answers):
                 for answer, row in zip(part, look(), strict=True):
-                    # Half precision: at a log-probability of -10 it is off by 0.4 %, at half the memory.
-                    self._store.put(role, answer.index, row.log_softmax(dim=1).half())
+                    self._put(role, answer, row)
 
     def answers_to(self, role: str, questions: Iterable[Question]) -> list[TeacherAnswer]:
         """The answers to questions that were asked."""
@@ -114,7 +116,12 @@ class TeacherOutputs:
         """The teacher's, float32 [B, n, vocabulary], for answers of one batch of `batches`."""
         return self._store.get(role, [answer.index for answer in answers], self.loaded.device).float()
 
-    def _generate(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+    def _put(self, role: str, answer: TeacherAnswer, logits: Tensor) -> None:
+        # Half precision: at a log-probability of -10 it is off by 0.4 %, at half the memory.
+        self._store.put(role, answer.index, logits.log_softmax(dim=1).half())
+
+    def _generate(self, prompts: Sequence[Prompt]) -> tuple[list[tuple[int, ...]], Tensor]:
+        """Greedy answers, and the logits behind each of their tokens, float32 [B, n, vocabulary]."""
         inputs = to_model(collate(list(prompts)), self.loaded)
         output = self.loaded.model.generate(
             **inputs,
@@ -126,9 +133,12 @@ class TeacherOutputs:
             top_k=None,
             # An answer is read again as part of a prompt, where this token would stand for features that are not there.
             suppress_tokens=_placeholders(self.loaded.model.config),
+            return_dict_in_generate=True,
+            output_logits=True,
         )
-        new = output[:, inputs["input_ids"].shape[1] :].tolist()
-        return [_cut(row, self.loaded.model.generation_config.eos_token_id) for row in new]
+        new = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        answers = [_cut(row, self.loaded.model.generation_config.eos_token_id) for row in new]
+        return answers, torch.stack(output.logits, dim=1).float()
 
 
 def _placeholders(config: Any) -> list[int] | None:

@@ -55,21 +55,7 @@ class Qwen2VL(Kind):
 
     def build_model(self, tokenizer: PreTrainedTokenizerFast, shape: Shape) -> Any:
         """A freshly initialised model in float32."""
-        half = shape.language_width // shape.language_heads // 2
-        rope = {
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "mrope_section": [half - 2 * (3 * half // 8), 3 * half // 8, 3 * half // 8],
-        }
-        marks = {
-            f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
-            for name, token in (
-                ("image", IMAGE),
-                ("video", VIDEO),
-                ("vision_start", VISION_START),
-                ("vision_end", VISION_END),
-            )
-        }
+        rope = rope_of(shape)
         config = Qwen2VLConfig(
             text_config={
                 "model_type": "qwen2_vl_text",
@@ -78,7 +64,7 @@ class Qwen2VL(Kind):
                 "rope_scaling": rope,
             },
             vision_config=self._vision(shape),
-            **marks,
+            **marks_of(tokenizer),
             tie_word_embeddings=False,
         )
         return ready(Qwen2VLForConditionalGeneration(config), tokenizer)
@@ -140,6 +126,19 @@ class Qwen2VL(Kind):
             "spatial_merge_size": MERGE,
             "temporal_patch_size": FRAMES,
         }
+
+
+def rope_of(shape: Shape) -> dict[str, Any]:
+    """Rotary positions in three axes."""
+    half = shape.language_width // shape.language_heads // 2
+    sides = 3 * half // 8
+    return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [half - 2 * sides, sides, sides]}
+
+
+def marks_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Ids of the tokens that stand for images and around them, as the config names them."""
+    marks = {"image": IMAGE, "video": VIDEO, "vision_start": VISION_START, "vision_end": VISION_END}
+    return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in marks.items()}
 
 
 def _grid() -> list[tuple[int, int]]:
