@@ -39,6 +39,7 @@ from vkdsurgeon.results import (
     read,
     release,
     reproduction,
+    sampling,
     tuning,
     verification,
 )
@@ -61,6 +62,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "patch-run": patch.PatchResult,
     "verify": verification.VerifyResult,
     "reproduce": reproduction.ReproduceResult,
+    "sample": sampling.SampleResult,
     "release": release.ReleaseResult,
     "release-plan": ReleasePlan,
     "recipe": Recipe,
@@ -77,6 +79,7 @@ _WRITTEN_BY = {
     "patch-run": "`patch ... --json`",
     "verify": "`verify --json`",
     "reproduce": "`reproduce --json`",
+    "sample": "`sample --json`",
     "release": "`release --json`, and as release.json",
     "release-plan": "the file of `release`",
     "recipe": "a recipe file, for `--recipe`",

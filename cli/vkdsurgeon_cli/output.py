@@ -120,6 +120,14 @@ class Output:
         """One progress event: a flat mapping with `event`, and numbers; `text` is what people see."""
         self._display.show(event)
 
+    def heard(self, event: Mapping[str, Any]) -> None:
+        """Any event: notes and warnings as sentences, the rest as progress."""
+        told = {"note": self.note, "warning": self.warn}.get(str(event["event"]))
+        if told is None:
+            self.progress(event)
+        else:
+            told(str(event["text"]))
+
     def close(self) -> None:
         """Take progress off the terminal."""
         self._display.close()

@@ -25,6 +25,7 @@ from vkdsurgeon.api.patches import apply_patch, export_patch, patch_checkpoint
 from vkdsurgeon.api.recipes import load_recipe, register_forget_target, register_mask
 from vkdsurgeon.api.releases import attest, make_release, reproduce, verify
 from vkdsurgeon.api.reports import read_result, write_report
+from vkdsurgeon.api.sampling import sample_images
 from vkdsurgeon.api.searching import compare, tune
 from vkdsurgeon.api.unlearning import run_method, unlearn
 from vkdsurgeon.errors import GateFailed, SurgeryError, UserError
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from vkdsurgeon.results.relearn import RelearnResult, RestoreResult
     from vkdsurgeon.results.release import ReleaseResult
     from vkdsurgeon.results.reproduction import ReproduceResult
+    from vkdsurgeon.results.sampling import SampleResult
     from vkdsurgeon.results.tuning import TuneDocument
     from vkdsurgeon.results.verification import VerifyResult
     from vkdsurgeon.tuning.result import TuneResult
@@ -67,6 +69,7 @@ _HOMES = {
     "ReportResult": "vkdsurgeon.report.write",
     "ReproduceResult": "vkdsurgeon.results.reproduction",
     "RestoreResult": "vkdsurgeon.results.relearn",
+    "SampleResult": "vkdsurgeon.results.sampling",
     "SuiteSplit": "vkdsurgeon.data.suites.split",
     "TargetContext": "vkdsurgeon.vision_pass.targets.context",
     "TuneDocument": "vkdsurgeon.results.tuning",
@@ -93,6 +96,7 @@ __all__ = [
     "ReportResult",
     "ReproduceResult",
     "RestoreResult",
+    "SampleResult",
     "SuiteSplit",
     "SurgeryError",
     "TargetContext",
@@ -117,6 +121,7 @@ __all__ = [
     "register_mask",
     "reproduce",
     "run_method",
+    "sample_images",
     "tune",
     "unlearn",
     "verify",

@@ -76,7 +76,14 @@ def _read_text(path: Path, role: str) -> str:
             "this is a parquet file",
             where=path,
             expected="JSON lines, a JSON list or a folder of images",
-            remedy="write its images to files and its rows as JSON lines, or name its benchmark with --suite",
+            remedy="draw its images into a folder with `vkdsurgeon sample`, or name its benchmark with --suite",
+        )
+    if raw[257:262] == b"ustar":
+        raise UserError(
+            "this is a tar",
+            where=path,
+            expected="JSON lines, a JSON list or a folder of images",
+            remedy="draw its images into a folder with `vkdsurgeon sample`",
         )
     if raw.startswith(b"PK\x03\x04"):
         raise _no_json(_TABLES.get(path.suffix.lower(), "a zip archive"), path)

@@ -33,6 +33,18 @@ _PRIVATE = 0o700
 _MARK, CONTENT = ".vkdsurgeon-owned", "content"
 
 
+def refuse_non_empty(out: Path) -> None:
+    """Refuse a directory that has something in it, or a file in its place.
+
+    Raises:
+        UserError: `out` cannot be used.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError("this is not a directory", where=out, remedy="name a directory that does not exist yet")
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError("the output directory is not empty", where=out, remedy="name a new or an empty directory")
+
+
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
     """A fresh directory beside `out` that takes its place when the block ends, and vanishes when it fails.

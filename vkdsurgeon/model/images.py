@@ -123,7 +123,7 @@ class Preparer:
         self.root, self.look = split.root, look
         self.accepted, self.pixels = look.inputs, look.pixels
         self.processor = _load_processor(split.root, self.processor_name, self.loader)
-        self.settings = _defaults_of_full_processor(split.model_type, self.settings_key)
+        self.settings = _defaults_of_full_processor(split, self.settings_key)
 
     def __call__(self, content: Any, where: str | None = None) -> PreparedImage:
         """Prepare one image (any mode; converted to RGB).
@@ -204,31 +204,38 @@ def _load_processor(root: Path, called: str, loader: Any) -> Any:
         return loader.from_pretrained(root, trust_remote_code=False)
 
 
-def _defaults_of_full_processor(model_type: str, key: str) -> dict[str, Any]:
+def _defaults_of_full_processor(split: Split, key: str) -> dict[str, Any]:
     """What the model's full processor asks of the image processor, or the other one, beyond the saved settings.
 
     InternVL, for one, cuts images into tiles only because its processor says so; the image processor alone would
-    not, and the tower would be trained on other inputs than it sees in use.
+    not, and the tower would be trained on other inputs than it sees in use. A checkpoint that names another processor
+    than its family's is used with that one.
     """
     from transformers.models.auto.configuration_auto import model_type_to_module_name
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-    class_name = PROCESSOR_MAPPING_NAMES.get(model_type)
-    if class_name is None:
-        return {}
-    module_name = model_type_to_module_name(model_type)
-    try:
-        module = importlib.import_module(f"transformers.models.{module_name}.processing_{module_name}")
-    except ImportError:
-        # A processor that lives elsewhere; the image processor's own settings are all there is.
-        return {}
-    processor = vars(module).get(class_name)
-    # Recent versions of transformers keep the defaults on the class, earlier ones in its typed keyword arguments.
-    typed = vars(module).get(f"{class_name}Kwargs")
-    settings = {
-        **getattr(processor, key, {}),
-        **getattr(typed, "_defaults", {}).get(key, {}),
-    }
-    # Some say in what form they want tensors, which is said at the call.
-    settings.pop("return_tensors", None)
-    return settings
+    class_name = _named_processor(split.root) or PROCESSOR_MAPPING_NAMES.get(split.model_type)
+    homes = [kind for kind, name in PROCESSOR_MAPPING_NAMES.items() if name == class_name]
+    # Several families share a processor, which lives with one of them.
+    for module_name in map(model_type_to_module_name, sorted(homes, key=lambda kind: kind != split.model_type)):
+        try:
+            module = importlib.import_module(f"transformers.models.{module_name}.processing_{module_name}")
+        except ImportError:
+            continue
+        if (processor := vars(module).get(class_name)) is not None:
+            # Recent versions of transformers keep the defaults on the class, earlier ones in typed keyword arguments.
+            typed = vars(module).get(f"{class_name}Kwargs")
+            settings = {**getattr(processor, key, {}), **getattr(typed, "_defaults", {}).get(key, {})}
+            # Some say in what form they want tensors, which is said at the call.
+            settings.pop("return_tensors", None)
+            return settings
+    # A processor that lives elsewhere; the image processor's own settings are all there is.
+    return {}
+
+
+def _named_processor(root: Path) -> str | None:
+    """The class that the checkpoint itself names, in the order in which transformers' AutoProcessor looks."""
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        if (path := root / name).is_file() and isinstance(found := read_json(path).get("processor_class"), str):
+            return found
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -18,7 +18,6 @@ from vkdsurgeon_cli.suite_options import Benchmark
 
 if TYPE_CHECKING:
     from vkdsurgeon.results.evaluation import EvalResult, Metric
-    from vkdsurgeon_cli.output import Output
     from vkdsurgeon_cli.tables import Sheet
 
 _MOST_COLUMNS = 8
@@ -116,17 +115,9 @@ def evaluate_command(
         **results.asked(),
         cache=results.cache,
         include_examples=results.include_examples,
-        on_event=lambda event: _hear(out, event),
+        on_event=out.heard,
     )
     results.conclude(result, lambda: _sheets(result))
-
-
-def _hear(out: Output, event: Mapping[str, Any]) -> None:
-    told = {"note": out.note, "warning": out.warn}.get(str(event.get("event")))
-    if told is None:
-        out.progress(event)
-    else:
-        told(str(event["text"]))
 
 
 def _sheets(result: EvalResult) -> list[Sheet]:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vkdsurgeon.errors import UserError
-from vkdsurgeon.files.directories import staged
+from vkdsurgeon.files.directories import refuse_non_empty, staged
 
 CARD = "card.json"
 SHIPPED = Path(__file__).parent / "shipped"
@@ -39,18 +38,6 @@ def read_card() -> dict[str, Any]:
     """How the shipped miniature was made: seed, sizes, versions, accuracies of base and gold."""
     card: dict[str, Any] = json.loads((SHIPPED / CARD).read_text(encoding="utf-8"))
     return card
-
-
-def refuse_non_empty(out: Path) -> None:
-    """Refuse a directory that has something in it, or a file in its place.
-
-    Raises:
-        UserError: `out` cannot be used.
-    """
-    if out.exists() and not out.is_dir():
-        raise UserError("this is not a directory", where=out, remedy="name a directory that does not exist yet")
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError("the output directory is not empty", where=out, remedy="name a new or an empty directory")
 
 
 def unpack(out: Path) -> MiniaturePaths:

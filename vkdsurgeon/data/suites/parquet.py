@@ -94,7 +94,7 @@ def shards_of(root: Path, config: str) -> list[Path]:
 
 def columns_of(root: Path, config: str) -> list[str]:
     """Names of the columns of a configuration."""
-    return [str(name) for name in _open(shards_of(root, config)[0]).schema_arrow.names]
+    return [str(name) for name in open_parquet(shards_of(root, config)[0]).schema_arrow.names]
 
 
 def read_rows(root: Path, config: str, columns: Mapping[str, Kind], *, nested: Sequence[str] = ()) -> Iterator[Row]:
@@ -110,7 +110,7 @@ def read_rows(root: Path, config: str, columns: Mapping[str, Kind], *, nested: S
         UserError: As in `shards_of`; or a column is missing or of another type, or a file is damaged.
     """
     for number, path in enumerate(shards_of(root, config)):
-        file = _open(path)
+        file = open_parquet(path)
         schema = file.schema_arrow
         for name, kind in columns.items():
             if name not in schema.names:
@@ -120,7 +120,7 @@ def read_rows(root: Path, config: str, columns: Mapping[str, Kind], *, nested: S
                     value=schema.names,
                     expected=f"{', '.join(columns)} ({name}: {kind.words})",
                 )
-            if not _suits(schema.field(name).type, kind):
+            if not suits(schema.field(name).type, kind):
                 raise UserError(
                     f"the column {name!r} has another type",
                     where=path,
@@ -142,10 +142,15 @@ def _rows(file: Any, path: Path, columns: list[str], stem: str) -> Iterator[Row]
         raise
     except Exception as error:
         # Arrow's own errors, and whatever Python makes of hostile text.
-        raise _damaged(path, f"at row {index} or behind it: {error}") from None
+        raise damaged(path, f"at row {index} or behind it: {error}") from None
 
 
-def _open(path: Path) -> Any:
+def open_parquet(path: Path) -> Any:
+    """A parquet file, its footer read.
+
+    Raises:
+        UserError: It is no parquet file, a pointer to one, or declares a row group too large to be one of images.
+    """
     import pyarrow.parquet
 
     try:
@@ -160,7 +165,7 @@ def _open(path: Path) -> Any:
     except UserError:
         raise
     except Exception as error:
-        raise _damaged(path, str(error)) from None
+        raise damaged(path, str(error)) from None
     if max(sizes, default=0) > MAX_ROW_GROUP:
         raise UserError(
             "a row group is too large", where=path, value=max(sizes), expected=f"at most {MAX_ROW_GROUP >> 30} GiB"
@@ -168,7 +173,8 @@ def _open(path: Path) -> Any:
     return file
 
 
-def _damaged(path: Path, what: str) -> UserError:
+def damaged(path: Path, what: str) -> UserError:
+    """The error about a file that Arrow cannot read."""
     return UserError(
         f"the file cannot be read: {what.splitlines()[0] if what else 'damaged'}",
         where=path,
@@ -177,7 +183,8 @@ def _damaged(path: Path, what: str) -> UserError:
     )
 
 
-def _suits(kind: pyarrow.DataType, wanted: Kind) -> bool:
+def suits(kind: pyarrow.DataType, wanted: Kind) -> bool:
+    """Whether a column's Arrow type is of a kind."""
     from pyarrow import types
 
     def text(found: Any) -> bool:

@@ -1,0 +1,48 @@
+"""What tars and parquet files have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+# What a record may take over from the sample beside its image.
+TAKEN = ("subject", "question", "answer", "options")
+
+
+@dataclass(frozen=True)
+class ShardSample:
+    """One image of a shard.
+
+    Attributes:
+        content: The bytes of the image file, as they are in the shard.
+        suffix: How the file's name ends, such as `.jpg`; may be empty.
+        facts: Those of `TAKEN` that the shard gives.
+        source: Where it stands, for messages.
+    """
+
+    content: bytes
+    suffix: str
+    facts: Mapping[str, Any]
+    source: str
+
+
+class Shard(Protocol):
+    """One file of many images, never held in memory as a whole."""
+
+    path: Path
+
+    def count(self) -> int:
+        """How many images it holds.
+
+        Raises:
+            UserError: The file is damaged, or no such file.
+        """
+
+    def read(self, wanted: Sequence[int]) -> Iterator[ShardSample]:
+        """The images of these numbers, counted from 0 and ascending.
+
+        Raises:
+            UserError: The file is damaged.
+        """
