@@ -88,6 +88,29 @@ def test_no_step_takes_the_drift_past_its_bound():
     assert control.record.undone > 0
 
 
+def test_at_the_bound_retention_weighs_more_and_steps_stay_as_large():
+    line = Line(1.0)
+    control = line.control(target=0.01, bound=0.25)
+    line.weight, control.size = torch.tensor([0.45]), 0.1
+    assert not control.follow(line.step, 1.0)
+    assert not control.follow(line.step, 1.0)
+    assert (control.size, control.pressure) == (0.1, 4.0)
+    for expected in (3.2, 2.56, 2.048):
+        assert control.follow(line.step, -1.0)
+        assert control.pressure == pytest.approx(expected)
+    assert control.record.pressure == 4.0
+    assert control.size == pytest.approx(0.1)
+
+
+def test_retention_that_weighs_as_much_as_it_may_makes_steps_smaller():
+    line = Line(1.0)
+    control = line.control(target=0.01, bound=0.25)
+    line.weight, control.size = torch.tensor([0.45]), 0.1
+    for _ in range(7):
+        control.follow(line.step, 1.0)
+    assert (control.pressure, control.size) == (64.0, 0.05)
+
+
 def test_features_that_are_not_finite_at_any_size_end_the_run():
     line = Line(float("nan"))
     with pytest.raises(Diverged, match="no step size keeps the features finite"):
@@ -101,7 +124,7 @@ def test_a_control_goes_on_from_its_state():
     control.follow(line.step, 0.5)
     again = line.control()
     again.load_state_dict(control.state_dict())
-    assert (again.size, again.record) == (control.size, control.record)
+    assert (again.size, again.pressure, again.record) == (control.size, control.pressure, control.record)
 
 
 @given(count=st.integers(1, 500))

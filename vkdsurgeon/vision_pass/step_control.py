@@ -7,9 +7,12 @@ and V their variance over images (`features.spread`), a step costs
     c = mean |h(x; theta after) - h(x; theta before)|^2 / V
 
 which grows with the square of the step size. Probe steps, each undone, find the size that costs `step_drift`; while
-training, the cost is measured every few steps and the size follows it. A step that costs many times what it should, or
-takes the drift from the teacher past its bound, is undone and the size halved. The moments of AdamW settle before the
-first probe: its very first step is a sign step, the largest that it ever makes.
+training, the cost is measured every few steps and the size follows it. A step that costs many times what it should is
+undone and the size halved. A step that takes the drift from the teacher past its bound is undone, and retention weighs
+twice as much until steps stay within it again: a multiplier on a constraint, as in Platt and Barr, Constrained
+differential optimization (NIPS 1987). A smaller step in the same direction would only come to the bound later, and
+training would end there. The moments of AdamW settle before the first probe: its very first step is a sign step, the
+largest that it ever makes.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ _PROBES = 12
 _CLOSE = 1.5
 # Each measurement moves the size by at most this factor.
 _NUDGE = 1.25
+# Most that the weight of retention is raised to, and by how much it comes down with each measured step that was kept.
+_MOST_PRESSURE, _RELEASE = 64.0, 1.25
 # The smallest size and the largest, relative to each weight (`step_size.unit_step`).
 _LEAST, _MOST = 1e-6, 8.0
 
@@ -47,17 +52,24 @@ class StepSize:
         cost: What a step of that size cost, as a share of the variance of kept features.
         last: The size at the end of training, before the decay of the schedule.
         undone: Steps that left the band and were undone.
+        pressure: The largest factor on the weight of retention.
     """
 
     found: float = 0.0
     cost: float = 0.0
     last: float = 0.0
     undone: int = 0
+    pressure: float = 1.0
 
 
 @dataclass
 class StepControl:
-    """Keeps the cost of a step where it should be.
+    """Keeps the cost of a step where it should be, and the drift within its bound.
+
+    Attributes:
+        size: Of a step at the peak of the schedule, relative to each weight.
+        pressure: Factor on the weight of retention.
+        record: What was measured.
 
     Args:
         target: Cost of a step at the peak of the schedule.
@@ -79,6 +91,7 @@ class StepControl:
     put: Callable[[Mapping[str, Tensor]], None]
     processes: Processes = ALONE
     size: float = 0.0
+    pressure: float = 1.0
     record: StepSize = field(default_factory=StepSize)
 
     def probe(self, step: Callable[[float], None], start: float) -> None:
@@ -136,21 +149,29 @@ class StepControl:
         after = self.look()
         cost, drift = self._cost(after, before), self._cost(after, self.teacher)
         wanted = self.target * share * share
-        outside = not cost <= _BAND * wanted or not drift <= max(self.bound, drift_before)
-        if outside:
+        costly, far = not cost <= _BAND * wanted, not drift <= max(self.bound, drift_before)
+        if costly or far:
             self.put(kept)
-            self.size = max(self.size / 2, _LEAST)
             self.record.undone += 1
-            if not math.isfinite(cost) and self.size == _LEAST:
-                raise Diverged(
-                    f"a step of {self.size:.0e} of each weight made features infinite; nothing was written. Work in "
-                    "float32, or check the checkpoint with `inspect`"
-                )
-        elif cost > 0:
-            nudge = (wanted / cost) ** 0.25
-            self.size = min(max(self.size * min(max(nudge, 1 / _NUDGE), _NUDGE), _LEAST), _MOST)
-        self.record.last = self.size
-        return not outside
+            if costly or self.pressure == _MOST_PRESSURE:
+                self._halve(cost)
+            else:
+                self.pressure = min(2 * self.pressure, _MOST_PRESSURE)
+        else:
+            self.pressure = max(self.pressure / _RELEASE, 1.0)
+            if cost > 0:
+                nudge = (wanted / cost) ** 0.25
+                self.size = min(max(self.size * min(max(nudge, 1 / _NUDGE), _NUDGE), _LEAST), _MOST)
+        self.record.last, self.record.pressure = self.size, max(self.record.pressure, self.pressure)
+        return not (costly or far)
+
+    def _halve(self, cost: float) -> None:
+        self.size = max(self.size / 2, _LEAST)
+        if not math.isfinite(cost) and self.size == _LEAST:
+            raise Diverged(
+                f"a step of {self.size:.0e} of each weight made features infinite; nothing was written. Work in "
+                "float32, or check the checkpoint with `inspect`"
+            )
 
     def _cost(self, after: Sequence[Tensor], before: Sequence[Tensor]) -> float:
         images = float(sum(len(value) for value in after))
@@ -162,11 +183,11 @@ class StepControl:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""
-        return {"size": self.size, **vars(self.record)}
+        return {"size": self.size, "weight": self.pressure, **vars(self.record)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
-        self.size = state["size"]
+        self.size, self.pressure = state["size"], state["weight"]
         self.record = StepSize(**{key: state[key] for key in vars(self.record)})
 
 

@@ -112,7 +112,7 @@ def train(
         samplers: Of each term's images; fresh ones where there are none.
         done: Steps of the schedule that were made before.
         harden: Adds to the gradient of a step, given its number and its forget images.
-        control: Holds the step size by measuring what steps change.
+        control: Holds the step size and the drift by measuring what steps change.
 
     Raises:
         Diverged: The loss is not finite, or the control finds no step small enough.
@@ -122,7 +122,8 @@ def train(
 
     def gather(step: int) -> tuple[float, dict[str, float]]:
         nonlocal images
-        measures = gather_gradients(stack, terms, samplers, optimizer, recipe, step, harden)
+        pressure = 1.0 if control is None else control.pressure
+        measures = gather_gradients(stack, terms, samplers, optimizer, recipe, step, harden, pressure)
         images += sum(measure.samples for measure in measures.values())
         forget = measures["forget"]
         drift = measures["retain"].drift if "retain" in measures else float("nan")
@@ -185,6 +186,7 @@ def gather_gradients(
     recipe: Recipe,
     step: int,
     harden: Callable[[int, Sequence[int]], None] | None,
+    pressure: float = 1.0,
 ) -> dict[str, Measure]:
     """Leave the gradient of one step's loss in the parameters.
 
@@ -196,6 +198,7 @@ def gather_gradients(
         recipe: The settings.
         step: Number of the step within its schedule.
         harden: As for `train`.
+        pressure: Factor on the weight of retention.
 
     Returns:
         What each term measured, by name.
@@ -205,7 +208,8 @@ def gather_gradients(
     for term, sampler in zip(terms, samplers, strict=True):
         # Every process draws the whole batch, so that as many images are drawn in the same order by however many.
         indices = sampler.draw(term.batch)
-        own = pass_over(stack, term, processes.share(indices), recipe, learn=True, whole=len(indices))
+        weighed = replace(term, weight=pressure * term.weight) if term.name == "retain" else term
+        own = pass_over(stack, weighed, processes.share(indices), recipe, learn=True, whole=len(indices))
         loss, similarity, drift = processes.totals([own.loss, own.similarity, own.drift])
         measures[term.name] = Measure(loss, similarity, drift, len(indices))
         if harden is not None and term.name == "forget":
