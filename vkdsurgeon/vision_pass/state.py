@@ -27,7 +27,7 @@ _COMPANION = "companion "
 
 # A loss still falls where its mean over one stretch of steps is lower than over the one before by this share, and by
 # more than chance explains (Welch's t, one-sided 5 %).
-_WORTH, _T = 0.05, 1.645
+_WORTH, _T = 0.1, 1.645
 _FEWEST = 10
 
 
