@@ -17,7 +17,6 @@ from vkdsurgeon.model.features import SampleSet, teacher_features
 from vkdsurgeon.model.frozen_layers import kept_activations, output_of
 from vkdsurgeon.training import losses
 from vkdsurgeon.training.optimizer import build_optimizer
-from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.job import Prepared
 from vkdsurgeon.vision_pass.objective import run_once
 from vkdsurgeon.vision_pass.trainer import DistillationTerm, train
@@ -73,14 +72,9 @@ class Ours:
             if not isinstance(watch, Silent):
                 self._instrument(changed, watch)
             train(
-                self.stack,
-                self.terms,
-                self.optimizer,
-                self.recipe,
-                schedule=Schedule(count, self.recipe.warmup, self.recipe.decay, PEAK),
-                generator=self.generator,
-                listen=lambda step: heard.append(step.loss),
-            )
+                self.stack, self.terms, self.optimizer, self.recipe, steps=count, peak=PEAK,
+                generator=self.generator, listen=lambda step: heard.append(step.loss),
+            )  # fmt: skip
         self.first_loss = heard[0] if self.first_loss is None else self.first_loss
 
     def _instrument(self, changed: contextlib.ExitStack, watch: Stopwatch) -> None:

@@ -37,8 +37,5 @@ class Stopping(Section):
         "their variance over images. No training step may exceed it.",
     )
     extensions: int = Field(
-        2,
-        ge=0,
-        description="How many times half of the steps may be added: before the step size falls, while the loss still "
-        "does; and at the end, while the stop rule is not met and that helps.",
+        2, ge=0, description="How many times half of the steps are added if the stop rule is not met."
     )

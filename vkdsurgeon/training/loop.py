@@ -36,13 +36,10 @@ def run_steps(
         Diverged: The loss is not finite; the step was not taken.
     """
     started = time.monotonic()
-    step = done
-    # Whoever hears of a step may add to them.
-    while step < schedule.steps:
+    for step in range(done, schedule.steps):
         loss, values = gather(step)
         if not math.isfinite(loss):
             raise Diverged(diverged.format(loss=loss, step=step + 1))
         move(step, schedule.size(step))
         pace = (time.monotonic() - started) / (step + 1 - done)
-        step += 1
-        yield Step(step, schedule.steps, loss, values, pace * (schedule.steps - step))
+        yield Step(step + 1, schedule.steps, loss, values, pace * (schedule.steps - step - 1))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass
+@dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up to a peak, and linear decay to zero. Steps may be added for as long as it has not begun to fall.
+    """Linear warm-up to a peak, and linear decay to zero.
 
     Attributes:
         steps: Number of optimizer steps.
@@ -20,11 +20,6 @@ class Schedule:
     warmup: float
     decay: float
     peak: float = 1.0
-
-    @property
-    def level(self) -> int:
-        """Steps that are done when the size is about to fall."""
-        return round((1 - self.decay) * self.steps)
 
     def size(self, step: int) -> float:
         """The size of one step, counted from 0; never zero within the schedule."""

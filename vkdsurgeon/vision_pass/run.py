@@ -112,7 +112,7 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
 
         def heard(step: Step) -> None:
             state.stepped(step)
-            if not state.verdicts and not state.lengthened() and step.step in stretched_at(step.steps):
+            if not state.verdicts and step.step in stretched_at(step.steps):
                 validation.stretch()
             listen(Event.step(step))
             keeper.step()
@@ -123,12 +123,14 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         keeper = training.enter_context(Keeper(journal, VISUAL, state.snapshot, stack.processes))
         while state.open:
             state.begin()
+            steps, peak = state.schedule
             train(
                 stack,
                 terms,
                 optimizer,
                 recipe,
-                schedule=state.schedule,
+                steps=steps,
+                peak=peak,
                 generator=generator,
                 listen=heard,
                 samplers=state.samplers,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import mean, variance
 from typing import Any, Protocol
 
 import torch
@@ -17,18 +15,11 @@ from vkdsurgeon.training.resume.journal import Kept, Snapshot
 from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_generator
 from vkdsurgeon.training.resume.trees import put_together, taken_apart
 from vkdsurgeon.training.sampler import Sampler, torch_shuffle
-from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict, choose, judge
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 VISUAL = "visual"
 _COMPANION = "companion "
-
-
-# A loss still falls where its mean over one stretch of steps is lower than over the one before by this share, and by
-# more than chance explains (Welch's t, one-sided 5 %).
-_WORTH, _T = 0.1, 1.645
-_FEWEST = 10
 
 
 class Companion(Protocol):
@@ -75,9 +66,6 @@ class TrainingState:
         step: Steps done of the schedule that was begun; 0 between schedules.
         last: The last step.
         samplers: Of each term's images, while a schedule is under way.
-        losses: Of the steps of the first schedule.
-        longer: How many times half of the steps were added to it.
-        schedule: The one that was begun.
         best: Index of the best verdict, and the selected weights it was given on; only for weights that are not the
             trainee's any more.
     """
@@ -91,9 +79,6 @@ class TrainingState:
     step: int = 0
     last: Step | None = None
     samplers: list[Sampler[int]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    longer: int = 0
-    schedule: Schedule = field(init=False)
     best: tuple[int, dict[str, Tensor]] | None = None
 
     @property
@@ -111,21 +96,19 @@ class TrainingState:
         met = choice is not None and self.verdicts[choice.index].met
         # An extension in vain ends the run: the next one, as long and as small, would be no other.
         in_vain = choice is not None and len(self.verdicts) > 1 and choice.index < len(self.verdicts) - 1
-        return not met and not in_vain and len(self.verdicts) + self.longer <= self.recipe.extensions
+        return not met and not in_vain and len(self.verdicts) <= self.recipe.extensions
+
+    @property
+    def schedule(self) -> tuple[int, float]:
+        """Steps and peak of the schedule under way: an extension has half of both.
+
+        The peak is the recipe's step size, or where it has none a factor of the size that is measured.
+        """
+        share = 1.0 if not self.verdicts else 0.5
+        return max(int(self.recipe.planned_steps * share), 1), (self.recipe.step_size or 1.0) * share
 
     def begin(self) -> None:
-        """Begin a schedule, or go on with one that was begun.
-
-        An extension has half of the steps, at half the peak. The peak is the recipe's step size, or where it has none a
-        factor of the size that is measured.
-        """
-        planned, extension = self.recipe.planned_steps, bool(self.verdicts)
-        self.schedule = Schedule(
-            max(planned // 2, 1) if extension else planned + self.longer * (planned // 2),
-            self.recipe.warmup,
-            self.recipe.decay,
-            (self.recipe.step_size or 1.0) * (0.5 if extension else 1.0),
-        )
+        """Begin a schedule, or go on with one that was begun."""
         if self.step:
             return
         choice = self.choice
@@ -136,20 +119,6 @@ class TrainingState:
     def stepped(self, step: Step) -> None:
         """A step is done."""
         self.step, self.last = step.step, step
-        if not self.verdicts:
-            self.losses.append(step.loss)
-
-    def lengthened(self) -> bool:
-        """Add half of the planned steps where the step size is about to fall and the loss still does; or do not."""
-        planned = self.recipe.planned_steps
-        third = round((1 - self.recipe.warmup - self.recipe.decay) * planned / 3)
-        if self.longer == self.recipe.extensions or self.step != self.schedule.level:
-            return False
-        if not still_falls(self.losses[-2 * third : -third], self.losses[-third:]):
-            return False
-        self.longer += 1
-        self.schedule.steps += planned // 2
-        return True
 
     def judged(self, verdict: Verdict) -> None:
         """A schedule is done, and the stop rule has looked."""
@@ -174,8 +143,6 @@ class TrainingState:
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "step": self.step,
             "last": None if self.last is None else self.last.flat(),
-            "losses": self.losses,
-            "longer": self.longer,
             "orders": [list(sampler.left) for sampler in self.samplers],
             "best": None if self.best is None else self.best[0],
             "written": None if self.choice is None else asdict(self.choice),
@@ -203,7 +170,6 @@ class TrainingState:
                 self.companion.load_state_dict(put_together(facts["companion"], tensors, device))
             set_generator(self.generator, facts["generator"])
             self.verdicts = [self._again(verdict) for verdict in facts["verdicts"]]
-            self.losses, self.longer = list(facts["losses"]), facts["longer"]
             self.step, self.last = facts["step"], None if facts["last"] is None else Step.from_flat(facts["last"])
             if self.step:
                 pairs = zip(self.terms, facts["orders"], strict=True)
@@ -217,17 +183,3 @@ class TrainingState:
         measured = {key: value for key, value in verdict.items() if key not in ("met", "own_allowed", "agree_needed")}
         pairs = {key: tuple(measured[key]) for key in ("pictures", "held_out")}
         return judge(self.recipe, **(measured | pairs))
-
-
-def still_falls(before: Sequence[float], after: Sequence[float]) -> bool:
-    """Whether a loss is lower over one stretch of steps than over the one before, by enough to go on for.
-
-    Args:
-        before: Losses of the earlier steps.
-        after: Losses of the later ones. Fewer than ten on a side tell nothing.
-    """
-    if min(len(before), len(after)) < _FEWEST:
-        return False
-    error = math.sqrt(variance(before) / len(before) + variance(after) / len(after))
-    fall = mean(before) - mean(after)
-    return fall > max(_WORTH * mean(before), _T * error)

@@ -89,7 +89,8 @@ def train(
     optimizer: MaskedAdamW,
     recipe: Recipe,
     *,
-    schedule: Schedule,
+    steps: int,
+    peak: float,
     generator: torch.Generator,
     listen: Callable[[Step], None],
     samplers: Sequence[Sampler[int]] | None = None,
@@ -97,15 +98,15 @@ def train(
     harden: Callable[[int, Sequence[int]], None] | None = None,
     control: StepControl | None = None,
 ) -> None:
-    """Run a schedule over the terms, or the rest of one.
+    """Run one full learning-rate schedule over the terms, or the rest of one.
 
     Args:
         stack: The student; its selected weights are moved in place.
         terms: Forgetting and retention.
         optimizer: Holds the mask.
         recipe: Everything else.
-        schedule: Number and sizes of optimizer steps. Sizes are relative to each weight; under a control to the one
-            that it holds. Steps may be added while it runs.
+        steps: Number of optimizer steps.
+        peak: Peak step size, relative to each weight; under a control, relative to the size that it holds.
         generator: Source of the order of the images.
         listen: Hears of every step.
         samplers: Of each term's images; fresh ones where there are none.
@@ -133,7 +134,7 @@ def train(
         taken = partial(take_step, optimizer)
         if control is None:
             taken(size)
-        elif control.due(step, schedule.steps):
+        elif control.due(step, steps):
             control.follow(taken, size)
         else:
             taken(control.size * size)
@@ -141,7 +142,9 @@ def train(
     key = "step_drift" if control else "step_size"
     diverged = f"the loss became {{loss}} at step {{step}}; nothing was written. Try a lower {key}"
     started = time.monotonic()
-    for step in run_steps(schedule, gather, move, diverged=diverged, done=done):
+    for step in run_steps(
+        Schedule(steps, recipe.warmup, recipe.decay, peak), gather, move, diverged=diverged, done=done
+    ):
         rate = images / max(time.monotonic() - started, 1e-9)
         listen(replace(step, values={**step.values, "images_per_second": rate}))
 

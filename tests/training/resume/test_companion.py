@@ -20,7 +20,6 @@ from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.resume.journal import Journal
 from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.resume.trees import put_together, taken_apart
-from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.job import Job
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_terms
@@ -96,8 +95,7 @@ def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
             state.companion.hear(step)
 
         train(
-            stack, state.terms, state.trainee.optimizer, RECIPE,
-            schedule=Schedule(number, RECIPE.warmup, RECIPE.decay, 0.5),
+            stack, state.terms, state.trainee.optimizer, RECIPE, steps=number, peak=0.5,
             generator=state.generator, listen=heard, samplers=state.samplers, done=state.step,
         )  # fmt: skip
 
