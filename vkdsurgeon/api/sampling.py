@@ -38,12 +38,12 @@ def sample_images(
         out: The directory to create, or an empty one.
         count: How many images to draw. A run uses at most `retain_batch` times `steps`.
         seed: Seed of the draw. The same shards in the same order give the same images.
-        forget: Same as in `unlearn`. Images with the bytes of one of these are left out.
+        forget: Same as in `unlearn`. Images with the bytes of one of these, or of one of their subjects, are left out.
         images_only: Take over no subject, question or answer from the shards.
         on_event: Called with progress.
 
     Raises:
-        UserError: A shard is damaged, the facts beside an image make no record, or the output is not empty.
+        UserError: A shard is damaged or changes meanwhile, no image can be used, or the output is not empty.
         SurgeryError: The disk is full, or writing failed otherwise.
     """
     from vkdsurgeon.pipeline.sample_images import sample_images as run

@@ -45,6 +45,21 @@ def refuse_non_empty(out: Path) -> None:
         raise UserError("the output directory is not empty", where=out, remedy="name a new or an empty directory")
 
 
+def make_parent(out: Path) -> None:
+    """Make the directory that an output is to lie in.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    try:
+        out.resolve().parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        said = error.strerror if isinstance(error, OSError) else "a link that leads to itself"
+        raise UserError(
+            "the output cannot be written there", where=out, value=said, remedy="name another directory"
+        ) from None
+
+
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
     """A fresh directory beside `out` that takes its place when the block ends, and vanishes when it fails.

@@ -19,7 +19,8 @@ class SampleResult(SchemaDocument):
         shards: How many shards there are.
         seed: Seed of the draw.
         broken: Drawn images that cannot be decoded, or that are empty; they were passed over.
-        forgotten: Drawn images that have the bytes of an image of the forget set; they were passed over.
+        forgotten: Drawn images with the bytes, or of a subject, of an image of the forget set; passed over, too.
+        undescribed: Images that were written without what the shard says of them, because that is no record.
     """
 
     SCHEMA: ClassVar[str] = "vkdsurgeon/sample/1"
@@ -31,3 +32,4 @@ class SampleResult(SchemaDocument):
     seed: int
     broken: int = Field(0, ge=0)
     forgotten: int = Field(0, ge=0)
+    undescribed: int = Field(0, ge=0)

@@ -8,6 +8,7 @@ subjects apart as well, so damage that keeps their spread shows only beside the 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -136,9 +137,9 @@ def _resolved(separation: float, values: Sequence[Tensor], subjects: Sequence[st
     estimate there is still next to no separation.
     """
     pairs = list(zip(values, subjects, strict=True))
-    without = [
-        _separation(*zip(*[pair for pair in pairs if pair[1] != name], strict=True)) for name in sorted(set(subjects))
-    ]
+    # One image says nothing of its subject, and is not counted.
+    told = [subject for subject, count in Counter(subjects).items() if count > 1]
+    without = [_separation(*zip(*[pair for pair in pairs if pair[1] != name], strict=True)) for name in told]
     found = [ratio for ratio in without if ratio is not None]
     if len(found) < 2:
         return True

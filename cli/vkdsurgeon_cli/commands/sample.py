@@ -22,9 +22,13 @@ def sample_command(
         typer.Argument(metavar="SHARDS...", help="WebDataset tars or parquet files, or folders of them."),
     ],
     out: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new or empty directory.")],
-    count: Annotated[int, typer.Option("--count", metavar="N", help="How many images to draw.")] = 9600,
+    count: Annotated[
+        int,
+        typer.Option("--count", metavar="N", help="How many images to draw. None replaces those passed over."),
+    ] = 9600,
     forget: Annotated[
-        Path | None, typer.Option("--forget", metavar="SET", help="Leave out images that are in this set.")
+        Path | None,
+        typer.Option("--forget", metavar="SET", help="Leave out images with bytes or subjects of this set."),
     ] = None,
     images_only: Annotated[
         bool, typer.Option("--images-only", help="Take over no subject, question or answer.")
@@ -35,8 +39,10 @@ def sample_command(
     """Draw images at random from WebDataset or parquet shards of any size, as a set for --retain or --generic.
 
     A run uses at most retain_batch times steps images: 9,600 with 300 steps of 32. Memory does not grow with the
-    shards. DIR/records.jsonl names the images in DIR/images. Where a sample has `subject`, `question`, `answer` or
-    `options` (columns of parquet, keys of the .json beside an image), the record takes them over.
+    shards. DIR/records.jsonl names the images in DIR/images. In a tar (plain, gz, bz2 or xz) the files of one sample
+    follow each other and share their name up to the first dot, such as 001.jpg and 001.json. In parquet the image is a
+    struct of bytes and path, or bytes in a column called image, jpg, png or the like. Where a sample has `subject`,
+    `question`, `answer` or `options` (keys of the .json, columns of parquet), the record takes them over.
     """
     from vkdsurgeon import sample_images
 
@@ -64,6 +70,7 @@ def _sheet(result: SampleResult) -> Sheet:
         "written": result.images,
         "broken, passed over": result.broken,
         "to be forgotten, passed over": result.forgotten,
+        "written without facts": result.undescribed,
     }
     for name, number in rows.items():
         sheet.row(name, f"{number:,}")

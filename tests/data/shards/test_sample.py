@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import tracemalloc
 from collections import Counter
@@ -21,6 +22,7 @@ from vkdsurgeon_cli.main import run
 from vkdsurgeon import SurgeryError, UserError, sample_images
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.shards.tar import TarShard
+from vkdsurgeon.training.events import Event
 
 Files = Iterable[tuple[str, bytes]]
 
@@ -175,12 +177,81 @@ def test_a_tar_that_ends_early_is_refused_and_leaves_nothing(tmp_path: Path) -> 
         assert not (tmp_path / "out").exists()
 
 
-def test_facts_that_make_no_record_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    tar = write_tar(tmp_path / "a.tar", [("0.png", png(0)), ("0.json", b'{"answer": "Ada"}')])
-    with pytest.raises(UserError, match="no record") as caught:
-        sample_images(tar, tmp_path / "out")
-    assert "alone" in str(caught.value.remedy)
+@pytest.mark.parametrize(
+    "facts",
+    [b'{"answer": "Ada"}', b'{"subject": 7}', b"[1]", b"{", b"", b'{"subject": "\\ud800"}', b'{"options": "x"}'],
+)
+def test_an_image_whose_facts_make_no_record_is_written_without_them(tmp_path: Path, facts: bytes) -> None:
+    tar = write_tar(tmp_path / "a.tar", [("0.png", png(0)), ("0.json", facts), ("1.png", png(1))])
+    heard: list[str] = []
+    result = sample_images(tar, tmp_path / "out", on_event=lambda event: heard.append(event.text))
+    assert (result.images, result.undescribed) == (2, 1)
+    assert all(set(row) == {"image"} for row in drawn(tmp_path / "out"))
+    assert any("sample '0'" in text for text in heard)
+    assert sample_images(tar, tmp_path / "bare", images_only=True).undescribed == 0
+
+
+def test_images_of_a_subject_to_be_forgotten_are_passed_over(tmp_path: Path) -> None:
+    forget = tmp_path / "forget.jsonl"
+    (tmp_path / "ada.png").write_bytes(png(9))
+    forget.write_text('{"image": "ada.png", "subject": "Ada"}')
+    parquet = write_parquet(tmp_path / "b.parquet", [png(1), png(2), png(9)], subject=["Ada", "Bo", None])
+    assert sample_images(parquet, tmp_path / "out", forget=forget).forgotten == 2
+    forget.write_text('{"question": "Who?", "answer": "Ada"}')
+    with pytest.raises(UserError, match="forget set has no images"):
+        sample_images(parquet, tmp_path / "more", forget=forget)
+
+
+@pytest.mark.parametrize("damage", ["header", "no end", "cut header"])
+def test_a_tar_that_is_damaged_behind_its_first_file_is_refused(tmp_path: Path, damage: str) -> None:
+    whole = write_tar(tmp_path / "a.tar", [(f"{number}.png", png(number)) for number in range(5)]).read_bytes()
+    third = whole.index(b"3.png")
+    content = {
+        "header": whole[:third] + b"\xff" * 512 + whole[third + 512 :],
+        "no end": whole[:third],
+        "cut header": whole[: third + 100],
+    }[damage]
+    (tmp_path / "b.tar").write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read"):
+        sample_images(tmp_path / "b.tar", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [-5, 10**12, 1 << 22])
+def test_headers_that_claim_what_cannot_be_are_refused_in_little_memory(tmp_path: Path, size: int) -> None:
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, size
+    content = write_tar(tmp_path / "a.tar", [("0.png", png(0))]).read_bytes()
+    (tmp_path / "b.tar").write_bytes(content[:1024] + long_name.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="cannot be read"):
+        sample_images(tmp_path / "b.tar", tmp_path / "out")
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+
+
+def test_a_shard_that_changes_between_counting_and_reading_is_refused(shards: list[Path], tmp_path: Path) -> None:
+    def change(event: Event) -> None:
+        if event.facts.get("stage") == "draw images" and event["done"] == 0:
+            write_tar(shards[0], [("a/000.png", png(0))])
+
+    with pytest.raises(UserError, match="changed while it was read"):
+        sample_images(shards, tmp_path / "out", on_event=change)
+    assert not (tmp_path / "out").exists()
+
+
+def test_places_that_cannot_be_are_refused_before_anything_is_counted(shards: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for out in (tmp_path / "file" / "out", tmp_path / "loop" / "out", tmp_path / "loop"):
+        with pytest.raises(UserError):
+            sample_images(shards, out)
+    with pytest.raises(UserError):
+        sample_images(tmp_path / "none", tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(UserError, match="no shard"):
+        sample_images(tmp_path / "pipe.tar", tmp_path / "out")
 
 
 def test_a_full_output_is_refused_and_kept(shards: list[Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vkdsurgeon.files.directories import refuse_non_empty, staged
+from vkdsurgeon.files.directories import make_parent, refuse_non_empty, staged
 
 CARD = "card.json"
 SHIPPED = Path(__file__).parent / "shipped"
@@ -54,7 +54,7 @@ def unpack(out: Path) -> MiniaturePaths:
         SurgeryError: The disk is full, or writing failed otherwise; nothing is left.
     """
     refuse_non_empty(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(out)
     with staged(out) as staging:
         for name in ("base", "gold"):
             (staging / name).mkdir()

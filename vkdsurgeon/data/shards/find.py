@@ -24,7 +24,12 @@ def shards_in(paths: Iterable[Path]) -> list[Shard]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if _kind_of(each) is not None and each.is_file())
+            # Hidden files are what other programs leave behind.
+            inside = sorted(
+                each
+                for each in path.rglob("*")
+                if _kind_of(each) is not None and each.is_file() and not each.name.startswith(".")
+            )
             if not inside:
                 raise UserError("the folder holds no shards", where=path, expected="files ending in .tar or .parquet")
             found += inside
@@ -38,7 +43,7 @@ def shards_in(paths: Iterable[Path]) -> list[Shard]:
     shards: list[Shard] = []
     for path in found:
         kind = _kind_of(path)
-        if kind is None:
+        if kind is None or not path.is_file():
             raise UserError(
                 "this is no shard of images",
                 where=path,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vkdsurgeon.data.shards.shard import TAKEN, ShardSample
-from vkdsurgeon.data.suites.parquet import IMAGE, LABEL, TEXTS, damaged, open_parquet, suits
+from vkdsurgeon.data.suites.parquet import IMAGE, damaged, open_parquet, suits
 from vkdsurgeon.errors import UserError
 
 _ROWS_AT_ONCE = 16
-_USUAL = ("image", "images", "jpg", "png", "webp", "img")
+_USUAL = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
 
 
 class ParquetShard:
@@ -30,12 +30,12 @@ class ParquetShard:
         _image_column(file, self.path)
         return int(file.metadata.num_rows)
 
-    def read(self, wanted: Sequence[int]) -> Iterator[ShardSample]:
+    def read(self, wanted: Sequence[int], *, described: bool = True) -> Iterator[ShardSample]:
         """The rows of these numbers, ascending."""
         file = open_parquet(self.path)
         schema, column = file.schema_arrow, _image_column(file, self.path)
-        kinds = {name: TEXTS if name == "options" else LABEL for name in TAKEN}
-        taken = [name for name in TAKEN if name in schema.names and suits(schema.field(name).type, kinds[name])]
+        # A name that two columns share is no name.
+        taken = [name for name in TAKEN if described and schema.names.count(name) == 1]
         start, chosen = 0, set(wanted)
         for group in range(file.metadata.num_row_groups):
             end = start + file.metadata.row_group(group).num_rows
@@ -51,13 +51,14 @@ class ParquetShard:
         while True:
             try:
                 batch = next(batches, None)
+                if batch is None:
+                    return
+                picked = [index for index in range(batch.num_rows) if number + index in chosen]
+                rows = batch.take(picked).to_pylist()
             except Exception as error:
-                # Arrow's own errors.
+                # Arrow's own errors, and those of text that is none.
                 raise damaged(self.path, f"behind row {number}: {error}") from None
-            if batch is None:
-                return
-            picked = [index for index in range(batch.num_rows) if number + index in chosen]
-            for index, row in zip(picked, batch.take(picked).to_pylist(), strict=True):
+            for index, row in zip(picked, rows, strict=True):
                 cell = row[column]
                 content = cell.get("bytes") if isinstance(cell, dict) else cell
                 name = cell.get("path") if isinstance(cell, dict) else None
@@ -78,19 +79,23 @@ def _image_column(file: Any, path: Path) -> str:
     found = [
         field.name
         for field in schema
-        if (types.is_struct(field.type) and suits(field.type, IMAGE))
-        or (field.name.lower() in _USUAL and any(test(field.type) for test in binary))
+        if schema.names.count(field.name) == 1
+        and (
+            (types.is_struct(field.type) and suits(field.type, IMAGE))
+            or (field.name.lower() in _USUAL and any(test(field.type) for test in binary))
+        )
     ]
     chosen = next((name for name in _USUAL if name in found), found[0] if found else None)
     if chosen is None:
         raise UserError(
             "no column holds images",
             where=path,
-            value=schema.names,
+            value={field.name: str(field.type) for field in schema},
             expected=f"a column of type {IMAGE.words}, or of bytes and called {', '.join(_USUAL)}",
         )
     return chosen
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, list) else str(value)
+    # Labels are often numbers.
+    return str(value) if isinstance(value, int) else value

@@ -16,16 +16,18 @@ class ShardSample:
     """One image of a shard.
 
     Attributes:
-        content: The bytes of the image file, as they are in the shard.
+        content: The bytes of the image file, as they are in the shard; empty where it holds none.
         suffix: How the file's name ends, such as `.jpg`; may be empty.
         facts: Those of `TAKEN` that the shard gives.
         source: Where it stands, for messages.
+        fault: Why there are no facts, where the shard has some that cannot be read.
     """
 
     content: bytes
     suffix: str
     facts: Mapping[str, Any]
     source: str
+    fault: str | None = None
 
 
 class Shard(Protocol):
@@ -40,8 +42,8 @@ class Shard(Protocol):
             UserError: The file is damaged, or no such file.
         """
 
-    def read(self, wanted: Sequence[int]) -> Iterator[ShardSample]:
-        """The images of these numbers, counted from 0 and ascending.
+    def read(self, wanted: Sequence[int], *, described: bool = True) -> Iterator[ShardSample]:
+        """The images of these numbers, counted from 0 and ascending; without facts unless they are `described`.
 
         Raises:
             UserError: The file is damaged.

@@ -160,7 +160,7 @@ def open_parquet(path: Path) -> Any:
             raise UserError(
                 "this is a pointer of Git LFS, not the file itself", where=path, remedy="run git lfs pull there"
             )
-        file = pyarrow.parquet.ParquetFile(path, memory_map=True, pre_buffer=False)
+        file = pyarrow.parquet.ParquetFile(path, memory_map=False, pre_buffer=False)
         sizes = [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
     except UserError:
         raise
