@@ -103,6 +103,10 @@ def _sampled(
     states = [_state(shard) for shard in shards]
     available = list(_counted(shards, listen))
     total = sum(available)
+    if apart := sum(shard.apart for shard in shards):
+        listen(
+            Event.warning(f"{apart} .json files have no image of their name beside them; nothing is taken from them")
+        )
     if not total:
         raise UserError("the shards hold no images", where=shards[0].path, value=f"{len(shards)} file(s)")
     drawn = sorted(random.Random(seed).sample(range(total), min(count, total)))

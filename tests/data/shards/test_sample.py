@@ -191,6 +191,15 @@ def test_an_image_whose_facts_make_no_record_is_written_without_them(tmp_path: P
     assert sample_images(tar, tmp_path / "bare", images_only=True).undescribed == 0
 
 
+def test_descriptions_that_stand_apart_from_their_images_are_told_of(tmp_path: Path) -> None:
+    files = [*((f"{number}.png", png(number)) for number in range(3)), *((f"{n}.json", b"{}") for n in range(3))]
+    heard: list[str] = []
+    sample_images(
+        write_tar(tmp_path / "a.tar", files), tmp_path / "out", on_event=lambda event: heard.append(event.text)
+    )
+    assert any(text.startswith("3 .json files") for text in heard)
+
+
 def test_images_of_a_subject_to_be_forgotten_are_passed_over(tmp_path: Path) -> None:
     forget = tmp_path / "forget.jsonl"
     (tmp_path / "ada.png").write_bytes(png(9))

@@ -22,7 +22,7 @@ class ParquetShard:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.apart = path, 0
 
     def count(self) -> int:
         """Rows, also where a row's image is empty."""

@@ -31,9 +31,15 @@ class ShardSample:
 
 
 class Shard(Protocol):
-    """One file of many images, never held in memory as a whole."""
+    """One file of many images, never held in memory as a whole.
+
+    Attributes:
+        path: The file.
+        apart: Descriptions without an image beside them, which nothing is taken from; known once it was counted.
+    """
 
     path: Path
+    apart: int
 
     def count(self) -> int:
         """How many images it holds.

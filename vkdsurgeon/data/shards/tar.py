@@ -38,10 +38,11 @@ class TarShard:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.apart = path, 0
 
     def count(self) -> int:
         """Samples that have an image."""
+        self.apart = 0
         with self._opened() as archive:
             return sum(1 for _ in self._samples(archive, iter(()), described=False))
 
@@ -61,7 +62,7 @@ class TarShard:
         """Every sample with an image: None, or what it holds where its number is wanted."""
         number, following = 0, next(wanted, None)
         for key, members in groupby(self._members(archive), lambda member: _split(member.name)[0]):
-            image, contents = None, dict[str, bytes]()
+            image, contents, tells = None, dict[str, bytes](), False
             # Content is read before the next header: going back in a compressed tar is starting over.
             for member in members:
                 suffix = _split(member.name)[1]
@@ -69,9 +70,11 @@ class TarShard:
                 first = image is None and PurePosixPath(f"x{suffix}").suffix in IMAGE_SUFFIXES
                 if first:
                     image = suffix
+                tells = tells or suffix == _JSON
                 if number == following and (first or (described and suffix == _JSON)):
                     contents[suffix] = self._content(archive, member, MAX_BYTES if first else _MAX_JSON)
             if image is None:
+                self.apart += tells
                 continue
             if number == following:
                 facts, fault = _facts(contents[_JSON]) if _JSON in contents else ({}, None)
