@@ -335,8 +335,8 @@ def test_attributes_leave_coincidences_out() -> None:
 
 def test_the_grid_is_complete_and_every_case_has_one_role(tmp_path: Path) -> None:
     names = [case.name for case in grid()]
-    assert len(set(names)) == 4 * 2 * 3 * 3
-    assert [role_of(name) for name in names].count("reporting") == 48
+    assert len(set(names)) == 7 * 2 * 3 * 3
+    assert [role_of(name) for name in names].count("reporting") == 84
     assert role_of("llava-avatars-b-2") == "tuning"
     assert role_of("shipped") == "tuning"
     roles = tmp_path / "roles.yaml"
