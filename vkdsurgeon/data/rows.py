@@ -182,12 +182,16 @@ def _decode(text: str, position: int, source: str) -> tuple[Any, int]:
         raise UserError("the JSON is nested too deeply", where=source) from None
     except ValueError as error:
         raise UserError(f"broken JSON: {error}", where=source) from None
-    _refuse_surrogates(value, source)
+    refuse_surrogates(value, source)
     return value, end
 
 
-def _refuse_surrogates(value: Any, source: str) -> None:
-    """Half a UTF-16 pair is legal in JSON and legal nowhere else."""
+def refuse_surrogates(value: Any, source: str) -> None:
+    """Refuse half a UTF-16 pair, which is legal in JSON and legal nowhere else.
+
+    Raises:
+        UserError: A string in the value holds one.
+    """
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

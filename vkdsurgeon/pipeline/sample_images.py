@@ -16,7 +16,7 @@ from pathlib import Path
 from vkdsurgeon.data.formats import records_of
 from vkdsurgeon.data.images import open_image
 from vkdsurgeon.data.read import IMAGE_SUFFIXES, Given, records_given
-from vkdsurgeon.data.rows import Row
+from vkdsurgeon.data.rows import Row, refuse_surrogates
 from vkdsurgeon.data.samples import file_digest
 from vkdsurgeon.data.shards.find import shards_in
 from vkdsurgeon.data.shards.shard import Shard, ShardSample
@@ -212,10 +212,8 @@ def _kept(path: Path, sample: ShardSample) -> bool:
 def _fault(row: Mapping[str, object], sample: ShardSample, folder: Path) -> str | None:
     """Why a row is no record; None where it is one."""
     try:
-        json.dumps(row, ensure_ascii=False).encode()
+        refuse_surrogates(row, sample.source)
         list(records_of(Row(dict(row), sample.source), folder, "vqa"))
     except UserError as error:
         return error.what
-    except UnicodeEncodeError:
-        return "a string holds half of a surrogate pair"
     return None

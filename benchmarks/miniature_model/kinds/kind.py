@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.miniature_model.model import CHAT_TEMPLATE, START, USER, Shape, build_tokenizer
+from benchmarks.miniature_model.model import CHAT_TEMPLATE, START, USER, Shape, build_tokenizer, normalised
 
 
 class Kind(ABC):
@@ -46,11 +46,11 @@ class Kind(ABC):
     def build_tower(self, shape: Shape) -> nn.Module:
         """The vision tower alone, freshly initialised in float32."""
 
-    @abstractmethod
     def tower_of(self, model: Any) -> nn.Module:
         """The model's vision tower, which takes the state of one from `build_tower`."""
+        tower: nn.Module = model.model.vision_tower
+        return tower
 
-    @abstractmethod
     def inputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the image processor makes of 48-pixel images, without going through PIL.
 
@@ -58,8 +58,9 @@ class Kind(ABC):
             images: uint8 [B, 48, 48, 3].
 
         Returns:
-            The model's inputs of B images; pixels in float32.
+            The model's inputs of B images; pixels in float32, alone [B, 3, 48, 48] unless a kind says otherwise.
         """
+        return {"pixel_values": normalised(images)}
 
     @abstractmethod
     def tokens(self, tower: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

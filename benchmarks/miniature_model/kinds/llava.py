@@ -18,7 +18,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from benchmarks.miniature_model.kinds.kind import Kind, ready, text_settings
-from benchmarks.miniature_model.model import IMAGE, MEAN, SPREAD, Shape, normalised
+from benchmarks.miniature_model.model import IMAGE, MEAN, SPREAD, Shape
 from benchmarks.miniature_model.pen import SIDE
 
 PATCH = 8
@@ -65,15 +65,6 @@ class Llava(Kind):
         """The CLIP tower."""
         tower: nn.Module = CLIPVisionModel(self._vision(shape)).float()
         return tower
-
-    def tower_of(self, model: Any) -> nn.Module:
-        """The model's CLIP tower."""
-        tower: nn.Module = model.model.vision_tower
-        return tower
-
-    def inputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`pixel_values` float32 [B, 3, 48, 48]."""
-        return {"pixel_values": normalised(images)}
 
     def tokens(self, tower: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """The patch tokens of the layer before the last."""

@@ -76,11 +76,6 @@ class Mistral3(Kind):
         tower: nn.Module = PixtralVisionModel(self._vision(shape)).float()
         return tower
 
-    def tower_of(self, model: Any) -> nn.Module:
-        """The model's Pixtral tower."""
-        tower: nn.Module = model.model.vision_tower
-        return tower
-
     def inputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """`pixel_values` float32 [B, 3, 48, 48] and `image_sizes` int64 [B, 2]."""
         return {"pixel_values": normalised(images), "image_sizes": torch.full((len(images), 2), SIDE)}

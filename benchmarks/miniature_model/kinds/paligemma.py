@@ -29,7 +29,6 @@ from benchmarks.miniature_model.model import (
     USER,
     Shape,
     build_tokenizer,
-    normalised,
 )
 from benchmarks.miniature_model.pen import SIDE
 
@@ -89,15 +88,6 @@ class PaliGemma(Kind):
         """The SigLIP tower."""
         tower: nn.Module = SiglipVisionModel(self._vision(shape)).float()
         return tower
-
-    def tower_of(self, model: Any) -> nn.Module:
-        """The model's SigLIP tower."""
-        tower: nn.Module = model.model.vision_tower
-        return tower
-
-    def inputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`pixel_values` float32 [B, 3, 48, 48]."""
-        return {"pixel_values": normalised(images)}
 
     def tokens(self, tower: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """The tower's last tokens."""

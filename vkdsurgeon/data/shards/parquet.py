@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,10 @@ class ParquetShard:
         schema, column = file.schema_arrow, _image_column(file, self.path)
         # A name that two columns share is no name.
         taken = [name for name in TAKEN if described and schema.names.count(name) == 1]
-        start, chosen = 0, set(wanted)
+        start = 0
         for group in range(file.metadata.num_row_groups):
             end = start + file.metadata.row_group(group).num_rows
-            if any(start <= number < end for number in wanted):
+            if chosen := set(wanted[bisect_left(wanted, start) : bisect_left(wanted, end)]):
                 yield from self._group(file, group, start, chosen, column, taken)
             start = end
 

@@ -129,7 +129,7 @@ def choice(
     Args:
         row: Where it stands.
         skipped: Told of a question that is passed over.
-        task: Of the record.
+        task: Task of the record that is made, such as `vqa`.
         question: As it is asked.
         options: By letter; blank ones are left out.
         letter: The right one.
