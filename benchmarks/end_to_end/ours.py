@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from benchmarks.end_to_end.stopwatch import Silent, Stopwatch
 from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.model.features import SampleSet, teacher_features
 from vkdsurgeon.model.frozen_layers import kept_activations, output_of
-from vkdsurgeon.training import losses
+from vkdsurgeon.training.losses import feature_loss
 from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.vision_pass.job import Prepared
 from vkdsurgeon.vision_pass.objective import run_once
@@ -62,17 +63,19 @@ class Ours:
                 store.put(LAYER, index, teacher.one(LAYER, indices[place - 1]))
         self.whole[name] = SampleSet(self.stack, samples.samples, _ALL_IN_MEMORY)
         samples.pass_over(kept.entering)
-        loss = losses.feature_loss({self.recipe.distance: 1.0})
+        loss = feature_loss(self.recipe.distance)
         return DistillationTerm(name, samples, store, self.recipe.layers, loss, everything, everything, weight, batch)
 
     def steps(self, count: int, watch: Stopwatch) -> None:
         """Take some steps."""
         heard: list[float] = []
+        terms = self.terms
         with contextlib.ExitStack() as changed:
             if not isinstance(watch, Silent):
+                terms = [replace(term, loss=watch.timed("loss", term.loss)) for term in terms]
                 self._instrument(changed, watch)
             train(
-                self.stack, self.terms, self.optimizer, self.recipe, steps=count, peak=PEAK,
+                self.stack, terms, self.optimizer, self.recipe, steps=count, peak=PEAK,
                 generator=self.generator, listen=lambda step: heard.append(step.loss),
             )  # fmt: skip
         self.first_loss = heard[0] if self.first_loss is None else self.first_loss
@@ -88,9 +91,7 @@ class Ours:
                 yield found
 
         original = SampleSet.batches
-        loss = watch.timed("loss", losses.feature_distillation)
         changed.enter_context(_replaced(SampleSet, "batches", batches))
-        changed.enter_context(_replaced(losses, "feature_distillation", loss))
         for owner, name, stage in (
             (self.stack, "features", "forward"),
             (FeatureStore, "get", "teacher"),

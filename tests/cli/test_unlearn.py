@@ -144,16 +144,16 @@ def test_strategies_are_flags(llava: Path, sets: dict[str, Path], tmp_path: Path
         "--set",
         "forget_target=swap",
         "--set",
-        "saliency=fisher",
+        "saliency=random",
         "--set",
         "depth=1",
         "--set",
-        "retain_distance=nmse,cka=0.5",
+        "retain_layers=layer.1,projector=0.5",
     )
     assert unlearn(llava, sets, "--retain", sets["retain"], "-o", out, *words) == 0
     recipe = json.loads((out / "vkdsurgeon.json").read_text())["recipe"]
-    assert (recipe["forget_target"], recipe["saliency"], recipe["depth"]) == ("swap", "fisher", 1)
-    assert recipe["retain_distance"] == {"nmse": 1.0, "cka": 0.5}
+    assert (recipe["forget_target"], recipe["saliency"], recipe["depth"]) == ("swap", "random", 1)
+    assert recipe["retain_layers"] == {"layer.1": 1.0, "projector": 0.5}
 
 
 def test_a_dry_run_plans_and_writes_nothing(

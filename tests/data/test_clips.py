@@ -120,7 +120,6 @@ def test_a_copy_is_a_little_different_and_always_the_same() -> None:
     # What carries a voice stays nearly where it was.
     spectra = [np.abs(np.fft.rfft(each.samples))[:600] for each in (clip, copy)]
     assert np.corrcoef(*(np.convolve(each, np.ones(20), "same") for each in spectra))[0, 1] > 0.8
-    assert not MEDIA["audio"].blank(clip).samples.any()
 
 
 def test_records_name_clips_in_every_shape(tmp_path: Path) -> None:

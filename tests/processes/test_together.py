@@ -24,7 +24,6 @@ from vkdsurgeon.model.processes import ALONE, Processes
 from vkdsurgeon.pipeline.run import run
 from vkdsurgeon.training.events import Event
 from vkdsurgeon.vision_pass import trainer
-from vkdsurgeon.vision_pass.plan import warnings_for
 
 MET = {"forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 9.0}
 SHORT = RECIPE.model_copy(update={"steps": 3, "extensions": 0, "copies": 1, "step_drift": 1e-3, **MET})
@@ -180,13 +179,6 @@ def test_what_one_process_does_is_refused_before_anything_starts(here: Place, mo
     assert [each.status for each in ended] == [2, 2]
     assert "runs in one process (got '2')" in ended[0].err
     assert not ended[1].err
-
-
-def test_a_loss_over_images_that_pass_together_is_warned_of() -> None:
-    recipe = RECIPE.model_copy(update={"layers": {"projector": 1.0}, "retain_distance": {"nmse": 1.0, "cka": 0.1}})
-    assert warnings_for(recipe, ("projector",)) == []
-    (warning,) = warnings_for(recipe, ("projector",), 3)
-    assert "the retain distance cka compares" in warning
 
 
 def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

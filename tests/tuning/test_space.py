@@ -35,7 +35,7 @@ def points(space: Space) -> st.SearchStrategy[dict[str, Any]]:
 @given(point=points(DEFAULT), steps=st.integers(1, 100_000))
 def test_every_point_of_the_default_space_is_a_recipe(point: dict[str, Any], steps: int):
     recipe = recipe_at(Recipe(), point, DEFAULT, steps)
-    assert recipe.saliency == point["saliency"].strip('"')
+    assert recipe.distance == point["distance"].strip('"')
     assert recipe.tamper_weight == point["tamper_weight"]
     assert recipe.steps is None if point["steps"] == 1.0 else recipe.steps == max(round(point["steps"] * steps), 1)
     assert recipe.validation_share == Recipe().validation_share
@@ -58,15 +58,15 @@ def test_a_file_restricts_and_extends(tmp_path: Path):
         written(
             tmp_path,
             "search:\n  tamper_weight: fixed\n  density: {low: 0.2, high: 0.6}\n  stand_ins: {low: 1, high: 2}\n"
-            "  retain_distance: [null, {nmse: 1.0, cka: 0.5}]\n",
+            "  retain_layers: [null, {layer.1: 1.0, projector: 0.5}]\n",
         )
     )
-    assert set(space.search) == set(DEFAULT.search) - {"tamper_weight"} | {"retain_distance"}
+    assert set(space.search) == set(DEFAULT.search) - {"tamper_weight"} | {"retain_layers"}
     assert space.search["density"] == Range(low=0.2, high=0.6)
     assert space.start == DEFAULT.start
-    point = point_of(space, Recipe(), {"retain_distance": {"nmse": 1.0, "cka": 0.5}, "stand_ins": 1})
+    point = point_of(space, Recipe(), {"retain_layers": {"layer.1": 1.0, "projector": 0.5}, "stand_ins": 1})
     recipe = recipe_at(Recipe(), point, space, 200)
-    assert recipe.retain_distance == {"nmse": 1.0, "cka": 0.5}
+    assert recipe.retain_layers == {"layer.1": 1.0, "projector": 0.5}
     assert recipe.stand_ins == 1
 
 
@@ -77,8 +77,8 @@ def test_a_file_can_start_from_nothing(tmp_path: Path):
 
 
 def test_points_to_start_from_go_with_their_choices(tmp_path: Path):
-    assert load_space(written(tmp_path, "search: {saliency: fixed}")).start == ()
-    assert load_space(written(tmp_path, "search: {saliency: [forget_gradient, fisher]}")).start == ()
+    assert load_space(written(tmp_path, "search: {steps: fixed}")).start == ({"retain_weight": 6.0},)
+    assert load_space(written(tmp_path, "search: {steps: fixed, retain_weight: {low: 1, high: 3}}")).start == ()
 
 
 @pytest.mark.parametrize(

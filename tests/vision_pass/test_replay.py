@@ -116,8 +116,9 @@ def test_another_base_or_other_layers_are_refused(deep: Path, sets: dict[str, Pa
     replay = read_replays([file], None)
     with pytest.raises(UserError, match="does not train the layers"):
         prepared(deep, sets, slice(1, 2), replay=replay, recipe=QUICK.model_copy(update={"depth": "all"}))
+    as_another = QUICK.model_copy(update={"forget_target": "reference"})
     with pytest.raises(UserError, match="needs the images"):
-        prepared(deep, sets, slice(1, 2), replay=replay, recipe=QUICK.model_copy(update={"forget_target": "blank"}))
+        prepared(deep, sets, slice(1, 2), replay=replay, recipe=as_another, forget_teacher=deep)
     other = build_checkpoint("llava", tmp_path / "other", seed=9)
     with pytest.raises(UserError, match="not the checkpoint that the earlier requests started from"):
         prepared(other, sets, slice(1, 2), replay=replay)

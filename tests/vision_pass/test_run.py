@@ -9,9 +9,8 @@ from vkdsurgeon_kernels import target_power
 
 from tests.families import build_checkpoint
 from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
-from vkdsurgeon.config.forgetting import ForgetTarget
+from vkdsurgeon.config.forgetting import Distance, ForgetTarget
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.config.retention import RetainDistance
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.data.samples import Sample, samples_of
 from vkdsurgeon.errors import SurgeryError, UserError
@@ -188,19 +187,18 @@ def test_every_forget_target_is_approached(
     assert any(not torch.equal(nobody[name], outcome.changes[name]) for name in shared)
 
 
-@pytest.mark.parametrize("target", ["swap", "rmu", "blank"])
-def test_targets_reach_every_layer_that_is_taught(llava: Path, sets: dict[str, Path], target: str):
-    recipe = QUICK.model_copy(update={"layers": {"layer.0": 0.5, "projector": 1.0}, "forget_target": target})
+def test_targets_reach_every_layer_that_is_taught(llava: Path, sets: dict[str, Path]):
+    recipe = QUICK.model_copy(update={"layers": {"layer.0": 0.5, "projector": 1.0}, "forget_target": "swap"})
     outcome, _ = run(llava, sets, recipe)
     assert outcome.verdicts[0].forget_ratio < 0.9
 
 
-@pytest.mark.parametrize("distance", get_args(RetainDistance))
-def test_every_retention_distance_holds_what_it_measures(llava: Path, sets: dict[str, Path], distance: str):
+@pytest.mark.parametrize("distance", get_args(Distance))
+def test_every_distance_holds_what_it_measures(llava: Path, sets: dict[str, Path], distance: Distance):
     """A strong term of the distance itself keeps it smaller than a vanishing one does."""
     left = {}
     for weight in (1e-6, 50.0):
-        changes = {"retain_distance": {distance: 1.0}, "retain_weight": weight, "steps": 15, "step_size": 1.5}
+        changes = {"distance": distance, "retain_weight": weight, "steps": 15, "step_size": 1.5}
         recipe = QUICK.model_copy(update=changes)
         prepared = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], recipe))
         before = teacher_features(prepared.stack, prepared.keep, ("projector",), 64, 1 << 30).all("projector")
@@ -208,7 +206,7 @@ def test_every_retention_distance_holds_what_it_measures(llava: Path, sets: dict
         after = teacher_features(prepared.stack, prepared.keep, ("projector",), 64, 1 << 30).all("projector")
         student, target = torch.stack(after), torch.stack(before)
         settings = {"layer_weights": [1.0], "sample_weights": torch.ones(48), "target_power": [target_power(target)]}
-        left[weight] = float(feature_loss({distance: 1.0})([student], [target], **settings).mean())
+        left[weight] = float(feature_loss(distance)([student], [target], **settings).mean())
     assert left[50.0] < 0.7 * left[1e-6]
 
 
@@ -235,11 +233,8 @@ def default_mask(llava: Path, sets: dict[str, Path]) -> SaliencyMask:
     return run(llava, sets, QUICK.model_copy(update={"steps": 1, "density": 0.1}))[0].mask
 
 
-@pytest.mark.parametrize("saliency", ["ratio", "fisher", "random"])
-def test_masks_differ_by_rule_and_have_the_same_size(
-    llava: Path, sets: dict[str, Path], default_mask: SaliencyMask, saliency: str
-):
-    recipe = QUICK.model_copy(update={"steps": 1, "density": 0.1, "saliency": saliency})
+def test_the_random_mask_has_the_size_of_the_default(llava: Path, sets: dict[str, Path], default_mask: SaliencyMask):
+    recipe = QUICK.model_copy(update={"steps": 1, "density": 0.1, "saliency": "random"})
     chosen, again = (run(llava, sets, recipe)[0].mask for _ in range(2))
     plain = default_mask
     assert plain.count == chosen.count == again.count

@@ -110,12 +110,6 @@ def prepare_output(job: OutputJob) -> OutputPrepared:
     Raises:
         UserError: Anything wrong with checkpoint, sets or recipe.
     """
-    if job.recipe.saliency == "ratio":
-        raise UserError(
-            "saliency 'ratio' is not offered in output mode",
-            where="recipe key 'saliency'",
-            expected="forget_gradient, fisher or random",
-        )
     if not job.retain:
         raise UserError(
             "output mode needs images to retain",
@@ -266,7 +260,7 @@ def _retention(prepared: OutputPrepared, cache: int) -> DistillationTerm:
         keep,
         store,
         recipe.retention_layers,
-        feature_loss(recipe.retention_distance),
+        feature_loss(recipe.distance),
         train_on,
         held_out or train_on,
         recipe.retain_weight,

@@ -10,7 +10,7 @@ from vkdsurgeon.config.registered import is_registered
 from vkdsurgeon.config.section import Section, positive
 
 Distance = Literal["nmse", "mse", "cosine", "smooth_l1"]
-ForgetTarget = Literal["nobody", "swap", "farthest", "common", "mean", "rmu", "blank", "reference"]
+ForgetTarget = Literal["nobody", "swap", "common", "reference"]
 
 
 class Forgetting(Section):
@@ -32,20 +32,13 @@ class Forgetting(Section):
         "nobody",
         description="Target features of forget images. nobody: a mixture of distant retain identities, for each "
         "subject its own; common: one such mixture for all subjects; swap: one distant retain identity; "
-        "farthest: the most distant one; mean: the mean of the retain identities; rmu: a random direction; "
-        "blank: the teacher's features of a blank image; reference: the features of `forget_teacher`.",
+        "reference: the features of `forget_teacher`.",
     )
     stand_ins: int = Field(
         2, ge=1, description="Number k of distant retain identities that the target nobody is mixed from."
     )
     far_share: float = Field(
         1 / 3, gt=0, le=1, description="Share of the retain identities, the farthest ones, that count as distant."
-    )
-    steering: float = Field(
-        1.0,
-        gt=0,
-        description="For the target rmu: length of the random direction, relative to the mean length of a token's "
-        "features.",
     )
 
     @field_validator("forget_target", mode="wrap")

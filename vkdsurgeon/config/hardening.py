@@ -8,10 +8,8 @@ from pydantic import Field
 
 from vkdsurgeon.config.section import Section
 
-Attacker = Literal["sign", "adam"]
 AttackGoal = Literal["features", "identity", "both"]
 AttackSplit = Literal["pictures", "subjects"]
-IdentityHeads = Literal["linear", "mlp", "both"]
 
 
 class Hardening(Section):
@@ -36,8 +34,6 @@ class Hardening(Section):
         description="Number of steps after which the simulated attacker starts again from the current student; before "
         "that it continues from its own weights. If null, every attack starts from the student.",
     )
-    tamper_every: int = Field(1, ge=1, description="Simulate an attack in every N-th training step.")
-    tamper_optimizer: Attacker = Field("sign", description="Optimizer of the simulated attacker: sign or adam.")
     tamper_goal: AttackGoal = Field(
         "features",
         description="What the simulated attacker trains for. features: restore the teacher's features; identity: make "
@@ -51,11 +47,8 @@ class Hardening(Section):
     identity_weight: float = Field(
         0.0,
         ge=0,
-        description="Weight of a hinge loss on forget images that makes the identity heads fail; 0 turns it off.",
-    )
-    identity_heads: IdentityHeads = Field(
-        "both",
-        description="Frozen classifiers that recognise subjects from the teacher's features: linear, mlp or both.",
+        description="Weight of a hinge loss on forget images that makes the identity heads fail, frozen classifiers "
+        "that recognise subjects from the teacher's features; 0 turns it off.",
     )
     identity_margin: float = Field(
         2.0, ge=0, description="Margin of the hinge loss: log-odds against the correct subject that are enough."

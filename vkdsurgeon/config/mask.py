@@ -9,7 +9,7 @@ from pydantic import Field, ValidatorFunctionWrapHandler, field_serializer, fiel
 from vkdsurgeon.config.registered import is_registered
 from vkdsurgeon.config.section import Section
 
-Saliency = Literal["forget_gradient", "ratio", "fisher", "random"]
+Saliency = Literal["forget_gradient", "random"]
 
 
 class Mask(Section):
@@ -34,9 +34,7 @@ class Mask(Section):
     )
     saliency: Saliency = Field(
         "forget_gradient",
-        description="Score that ranks the weights. forget_gradient: |gradient| of the forget loss; ratio: the same, "
-        "divided by the sensitivity of the retain features; fisher: squared gradients, summed over images; "
-        "random: a control.",
+        description="Score that ranks the weights. forget_gradient: |gradient| of the forget loss; random: a control.",
     )
 
     @field_validator("saliency", mode="wrap")

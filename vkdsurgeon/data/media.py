@@ -7,16 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from vkdsurgeon.data.augment import varied
 from vkdsurgeon.data.augment_clips import varied_clip
-from vkdsurgeon.data.clips import Clip, check_clip, open_clip
+from vkdsurgeon.data.clips import check_clip, open_clip
 from vkdsurgeon.data.images import check_header, open_image
 from vkdsurgeon.data.modality import Modality, modality_of
-
-_GREY = (128, 128, 128)
 
 
 @dataclass(frozen=True)
@@ -27,26 +22,16 @@ class Medium:
         open: Decodes one: path, `where`, `digest`.
         check: Looks at one's header: path, `where`; equal results can be prepared alike.
         varied: The content as a variant of its file shows it.
-        blank: Content of the same size with nothing in it.
     """
 
     open: Callable[..., Any]
     check: Callable[..., Hashable]
     varied: Callable[..., Any]
-    blank: Callable[[Any], Any]
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    return Image.new("RGB", image.size, _GREY)
-
-
-def _silence(clip: Clip) -> Clip:
-    return Clip(np.zeros_like(clip.samples), clip.rate)
 
 
 MEDIA: dict[Modality, Medium] = {
-    "image": Medium(open_image, check_header, varied, _grey),
-    "audio": Medium(open_clip, check_clip, varied_clip, _silence),
+    "image": Medium(open_image, check_header, varied),
+    "audio": Medium(open_clip, check_clip, varied_clip),
 }
 
 

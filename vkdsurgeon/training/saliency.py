@@ -10,7 +10,7 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from vkdsurgeon_kernels import BitMask, accumulate_scores, combine_scores, select_top_fraction
+from vkdsurgeon_kernels import BitMask, accumulate_scores, select_top_fraction
 
 from vkdsurgeon.config.mask import Saliency
 from vkdsurgeon.errors import UserError
@@ -120,48 +120,6 @@ def gradient_scores(
     return scores
 
 
-def ratio_scores(forget: Mapping[str, Tensor], retain: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What forgetting pulls on over what retention needs: f / (f + r), which orders as f / r does.
-
-    Selective synaptic dampening (arXiv 2308.07707) and MMUnlearner (arXiv 2502.11051) rank by such a ratio.
-
-    Args:
-        forget: Scores of the forget set.
-        retain: Scores of the retain set, such as sums of |gradient| of `sensitivity`; a parameter without is needed by
-            none of it.
-    """
-    return {
-        name: combine_scores(score, retain.get(name, torch.zeros_like(score)), "ratio")
-        for name, score in forget.items()
-    }
-
-
-def sensitivity(features: Mapping[str, Tensor], layers: Mapping[str, float], generator: torch.Generator) -> Tensor:
-    """A stand-in for the retention loss, whose own gradient is exactly zero at the teacher's weights.
-
-        sum over layers of v_l <r_l, h_l> / (sqrt(N D) rms(h_l)),    r standard normal
-
-    The expected square of its gradient is the squared norm of a row of the Jacobian: how far retained features move
-    per unit of a weight, in any direction. One projection a pass keeps that at the cost of one backward pass (the
-    estimator of Hutchinson, 1989, for the trace of J'J).
-
-    Args:
-        features: Layer -> student features [B, N, D].
-        layers: Layers and their weights.
-        generator: Source of r; on the CPU.
-
-    Returns:
-        A scalar to take the gradient of.
-    """
-    terms = []
-    for layer, weight in layers.items():
-        values = features[layer].float()
-        direction = torch.randn(values.shape, generator=generator).to(values.device)
-        size = values.detach().square().mean(dim=(1, 2), keepdim=True).clamp_min(1e-24).sqrt()
-        terms.append(weight * (direction * values / size).sum() / values[0].numel() ** 0.5)
-    return torch.stack(terms).sum()
-
-
 def everything(parameters: Mapping[str, Parameter]) -> SaliencyMask:
     """The mask that lets every element of every parameter move."""
     ones = {name: torch.ones(value.shape, dtype=torch.bool, device=value.device) for name, value in parameters.items()}
@@ -185,7 +143,6 @@ def choose_mask(
     density: float,
     batch: int,
     generator: torch.Generator,
-    retain: Iterable[Callable[[], object]] = (),
     granularity: str = "element",
     layer_of: Callable[[str], str] = str,
     processes: Processes = ALONE,
@@ -198,9 +155,8 @@ def choose_mask(
         learn: Leaves the gradient of the loss of some examples in the parameters.
         rule: Which rule.
         density: Share of all elements to select.
-        batch: Examples per pass, where the rule does not want them one by one.
+        batch: Examples per pass.
         generator: Source of random scores, on the CPU.
-        retain: Passes that rule `ratio` scores retention by.
         granularity: As in `select`.
         layer_of: As in `select`.
         processes: Those that divide the passes over the examples.
@@ -208,16 +164,12 @@ def choose_mask(
     Raises:
         UserError: Nothing is selected.
     """
-    # The Fisher information is a mean over examples, and squares do not add up within a batch.
-    size = 1 if rule == "fisher" else batch
-    starts = processes.share(range(0, len(examples), size))
-    passes = (partial(learn, examples[start : start + size]) for start in starts)
-    score = partial(gradient_scores, parameters, passes, squared=rule == "fisher", processes=processes)
+    starts = processes.share(range(0, len(examples), batch))
+    passes = (partial(learn, examples[start : start + batch]) for start in starts)
+    score = partial(gradient_scores, parameters, passes, processes=processes)
     if rule in CUSTOM_RULES:
         return _as_given(parameters, CUSTOM_RULES[rule](parameters, score), rule)
     scores = score()
-    if rule == "ratio":
-        scores = ratio_scores(scores, gradient_scores(parameters, retain))
     if rule == "random":
         scores = random_scores(parameters, scores, generator)
     return select(parameters, scores, density, granularity, layer_of)

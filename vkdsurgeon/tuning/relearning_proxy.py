@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from vkdsurgeon.config.forgetting import Distance
 from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.vision import VisualStack
@@ -37,7 +38,7 @@ class Attacker:
     steps: int = 8
     step_size: float = 0.05
     batch: int = 16
-    loss: str = "nmse"
+    loss: Distance = "nmse"
 
     def as_dict(self) -> dict[str, Any]:
         """The settings of the simulated attacker as JSON values."""
@@ -72,7 +73,7 @@ class Attacker:
         # Masked although nothing is: with float32 masters, or small steps would be lost in a bfloat16 weight.
         optimizer = build_optimizer(parameters, everything(parameters), step_size=self.step_size, during_backward=None)
         generator = torch.Generator().manual_seed(seed)
-        loss, layers = feature_loss({self.loss: 1.0}), dict.fromkeys(stack.outputs, 1.0)
+        loss, layers = feature_loss(self.loss), dict.fromkeys(stack.outputs, 1.0)
         sampler = Sampler(range(len(samples)), torch_shuffle(generator))
 
         def gather(_: int) -> tuple[float, dict[str, float]]:

@@ -92,13 +92,11 @@ DEFAULT = Space(
         "retain_weight": Range(low=0.5, high=16.0, log=True),
         "distance": ("nmse", "cosine", "smooth_l1"),
         "density": Range(low=0.1, high=1.0),
-        "saliency": ("forget_gradient", "ratio", "fisher"),
         "step_drift": Range(low=0.004, high=0.1, log=True),
         "tamper_weight": Range(low=0.0, high=2.0),
         STEPS: Range(low=0.5, high=2.0, step=0.25),
     },
-    # `ratio` was measured to keep more at the same forgetting (docs/studies/method.md, Other choices).
-    start=({"saliency": "ratio"}, {"saliency": "ratio", STEPS: 0.5}, {"saliency": "ratio", "retain_weight": 6.0}),
+    start=({STEPS: 0.5}, {"retain_weight": 6.0}),
 )
 
 

@@ -67,7 +67,7 @@ def forecast(
     taught, parameters = prepared.taught.terms, stack.visual_parameters()
     own = torch.Generator().manual_seed(job.seed)
     clock = Clock()
-    mask = choose_mask(stack, taught.both, recipe, own)
+    mask = choose_mask(stack, taught.forget, recipe, own)
     clock.lap("saliency")
     with ExitStack() as training:
         optimizer = build_optimizer(parameters, mask, weight_decay=recipe.weight_decay, max_norm=recipe.clip)

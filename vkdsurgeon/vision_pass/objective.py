@@ -133,13 +133,14 @@ def make_terms(
         layer: read_targets(space, partial(_target, targets, layer)) for layer, space in spaces.items()
     }
     check_targets(recipe, readings)
+    distance = feature_loss(recipe.distance)
     return DistillationTerms(
         forget=DistillationTerm(
             "forget",
             forget,
             StretchedTargets(own, targets.features),
             recipe.layers,
-            feature_loss({recipe.distance: 1.0}),
+            distance,
             forgetting.train,
             forgetting.judged,
             1.0,
@@ -152,7 +153,7 @@ def make_terms(
             keep,
             kept,
             recipe.retention_layers,
-            feature_loss(recipe.retention_distance),
+            distance,
             keeping.train,
             keeping.judged,
             recipe.retain_weight,

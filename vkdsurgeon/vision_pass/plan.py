@@ -161,15 +161,10 @@ def images_at_once(recipe: Recipe, images: int) -> int:
     return min(recipe.micro_batch, max(recipe.forget_batch, recipe.retain_batch), images)
 
 
-def warnings_for(recipe: Recipe, layers: Sequence[str], processes: int = 1) -> list[str]:
+def warnings_for(recipe: Recipe, layers: Sequence[str]) -> list[str]:
     """What the user should know about a recipe that will run all the same."""
     last = layers[-1]
     found = []
     if last not in recipe.layers:
         found.append(f"the recipe does not look at {last!r}; what lies behind its last layer is not taught anything")
-    if processes > 1 and (compared := sorted({"relational", "cka"} & set(recipe.retention_distance))):
-        found.append(
-            f"the retain distance {' and '.join(compared)} compares images that pass the tower together, which are "
-            f"fewer in each of {processes} processes: the result differs from that of one process by more than rounding"
-        )
     return found

@@ -95,7 +95,7 @@ def prepare(job: Job) -> Prepared:
         warnings=(
             *stack.inventory.warnings,
             *stack.split.warnings,
-            *warnings_for(job.recipe, stack.layers, job.processes.count),
+            *warnings_for(job.recipe, stack.layers),
             *([f"micro_batch is {fitted.micro_batch}: more images at once would not fit the GPU"] if smaller else []),
             *_sampling_warnings(len(kept), len(job.retain) + len(job.generic)),
             *_overlap_warnings(job),

@@ -40,8 +40,6 @@ from vkdsurgeon.vision_pass.teacher import visual_digest
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 REPLAY = "replay"
-# Forget targets that pass the images through a tower once more.
-_OF_IMAGES = ("blank", "reference")
 _SCHEMA, _FACTS = "vkdsurgeon/replay/1", "vkdsurgeon"
 _ACTIVATION, _INPUT = "activation", "input"
 # 64 million pixels of three colours, as images have at most.
@@ -249,8 +247,8 @@ def replayed_samples(stack: VisualStack, replay: Replay, recipe: Recipe) -> list
         UserError: The base is another one, this run trains layers that were frozen then, or the forget target needs the
             images themselves.
     """
-    if recipe.forget_target in _OF_IMAGES or recipe.decoder is not None:
-        what = "the decoder pass" if recipe.decoder is not None else f"forget target {recipe.forget_target!r}"
+    if recipe.forget_target == "reference" or recipe.decoder is not None:
+        what = "the decoder pass" if recipe.decoder is not None else "forget target 'reference'"
         raise UserError(f"{what} needs the images that `replay` stands for", where="`replay`")
     if visual_digest(stack) != replay.base:
         raise UserError(

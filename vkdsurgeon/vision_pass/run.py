@@ -88,7 +88,7 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
 
     listen(Event.stage("saliency"))
     kept = kept_by_first(journal, VISUAL, stack.processes)
-    mask = choose_mask(stack, terms, recipe, generator) if kept is None else kept.mask(parameters)
+    mask = choose_mask(stack, taught.forget, recipe, generator) if kept is None else kept.mask(parameters)
     frozen = _frozen_fingerprint(parameters, mask)
     stack.processes.agree("masks", lambda: frozen)
     clock.lap("saliency")

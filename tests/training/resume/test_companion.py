@@ -83,7 +83,7 @@ def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
         prepared = prepare(Job(llava, sets["forget"], sets["retain"], [], RECIPE))
         generator = torch.Generator().manual_seed(0)
         terms = make_terms(prepared.stack, prepared.forget, prepared.keep, RECIPE, generator).both
-        mask = choose_mask(prepared.stack, terms, RECIPE, generator)
+        mask = choose_mask(prepared.stack, terms[0], RECIPE, generator)
         parameters = prepared.stack.visual_parameters()
         trainee = Trainee(parameters, mask, build_optimizer(parameters, mask, max_norm=RECIPE.clip))
         return TrainingState(trainee, terms, generator, RECIPE, companion=Echo()), prepared.stack

@@ -23,7 +23,7 @@ def hardener_of(llava: Path, sets: dict[str, Path], recipe: Recipe) -> Hardener:
     prepared = prepare(Job(llava, samples(sets, "forget"), samples(sets, "retain"), [], recipe))
     generator = torch.Generator().manual_seed(0)
     taught = make_terms(prepared.stack, prepared.forget, prepared.keep, prepared.job.recipe, generator)
-    choose_mask(prepared.stack, taught.both, prepared.job.recipe, generator)
+    choose_mask(prepared.stack, taught.forget, prepared.job.recipe, generator)
     hardener = prepare_hardening(prepared.stack, taught, prepared.job.recipe, 0)
     assert hardener is not None
     # At the start the student is the teacher, so the attacker is given something to undo.

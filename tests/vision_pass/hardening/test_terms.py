@@ -74,7 +74,7 @@ def linear_case(recipe: Recipe, heads: IdentityHeads | None = None) -> tuple[Har
         stores.append(store)
     every = list(range(SAMPLES))
     view: Any = SimpleNamespace(batches=student.batches, subjects=tuple("abcabc"))
-    loss = feature_loss({"nmse": 1.0})
+    loss = feature_loss()
     distillation_term = DistillationTerm(
         "forget", view, stores[1], {"projector": 1.0}, loss, every, every, 1.0, SAMPLES
     )
@@ -102,7 +102,7 @@ def slope(student: LinearStudent, weight: Tensor, goal: Tensor, indices: Sequenc
 
 @pytest.mark.parametrize("micro_batch", [64, 2])
 def test_the_tamper_gradient_is_that_of_the_formula(micro_batch: int):
-    recipe = alone(tamper_weight=0.5, tamper_steps=3, tamper_size=0.2, tamper_optimizer="sign", micro_batch=micro_batch)
+    recipe = alone(tamper_weight=0.5, tamper_steps=3, tamper_size=0.2, micro_batch=micro_batch)
     hardener, student, teacher, target = linear_case(recipe)
     before = student.weight.detach().clone()
     unit = float(before.square().mean().sqrt()) / INPUTS**0.5
@@ -135,7 +135,7 @@ def test_an_attacker_of_subjects_is_judged_on_the_others_and_keeps_its_subjects_
 
 
 def test_the_tamper_gradient_of_a_split_by_subjects_is_that_of_the_formula():
-    recipe = alone(tamper_weight=0.5, tamper_steps=1, tamper_size=0.2, tamper_optimizer="sign", tamper_split="subjects")
+    recipe = alone(tamper_weight=0.5, tamper_steps=1, tamper_size=0.2, tamper_split="subjects")
     hardener, student, teacher, target = linear_case(recipe)
     before = student.weight.detach().clone()
     shown, judged = hardener.sides(range(SAMPLES))
@@ -145,27 +145,10 @@ def test_the_tamper_gradient_of_a_split_by_subjects_is_that_of_the_formula():
     assert torch.allclose(student.weight.grad, 0.5 * slope(student, attacked, target, judged), atol=1e-6)
 
 
-def test_every_so_many_steps_and_with_one_image():
-    hardener, student, *_ = linear_case(alone(tamper_weight=1.0, tamper_every=3, tamper_steps=1))
-    hardener(1, [0, 1])
-    assert student.weight.grad is None
+def test_a_lone_image_is_both_halves():
+    hardener, student, *_ = linear_case(alone(tamper_weight=1.0, tamper_steps=1))
     hardener(3, [0])
     assert student.weight.grad is not None
-
-
-def test_adams_attack_is_that_of_torch():
-    hardener, student, teacher, _ = linear_case(alone(tamper_weight=1.0))
-    attacker = SimulatedAttacker(hardener.weights, {"w": 1.0}, [hardener.objective.relearn], size=0.01, kind="adam")
-    with TemporaryWeights(hardener.weights) as temporary:
-        attacker.attack(temporary, [0, 1, 2], 5)
-        reached = student.weight.detach().clone()
-    twin = student.weight.detach().clone().requires_grad_()
-    adam = torch.optim.Adam([twin], lr=0.01)
-    for _ in range(5):
-        adam.zero_grad()
-        nmse(student, twin, teacher, (0, 1, 2)).backward()
-        adam.step()
-    assert torch.allclose(reached, twin.detach(), atol=1e-5)
 
 
 def test_an_attacker_with_a_horizon_goes_on_where_it_stood():
@@ -173,7 +156,7 @@ def test_an_attacker_with_a_horizon_goes_on_where_it_stood():
     reached = []
     for hardener, horizon, calls, steps in ((once, None, 1, 6), (again, 6, 3, 2)):
         attacker = SimulatedAttacker(
-            hardener.weights, hardener.units, [hardener.objective.relearn], size=0.1, kind="adam", horizon=horizon
+            hardener.weights, hardener.units, [hardener.objective.relearn], size=0.1, horizon=horizon
         )
         for call in range(calls):
             with TemporaryWeights(hardener.weights) as temporary:
@@ -276,7 +259,7 @@ def test_terms_leave_every_bit_and_teach_selected_weights_only(
     generator = torch.Generator().manual_seed(0)
     taught = make_terms(stack, prepared.forget, prepared.keep, recipe, generator)
     distillation_terms = taught.both
-    mask = choose_mask(stack, distillation_terms, recipe, generator)
+    mask = choose_mask(stack, distillation_terms[0], recipe, generator)
     weights = stack.visual_parameters()
     optimizer = build_optimizer(weights, mask, max_norm=recipe.clip)
     before = {name: value.detach().clone() for name, value in weights.items()}
@@ -303,7 +286,6 @@ HARD = QUICK.model_copy(
         "tamper_weight": 1.0,
         "tamper_steps": 2,
         "tamper_horizon": 4,
-        "tamper_optimizer": "adam",
         "tamper_goal": "both",
         "identity_weight": 0.1,
     }
@@ -323,7 +305,7 @@ def test_a_hardened_run_repeats_and_keeps_to_its_mask(llava: Path, sets: dict[st
 def judge_of(prepared: Prepared) -> Hardener:
     """Holds the teacher's features, so it is to be made while the student still is the teacher."""
     store = teacher_features(prepared.stack, prepared.forget, ("projector",), 64, 1 << 30)
-    loss = feature_loss({"nmse": 1.0})
+    loss = feature_loss()
     distillation_term = DistillationTerm("forget", prepared.forget, store, {"projector": 1.0}, loss, [], [], 1.0, 8)
     objective = ForgetObjective(prepared.stack, distillation_term, prepared.job.recipe, store, None)
     return Hardener(objective, prepared.stack.visual_parameters(), [], 0)
@@ -362,8 +344,8 @@ def test_the_plan_counts_what_hardening_holds(llava: Path, sets: dict[str, Path]
         for recipe in (QUICK.model_copy(update={"tamper_weight": 0.0}), HARD)
     )
     assert plain.hardening == 0
-    # Two copies of the weights, offsets twice, two moments.
-    assert hard.hardening == pytest.approx(2 * plain.weights + 16 * plain.weights / 4)
+    # Two copies of the weights, offsets twice.
+    assert hard.hardening == pytest.approx(2 * plain.weights + 8 * plain.weights / 4)
     assert hard.total == pytest.approx(plain.total + hard.hardening)
 
 

@@ -1,27 +1,20 @@
 """Every forget target: its formula on features worked out by hand, and that it is one the recipe knows."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
-from PIL import Image
 
-from tests.conftest import draw_subject
 from vkdsurgeon.config.forgetting import ForgetTarget
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.vision_pass.objective import check_targets
 from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, ForgetTargets, TargetContext, identities
 from vkdsurgeon.vision_pass.targets.identity_shift import shifts
-from vkdsurgeon.vision_pass.targets.images import blanked
 
 LAYER = "projector"
-SAMPLE = Sample(path=Path("a.png"), subject="p", digest="ab" * 32, source="x:1")
 
 
 def _store(features: list[torch.Tensor]) -> FeatureStore:
@@ -79,17 +72,6 @@ def test_swap_moves_every_image_alike_towards_one_far_real_identity():
         assert float((mean + moves[0] - other).norm()) < 0.5 * float((mean - other).norm())
 
 
-def test_farthest_is_the_swap_with_the_farthest_identity():
-    targets, *_ = _made("farthest", _context())
-    assert targets.stand_ins == {"a": ("kept 5",), "b": ("kept 5",)}
-
-
-def test_mean_is_the_same_place_for_all():
-    targets, made, _, kept = _made("mean", _context())
-    torch.testing.assert_close(made, _centres(kept).mean(dim=0).expand(4, 2, 4))
-    assert targets.stand_ins == {}
-
-
 def test_nobody_mixes_as_many_as_the_recipe_says_and_adds_one_shift():
     context = _context(stand_ins=3, far_share=1.0)
     targets, made, own, _ = _made("nobody", context)
@@ -136,32 +118,8 @@ def test_common_gives_all_forgotten_subjects_one_nobody():
     assert len(targets.stand_ins["a"]) == 3
 
 
-def test_rmu_is_one_direction_of_the_features_mean_length():
-    _, made, own, _ = _made("rmu", _context(steering=2.0))
-    assert torch.equal(made, made[0, 0].expand(4, 2, 4)), "every token of every image"
-    assert bool((made[0, 0] >= 0).all()), "uniform on [0, 1) before it is normalised"
-    assert float(made[0, 0].norm()) == pytest.approx(2 * float(own.norm(dim=-1).mean()), rel=1e-5)
-    _, again, _, _ = _made("rmu", _context(steering=2.0))
-    assert torch.equal(made, again), "drawn from the seed"
-
-
 def test_a_reference_gives_its_own_features_or_is_missed():
     other = _store([torch.full((2, 4), float(index)) for index in range(4)])
     assert FORGET_TARGETS["reference"](_context(reference=lambda: other)).features is other
     with pytest.raises(UserError, match="`forget_teacher`"):
         FORGET_TARGETS["reference"](_context())
-
-
-def test_a_blank_shows_nothing_and_keeps_the_size():
-    image = blanked(Image.new("RGB", (20, 30), "red"), SAMPLE)
-    assert image.size == (20, 30)
-    assert image.getcolors() == [(600, (128, 128, 128))]
-
-
-def test_blank_is_what_the_teacher_sees_on_blank_images():
-    seen: list[Callable[..., Image.Image]] = []
-    store = _store([torch.zeros(2, 4)] * 4)
-    context = replace(_context(), altered=lambda alter: (seen.append(alter), store)[1])
-    assert FORGET_TARGETS["blank"](context).features is store
-    image = draw_subject(2, 1)
-    assert seen[0](image, SAMPLE).tobytes() == blanked(image, SAMPLE).tobytes()

@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from vkdsurgeon.config.hardening import IdentityHeads as Kind
-
 _HIDDEN = 128
 _STEPS = 200
 _LR, _DECAY = 1e-2, 1e-2
@@ -33,7 +31,6 @@ class IdentityHeads(nn.Module):
         keep: The same of kept images.
         keep_subjects: The subject of each.
         layer: Where the heads read.
-        kind: `linear`, `mlp` or `both`.
         margin: Of the hinge, in nats of log-odds.
         generator: Source of initial weights and noise; equal seeds give equal heads.
         device: Where they run.
@@ -47,7 +44,6 @@ class IdentityHeads(nn.Module):
         keep_subjects: Sequence[str],
         *,
         layer: str,
-        kind: Kind,
         margin: float,
         generator: torch.Generator,
         device: torch.device,
@@ -65,8 +61,7 @@ class IdentityHeads(nn.Module):
         width, count = examples.shape[1], len(self.subjects)
         linear = _linear(width, count, generator)
         deep = nn.Sequential(_linear(width, _HIDDEN, generator), nn.GELU(), _linear(_HIDDEN, count, generator))
-        choice: dict[str, list[nn.Module]] = {"linear": [linear], "mlp": [deep], "both": [linear, deep]}
-        self.heads = nn.ModuleList(choice[kind])
+        self.heads = nn.ModuleList([linear, deep])
         self._learn(self._normalised(examples), wanted, generator)
         self.requires_grad_(False)
         self.to(device)

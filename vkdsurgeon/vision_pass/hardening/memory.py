@@ -22,6 +22,5 @@ def hardening_bytes(weights: Sequence[Parameter], selected: int, recipe: Recipe)
     if recipe.tamper_weight:
         # A copy of the weights, float32 offsets, and for a moment the gradient.
         needed += sum(2 * weight.nbytes for weight in weights) + 4 * elements
-    if recipe.tamper_weight:
-        needed += 4 * elements * ((2 if recipe.tamper_optimizer == "adam" else 0) + (recipe.tamper_horizon is not None))
+        needed += 4 * elements * (recipe.tamper_horizon is not None)
     return needed

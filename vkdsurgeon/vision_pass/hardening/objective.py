@@ -76,7 +76,7 @@ class ForgetObjective:
         self, part: list[int], features: dict[str, Tensor], store: Targets, share: float, *, plain: bool = False
     ) -> Tensor:
         # A loss of a target's own, such as a repulsion, says nothing about a way back.
-        loss = feature_loss({"nmse": 1.0}) if plain else self.term.loss
+        loss = feature_loss() if plain else self.term.loss
         return layer_loss(loss, self.term.layers, features, store, part, share)
 
 

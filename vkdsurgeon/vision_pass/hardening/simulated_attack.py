@@ -2,13 +2,13 @@
 
 First-order tamper resistance in feature space. With a(.) K steps of an attacker on one half of a batch's images,
 
-    theta_a = theta - s sum_k u * direction( grad d(h(x; theta_k), t(x)) ),    x in the first half
+    theta_a = theta - s sum_k u * sign( grad d(h(x; theta_k), t(x)) ),    x in the first half
 
 the gradient of the forget loss at theta_a on the other half is added to the student's own, as if theta_a depended on
 theta by the identity alone (first-order MAML, arXiv 1703.03400). An attacker may also be after the reading of identity
 heads (`heads`) instead of features, which many features satisfy. Training against simulated fine-tuning is TAR's idea
 (arXiv 2408.00761); done in feature space it needs neither labels nor the language model. u is each weight's unit step
-(`step_size`); direction is the sign, or Adam's (arXiv 1412.6980).
+(`step_size`), and direction is the sign.
 """
 
 from __future__ import annotations
@@ -16,19 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from vkdsurgeon.config.hardening import Attacker
 from vkdsurgeon.model.processes import ALONE, Processes
 from vkdsurgeon.vision_pass.hardening.objective import gradients
 from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights, all_trainable
 
 Goal = Callable[[Sequence[int]], Iterator[Tensor]]
 """Images -> terms of what an attacker minimises on them."""
-
-_BETAS, _EPS = (0.9, 0.999), 1e-12
 
 
 class SimulatedAttacker:
@@ -40,7 +36,6 @@ class SimulatedAttacker:
         goals: Each yields the terms of a loss, given images, at the weights as they are; attack after attack has the
             next of them.
         size: Size of a step in those units.
-        kind: `sign` or `adam`.
         horizon: After so many steps the attacker starts afresh; None is afresh at every call of `attack`.
         processes: Those that divide the images of a goal.
     """
@@ -52,17 +47,15 @@ class SimulatedAttacker:
         goals: Sequence[Goal],
         *,
         size: float,
-        kind: Attacker = "sign",
         horizon: int | None = None,
         processes: Processes = ALONE,
     ) -> None:
         self._weights, self._units, self._goals = weights, units, goals
-        self._size, self._kind, self._horizon = size, kind, horizon
+        self._size, self._horizon = size, horizon
         self._processes = processes
         self._taken = 0
         self._begun = 0
         self._offsets: dict[str, Tensor] = {}
-        self._moments: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
     def number(self) -> int:
@@ -82,7 +75,7 @@ class SimulatedAttacker:
             steps: How many steps.
         """
         if self._afresh:
-            self._taken, self._offsets, self._moments = 0, {}, {}
+            self._taken, self._offsets = 0, {}
             self._begun += 1
         goal = self._goals[(self._begun - 1) % len(self._goals)]
         for name, offset in self._offsets.items():
@@ -92,7 +85,7 @@ class SimulatedAttacker:
             with all_trainable(self._weights):
                 found = gradients(goal(indices), self._weights, self._processes)
             for name, gradient in found.items():
-                temporary.move(name, self._direction(name, gradient) * (-self._size * self._units[name]))
+                temporary.move(name, gradient.float().sign() * (-self._size * self._units[name]))
         if self._horizon is not None:
             self._offsets = temporary.offsets
 
@@ -100,20 +93,10 @@ class SimulatedAttacker:
         """Where the attacker stands, as far as the next call depends on it."""
         state: dict[str, Any] = {"begun": self._begun}
         if self._horizon is not None:
-            state |= {"taken": self._taken, "offsets": self._offsets, "moments": self._moments}
+            state |= {"taken": self._taken, "offsets": self._offsets}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self._begun, self._taken = state["begun"], state.get("taken", 0)
-        self._offsets, self._moments = dict(state.get("offsets", {})), dict(state.get("moments", {}))
-
-    def _direction(self, name: str, gradient: Tensor) -> Tensor:
-        g = gradient.float()
-        if self._kind == "sign":
-            return g.sign()
-        first, second = self._moments.get(name) or (torch.zeros_like(g), torch.zeros_like(g))
-        first, second = first.lerp(g, 1 - _BETAS[0]), second.lerp(g * g, 1 - _BETAS[1])
-        self._moments[name] = (first, second)
-        mean, power = (value / (1 - beta**self._taken) for value, beta in zip((first, second), _BETAS, strict=True))
-        return mean / (power.sqrt() + _EPS)
+        self._offsets = dict(state.get("offsets", {}))

@@ -57,7 +57,6 @@ class Hardener:
                 "both": [objective.relearn, objective.reread],
             }[self.recipe.tamper_goal],
             size=self.recipe.tamper_size,
-            kind=self.recipe.tamper_optimizer,
             horizon=self.recipe.tamper_horizon,
             processes=objective.stack.processes,
         )
@@ -111,8 +110,6 @@ class Hardener:
 def tampered(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
     """Recipe key `tamper_weight`: see `attack`. A batch of one image is both halves."""
     recipe, objective = hardener.recipe, hardener.objective
-    if step % recipe.tamper_every:
-        return
     shown, judged = _halves(indices) if recipe.tamper_split == "pictures" else hardener.sides(indices)
     with TemporaryWeights(hardener.weights) as temporary:
         hardener.attacker.attack(temporary, shown, recipe.tamper_steps)
@@ -164,7 +161,6 @@ def prepare_hardening(stack: VisualStack, taught: DistillationTerms, recipe: Rec
             [kept[index] for index in chosen],
             [retain.samples.subjects[index] for index in chosen],
             layer=layers[-1],
-            kind=recipe.identity_heads,
             margin=recipe.identity_margin,
             generator=torch.Generator().manual_seed(seed),
             device=stack.device,

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vkdsurgeon.vision_pass.targets.context import ForgetTargets, TargetContext
-from vkdsurgeon.vision_pass.targets.directions import rmu
-from vkdsurgeon.vision_pass.targets.identities import common, farthest, mean, nobody, swap
-from vkdsurgeon.vision_pass.targets.images import blank
+from vkdsurgeon.vision_pass.targets.identities import common, nobody, swap
 from vkdsurgeon.vision_pass.targets.reference import reference
 
 __all__ = ["FORGET_TARGETS", "ForgetTargets", "TargetContext"]
@@ -16,10 +14,6 @@ FORGET_TARGETS: dict[str, Callable[[TargetContext], ForgetTargets]] = {
     "nobody": nobody,
     "common": common,
     "swap": swap,
-    "farthest": farthest,
-    "mean": mean,
-    "rmu": rmu,
-    "blank": blank,
     "reference": reference,
 }
 """Value of the recipe key `forget_target` -> strategy."""

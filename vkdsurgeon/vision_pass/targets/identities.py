@@ -1,4 +1,4 @@
-"""Targets made from the identities of kept subjects: nobody, somebody else, everybody."""
+"""Targets made from the identities of kept subjects: nobody, or somebody else."""
 
 from __future__ import annotations
 
@@ -67,36 +67,6 @@ def swap(context: TargetContext) -> ForgetTargets:
         )
 
     return _moved(context, draw)
-
-
-def farthest(context: TargetContext) -> ForgetTargets:
-    """As `swap`, with the one kept identity whose centroid is farthest from mu_p; nothing is drawn.
-
-    The opposite of a nearest-neighbour target, which does not erase (docs/studies/method.md).
-    """
-
-    def draw(means: Mapping[str, Tensor], identities: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
-        far = {
-            subject: max(identities, key=lambda name: float((identities[name] - mean).square().sum()))
-            for subject, mean in means.items()
-        }
-        return {subject: (name,) for subject, name in far.items()}
-
-    return _moved(context, draw)
-
-
-def mean(context: TargetContext) -> ForgetTargets:
-    """T(x) = mu, the mean over kept identities, for every forget image: the average of everybody.
-
-    The feature-space form of teaching the uninformative output (arXiv 2205.08096); it takes general vision with it.
-    """
-    made = context.empty()
-    for layer in context.recipe.layers:
-        model = context.identities(layer)
-        middle = torch.stack([model.means[name] for name in context.kept]).mean(dim=0)
-        for index, value in enumerate(context.forget.all(layer)):
-            made.put(layer, index, middle.expand(value.shape).contiguous())
-    return ForgetTargets(made)
 
 
 def _moved(context: TargetContext, draw: _Draw) -> ForgetTargets:
