@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, field_validator
 
+from vkdsurgeon.config.common import Checkpointing, Clip, Decay, SequencesAtOnce, Warmup, WeightDecay
 from vkdsurgeon.config.section import Section
 
 REFUSALS = (
@@ -35,27 +34,13 @@ class BaselineRecipe(Section):
         le=1,
         description="One learning rate for all weights, as in the publications. It replaces `baseline.step_size`.",
     )
-    warmup: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="Share of the steps, at the start, in which the step size grows linearly to its peak.",
-    )
-    decay: float = Field(
-        0.4, ge=0, le=1, description="Share of the steps, at the end, in which the step size falls linearly to zero."
-    )
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the selected weights.")
-    clip: float = Field(
-        1.0,
-        gt=0,
-        description="Maximum global norm of the gradient of the selected weights; larger gradients are scaled down to "
-        "it.",
-    )
+    warmup: Warmup = 0.1
+    decay: Decay = 0.4
+    weight_decay: WeightDecay = 0.0
+    clip: Clip = 1.0
     forget_batch: int = Field(16, ge=1, description="Questions of the forget set per step.")
     retain_batch: int = Field(16, ge=1, description="Questions of the retain set per step.")
-    micro_batch: int = Field(
-        32, ge=1, description="Largest number of sequences in one forward pass; lower it to save memory."
-    )
+    micro_batch: SequencesAtOnce = 32
     forget_weight: float = Field(1.0, gt=0, description="Weight of the forget loss.")
     retain_weight: float = Field(1.0, ge=0, description="Weight of the retain loss.")
     density: float = Field(
@@ -85,11 +70,7 @@ class BaselineRecipe(Section):
     scored: int = Field(
         128, ge=1, description="Largest number of questions per set for computing masks and neuron importance."
     )
-    checkpointing: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description="Recompute the activations of decoder layers to save memory: on, off, or auto, which is on for a "
-        "GPU.",
-    )
+    checkpointing: Checkpointing = "auto"
     cache_gib: float = Field(8.0, gt=0, description="Memory limit in GiB for stored log-probabilities and activations.")
 
     @field_validator("refusals")

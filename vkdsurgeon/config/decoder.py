@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from vkdsurgeon.config.common import Checkpointing, Clip, Decay, SequencesAtOnce, Warmup
 from vkdsurgeon.config.section import Section
 
 
@@ -19,21 +20,9 @@ class DecoderRecipe(Section):
     step_size: float = Field(
         0.15, gt=0, description="Peak step of AdamW, relative to each weight, like `step_size` of the visual pass."
     )
-    warmup: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="Share of the steps, at the start, in which the step size grows linearly to its peak.",
-    )
-    decay: float = Field(
-        0.4, ge=0, le=1, description="Share of the steps, at the end, in which the step size falls linearly to zero."
-    )
-    clip: float = Field(
-        1.0,
-        gt=0,
-        description="Maximum global norm of the gradient of the selected weights; larger gradients are scaled down to "
-        "it.",
-    )
+    warmup: Warmup = 0.1
+    decay: Decay = 0.4
+    clip: Clip = 1.0
     density: float = Field(
         1.0, gt=0, le=1, description="Share of the eligible weights of the language model that may change."
     )
@@ -49,9 +38,7 @@ class DecoderRecipe(Section):
         32, ge=1, description="Questions about images of the retain set or the generic set per step."
     )
     text_batch: int = Field(32, ge=1, description="Prompts of the text retain set per step.")
-    micro_batch: int = Field(
-        32, ge=1, description="Largest number of sequences in one forward pass; lower it to save memory."
-    )
+    micro_batch: SequencesAtOnce = 32
     reach: float = Field(
         0.5,
         ge=0,
@@ -89,11 +76,7 @@ class DecoderRecipe(Section):
         description="Precision of AdamW's moments: float32; int8, which takes 2 bytes per selected weight instead of "
         "8; or auto, which is int8 if W is held in 16 bits.",
     )
-    checkpointing: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description="Recompute the activations of decoder layers to save memory: on, off, or auto, which is on for a "
-        "GPU.",
-    )
+    checkpointing: Checkpointing = "auto"
     forget_ratio: float = Field(
         0.25,
         gt=0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from vkdsurgeon.config.common import Clip, Decay, Warmup, WeightDecay
 from vkdsurgeon.config.section import Section
 
 
@@ -31,22 +32,10 @@ class Training(Section):
         "element of a matrix moves by step_size * rms / sqrt(fan-in), an element of a gain or bias by "
         "0.004 * step_size.",
     )
-    warmup: float = Field(
-        0.05,
-        ge=0,
-        le=1,
-        description="Share of the steps, at the start, in which the step size grows linearly to its peak.",
-    )
-    decay: float = Field(
-        0.4, ge=0, le=1, description="Share of the steps, at the end, in which the step size falls linearly to zero."
-    )
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the selected weights.")
-    clip: float = Field(
-        1.0,
-        gt=0,
-        description="Maximum global norm of the gradient of the selected weights; larger gradients are scaled down to "
-        "it.",
-    )
+    warmup: Warmup = 0.05
+    decay: Decay = 0.4
+    weight_decay: WeightDecay = 0.0
+    clip: Clip = 1.0
     forget_batch: int = Field(16, ge=1, description="Forget images per step.")
     retain_batch: int = Field(32, ge=1, description="Images from the retain set or the generic set per step.")
     copies: int = Field(
