@@ -18,8 +18,9 @@ def test_fewer_images_than_were_given_are_explained() -> None:
 def test_a_verdict_says_what_would_have_sufficed() -> None:
     told = describe_verdict(
         Verdict(
-            forget_ratio=0.1, retain_drift=0.01, met=False, pictures=(20, 257), originals=20, held_out=(True, False),
-            own=3, base_own=19, own_allowed=5, subjects=64, readable=255, agree=217, agree_needed=246, reach=0.9,
+            forget_ratio=0.1, retain_drift=0.01, forgotten=True, kept=False, met=False, pictures=(20, 257),
+            originals=20, held_out=(True, False), own=3, base_own=19, own_allowed=5, subjects=64, readable=255,
+            agree=217, agree_needed=246, reach=0.9,
         )
     )  # fmt: skip
     assert "3 of 20 held-out forget images still read as their own subject (19 did before, 5 may by chance)" in told

@@ -23,6 +23,7 @@ from vkdsurgeon.vision_pass.job import Job
 from vkdsurgeon.vision_pass.objective import make_terms
 from vkdsurgeon.vision_pass.prepare import prepare
 from vkdsurgeon.vision_pass.run import Outcome, operate
+from vkdsurgeon.vision_pass.step_control import StepControl
 
 QUICK = Recipe(
     steps=30,
@@ -208,6 +209,20 @@ def test_every_distance_holds_what_it_measures(llava: Path, sets: dict[str, Path
         settings = {"layer_weights": [1.0], "sample_weights": torch.ones(48), "target_power": [target_power(target)]}
         left[weight] = float(feature_loss(distance)([student], [target], **settings).mean())
     assert left[50.0] < 0.7 * left[1e-6]
+
+
+def test_an_extension_mends_what_failed(llava: Path, sets: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
+    """Where forgetting is complete and retention is not, retention weighs more in what is added."""
+    failed: list[int] = []
+    favour = StepControl.favour_retention
+    monkeypatch.setattr(
+        StepControl, "favour_retention", lambda control, count: (failed.append(count), favour(control, count))
+    )
+    careless = {"retain_weight": 0.1, "retain_drift": 0.12, "extensions": 1, "step_drift": 0.01}
+    outcome, _ = run(llava, sets, QUICK.model_copy(update=careless))
+    first, second = outcome.verdicts
+    assert (first.forgotten, first.kept, failed) == (True, False, [0, 1])
+    assert second.retain_drift < first.retain_drift
 
 
 def test_retention_can_look_elsewhere_and_the_stop_rule_looks_where_it_did(llava: Path, sets: dict[str, Path]):

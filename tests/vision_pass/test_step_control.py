@@ -78,6 +78,15 @@ def test_the_size_follows_what_steps_cost():
     assert control.size == pytest.approx(0.1)
 
 
+def test_steps_become_smaller_where_the_bound_leaves_less_room():
+    line = Line(1.0)
+    control = line.control(target=0.01, bound=0.25)
+    for weight, larger in ((0.4, True), (0.4975, False)):
+        line.weight, control.size = torch.tensor([weight]), 0.06
+        assert control.follow(line.step, -1.0)
+        assert (control.size > 0.06) is larger
+
+
 def test_no_step_takes_the_drift_past_its_bound():
     line = Line(1.0)
     control = line.control(target=0.01, bound=0.25)
@@ -100,6 +109,15 @@ def test_at_the_bound_retention_weighs_more_and_steps_stay_as_large():
         assert control.pressure == pytest.approx(expected)
     assert control.record.pressure == 4.0
     assert control.size == pytest.approx(0.1)
+
+
+def test_where_retention_failed_it_weighs_more_from_then_on():
+    line = Line(1.0)
+    control = line.control(target=0.01, bound=0.25)
+    control.size = 0.1
+    control.favour_retention(2)
+    assert control.follow(line.step, 1.0)
+    assert (control.pressure, control.least) == (4.0, 4.0)
 
 
 def test_retention_that_weighs_as_much_as_it_may_makes_steps_smaller():

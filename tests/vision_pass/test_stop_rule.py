@@ -99,6 +99,6 @@ def test_what_the_recipe_grants_comes_on_top():
     ],
 )
 def test_the_best_verdict_is_chosen_without_labels(verdicts: list[Verdict], best: int, reason: str):
-    choice = choose(Recipe(), verdicts, range(len(verdicts)))
+    choice = choose(verdicts, range(len(verdicts)))
     assert choice.index == best
     assert reason in choice.reason

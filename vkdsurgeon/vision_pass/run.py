@@ -112,7 +112,7 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
 
         def heard(step: Step) -> None:
             state.stepped(step)
-            if not state.verdicts and step.step in stretched_at(step.steps):
+            if step.step in stretched_at(step.steps):
                 validation.stretch()
             listen(Event.step(step))
             keeper.step()
@@ -123,6 +123,8 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         keeper = training.enter_context(Keeper(journal, VISUAL, state.snapshot, stack.processes))
         while state.open:
             state.begin()
+            if control is not None:
+                control.favour_retention(sum(verdict.forgotten and not verdict.kept for verdict in state.verdicts))
             steps, peak = state.schedule
             train(
                 stack,
@@ -139,9 +141,10 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
                 control=control,
             )
             with rounded_to_disk(stack, mask.selected):
-                state.judged(validation.judge())
+                verdict = validation.judge()
+            state.judged(verdict)
             stack.processes.agree("weights", lambda: [asdict(state.verdicts[-1]), state.trainee.digest()])
-            listen(Event("verdict", subject=state.verdicts[-1]))
+            listen(Event("verdict", subject=verdict))
             keeper.save()
     choice = state.settle()
     if kept is not None:

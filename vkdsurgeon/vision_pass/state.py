@@ -87,7 +87,7 @@ class TrainingState:
         there = [] if self.best is None else [self.best[0]]
         if self.verdicts and self.step == 0:
             there.append(len(self.verdicts) - 1)
-        return choose(self.recipe, self.verdicts, there) if there else None
+        return choose(self.verdicts, there) if there else None
 
     @property
     def open(self) -> bool:
@@ -180,6 +180,7 @@ class TrainingState:
 
     def _again(self, verdict: dict[str, Any]) -> Verdict:
         # The bounds may be others than those of the run that measured it.
-        measured = {key: value for key, value in verdict.items() if key not in ("met", "own_allowed", "agree_needed")}
+        judged = ("forgotten", "kept", "met", "own_allowed", "agree_needed")
+        measured = {key: value for key, value in verdict.items() if key not in judged}
         pairs = {key: tuple(measured[key]) for key in ("pictures", "held_out")}
         return judge(self.recipe, **(measured | pairs))

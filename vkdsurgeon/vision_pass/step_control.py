@@ -7,8 +7,9 @@ and V their variance over images (`features.spread`), a step costs
     c = mean |h(x; theta after) - h(x; theta before)|^2 / V
 
 which grows with the square of the step size. Probe steps, each undone, find the size that costs `step_drift`; while
-training, the cost is measured every few steps and the size follows it. A step that costs many times what it should is
-undone and the size halved. A step that takes the drift from the teacher past its bound is undone, and retention weighs
+training, the cost is measured every few steps and the size follows it. No step is to cost more than the bound of the
+drift from the teacher leaves room for: costs of steps that have nothing in common add up. A step that costs many times
+what it should is undone and the size halved. One that takes the drift past its bound is undone, and retention weighs
 twice as much until steps stay within it again: a multiplier on a constraint, as in Platt and Barr, Constrained
 differential optimization (NIPS 1987). A smaller step in the same direction would only come to the bound later, and
 training would end there. The moments of AdamW settle before the first probe: its very first step is a sign step, the
@@ -69,6 +70,7 @@ class StepControl:
     Attributes:
         size: Of a step at the peak of the schedule, relative to each weight.
         pressure: Factor on the weight of retention.
+        least: The smallest that it may be.
         record: What was measured.
 
     Args:
@@ -92,6 +94,7 @@ class StepControl:
     processes: Processes = ALONE
     size: float = 0.0
     pressure: float = 1.0
+    least: float = 1.0
     record: StepSize = field(default_factory=StepSize)
 
     def probe(self, step: Callable[[float], None], start: float) -> None:
@@ -148,7 +151,8 @@ class StepControl:
         step(self.size * share)
         after = self.look()
         cost, drift = self._cost(after, before), self._cost(after, self.teacher)
-        wanted = self.target * share * share
+        room = max(self.bound - drift_before, self.target / _BAND)
+        wanted = min(self.target, room) * share * share
         costly, far = not cost <= _BAND * wanted, not drift <= max(self.bound, drift_before)
         if costly or far:
             self.put(kept)
@@ -158,12 +162,17 @@ class StepControl:
             else:
                 self.pressure = min(2 * self.pressure, _MOST_PRESSURE)
         else:
-            self.pressure = max(self.pressure / _RELEASE, 1.0)
+            self.pressure = max(self.pressure / _RELEASE, self.least)
             if cost > 0:
                 nudge = (wanted / cost) ** 0.25
                 self.size = min(max(self.size * min(max(nudge, 1 / _NUDGE), _NUDGE), _LEAST), _MOST)
         self.record.last, self.record.pressure = self.size, max(self.record.pressure, self.pressure)
         return not (costly or far)
+
+    def favour_retention(self, failed: int) -> None:
+        """Retention weighs at least twice as much for every schedule that failed in it alone."""
+        self.least = min(2.0**failed, _MOST_PRESSURE)
+        self.pressure = max(self.pressure, self.least)
 
     def _halve(self, cost: float) -> None:
         self.size = max(self.size / 2, _LEAST)

@@ -20,7 +20,9 @@ class Verdict:
     Attributes:
         forget_ratio: Squared distance of the forget images' features to their targets, over that of the teacher's.
         retain_drift: Squared error of the retain images' features over the variance of such features over images.
-        met: Whether forgetting is complete and retention intact.
+        forgotten: Whether forgetting is complete.
+        kept: Whether retention is intact.
+        met: Whether both are so.
         pictures: Number of forget and retain images it was measured on, altered copies among them.
         originals: How many forget images these are without the copies of one counted twice.
         held_out: Whether the forget and the retain images were held out; else some were copies of images that were
@@ -39,6 +41,8 @@ class Verdict:
 
     forget_ratio: float
     retain_drift: float
+    forgotten: bool
+    kept: bool
     met: bool
     pictures: tuple[int, int]
     originals: int
@@ -101,11 +105,13 @@ def judge(
     agree_needed = readable - most_by_chance(readable, recipe.retain_reading)
     # A teacher that reads nobody on these images cannot tell whether somebody was forgotten.
     forgotten = own <= own_allowed and (base_own > by_chance or reach >= _WAY or recipe.forget_reading == 1)
-    met = forgotten and agree >= agree_needed and retain_drift <= recipe.retain_drift
+    kept = agree >= agree_needed and retain_drift <= recipe.retain_drift
     return Verdict(
         forget_ratio=forget_ratio,
         retain_drift=retain_drift,
-        met=met,
+        forgotten=forgotten,
+        kept=kept,
+        met=forgotten and kept,
         pictures=pictures,
         originals=originals,
         held_out=held_out,
@@ -121,7 +127,7 @@ def judge(
     )
 
 
-def choose(recipe: Recipe, verdicts: Sequence[Verdict], among: Iterable[int]) -> Choice:
+def choose(verdicts: Sequence[Verdict], among: Iterable[int]) -> Choice:
     """The best verdict, without labels: what a run writes when its budget ends before the stop rule is met.
 
     A verdict that meets the stop rule; else, of those that kept what they should, the one with the fewest forget
@@ -130,7 +136,6 @@ def choose(recipe: Recipe, verdicts: Sequence[Verdict], among: Iterable[int]) ->
     enough to keep the best state so far.
 
     Args:
-        recipe: The bounds.
         verdicts: All of them.
         among: Indices of those to choose from; at least one.
     """
@@ -145,8 +150,7 @@ def choose(recipe: Recipe, verdicts: Sequence[Verdict], among: Iterable[int]) ->
         verdict = verdicts[index]
         if verdict.met:
             return 0, 0.0, 0.0, index
-        intact = verdict.retain_drift <= recipe.retain_drift and verdict.agree >= verdict.agree_needed
-        if intact and math.isfinite(verdict.forget_ratio):
+        if verdict.kept and math.isfinite(verdict.forget_ratio):
             return 1, verdict.own, verdict.forget_ratio, index
         return 2, verdict.retain_drift if math.isfinite(verdict.retain_drift) else math.inf, 0.0, index
 
