@@ -16,7 +16,7 @@ from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionCo
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionTransformer
 
-from benchmarks.miniature_model.kinds.kind import Kind, ready, text_settings
+from benchmarks.miniature_model.kinds.kind import Kind, ready, text_settings, vision_settings
 from benchmarks.miniature_model.model import IMAGE, MEAN, SPREAD, Shape, normalised
 from benchmarks.miniature_model.pen import SIDE
 
@@ -79,10 +79,7 @@ class Idefics3(Kind):
 
     def _vision(self, shape: Shape) -> Any:
         return Idefics3VisionConfig(
-            hidden_size=shape.vision_width,
-            intermediate_size=shape.vision_inner,
-            num_hidden_layers=shape.vision_layers,
-            num_attention_heads=shape.vision_heads,
+            **vision_settings(shape),
             image_size=SIDE,
             patch_size=PATCH,
         )

@@ -15,10 +15,9 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from benchmarks.miniature_model.kinds.kind import Kind, ready, text_settings
-from benchmarks.miniature_model.model import IMAGE, MEAN, SPREAD, Shape
+from benchmarks.miniature_model.kinds.kind import Kind, clip_images, ready, text_settings, vision_settings
+from benchmarks.miniature_model.model import IMAGE, Shape
 from benchmarks.miniature_model.pen import SIDE
 
 PATCH, SHUFFLE = 6, 2
@@ -37,12 +36,8 @@ class InternVL(Kind):
         `InternVLProcessor` cannot be made without a processor of videos, which needs torchvision. That of LLaVA
         writes the same inputs for an image of one tile.
         """
-        side = {"height": SIDE, "width": SIDE}
-        images = CLIPImageProcessorPil(
-            size={"shortest_edge": SIDE}, crop_size=side, image_mean=list(MEAN), image_std=list(SPREAD)
-        )
         return LlavaProcessor(
-            image_processor=images,
+            image_processor=clip_images(),
             tokenizer=tokenizer,
             patch_size=PATCH * SHUFFLE,
             vision_feature_select_strategy="full",
@@ -75,10 +70,7 @@ class InternVL(Kind):
 
     def _vision(self, shape: Shape) -> InternVLVisionConfig:
         return InternVLVisionConfig(
-            hidden_size=shape.vision_width,
-            intermediate_size=shape.vision_inner,
-            num_hidden_layers=shape.vision_layers,
-            num_attention_heads=shape.vision_heads,
+            **vision_settings(shape),
             image_size=(SIDE, SIDE),
             patch_size=(PATCH, PATCH),
         )

@@ -9,8 +9,19 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from benchmarks.miniature_model.model import CHAT_TEMPLATE, START, USER, Shape, build_tokenizer, normalised
+from benchmarks.miniature_model.model import (
+    CHAT_TEMPLATE,
+    MEAN,
+    SPREAD,
+    START,
+    USER,
+    Shape,
+    build_tokenizer,
+    normalised,
+)
+from benchmarks.miniature_model.pen import SIDE
 
 
 class Kind(ABC):
@@ -94,6 +105,26 @@ def text_settings(tokenizer: PreTrainedTokenizerFast, shape: Shape) -> dict[str,
         "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": False,
     }
+
+
+def vision_settings(shape: Shape) -> dict[str, int]:
+    """Settings that the towers of most kinds share."""
+    return {
+        "hidden_size": shape.vision_width,
+        "intermediate_size": shape.vision_inner,
+        "num_hidden_layers": shape.vision_layers,
+        "num_attention_heads": shape.vision_heads,
+    }
+
+
+def clip_images() -> CLIPImageProcessorPil:
+    """The image processor of CLIP, by PIL alone."""
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": SIDE},
+        crop_size={"height": SIDE, "width": SIDE},
+        image_mean=list(MEAN),
+        image_std=list(SPREAD),
+    )
 
 
 def ready(model: Any, tokenizer: PreTrainedTokenizerFast) -> Any:

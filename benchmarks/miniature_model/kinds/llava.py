@@ -15,10 +15,9 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from benchmarks.miniature_model.kinds.kind import Kind, ready, text_settings
-from benchmarks.miniature_model.model import IMAGE, MEAN, SPREAD, Shape
+from benchmarks.miniature_model.kinds.kind import Kind, clip_images, ready, text_settings, vision_settings
+from benchmarks.miniature_model.model import IMAGE, Shape
 from benchmarks.miniature_model.pen import SIDE
 
 PATCH = 8
@@ -33,13 +32,9 @@ class Llava(Kind):
 
     def build_processor(self, tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
         """The processor."""
-        side = {"height": SIDE, "width": SIDE}
-        images = CLIPImageProcessorPil(
-            size={"shortest_edge": SIDE}, crop_size=side, image_mean=list(MEAN), image_std=list(SPREAD)
-        )
         # The class token is the additional one, and the default strategy drops it again.
         return LlavaProcessor(
-            image_processor=images,
+            image_processor=clip_images(),
             tokenizer=tokenizer,
             patch_size=PATCH,
             vision_feature_select_strategy="default",
@@ -73,10 +68,7 @@ class Llava(Kind):
 
     def _vision(self, shape: Shape) -> CLIPVisionConfig:
         return CLIPVisionConfig(
-            hidden_size=shape.vision_width,
-            intermediate_size=shape.vision_inner,
-            num_hidden_layers=shape.vision_layers,
-            num_attention_heads=shape.vision_heads,
+            **vision_settings(shape),
             image_size=SIDE,
             patch_size=PATCH,
             projection_dim=shape.vision_width,

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
-from benchmarks.miniature_model.kinds.kind import Kind, ready, text_settings
+from benchmarks.miniature_model.kinds.kind import Kind, ready, text_settings, vision_settings
 from benchmarks.miniature_model.model import IMAGE, MEAN, SPREAD, Shape, build_tokenizer, normalised
 from benchmarks.miniature_model.pen import SIDE
 
@@ -89,10 +89,7 @@ class Mistral3(Kind):
 
     def _vision(self, shape: Shape) -> PixtralVisionConfig:
         return PixtralVisionConfig(
-            hidden_size=shape.vision_width,
-            intermediate_size=shape.vision_inner,
-            num_hidden_layers=shape.vision_layers,
-            num_attention_heads=shape.vision_heads,
+            **vision_settings(shape),
             head_dim=shape.vision_width // shape.vision_heads,
             image_size=SIDE,
             patch_size=PATCH,

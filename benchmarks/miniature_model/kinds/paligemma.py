@@ -19,7 +19,7 @@ from transformers import (
 from transformers.models.paligemma.processing_paligemma import EXTRA_TOKENS
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from benchmarks.miniature_model.kinds.kind import Kind, ready, text_settings
+from benchmarks.miniature_model.kinds.kind import Kind, ready, text_settings, vision_settings
 from benchmarks.miniature_model.model import (
     CHAT_TEMPLATE,
     IMAGE,
@@ -104,10 +104,7 @@ class PaliGemma(Kind):
 
     def _vision(self, shape: Shape) -> SiglipVisionConfig:
         return SiglipVisionConfig(
-            hidden_size=shape.vision_width,
-            intermediate_size=shape.vision_inner,
-            num_hidden_layers=shape.vision_layers,
-            num_attention_heads=shape.vision_heads,
+            **vision_settings(shape),
             image_size=SIDE,
             patch_size=PATCH,
             vision_use_head=False,
