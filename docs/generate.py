@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from typer.main import get_command
@@ -25,7 +25,7 @@ from vkdsurgeon_cli.command import _BOUNDS
 from vkdsurgeon import __version__
 from vkdsurgeon.config.keys import RecipeKey, recipe_keys
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.config.release import ReleasePlan
+from vkdsurgeon.config.release import EDITED_TEXT_GATE, EVAL_GATES, RELEARN_GATES, RESTORE_GATES, ReleasePlan
 from vkdsurgeon.data import protocol
 from vkdsurgeon.evaluation import divergence, forget_quality
 from vkdsurgeon.evaluation.aggregate import AggregateResult
@@ -153,6 +153,7 @@ def pages() -> dict[Path, str]:
     """Path -> text of every page that is made."""
     made = {
         DOCS / "reference" / "recipe_keys.md": _recipe_page(),
+        DOCS / "reference" / "release_plan.md": _release_page(),
         DOCS / "reference" / "metrics.md": _metrics_page(),
         DOCS / "reference" / "schemas.md": _schemas_page(),
         DOCS / "reference" / "exit_codes.md": _statuses_page(),
@@ -203,6 +204,50 @@ def _value(value: Any) -> str:
         return f"{len(value)} sentences"
     told = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
     return f"`{told}`"
+
+
+def _release_page() -> str:
+    gates = "".join(
+        _row(f"`{key}`", ", ".join(f"`{gate}`" for gate in default), when)
+        for key, default, when in (
+            ("gates.eval", EVAL_GATES, "always"),
+            ("gates.relearn", RELEARN_GATES, "with `gold`"),
+            ("gates.restore", RESTORE_GATES, "with `gold`, unless `restore_out_of_scope`"),
+        )
+    )
+    return f"""# Release plan
+
+{_MADE}
+The keys of the file that `vkdsurgeon release` reads ([how it is used](../tutorials/ship.md#in-a-pipeline)). Paths count
+from the file. Unknown keys are refused. Its JSON schema: [release-plan.json](../schemas/release-plan.json).
+
+| key | default | meaning |
+|-|-|-|
+{"".join(_release_rows(ReleasePlan))}
+## Gates by default
+
+A list of your own takes the place of the default list.
+
+| key | gates | when |
+|-|-|-|
+{gates}
+Where a decoder pass has changed the language model, `{EDITED_TEXT_GATE[0]}` becomes `{EDITED_TEXT_GATE[1]}`.
+What the words of a gate mean: [metrics](metrics.md).
+"""
+
+
+def _release_rows(model: type[BaseModel], within: str = "") -> Iterator[str]:
+    for key, field in model.model_fields.items():
+        parts = (field.annotation, *get_args(field.annotation))
+        section = next((each for each in parts if isinstance(each, type) and issubclass(each, BaseModel)), None)
+        if section is None:
+            default = field.get_default(call_default_factory=True)
+            plain = default in (None, "", {})
+            needed = f"required with `{within[:-1]}`" if within else "required"
+            shown = needed if field.is_required() else "" if plain else f"`{json.dumps(default)}`"
+            yield _row(f"`{within}{key}`", shown, str(field.description))
+        else:
+            yield from _release_rows(section, f"{within}{key}.")
 
 
 def _metrics_page() -> str:

@@ -26,7 +26,7 @@ from tests.tiny_llava import NAMES, world
 from vkdsurgeon.config.release import load_release
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.release.card import CARD
-from vkdsurgeon.release.run import _eval_gates
+from vkdsurgeon.release.run import Tools, _eval_gates, run_release
 from vkdsurgeon.release.stages import Stage, Stages
 from vkdsurgeon.training.events import Event
 
@@ -274,6 +274,34 @@ def test_bounds_by_default(tmp_path: Path) -> None:
     path.write_text("model: x\n")
     with pytest.raises(UserError, match="release has no 'out'"):
         load_release(path)
+
+
+def test_a_decoder_pass_is_not_trained_with_what_is_measured(tmp_path: Path) -> None:
+    mine, given = tmp_path / "mine.jsonl", []
+    mine.write_text("What is the capital of Peru ?\nWho wrote Faust ?\n")
+
+    class Enough(Exception):
+        pass
+
+    def unlearn(*_: Any, text: Any, **__: Any) -> None:
+        given.append(text)
+        raise Enough
+
+    tools = Tools(unlearn, *(lambda *_, **__: pytest.fail("it ended before"),) * 4)
+
+    def release(number: int, **keys: Any) -> None:
+        plan = write_plan(tmp_path, recipe={**RECIPE, "decoder": {}}, out=f"out{number}", accept_unjudged=True, **keys)
+        run_release(load_release(plan), tools, lambda event: None)
+
+    for number, text in enumerate((None, mine)):
+        with pytest.raises(Enough):
+            release(number, text_retain=None if text is None else str(text))
+    assert given == [None, mine]
+    with pytest.raises(UserError, match=r"must not be trained with.*questions in both"):
+        release(2, text_retain=str(world().text))
+    plan = write_plan(tmp_path, text_retain=str(mine), out="out3")
+    with pytest.raises(UserError, match="only a decoder pass"):
+        run_release(load_release(plan), tools, lambda event: None)
 
 
 def test_a_directory_of_somebody_else_is_left_alone(

@@ -26,90 +26,90 @@ class _Section(BaseModel):
 class ReleaseRequest(_Section):
     """The request behind the release. It is published in the record, so it must not contain anyone's name."""
 
-    id: str | None = None
-    date: str | None = Field(default=None, description="YYYY-MM-DD")
+    id: str | None = Field(default=None, description="Your identifier of the request.")
+    date: str | None = Field(default=None, description="Its date, YYYY-MM-DD.")
 
 
 class ReleaseSignOff(_Section):
     """The sign-off block at the end of the report."""
 
-    product: str = ""
-    date: str = ""
-    approver: str = ""
+    product: str = Field(default="", description="The product, for the title.")
+    date: str = Field(default="", description="The date of the report.")
+    approver: str = Field(default="", description="Who approves it.")
 
 
 class ReleaseGates(_Section):
     """Gates per measurement. A list given here replaces the default list."""
 
-    eval: list[str] | None = None
-    relearn: list[str] | None = None
-    restore: list[str] | None = None
+    eval: list[str] | None = Field(default=None, description="Gates of the evaluation.")
+    relearn: list[str] | None = Field(default=None, description="Gates of the relearning attack.")
+    restore: list[str] | None = Field(default=None, description="Gates of the attack `restore`.")
 
 
 class ReleaseSigning(_Section):
     """The elliptic-curve key for OpenSSF model signing."""
 
-    private_key: Path
+    private_key: Path = Field(description="A PEM file with the private key.")
 
 
 class ReleasePlan(_Section):
-    """A release, as its file describes it. Relative paths start at the folder of that file.
+    """A release, as its file describes it. Relative paths start at the folder of that file."""
 
-    Attributes:
-        model: The checkpoint to unlearn from: a path, or the name of a hub model in the local cache.
-        out: A directory for everything that is written.
-        forget: The forget set, for training.
-        retain: The retain set, for training.
-        forget_heldout: Questions about other images of the forget subjects, to measure on.
-        retain_heldout: Questions about other images of the retain subjects, to measure on.
-        text: Questions without images, to measure on.
-        generic: Images of any other subjects, used for training together with the retain set.
-        gold: A model that was never trained on the forget set, given in the same way. Without it, attacks have no
-            default gates.
-        recipe: A recipe file, or recipe keys.
-        preset: The name of a preset that ships with the package.
-        seed: Seed for all random choices.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        device_map: `auto` spreads the whole model over GPUs, main memory and disk wherever it is loaded.
-        max_memory: With `device_map`, the most memory for weights by place, such as `0=20GiB,cpu=30GiB`.
-        protocols: Protocols of the relearning attack.
-        relearn: Further settings of that attack, such as `steps`.
-        gates: Bounds on what is measured.
-        restore_out_of_scope: True states that nobody who gets the model can also get the original vision tower and
-            projector, so the attack `restore` is not judged.
-        accept_unjudged: True accepts a release in which an attack has no gate.
-        request: The request behind the release.
-        sign_off: The sign-off block of the report.
-        base_model: The name of the base model on a hub, for the model card.
-        compression: Compression of the patch file: `none` or `zstd`.
-        sign: The key to sign with.
-    """
-
-    model: Path
-    out: Path
-    forget: Path
-    retain: Path
-    forget_heldout: Path
-    retain_heldout: Path
-    text: Path
-    generic: Path | None = None
-    gold: Path | None = None
-    recipe: Path | dict[str, Any] | None = None
-    preset: str | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    device: str = "auto"
-    device_map: str | None = None
-    max_memory: str | None = None
-    protocols: Annotated[list[str], Field(min_length=1)] = ["people", "pairs"]
-    relearn: dict[str, Any] = {}
-    gates: ReleaseGates = ReleaseGates()
-    restore_out_of_scope: bool = False
-    accept_unjudged: bool = False
-    request: ReleaseRequest = ReleaseRequest()
-    sign_off: ReleaseSignOff = ReleaseSignOff()
-    base_model: str | None = None
-    compression: Annotated[str, Field(pattern="^(none|zstd)$")] = "zstd"
-    sign: ReleaseSigning | None = None
+    model: Path = Field(description="The checkpoint to unlearn from: a path, or a hub name that is in the local cache.")
+    out: Path = Field(description="A directory for everything that is written.")
+    forget: Path = Field(description="The forget set, for training.")
+    retain: Path = Field(description="The retain set, for training.")
+    forget_heldout: Path = Field(description="Questions about other images of the forget subjects, to measure on.")
+    retain_heldout: Path = Field(description="Questions about other images of the retain subjects, to measure on.")
+    text: Path = Field(description="Questions without images, to measure on.")
+    text_retain: Path | None = Field(
+        None,
+        description="Prompts whose answers must not change, for the training of a decoder pass. None of them may be in "
+        "`text`. If not given, the prompts that ship with the package.",
+    )
+    generic: Path | None = Field(
+        None, description="Images of any other subjects, used for training together with the retain set."
+    )
+    gold: Path | None = Field(
+        None,
+        description="A model that was never trained on the forget set. Without it, attacks have no default gates.",
+    )
+    recipe: Path | dict[str, Any] | None = Field(None, description="A recipe file, or recipe keys.")
+    preset: str | None = Field(None, description="The name of a preset that ships with the package.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed for all random choices.")
+    drop_stale: bool = Field(
+        False, description="Leave files out of the output that may hold a second copy of the old weights."
+    )
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    device_map: str | None = Field(
+        None, description="`auto` spreads the whole model over GPUs, main memory and disk wherever it is loaded."
+    )
+    max_memory: str | None = Field(
+        None, description="With `device_map`, the most memory for weights by place, such as `0=20GiB,cpu=30GiB`."
+    )
+    protocols: Annotated[list[str], Field(min_length=1)] = Field(
+        ["people", "pairs"], description="Protocols of the relearning attack."
+    )
+    relearn: dict[str, Any] = Field(
+        {}, description="Further settings of that attack. Without `steps` it takes 15; our studies take 60."
+    )
+    gates: ReleaseGates = Field(default_factory=ReleaseGates, description="Bounds on what is measured.")
+    restore_out_of_scope: bool = Field(
+        False,
+        description="True states that nobody who gets the model can also get the original vision tower and projector, "
+        "so that the attack `restore` is not judged.",
+    )
+    accept_unjudged: bool = Field(False, description="True accepts a release in which an attack has no gate.")
+    request: ReleaseRequest = Field(
+        default_factory=ReleaseRequest,
+        description="The request behind the release. It is published in the record, so it must not contain a name.",
+    )
+    sign_off: ReleaseSignOff = Field(default_factory=ReleaseSignOff, description="The sign-off block of the report.")
+    base_model: str | None = Field(None, description="The name of the base model on a hub, for the model card.")
+    compression: Annotated[str, Field(pattern="^(none|zstd)$")] = Field(
+        "zstd", description="Compression of the patch file: `none` or `zstd`."
+    )
+    sign: ReleaseSigning | None = Field(None, description="The key to sign with.")
 
     @model_validator(mode="after")
     def _agrees(self) -> ReleasePlan:
@@ -140,7 +140,7 @@ class ReleasePlan(_Section):
         return default if self.gates.restore is None else self.gates.restore
 
 
-_PATHS = ("out", "forget", "retain", "forget_heldout", "retain_heldout", "text", "generic", "recipe")
+_PATHS = ("out", "forget", "retain", "forget_heldout", "retain_heldout", "text", "text_retain", "generic", "recipe")
 _MODELS = ("model", "gold")
 
 

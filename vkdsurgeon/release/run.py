@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.provenance import free_record_name, versions
 from vkdsurgeon.config.release import EDITED_TEXT_GATE, ReleasePlan
 from vkdsurgeon.data.read import records_given
+from vkdsurgeon.data.record import Record
+from vkdsurgeon.decoder_pass.text_set import read_text_retain_set
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.atomic import write_whole
 from vkdsurgeon.files.copy import digest
@@ -28,6 +30,8 @@ from vkdsurgeon.release.verify import verify_checkpoint
 from vkdsurgeon.results.evaluation import write_document
 from vkdsurgeon.results.release import ReleaseResult
 from vkdsurgeon.training.events import Event, Listener
+
+_SETS = ("forget", "retain", "forget_heldout", "retain_heldout", "text", "generic")
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,9 @@ def _check(plan: ReleasePlan, listener: Listener) -> None:
     """Find what would end hours of work, and a directory that is somebody's."""
     take_inventory(plan.model)
     device_map_of(plan.device_map, plan.max_memory, plan.device)
-    for role in ("forget", "retain", "forget_heldout", "retain_heldout", "text", "generic"):
-        path = getattr(plan, role)
-        if path is not None:
-            records_given(path, role=role)
+    records = {role: records_given(path, role=role) for role in _SETS if (path := getattr(plan, role)) is not None}
+    if plan.text_retain is not None:
+        _check_text(plan, plan.text_retain, records["text"])
     if plan.out.exists() and not (plan.out / "state").is_dir() and (not plan.out.is_dir() or any(plan.out.iterdir())):
         raise UserError(
             "the directory already exists and is not from a release", where=plan.out, remedy="name a new one"
@@ -93,17 +96,32 @@ def _check(plan: ReleasePlan, listener: Listener) -> None:
         )
 
 
+def _check_text(plan: ReleasePlan, path: Path, measured: Sequence[Record]) -> None:
+    if not _has_decoder(plan):
+        raise UserError(
+            "only a decoder pass is trained with text",
+            where="release key 'text_retain'",
+            value=path,
+            remedy="remove it, or set preset: decoder",
+        )
+    text = read_text_retain_set(path, plan.seed)
+    shared = {*text.train, *text.held_out} & {record.question for record in measured}
+    if shared:
+        raise UserError(
+            "questions that are measured must not be trained with",
+            where="release keys 'text_retain' and 'text'",
+            value=f"{len(shared)} questions in both",
+            remedy="divide them",
+        )
+
+
 class _Release:
     """What the stages of one release share."""
 
     def __init__(self, plan: ReleasePlan, tools: Tools, listener: Listener) -> None:
         self.plan, self.tools, self.listener = plan, tools, listener
         self.patched, self.results = plan.out / "patched", plan.out / "results"
-        self.sets = {
-            role: _set_digest(getattr(plan, role), role)
-            for role in ("forget", "retain", "forget_heldout", "retain_heldout", "text", "generic")
-            if getattr(plan, role) is not None
-        }
+        self.sets = {role: _set_digest(getattr(plan, role), role) for role in _SETS if getattr(plan, role) is not None}
         self.base = weights_digest_of(plan.model)
         self.gold = None if plan.gold is None else weights_digest_of(plan.gold)
         self.versions = versions()
@@ -196,19 +214,21 @@ def _unlearn_stage(release: _Release) -> Stage:
     def run() -> list[str]:
         done = release.tools.unlearn(
             plan.model, plan.forget, release.patched, retain=plan.retain, generic=plan.generic,
-            text=plan.text if _has_decoder(plan) else None, recipe=plan.recipe, preset=plan.preset, seed=plan.seed,
-            **places, resume=True, request_id=plan.request.id, request_date=plan.request.date,
-            on_event=release.listener,
+            text=plan.text_retain, recipe=plan.recipe, preset=plan.preset, seed=plan.seed,
+            drop_stale=plan.drop_stale, **places, resume=True, request_id=plan.request.id,
+            request_date=plan.request.date, on_event=release.listener,
         )  # fmt: skip
         return release.keep("unlearn", done)
 
     inputs = {
         "base": release.base,
         "sets": {name: release.sets[name] for name in ("forget", "retain", "generic") if name in release.sets},
+        "text_retain": None if plan.text_retain is None else digest(plan.text_retain),
         "recipe": recipe,
         "preset": plan.preset,
         "seed": plan.seed,
         "device": plan.device,
+        "drop_stale": plan.drop_stale,
         "request": plan.request.model_dump(),
         "versions": release.versions,
     }
