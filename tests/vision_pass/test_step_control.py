@@ -135,6 +135,17 @@ def test_features_that_are_not_finite_at_any_size_end_the_run():
         line.control().probe(line.step, 0.05)
 
 
+def test_the_probe_keeps_to_what_it_measured():
+    class Cliff(Line):
+        def look(self) -> list[Tensor]:
+            return [torch.where(self.weight.abs() < 0.01, self.weight, torch.nan).reshape(1, 1, 1)]
+
+    line = Cliff(1.0)
+    control = line.control(target=0.01)
+    control.probe(line.step, 0.005)
+    assert control.record.cost == pytest.approx(control.record.found**2, rel=1e-3)
+
+
 def test_a_control_goes_on_from_its_state():
     line = Line(1.0)
     control = line.control()

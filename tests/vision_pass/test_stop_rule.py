@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.splits import split_pooled, split_validation
 from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
+from vkdsurgeon.vision_pass.state import TrainingState
 from vkdsurgeon.vision_pass.stop_rule import Verdict, choose, judge
 
 SEEN = {
@@ -26,6 +27,16 @@ SEEN = {
 
 def seen(recipe: Recipe = Recipe(), **changes: object) -> Verdict:
     return judge(recipe, **{**SEEN, **changes})  # type: ignore[arg-type]
+
+
+def test_an_extension_in_vain_is_the_last_unless_retention_alone_failed():
+    better, worse = seen(own=6, retain_drift=0.05), seen(own=7, retain_drift=0.05)
+    careless = seen(own=0, retain_drift=0.5)
+    for verdicts, goes_on in (([better, worse], False), ([better, careless], True)):
+        state = TrainingState(None, (), None, Recipe(extensions=4), verdicts=verdicts, best=(0, {}))  # type: ignore[arg-type]
+        assert state.choice is not None
+        assert state.choice.index == 0
+        assert state.open is goes_on
 
 
 @given(subjects=st.lists(st.sampled_from("abc"), max_size=60), share=st.sampled_from([0.0, 0.1, 0.125, 0.25, 0.4]))

@@ -190,6 +190,15 @@ def test_another_retain_teacher_is_what_is_kept(llava: Path, sets: dict[str, Pat
     assert all(torch.equal(plain.changes[name], itself.changes[name]) for name in plain.changes)
 
 
+def test_coming_nearer_to_another_retain_teacher_is_no_drift(llava: Path, sets: dict[str, Path], other: Path):
+    """Steps towards the teacher of the retain images are kept, however far the student was from it at first."""
+    bounded = QUICK.model_copy(update={"steps": 30, "retain_drift": 0.12})
+    outcome = run(llava, sets, bounded, retain_teacher=other)
+    assert outcome.step_size is not None
+    assert outcome.step_size.undone < 10
+    assert outcome.step_size.last > 0.1 * outcome.step_size.found
+
+
 @pytest.mark.parametrize("role", ["forget", "retain"])
 def test_a_teacher_of_another_shape_is_refused_by_its_option(
     llava: Path, sets: dict[str, Path], tmp_path: Path, role: str

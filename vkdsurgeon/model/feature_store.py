@@ -66,6 +66,10 @@ class FeatureStore:
         # A number: small tensors between large ones that go keep the heap from shrinking.
         self._powers.setdefault(layer, {})[index] = float(target_power(value.unsqueeze(0)))
 
+    def power(self, layer: str, index: int) -> float:
+        """Mean square of one image's features."""
+        return self._powers[layer][index]
+
     def _on_disk(self, value: Tensor) -> _OnDisk:
         # Many in one file: the system lets a process map some 65,000 of them.
         if value.nbytes > len(self._disk) - self._begin:

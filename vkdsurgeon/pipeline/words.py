@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def describe_verdict(verdict: Verdict) -> str:
     """The stop rule's verdict, in words."""
     forget, retain = (
-        f"{count} {'held-out' if held_out else 'altered'} {name}"
+        f"{count} {'held-out' if held_out else 'held-out or altered'} {name}"
         for count, held_out, name in zip(verdict.pictures, verdict.held_out, ("forget", "retain"), strict=True)
     )
     return (

@@ -71,6 +71,8 @@ def rounded_to_disk(stack: VisualStack, names: Iterable[str]) -> Iterator[None]:
     kept = {name: parameters[name].detach().clone() for name in names}
     round_to_disk(stack, kept)
     with torch.no_grad():
-        yield
-        for name, value in kept.items():
-            parameters[name].copy_(value)
+        try:
+            yield
+        finally:
+            for name, value in kept.items():
+                parameters[name].copy_(value)

@@ -124,6 +124,11 @@ class IdentitySpace:
         nearest = max(range(_FOLDS), key=lambda fold: (self._accidents[fold] > 0, self._made_from_others[fold].count))
         return self._reader(self.model, self._accidents[nearest])
 
+    def release(self) -> None:
+        """Let go of everything that `reader` and `pooled` do without: five centroids of every subject."""
+        for name in ("rows", "model", "_made_from_others", "_folded"):
+            self.__dict__.pop(name, None)
+
     def refitted(self, rows: Sequence[Tensor]) -> IdentityModel:
         """Identities of the known images where these are read of them."""
         return self._model(range(len(rows)), rows)
@@ -181,8 +186,8 @@ class IdentitySpace:
     def _scores(self) -> Tensor:
         """Of the images that are tried, by readers that were not made from them; float32 [images, subjects]."""
         return torch.cat(
-            [self._reader_for(place).scores(self.rows[place].unsqueeze(0)) for place in self.known.tried]
-        ).cpu()
+            [self._reader_for(place).scores(self.rows[place].unsqueeze(0)).cpu() for place in self.known.tried]
+        )
 
     @cached_property
     def _whose(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,10 @@ from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, ForgetTargets, Target
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
 from vkdsurgeon.vision_pass.teacher import Teacher
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
+
+# Elements of all kept subjects' centroids, half a GiB in float32, of which there are five at a time; and how many
+# subjects there are at least.
+_CENTROIDS, _FEWEST_SUBJECTS = 1 << 27, 64
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,8 @@ def make_terms(
         look: Runs the own teacher over a set; one that remembers saves the passes of later runs on the same weights.
 
     Raises:
-        UserError: The sets do not suffice for the forget target, a teacher cannot be loaded, or the targets still read
-            as the subjects that are to be forgotten.
+        UserError: The sets do not suffice for the forget target, a teacher cannot be loaded or has features that are
+            not finite, or the targets still read as the subjects that are to be forgotten.
     """
     budget = int(recipe.cache_gib * (1 << 30)) // 2
     originals = len(forget), len(keep)
@@ -105,6 +110,8 @@ def make_terms(
         kept, _ = _features(look, stack, keep, watched, frozen, recipe.micro_batch, budget)
     else:
         kept = retain_teacher.features(keep.samples, watched, recipe.micro_batch, budget, stack.training_bytes)
+    for store, images, names in ((own, forget, layers), (kept, keep, watched)):
+        _refuse_not_finite(store, images, names)
     context = TargetContext(
         recipe=recipe,
         forget=own,
@@ -112,7 +119,7 @@ def make_terms(
         forget_subjects=forget.subjects,
         keep_subjects=keep.subjects,
         forget_known=forgetting.known,
-        keep_known=keeping.known,
+        keep_known=_of_few_subjects(keep.subjects, keeping.known, max(kept.one(layer, 0).numel() for layer in layers)),
         generator=generator,
         altered=lambda alter: teacher_features(
             stack, SampleSet(stack, forget.samples, 0, alter=alter), layers, recipe.micro_batch, budget
@@ -133,6 +140,8 @@ def make_terms(
         layer: read_targets(space, partial(_target, targets, layer)) for layer, space in spaces.items()
     }
     check_targets(recipe, readings)
+    for space in spaces.values():
+        space.release()
     distance = feature_loss(recipe.distance)
     return DistillationTerms(
         forget=DistillationTerm(
@@ -193,6 +202,27 @@ def _features(
     kept = kept_activations(stack, images, frozen, tuple(output.shape), store, layers)
     images.pass_over(None if kept is None else kept.entering)
     return store, kept
+
+
+def _refuse_not_finite(store: FeatureStore, images: SampleSet, layers: Sequence[str]) -> None:
+    """The plan has looked at some of the images only."""
+    for layer in layers:
+        for index, sample in enumerate(images.samples):
+            if not math.isfinite(store.power(layer, index)):
+                raise UserError(
+                    f"the teacher's features at {layer!r} are not finite",
+                    where=sample.source,
+                    expected="finite features of every image",
+                    remedy="work in float32 (`dtype`), or take the image out",
+                )
+
+
+def _of_few_subjects(subjects: Sequence[str], known: Sequence[int], elements: int) -> list[int]:
+    """Of very many kept subjects, some, spread evenly: each has several centroids of so many elements in memory."""
+    names = list(dict.fromkeys(subjects[index] for index in known))
+    most = max(_CENTROIDS // elements, _FEWEST_SUBJECTS)
+    chosen = set(names[:: max(1, -(-len(names) // most))])
+    return [index for index in known if subjects[index] in chosen]
 
 
 def _target(targets: ForgetTargets, layer: str, image: Image) -> Tensor:

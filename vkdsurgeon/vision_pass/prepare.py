@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -54,9 +55,10 @@ def prepare(job: Job) -> Prepared:
     cache = int(job.recipe.cache_gib * (1 << 30))
     forget = SampleSet(stack, [*job.forget, *replayed], cache // 2)
     if job.mixed is None:
-        choose_precision(stack, next(iter(forget.batches([0], 1)))[1])
+        with _refused_as_unfit(stack):
+            choose_precision(stack, next(iter(forget.batches([0], 1)))[1])
     kept = _affordable([*job.retain, *job.generic], job.recipe, job.seed)
-    keep = SampleSet(stack, _identified(kept), cache // 2)
+    keep = SampleSet(stack, _identified(kept, {sample.subject for sample in job.forget}), cache // 2)
     placement = stack.split.placement
     parameters = stack.visual_parameters()
     tower = sum(parameters[name].numel() for name in placement.tower_parameters if name in parameters)
@@ -142,8 +144,15 @@ def _with_all_outputs(recipe: Recipe, stack: VisualStack) -> Recipe:
 def _first_pass(
     stack: VisualStack, forget: SampleSet, keep: SampleSet, recipe: Recipe, selected: int
 ) -> tuple[Memory, tuple[int, ...]]:
-    try:
+    with _refused_as_unfit(stack):
         return estimate_memory(stack, forget, keep, recipe, selected)
+
+
+@contextmanager
+def _refused_as_unfit(stack: VisualStack) -> Iterator[None]:
+    """What the first pass of an image raises, as an error that says how tower and processor disagree."""
+    try:
+        yield
     except (UserError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
@@ -160,11 +169,15 @@ def _affordable(samples: list[Sample], recipe: Recipe, seed: int) -> list[Sample
     return [samples[index] for index in chosen.tolist()]
 
 
-def _identified(samples: Sequence[Sample]) -> list[Sample]:
-    # Without labels each image stands for someone of its own; one crowd-wide mean would leave nobody to mix.
-    if len({sample.subject for sample in samples}) > 1:
-        return list(samples)
-    return [replace(sample, subject=f"{sample.subject} {number}") for number, sample in enumerate(samples)]
+def _identified(samples: Sequence[Sample], forgotten: Collection[str]) -> list[Sample]:
+    # An image without a name stands for someone of its own, and so do those of a crowd under one name: one crowd-wide
+    # mean would leave nobody to mix.
+    names = {sample.subject for sample in samples}
+    crowds = {NO_SUBJECT} | (names - set(forgotten) if len(names) == 1 else set())
+    return [
+        replace(sample, subject=f"{sample.subject} {number}") if sample.subject in crowds else sample
+        for number, sample in enumerate(samples)
+    ]
 
 
 def _sampling_warnings(used: int, given: int) -> list[str]:

@@ -124,7 +124,7 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         while state.open:
             state.begin()
             if control is not None:
-                control.favour_retention(sum(verdict.forgotten and not verdict.kept for verdict in state.verdicts))
+                control.favour_retention(sum(verdict.failed_in_retention_alone for verdict in state.verdicts))
             steps, peak = state.schedule
             train(
                 stack,
@@ -195,7 +195,7 @@ def _step_control(
         target=recipe.step_drift,
         bound=recipe.retain_drift,
         look=look,
-        teacher=look(),
+        teacher=[retain.targets.get(layer, part, stack.device).detach() for part, _ in batches],
         variance=retain.spreads[layer],
         values=lambda: {name: optimizer.selected_values(value).clone() for name, value in named.items()},
         put=put,

@@ -112,14 +112,16 @@ class StepControl:
         before, kept = self.look(), self.values()
         step(start)
         moved = self.values()
-        size, cost = start, math.nan
+        tried, size, cost = start, start, math.nan
         for _ in range(_PROBES):
-            self.put({name: value + (moved[name] - value) * (size / start) for name, value in kept.items()})
-            cost = self._cost(self.look(), before)
-            if self.target / _CLOSE < cost < self.target * _CLOSE:
+            self.put({name: value + (moved[name] - value) * (tried / start) for name, value in kept.items()})
+            found = self._cost(self.look(), before)
+            if math.isfinite(found) or not math.isfinite(cost):
+                size, cost = tried, found
+            if self.target / _CLOSE < found < self.target * _CLOSE:
                 break
-            factor = math.sqrt(self.target / cost) if 0 < cost < math.inf else (10.0 if cost == 0 else 0.1)
-            size = min(max(size * min(max(factor, 0.03), 10.0), _LEAST), _MOST)
+            factor = math.sqrt(self.target / found) if 0 < found < math.inf else (10.0 if found == 0 else 0.1)
+            tried = min(max(tried * min(max(factor, 0.03), 10.0), _LEAST), _MOST)
         self.put(kept)
         if not math.isfinite(cost):
             raise Diverged(
@@ -151,8 +153,9 @@ class StepControl:
         step(self.size * share)
         after = self.look()
         cost, drift = self._cost(after, before), self._cost(after, self.teacher)
-        room = max(self.bound - drift_before, self.target / _BAND)
-        wanted = min(self.target, room) * share * share
+        # Beyond the bound, as another teacher may be at the start, steps are to come nearer and not to be small.
+        room = self.bound - drift_before
+        wanted = (min(self.target, max(room, self.target / _BAND)) if room > 0 else self.target) * share * share
         costly, far = not cost <= _BAND * wanted, not drift <= max(self.bound, drift_before)
         if costly or far:
             self.put(kept)

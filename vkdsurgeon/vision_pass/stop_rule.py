@@ -25,8 +25,9 @@ class Verdict:
         met: Whether both are so.
         pictures: Number of forget and retain images it was measured on, altered copies among them.
         originals: How many forget images these are without the copies of one counted twice.
-        held_out: Whether the forget and the retain images were held out; else some were copies of images that were
-            trained on, because their subject had too few to spare one.
+        held_out: Whether all forget and all retain images were held out; else some were copies of images that were
+            trained on, because their subject had too few to spare one. Drift is measured on held-out ones alone where
+            there are any.
         own: Forget images that read as their own subject, of those that the teacher reads so; at the layer that tells
             most.
         base_own: How many the teacher reads so.
@@ -56,6 +57,11 @@ class Verdict:
     agree_needed: int
     reach: float
     stretch: float = 1.0
+
+    @property
+    def failed_in_retention_alone(self) -> bool:
+        """Whether forgetting is complete, and retention is not intact."""
+        return self.forgotten and not self.kept
 
     @property
     def measured(self) -> dict[str, float]:

@@ -65,8 +65,9 @@ class TargetContext:
     @property
     def kept(self) -> list[str]:
         """The kept subjects, in order of first appearance; one that is forgotten as well is not among them."""
+        forgotten = set(self.forgotten)
         kept = dict.fromkeys(self.keep_subjects[index] for index in self.keep_known)
-        return [subject for subject in kept if subject not in set(self.forgotten)]
+        return [subject for subject in kept if subject not in forgotten]
 
     def identities(self, layer: str) -> IdentityModel:
         """Identities at a layer, of the forgotten and of the kept subjects, taken as they are read best."""

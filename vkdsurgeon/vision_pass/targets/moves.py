@@ -36,6 +36,10 @@ class _Try:
     left: float
 
     @property
+    def rank(self) -> tuple[int, float]:
+        return self.reading.still, self.left
+
+    @property
     def done(self) -> bool:
         return self.reading.still == 0 and self.left <= _MOST_LEFT
 
@@ -60,12 +64,15 @@ def move_far_enough(
     ways: list[tuple[IdentitySpace, ...]] = [(space,) for space in spaces]
     if len(spaces) > 1:
         ways.append((spaces[1], spaces[0]))
-    tries: list[_Try] = []
+    best: _Try | None = None
     for stages in ways:
-        tries.append(_try(context, layer, stand_ins, stages))
-        if tries[-1].done:
+        tried = _try(context, layer, stand_ins, stages)
+        # The others are let go: each has all forget images' features.
+        if best is None or tried.rank < best.rank:
+            best = tried
+        if tried.done:
             break
-    best = min(tries, key=lambda each: (each.reading.still, each.left))
+    assert best is not None
     return best.images, best.reading
 
 
@@ -107,6 +114,7 @@ def _through(
 ) -> dict[int, Tensor]:
     """The images of some subjects, moved in each of the ways in turn."""
     mine = [index for index, subject in enumerate(context.forget_subjects) if subject in stand_ins]
+    kept = context.kept
     now = {index: context.forget.one(layer, index).float() for index in mine}
     for number, space in enumerate(stages):
         model = space.model
@@ -117,7 +125,7 @@ def _through(
                 if index in now:
                     rows[place] = space.pooled(("forget", index), now[index])
             model = space.refitted(rows)
-        moves = identity_shift.shifts(model, context.kept, stand_ins, trust=trust, stretch=stretch)
+        moves = identity_shift.shifts(model, kept, stand_ins, trust=trust, stretch=stretch)
         for index in mine:
             image: Image = ("forget", index)
             now[index] = now[index] + space.spread(image, moves[context.forget_subjects[index]])
