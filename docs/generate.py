@@ -142,10 +142,11 @@ _STATUSES: tuple[tuple[str, str, str], ...] = (
      "Nothing half-written stays.", "Try again; `unlearn` and `tune` go on with `--resume`, `release` by itself."),
     ("USER_INPUT", "The input is wrong. The message names the file, line and value, what was expected and what to do. "
      "Nothing was written.", "Mend the input. Trying again does not help."),
-    ("GATE", "A gate failed, or the stop rule or the gate of the decoder pass was not met. The result is written; "
-     "`unlearn` writes its best state.", "Do not release. Read the result; then train longer or change the recipe."),
+    ("GATE", "The check did not pass: a gate failed, the stop rule or the gate of the decoder pass was not met, "
+     "`verify`, `diff` or `reproduce` found a difference, or no recipe satisfies `--pick`. The result is written; "
+     "`unlearn` writes its best state.", "Do not release. Read the result: it names what failed."),
     ("INTERRUPTED", "Interrupted by Ctrl-C, SIGTERM or a lost terminal. No output was written.",
-     "`unlearn`, `tune` and `compare` go on where they were: the first two with `--resume`."),
+     "`unlearn`, `tune`, `compare` and `release` go on where they were: the first two with `--resume`."),
 )  # fmt: skip
 
 

@@ -51,8 +51,8 @@ app = typer.Typer(
     "everything else in the checkpoint stays byte-identical.",
     context_settings=SETTINGS,
     epilog="Examples: `vkdsurgeon demo`; `vkdsurgeon unlearn model/ --forget f.jsonl -o patched/`; `vkdsurgeon "
-    "unlearn -h` for more. Exit status: 0 done, 1 unexpected failure, 2 wrong input, 3 a gate or the stop rule was not "
-    "met (the result is written), 130 interrupted.",
+    "unlearn -h` for more. Exit status: 0 done, 1 unexpected failure, 2 wrong input, 3 a check did not pass "
+    "(the result is written), 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

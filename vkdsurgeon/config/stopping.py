@@ -34,7 +34,7 @@ class Stopping(Section):
         0.12,
         gt=0,
         description="Stop rule: largest change of the features of held-out retain images, as squared error relative to "
-        "their variance over images. No training step may exceed it.",
+        "their variance over images. Steps that are measured and exceed it are undone.",
     )
     extensions: int = Field(
         2, ge=0, description="How many times half of the steps are added if the stop rule is not met."

@@ -24,7 +24,7 @@ def sample_command(
     out: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new or empty directory.")],
     count: Annotated[
         int,
-        typer.Option("--count", metavar="N", help="How many images to draw. None replaces those passed over."),
+        typer.Option("--count", metavar="N", help="How many images to draw. Skipped images are not replaced."),
     ] = 9600,
     forget: Annotated[
         Path | None,

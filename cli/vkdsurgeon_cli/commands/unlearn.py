@@ -41,7 +41,8 @@ class Sets:
         Path | None, typer.Option("--generic", metavar="SET", help="Images of any others, with or instead of --retain.")
     ] = None
     text: Annotated[
-        Path | None, typer.Option("--text", metavar="SET", help="For --decoder-pass: prompts to keep answering alike.")
+        Path | None,
+        typer.Option("--text", metavar="SET", help="For --decoder-pass: prompts whose answers must not change."),
     ] = None
     forget_teacher: Annotated[
         Path | None,
@@ -127,7 +128,7 @@ class Replaying:
     ] = None
     save_replay: Annotated[
         Path | None,
-        typer.Option("--save-replay", metavar="FILE", help="Write such a file for later requests: sensitive."),
+        typer.Option("--save-replay", metavar="FILE", help="Write a replay file for later requests. It is sensitive."),
     ] = None
     replay_key: Annotated[
         Path | None,

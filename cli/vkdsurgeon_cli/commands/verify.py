@@ -23,7 +23,7 @@ def verify(
     ] = None,
     replay: Annotated[
         list[Path] | None,
-        typer.Option("--replay", metavar="FILE", help="Check whether these are the replay files of the run; no key."),
+        typer.Option("--replay", metavar="FILE", help="Check that the run used these replay files. Needs no key."),
     ] = None,
     record: Annotated[
         Path | None,
