@@ -12,6 +12,7 @@ import pytest
 from vkdsurgeon_cli.main import run
 
 from tests.conftest import write_set
+from vkdsurgeon.errors import SurgeryError
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +103,17 @@ def test_the_file_takes_the_place_of_nothing(
     assert "--save-replay" in told
     assert run([*words, "--method", "ga", "--save-replay", str(tmp_path / "new")]) == 2
     assert "--save-replay" in capsys.readouterr().err
+
+
+def test_a_failed_write_leaves_no_replay_file(
+    llava: Path, own_sets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        assert (tmp_path / "file").is_file()
+        raise SurgeryError("the disk is full")
+
+    monkeypatch.setattr("vkdsurgeon.pipeline.run.write_recorded", full)
+    words = ["unlearn", str(llava), "--forget", str(own_sets["first"]), "--retain", str(own_sets["retain"])]
+    words += ["--steps", "2", "--set", "extensions=0", "--set", "depth=1", "-o", str(tmp_path / "out")]
+    assert run([*words, "--save-replay", str(tmp_path / "file")]) == 1
+    assert not (tmp_path / "file").exists()

@@ -200,14 +200,20 @@ def _complete(
         facts["decoder"] = decoder_facts(decoder, decoded, bytes.fromhex(facts["salt"]))
     listener(Event.stage("writing"))
     keep()
-    report = write_recorded(
-        prepared.stack.inventory,
-        changes,
-        request.out,
-        facts,
-        drop_stale=request.drop_stale,
-        link_untouched=request.link_untouched,
-    )
+    try:
+        report = write_recorded(
+            prepared.stack.inventory,
+            changes,
+            request.out,
+            facts,
+            drop_stale=request.drop_stale,
+            link_untouched=request.link_untouched,
+        )
+    except BaseException:
+        # Of an output that is not there, nothing sensitive stays, and the next try may write its own.
+        if request.save_replay is not None:
+            request.save_replay.unlink(missing_ok=True)
+        raise
     if journal is not None and outcome.verdict.met:
         journal.discard()
     return planned.model_copy(
