@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import torch
-from torch import Tensor
 
+from vkdsurgeon.vision_pass.identity_classifier import IdentityModel
 from vkdsurgeon.vision_pass.targets import identity_shift
 from vkdsurgeon.vision_pass.targets.context import ForgetTargets, TargetContext
 from vkdsurgeon.vision_pass.targets.moves import move_far_enough
-
-_Draw = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, tuple[str, ...]]]
 
 
 def nobody(context: TargetContext) -> ForgetTargets:
@@ -22,14 +18,7 @@ def nobody(context: TargetContext) -> ForgetTargets:
     with nu_p mixed from `stand_ins` identities (`identity_shift`). This project's reconstruction of the forget
     term that visual knowledge distillation leaves open (arXiv 2512.11325).
     """
-    recipe = context.recipe
-
-    def draw(means: Mapping[str, Tensor], identities: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
-        return identity_shift.draw_stand_ins(
-            means, identities, count=recipe.stand_ins, far_share=recipe.far_share, generator=context.generator
-        )
-
-    return _moved(context, draw)
+    return _moved(context, context.recipe.stand_ins)
 
 
 def common(context: TargetContext) -> ForgetTargets:
@@ -40,16 +29,7 @@ def common(context: TargetContext) -> ForgetTargets:
     with nu mixed from stand-ins that are far from the mean of the forgotten subjects. Where every subject has a nobody
     of its own, the way back is one shift per subject; here it has to separate them first. This project's own.
     """
-    recipe = context.recipe
-
-    def draw(means: Mapping[str, Tensor], identities: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
-        middle = {"": torch.stack(list(means.values())).mean(dim=0)}
-        drawn = identity_shift.draw_stand_ins(
-            middle, identities, count=recipe.stand_ins, far_share=recipe.far_share, generator=context.generator
-        )
-        return dict.fromkeys(means, drawn[""])
-
-    return _moved(context, draw)
+    return _moved(context, context.recipe.stand_ins, together=True)
 
 
 def swap(context: TargetContext) -> ForgetTargets:
@@ -60,27 +40,29 @@ def swap(context: TargetContext) -> ForgetTargets:
     Relabelling as somebody else, as in arXiv 2310.02238, carried to features: the forgotten person is read as a real
     other one, so it is for study and not for shipping.
     """
-
-    def draw(means: Mapping[str, Tensor], identities: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
-        return identity_shift.draw_stand_ins(
-            means, identities, count=1, far_share=context.recipe.far_share, generator=context.generator
-        )
-
-    return _moved(context, draw)
+    return _moved(context, 1)
 
 
-def _moved(context: TargetContext, draw: _Draw) -> ForgetTargets:
+def _moved(context: TargetContext, count: int, *, together: bool = False) -> ForgetTargets:
     made = context.empty()
     stand_ins: dict[str, tuple[str, ...]] = {}
     readings = {}
     for layer in context.from_last():
         model = context.identities(layer)
-        if not stand_ins:
-            stand_ins = draw(
-                {name: model.means[name] for name in context.forgotten},
-                {name: model.means[name] for name in context.kept},
-            )
+        stand_ins = stand_ins or _drawn(context, model, count, together)
         moved, readings[layer] = move_far_enough(context, layer, stand_ins)
         for index, value in enumerate(moved):
             made.put(layer, index, value)
     return ForgetTargets(made, stand_ins, readings)
+
+
+def _drawn(context: TargetContext, model: IdentityModel, count: int, together: bool) -> dict[str, tuple[str, ...]]:
+    forgotten = {name: model.means[name] for name in context.forgotten}
+    drawn = identity_shift.draw_stand_ins(
+        {"": torch.stack(list(forgotten.values())).mean(dim=0)} if together else forgotten,
+        {name: model.means[name] for name in context.kept},
+        count=count,
+        far_share=context.recipe.far_share,
+        generator=context.generator,
+    )
+    return dict.fromkeys(forgotten, drawn[""]) if together else drawn
