@@ -20,7 +20,7 @@ from vkdsurgeon.decoder_pass.run import DecoderJob
 from vkdsurgeon.vision_pass.job import Prepared
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
-# What says when to stop, not what to compute.
+# What says when to stop: a run may go on under other bounds, which hold from there on.
 FREE_KEYS = ("extensions", "forget_reading", "retain_reading", "retain_drift")
 # Configs, tokenizers and templates; weights are told by their values, and documentation decides nothing.
 _SETTINGS = (".json", ".jinja", ".txt", ".model")
