@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from vkdsurgeon_cli.main import run as command
 
 import vkdsurgeon.api
@@ -18,10 +19,12 @@ from tests.tiny_llava import world
 from vkdsurgeon import (
     DiffResult,
     Event,
+    ForgetTargets,
     GateFailed,
     InspectResult,
     Recipe,
     Record,
+    TargetContext,
     UserError,
     attack,
     diff,
@@ -165,9 +168,16 @@ def test_a_target_and_a_mask_of_ones_own(llava: Path, sets: dict[str, Path], tmp
         register_forget_target("nobody", lambda context: pytest.fail("never called"))
     with pytest.raises(UserError, match="forget_target"):
         load_recipe(forget_target="unheard_of")
-    from vkdsurgeon.vision_pass.targets.identities import mean
 
-    register_forget_target("everybody", mean)
+    def everybody(context: TargetContext) -> ForgetTargets:
+        made = context.empty()
+        for layer in context.recipe.layers:
+            middle = torch.stack([context.identities(layer).means[name] for name in context.kept]).mean(dim=0)
+            for index, value in enumerate(context.forget.all(layer)):
+                made.put(layer, index, middle.expand(value.shape).contiguous())
+        return ForgetTargets(made)
+
+    register_forget_target("everybody", everybody)
     register_mask(
         "projector_matrices",
         lambda parameters, gradients: {

@@ -183,7 +183,6 @@ def test_a_dry_run_plans_and_writes_nothing(facts: World, tmp_path: Path, capsys
         ("manu", ["--text", "{retain}"], "has an image"),
         ("vkd", ["--scope", "all"], "but no such method"),
         ("vkd", ["--set", "baseline.steps=3"], "but no such method"),
-        ("vkd", ["--set", "output_loss=npo", "--set", "saliency=ratio"], "not offered"),
         ("vkd", ["--set", "output_loss=npo", "--scope", "llm"], "--scope"),
     ],
 )
