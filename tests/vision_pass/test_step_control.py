@@ -117,7 +117,7 @@ def test_where_retention_failed_it_weighs_more_from_then_on():
     control.size = 0.1
     control.favour_retention(2)
     assert control.follow(line.step, 1.0)
-    assert (control.pressure, control.least) == (4.0, 4.0)
+    assert (control.pressure, control.least_pressure) == (4.0, 4.0)
 
 
 def test_retention_that_weighs_as_much_as_it_may_makes_steps_smaller():

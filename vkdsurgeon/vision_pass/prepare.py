@@ -21,7 +21,7 @@ from vkdsurgeon.vision_pass.depth import limit_depth
 from vkdsurgeon.vision_pass.gpu_memory import fit_micro_batch, training_mib
 from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.objective import unknown_layers
-from vkdsurgeon.vision_pass.plan import Memory, Plan, estimate_memory, images_at_once, warnings_for
+from vkdsurgeon.vision_pass.plan import Plan, estimate_memory, images_at_once, warnings_for
 from vkdsurgeon.vision_pass.replay import replayed_samples
 from vkdsurgeon.vision_pass.replay_checks import name_warnings
 from vkdsurgeon.vision_pass.teacher_checks import examine_teachers
@@ -64,7 +64,8 @@ def prepare(job: Job) -> Prepared:
     tower = sum(parameters[name].numel() for name in placement.tower_parameters if name in parameters)
     total = sum(parameter.numel() for parameter in parameters.values())
     selected = round(job.recipe.density * sum(parameter.numel() for parameter in choice.values()))
-    memory, shape = _first_pass(stack, forget, keep, job.recipe, selected)
+    with _refused_as_unfit(stack):
+        memory, shape = estimate_memory(stack, forget, keep, job.recipe, selected)
     at_once = images_at_once(job.recipe, (1 + job.recipe.copies) * (len(forget) + len(keep)))
     fitted, memory = fit_micro_batch(job.recipe, memory, at_once, memory_of(stack.device))
     smaller = fitted.micro_batch < job.recipe.micro_batch
@@ -139,13 +140,6 @@ def _with_all_outputs(recipe: Recipe, stack: VisualStack) -> Recipe:
 
     kept = None if recipe.retain_layers is None else complete(recipe.retain_layers)
     return recipe.model_copy(update={"layers": complete(recipe.layers), "retain_layers": kept})
-
-
-def _first_pass(
-    stack: VisualStack, forget: SampleSet, keep: SampleSet, recipe: Recipe, selected: int
-) -> tuple[Memory, tuple[int, ...]]:
-    with _refused_as_unfit(stack):
-        return estimate_memory(stack, forget, keep, recipe, selected)
 
 
 @contextmanager

@@ -96,8 +96,8 @@ class TrainingState:
         met = choice is not None and self.verdicts[choice.index].met
         # An extension in vain ends the run: the next one, as long and as small, would be no other, unless it is to mend
         # retention alone, which weighs more with every time that it failed.
-        in_vain = choice is not None and len(self.verdicts) > 1 and choice.index < len(self.verdicts) - 1
-        in_vain = in_vain and not self.verdicts[-1].failed_in_retention_alone
+        worse = choice is not None and len(self.verdicts) > 1 and choice.index < len(self.verdicts) - 1
+        in_vain = worse and not self.verdicts[-1].failed_in_retention_alone
         return not met and not in_vain and len(self.verdicts) <= self.recipe.extensions
 
     @property

@@ -70,7 +70,7 @@ class StepControl:
     Attributes:
         size: Of a step at the peak of the schedule, relative to each weight.
         pressure: Factor on the weight of retention.
-        least: The smallest that it may be.
+        least_pressure: The smallest that it may be.
         record: What was measured.
 
     Args:
@@ -94,7 +94,7 @@ class StepControl:
     processes: Processes = ALONE
     size: float = 0.0
     pressure: float = 1.0
-    least: float = 1.0
+    least_pressure: float = 1.0
     record: StepSize = field(default_factory=StepSize)
 
     def probe(self, step: Callable[[float], None], start: float) -> None:
@@ -165,7 +165,7 @@ class StepControl:
             else:
                 self.pressure = min(2 * self.pressure, _MOST_PRESSURE)
         else:
-            self.pressure = max(self.pressure / _RELEASE, self.least)
+            self.pressure = max(self.pressure / _RELEASE, self.least_pressure)
             if cost > 0:
                 nudge = (wanted / cost) ** 0.25
                 self.size = min(max(self.size * min(max(nudge, 1 / _NUDGE), _NUDGE), _LEAST), _MOST)
@@ -174,8 +174,8 @@ class StepControl:
 
     def favour_retention(self, failed: int) -> None:
         """Retention weighs at least twice as much for every schedule that failed in it alone."""
-        self.least = min(2.0**failed, _MOST_PRESSURE)
-        self.pressure = max(self.pressure, self.least)
+        self.least_pressure = min(2.0**failed, _MOST_PRESSURE)
+        self.pressure = max(self.pressure, self.least_pressure)
 
     def _halve(self, cost: float) -> None:
         self.size = max(self.size / 2, _LEAST)
