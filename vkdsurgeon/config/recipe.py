@@ -55,6 +55,11 @@ class Recipe(Stopping, Hardening, Mask, Retention, Training):
             raise ValueError("the recipe leaves its steps to the data; call fitted() first")
         return self.steps
 
+    @property
+    def size_key(self) -> str:
+        """The key that makes steps smaller: `step_size` where the recipe names one, else `step_drift`."""
+        return "step_drift" if self.step_size is None else "step_size"
+
     def fitted(self, forget_samples: int) -> Recipe:
         """The recipe with everything that was left to the data derived from it.
 

@@ -139,8 +139,7 @@ def train(
         else:
             taken(control.size * size)
 
-    key = "step_drift" if control else "step_size"
-    diverged = f"the loss became {{loss}} at step {{step}}; nothing was written. Try a lower {key}"
+    diverged = f"the loss became {{loss}} at step {{step}}; nothing was written. Try a lower {recipe.size_key}"
     started = time.monotonic()
     for step in run_steps(
         Schedule(steps, recipe.warmup, recipe.decay, peak), gather, move, diverged=diverged, done=done

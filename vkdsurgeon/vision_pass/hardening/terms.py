@@ -86,7 +86,7 @@ class Hardener:
         """Leave the gradient of the losses' sum with the student's selected weights."""
         (loss,) = self.objective.stack.processes.totals([accumulate(losses, 1.0)])
         if not math.isfinite(loss):
-            raise Diverged(f"the {name} became {loss}; nothing was written. Try a lower step_drift")
+            raise Diverged(f"the {name} became {loss}; nothing was written. Try a lower {self.recipe.size_key}")
 
     def sides(self, indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         """A step's forget images of the subjects whom the simulated attacker has, and of the others.
