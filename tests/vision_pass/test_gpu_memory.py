@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.families import build_checkpoint
+from tests.vision_pass.test_replay import sized
 from tests.vision_pass.test_run import QUICK, samples
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.vision_pass import prepare as preparing
@@ -63,3 +65,20 @@ def test_a_small_gpu_gets_a_smaller_micro_batch_and_says_so(
     assert preparing.refit(fitted, QUICK).job.recipe.micro_batch == 4
     assert preparing.refit(fitted, QUICK.model_copy(update={"micro_batch": 2})).job.recipe.micro_batch == 2
     assert fitted.stack.training_bytes == round(training_mib(fitted.plan.memory) * MIB)
+
+
+def test_activations_are_those_of_the_largest_image(tmp_path: Path):
+    """Of a tower that takes images in their own sizes, the first image says nothing about the others."""
+    model = build_checkpoint("qwen2_vl", tmp_path / "model")
+    small, large = (sized(tmp_path, f"side{side}", range(2), side) for side in (56, 112))
+
+    def planned(forget: Path, retain: Path) -> Memory:
+        sets = {"forget": forget, "retain": retain}
+        # Subjects of equal names would be warned of, and nothing is trained here.
+        return preparing.prepare(Job(model, samples(sets, "forget"), samples(sets, "retain"), [], QUICK)).plan.memory
+
+    mixed, turned = planned(small, large), planned(large, small)
+    other = planned(small, sized(tmp_path, "other", range(2, 4), 56))
+    assert mixed.activations == turned.activations > 2 * other.activations
+    assert other.pictures < mixed.pictures < 4 * other.pictures
+    assert other.features < mixed.features < 4 * other.features

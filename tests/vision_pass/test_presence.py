@@ -55,7 +55,6 @@ def _context(*, roaming: bool) -> tuple[TargetContext, list[list[int]]]:
         forget_known=range(forgotten),
         keep_known=range(len(images) - forgotten),
         generator=torch.Generator().manual_seed(0),
-        altered=lambda alter: pytest.fail("this target looks at no other images"),
         reference=None,
         empty=lambda: FeatureStore(1 << 30),
     )
@@ -154,8 +153,8 @@ def test_one_way_after_the_other_leaves_nothing_that_either_reads():
     context, _ = _context(roaming=False)
     fixed, local = context.spaces(LAYER)
     stand_ins = {name: tuple(context.kept[:2]) for name in context.forgotten}
-    alone = moves._try(context, LAYER, stand_ins, (local,))
-    both = moves._try(context, LAYER, stand_ins, (local, fixed))
+    alone = moves._try(moves.Moves(context, LAYER, (local,), {}), stand_ins)
+    both = moves._try(moves.Moves(context, LAYER, (local, fixed), {}), stand_ins)
     assert not alone.done
     assert both.done
     assert both.left == 0

@@ -37,8 +37,15 @@ def load_recipe(path: PathLike | None = None, preset: str | None = None, **keys:
 def register_forget_target(name: str, make: Callable[[TargetContext], ForgetTargets]) -> None:
     """Add a forget target of your own, which recipes can then name. It lasts as long as this process.
 
-        register_forget_target("grey", lambda context: ForgetTargets(context.altered(to_grey)))
-        unlearn("model/", "forget.jsonl", "patched/", recipe={"forget_target": "grey"})
+        def flat(context: TargetContext) -> ForgetTargets:
+            made = context.empty()
+            for layer in context.recipe.layers:
+                for index, value in enumerate(context.forget.all(layer)):
+                    made.put(layer, index, value.mean(dim=0, keepdim=True).expand_as(value).contiguous())
+            return ForgetTargets(made)
+
+        register_forget_target("flat", flat)
+        unlearn("model/", "forget.jsonl", "patched/", recipe={"forget_target": "flat"})
 
     Args:
         name: The new value of the recipe key `forget_target`.

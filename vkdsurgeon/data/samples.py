@@ -27,7 +27,7 @@ class Sample:
         subject: Who or what is to be seen or heard; `subject` where the records do not say.
         digest: SHA-256 of the file's bytes, in hex.
         source: `file:line` of the first record that names it.
-        variant: 0 is the image as it is, others are altered copies of it (`data.variants`).
+        variant: 0 is the image as it is, others are altered copies of it (`augment.variants`).
     """
 
     path: Path

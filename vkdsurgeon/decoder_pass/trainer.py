@@ -4,8 +4,9 @@
         + b KL( W0(t(r), q) || W(g, q) )  +  c KL( W0(text) || W(text) )           r kept
 
 t are the original features, T those of the unlearned tower and projector, W0 the original language model. Half of the
-forget questions are asked with f = t(x), half at features that `seek` found; kept ones by halves with g = t(r), T(r). A
-method of this project's own (docs/studies/method.md). KL is a mean over judged positions and over questions, in nats.
+forget questions are asked with f = t(x), half at features that `FeatureAdversary` found; kept ones by halves with
+g = t(r), T(r). A method of this project's own (docs/studies/method.md). KL is a mean over judged positions and over
+questions, in nats.
 """
 
 from __future__ import annotations

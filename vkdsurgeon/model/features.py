@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -35,7 +35,6 @@ class SampleSet:
         stack: The tower and projector, whose image processor prepares the images.
         samples: The images.
         cache_bytes: Most bytes of prepared images to keep; beyond that they are decoded again each time.
-        alter: What every image goes through before it is prepared.
     """
 
     def __init__(
@@ -43,11 +42,8 @@ class SampleSet:
         stack: VisualStack,
         samples: Sequence[Sample],
         cache_bytes: int,
-        *,
-        alter: Callable[[Any, Sample], Any] | None = None,
     ) -> None:
         self._stack = stack
-        self._alter = alter
         self.samples = tuple(samples)
         self.subjects = tuple(sample.subject for sample in samples)
         self._cache: dict[int, PreparedImage] = {}
@@ -73,6 +69,11 @@ class SampleSet:
         """One image as the image processor leaves it."""
         return self._several([index])[0]
 
+    def sizes(self, most: int) -> dict[int, int]:
+        """Bytes of the prepared image of each of at most so many images, spread evenly over the set."""
+        tried = range(0, len(self), max(1, -(-len(self) // most)))
+        return {index: image.nbytes for index, image in zip(tried, self._several(tried), strict=True)}
+
     def _several(self, indices: Sequence[int]) -> list[PreparedImage]:
         found: dict[int, PreparedImage] = {}
         missing = [index for index in dict.fromkeys(indices) if index not in self._cache]
@@ -81,8 +82,7 @@ class SampleSet:
         return [found[index] if index in found else self._cache[index] for index in indices]
 
     def _made(self, indices: Sequence[int]) -> Iterator[PreparedImage]:
-        # What a caller does to images may depend on their order.
-        return in_order(self._make, indices, thread_count() if self._alter is None else 1)
+        return in_order(self._make, indices, thread_count())
 
     def _make(self, index: int) -> PreparedImage:
         sample = self.samples[index]
@@ -91,15 +91,12 @@ class SampleSet:
         medium = medium_of(sample.path)
         opened = medium.open(sample.path, where=sample.source, digest=sample.digest)
         opened = medium.varied(opened, sample) if sample.variant else opened
-        return self._stack.prepare(
-            opened if self._alter is None else self._alter(opened, sample), f"{sample.source} ({sample.path})"
-        )
+        return self._stack.prepare(opened, f"{sample.source} ({sample.path})")
 
     def _kept(self, index: int, image: PreparedImage) -> PreparedImage:
         self._signatures[index] = image.signature
-        size = sum(value.nbytes for value in image.inputs.values())
-        if size <= self._budget and not isinstance(self.samples[index], ReplayedSample):
-            self._budget -= size
+        if image.nbytes <= self._budget and not isinstance(self.samples[index], ReplayedSample):
+            self._budget -= image.nbytes
             self._cache[index] = image
         return image
 

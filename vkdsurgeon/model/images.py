@@ -40,6 +40,11 @@ class PreparedImage:
     inputs: dict[str, torch.Tensor]
     signature: Hashable
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(value.nbytes for value in self.inputs.values())
+
 
 @dataclass(frozen=True)
 class ImageBatch:

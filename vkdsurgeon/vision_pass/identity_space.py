@@ -7,7 +7,7 @@ the rest of the image is left alone. Which way reads images better that it was n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -133,7 +133,7 @@ class IdentitySpace:
         """Identities of the known images where these are read of them."""
         return self._model(range(len(rows)), rows)
 
-    def own(self, places: Sequence[int], rows: Sequence[Tensor]) -> Tensor:
+    def own(self, places: Sequence[int], rows: Iterable[Tensor]) -> Tensor:
         """Which known images read as their own subject to a reader that was not made from them, bool [B].
 
         The only image of a subject is read by one that was.

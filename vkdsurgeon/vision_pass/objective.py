@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,8 +15,8 @@ from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.model.features import SampleSet, TeacherPass, spread, teacher_features
 from vkdsurgeon.model.frozen_layers import KeptActivations, frozen_layers, kept_activations, output_of
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.training.losses import feature_loss
-from vkdsurgeon.vision_pass.division import divide
+from vkdsurgeon.training.losses import Targets, feature_loss
+from vkdsurgeon.vision_pass.division import Division, divide
 from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
 from vkdsurgeon.vision_pass.target_readings import TargetReading, read_targets
 from vkdsurgeon.vision_pass.targets import FORGET_TARGETS, ForgetTargets, TargetContext
@@ -98,85 +98,100 @@ def make_terms(
             not finite, or the targets still read as the subjects that are to be forgotten.
     """
     budget = int(recipe.cache_gib * (1 << 30)) // 2
-    originals = len(forget), len(keep)
     forgetting = divide(stack, forget, recipe, recipe.forget_batch, budget)
     keeping = divide(stack, keep, recipe, recipe.retain_batch, budget, pooled=True)
-    forget, keep = forgetting.samples, keeping.samples
     layers = tuple(recipe.layers)
     watched = tuple({**recipe.layers, **recipe.retention_layers})
     frozen = run_once(stack, recipe)
-    own, activations = _features(look, stack, forget, layers, frozen, recipe.micro_batch, budget)
+    own, activations = _features(look, stack, forgetting.samples, layers, frozen, recipe.micro_batch, budget)
     if retain_teacher is None:
-        kept, _ = _features(look, stack, keep, watched, frozen, recipe.micro_batch, budget)
+        kept, _ = _features(look, stack, keeping.samples, watched, frozen, recipe.micro_batch, budget)
     else:
-        kept = retain_teacher.features(keep.samples, watched, recipe.micro_batch, budget, stack.training_bytes)
-    for store, images, names in ((own, forget, layers), (kept, keep, watched)):
+        kept = retain_teacher.features(
+            keeping.samples.samples, watched, recipe.micro_batch, budget, stack.training_bytes
+        )
+    for store, images, names in ((own, forgetting.samples, layers), (kept, keeping.samples, watched)):
         _refuse_not_finite(store, images, names)
+    largest = max(kept.one(layer, 0).numel() for layer in layers)
     context = TargetContext(
         recipe=recipe,
         forget=own,
         keep=kept,
-        forget_subjects=forget.subjects,
-        keep_subjects=keep.subjects,
+        forget_subjects=forgetting.samples.subjects,
+        keep_subjects=keeping.samples.subjects,
         forget_known=forgetting.known,
-        keep_known=_of_few_subjects(keep.subjects, keeping.known, max(kept.one(layer, 0).numel() for layer in layers)),
+        keep_known=_of_few_subjects(keeping.samples.subjects, keeping.known, largest),
         generator=generator,
-        altered=lambda alter: teacher_features(
-            stack, SampleSet(stack, forget.samples, 0, alter=alter), layers, recipe.micro_batch, budget
-        ),
         reference=None
         if forget_teacher is None
-        else partial(forget_teacher.features, forget.samples, layers, recipe.micro_batch, budget, stack.training_bytes),
+        else partial(
+            forget_teacher.features,
+            forgetting.samples.samples,
+            layers,
+            recipe.micro_batch,
+            budget,
+            stack.training_bytes,
+        ),
         empty=partial(FeatureStore, budget, leave=stack.training_bytes),
-        forget_digests=[sample.digest for sample in forget.samples],
-        keep_digests=[sample.digest for sample in keep.samples],
+        forget_digests=[sample.digest for sample in forgetting.samples.samples],
+        keep_digests=[sample.digest for sample in keeping.samples.samples],
         device=stack.device,
     )
     targets = FORGET_TARGETS[recipe.forget_target](context)
-    spaces = {layer: context.spaces(layer)[0] for layer in layers}
-    for space in spaces.values():
-        space.reader.to(stack.device)
-    readings = targets.readings or {
-        layer: read_targets(space, partial(_target, targets, layer)) for layer, space in spaces.items()
-    }
+    spaces, readings = _read(context, targets)
     check_targets(recipe, readings)
-    for space in spaces.values():
-        space.release()
-    distance = feature_loss(recipe.distance)
+    spreads = {layer: spread(kept.all(layer)[: len(keep)]) for layer in layers}
     return DistillationTerms(
-        forget=DistillationTerm(
-            "forget",
-            forget,
-            StretchedTargets(own, targets.features),
-            recipe.layers,
-            distance,
-            forgetting.train,
-            forgetting.judged,
-            1.0,
-            recipe.forget_batch,
-            originals=originals[0],
-            unseen=forgetting.unseen,
+        forget=_term(
+            "forget", forgetting, StretchedTargets(own, targets.features), recipe, len(forget), layers=recipe.layers
         ),
-        retain=DistillationTerm(
-            "retain",
-            keep,
-            kept,
-            recipe.retention_layers,
-            distance,
-            keeping.train,
-            keeping.judged,
-            recipe.retain_weight,
-            recipe.retain_batch,
-            {layer: spread(kept.all(layer)[: originals[1]]) for layer in layers},
-            originals=originals[1],
-            unseen=keeping.unseen,
-        ),
+        retain=_term("retain", keeping, kept, recipe, len(keep), layers=recipe.retention_layers, spreads=spreads),
         targets=targets,
         readings=readings,
         spaces=spaces,
         frozen=frozen,
         activations=activations,
     )
+
+
+def _term(
+    name: str,
+    division: Division,
+    targets: Targets,
+    recipe: Recipe,
+    originals: int,
+    *,
+    layers: Mapping[str, float],
+    spreads: Mapping[str, float] | None = None,
+) -> DistillationTerm:
+    forget = name == "forget"
+    return DistillationTerm(
+        name,
+        division.samples,
+        targets,
+        layers,
+        feature_loss(recipe.distance),
+        division.train,
+        division.judged,
+        1.0 if forget else recipe.retain_weight,
+        recipe.forget_batch if forget else recipe.retain_batch,
+        spreads or {},
+        originals,
+        division.unseen,
+    )
+
+
+def _read(context: TargetContext, targets: ForgetTargets) -> tuple[dict[str, IdentitySpace], dict[str, TargetReading]]:
+    """How identities are read at each layer, and what the targets read as."""
+    spaces = {layer: context.spaces(layer)[0] for layer in context.recipe.layers}
+    for space in spaces.values():
+        space.reader.to(context.device)
+    readings = targets.readings or {
+        layer: read_targets(space, partial(_target, targets, layer)) for layer, space in spaces.items()
+    }
+    for space in spaces.values():
+        space.release()
+    return spaces, readings
 
 
 def run_once(stack: VisualStack, recipe: Recipe) -> tuple[str, ...]:

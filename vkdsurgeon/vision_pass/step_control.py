@@ -40,7 +40,7 @@ _CLOSE = 1.5
 _NUDGE = 1.25
 # Most that the weight of retention is raised to, and by how much it comes down with each measured step that was kept.
 _MOST_PRESSURE, _RELEASE = 64.0, 1.25
-# The smallest size and the largest, relative to each weight (`step_size.unit_step`).
+# The smallest size and the largest, relative to each weight (`optimizer.unit_step`).
 _LEAST, _MOST = 1e-6, 8.0
 
 

@@ -54,7 +54,7 @@ def read_targets(space: IdentitySpace, targets: Callable[[Image], Tensor]) -> Ta
     places = range(space.known.forgotten)
     subjects = space.known.subjects[: space.known.forgotten]
     images = space.known.images[: space.known.forgotten]
-    own = space.own(places, [space.pooled(image, targets(image)) for image in images])
+    own = space.own(places, (space.pooled(image, targets(image)) for image in images))
     still = 0
     for subject in dict.fromkeys(subjects):
         mine = torch.tensor([each == subject for each in subjects])

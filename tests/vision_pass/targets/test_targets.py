@@ -40,7 +40,6 @@ def _context(reference: Callable[[], FeatureStore] | None = None, **settings: ob
         forget_known=range(4),
         keep_known=range(12),
         generator=torch.Generator().manual_seed(4),
-        altered=lambda alter: pytest.fail("this target looks at no other images"),
         reference=reference,
         empty=lambda: FeatureStore(1 << 30),
     )

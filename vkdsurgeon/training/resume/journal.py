@@ -201,7 +201,7 @@ class Journal:
         return bool(self._document["passes"])
 
     def match(self, inputs: Mapping[str, Any]) -> None:
-        """Refuse a journal of other inputs; see `inputs.inputs_of`.
+        """Refuse a journal of other inputs; see `pipeline.fingerprint.inputs_of`.
 
         Raises:
             UserError: Naming the input that differs.

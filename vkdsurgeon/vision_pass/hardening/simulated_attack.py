@@ -6,9 +6,9 @@ First-order tamper resistance in feature space. With a(.) K steps of an attacker
 
 the gradient of the forget loss at theta_a on the other half is added to the student's own, as if theta_a depended on
 theta by the identity alone (first-order MAML, arXiv 1703.03400). An attacker may also be after the reading of identity
-heads (`heads`) instead of features, which many features satisfy. Training against simulated fine-tuning is TAR's idea
-(arXiv 2408.00761); done in feature space it needs neither labels nor the language model. u is each weight's unit step
-(`step_size`), and direction is the sign.
+heads (`identity_heads`) instead of features, which many features satisfy. Training against simulated fine-tuning is
+TAR's idea (arXiv 2408.00761); done in feature space it needs neither labels nor the language model. u is each weight's
+unit step (`optimizer.unit_step`), and direction is the sign.
 """
 
 from __future__ import annotations

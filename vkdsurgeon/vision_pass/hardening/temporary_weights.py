@@ -66,5 +66,5 @@ def all_trainable(weights: Mapping[str, Parameter]) -> Iterator[None]:
 
 
 def units_of(weights: Mapping[str, Parameter]) -> dict[str, float]:
-    """What a relative size of 1 is for an element of each parameter (`step_size.unit_step`)."""
+    """What a relative size of 1 is for an element of each parameter (`optimizer.unit_step`)."""
     return {name: unit_step(value) for name, value in weights.items()}

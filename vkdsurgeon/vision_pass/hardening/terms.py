@@ -120,7 +120,7 @@ def tampered(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
 
 
 def unread(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
-    """Recipe key `identity_weight`: the heads' hinge at the student's own weights, see `heads`."""
+    """Recipe key `identity_weight`: the heads' hinge at the student's own weights, see `identity_heads`."""
     hardener.learn(hardener.objective.forget(indices, 0.0, hardener.recipe.identity_weight), "identity hinge")
 
 

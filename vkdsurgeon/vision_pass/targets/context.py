@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.vision_pass.identity_classifier import IdentityModel
 from vkdsurgeon.vision_pass.identity_space import POSITIONS, PRESENCE, IdentitySpace, Image, KnownImages
@@ -32,7 +30,6 @@ class TargetContext:
         forget_known: The forget images that identities are estimated from: no altered copies, nothing held out.
         keep_known: The same of the kept images.
         generator: Source of draws.
-        altered: Runs the teacher over the forget images after they went through a function of image and file.
         reference: Runs the reference model of `forget_teacher` over the forget images; None without one.
         empty: Makes an empty store within the memory that the recipe grants.
         forget_digests: Digest of the file of each forget image; copies of one image share it. None are known where
@@ -49,7 +46,6 @@ class TargetContext:
     forget_known: Sequence[int]
     keep_known: Sequence[int]
     generator: torch.Generator
-    altered: Callable[[Callable[[Any, Sample], Any]], FeatureStore]
     reference: Callable[[], FeatureStore] | None
     empty: Callable[[], FeatureStore]
     forget_digests: Sequence[str] = ()

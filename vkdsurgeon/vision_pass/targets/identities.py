@@ -50,9 +50,9 @@ def _moved(context: TargetContext, count: int, *, together: bool = False) -> For
     for layer in context.from_last():
         model = context.identities(layer)
         stand_ins = stand_ins or _drawn(context, model, count, together)
-        moved, readings[layer] = move_far_enough(context, layer, stand_ins)
-        for index, value in enumerate(moved):
-            made.put(layer, index, value)
+        moves, readings[layer] = move_far_enough(context, layer, stand_ins)
+        for index in range(len(context.forget_subjects)):
+            made.put(layer, index, moves.image(index))
     return ForgetTargets(made, stand_ins, readings)
 
 

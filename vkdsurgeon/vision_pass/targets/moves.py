@@ -9,7 +9,7 @@ from math import inf
 from torch import Tensor
 
 from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
-from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
+from vkdsurgeon.vision_pass.identity_space import IdentitySpace
 from vkdsurgeon.vision_pass.target_readings import TargetReading, read_targets
 from vkdsurgeon.vision_pass.targets import identity_shift
 from vkdsurgeon.vision_pass.targets.context import TargetContext
@@ -22,16 +22,40 @@ _MOST_LEFT = 0.5
 
 
 @dataclass(frozen=True)
+class Moves:
+    """Where forget images go at one layer. They are moved when asked for, so that none is held.
+
+    Attributes:
+        context: What is known.
+        layer: The layer of the features.
+        stages: In which identities are moved, one after the other.
+        shifts: Subject -> one shift per stage, float32 [N, D] or [1, D]; others stay where they are.
+    """
+
+    context: TargetContext
+    layer: str
+    stages: tuple[IdentitySpace, ...]
+    shifts: Mapping[str, tuple[Tensor, ...]]
+
+    def image(self, index: int) -> Tensor:
+        """The moved features of a forget image, float32 [N, D]."""
+        value = self.context.forget.one(self.layer, index).float()
+        for space, shift in zip(self.stages, self.shifts.get(self.context.forget_subjects[index], ()), strict=False):
+            value = value + space.spread(("forget", index), shift)
+        return value
+
+
+@dataclass(frozen=True)
 class _Try:
     """What moving identities in one way, or in two ways one after the other, comes to.
 
     Attributes:
-        images: Every forget image's features, moved.
+        moves: Of every forget image.
         reading: What the known ones read as, to the best way of reading.
         left: The largest share, over all ways of reading, of what was recognised before and still is.
     """
 
-    images: list[Tensor]
+    moves: Moves
     reading: TargetReading
     left: float
 
@@ -46,7 +70,7 @@ class _Try:
 
 def move_far_enough(
     context: TargetContext, layer: str, stand_ins: Mapping[str, Sequence[str]]
-) -> tuple[list[Tensor], TargetReading]:
+) -> tuple[Moves, TargetReading]:
     """Move forget images towards the mixture of their subject's stand-ins.
 
     Identities are moved as they are read best. Where images still read as themselves then, to that way or to the
@@ -58,91 +82,76 @@ def move_far_enough(
         stand_ins: Forgotten subject -> the kept identities to mix.
 
     Returns:
-        Float32 [N, D] of every forget image, and what the known ones read as.
+        How every forget image is moved, and what the known ones read as then.
     """
     spaces = context.spaces(layer)
     ways: list[tuple[IdentitySpace, ...]] = [(space,) for space in spaces]
     if len(spaces) > 1:
         ways.append((spaces[1], spaces[0]))
-    best: _Try | None = None
+    tries: list[_Try] = []
     for stages in ways:
-        tried = _try(context, layer, stand_ins, stages)
-        # The others are let go: each has all forget images' features.
-        if best is None or tried.rank < best.rank:
-            best = tried
-        if tried.done:
+        tries.append(_try(Moves(context, layer, stages, {}), stand_ins))
+        if tries[-1].done:
             break
-    assert best is not None
-    return best.images, best.reading
+    best = min(tries, key=lambda tried: tried.rank)
+    return best.moves, best.reading
 
 
-def _try(
-    context: TargetContext, layer: str, stand_ins: Mapping[str, Sequence[str]], stages: Sequence[IdentitySpace]
-) -> _Try:
-    best = context.spaces(layer)[0]
-    moved = [value.float() for value in context.forget.all(layer)]
+def _try(moves: Moves, stand_ins: Mapping[str, Sequence[str]]) -> _Try:
+    context, spaces = moves.context, moves.context.spaces(moves.layer)
     places: dict[str, list[int]] = {name: [] for name in context.forgotten}
-    for place, subject in enumerate(best.known.subjects[: best.known.forgotten]):
+    for place, subject in enumerate(spaces[0].known.subjects[: spaces[0].known.forgotten]):
         places[subject].append(place)
     left, used = context.forgotten, _WAYS[0]
     for trust, stretch in _WAYS:
         used = (trust, stretch)
-        farther = _through(context, layer, stages, {name: stand_ins[name] for name in left}, trust, stretch)
-        for index, value in farther.items():
-            moved[index] = value
+        farther = _shifts(moves, {name: stand_ins[name] for name in left}, trust, stretch)
+        moves = replace(moves, shifts={**moves.shifts, **farther})
         left = [
-            name for name in left if _own(best, moved, places[name]) > most_by_chance(len(places[name]), best.chance)
+            name
+            for name in left
+            if _own(spaces[0], moves, places[name]) > most_by_chance(len(places[name]), spaces[0].chance)
         ]
         if not left:
             break
     reading = replace(
-        read_targets(best, lambda image: moved[image[1]]),
+        read_targets(spaces[0], lambda image: moves.image(image[1])),
         trust=used[0],
         stretch=used[1],
-        at=", then ".join(space.name for space in stages),
+        at=", then ".join(space.name for space in moves.stages),
     )
-    return _Try(moved, reading, max(_left(space, moved) for space in context.spaces(layer)))
+    return _Try(moves, reading, max(_left(space, moves) for space in spaces))
 
 
-def _through(
-    context: TargetContext,
-    layer: str,
-    stages: Sequence[IdentitySpace],
-    stand_ins: Mapping[str, Sequence[str]],
-    trust: float,
-    stretch: float,
-) -> dict[int, Tensor]:
-    """The images of some subjects, moved in each of the ways in turn."""
-    mine = [index for index, subject in enumerate(context.forget_subjects) if subject in stand_ins]
-    kept = context.kept
-    now = {index: context.forget.one(layer, index).float() for index in mine}
-    for number, space in enumerate(stages):
+def _shifts(
+    moves: Moves, stand_ins: Mapping[str, Sequence[str]], trust: float, stretch: float
+) -> dict[str, tuple[Tensor, ...]]:
+    """The shifts of some subjects, one per stage; all others stay where they are."""
+    context, made = moves.context, replace(moves, shifts=dict.fromkeys(stand_ins, ()))
+    for number, space in enumerate(moves.stages):
         model = space.model
         if number:
             # What the former way has moved is no longer where it was.
             rows = list(space.rows)
-            for place, (_, index) in enumerate(space.known.images[: space.known.forgotten]):
-                if index in now:
-                    rows[place] = space.pooled(("forget", index), now[index])
+            for place, image in enumerate(space.known.images[: space.known.forgotten]):
+                if space.known.subjects[place] in stand_ins:
+                    rows[place] = space.pooled(image, made.image(image[1]))
             model = space.refitted(rows)
-        moves = identity_shift.shifts(model, kept, stand_ins, trust=trust, stretch=stretch)
-        for index in mine:
-            image: Image = ("forget", index)
-            now[index] = now[index] + space.spread(image, moves[context.forget_subjects[index]])
-    return now
+        found = identity_shift.shifts(model, context.kept, stand_ins, trust=trust, stretch=stretch)
+        made = replace(made, shifts={name: (*made.shifts[name], shift) for name, shift in found.items()})
+    return dict(made.shifts)
 
 
-def _left(space: IdentitySpace, images: Sequence[Tensor]) -> float:
+def _left(space: IdentitySpace, moves: Moves) -> float:
     """Of the forget images that read as their own subject beyond chance, the share that still does."""
     known = range(space.known.forgotten)
     guessed = space.chance * len(known)
     if space.recognised <= most_by_chance(len(known), space.chance):
         return 0.0
-    return max(_own(space, images, known) - guessed, 0.0) / (space.recognised - guessed)
+    return max(_own(space, moves, known) - guessed, 0.0) / (space.recognised - guessed)
 
 
-def _own(space: IdentitySpace, images: Sequence[Tensor], places: Sequence[int]) -> int:
+def _own(space: IdentitySpace, moves: Moves, places: Sequence[int]) -> int:
     """How many known forget images read as their own subject."""
-    named = [space.known.images[place] for place in places]
-    rows = [space.pooled(image, images[image[1]]) for image in named]
-    return int(space.own(places, rows).sum())
+    named = (space.known.images[place] for place in places)
+    return int(space.own(places, (space.pooled(image, moves.image(image[1])) for image in named)).sum())
