@@ -1,5 +1,6 @@
 # On a fresh machine: `make demo` does the main job on the built-in miniature, `make test` runs the tests, and
-# `make bench` measures the kernels and prints their table; `make aot` compiles them for GPUs that are not here.
+# `make campaigns` runs the tests that take longest, `make bench` measures the kernels and prints their table, and
+# `make aot` compiles them for GPUs that are not here.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,13 +10,16 @@ THREADS ?= 2
 # Processes that share the tests, of which each takes one core; 0 for none but this one.
 WORKERS ?= 2
 
-.PHONY: demo test bench aot lint types docs reference install clean
+.PHONY: demo test campaigns bench aot lint types docs reference install clean
 
 demo: $(READY)
 	$(BIN)/vkdsurgeon demo
 
 test: $(READY) lint types docs
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+campaigns: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m campaign
 
 bench: $(READY)
 	$(BIN)/python -m pytest -q -s benchmarks/kernels --benchmark-enable --record --bench-threads $(THREADS)

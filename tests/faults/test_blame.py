@@ -126,7 +126,9 @@ def test_an_image_that_the_processor_refuses_is_named(model: Path) -> None:
 COMMAND = [sys.executable, "-m", "vkdsurgeon_cli"]
 
 
-@pytest.mark.parametrize("how", ["absent", "broken", "unwritable cache"])
+@pytest.mark.parametrize(
+    "how", ["broken", *(pytest.param(how, marks=pytest.mark.campaign) for how in ("absent", "unwritable cache"))]
+)
 def test_doctor_tries_what_it_promises(tmp_path: Path, how: str) -> None:
     compiler = tmp_path / "cxx"
     compiler.write_text("#!/bin/sh\necho 'internal compiler error' >&2\nexit 1\n")
@@ -205,7 +207,9 @@ main()
 """
 
 
-@pytest.mark.parametrize("home", [None, "/nonexistent", __file__])
+@pytest.mark.parametrize(
+    "home", [None, *(pytest.param(home, marks=pytest.mark.campaign) for home in ("/nonexistent", __file__))]
+)
 def test_a_user_without_an_account(tmp_path: Path, sets: dict[str, Path], model: Path, home: str | None) -> None:
     """As in a container with a number for a user: no name, and a home directory that is absent or of no use."""
     names = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "TORCHINDUCTOR_CACHE_DIR")

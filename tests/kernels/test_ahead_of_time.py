@@ -182,10 +182,10 @@ def test_what_cannot_be_compiled_is_refused_with_a_reason(
     assert "metal:3" in done.stderr
 
 
-@pytest.fixture(scope="session")
-def kernels() -> list[dict[str, Any]]:
-    """The gate's rows: every variant on one target, one variant of each kernel on the others."""
-    status, rows, errors = _gate("--all-on", "cuda:90")
+@pytest.fixture(scope="session", params=["nowhere", pytest.param("cuda:90", marks=pytest.mark.campaign)])
+def kernels(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """The gate's rows: one variant of each kernel on every target; with the campaigns, every variant on one of them."""
+    status, rows, errors = _gate("--all-on", request.param)
     assert rows, errors
     assert status == int(any(row["problems"] for row in rows)), errors
     return rows

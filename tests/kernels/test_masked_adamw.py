@@ -97,8 +97,10 @@ def test_a_full_mask_is_dense_adamw(implementation):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("density", [0.01, 0.3])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.campaign)]
+)
+@pytest.mark.parametrize("density", [pytest.param(0.01, marks=pytest.mark.campaign), 0.3])
 @pytest.mark.parametrize("options", [{}, {"moments": "int8"}, {"during_backward": "pack"}])
 def test_frozen_elements_keep_their_bits(implementation, dtype, density, options):
     parameters = _parameters(dtype)

@@ -107,10 +107,11 @@ def test_weights_that_are_written_once_more_go_with_the_model(facts: World, tmp_
         ("perturb", {"perturbations": ["noise=20"], "universal": {"steps": 2, "batch_size": 4}}),
         ("prompt", {"builtin": True}),
         ("membership", {"nonmembers": "heldout"}),
-        ("quantize", {"formats": ["int4"]}),
-        ("restore", {}),
-        ("probe", {}),
         ("relearn", {"steps": 2, "batch_size": 4}),
+        *(
+            pytest.param(*each, marks=pytest.mark.campaign)
+            for each in (("quantize", {"formats": ["int4"]}), ("restore", {}), ("probe", {}))
+        ),
     ],
 )
 def test_attacks_bring_back_the_same(facts: World, temporary: Path, name: Any, settings: dict[str, Any]) -> None:

@@ -94,8 +94,15 @@ def opened(browser: Any, url: str, *, unfold: bool = True, **context: Any) -> An
     return page
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize(
+    ("viewport", "scheme"),
+    [
+        pytest.param(PHONE, "light", id="phone-light"),
+        pytest.param(DESKTOP, "dark", id="desktop-dark"),
+        pytest.param(PHONE, "dark", id="phone-dark", marks=pytest.mark.campaign),
+        pytest.param(DESKTOP, "light", id="desktop-light", marks=pytest.mark.campaign),
+    ],
+)
 def test_it_fits_and_reads_at_every_width_and_in_every_light(
     browser: Any, page_url: str, viewport: dict[str, int], scheme: str, tmp_path: Path
 ):

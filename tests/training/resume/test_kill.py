@@ -33,7 +33,9 @@ def finished(here: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return files(out)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGKILL, -9), pytest.param(signal.SIGTERM, 130, marks=pytest.mark.campaign)]
+)
 def test_a_process_that_is_ended_goes_on(
     here: Place, finished: dict[str, bytes], tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
