@@ -215,12 +215,12 @@ def test_an_interrupt_is_status_130_and_one_document(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    import vkdsurgeon.vision_pass.run
+    import vkdsurgeon.vision_pass.course
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vkdsurgeon.vision_pass.run, "train", interrupted)
+    monkeypatch.setattr(vkdsurgeon.vision_pass.course, "train", interrupted)
     assert unlearn(llava, sets, "--retain", sets["retain"], "-o", tmp_path / "patched", "--json") == 130
     captured = capsys.readouterr()
     assert json.loads(captured.out)["error"]["status"] == 130

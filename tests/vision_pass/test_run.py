@@ -391,7 +391,7 @@ def test_no_gradient_hooks_stay_where_training_cannot_begin(
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("vkdsurgeon.vision_pass.run.prepare_hardening", full)
+    monkeypatch.setattr("vkdsurgeon.vision_pass.course.prepare_hardening", full)
     with pytest.raises(MemoryError):
         operate(ready, unheard)
     for parameter in ready.stack.visual_parameters().values():

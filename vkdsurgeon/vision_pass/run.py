@@ -5,35 +5,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
 from torch.nn import Parameter
-from vkdsurgeon_kernels import MaskedAdamW, restrict_weight_gradients
+from vkdsurgeon_kernels import restrict_weight_gradients
 
 from vkdsurgeon.checkpoint.tensors import raw_bytes
-from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import SurgeryError
-from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.clock import Clock
-from vkdsurgeon.training.events import Event, Listener, Step
+from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.training.optimizer import build_optimizer
 from vkdsurgeon.training.outcome import TrainingOutcome
 from vkdsurgeon.training.resume.journal import Journal, Keeper, kept_by_first
-from vkdsurgeon.training.resume.state import Trainee
 from vkdsurgeon.training.saliency import SaliencyMask
-from vkdsurgeon.training.write_back import rounded_to_disk
-from vkdsurgeon.vision_pass.hardening.terms import prepare_hardening
+from vkdsurgeon.vision_pass.course import Course
 from vkdsurgeon.vision_pass.job import Prepared
 from vkdsurgeon.vision_pass.mask import choose_mask
-from vkdsurgeon.vision_pass.state import VISUAL, Companions, TrainingState
-from vkdsurgeon.vision_pass.step_control import StepControl, StepSize, probe_images
+from vkdsurgeon.vision_pass.state import VISUAL
+from vkdsurgeon.vision_pass.step_control import StepSize
 from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 from vkdsurgeon.vision_pass.target_readings import TargetReading
 from vkdsurgeon.vision_pass.teach import teach
-from vkdsurgeon.vision_pass.trainer import DistillationTerm, settle, train
-from vkdsurgeon.vision_pass.validation import Validation, stretched_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +75,6 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
     assert prepared.taught is not None
     taught, generator = prepared.taught.terms, prepared.taught.generator
     clock = Clock({"teacher": prepared.taught.seconds})
-    terms = taught.both
-    validation = Validation(stack, taught, recipe)
 
     listen(Event.stage("saliency"))
     kept = kept_by_first(journal, VISUAL, stack.processes)
@@ -97,59 +87,14 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
     with ExitStack() as training:
         optimizer = build_optimizer(parameters, mask, weight_decay=recipe.weight_decay, max_norm=recipe.clip)
         training.callback(optimizer.detach_hooks)
-        harden = prepare_hardening(stack, taught, recipe, job.seed)
-        control = None if recipe.step_size else _step_control(stack, terms[1], parameters, optimizer, recipe)
-        companions = {"hardening": harden, "steps": control, "validation": validation}
-        present = {name: each for name, each in companions.items() if each is not None}
-        state = TrainingState(
-            Trainee(parameters, mask, optimizer), terms, generator, recipe, companion=Companions(present)
-        )
-        if kept is not None:
-            state.restore(kept)
-        elif control is not None:
-            own = torch.Generator().manual_seed(job.seed)
-            settle(stack, terms, optimizer, recipe, control, generator=own, harden=harden)
-
-        def heard(step: Step) -> None:
-            state.stepped(step)
-            if step.step in stretched_at(step.steps):
-                validation.stretch()
-            listen(Event.step(step))
-            keeper.step()
-
+        course = Course.of(stack, taught, recipe, mask, optimizer, generator, job.seed)
+        course.begin(kept, job.seed)
         # A simulated attacker needs the gradients of all rows.
-        if harden is None:
+        if course.harden is None:
             training.enter_context(restrict_weight_gradients(stack, optimizer))
-        keeper = training.enter_context(Keeper(journal, VISUAL, state.snapshot, stack.processes))
-        while state.open:
-            state.begin()
-            if control is not None:
-                control.favour_retention(sum(verdict.failed_in_retention_alone for verdict in state.verdicts))
-            steps, peak = state.schedule
-            train(
-                stack,
-                terms,
-                optimizer,
-                recipe,
-                steps=steps,
-                peak=peak,
-                generator=generator,
-                listen=heard,
-                samplers=state.samplers,
-                done=state.step,
-                harden=harden,
-                control=control,
-            )
-            with rounded_to_disk(stack, mask.selected):
-                verdict = validation.judge()
-            state.judged(verdict)
-            stack.processes.agree("weights", lambda: [asdict(state.verdicts[-1]), state.trainee.digest()])
-            listen(Event("verdict", subject=verdict))
-            keeper.save()
-    choice = state.settle()
-    if kept is not None:
-        with rounded_to_disk(stack, mask.selected):
-            kept.agree(state.verdicts[choice.index].measured, validation.judge().measured)
+        keeper = training.enter_context(Keeper(journal, VISUAL, course.state.snapshot, stack.processes))
+        course.run(listen, keeper)
+    choice = course.end(kept)
     clock.lap("training")
     # The decoder pass has a language model to hold.
     taught.release()
@@ -161,45 +106,13 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
     return Outcome(
         changes=changes,
         mask=mask,
-        last=state.last,
+        last=course.state.last,
         seconds=clock.laps,
-        verdicts=tuple(state.verdicts),
+        verdicts=tuple(course.state.verdicts),
         choice=choice,
         stand_ins=taught.targets.stand_ins,
         readings=taught.readings,
-        step_size=None if control is None else control.record,
-    )
-
-
-def _step_control(
-    stack: VisualStack,
-    retain: DistillationTerm,
-    parameters: Mapping[str, Parameter],
-    optimizer: MaskedAdamW,
-    recipe: Recipe,
-) -> StepControl:
-    layer = next(reversed(recipe.layers))
-    probes = stack.processes.share(probe_images(retain.originals))
-    batches = list(retain.samples.batches(probes, recipe.micro_batch))
-    named = {name: value for name, value in parameters.items() if optimizer.selection(value) is not None}
-
-    def look() -> list[Tensor]:
-        with torch.no_grad():
-            return [stack.features(batch, (layer,))[layer].detach() for _, batch in batches]
-
-    def put(values: Mapping[str, Tensor]) -> None:
-        for name, value in values.items():
-            optimizer.set_selected_values(named[name], value)
-
-    return StepControl(
-        target=recipe.step_drift,
-        bound=recipe.retain_drift,
-        look=look,
-        teacher=[retain.targets.get(layer, part, stack.device).detach() for part, _ in batches],
-        variance=retain.spreads[layer],
-        values=lambda: {name: optimizer.selected_values(value).clone() for name, value in named.items()},
-        put=put,
-        processes=stack.processes,
+        step_size=None if course.control is None else course.control.record,
     )
 
 
