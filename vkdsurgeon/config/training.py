@@ -41,8 +41,9 @@ class Training(Section):
     copies: int = Field(
         4,
         ge=0,
-        description="Augmented copies (cropped, changed in brightness) made of every training image. No more are made "
-        "than the steps can use. Each copy costs one more forward pass of the teacher.",
+        description="Augmented copies (cropped, changed in brightness) made of every image to retain, and twice as "
+        "many of every image to forget, which are rotated as well. No more are made than the steps can use. Each copy "
+        "costs one more forward pass of the teacher.",
     )
     micro_batch: int = Field(
         64,

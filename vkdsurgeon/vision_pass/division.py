@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.data.augment import variants
+from vkdsurgeon.data.augment import FREELY, variants
 from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.data.splits import split_pooled, split_validation
 from vkdsurgeon.model.features import SampleSet
@@ -18,6 +18,8 @@ LOOKED_AT = 256
 
 # Copies of each of them, as far as that goes. Their numbers are beyond those of any copy that is trained on.
 _LOOKS, _FIRST_LOOK = 4, 10_000
+# Copies of a forget image for every one of a kept image.
+_FORGET_COPIES = 2
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,12 @@ def divide(
     copied = [*originals, *unspared[:: max(1, -(-len(unspared) // LOOKED_AT))]]
     looks = min(_LOOKS, max(LOOKED_AT // max(len(copied), 1) - len(originals) // max(len(copied), 1), 1))
     # No more than the steps can draw: each copy costs the teacher a pass.
-    affordable = batch * recipe.planned_steps // max(len(known), 1) - 1
-    count = min(recipe.copies, max(affordable, 0))
-    training = _copies(samples, known, count)
+    affordable = max(batch * recipe.planned_steps // max(len(known), 1) - 1, 0)
+    # What is forgotten has to be so on views that differ from these; what is kept only has to stay where it is.
+    if pooled:
+        training = _copies(samples, known, min(recipe.copies, affordable))
+    else:
+        training = _copies(samples, known, min(_FORGET_COPIES * recipe.copies, affordable), after=FREELY)
     judging = _copies(samples, copied, looks, after=_FIRST_LOOK)
     first = len(samples)
     looked = range(first + len(training), first + len(training) + len(judging))
@@ -79,6 +84,11 @@ def divide(
         [*originals, *looked],
         (*originals, *(index for index, copy in zip(looked, judging, strict=True) if copy.digest in spared_files)),
     )
+
+
+def with_copies(recipe: Recipe, forget: int, keep: int) -> int:
+    """How many images so many originals of both sets and their copies are, about."""
+    return (1 + _FORGET_COPIES * recipe.copies) * forget + (1 + recipe.copies) * keep
 
 
 def _copies(samples: SampleSet, indices: Sequence[int], count: int, after: int = 0) -> list[Sample]:

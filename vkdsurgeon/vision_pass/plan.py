@@ -14,7 +14,7 @@ from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.model.features import SampleSet
 from vkdsurgeon.model.frozen_layers import output_of, parameters_after
 from vkdsurgeon.model.vision import VisualStack
-from vkdsurgeon.vision_pass.division import LOOKED_AT
+from vkdsurgeon.vision_pass.division import LOOKED_AT, with_copies
 from vkdsurgeon.vision_pass.objective import run_once
 from vkdsurgeon.vision_pass.target_readings import TargetReading
 from vkdsurgeon.vision_pass.teacher_quality import TeacherQuality
@@ -113,7 +113,7 @@ def estimate_memory(
     largest, prepared, mean = _largest_image(forget, keep)
     features, saved, casts = _one_pass(stack, *largest, tuple({**recipe.layers, **recipe.retention_layers}))
     per_sample = sum(values.nbytes for values in features.values())
-    samples = (1 + recipe.copies) * (len(forget) + len(keep))
+    samples = with_copies(recipe, len(forget), len(keep))
     masters = selected * 4 if any(parameter.dtype != torch.float32 for parameter in parameters) else 0
     cache = recipe.cache_gib * 1024
     frozen = run_once(stack, recipe)

@@ -18,6 +18,7 @@ from vkdsurgeon.model.precision import choose_precision
 from vkdsurgeon.model.preparers import unfit
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.depth import limit_depth
+from vkdsurgeon.vision_pass.division import with_copies
 from vkdsurgeon.vision_pass.gpu_memory import fit_micro_batch, training_mib
 from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.objective import unknown_layers
@@ -66,7 +67,7 @@ def prepare(job: Job) -> Prepared:
     selected = round(job.recipe.density * sum(parameter.numel() for parameter in choice.values()))
     with _refused_as_unfit(stack):
         memory, shape = estimate_memory(stack, forget, keep, job.recipe, selected)
-    at_once = images_at_once(job.recipe, (1 + job.recipe.copies) * (len(forget) + len(keep)))
+    at_once = images_at_once(job.recipe, with_copies(job.recipe, len(forget), len(keep)))
     fitted, memory = fit_micro_batch(job.recipe, memory, at_once, memory_of(stack.device))
     smaller = fitted.micro_batch < job.recipe.micro_batch
     job = replace(job, recipe=fitted)
