@@ -40,6 +40,7 @@ class Course:
         control: Measures steps; None where the recipe names their size.
         validation: Looks at the student.
         state: Where it all stands.
+        seed: Seeds the draws of the simulated attackers, and the order of the images while the optimizer settles.
     """
 
     stack: VisualStack
@@ -51,6 +52,7 @@ class Course:
     control: StepControl | None
     validation: Validation
     state: TrainingState
+    seed: int
 
     @classmethod
     def of(
@@ -72,7 +74,7 @@ class Course:
             mask: What may move.
             optimizer: Fresh.
             generator: Source of the order of the images.
-            seed: Of the simulated attackers.
+            seed: The run's seed.
         """
         parameters = stack.visual_parameters()
         validation = Validation(stack, taught, recipe)
@@ -86,19 +88,22 @@ class Course:
             recipe,
             companion=Companions({name: each for name, each in companions.items() if each is not None}),
         )
-        return cls(stack, taught, recipe, mask, optimizer, harden, control, validation, state)
+        return cls(stack, taught, recipe, mask, optimizer, harden, control, validation, state, seed)
 
-    def begin(self, kept: Kept | None, seed: int) -> None:
+    def begin(self, kept: Kept | None) -> None:
         """Stand where a journal left off, or let the optimizer settle and find the size of a step.
 
         Args:
-            kept: Of the journal.
-            seed: Of the order of the images while the optimizer settles.
+            kept: The state that the journal saved; None for a run that starts from the beginning.
+
+        Raises:
+            UserError: The journal is damaged.
+            Diverged: No step size keeps the features finite.
         """
         if kept is not None:
             self.state.restore(kept)
         elif self.control is not None:
-            own = torch.Generator().manual_seed(seed)
+            own = torch.Generator().manual_seed(self.seed)
             settle(
                 self.stack,
                 self.taught.both,
@@ -139,7 +144,8 @@ class Course:
         """Put the weights of the best verdict back.
 
         Args:
-            kept: Of the journal that was gone on with, whose verdict is compared with these weights'.
+            kept: The state that the journal saved, if the run went on from one. Its verdict is compared with one on
+                these weights.
         """
         choice = self.state.settle()
         if kept is not None:

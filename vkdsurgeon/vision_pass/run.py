@@ -88,7 +88,7 @@ def operate(prepared: Prepared, listen: Listener, journal: Journal | None = None
         optimizer = build_optimizer(parameters, mask, weight_decay=recipe.weight_decay, max_norm=recipe.clip)
         training.callback(optimizer.detach_hooks)
         course = Course.of(stack, taught, recipe, mask, optimizer, generator, job.seed)
-        course.begin(kept, job.seed)
+        course.begin(kept)
         # A simulated attacker needs the gradients of all rows.
         if course.harden is None:
             training.enter_context(restrict_weight_gradients(stack, optimizer))

@@ -50,7 +50,7 @@ class _Try:
     """What moving identities in one way, or in two ways one after the other, comes to.
 
     Attributes:
-        moves: Of every forget image.
+        moves: Takes each forget image to its target features, float32 [N, D].
         reading: What the known ones read as, to the best way of reading.
         left: The largest share, over all ways of reading, of what was recognised before and still is.
     """
