@@ -47,7 +47,9 @@ class ResultUnwritten(SurgeryError):
     """The file of a result could not be written. The result stands on stdout, which gets nothing more."""
 
 
-def add_command(app: typer.Typer, name: str, function: Callable[..., None], *examples: str) -> None:
+def add_command(
+    app: typer.Typer, name: str, function: Callable[..., None], *examples: str, summary: str | None = None
+) -> None:
     """Add a command.
 
     Args:
@@ -55,9 +57,10 @@ def add_command(app: typer.Typer, name: str, function: Callable[..., None], *exa
         name: What it is called.
         function: What it does; its docstring is the help.
         examples: Command lines that the help shows, without `vkdsurgeon`.
+        summary: One short line for the list of commands, where the help's first sentence is too long for it.
     """
     lines = "\n".join(line for each in examples for line in _lines(f"vkdsurgeon {each}"))
-    app.command(name, cls=_Command, epilog=lines)(_expanded(function))
+    app.command(name, cls=_Command, epilog=lines, short_help=summary)(_expanded(function))
 
 
 def _lines(example: str) -> list[str]:

@@ -90,6 +90,14 @@ def test_every_command_has_short_help_with_examples(words: list[str], capsys: py
     assert f"  vkdsurgeon {' '.join(words)}" in short.split("Examples:")[1]
 
 
+@pytest.mark.parametrize("words", [[], ["attack"], ["patch"], ["recipe"]], ids=lambda words: " ".join(words) or "all")
+def test_lists_of_commands_are_not_cut_short(words: list[str], capsys: pytest.CaptureFixture[str]):
+    run([*words, "-h"])
+    told = capsys.readouterr().out
+    assert "..." not in told.split("Commands:")[1]
+    assert max(map(len, told.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_outputs_and_base_models_are_called_alike_everywhere(words: list[str]):
     command = get_command(app)

@@ -82,5 +82,9 @@ def _sheet(result: AggregateResult) -> Sheet:
 def register(app: typer.Typer) -> None:
     """Add the command."""
     add_command(
-        app, "aggregate", aggregate_command, "aggregate seed0/eval.json seed1/eval.json seed2/eval.json -o mean.json"
+        app,
+        "aggregate",
+        aggregate_command,
+        "aggregate seed0/eval.json seed1/eval.json seed2/eval.json -o mean.json",
+        summary="Average evaluations of models that differ only in their seed.",
     )

@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
         "attack relearn patched/ --forget f.jsonl --heldout h.jsonl",
         "attack relearn patched/ --forget f.jsonl --protocol people,pairs --seeds 0,1",
         'attack relearn patched/ --gold gold/ --forget f.jsonl --gate "relearn.ag<=gold+10"',
+        summary="Fine-tune on a part of the forget set, and ask about the rest.",
     )
     add_command(
         attacks,
@@ -38,6 +39,7 @@ def register(app: typer.Typer) -> None:
         "attack restore patched/ --base model/ --forget h.jsonl",
         "attack restore patched/ --base model/ --gold gold/ --forget h.jsonl "
         '--gate "restore.after.vqa.name.accuracy<=gold+0.03"',
+        summary="Put the original vision tower and projector back.",
     )
     add_command(
         attacks,
@@ -46,6 +48,7 @@ def register(app: typer.Typer) -> None:
         "attack probe patched/ --forget f.jsonl --retain r.jsonl --gold gold/",
         "attack probe patched/ --gold gold/ --forget f.jsonl --retain r.jsonl "
         '--gate "gap.probe.projector.crowd.accuracy<=0.1"',
+        summary="Train classifiers to read identities off the visual features.",
     )
     add_command(
         attacks,
@@ -54,6 +57,7 @@ def register(app: typer.Typer) -> None:
         "attack quantize patched/ --base model/ --forget h.jsonl",
         "attack quantize patched/ --gold gold/ --forget h.jsonl --format nf4 "
         '--gate "quantize.nf4.vqa.accuracy<=gold+0.03"',
+        summary="Quantize the weights in memory, and ask again.",
     )
     add_command(
         attacks,
@@ -62,6 +66,7 @@ def register(app: typer.Typer) -> None:
         "attack perturb patched/ --forget f.jsonl --heldout h.jsonl",
         "attack perturb patched/ --gold gold/ --forget f.jsonl --perturbation noise=20 "
         '--gate "perturb.worst.vqa.accuracy<=gold+0.05"',
+        summary="Ask about changed images: noise, blur, crop and others.",
     )
     add_command(
         attacks,
@@ -69,6 +74,7 @@ def register(app: typer.Typer) -> None:
         prompt_command,
         "attack prompt patched/ --forget h.jsonl --templates own.yaml",
         'attack prompt patched/ --gold gold/ --forget h.jsonl --gate "prompt.worst.vqa.accuracy<=gold+0.05"',
+        summary="Ask the same questions in other words.",
     )
     add_command(
         attacks,
@@ -76,6 +82,7 @@ def register(app: typer.Typer) -> None:
         typography_command,
         "attack typography patched/ --forget h.jsonl --retain r.jsonl",
         'attack typography patched/ --gold gold/ --forget h.jsonl --gate "typography.name.vqa.accuracy<=gold+0.05"',
+        summary="Write words into the images, such as the subject's name.",
     )
     add_command(
         attacks,
@@ -84,5 +91,6 @@ def register(app: typer.Typer) -> None:
         "attack membership patched/ --forget f.jsonl --nonmembers new.jsonl",
         "attack membership patched/ --gold gold/ --forget f.jsonl --nonmembers new.jsonl "
         '--gate "membership.loss.advantage<=gold+0.1"',
+        summary="Tell the forget set from images that were never seen.",
     )
     app.add_typer(attacks)

@@ -63,4 +63,5 @@ def register(app: typer.Typer) -> None:
         attest,
         "attest patched/ results/*.json -o attestations/ --base-name org/model",
         "attest patched/ results/*.json -o attestations/ --card --sign release.key --signature model.sig",
+        summary="Write attestations of the gates, the run and the model.",
     )

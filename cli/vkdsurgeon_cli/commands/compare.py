@@ -176,4 +176,5 @@ def register(app: typer.Typer) -> None:
         "compare model/ --forget f.jsonl --retain r.jsonl --gold gold/ -o out/",
         "compare model/ --forget f.jsonl --retain r.jsonl --methods vkd,npo -o out/",
         "compare model/ --forget f.jsonl --retain r.jsonl --methods npo --set baseline.npo_beta=0.1 -o out/",
+        summary="Run several unlearning methods on the same data.",
     )

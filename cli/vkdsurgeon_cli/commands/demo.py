@@ -130,4 +130,11 @@ def _table(facts: dict[str, Any], width: int) -> RenderableType:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, "demo", demo, "demo", "demo -o miniature/")
+    add_command(
+        app,
+        "demo",
+        demo,
+        "demo",
+        "demo -o miniature/",
+        summary="Unlearn, evaluate and attack the built-in miniature.",
+    )

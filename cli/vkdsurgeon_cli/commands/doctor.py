@@ -65,4 +65,11 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, object]]:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, "doctor", doctor, "doctor", "doctor --json")
+    add_command(
+        app,
+        "doctor",
+        doctor,
+        "doctor",
+        "doctor --json",
+        summary="Show the device, the kernels that run here and the versions.",
+    )

@@ -201,4 +201,5 @@ def register(app: typer.Typer) -> None:
         "eval patched/ --base model/ --forget h.jsonl --retain kept.jsonl -o eval.json",
         'eval patched/ --forget h.jsonl --gate "forget.vqa.accuracy<=0.1"',
         "eval patched/ --suite mllmu --suite-root MLLMU-Bench/ --split forget_5",
+        summary="Measure what a model still recognises, and what it still can do.",
     )

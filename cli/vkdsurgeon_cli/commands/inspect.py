@@ -98,4 +98,11 @@ def _sheet(facts: dict[str, Any]) -> Sheet:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, "inspect", inspect, "inspect model/", "inspect model/ --json")
+    add_command(
+        app,
+        "inspect",
+        inspect,
+        "inspect model/",
+        "inspect model/ --json",
+        summary="Show how a model splits into tower, projector and language model.",
+    )

@@ -50,4 +50,10 @@ def _sheet(card: dict[str, Any]) -> Sheet:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, "miniature", miniature, "miniature -o miniature/")
+    add_command(
+        app,
+        "miniature",
+        miniature,
+        "miniature -o miniature/",
+        summary="Write the built-in miniature to a directory.",
+    )

@@ -146,6 +146,7 @@ def register(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(
         help="Patch files with the changed values only: export, apply, verify, show.",
+        short_help="Patch files, which hold the changed values only.",
         no_args_is_help=True,
         rich_markup_mode=None,
         context_settings=SETTINGS,
@@ -156,6 +157,7 @@ def register(app: typer.Typer) -> None:
         export,
         "patch export model/ patched/ -o fix.safetensors",
         "patch export model/ patched/ -o fix.safetensors --compression zstd",
+        summary="Write a patch file that turns one checkpoint into another.",
     )
     add_command(
         group,
@@ -165,6 +167,18 @@ def register(app: typer.Typer) -> None:
         "patch apply model/ first.safetensors second.safetensors -o patched/",
         "patch apply model/ fix.safetensors --in-place",
     )
-    add_command(group, "verify", verify, "patch verify patched/ fix.safetensors")
-    add_command(group, "info", info, "patch info fix.safetensors --json")
+    add_command(
+        group,
+        "verify",
+        verify,
+        "patch verify patched/ fix.safetensors",
+        summary="Check patch files, and whether a model is their base or result.",
+    )
+    add_command(
+        group,
+        "info",
+        info,
+        "patch info fix.safetensors --json",
+        summary="Show what is in patch files.",
+    )
     app.add_typer(group, name="patch")

@@ -80,15 +80,25 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         name="recipe",
         help="The settings of `unlearn`: list every key, or show a complete recipe.",
+        short_help="The settings of `unlearn`: all keys, or a complete recipe.",
         epilog="Example: vkdsurgeon recipe keys decoder",
         no_args_is_help=True,
     )
-    add_command(group, "keys", keys, "recipe keys", "recipe keys decoder", "recipe keys --json")
+    add_command(
+        group,
+        "keys",
+        keys,
+        "recipe keys",
+        "recipe keys decoder",
+        "recipe keys --json",
+        summary="List all recipe keys with type, default, presets and meaning.",
+    )
     add_command(
         group,
         "show",
         show,
         "recipe show --preset robust",
         "recipe show --preset robust --set density=0.5 > recipe.yaml",
+        summary="Print the complete recipe of a preset, a file and single settings.",
     )
     app.add_typer(group)

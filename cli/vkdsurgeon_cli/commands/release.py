@@ -79,4 +79,11 @@ def _rows(result: ReleaseResult) -> list[tuple[str, object]]:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, "release", release, "release release.yaml", "release release.yaml --json --progress jsonl")
+    add_command(
+        app,
+        "release",
+        release,
+        "release release.yaml",
+        "release release.yaml --json --progress jsonl",
+        summary="Do all of a release from one file: unlearn, measure, attest.",
+    )

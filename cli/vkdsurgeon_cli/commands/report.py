@@ -124,4 +124,5 @@ def register(app: typer.Typer) -> None:
         report,
         "report results/*.json patched/vkdsurgeon.json -o report.html",
         'report eval.json relearn.json -o card.md --product "Assistant 2.1" --date 2026-03-01',
+        summary="Write all evidence about one unlearned model as one page.",
     )

@@ -69,5 +69,9 @@ def reproduce(
 def register(app: typer.Typer) -> None:
     """Add the command."""
     add_command(
-        app, "reproduce", reproduce, "reproduce patched/ --base model/ --forget forget.jsonl --retain retain.jsonl"
+        app,
+        "reproduce",
+        reproduce,
+        "reproduce patched/ --base model/ --forget forget.jsonl --retain retain.jsonl",
+        summary="Repeat the run that a record describes, and compare.",
     )

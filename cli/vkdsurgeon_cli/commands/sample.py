@@ -85,4 +85,5 @@ def register(app: typer.Typer) -> None:
         sample_command,
         "sample shards/ -o retain/ --count 9600 --forget forget.jsonl",
         "unlearn model/ --forget forget.jsonl --retain retain/records.jsonl -o patched/",
+        summary="Draw images at random from WebDataset or parquet shards.",
     )

@@ -186,4 +186,5 @@ def register(app: typer.Typer) -> None:
         "tune model/ --forget f.jsonl -o tuned/ --minutes 60 --pick retain --resume",
         "tune model/ --forget f.jsonl -o tuned-1/ --trials 40 --shard 1/4",
         "tune model/ --forget f.jsonl -o tuned/ --trials 40 --join tuned-0/ --join tuned-1/",
+        summary="Search for recipes that suit your model better.",
     )

@@ -362,4 +362,5 @@ def register(app: typer.Typer) -> None:
         "unlearn model/ --forget f.jsonl --retain r.jsonl -o patched/",
         "unlearn model/ --forget faces/ --dry-run --set density=0.25",
         "unlearn model/ --forget f.jsonl -o patched/ --preset robust --resume",
+        summary="Make tower and projector forget, and write a patched checkpoint.",
     )

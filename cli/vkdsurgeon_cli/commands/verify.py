@@ -79,4 +79,5 @@ def register(app: typer.Typer) -> None:
         "verify patched/",
         "verify patched/ --base model/ --forget forget.jsonl --record released.json",
         "verify patched/ --signature model.sig --public-key release.pem",
+        summary="Check a model against its record, its base and its signature.",
     )
