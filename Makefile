@@ -42,7 +42,7 @@ docs: $(READY)
 
 # Pages of docs/ that follow from the code.
 reference: $(READY)
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 install: $(READY)
 

@@ -31,7 +31,7 @@ SHARED = "unlearn"
 _GENERAL = "Options"
 _HELP_ALL = "--help-all"
 # What click says of a range, such as `; x>=1`: the message about a number outside of it says so, too.
-_BOUNDS = re.compile(r"  \[[\d.<=]*x[<>=]+[\d.]+\]|; [\d.<=]*x[<>=]+[\d.]+")
+BOUNDS = re.compile(r"  \[[\d.<=]*x[<>=]+[\d.]+\]|; [\d.<=]*x[<>=]+[\d.]+")
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -107,7 +107,7 @@ class _Command(TyperCommand):
                 panels.setdefault("Arguments", []).append((_name_of(parameter), getattr(parameter, "help", "")))
             else:
                 panel = getattr(parameter, "rich_help_panel", None) or _GENERAL
-                panels.setdefault(panel, []).append((record[0], _BOUNDS.sub("", record[1])))
+                panels.setdefault(panel, []).append((record[0], BOUNDS.sub("", record[1])))
         # --help itself belongs to no group, and stands last.
         general = panels.pop(_GENERAL, [])
         rare = panels.pop(RARE, [])

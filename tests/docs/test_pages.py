@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+import docs.generate as generate
 from tests.report import documents
 from vkdsurgeon.results.read import read_source
 
@@ -23,20 +22,8 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 _FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
-def _generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-generate = _generator()
-
-
 def test_the_reference_is_what_the_code_says() -> None:
-    assert not generate.outdated(), "run: python docs/generate.py"
+    assert not generate.outdated(), "run: python -m docs.generate"
 
 
 def test_a_page_that_differs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

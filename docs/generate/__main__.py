@@ -1,0 +1,33 @@
+"""`python -m docs.generate`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import docs.generate as generate
+from docs.generate import outdated, pages
+from docs.generate.markdown import DOCS
+
+
+def main() -> int:
+    """Write the pages, or say which are not up to date."""
+    parser = argparse.ArgumentParser(description=generate.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 where something differs")
+    wrong = outdated()
+    for path in wrong:
+        print(path.relative_to(DOCS))
+    if parser.parse_args().check:
+        return 1 if wrong else 0
+    made = pages()
+    for path in wrong:
+        if path in made:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(made[path], encoding="utf-8")
+        else:
+            path.unlink()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
