@@ -48,6 +48,8 @@ LENIENT = {
     "forget_reading": 1.0,
     "retain_reading": 1.0,
     "retain_drift": 100.0,
+    "copies": 1,
+    "tamper_weight": 0.0,
 }
 
 

@@ -45,8 +45,11 @@ from vkdsurgeon.vision_pass.run import operate
 DECODER = DecoderRecipe(
     steps=40, step_size=0.3, forget_batch=8, retain_batch=8, text_batch=4, answer_tokens=3, blocks="all", density=0.5
 )
-VISUAL = Recipe(steps=40, forget_batch=8, retain_batch=16, extensions=0, stand_ins=1, decoder=DECODER)
-WORDS = ["--steps", "12", "--set", "forget_batch=8", "--set", "retain_batch=16", "--set", "extensions=0",
+VISUAL = Recipe(
+    steps=40, forget_batch=8, retain_batch=16, extensions=0, stand_ins=1, copies=1, tamper_weight=0.0, decoder=DECODER
+)
+WORDS = ["--steps", "12", "--set", "copies=1", "--set", "tamper_weight=0",
+         "--set", "forget_batch=8", "--set", "retain_batch=16", "--set", "extensions=0",
          "--set", "stand_ins=1", "--set", "forget_reading=1", "--set", "retain_reading=1", "--set", "retain_drift=9",
          "--set", "decoder.steps=12", "--set", "decoder.step_size=0.3",
          "--set", "decoder.forget_batch=8", "--set", "decoder.retain_batch=8", "--set", "decoder.text_batch=4",

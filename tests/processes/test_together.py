@@ -26,7 +26,7 @@ from vkdsurgeon.training.events import Event
 from vkdsurgeon.vision_pass import trainer
 
 MET = {"forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 9.0}
-SHORT = RECIPE.model_copy(update={"steps": 3, "extensions": 0, "copies": 1, "step_drift": 1e-3, **MET})
+SHORT = RECIPE.model_copy(update={"steps": 3, "extensions": 0, "tamper_weight": 0.5, "step_drift": 1e-3, **MET})
 ATTACKED = SHORT.model_copy(update={"tamper_weight": 1.0, "tamper_steps": 1})
 LOST = "another process of this run was lost"
 # What the first process tells the others; of the plan's memory they have the rounded parts.

@@ -17,7 +17,7 @@ from tests.conftest import write_set
 
 RECIPE: Mapping[str, Any] = {
     "steps": 2, "forget_batch": 4, "retain_batch": 4, "extensions": 0, "forget_reading": 1.0, "retain_reading": 1.0,
-    "retain_drift": 100,
+    "retain_drift": 100, "copies": 0, "tamper_weight": 0.0,
 }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from vkdsurgeon.training.events import Event
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "release_pipeline.sh"
 RECIPE = {
     "steps": 4, "depth": "all", "forget_batch": 8, "retain_batch": 8, "extensions": 0,
-    "forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 100,
+    "forget_reading": 1.0, "retain_reading": 1.0, "retain_drift": 100, "copies": 0, "tamper_weight": 0.0,
 }  # fmt: skip
 LOOSE = {
     "eval": ["text.text.identical==1"],

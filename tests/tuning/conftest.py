@@ -20,6 +20,7 @@ QUICK = Recipe(
     retain_drift=5.0,
     step_size=1.0,
     copies=0,
+    tamper_weight=0.0,
 )
 
 

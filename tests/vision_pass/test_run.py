@@ -35,6 +35,7 @@ QUICK = Recipe(
     extensions=0,
     depth="all",
     tamper_weight=0.0,
+    copies=1,
 )
 
 
@@ -219,7 +220,7 @@ def test_an_extension_mends_what_failed(llava: Path, sets: dict[str, Path], monk
     monkeypatch.setattr(
         StepControl, "favour_retention", lambda control, count: (failed.append(count), favour(control, count))
     )
-    careless = {"retain_weight": 0.1, "retain_drift": 0.1, "extensions": 1, "step_drift": 0.01}
+    careless = {"copies": 4, "retain_weight": 0.1, "retain_drift": 0.1, "extensions": 1, "step_drift": 0.01}
     outcome, _ = run(llava, sets, QUICK.model_copy(update=careless))
     first, second = outcome.verdicts
     assert (first.forgotten, first.kept, failed) == (True, False, [0, 1])

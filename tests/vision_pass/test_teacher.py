@@ -35,8 +35,9 @@ from vkdsurgeon.vision_pass.teacher_quality import (
 )
 
 QUICK = Recipe(
-    steps=20, forget_batch=8, retain_batch=16, forget_reading=1.0, retain_reading=1.0, retain_drift=10.0, extensions=0
-)
+    steps=20, forget_batch=8, retain_batch=16, forget_reading=1.0, retain_reading=1.0, retain_drift=10.0, extensions=0,
+    copies=1, tamper_weight=0.0,
+)  # fmt: skip
 
 
 def samples(sets: dict[str, Path], role: str) -> list[Sample]:

@@ -24,7 +24,7 @@ from vkdsurgeon.vision_pass.teach import teach
 from vkdsurgeon.vision_pass.validation import Validation, stretched_at
 
 CPU = torch.device("cpu")
-RECIPE = Recipe(steps=10, forget_batch=8, retain_batch=8, copies=0, extensions=0)
+RECIPE = Recipe(steps=10, forget_batch=8, retain_batch=8, copies=0, extensions=0, tamper_weight=0.0)
 
 
 def samples(file: Path, role: str) -> list[Sample]:

@@ -37,7 +37,8 @@ TINY = Scale(
     Shape(32, 3, 64, 2, 32, 2, 48, 2),
     Plan(tower_strangers=12, tower_views=2, tower_steps=2, steps=2, pictures=4, facts=2, general=2, text_rows=1),
 )
-SHORT = StudyRecipe(what="two steps", recipe={"steps": 2, "extensions": 0})
+LIGHT = {"steps": 2, "extensions": 0, "forget_batch": 4, "retain_batch": 4, "copies": 0, "tamper_weight": 0.0}
+SHORT = StudyRecipe(what="two steps", recipe=LIGHT)
 ATTACKS = tuple(replace(attack, steps=1) for attack in GRID[::4])
 RECIPES = Path("benchmarks/study/recipes")
 

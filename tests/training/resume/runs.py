@@ -24,7 +24,10 @@ DECODER = DecoderRecipe(
     retain_kl=9, text_kl=9, text_agreement=0,
 )  # fmt: skip
 # Eleven images a step leave every order half used at almost any step. The stop rule is never met.
-RECIPE = Recipe(steps=8, forget_batch=5, retain_batch=6, stand_ins=1, extensions=1, step_drift=1e-6, retain_drift=9.0)
+RECIPE = Recipe(
+    steps=8, forget_batch=5, retain_batch=6, stand_ins=1, extensions=1, step_drift=1e-6, retain_drift=9.0, copies=1,
+    tamper_weight=0.0,
+)  # fmt: skip
 
 
 class Killed(BaseException):
