@@ -97,11 +97,26 @@ def test_a_full_mask_is_dense_adamw(implementation):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.campaign)]
-)
 @pytest.mark.parametrize("density", [pytest.param(0.01, marks=pytest.mark.campaign), 0.3])
-@pytest.mark.parametrize("options", [{}, {"moments": "int8"}, {"during_backward": "pack"}])
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        (torch.float32, {}),
+        (torch.bfloat16, {}),
+        (torch.bfloat16, {"moments": "int8"}),
+        (torch.float32, {"during_backward": "pack"}),
+        *(
+            pytest.param(*others, marks=pytest.mark.campaign)
+            for others in (
+                (torch.float16, {}),
+                (torch.float32, {"moments": "int8"}),
+                (torch.float16, {"moments": "int8"}),
+                (torch.bfloat16, {"during_backward": "pack"}),
+                (torch.float16, {"during_backward": "pack"}),
+            )
+        ),
+    ],
+)
 def test_frozen_elements_keep_their_bits(implementation, dtype, density, options):
     parameters = _parameters(dtype)
     before = [p.detach().clone() for p in parameters]
@@ -268,25 +283,25 @@ def test_the_eight_bit_code_bounds_its_error(scale, spread, seed):
 def test_the_second_moment_in_eight_bits_follows_the_true_one(implementation):
     """It changes by a thousandth a step: rounded up it would only ever grow, rounded to nearest stand still."""
     torch.manual_seed(0)
-    weight = nn.Parameter(torch.zeros(2048, device=DEVICE))
-    spread = torch.randn(2048).exp()
+    weight = nn.Parameter(torch.zeros(1024, device=DEVICE))
+    spread = torch.randn(1024).exp()
     optimizer = MaskedAdamW(
         [weight],
-        {weight: torch.rand(2048) < 0.9},
+        {weight: torch.rand(1024) < 0.9},
         lr=0.0,
         max_norm=None,
         moments="int8",
         implementation=implementation,
     )
     chosen = optimizer.selection(weight).to_bool().cpu()
-    truth = torch.zeros(2048)
+    truth = torch.zeros(1024)
     for step in range(300):
-        gradient = torch.randn(2048) * spread * (1.0 if step < 150 else 0.1)
+        gradient = torch.randn(1024) * spread * (1.0 if step < 150 else 0.1)
         truth = 0.999 * truth + 0.001 * gradient.square()
         weight.grad = gradient.to(DEVICE)
         optimizer.step()
     state = optimizer.state[weight]
-    scales = state["scales"].cpu()[1][torch.arange(2048)[chosen] // 1024]
+    scales = state["scales"].cpu()[1][0]
     found = (state["exp_avg_sq"].cpu().float() / 255) ** 4 * scales
     ratio = found / truth[chosen]
     assert 0.97 < float(ratio.mean()) < 1.03

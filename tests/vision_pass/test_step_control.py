@@ -167,7 +167,7 @@ def test_probe_images_are_few_and_spread(count: int):
 
 def test_one_rule_trains_towers_of_any_width(tmp_path: Path):
     unpack(tmp_path / "people")
-    recipe = Recipe(steps=10, extensions=0, forget_batch=8, retain_batch=8, step_drift=0.004)
+    recipe = Recipe(steps=10, extensions=0, forget_batch=8, retain_batch=8, step_drift=0.004, copies=1)
     for tower in ("random-64x2", "random-256x2"):
         row = unlearn(build_tower(tower, tmp_path), tmp_path / "people" / "records", recipe, people=6)
         assert row["step_size"]["cost"] == pytest.approx(recipe.step_drift, rel=0.6)
