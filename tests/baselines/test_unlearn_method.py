@@ -14,7 +14,8 @@ from vkdsurgeon_cli.main import run
 from tests.tiny_llava import World
 from vkdsurgeon.baselines.registry import BASELINES
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
-from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.data.sets import read_set
 from vkdsurgeon.evaluation.evaluate import Evaluation, evaluate
 from vkdsurgeon.files.directories import claimed

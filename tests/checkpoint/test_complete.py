@@ -12,7 +12,8 @@ from vkdsurgeon_cli.main import run
 
 from benchmarks.families.tiny import build_checkpoint
 from tests.checkpoint.conftest import edit_json, edit_tensors
-from vkdsurgeon.checkpoint.inventory import INDEX, take_inventory
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.shard_index import INDEX
 from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.errors import UserError
 

@@ -13,7 +13,9 @@ from vkdsurgeon_cli.main import run
 
 from tests.checkpoint.conftest import edit_json, edit_tensors
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
-from vkdsurgeon.checkpoint.inventory import SINGLE, read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
+from vkdsurgeon.checkpoint.shard_index import SINGLE
 from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.checkpoint.stage import write_patched
 

@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM
 
 from tests.checkpoint.conftest import edit_json, edit_tensors
-from vkdsurgeon.checkpoint import inventory as inventory_module
-from vkdsurgeon.checkpoint.inventory import INDEX, SINGLE, read_bytes, read_tensor, take_inventory
+from vkdsurgeon.checkpoint import shard_index
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_bytes, read_tensor
+from vkdsurgeon.checkpoint.shard_index import INDEX, SINGLE
 from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.errors import UserError
 
@@ -144,7 +146,7 @@ def test_unreadable_files_are_named(single: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(path: Path, file: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(inventory_module, "read_header", refuse)
+    monkeypatch.setattr(shard_index, "read_header", refuse)
     assert SINGLE in str(refused(single, "no permission to read"))
 
 

@@ -21,7 +21,8 @@ SLOW_WRITER = """
 import sys, time
 from pathlib import Path
 from vkdsurgeon.checkpoint import stage
-from vkdsurgeon.checkpoint.inventory import take_inventory, read_tensor
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 
 honest, wait_in = getattr(stage, sys.argv[3]), float(sys.argv[4])
 def slow(*arguments):

@@ -14,8 +14,9 @@ from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
 
 from tests.checkpoint.conftest import edit_json, edit_tensors, random_image
 from tests.families import FAMILIES
-from vkdsurgeon.checkpoint.inventory import SINGLE, take_inventory
+from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.placement import locate_visual
+from vkdsurgeon.checkpoint.shard_index import SINGLE
 from vkdsurgeon.checkpoint.skeleton import build_skeleton
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
 from vkdsurgeon.errors import UserError

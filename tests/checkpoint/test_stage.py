@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from tests.checkpoint.conftest import files_of, leftovers
 from vkdsurgeon.checkpoint import output, stage
-from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.output import check_output, output_claimed
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.files import copy as files

@@ -9,7 +9,8 @@ import pytest
 from vkdsurgeon_cli.main import run
 
 from tests.voices import build_checkpoint, write_voices
-from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 
 KEYS = (
     "steps=2", "extensions=0", "forget_batch=4", "retain_batch=4", "copies=0", "step_size=0.3", "forget_target=swap",

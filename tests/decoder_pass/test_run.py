@@ -17,7 +17,8 @@ from vkdsurgeon_cli.main import run
 from tests.families import build_checkpoint
 from tests.tiny_llava import World, world
 from vkdsurgeon.checkpoint.diff import diff_checkpoints
-from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.config.decoder import DecoderRecipe
 from vkdsurgeon.config.recipe import Recipe

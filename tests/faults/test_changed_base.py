@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoint.conftest import edit_json, leftovers
 from tests.tiny_llava import build
 from tests.training.resume.runs import RECIPE, Ear, Place, asked, go, place
-from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model import multimodal as models
 

@@ -20,7 +20,7 @@ from vkdsurgeon_cli.main import run
 from tests.tiny_llava import World, world
 from vkdsurgeon import attack, evaluate, run_method, unlearn
 from vkdsurgeon.attacks.finetune import backward, trainable
-from vkdsurgeon.checkpoint.inventory import INDEX, SINGLE
+from vkdsurgeon.checkpoint.shard_index import INDEX, SINGLE
 from vkdsurgeon.data.read import read_records
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.evaluation.score import encode

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.families import build_checkpoint
-from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.checkpoint.split import split_checkpoint
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.patch.export import export_patch

@@ -15,7 +15,8 @@ import torch
 from tests.checkpoint.conftest import files_of
 from tests.families import build_checkpoint
 from tests.patch.conftest import Case
-from vkdsurgeon.checkpoint.inventory import IN_PLACE_JOURNAL, read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import IN_PLACE_JOURNAL, take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.patch import in_place

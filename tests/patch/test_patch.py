@@ -20,7 +20,8 @@ from tests.checkpoint.conftest import edit_header, edit_json, edit_tensors, file
 from tests.families import build_checkpoint
 from tests.patch.conftest import Case, operate
 from vkdsurgeon.checkpoint import stage
-from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.files import copy as copy_module

@@ -15,7 +15,8 @@ import torch
 
 from tests.processes.group import launched, together
 from tests.training.resume.runs import DECODER, RECIPE, Place, asked, files, journal, place
-from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model import process_group

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vkdsurgeon.checkpoint.inventory import read_tensor
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.model.load_vision import load_visual_stack
 from vkdsurgeon.training.kept_weights import kept_weights
 from vkdsurgeon.training.optimizer import build_optimizer, take_step

@@ -8,7 +8,8 @@ import torch
 from vkdsurgeon_kernels import target_power
 
 from tests.families import build_checkpoint
-from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.config.forgetting import Distance, ForgetTarget
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.read import read_records

@@ -28,7 +28,8 @@ from vkdsurgeon.baselines.registry import BASELINES, Facts, Scope
 from vkdsurgeon.baselines.rmu import Tap, misdirection, retention
 from vkdsurgeon.baselines.scope import ScopedWeights, decoder_layers, find_weights, mlp_output
 from vkdsurgeon.baselines.trainer import Part, train_masked
-from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
 from vkdsurgeon.config.baselines import BaselineRecipe
 from vkdsurgeon.errors import UserError

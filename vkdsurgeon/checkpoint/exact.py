@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import torch
 
-from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor
+from vkdsurgeon.checkpoint.inventory import Inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.errors import UserError
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 import vkdsurgeon
-from vkdsurgeon.checkpoint.inventory import Inventory, read_json
+from vkdsurgeon.checkpoint.inventory import Inventory
+from vkdsurgeon.checkpoint.json_file import read_json
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.results.envelope import enveloped
 from vkdsurgeon.results.inspection import RunFacts

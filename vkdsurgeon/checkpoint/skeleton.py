@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from vkdsurgeon_kernels.compile_cache import spare_the_import
 
-from vkdsurgeon.checkpoint.inventory import read_json
+from vkdsurgeon.checkpoint.json_file import read_json
 from vkdsurgeon.checkpoint.lean_import import spare_scipy
 from vkdsurgeon.checkpoint.offline import stay_offline
 from vkdsurgeon.errors import UserError

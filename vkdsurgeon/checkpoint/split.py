@@ -12,10 +12,13 @@ import torch
 from torch import nn
 
 from vkdsurgeon.checkpoint.complete import check_layer_counts, missing_language
-from vkdsurgeon.checkpoint.inventory import INDEX, Inventory, TensorEntry, read_json
+from vkdsurgeon.checkpoint.header import TensorEntry
+from vkdsurgeon.checkpoint.inventory import Inventory
+from vkdsurgeon.checkpoint.json_file import read_json
 from vkdsurgeon.checkpoint.names import map_names
 from vkdsurgeon.checkpoint.placement import Placement, locate_visual
 from vkdsurgeon.checkpoint.rebuilt import CONVERSION_ERRORS, Rebuilt, made_by, rebuild
+from vkdsurgeon.checkpoint.shard_index import INDEX
 from vkdsurgeon.checkpoint.skeleton import build_skeleton, read_config
 from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.errors import UserError

@@ -19,15 +19,10 @@ import numpy.typing as npt
 import torch
 
 from vkdsurgeon.checkpoint.digest import Digesting, Digests, checkpoint_digests
-from vkdsurgeon.checkpoint.inventory import (
-    TORCH_DTYPES,
-    Inventory,
-    TensorEntry,
-    changed,
-    check_unchanged,
-    take_inventory,
-)
+from vkdsurgeon.checkpoint.header import TensorEntry
+from vkdsurgeon.checkpoint.inventory import Inventory, changed, check_unchanged, take_inventory
 from vkdsurgeon.checkpoint.output import check_output
+from vkdsurgeon.checkpoint.read_tensor import TORCH_DTYPES
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.files.copy import CHUNK, copy_bytes, digest, gaps, linked, same_range, sync, write_at
 from vkdsurgeon.files.directories import staged

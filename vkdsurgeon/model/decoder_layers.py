@@ -8,7 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory, read_json, read_tensor
+from vkdsurgeon.checkpoint.inventory import Inventory
+from vkdsurgeon.checkpoint.json_file import read_json
+from vkdsurgeon.checkpoint.read_tensor import TORCH_DTYPES, read_tensor
 from vkdsurgeon.checkpoint.split import EDITABLE, Split
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.multimodal import LoadedModel

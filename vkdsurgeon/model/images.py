@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from vkdsurgeon.checkpoint.inventory import read_json
+from vkdsurgeon.checkpoint.json_file import read_json
 from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.library_errors import blaming, brief, missing_package

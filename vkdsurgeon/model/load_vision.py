@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from vkdsurgeon.checkpoint.exact import would_change
-from vkdsurgeon.checkpoint.inventory import read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import take_inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
 from vkdsurgeon.data.modality import Modality
 from vkdsurgeon.errors import UserError

@@ -15,7 +15,8 @@ from vkdsurgeon_kernels.compile_cache import spare_the_import
 
 from vkdsurgeon.checkpoint.complete import check_layer_counts
 from vkdsurgeon.checkpoint.digest import weights_digest
-from vkdsurgeon.checkpoint.inventory import Inventory, check_unchanged, read_json, take_inventory
+from vkdsurgeon.checkpoint.inventory import Inventory, check_unchanged, take_inventory
+from vkdsurgeon.checkpoint.json_file import read_json
 from vkdsurgeon.checkpoint.offline import stay_offline
 from vkdsurgeon.checkpoint.skeleton import loader_of, read_config
 from vkdsurgeon.errors import UserError

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory
+from vkdsurgeon.checkpoint.inventory import Inventory
+from vkdsurgeon.checkpoint.read_tensor import TORCH_DTYPES
 from vkdsurgeon.checkpoint.split import Split
 from vkdsurgeon.data.clips import Clip
 from vkdsurgeon.model import images as batches

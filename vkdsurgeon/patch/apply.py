@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from vkdsurgeon.checkpoint.digest import Digests
-from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory, read_bytes, take_inventory
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.output import check_links, output_claimed
+from vkdsurgeon.checkpoint.read_tensor import TORCH_DTYPES, read_bytes
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.errors import SurgeryError
 from vkdsurgeon.patch.base import check_base, check_described, differing, loaded_from, warned_of

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES
+from vkdsurgeon.checkpoint.read_tensor import TORCH_DTYPES
 
 MASK, VALUES, FILE = "mask:", "values:", "file:"
 METADATA_KEY = "vkdsurgeon"

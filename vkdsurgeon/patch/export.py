@@ -15,15 +15,10 @@ import numpy as np
 
 from vkdsurgeon.checkpoint.digest import Digests, checkpoint_digests
 from vkdsurgeon.checkpoint.header import TensorEntry
-from vkdsurgeon.checkpoint.inventory import (
-    INDEX,
-    PICKLES,
-    TORCH_DTYPES,
-    Inventory,
-    check_unchanged,
-    read_bytes,
-    take_inventory,
-)
+from vkdsurgeon.checkpoint.inventory import Inventory, check_unchanged, take_inventory
+from vkdsurgeon.checkpoint.read_tensor import TORCH_DTYPES, read_bytes
+from vkdsurgeon.checkpoint.shard_index import INDEX
+from vkdsurgeon.checkpoint.whole_model import PICKLES
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.files.atomic import check_folder
 from vkdsurgeon.files.copy import chunks, same_range, sync

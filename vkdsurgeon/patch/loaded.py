@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES
 from vkdsurgeon.checkpoint.names import map_names
+from vkdsurgeon.checkpoint.read_tensor import TORCH_DTYPES
 from vkdsurgeon.checkpoint.tensors import raw_bytes
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.patch.content import Change

@@ -14,7 +14,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from vkdsurgeon.checkpoint.header import TensorEntry, read_header, read_metadata
-from vkdsurgeon.checkpoint.inventory import INDEX, PICKLES, TORCH_DTYPES
+from vkdsurgeon.checkpoint.read_tensor import TORCH_DTYPES
+from vkdsurgeon.checkpoint.shard_index import INDEX
+from vkdsurgeon.checkpoint.whole_model import PICKLES
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.copy import digest
 from vkdsurgeon.files.problems import first_problem

@@ -10,8 +10,10 @@ from typing import Any
 
 from vkdsurgeon.checkpoint.diff import CheckpointDiff, diff_checkpoints
 from vkdsurgeon.checkpoint.digest import weights_digest
-from vkdsurgeon.checkpoint.inventory import TORCH_DTYPES, Inventory, read_json, take_inventory
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
+from vkdsurgeon.checkpoint.json_file import read_json
 from vkdsurgeon.checkpoint.provenance import SCHEMA, free_record_name, versions
+from vkdsurgeon.checkpoint.read_tensor import TORCH_DTYPES
 from vkdsurgeon.checkpoint.stage import WriteReport
 from vkdsurgeon.checkpoint.write_provenance import set_facts
 from vkdsurgeon.data.request import UNTAGGED, RequestTag

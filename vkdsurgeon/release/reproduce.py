@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vkdsurgeon.checkpoint.digest import checkpoint_digests
-from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor, take_inventory
+from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
 from vkdsurgeon.checkpoint.provenance import record_names, set_digest
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.modality import NOUNS
 from vkdsurgeon.data.read import Given, records_given

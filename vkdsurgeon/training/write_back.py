@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import Parameter
 from vkdsurgeon_kernels import MaskedAdamW
 
-from vkdsurgeon.checkpoint.inventory import Inventory, read_tensor
+from vkdsurgeon.checkpoint.inventory import Inventory
+from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.saliency import SaliencyMask
 
