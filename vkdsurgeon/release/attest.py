@@ -20,7 +20,8 @@ from vkdsurgeon.release.bom import bill_of_materials
 from vkdsurgeon.report.evidence import gather
 from vkdsurgeon.report.text import Wording
 from vkdsurgeon.report.verdict import judge
-from vkdsurgeon.results.read import ProvenanceDocument, Source, read_source
+from vkdsurgeon.results.read import Source, read_source
+from vkdsurgeon.results.run_record import ProvenanceDocument
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"

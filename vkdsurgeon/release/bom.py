@@ -10,8 +10,10 @@ from typing import Any
 from vkdsurgeon import __version__
 from vkdsurgeon.checkpoint.digest import Digests
 from vkdsurgeon.release.card import CARD, license_of
+from vkdsurgeon.results.attack_document import AttackDocument
 from vkdsurgeon.results.evaluation import EvalResult, Metric
-from vkdsurgeon.results.read import AttackDocument, ProvenanceDocument, Source
+from vkdsurgeon.results.read import Source
+from vkdsurgeon.results.run_record import ProvenanceDocument
 
 _LIMITS = (
     "What was measured holds relative to base and gold, under these attacks, on these questions. It does not show that "

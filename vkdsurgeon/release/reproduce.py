@@ -21,8 +21,9 @@ from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.directories import scratch
 from vkdsurgeon.release.card import CARD, has_section
-from vkdsurgeon.results.read import ProvenanceDocument, read_source
+from vkdsurgeon.results.read import read_source
 from vkdsurgeon.results.reproduction import ReproduceResult
+from vkdsurgeon.results.run_record import ProvenanceDocument
 from vkdsurgeon.vision_pass.replay import replay_digest
 
 # Another processor sums in another order; what it does to weights stays far below these.

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vkdsurgeon.config.release import ReleasePlan
-from vkdsurgeon.results.read import AttackDocument, read_source
+from vkdsurgeon.results.attack_document import AttackDocument
+from vkdsurgeon.results.read import read_source
 from vkdsurgeon.results.release import AttackFacts, ReleaseResult, StageFacts
 
 Verdict = Literal["release", "accepted", "unjudged", "failed"]

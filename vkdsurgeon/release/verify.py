@@ -18,7 +18,8 @@ from vkdsurgeon.data.samples import samples_of
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.copy import digest
 from vkdsurgeon.release.card import CARD, has_section
-from vkdsurgeon.results.read import ProvenanceDocument, read_source
+from vkdsurgeon.results.read import read_source
+from vkdsurgeon.results.run_record import ProvenanceDocument
 from vkdsurgeon.results.verification import VerifiedFact, VerifyResult
 from vkdsurgeon.vision_pass.replay import replay_digest
 

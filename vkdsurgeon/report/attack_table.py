@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from vkdsurgeon.report.metrics_table import Cell
 from vkdsurgeon.report.text import Wording, percent
+from vkdsurgeon.results.attack_document import AttackDocument
 from vkdsurgeon.results.evaluation import Direction, Metric
 from vkdsurgeon.results.grid import Column, Grid, arrange_grid
-from vkdsurgeon.results.read import AttackDocument
 
 _PARTS = ("forgotten", "kept")
 _ROWS = {"before": "as given", "worst": "worst of them", "mean": "mean of them"}

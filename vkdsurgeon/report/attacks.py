@@ -11,8 +11,8 @@ from vkdsurgeon.report.figures import Curve, Series, draw_curve
 from vkdsurgeon.report.metrics_table import Cell
 from vkdsurgeon.report.text import Wording, count, percent, points
 from vkdsurgeon.report.verdict import attack_title
+from vkdsurgeon.results.attack_document import AttackDocument
 from vkdsurgeon.results.evaluation import Metric
-from vkdsurgeon.results.read import AttackDocument
 from vkdsurgeon.results.relearn import RelearnSettings
 
 # Settings whose values are words of the tool's own; other text may be the user's, and is not shown.

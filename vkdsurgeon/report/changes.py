@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vkdsurgeon.report.evidence import Case
 from vkdsurgeon.report.figures import Density, draw_density
 from vkdsurgeon.report.text import Wording, count, percent
-from vkdsurgeon.results.read import DiffDocument
+from vkdsurgeon.results.diff_document import DiffDocument
 
 _PARTS = {
     "tower": "vision tower",

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.results.attack_document import AttackDocument
 from vkdsurgeon.results.comparison import ComparisonResult
 from vkdsurgeon.results.comparison_columns import BASE, GOLD
+from vkdsurgeon.results.diff_document import DiffDocument
 from vkdsurgeon.results.evaluation import EvalResult
-from vkdsurgeon.results.read import (
-    AttackDocument,
-    DiffDocument,
-    Document,
-    ProvenanceDocument,
-    Source,
-    UnlearnDocument,
-)
+from vkdsurgeon.results.read import Document, Source
+from vkdsurgeon.results.run_record import ProvenanceDocument, UnlearnDocument
 
 Kind = TypeVar("Kind", bound=Document)
 _ROLES = {"model": "the model", "reference": "the base", "gold": "gold"}

@@ -15,8 +15,8 @@ from vkdsurgeon.report.metrics_table import Comparison, Row, compare
 from vkdsurgeon.report.provenance import Origins, trace
 from vkdsurgeon.report.text import Wording, names_in, percent, points, short
 from vkdsurgeon.report.verdict import Verdict, attack_title, judge
+from vkdsurgeon.results.attack_document import AttackDocument
 from vkdsurgeon.results.evaluation import EvalResult
-from vkdsurgeon.results.read import AttackDocument
 
 _TITLE = "visual unlearning report"
 # A page is read by people; the document holds the rest.

@@ -8,8 +8,8 @@ from typing import Literal
 from vkdsurgeon.report.evidence import Case
 from vkdsurgeon.report.gate_words import in_words
 from vkdsurgeon.report.text import Wording, count
+from vkdsurgeon.results.attack_document import AttackDocument
 from vkdsurgeon.results.evaluation import GateOutcome
-from vkdsurgeon.results.read import AttackDocument
 
 Status = Literal["passed", "partial", "failed", "unjudged"]
 
