@@ -19,7 +19,7 @@ from vkdsurgeon import write_report as write_report_page
 
 # Bounds relative to gold speak of what a model knows that never saw the forget set.
 GATES = ["forget.vqa.accuracy<=gold+0.10", "retain.vqa.accuracy>=reference-0.05"]
-RELEARN_GATES = ["relearn.ag<=gold+20"]
+RELEARN_GATES = ["relearn.after.vqa.accuracy<=gold+0.10"]
 
 
 def tell(event: Event) -> None:

@@ -255,7 +255,7 @@ def test_bounds_by_default(tmp_path: Path) -> None:
     assert plan().model == tmp_path / "x"
     assert (plan().relearn_gates, plan().restore_gates) == ([], [])
     gold = plan(gold="gold")
-    assert gold.relearn_gates == ["relearn.ag<=gold+10"]
+    assert gold.relearn_gates == ["relearn.after.vqa.accuracy<=gold+0.10"]
     assert gold.restore_gates == ["restore.after.vqa.accuracy<=gold+0.05"]
     assert plan(gold="gold", restore_out_of_scope=True).restore_gates == []
     # A decoder pass may change answers to text as far as it allows itself, unless you set bounds.

@@ -146,7 +146,7 @@ def attack(
 ) -> AnyAttackResult:
     """Try to bring back what a model was made to forget. Checkpoints on disk are not changed.
 
-        found = attack("relearn", "patched/", "forget.jsonl", gold="gold/", gates=["relearn.ag<=gold+10"],
+        found = attack("relearn", "patched/", "forget.jsonl", gold="gold/", gates=["relearn.after.vqa.accuracy<=gold"],
                        settings={"steps": 60, "heldout": "heldout.jsonl"})
         found.value("relearn.ag"), found.passed
 

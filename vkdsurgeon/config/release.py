@@ -15,7 +15,8 @@ from vkdsurgeon.files.problems import did_you_mean, first_problem
 # Forget questions are rarely answered, retain questions nearly as before, text exactly as before.
 EVAL_GATES = ("forget.vqa.accuracy<=0.10", "retain.vqa.accuracy>=reference-0.03", "text.text.agreement==1")
 EDITED_TEXT_GATE = ("text.text.agreement==1", "text.text.agreement>=0.95")
-RELEARN_GATES = ("relearn.ag<=gold+10",)
+# Of the level that an attacker reaches: a gain also depends on whether what a nobody answered before was right by luck.
+RELEARN_GATES = ("relearn.after.vqa.accuracy<=gold+0.10",)
 RESTORE_GATES = ("restore.after.vqa.accuracy<=gold+0.05",)
 
 

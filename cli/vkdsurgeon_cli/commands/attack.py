@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
         relearn_command,
         "attack relearn patched/ --forget f.jsonl --heldout h.jsonl",
         "attack relearn patched/ --forget f.jsonl --protocol people,pairs --seeds 0,1",
-        'attack relearn patched/ --gold gold/ --forget f.jsonl --gate "relearn.ag<=gold+10"',
+        'attack relearn patched/ --gold gold/ --forget f.jsonl --gate "relearn.after.vqa.accuracy<=gold+0.1"',
         summary="Fine-tune on a part of the forget set, and ask about the rest.",
     )
     add_command(
