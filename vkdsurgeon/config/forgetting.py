@@ -35,7 +35,10 @@ class Forgetting(Section):
         "reference: the features of `forget_teacher`.",
     )
     stand_ins: int = Field(
-        2, ge=1, description="Number k of distant retain identities that the target nobody is mixed from."
+        2,
+        ge=0,
+        description="Number k of distant retain identities that the target nobody is mixed from. With 0 nothing is put "
+        "in the place of the identity, so whom an image is taken for differs from image to image.",
     )
     far_share: float = Field(
         1 / 3, gt=0, le=1, description="Share of the retain identities, the farthest ones, that count as distant."

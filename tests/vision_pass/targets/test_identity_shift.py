@@ -37,6 +37,16 @@ def test_the_shift_follows_the_formula_where_no_view_is_known():
     torch.testing.assert_close(shifts(model, kept, {"kept 0": drawn}, stretch=2.0)["kept 0"], 2 * moves["kept 0"])
 
 
+def test_without_stand_ins_the_identity_is_taken_out_and_nothing_put_in_its_place():
+    means = _identities(9)
+    model = IdentityModel(list(means.values()), list(means), means)
+    kept = [name for name in means if name not in ("kept 0", "kept 1")]
+    middle = torch.stack([means[name] for name in kept]).mean(0)
+    moves = shifts(model, kept, {"kept 0": (), "kept 1": ("kept 4",)})
+    torch.testing.assert_close(moves["kept 0"], middle - means["kept 0"])
+    torch.testing.assert_close(moves["kept 1"], means["kept 4"] - means["kept 1"])
+
+
 def _images_with_two_views(per_token: bool) -> tuple[list[torch.Tensor], list[str], torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
     view = torch.randn(4, 6, generator=generator)
@@ -157,6 +167,13 @@ def test_stand_ins_come_from_the_farthest_share():
         assert set(drawn) <= {"kept 6", "kept 7", "kept 8"}
         draws.add(drawn)
     assert len(draws) > 1, "the seed has a say"
+
+
+def test_no_stand_ins_need_one_identity_all_the_same():
+    drawn = {"generator": torch.Generator(), "count": 0, "far_share": 0.5}
+    assert draw_stand_ins({"p": torch.zeros(1, 2)}, {"q": torch.ones(1, 2)}, **drawn) == {"p": ()}
+    with pytest.raises(UserError, match="too few retain identities"):
+        draw_stand_ins({"p": torch.zeros(1, 2)}, {}, **drawn)
 
 
 def test_too_few_identities_are_refused():

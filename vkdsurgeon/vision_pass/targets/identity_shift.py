@@ -4,12 +4,13 @@
 manifold of plausible subjects. With mu the mean of the kept identities and k centroids c drawn from those farthest from
 the subject's own mean mu_p:
 
-    nu_p = mu + sqrt(k) (mean of the k centroids - mu)
+    nu_p = mu + sqrt(k) (mean of the k centroids - mu), and mu itself without any
     T(x) = t(x) + S(nu_p - mu) - S(mu_p - mu)
 
 S keeps the identity part of a mean and leaves the accident of its views where it is (`identity_classifier`).
 Averaging k independent deviations shrinks them by sqrt(k); the factor puts nu_p back at the distance real identities
-have from the mean. What is not identity in an image lives in t(x) and stays.
+have from the mean. What is not identity in an image lives in t(x) and stays. Without stand-ins (k = 0) that is all that
+is left, so that whom an image is taken for depends on the image, as with people whom the model never saw.
 This is this project's reconstruction of the forget term that arXiv 2512.11325 leaves open.
 """
 
@@ -37,18 +38,18 @@ def draw_stand_ins(
     Args:
         forgotten: Subject -> centroid, [N, D] or [1, D].
         kept: Retain or generic identity -> centroid, the same shape.
-        count: k, how many are drawn.
+        count: k, how many are drawn; may be 0.
         far_share: Share of the identities, farthest from the subject first, that they are drawn from.
         generator: Source of the draw.
 
     Raises:
-        UserError: Fewer kept identities than are to be drawn.
+        UserError: Fewer kept identities than are to be drawn, or none at all.
     """
-    if len(kept) < count:
+    if len(kept) < max(count, 1):
         raise UserError(
             "too few retain identities to mix nobody from",
             value=len(kept),
-            expected=f"at least {count} subjects (recipe key stand_ins)",
+            expected=f"at least {max(count, 1)} subjects (recipe key stand_ins)",
             remedy="give more retain subjects, or a folder of other images with `generic`",
         )
     names = list(kept)
@@ -76,7 +77,7 @@ def shifts(
     Args:
         model: Identities of the forgotten and the kept subjects at the layer.
         kept: The subjects of it that are kept.
-        stand_ins: Forgotten subject -> the kept identities to mix.
+        stand_ins: Forgotten subject -> the kept identities to mix; may be none.
         trust: Shrink as if every mean were one of so many times more images; infinity does not shrink.
         stretch: Go so many times the way.
 
@@ -88,8 +89,15 @@ def shifts(
     moves, views = [], []
     for name in names:
         others = stand_ins[name]
-        mixed = torch.stack([model.means[other] for other in others]).mean(dim=0)
-        moves += [len(others) ** 0.5 * (mixed - middle), model.means[name] - middle]
-        views += [len(others) / sum(1 / model.counts[other] for other in others), model.counts[name]]
-    parts = model.identity(torch.stack(moves), [trust * count for count in views])
-    return dict(zip(names, stretch * (parts[0::2] - parts[1::2]), strict=True))
+        moves.append(model.means[name] - middle)
+        views.append(float(model.counts[name]))
+        if others:
+            mixed = torch.stack([model.means[other] for other in others]).mean(dim=0)
+            moves.append(len(others) ** 0.5 * (mixed - middle))
+            views.append(len(others) / sum(1 / model.counts[other] for other in others))
+    parts = iter(model.identity(torch.stack(moves), [trust * count for count in views]))
+    found = {}
+    for name in names:
+        own = next(parts)
+        found[name] = stretch * (next(parts) - own if stand_ins[name] else -own)
+    return found
