@@ -10,7 +10,7 @@ from vkdsurgeon.config.registered import is_registered
 from vkdsurgeon.config.section import Section, positive
 
 Distance = Literal["nmse", "mse", "cosine", "smooth_l1"]
-ForgetTarget = Literal["nobody", "swap", "common", "reference"]
+ForgetTarget = Literal["nobody", "swap", "common", "nearest", "reference"]
 
 
 class Forgetting(Section):
@@ -31,14 +31,15 @@ class Forgetting(Section):
     forget_target: ForgetTarget = Field(
         "nobody",
         description="Target features of forget images. nobody: a mixture of distant retain identities, for each "
-        "subject its own; common: one such mixture for all subjects; swap: one distant retain identity; "
-        "reference: the features of `forget_teacher`.",
+        "subject its own; common: one such mixture for all subjects; nearest: a mixture of the retain identities that "
+        "each image would be taken for if its subject were unknown; swap: one distant retain identity; reference: the "
+        "features of `forget_teacher`.",
     )
     stand_ins: int = Field(
         2,
         ge=0,
-        description="Number k of distant retain identities that the target nobody is mixed from. With 0 nothing is put "
-        "in the place of the identity, so whom an image is taken for differs from image to image.",
+        description="Number k of retain identities that a target is mixed from. With 0 the target nobody puts nothing "
+        "in the place of the identity.",
     )
     far_share: float = Field(
         1 / 3, gt=0, le=1, description="Share of the retain identities, the farthest ones, that count as distant."

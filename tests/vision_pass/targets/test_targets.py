@@ -80,6 +80,23 @@ def test_nobody_mixes_as_many_as_the_recipe_says_and_adds_one_shift():
     torch.testing.assert_close(made[2:], own[2:] + expected["b"])
 
 
+def test_nearest_gives_every_image_the_kept_identities_that_it_would_be_taken_for():
+    context = _context(stand_ins=1)
+    targets, made, own, _ = _made("nearest", context)
+    space = context.spaces(LAYER)[0]
+    alone = shifts(space.model, context.kept, {"a": (), "b": ()})
+    middle = torch.stack([space.model.means[name] for name in context.kept]).mean(dim=0)
+    for index, subject in enumerate(context.forget_subjects):
+        left = own[index] + alone[subject]
+        scores = space.reader.scores(left[None])[0][2:]
+        name = context.kept[int(scores.argmax())]
+        (identity,) = space.model.identity((space.model.means[name] - middle)[None], [2])
+        torch.testing.assert_close(made[index], left + identity)
+        assert space.reader.subjects[int(space.reader.read(made[index][None]))] == name
+    assert targets.readings[LAYER].still == 0
+    assert targets.stand_ins == {"a": (), "b": ()}, "who it is differs from image to image"
+
+
 def test_what_nobody_reads_as_is_told():
     targets, *_ = _made("nobody", _context())
     reading = targets.readings[LAYER]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vkdsurgeon.vision_pass.targets.context import ForgetTargets, TargetContext
-from vkdsurgeon.vision_pass.targets.identities import common, nobody, swap
+from vkdsurgeon.vision_pass.targets.identities import common, nearest, nobody, swap
 from vkdsurgeon.vision_pass.targets.reference import reference
 
 __all__ = ["FORGET_TARGETS", "ForgetTargets", "TargetContext"]
 
 FORGET_TARGETS: dict[str, Callable[[TargetContext], ForgetTargets]] = {
     "nobody": nobody,
+    "nearest": nearest,
     "common": common,
     "swap": swap,
     "reference": reference,

@@ -43,14 +43,19 @@ def swap(context: TargetContext) -> ForgetTargets:
     return _moved(context, 1)
 
 
-def _moved(context: TargetContext, count: int, *, together: bool = False) -> ForgetTargets:
+def nearest(context: TargetContext) -> ForgetTargets:
+    """For each image the kept identities that it would be taken for, were its subject unknown (`nearest_kept`)."""
+    return _moved(context, 0, nearest=max(context.recipe.stand_ins, 1))
+
+
+def _moved(context: TargetContext, count: int, *, together: bool = False, nearest: int = 0) -> ForgetTargets:
     made = context.empty()
     stand_ins: dict[str, tuple[str, ...]] = {}
     readings = {}
     for layer in context.from_last():
         model = context.identities(layer)
         stand_ins = stand_ins or _drawn(context, model, count, together)
-        moves, readings[layer] = move_far_enough(context, layer, stand_ins)
+        moves, readings[layer] = move_far_enough(context, layer, stand_ins, nearest)
         for index in range(len(context.forget_subjects)):
             made.put(layer, index, moves.image(index))
     return ForgetTargets(made, stand_ins, readings)

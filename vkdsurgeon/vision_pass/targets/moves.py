@@ -13,6 +13,7 @@ from vkdsurgeon.vision_pass.identity_space import IdentitySpace
 from vkdsurgeon.vision_pass.target_readings import TargetReading, read_targets
 from vkdsurgeon.vision_pass.targets import identity_shift
 from vkdsurgeon.vision_pass.targets.context import TargetContext
+from vkdsurgeon.vision_pass.targets.nearest_kept import NearestKept
 
 # (trust, stretch), tried in turn until a target no longer reads as its own subject: first less is held to be the
 # accident of views, then the way is longer.
@@ -30,19 +31,22 @@ class Moves:
         layer: The layer of the features.
         stages: In which identities are moved, one after the other.
         shifts: Subject -> one shift per stage, float32 [N, D] or [1, D]; others stay where they are.
+        nearest: What then takes the place of an image's own identity; None leaves it empty, or to the shifts.
     """
 
     context: TargetContext
     layer: str
     stages: tuple[IdentitySpace, ...]
     shifts: Mapping[str, tuple[Tensor, ...]]
+    nearest: NearestKept | None = None
 
     def image(self, index: int) -> Tensor:
         """The moved features of a forget image, float32 [N, D]."""
         value = self.context.forget.one(self.layer, index).float()
-        for space, shift in zip(self.stages, self.shifts.get(self.context.forget_subjects[index], ()), strict=False):
+        found = self.shifts.get(self.context.forget_subjects[index], ())
+        for space, shift in zip(self.stages, found, strict=False):
             value = value + space.spread(("forget", index), shift)
-        return value
+        return value if self.nearest is None or not found else self.nearest.move(("forget", index), value)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class _Try:
 
 
 def move_far_enough(
-    context: TargetContext, layer: str, stand_ins: Mapping[str, Sequence[str]]
+    context: TargetContext, layer: str, stand_ins: Mapping[str, Sequence[str]], nearest: int = 0
 ) -> tuple[Moves, TargetReading]:
     """Move forget images towards the mixture of their subject's stand-ins.
 
@@ -79,7 +83,8 @@ def move_far_enough(
     Args:
         context: What is known.
         layer: The layer of the features.
-        stand_ins: Forgotten subject -> the kept identities to mix.
+        stand_ins: Forgotten subject -> the kept identities to mix; may be none.
+        nearest: Mix for every image so many kept identities instead, those nearest to it.
 
     Returns:
         How every forget image is moved, and what the known ones read as then.
@@ -90,7 +95,8 @@ def move_far_enough(
         ways.append((spaces[1], spaces[0]))
     tries: list[_Try] = []
     for stages in ways:
-        tries.append(_try(Moves(context, layer, stages, {}), stand_ins))
+        others = NearestKept(stages[-1], context.kept, nearest) if nearest else None
+        tries.append(_try(Moves(context, layer, stages, {}, others), stand_ins))
         if tries[-1].done:
             break
     best = min(tries, key=lambda tried: tried.rank)
@@ -127,7 +133,7 @@ def _shifts(
     moves: Moves, stand_ins: Mapping[str, Sequence[str]], trust: float, stretch: float
 ) -> dict[str, tuple[Tensor, ...]]:
     """The shifts of some subjects, one per stage; all others stay where they are."""
-    context, made = moves.context, replace(moves, shifts=dict.fromkeys(stand_ins, ()))
+    context, made = moves.context, replace(moves, shifts=dict.fromkeys(stand_ins, ()), nearest=None)
     for number, space in enumerate(moves.stages):
         model = space.model
         if number:
