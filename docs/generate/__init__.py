@@ -8,6 +8,7 @@ A test does the same check, so a change of a recipe key, a metric or a document 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from docs.generate.chart import chart
@@ -35,8 +36,12 @@ def pages() -> dict[Path, str]:
     return made | {DOCS / "schemas" / f"{name}.json": schema_text(name) for name in DOCUMENTS}
 
 
-def outdated() -> list[Path]:
-    """Pages that are missing, differ from the code, or belong to no document any more."""
-    made = pages()
+def outdated(made: Mapping[Path, str] | None = None) -> list[Path]:
+    """Pages that are missing, differ from the code, or belong to no document any more.
+
+    Args:
+        made: From `pages`, where they are at hand.
+    """
+    made = pages() if made is None else made
     wrong = [path for path, text in made.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     return wrong + [path for path in (DOCS / "schemas").glob("*.json") if path not in made]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-import docs.generate as generate
-from docs.generate import outdated, pages
+from docs import generate
 from docs.generate.markdown import DOCS
 
 
@@ -14,12 +13,13 @@ def main() -> int:
     """Write the pages, or say which are not up to date."""
     parser = argparse.ArgumentParser(description=generate.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 where something differs")
-    wrong = outdated()
+    arguments = parser.parse_args()
+    made = generate.pages()
+    wrong = generate.outdated(made)
     for path in wrong:
         print(path.relative_to(DOCS))
-    if parser.parse_args().check:
+    if arguments.check:
         return 1 if wrong else 0
-    made = pages()
     for path in wrong:
         if path in made:
             path.parent.mkdir(exist_ok=True)

@@ -26,7 +26,8 @@ from vkdsurgeon.results import (
 )
 from vkdsurgeon.results.document import Document
 
-# Every document that the tool writes or reads back. Those of `read` hold the part that the report relies on.
+# Every document that the tool writes or reads back. Those of `run_record` and `diff_document` hold the part that the
+# report relies on.
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "evaluation": evaluation.EvalResult,
     "aggregate": AggregateResult,

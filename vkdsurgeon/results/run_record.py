@@ -135,12 +135,8 @@ class BaseRecord(BaseModel, frozen=True):
     hub: HubRecord | None = None
 
 
-class ReplayRecord(BaseModel, frozen=True):
+class ReplayRecord(SetRecord, frozen=True):
     """What earlier requests kept of images that this run forgot again."""
-
-    pictures: int
-    subjects: int
-    digest: str
 
 
 class EarlierRun(BaseModel, frozen=True):

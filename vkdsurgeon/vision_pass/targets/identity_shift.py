@@ -84,20 +84,31 @@ def shifts(
     Returns:
         Forgotten subject -> float32 [N, D] or [1, D].
     """
-    middle = torch.stack([model.means[name] for name in kept]).mean(dim=0)
+    middle = mean_of(model, kept)
     names = list(stand_ins)
     moves, views = [], []
     for name in names:
-        others = stand_ins[name]
-        moves.append(model.means[name] - middle)
-        views.append(float(model.counts[name]))
-        if others:
-            mixed = torch.stack([model.means[other] for other in others]).mean(dim=0)
-            moves.append(len(others) ** 0.5 * (mixed - middle))
-            views.append(len(others) / sum(1 / model.counts[other] for other in others))
-    parts = iter(model.identity(torch.stack(moves), [trust * count for count in views]))
-    found = {}
-    for name in names:
-        own = next(parts)
-        found[name] = stretch * (next(parts) - own if stand_ins[name] else -own)
-    return found
+        mixed, count = mixture(model, middle, stand_ins[name])
+        moves += [mixed, model.means[name] - middle]
+        views += [count, model.counts[name]]
+    parts = model.identity(torch.stack(moves), [trust * count for count in views])
+    return dict(zip(names, stretch * (parts[0::2] - parts[1::2]), strict=True))
+
+
+def mean_of(model: IdentityModel, kept: Sequence[str]) -> Tensor:
+    """mu, the mean of the kept identities, [N, D] or [1, D]."""
+    return torch.stack([model.means[name] for name in kept]).mean(dim=0)
+
+
+def mixture(model: IdentityModel, middle: Tensor, others: Sequence[str]) -> tuple[Tensor, float]:
+    """What a mixture of identities is away from their mean, nu - mu, and of how many images it is a mean.
+
+    Args:
+        model: Identities at the layer.
+        middle: From `mean_of`.
+        others: The identities to mix; without any it is nothing.
+    """
+    if not others:
+        return torch.zeros_like(middle), 1.0
+    away = len(others) ** 0.5 * (mean_of(model, others) - middle)
+    return away, len(others) / sum(1 / model.counts[other] for other in others)

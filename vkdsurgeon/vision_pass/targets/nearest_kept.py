@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from vkdsurgeon.vision_pass.identity_space import IdentitySpace, Image
+from vkdsurgeon.vision_pass.targets import identity_shift
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class NearestKept:
     space: IdentitySpace
     kept: Sequence[str]
     count: int
-    _shifts: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
+    _shifts: dict[tuple[str, ...], Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def move(self, image: Image, value: Tensor) -> Tensor:
         """Put the nearest kept identities in the place of the image's own.
@@ -50,9 +51,10 @@ class NearestKept:
             self._shifts[names] = self._shift(names)
         return value + self.space.spread(image, self._shifts[names])
 
+    @cached_property
+    def _middle(self) -> Tensor:
+        return identity_shift.mean_of(self.space.model, self.kept)
+
     def _shift(self, names: Sequence[str]) -> Tensor:
-        model = self.space.model
-        middle = torch.stack([model.means[name] for name in self.kept]).mean(dim=0)
-        mixed = torch.stack([model.means[name] for name in names]).mean(dim=0)
-        views = len(names) / sum(1 / model.counts[name] for name in names)
-        return model.identity((len(names) ** 0.5 * (mixed - middle))[None], [views])[0]
+        away, views = identity_shift.mixture(self.space.model, self._middle, names)
+        return self.space.model.identity(away[None], [views])[0]
