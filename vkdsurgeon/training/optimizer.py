@@ -5,7 +5,7 @@ weight was (rms) and how many of its elements move the same output together (fan
 like the square root). Measured in those units a step means the same at every width: lr = s rms(W) / sqrt(fan-in) for a
 matrix or a convolution, lr = 0.004 s for gains and biases, which act on activations of unit size. The dependence on
 width is that of maximal-update parametrisation (Yang et al., arXiv 2203.03466), with the rms standing in for what the
-initialisation was. Measured: docs/studies/method.md, "Step size".
+initialisation was. See docs/studies/method.md, "Training and stopping".
 """
 
 from __future__ import annotations

@@ -33,21 +33,15 @@ class Course:
     Attributes:
         stack: The student.
         taught: What it is taught.
-        recipe: The settings.
-        mask: What may move.
-        optimizer: Moves it.
         harden: Adds the gradients of simulated attackers; None without them.
         control: Measures steps; None where the recipe names their size.
         validation: Looks at the student.
-        state: Where it all stands.
+        state: Where it all stands: the settings, what may move, and the optimizer that moves it.
         seed: Seeds the draws of the simulated attackers, and the order of the images while the optimizer settles.
     """
 
     stack: VisualStack
     taught: DistillationTerms
-    recipe: Recipe
-    mask: SaliencyMask
-    optimizer: MaskedAdamW
     harden: Hardener | None
     control: StepControl | None
     validation: Validation
@@ -88,7 +82,7 @@ class Course:
             recipe,
             companion=Companions({name: each for name, each in companions.items() if each is not None}),
         )
-        return cls(stack, taught, recipe, mask, optimizer, harden, control, validation, state, seed)
+        return cls(stack, taught, harden, control, validation, state, seed)
 
     def begin(self, kept: Kept | None) -> None:
         """Stand where a journal left off, or let the optimizer settle and find the size of a step.
@@ -107,8 +101,8 @@ class Course:
             settle(
                 self.stack,
                 self.taught.both,
-                self.optimizer,
-                self.recipe,
+                self.state.trainee.optimizer,
+                self.state.recipe,
                 self.control,
                 generator=own,
                 harden=self.harden,
@@ -133,7 +127,7 @@ class Course:
         while state.open:
             state.begin()
             self._schedule(heard)
-            with rounded_to_disk(self.stack, self.mask.selected):
+            with rounded_to_disk(self.stack, self.state.trainee.mask.selected):
                 verdict = self.validation.judge()
             state.judged(verdict)
             self.stack.processes.agree("weights", lambda: [asdict(state.verdicts[-1]), state.trainee.digest()])
@@ -149,7 +143,7 @@ class Course:
         """
         choice = self.state.settle()
         if kept is not None:
-            with rounded_to_disk(self.stack, self.mask.selected):
+            with rounded_to_disk(self.stack, self.state.trainee.mask.selected):
                 kept.agree(self.state.verdicts[choice.index].measured, self.validation.judge().measured)
         return choice
 
@@ -160,8 +154,8 @@ class Course:
         train(
             self.stack,
             self.taught.both,
-            self.optimizer,
-            self.recipe,
+            self.state.trainee.optimizer,
+            self.state.recipe,
             steps=steps,
             peak=peak,
             generator=self.state.generator,
