@@ -60,7 +60,7 @@ def release_page() -> str:
     return f"""# Release plan
 
 {MADE}
-The keys of the file that `vkdsurgeon release` reads ([how it is used](../tutorials/ship.md#in-a-pipeline)). Paths count
+The keys of the file that `vkdsurgeon release` reads ([how it is used](../tutorials/pipeline.md)). Paths count
 from the file. Unknown keys are refused. Its JSON schema: [release-plan.json](../schemas/release-plan.json).
 
 | key | default | meaning |

@@ -35,7 +35,7 @@ class FeatureStore:
     """Features of images at several layers: in memory up to a bound, beyond it in an unnamed temporary file.
 
     What a GPU asks for stays there as a copy, as far as there is room: to fetch the features of a step from main memory
-    takes an H200 longer than to compute them anew (docs/tutorials/hardware.md).
+    takes an H200 longer than to compute them anew (docs/studies/speed.md).
 
     Args:
         budget_bytes: Most bytes to hold in main memory.
