@@ -62,7 +62,7 @@ GateOption = Annotated[
     typer.Option(
         "--gate",
         metavar="BOUND",
-        help='A bound such as "forget.vqa.accuracy<=0.10"; repeatable. If it is not met, the status is 3.',
+        help="A bound on a metric of this command, as in the examples; repeatable. If it is not met, the status is 3.",
     ),
 ]
 BaseOption = Annotated[

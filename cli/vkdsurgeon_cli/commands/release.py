@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def release(
     *,
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A release file (YAML); see docs/tutorials/pipeline.md.")],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A release file (YAML): docs/tutorials/pipeline.md.")],
     printing: Printing,
     tracking: Tracking,
 ) -> None:

@@ -42,11 +42,17 @@ class Sets:
     ] = None
     text: Annotated[
         Path | None,
-        typer.Option("--text", metavar="SET", help="For --decoder-pass: prompts whose answers must not change."),
+        typer.Option(
+            "--text",
+            metavar="SET",
+            help="For --decoder-pass: prompts whose answers must not change, one per line or as JSON lines.",
+        ),
     ] = None
     forget_teacher: Annotated[
         Path | None,
-        typer.Option("--forget-teacher", metavar="DIR", help="A model without the knowledge, as forget teacher."),
+        typer.Option(
+            "--forget-teacher", metavar="DIR", help="A model without the knowledge, for --set forget_target=reference."
+        ),
     ] = None
     retain_teacher: Annotated[
         Path | None,
