@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class UserError(ValueError):
     """The user's input is wrong; the process ends with status 2 and nothing was written.
@@ -40,6 +42,16 @@ class UserError(ValueError):
         if self.remedy:
             lines.append(f"hint: {self.remedy}")
         return "\n".join(lines)
+
+    @classmethod
+    def of(cls, facts: Mapping[str, str | None]) -> UserError:
+        """The error that another process told by `as_dict`."""
+        made = cls("")
+        made.what = str(facts["what"])
+        made.where, made.value = facts["where"], facts["value"]
+        made.expected, made.remedy = facts["expected"], facts["remedy"]
+        made.args = (str(made),)
+        return made
 
     def as_dict(self) -> dict[str, str | None]:
         """The same facts for `--json`."""

@@ -82,7 +82,7 @@ class JsonLines:
 
     def show(self, event: Mapping[str, Any]) -> None:
         """Write the event without what is for people alone."""
-        sys.stderr.write(event_line({key: value for key, value in event.items() if key not in ("text", "last")}))
+        sys.stderr.write(event_line({key: value for key, value in event.items() if key != "text"}))
         sys.stderr.flush()
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from vkdsurgeon_kernels.backend import Choice, choose, implementations
 from vkdsurgeon_kernels.bitmask import BitMask
 from vkdsurgeon_kernels.distillation import DISTANCES, feature_distillation, target_power
 from vkdsurgeon_kernels.masked_adamw import MaskedAdamW, restrict_weight_gradients
-from vkdsurgeon_kernels.saliency import accumulate_scores, combine_scores, select_top_fraction
+from vkdsurgeon_kernels.saliency import accumulate_scores, select_top_fraction
 
 __all__ = [
     "DISTANCES",
@@ -17,7 +17,6 @@ __all__ = [
     "MaskedAdamW",
     "accumulate_scores",
     "choose",
-    "combine_scores",
     "feature_distillation",
     "implementations",
     "restrict_weight_gradients",

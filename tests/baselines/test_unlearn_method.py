@@ -171,6 +171,8 @@ def test_a_dry_run_plans_and_writes_nothing(facts: World, tmp_path: Path, capsys
         ("npo", ["--generic", "{retain}"], "generic images have no answers"),
         ("npo", ["--decoder-pass"], "only VKD in feature mode"),
         ("npo", ["--forget-teacher", "{gold}"], "only VKD in feature mode"),
+        ("npo", ["--journal", "{gold}.journal"], "only VKD in feature mode"),
+        ("npo", ["--checkpoint-minutes", "5"], "only VKD in feature mode"),
         ("npo", ["--set", "output_loss=ga"], "works only with VKD"),
         ("npo", ["--steps", "3"], "give it as --set baseline.steps=VALUE"),
         ("npo", ["--set", "forget_target=swap"], "does not use VKD's recipe keys"),

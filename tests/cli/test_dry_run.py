@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 from vkdsurgeon_cli.main import run
 
 from tests.families import build_checkpoint
+from vkdsurgeon.checkpoint.output import SLACK_BYTES
 
 
 @pytest.fixture
@@ -67,6 +69,16 @@ def test_links_and_a_replay_file_are_counted(
     capsys.readouterr()
     assert run([*words[:-1], str(tmp_path / "other"), "--dry-run"]) == 0
     assert "for the replay file" in capsys.readouterr().out
+
+
+def test_files_that_will_be_linked_need_no_room(
+    llava: Path, sets: dict[str, Path], own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["unlearn", str(llava), "--forget", str(sets["forget"]), "--retain", str(own), "--dry-run"]
+    room = SLACK_BYTES + sum(path.stat().st_size for path in llava.iterdir() if path.suffix != ".safetensors")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=room, used=0, free=room))
+    assert run([*words, "-o", str(tmp_path / "out")]) == 2
+    assert run([*words, "-o", str(tmp_path / "out"), "--link-untouched"]) == 0
 
 
 @pytest.mark.parametrize("how", ["no image", "too narrow", "unreadable"])

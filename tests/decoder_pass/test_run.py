@@ -257,7 +257,7 @@ def test_a_missed_gate_is_status_3_and_the_result_is_written(
     words = ["unlearn", str(facts.base), "--forget", str(facts.forget), "--retain", str(facts.retain), "-o", str(out)]
     limits = [*OPEN[:4], "--set", "decoder.text_kl=1e-9", "--set", "decoder.text_agreement=0"]
     assert run([*words, "--decoder-pass", "--text", str(prompts), *WORDS, *limits, "--set", "decoder.steps=3"]) == 3
-    assert "decoder_text_kl" in capsys.readouterr().err
+    assert "decoder.text_kl" in capsys.readouterr().err
     assert not json.loads((out / "vkdsurgeon.json").read_text())["decoder"]["gate"]["met"]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 
 from vkdsurgeon.config.decoder import DecoderRecipe
+from vkdsurgeon.config.keys import parse_settings
 from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.samples import Sample
 from vkdsurgeon.decoder_pass.gate import judge
@@ -42,7 +44,10 @@ def test_every_bound_of_the_gate_counts_and_what_is_no_number_misses() -> None:
     recipe = DecoderRecipe()
     start, good = Drift(4.0, 0.0, 8), Drift(0.01, 1.0, 8)
     assert judge(recipe, start, good, good, good).met
-    assert "decoder_forget_ratio" in judge(recipe, start, Drift(2.0, 0.0, 8), good, good).missed[0]
-    assert "decoder_retain_kl" in judge(recipe, start, good, Drift(1.0, 1.0, 8), good).missed[0]
-    assert "decoder_text_agreement" in judge(recipe, start, good, good, Drift(0.01, 0.5, 8)).missed[0]
-    assert "decoder_text_kl" in judge(recipe, start, good, good, Drift(float("nan"), 1.0, 8)).missed[0]
+    assert "decoder.forget_ratio" in judge(recipe, start, Drift(2.0, 0.0, 8), good, good).missed[0]
+    assert "decoder.retain_kl" in judge(recipe, start, good, Drift(1.0, 1.0, 8), good).missed[0]
+    assert "decoder.text_agreement" in judge(recipe, start, good, good, Drift(0.01, 0.5, 8)).missed[0]
+    assert "decoder.text_kl" in judge(recipe, start, good, good, Drift(float("nan"), 1.0, 8)).missed[0]
+    missed = judge(recipe, start, start, Drift(1.0, 1.0, 8), Drift(1.0, 0.0, 8)).missed
+    keys = [re.search(r"\((.*)\)", each).group(1) for each in missed]  # type: ignore[union-attr]
+    assert len(parse_settings([f"{key}=0.5" for key in keys])["decoder"]) == 4

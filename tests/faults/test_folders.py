@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.checkpoint.output import output_claimed
 from vkdsurgeon.checkpoint.stage import write_patched
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.files import directories
 from vkdsurgeon.files.directories import claimed, clear_up, scratch, staged
 
 KILLED = """
@@ -140,6 +142,19 @@ def test_a_checkpoint_that_is_read_only_is_staged_and_moved(tmp_path: Path) -> N
         (folder / "file").touch()
         folder.chmod(0o555)
     assert out.stat().st_mode & 0o777 == 0o555
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_an_output_that_is_there_is_told_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems cannot sync a directory."""
+
+    def fail(place: Path) -> None:
+        raise OSError(errno.EINVAL, "no sync here")
+
+    monkeypatch.setattr(directories, "sync", fail)
+    with staged(tmp_path / "out") as folder:
+        (folder / "file").touch()
+    assert (tmp_path / "out" / "file").exists()
     assert os.listdir(tmp_path) == ["out"]
 
 

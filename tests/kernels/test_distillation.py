@@ -15,6 +15,8 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 COMPILED = pytest.param("compiled", marks=needs_compiler)
 TRITON = pytest.param("triton", marks=needs_triton)
 IMPLEMENTATIONS = ["reference", COMPILED, TRITON]
+# Every test of what is compiled compiles it anew, for seconds: what one of them shows is enough for every day.
+SELDOM_COMPILED = ["reference", pytest.param("compiled", marks=[needs_compiler, pytest.mark.campaign]), TRITON]
 # What plain PyTorch gets wrong in the same dtype, times this, is what an implementation may get wrong.
 TIMES_PLAIN = 4
 
@@ -103,13 +105,19 @@ def test_losses_and_gradients_match_float64(implementation, distance, masked):
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("distance", "masked"), [("nmse", False), ("cosine", False), (SUM, True)], ids=["nmse", "cosine", "sum-masked"]
+    ("distance", "masked"),
+    [
+        pytest.param("nmse", False, marks=pytest.mark.campaign),
+        pytest.param("cosine", False, marks=pytest.mark.campaign),
+        (SUM, True),
+    ],
+    ids=["nmse", "cosine", "sum-masked"],
 )
 def test_compiled_losses_and_gradients_match_float64(distance, masked):
     assert_matches(Case(TWO_LAYERS, masked=masked), distance, "compiled")
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", SELDOM_COMPILED)
 @pytest.mark.parametrize("shapes", [[(1, 577, 1000)], [(2, 100, 63)]], ids=["577-1000", "100-63"])
 def test_odd_sizes(implementation, shapes):
     assert_matches(Case(shapes), "nmse", implementation)
@@ -166,7 +174,7 @@ def test_target_may_have_another_dtype(implementation):
     torch.testing.assert_close(case.run("mse", implementation)[0].double(), case.truth("mse")[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", SELDOM_COMPILED)
 def test_target_may_be_float8(implementation):
     case = Case([(2, 8, 32)])
     case.targets = [target.to(torch.float8_e4m3fn) for target in case.targets]
@@ -176,7 +184,7 @@ def test_target_may_be_float8(implementation):
     torch.testing.assert_close(gradients[0].double(), true_gradients[0], rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", SELDOM_COMPILED)
 def test_what_a_masked_token_holds_never_matters(implementation):
     case = Case(TWO_LAYERS, masked=True)
     clean = case.run(SUM, implementation)
@@ -190,7 +198,7 @@ def test_what_a_masked_token_holds_never_matters(implementation):
         assert not after[~mask].any()
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", SELDOM_COMPILED)
 def test_a_sample_without_a_token_has_loss_and_gradient_zero(implementation):
     case = Case(TWO_LAYERS, masked=True)
     for mask in case.masks:
@@ -282,7 +290,7 @@ def test_inputs_need_not_be_contiguous(implementation):
     assert all(torch.equal(student.grad, gradient) for student, gradient in zip(students, expected[1], strict=True))
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", SELDOM_COMPILED)
 @pytest.mark.parametrize("shape", [(0, 4, 8), (2, 0, 8), (2, 4, 0)], ids=["batch", "tokens", "channels"])
 def test_empty_input_gives_zeros(implementation, shape):
     student = torch.zeros(shape, requires_grad=True)
@@ -297,7 +305,7 @@ def test_an_empty_layer_beside_a_full_one(implementation):
     assert_matches(Case([(3, 5, 8), (3, 0, 8)]), "nmse", implementation)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", SELDOM_COMPILED)
 def test_the_same_bits_every_time(implementation):
     case = Case(TWO_LAYERS, masked=True)
     first, second = (case.run(SUM, implementation) for _ in range(2))
@@ -305,7 +313,7 @@ def test_the_same_bits_every_time(implementation):
     assert all(torch.equal(one, other) for one, other in zip(first[1], second[1], strict=True))
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", SELDOM_COMPILED)
 def test_no_gradient_is_computed_unless_asked_for(implementation):
     case = Case(TWO_LAYERS, masked=True)
     students = [student.requires_grad_() for student in case.students]
@@ -415,7 +423,7 @@ def test_operator_is_registered_soundly(masked):
 
 
 @needs_compiler
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("dynamic", [pytest.param(False, marks=pytest.mark.campaign), True], ids=["static", "dynamic"])
 def test_a_compiled_program_contains_it_whole(dynamic):
     case = Case(TWO_LAYERS, masked=True)
 
@@ -552,7 +560,7 @@ def test_whoever_watches_operators_sees_the_operator():
     assert fake.requires_grad
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", SELDOM_COMPILED)
 @pytest.mark.parametrize("layers", [5, 9])
 def test_more_layers_than_one_call_takes(implementation, layers):
     generator = torch.Generator(DEVICE).manual_seed(layers)

@@ -22,6 +22,10 @@ def _able(name):
 
 
 IMPLEMENTATIONS = [_able(name) for name in ("reference", "compiled", "triton")]
+SELDOM_COMPILED = [
+    pytest.param(*each.values, marks=[*each.marks, *([pytest.mark.campaign] if each.values == ("compiled",) else [])])
+    for each in IMPLEMENTATIONS
+]
 SETTINGS = {"lr": 3e-2, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.3}
 # A last block that is nearly empty, one that is full, one parameter smaller than a word.
 SHAPES = [(63, 40), (7,), (3, 5, 2), (1024,), (33, 64)]
@@ -96,27 +100,31 @@ def test_a_full_mask_is_dense_adamw(implementation):
         torch.testing.assert_close(mine, truth, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("density", [pytest.param(0.01, marks=pytest.mark.campaign), 0.3])
-@pytest.mark.parametrize(
-    ("dtype", "options"),
-    [
+def _frozen_cases():
+    """Every implementation, dtype and way of keeping moments; what compiles longest only with the campaigns."""
+    daily = [
         (torch.float32, {}),
         (torch.bfloat16, {}),
         (torch.bfloat16, {"moments": "int8"}),
         (torch.float32, {"during_backward": "pack"}),
-        *(
-            pytest.param(*others, marks=pytest.mark.campaign)
-            for others in (
-                (torch.float16, {}),
-                (torch.float32, {"moments": "int8"}),
-                (torch.float16, {"moments": "int8"}),
-                (torch.bfloat16, {"during_backward": "pack"}),
-                (torch.float16, {"during_backward": "pack"}),
-            )
-        ),
-    ],
-)
+    ]
+    others = [
+        (torch.float16, {}),
+        (torch.float32, {"moments": "int8"}),
+        (torch.float16, {"moments": "int8"}),
+        (torch.bfloat16, {"during_backward": "pack"}),
+        (torch.float16, {"during_backward": "pack"}),
+    ]
+    for name in ("reference", "compiled", "triton"):
+        for dtype, options in (*daily, *others):
+            seldom = (dtype, options) in others or (name == "compiled" and "moments" in options)
+            marks = [*_able(name).marks, *([pytest.mark.campaign] if seldom else [])]
+            words = "-".join([str(dtype).removeprefix("torch."), *options.values()])
+            yield pytest.param(name, dtype, options, marks=marks, id=f"{words}-{name}")
+
+
+@pytest.mark.parametrize("density", [pytest.param(0.01, marks=pytest.mark.campaign), 0.3])
+@pytest.mark.parametrize(("implementation", "dtype", "options"), _frozen_cases())
 def test_frozen_elements_keep_their_bits(implementation, dtype, density, options):
     parameters = _parameters(dtype)
     before = [p.detach().clone() for p in parameters]
@@ -187,7 +195,7 @@ def test_masters_keep_updates_that_bfloat16_would_swallow():
     assert (parameter.float() < 255).all()
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", SELDOM_COMPILED)
 def test_stochastic_rounding_moves_by_the_right_amount_on_average(implementation):
     parameter = nn.Parameter(torch.full((40_000,), 256.0, dtype=torch.bfloat16, device=DEVICE))
     mask = torch.ones(40_000, dtype=torch.bool, device=DEVICE)

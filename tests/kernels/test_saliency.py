@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vkdsurgeon_kernels import BitMask, accumulate_scores, combine_scores, select_top_fraction
+from vkdsurgeon_kernels import BitMask, accumulate_scores, select_top_fraction
 from vkdsurgeon_kernels.backend import compile_obstacle, triton_obstacle
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -253,16 +253,6 @@ def test_nothing_to_accumulate(implementation, device):
     score = torch.zeros(0, 3, device=device)
     accumulate_scores(score, torch.zeros(0, 3, device=device), implementation=implementation)
     assert score.shape == (0, 3)
-
-
-@pytest.mark.parametrize(
-    ("rule", "expected"),
-    [("forget", [0.0, 0.0, 2.0, 2.0]), ("ratio", [0.0, 0.0, 1.0, 0.25]), ("difference", [0.0, 0.0, 2.0, 0.0])],
-)
-def test_combining_keeps_scores_rankable(rule, expected):
-    combined = combine_scores(torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.tensor([0.0, 1.0, 0.0, 6.0]), rule)
-    assert combined.tolist() == expected
-    assert select_top_fraction([combined], 0.25)[0].to_bool().tolist() == [False, False, True, False]
 
 
 def test_accumulation_compiles_without_a_graph_break():

@@ -62,6 +62,22 @@ def test_features_and_gradients_are_those_of_the_whole_tower(family: str, sets: 
         torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-6)
 
 
+def test_too_little_memory_is_no_sign_that_a_tower_differs(
+    sets: dict[str, Path], llava: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A run that went on without its kept activations would take several times as long, and say nothing."""
+    stack, images, frozen = ready(llava, sets["forget"], 1)
+    store = teacher_features(stack, images, (*stack.outputs, frozen[-1]), 4, 1 << 30)
+    shape = shape_of(stack, images, frozen)
+
+    def full(*arguments: object, **named: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(stack, "features", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        kept_activations(stack, images, frozen, shape, store, stack.outputs)
+
+
 def test_layers_that_feed_the_language_model_are_run(sets: dict[str, Path], tmp_path: Path):
     stack, images, frozen = ready(build_checkpoint("qwen3_vl", tmp_path / "model"), sets["forget"], 0)
     store = teacher_features(stack, images, (*stack.outputs, frozen[-1]), 4, 1 << 30)

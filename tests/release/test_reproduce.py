@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from vkdsurgeon_cli.main import run
 import vkdsurgeon
 from tests.checkpoint.conftest import edit_json
 from tests.release.conftest import Released
+from vkdsurgeon.checkpoint.inventory import take_inventory
 from vkdsurgeon.errors import UserError
+from vkdsurgeon.release.reproduce import reproduce_run
 
 NEWEST = "vkdsurgeon.2.json"
 
@@ -43,6 +46,24 @@ def test_elsewhere_the_difference_is_graded(released: Released, copy: Path, scal
     assert found.environment == {"processor": ["another", found.environment["processor"][1]]}
     assert found.passed == (grade == "close")
     assert found.tensors_differing > 0
+
+
+def test_a_language_model_that_came_out_otherwise_is_graded_too(released: Released, copy: Path) -> None:
+    """As after a decoder pass: the record declares the tensor, and this run did not change it."""
+    name = next(name for name in take_inventory(copy).tensors if name.endswith("q_proj.weight") and "language" in name)
+    for shard in copy.glob("*.safetensors"):
+        if name in (tensors := load_file(shard)):
+            save_file(tensors | {name: tensors[name] * 1.5}, shard, metadata={"format": "pt"})
+            declared = {name: tensors[name].numel()}
+    edit_json(copy / NEWEST, lambda found: found.update(decoder={"tensors": declared}))
+
+    def again(base: Path, forget: Path, out: Path, **named: object) -> None:
+        shutil.copytree(released.patched, out)
+
+    sets = {"forget": released.forget, "retain": released.retain, "generic": None}
+    found = reproduce_run(copy, released.base, sets, again)
+    assert found.grade == "different"
+    assert found.tensors_differing == 1
 
 
 def test_other_inputs_are_refused_before_the_run(released: Released, llava: Path, sets: dict[str, Path]) -> None:

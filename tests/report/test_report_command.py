@@ -136,7 +136,7 @@ def test_a_record_alone_says_what_is_missing(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_missed_stop_rule_or_decoder_bound_is_no_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     stop = operation()["stop_rule"][0] | {"met": False}
-    decoder = {"selected_elements": 7, "gate": {"met": False, "missed": ["text KL 0.3 > 0.2 (decoder_text_kl)"]}}
+    decoder = {"selected_elements": 7, "gate": {"met": False, "missed": ["text KL 0.3 > 0.2 (decoder.text_kl)"]}}
     paths = write(tmp_path, eval=evaluation(), run=unlearning(stop_rule=[stop], decoder=decoder))
     assert report(tmp_path / "card.md", paths, "--json") == 0
     told = json.loads(capsys.readouterr().out)

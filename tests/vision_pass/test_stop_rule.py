@@ -8,7 +8,7 @@ from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.splits import split_pooled, split_validation
 from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
 from vkdsurgeon.vision_pass.state import TrainingState
-from vkdsurgeon.vision_pass.stop_rule import Verdict, choose, judge
+from vkdsurgeon.vision_pass.stop_rule import Seen, Verdict, choose, judge
 
 SEEN = {
     "forget_ratio": 0.1,
@@ -26,7 +26,7 @@ SEEN = {
 
 
 def seen(recipe: Recipe = Recipe(), **changes: object) -> Verdict:
-    return judge(recipe, **{**SEEN, **changes})  # type: ignore[arg-type]
+    return judge(recipe, Seen(**{**SEEN, **changes}))  # type: ignore[arg-type]
 
 
 def test_an_extension_in_vain_is_the_last_unless_retention_alone_failed():

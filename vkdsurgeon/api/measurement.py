@@ -158,8 +158,10 @@ def attack(
         model: The unlearned model.
         forget: The forget set, with questions and answers. For `probe`, images with subjects are enough.
         retain: The retain set, to measure utility.
-        base: The model before unlearning. It is attacked in the same way; `restore` needs it.
-        gold: A model that was never trained on the forget set. It is attacked in the same way.
+        base: The model before unlearning; `restore` needs it. `relearn` and `restore` only measure it, all others
+            attack it in the same way.
+        gold: A model that was never trained on the forget set. `restore` only measures it, all others attack it in
+            the same way.
         settings: Settings of this attack, by name. Sets among them have the same form as `forget`.
 
             - all but relearn and probe: limit, seed, dtype, batch_size, length_normalised, max_new_tokens, as in

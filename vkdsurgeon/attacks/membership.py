@@ -13,12 +13,12 @@ import torch
 
 from vkdsurgeon.attacks.gradient_norm import gradient_norms
 from vkdsurgeon.attacks.membership_scores import GRADIENT, SCORES, AnswerTokens, answer_tokens
+from vkdsurgeon.attacks.split import shares_media
 from vkdsurgeon.attacks.target import Target
 from vkdsurgeon.attacks.variation import BEFORE
 from vkdsurgeon.attacks.warnings import missing_warnings
 from vkdsurgeon.checkpoint.provenance import versions
 from vkdsurgeon.data.record import Record, to_forget
-from vkdsurgeon.data.samples import file_digest
 from vkdsurgeon.data.sets import NamedSet, sample
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import check_gates, judge_metrics
@@ -257,14 +257,13 @@ def _drawn(attack: Inferring, chosen: NamedSet) -> list[Record]:
 
 
 def _check_apart(members: Sequence[Record], nonmembers: Sequence[Record]) -> None:
-    known = {file_digest(record.media, record.source) for record in members if record.media is not None}
-    for record in nonmembers:
-        if record.media is not None and file_digest(record.media, record.source) in known:
-            raise UserError(
-                "an image is in the members and in the non-members",
-                where=record.source,
-                expected="images that no model was trained on",
-            )
+    shared = shares_media(members, nonmembers)
+    if shared is not None:
+        raise UserError(
+            "an image is in the members and in the non-members",
+            where=shared.source,
+            expected="images that no model was trained on",
+        )
 
 
 def _origin(record: Record) -> Hashable:

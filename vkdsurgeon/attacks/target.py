@@ -16,7 +16,7 @@ from vkdsurgeon.results.evaluation import SetFacts
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(Measurement):
-    """What every attack takes; base and gold are attacked in the same way.
+    """What every attack takes.
 
     Attributes:
         tower: Module path of the tower, where the rule gets it wrong.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -23,7 +21,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.evaluation.gates import check_gates, judge
 from vkdsurgeon.evaluation.sets import set_facts
 from vkdsurgeon.files.atomic import write_whole
-from vkdsurgeon.files.directories import alone_in
+from vkdsurgeon.files.directories import alone_in, scratch
 from vkdsurgeon.results.comparison import Cell, ComparisonResult
 from vkdsurgeon.results.comparison_columns import BASE, GOLD
 from vkdsurgeon.results.comparison_table import markdown
@@ -58,8 +56,8 @@ def compare(asked: Comparison, listener: Listener) -> ComparisonResult:
             remedy="give them to the command that makes the table, without `shard`",
         )
     check_place(asked.out)
-    with tempfile.TemporaryDirectory() as scratch:
-        case = read_case(asked, Path(scratch))
+    with scratch() as folder:
+        case = read_case(asked, folder)
         names = [BASE, *([GOLD] if asked.gold else []), *(each.name for each in asked.methods)]
         check_gates(asked.gates, known_values(case, names))
         if "llm" in asked.scopes:

@@ -67,13 +67,7 @@ def send(spec: RunSpec, listener: Listener) -> dict[str, Any]:
     if event == "done":
         return last
     if event == "error" and kind == "user":
-        raise UserError(
-            f"{spec.method}: {last['what']}",
-            where=last["where"],
-            value=last["value"],
-            expected=last["expected"],
-            remedy=last["remedy"],
-        )
+        raise UserError.of({**last, "what": f"{spec.method}: {last['what']}"})
     raise SurgeryError(
         f"{spec.method}: {last['what'] if event == 'error' else f'the run ended with status {status}, see above'}"
     )

@@ -48,14 +48,14 @@ def judge(recipe: DecoderRecipe, start: Drift, forget: Drift, retain: Drift, tex
     """
     ratio = forget.kl / max(start.kl, 1e-12)
     bounds = (
-        ("forget KL over its start", ratio, recipe.forget_ratio, "decoder_forget_ratio"),
-        ("retain KL", retain.kl, recipe.retain_kl, "decoder_retain_kl"),
-        ("text KL", text.kl, recipe.text_kl, "decoder_text_kl"),
+        ("forget KL over its start", ratio, recipe.forget_ratio, "decoder.forget_ratio"),
+        ("retain KL", retain.kl, recipe.retain_kl, "decoder.retain_kl"),
+        ("text KL", text.kl, recipe.text_kl, "decoder.text_kl"),
     )
     # `not <=` rather than `>`: what is not a number misses its bound.
     missed = [f"{name} {value:.4f} > {bound:g} ({key})" for name, value, bound, key in bounds if not value <= bound]
     if not text.agreement >= recipe.text_agreement:
-        missed.append(f"text agreement {text.agreement:.3f} < {recipe.text_agreement:g} (decoder_text_agreement)")
+        missed.append(f"text agreement {text.agreement:.3f} < {recipe.text_agreement:g} (decoder.text_agreement)")
     return DecoderVerdict(
         forget_ratio=ratio,
         retain_kl=retain.kl,

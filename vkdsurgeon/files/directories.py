@@ -86,7 +86,9 @@ def staged(out: Path) -> Iterator[Path]:
         try:
             yield staging
             _move(staging, place)
-            sync(place.parent)
+            # The output is there; where its directory cannot be synced, it is as sure as that file system gets.
+            with suppress(OSError):
+                sync(place.parent)
         except OSError as error:
             _discard(owned)
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -178,7 +180,7 @@ def claimed(out: Path) -> Iterator[None]:
     """
     folder = _claim_on(out.resolve())
     descriptor: int | None = None
-    with suppress(OSError), ExitStack() as unclaimed:
+    with suppress(OSError):
         for _ in range(_TRIES):
             with suppress(FileExistsError):
                 folder.mkdir(mode=0o700)
@@ -190,12 +192,11 @@ def claimed(out: Path) -> Iterator[None]:
                 raise UserError(
                     "another run is making this output", where=out, remedy="wait for it, or name another directory"
                 ) from None
-            unclaimed.callback(os.close, held)
             # Whoever had it may have removed it in between, and what is locked now is no longer there.
             if is_at(held, folder):
-                unclaimed.pop_all()
                 descriptor = held
                 break
+            os.close(held)
     try:
         yield
     finally:

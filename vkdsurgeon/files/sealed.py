@@ -42,10 +42,10 @@ def unseal(content: bytes, key: Path | None, where: Path) -> bytes:
         return content
     if key is None:
         raise UserError("the file is encrypted", where=where, remedy="give the key that it was written with")
-    from cryptography.exceptions import InvalidTag
-
     start = len(_MAGIC) + _NONCE_BYTES
     cipher = _cipher(key)
+    from cryptography.exceptions import InvalidTag
+
     try:
         return bytes(cipher.decrypt(content[len(_MAGIC) : start], content[start:], _MAGIC))
     except (InvalidTag, ValueError):

@@ -132,6 +132,8 @@ def kept_activations(
             with torch.no_grad():
                 seen = batch.without_pixels(stack.device) if stack.looks_once(batch) else batch
                 found = stack.features(seen.with_entering(kept.entering(part, stack.device)), layers)
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
             return None
         if not all(_same(found[layer], store.get(layer, part, stack.device)) for layer in layers):

@@ -202,7 +202,7 @@ def _raise(failure: Mapping[str, Any]) -> None:
     if "failed" in failure:
         raise SurgeryError(failure["failed"] or "the first process ended")
     if failure:
-        raise UserError(**failure)
+        raise UserError.of(failure)
 
 
 def _packed(facts: object) -> bytes:

@@ -40,7 +40,7 @@ class MethodRequest(ModelSource):
     """`vkdsurgeon unlearn --method` as asked for; `out` None is a dry run.
 
     Attributes:
-        method: One of `names.BASELINES`, or `vkd` with an output loss in the recipe.
+        method: One of `baselines.registry.BASELINES`, or `vkd` with an output loss in the recipe.
         scope: What may move; None for what the method's source trains.
         generic: Images of others to retain, in output mode alone.
         drop_stale: Leave out of the output what may hold the same weights once more.

@@ -28,7 +28,6 @@ TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:vkdsurgeon:unlearn:1"
 BUILDER = "urn:vkdsurgeon:cli"
-SCOPE = "Relative to base and gold, under these attacks, on these questions."
 FILES = ("test-result.intoto.json", "provenance.intoto.json", "ml-bom.cdx.json")
 
 

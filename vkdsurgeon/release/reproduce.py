@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from vkdsurgeon.checkpoint.digest import checkpoint_digests
 from vkdsurgeon.checkpoint.inventory import Inventory, take_inventory
-from vkdsurgeon.checkpoint.provenance import record_names, set_digest
+from vkdsurgeon.checkpoint.provenance import declared_language_changes, record_names, set_digest
 from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.data.modality import NOUNS
@@ -173,7 +173,7 @@ def _compare(base: Inventory, left: Inventory, right: Inventory, record: Provena
     """Both changes tensor by tensor, in float64."""
     differing = changed = both = 0
     difference = norm = other = product = 0.0
-    names = record.tensors_with_selected_elements
+    names = [*record.tensors_with_selected_elements, *declared_language_changes(base, left)]
     for name in names:
         start = read_tensor(base, name).double()
         one, two = read_tensor(left, name).double() - start, read_tensor(right, name).double() - start

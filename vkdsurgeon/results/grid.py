@@ -45,13 +45,12 @@ class Grid:
     cells: dict[tuple[str, int, str], Metric]
 
 
-def arrange_grid(attack: str, metrics: Sequence[Metric], *, whole: bool = True) -> Grid:
-    """Arrange metrics `[reference.|gold.]ATTACK.[retain.]ROW.GROUP`; others are passed over.
+def arrange_grid(attack: str, metrics: Sequence[Metric]) -> Grid:
+    """Arrange metrics `[reference.|gold.]ATTACK.[retain.]ROW.GROUP`; others are passed over, and parts of tasks.
 
     Args:
         attack: Name of the attack.
         metrics: Metrics of its document.
-        whole: Leave out parts of tasks, such as `vqa.name.accuracy`.
     """
     found: dict[tuple[bool, str], dict[tuple[str, str], Metric]] = {}
     rows: dict[str, None] = {}
@@ -63,7 +62,7 @@ def arrange_grid(attack: str, metrics: Sequence[Metric], *, whole: bool = True) 
         rest = name.removeprefix(f"{attack}.")
         utility = rest.startswith(_RETAIN)
         row, dot, group = rest.removeprefix(_RETAIN).partition(".")
-        if not dot or row == _GAIN or (whole and group.count(".") > 1):
+        if not dot or row == _GAIN or group.count(".") > 1:
             continue
         rows.setdefault(row)
         found.setdefault((utility, group), {})[row, role] = metric

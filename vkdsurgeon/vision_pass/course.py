@@ -19,7 +19,7 @@ from vkdsurgeon.training.saliency import SaliencyMask
 from vkdsurgeon.training.write_back import rounded_to_disk
 from vkdsurgeon.vision_pass.hardening.terms import Hardener, prepare_hardening
 from vkdsurgeon.vision_pass.objective import DistillationTerms
-from vkdsurgeon.vision_pass.state import Companions, TrainingState
+from vkdsurgeon.vision_pass.state import TrainingState
 from vkdsurgeon.vision_pass.step_control import StepControl, probe_images
 from vkdsurgeon.vision_pass.stop_rule import Choice
 from vkdsurgeon.vision_pass.trainer import DistillationTerm, settle, train
@@ -80,7 +80,7 @@ class Course:
             taught.both,
             generator,
             recipe,
-            companion=Companions({name: each for name, each in companions.items() if each is not None}),
+            companions={name: each for name, each in companions.items() if each is not None},
         )
         return cls(stack, taught, harden, control, validation, state, seed)
 

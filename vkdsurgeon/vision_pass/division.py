@@ -29,7 +29,6 @@ class Division:
     Attributes:
         samples: Originals, copies to train on, copies to look at.
         known: Originals that are trained on.
-        held_out: Originals that are not.
         train: Those that are trained on and their copies.
         judged: What the stop rule looks at.
         unseen: Those of `judged` that nothing was trained on in any form.
@@ -37,7 +36,6 @@ class Division:
 
     samples: SampleSet
     known: list[int]
-    held_out: list[int]
     train: list[int]
     judged: list[int]
     unseen: tuple[int, ...]
@@ -79,7 +77,6 @@ def divide(
     return Division(
         SampleSet(stack, [*samples.samples, *training, *judging], budget),
         known,
-        held_out,
         [*known, *range(first, first + len(training))],
         [*originals, *looked],
         (*originals, *(index for index, copy in zip(looked, judging, strict=True) if copy.digest in spared_files)),

@@ -79,7 +79,7 @@ def forecast(
         for step in range(_STEPS):
             if step == 1:
                 clock.lap("first step")
-            gather_gradients(stack, taught.both, samplers, optimizer, recipe, step, harden)
+            gather_gradients(stack, taught.both, samplers, optimizer, recipe, harden)
             take_step(optimizer, 0.0)
         clock.lap("steps")
     step_seconds = clock.laps["steps"] / (_STEPS - 1)

@@ -295,6 +295,8 @@ def _try(stack: VisualStack, samples: Sequence[ReplayedSample]) -> None:
                 batch = stack.collate([sample.prepared])
                 with torch.no_grad():
                     stack.features(batch.with_entering(entering_of([sample], stack.device, stack.dtype)))
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
             raise UserError(
                 "the replay file does not fit this model",

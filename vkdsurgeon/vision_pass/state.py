@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +15,7 @@ from vkdsurgeon.training.resume.journal import Kept, Snapshot
 from vkdsurgeon.training.resume.state import Trainee, generator_numbers, set_generator
 from vkdsurgeon.training.resume.trees import put_together, taken_apart
 from vkdsurgeon.training.sampler import Sampler, torch_shuffle
-from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict, choose, judge
+from vkdsurgeon.vision_pass.stop_rule import Choice, Seen, Verdict, choose, judge
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
 VISUAL = "visual"
@@ -32,26 +32,6 @@ class Companion(Protocol):
         """Go on with it."""
 
 
-@dataclass(frozen=True)
-class Companions:
-    """Several companions as one.
-
-    Attributes:
-        members: By name.
-    """
-
-    members: Mapping[str, Companion]
-
-    def state_dict(self) -> dict[str, Any]:
-        """What they carry, by name."""
-        return {name: member.state_dict() for name, member in self.members.items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with it."""
-        for name, member in self.members.items():
-            member.load_state_dict(state[name])
-
-
 @dataclass
 class TrainingState:
     """The training of one student, schedule after schedule.
@@ -61,7 +41,7 @@ class TrainingState:
         terms: Forgetting and retention.
         generator: Source of the order of the images.
         recipe: The settings.
-        companion: What else a step depends on.
+        companions: What else a step depends on, by name.
         verdicts: The stop rule's, one per finished schedule.
         step: Steps done of the schedule that was begun; 0 between schedules.
         last: The last step.
@@ -74,7 +54,7 @@ class TrainingState:
     terms: Sequence[DistillationTerm]
     generator: torch.Generator
     recipe: Recipe
-    companion: Companion | None = None
+    companions: Mapping[str, Companion] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     step: int = 0
     last: Step | None = None
@@ -137,7 +117,8 @@ class TrainingState:
 
     def snapshot(self) -> Snapshot:
         """All of it, for the journal."""
-        carried, aside = taken_apart(None if self.companion is None else self.companion.state_dict(), _COMPANION)
+        states = {name: each.state_dict() for name, each in self.companions.items()}
+        carried, aside = taken_apart(states, _COMPANION)
         facts = {
             **self.trainee.facts(),
             "companion": carried,
@@ -167,9 +148,10 @@ class TrainingState:
         with kept.intact():
             tensors = kept.tensors["state"]()
             self.trainee.load(tensors, facts)
-            if self.companion is not None:
-                device = next(iter(self.trainee.parameters.values())).device
-                self.companion.load_state_dict(put_together(facts["companion"], tensors, device))
+            device = next(iter(self.trainee.parameters.values())).device
+            carried = put_together(facts["companion"], tensors, device)
+            for name, each in self.companions.items():
+                each.load_state_dict(carried[name])
             set_generator(self.generator, facts["generator"])
             self.verdicts = [self._again(verdict) for verdict in facts["verdicts"]]
             self.step, self.last = facts["step"], None if facts["last"] is None else Step.from_flat(facts["last"])
@@ -182,7 +164,6 @@ class TrainingState:
 
     def _again(self, verdict: dict[str, Any]) -> Verdict:
         # The bounds may be others than those of the run that measured it.
-        judged = ("forgotten", "kept", "met", "own_allowed", "agree_needed")
-        measured = {key: value for key, value in verdict.items() if key not in judged}
-        pairs = {key: tuple(measured[key]) for key in ("pictures", "held_out")}
-        return judge(self.recipe, **(measured | pairs))
+        seen = {each.name: verdict[each.name] for each in fields(Seen)}
+        pairs = {key: tuple(seen[key]) for key in ("pictures", "held_out")}
+        return judge(self.recipe, Seen(**(seen | pairs)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
@@ -13,16 +13,13 @@ from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
 _WAY = 0.8
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What the stop rule saw after a finished learning-rate decay, on images that were not trained on.
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What was measured after a finished learning-rate decay, on images that were not trained on.
 
     Attributes:
         forget_ratio: Squared distance of the forget images' features to their targets, over that of the teacher's.
         retain_drift: Squared error of the retain images' features over the variance of such features over images.
-        forgotten: Whether forgetting is complete.
-        kept: Whether retention is intact.
-        met: Whether both are so.
         pictures: Number of forget and retain images it was measured on, altered copies among them.
         originals: How many forget images these are without the copies of one counted twice.
         held_out: Whether all forget and all retain images were held out; else some were copies of images that were
@@ -31,32 +28,44 @@ class Verdict:
         own: Forget images that read as their own subject, of those that the teacher reads so; at the layer that tells
             most.
         base_own: How many the teacher reads so.
-        own_allowed: Most that chance would let read so.
         subjects: Subjects that can be read, forgotten and kept ones.
         readable: Retain images that the teacher reads as their subject.
         agree: How many of these the student reads so.
-        agree_needed: Fewest that were asked for.
         reach: Share of the way to their targets that forget images went in what identities are read from; mean.
         stretch: How much longer the way was made in training, because images that are not trained on lag behind.
     """
 
     forget_ratio: float
     retain_drift: float
-    forgotten: bool
-    kept: bool
-    met: bool
     pictures: tuple[int, int]
     originals: int
     held_out: tuple[bool, bool]
     own: int
     base_own: int
-    own_allowed: int
     subjects: int
     readable: int
     agree: int
-    agree_needed: int
     reach: float
     stretch: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict(Seen):
+    """What the stop rule says of it.
+
+    Attributes:
+        forgotten: Whether forgetting is complete.
+        kept: Whether retention is intact.
+        met: Whether both are so.
+        own_allowed: Most forget images that chance would let read as their own subject.
+        agree_needed: Fewest retain images that were to read as their subject.
+    """
+
+    forgotten: bool
+    kept: bool
+    met: bool
+    own_allowed: int
+    agree_needed: int
 
     @property
     def failed_in_retention_alone(self) -> bool:
@@ -82,23 +91,8 @@ class Choice:
     reason: str
 
 
-def judge(
-    recipe: Recipe,
-    *,
-    forget_ratio: float,
-    retain_drift: float,
-    pictures: tuple[int, int],
-    originals: int,
-    held_out: tuple[bool, bool],
-    own: int,
-    base_own: int,
-    subjects: int,
-    readable: int,
-    agree: int,
-    reach: float,
-    stretch: float = 1.0,
-) -> Verdict:
-    """Whether forgetting is complete and retention intact, see `Verdict` for the arguments.
+def judge(recipe: Recipe, seen: Seen) -> Verdict:
+    """Whether forgetting is complete and retention intact.
 
     Forgetting: no more forget images read as their own subject than chance would let (5 % one-sided), and what the
     recipe grants. Copies of an image read alike, so chance is that of as many images as there are `originals`.
@@ -106,30 +100,21 @@ def judge(
     grants, and the drift is within its bound.
     Only ever call it after the decay: retention dips early and recovers late.
     """
-    by_chance = pictures[0] * most_by_chance(originals, 1 / subjects) // max(originals, 1)
-    own_allowed = min(by_chance + int(recipe.forget_reading * pictures[0]), pictures[0])
-    agree_needed = readable - most_by_chance(readable, recipe.retain_reading)
+    images = seen.pictures[0]
+    by_chance = images * most_by_chance(seen.originals, 1 / seen.subjects) // max(seen.originals, 1)
+    own_allowed = min(by_chance + int(recipe.forget_reading * images), images)
+    agree_needed = seen.readable - most_by_chance(seen.readable, recipe.retain_reading)
     # A teacher that reads nobody on these images cannot tell whether somebody was forgotten.
-    forgotten = own <= own_allowed and (base_own > by_chance or reach >= _WAY or recipe.forget_reading == 1)
-    kept = agree >= agree_needed and retain_drift <= recipe.retain_drift
+    told = seen.base_own > by_chance or seen.reach >= _WAY or recipe.forget_reading == 1
+    forgotten = seen.own <= own_allowed and told
+    kept = seen.agree >= agree_needed and seen.retain_drift <= recipe.retain_drift
     return Verdict(
-        forget_ratio=forget_ratio,
-        retain_drift=retain_drift,
+        **{each.name: getattr(seen, each.name) for each in fields(Seen)},
         forgotten=forgotten,
         kept=kept,
         met=forgotten and kept,
-        pictures=pictures,
-        originals=originals,
-        held_out=held_out,
-        own=own,
-        base_own=base_own,
         own_allowed=own_allowed,
-        subjects=subjects,
-        readable=readable,
-        agree=agree,
         agree_needed=agree_needed,
-        reach=reach,
-        stretch=stretch,
     )
 
 

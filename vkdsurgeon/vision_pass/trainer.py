@@ -29,6 +29,8 @@ from vkdsurgeon.training.sampler import Sampler, torch_shuffle
 from vkdsurgeon.training.schedule import Schedule
 from vkdsurgeon.vision_pass.step_control import StepControl
 
+Harden = Callable[[Sequence[int]], None]
+
 # Gradients that the moments settle on before the first step, and the size that probing starts from.
 SETTLING_STEPS = 8
 _FIRST_PROBE = 0.05
@@ -95,7 +97,7 @@ def train(
     listen: Callable[[Step], None],
     samplers: Sequence[Sampler[int]] | None = None,
     done: int = 0,
-    harden: Callable[[int, Sequence[int]], None] | None = None,
+    harden: Harden | None = None,
     control: StepControl | None = None,
 ) -> None:
     """Run one full learning-rate schedule over the terms, or the rest of one.
@@ -111,7 +113,7 @@ def train(
         listen: Hears of every step.
         samplers: Of each term's images; fresh ones where there are none.
         done: Steps of the schedule that were made before.
-        harden: Adds to the gradient of a step, given its number and its forget images.
+        harden: Adds to the gradient of a step, given its forget images.
         control: Holds the step size and the drift by measuring what steps change.
 
     Raises:
@@ -123,7 +125,7 @@ def train(
     def gather(step: int) -> tuple[float, dict[str, float]]:
         nonlocal images
         pressure = 1.0 if control is None else control.pressure
-        measures = gather_gradients(stack, terms, samplers, optimizer, recipe, step, harden, pressure)
+        measures = gather_gradients(stack, terms, samplers, optimizer, recipe, harden, pressure)
         images += sum(measure.samples for measure in measures.values())
         forget = measures["forget"]
         drift = measures["retain"].drift if "retain" in measures else float("nan")
@@ -156,7 +158,7 @@ def settle(
     control: StepControl,
     *,
     generator: torch.Generator,
-    harden: Callable[[int, Sequence[int]], None] | None = None,
+    harden: Harden | None = None,
 ) -> None:
     """Let the optimizer's moments settle without moving a weight, then find the step size.
 
@@ -171,7 +173,7 @@ def settle(
     """
     samplers = [Sampler(term.train, torch_shuffle(generator)) for term in terms]
     for step in range(SETTLING_STEPS):
-        gather_gradients(stack, terms, samplers, optimizer, recipe, step, harden)
+        gather_gradients(stack, terms, samplers, optimizer, recipe, harden)
         if step + 1 < SETTLING_STEPS:
             take_step(optimizer, 0.0)
     control.probe(partial(take_step, optimizer), _FIRST_PROBE)
@@ -183,8 +185,7 @@ def gather_gradients(
     samplers: Sequence[Sampler[int]],
     optimizer: MaskedAdamW,
     recipe: Recipe,
-    step: int,
-    harden: Callable[[int, Sequence[int]], None] | None,
+    harden: Harden | None,
     pressure: float = 1.0,
 ) -> dict[str, Measure]:
     """Leave the gradient of one step's loss in the parameters.
@@ -195,7 +196,6 @@ def gather_gradients(
         samplers: Of each term's images.
         optimizer: Holds the gradients of selected elements.
         recipe: The settings.
-        step: Number of the step within its schedule.
         harden: As for `train`.
         pressure: Factor on the weight of retention.
 
@@ -212,7 +212,7 @@ def gather_gradients(
         loss, similarity, drift = processes.totals([own.loss, own.similarity, own.drift])
         measures[term.name] = Measure(loss, similarity, drift, len(indices))
         if harden is not None and term.name == "forget":
-            harden(step, indices)
+            harden(indices)
     if processes.count > 1:
         processes.add(optimizer.packed_gradients())
     return measures

@@ -18,7 +18,7 @@ from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.model.features import features_of
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.objective import DistillationTerms
-from vkdsurgeon.vision_pass.stop_rule import Verdict, judge
+from vkdsurgeon.vision_pass.stop_rule import Seen, Verdict, judge
 from vkdsurgeon.vision_pass.target_readings import read_all
 from vkdsurgeon.vision_pass.trainer import DistillationTerm
 
@@ -77,8 +77,7 @@ class Validation:
             key=lambda counts: counts[1] - counts[0],
         )
         reach = self._reach(seen)
-        return judge(
-            self.recipe,
+        found = Seen(
             forget_ratio=self._ratio(seen),
             retain_drift=self._drift(kept, retain),
             pictures=(len(forget.held_out), len(retain.held_out)),
@@ -92,6 +91,7 @@ class Validation:
             reach=mean(reach),
             stretch=self.terms.stretched.stretch,
         )
+        return judge(self.recipe, found)
 
     def stretch(self) -> None:
         """Make the way as long as it takes for images that are not trained on to go as far as they should.

@@ -100,7 +100,8 @@ def _run_command(output: Output, place: Path, command: list[str]) -> dict[str, A
     started = time.monotonic()
     words = [sys.executable, "-m", "vkdsurgeon_cli", *command[1:]]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False, cwd=place)
-    if done.returncode != 0:
+    # With 3 the result is there, and the stop rule was not met.
+    if done.returncode not in (0, 3):
         raise RuntimeError(f"{' '.join(command[:2])} ended with status {done.returncode}: {done.stdout.strip()}")
     output.note(f"({time.monotonic() - started:.0f} s)")
     document: dict[str, Any] = json.loads(done.stdout)

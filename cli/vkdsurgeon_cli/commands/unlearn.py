@@ -234,7 +234,7 @@ def unlearn(
             "no forget set was given", where="--forget", expected="--forget FILE, or --suite with its split"
         )
     if target.dry_run and target.out is not None and not saving.resume:
-        _look_at_output(model, target.out)
+        _look_at_output(model, target.out, linked=copying.link_untouched)
     recipe = _recipe(source, flags, sets)
     common: dict[str, Any] = {
         "model": model,
@@ -266,7 +266,7 @@ def unlearn(
     _judge(result, printing)
 
 
-def _look_at_output(model: Path, out: Path) -> None:
+def _look_at_output(model: Path, out: Path, *, linked: bool) -> None:
     """Refuse in a dry run what the run would refuse.
 
     Raises:
@@ -278,7 +278,7 @@ def _look_at_output(model: Path, out: Path) -> None:
     from vkdsurgeon.files.hub import model_path
 
     inventory = take_inventory(model_path(model))
-    check_output(inventory, out, [free_record_name(inventory)])
+    check_output(inventory, out, [free_record_name(inventory)], linked=inventory.shards if linked else ())
 
 
 @contextmanager
@@ -342,6 +342,10 @@ def _run_other(
     foreign = {
         "--forget-teacher": sets.forget_teacher,
         "--retain-teacher": sets.retain_teacher,
+        "--journal": saving.journal,
+        "--checkpoint-minutes": saving.checkpoint_minutes
+        if saving.checkpoint_minutes != Saving().checkpoint_minutes
+        else None,
         "--replay": replaying.replay,
         "--save-replay": replaying.save_replay,
         "--replay-key": replaying.replay_key,

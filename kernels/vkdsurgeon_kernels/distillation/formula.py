@@ -17,9 +17,7 @@ SMALLEST_SQUARE = 1e-24
 """A token whose squared norm does not exceed this has no direction: its cosine is 0, and so is its gradient."""
 
 
-def distance_per_sample(
-    student: Tensor, target: Tensor, token_mask: Tensor | None, distance: str, target_power: Tensor | None = None
-) -> Tensor:
+def distance_per_sample(student: Tensor, target: Tensor, token_mask: Tensor | None, distance: str) -> Tensor:
     """Distance of each sample's tokens to their targets.
 
     With s, t the D features of a token and a mean over the N tokens that count:
@@ -31,7 +29,6 @@ def distance_per_sample(
         target: [B, N, D].
         token_mask: [B, N] bool, True where a token counts; None when all do.
         distance: `mse`, `nmse`, `cosine` or `smooth_l1`.
-        target_power: [B], the mean square of the target over counting tokens; computed when None.
 
     Returns:
         [B], float32 (float64 for float64 students). A sample without a counting token has distance 0.
@@ -48,8 +45,7 @@ def distance_per_sample(
     error = _mean((s - t).square(), token_mask)
     if distance == "mse":
         return error
-    power = _mean(t.square(), token_mask) if target_power is None else target_power.to(wide)
-    return error / power.clamp_min(SMALLEST_POWER)
+    return error / _mean(t.square(), token_mask).clamp_min(SMALLEST_POWER)
 
 
 def distillation_loss(

@@ -11,7 +11,6 @@ from vkdsurgeon_kernels.bitmask import BitMask
 from vkdsurgeon_kernels.saliency import operator, units
 
 GRANULARITIES = ("element", "row", "tensor", "layer")
-RULES = ("forget", "ratio", "difference")
 
 
 def accumulate_scores(score: Tensor, gradient: Tensor, *, squared: bool = False, implementation: str = "auto") -> None:
@@ -38,34 +37,6 @@ def accumulate_scores(score: Tensor, gradient: Tensor, *, squared: bool = False,
     if score.device != gradient.device:
         raise ValueError(f"score on {score.device} and gradient on {gradient.device}: move one to the other's device")
     operator.accumulate_scores_(score, gradient.detach(), squared, implementation)
-
-
-def combine_scores(forget: Tensor, retain: Tensor, rule: str = "ratio") -> Tensor:
-    """Weigh what the forget set pulls on against what the retain set needs.
-
-    Args:
-        forget: Scores accumulated over the forget set, any shape, >= 0.
-        retain: Scores accumulated over the retain set, of the same shape.
-        rule: `forget` ignores the retain set (SalUn, arXiv 2310.12508). `ratio` ranks by forget / retain (selective
-            synaptic dampening, arXiv 2308.07707; MMUnlearner, arXiv 2502.11051), written forget / (forget + retain):
-            the same order, within 0..1 and defined where both are zero. `difference` is forget - retain, at least 0.
-
-    Returns:
-        float32 scores of the same shape.
-
-    Raises:
-        ValueError: An unknown rule, or shapes differ.
-    """
-    if rule not in RULES:
-        raise ValueError(f"unknown rule {rule!r}; expected one of {', '.join(RULES)}")
-    if forget.shape != retain.shape:
-        raise ValueError(f"forget {tuple(forget.shape)} and retain {tuple(retain.shape)} must have one shape")
-    forget, retain = forget.float(), retain.float()
-    if rule == "forget":
-        return forget
-    if rule == "difference":
-        return (forget - retain).clamp_(min=0)
-    return torch.where(forget > 0, forget / (forget + retain), 0.0)
 
 
 def select_top_fraction(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.training.resume.runs import DECODER, RECIPE, Ear, Place, asked, files, go, journal, stop
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.vision_pass.stop_rule import Verdict, choose, judge
+from vkdsurgeon.vision_pass.stop_rule import Seen, Verdict, choose, judge
 
 NUMBERS = st.one_of(st.floats(0, 3), st.just(float("nan")), st.just(float("inf")), st.sampled_from([0.1, 0.2]))
 
@@ -25,17 +25,19 @@ def verdicts(pairs: list[tuple[float, float]]) -> list[Verdict]:
     return [
         judge(
             RECIPE_BOUNDS,
-            forget_ratio=ratio,
-            retain_drift=drift,
-            pictures=(20, 20),
-            originals=20,
-            held_out=(True, True),
-            own=int(20 * ratio) if ratio <= 1 else 20,
-            base_own=20,
-            subjects=20,
-            readable=20,
-            agree=20,
-            reach=0.5,
+            Seen(
+                forget_ratio=ratio,
+                retain_drift=drift,
+                pictures=(20, 20),
+                originals=20,
+                held_out=(True, True),
+                own=int(20 * ratio) if ratio <= 1 else 20,
+                base_own=20,
+                subjects=20,
+                readable=20,
+                agree=20,
+                reach=0.5,
+            ),
         )
         for ratio, drift in pairs
     ]

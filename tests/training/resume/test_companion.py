@@ -86,13 +86,14 @@ def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
         mask = choose_mask(prepared.stack, terms[0], RECIPE, generator)
         parameters = prepared.stack.visual_parameters()
         trainee = Trainee(parameters, mask, build_optimizer(parameters, mask, max_norm=RECIPE.clip))
-        return TrainingState(trainee, terms, generator, RECIPE, companion=Echo()), prepared.stack
+        return TrainingState(trainee, terms, generator, RECIPE, companions={"echo": Echo()}), prepared.stack
 
     def steps(state: TrainingState, stack: Any, number: int) -> None:
         def heard(step: Step) -> None:
             state.stepped(step)
-            assert isinstance(state.companion, Echo)
-            state.companion.hear(step)
+            echo = state.companions["echo"]
+            assert isinstance(echo, Echo)
+            echo.hear(step)
 
         train(
             stack, state.terms, state.trainee.optimizer, RECIPE, steps=number, peak=0.5,
@@ -114,8 +115,9 @@ def test_a_companion_is_where_it_was(llava: Path, tmp_path: Path) -> None:
     for state, tower in ((whole, stack), (again, stack_again)):
         state.begin()
         steps(state, tower, 6)
-    assert isinstance(whole.companion, Echo)
-    assert isinstance(again.companion, Echo)
-    assert again.companion.sums["steps"] == 6
-    assert equal(whole.companion.sums, again.companion.sums)
+    first, second = whole.companions["echo"], again.companions["echo"]
+    assert isinstance(first, Echo)
+    assert isinstance(second, Echo)
+    assert second.sums["steps"] == 6
+    assert equal(first.sums, second.sums)
     assert equal(whole.trainee.values(), again.trainee.values())

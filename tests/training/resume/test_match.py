@@ -24,7 +24,7 @@ from tests.training.resume.runs import DECODER, RECIPE, Ear, Place, asked, files
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.pipeline.request import Request
 from vkdsurgeon.training.resume.files import Folder
-from vkdsurgeon.vision_pass.stop_rule import judge
+from vkdsurgeon.vision_pass.stop_rule import Seen, judge
 
 BOTH = RECIPE.model_copy(update={"decoder": DECODER, "steps": 4})
 
@@ -291,10 +291,11 @@ def test_a_tampered_journal_never_ends_in_weights_that_were_not_trained(
     document = folder.read()
     facts = document["passes"]["visual"]["facts"]
     value = 0.01 if verdicts == "forged" else float("nan")
-    claim = judge(
-        recipe, forget_ratio=value, retain_drift=value, pictures=(4, 4), originals=4, held_out=(True, True), own=0,
+    seen = Seen(
+        forget_ratio=value, retain_drift=value, pictures=(4, 4), originals=4, held_out=(True, True), own=0,
         base_own=4, subjects=8, readable=4, agree=4, reach=0.9,
     )  # fmt: skip
+    claim = judge(recipe, seen)
     facts["verdicts"] = [{**asdict(claim), "met": True}]
     facts["step"], facts["orders"] = 0, []
     folder.commit({key: value for key, value in document.items() if key != "schema"})

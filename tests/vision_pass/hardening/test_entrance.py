@@ -51,7 +51,7 @@ def test_the_attacker_moves_trained_layers_and_the_entrance_and_all_of_it_comes_
         away = (entrance.detach() - eye).abs()
         # Two sign steps, each tamper_size of the map's own unit: rms 1/sqrt(D) over sqrt(fan-in D).
         assert float(away.max()) == pytest.approx(2 * HARDENED.tamper_size / len(eye), rel=1e-3)
-    hardener(0, indices)
+    hardener(indices)
     assert torch.equal(entrance.detach(), eye)
     assert entrance.grad is None
 

@@ -24,7 +24,7 @@ from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
 from vkdsurgeon.vision_pass.hardening.objective import ForgetObjective, gradients
 from vkdsurgeon.vision_pass.hardening.simulated_attack import SimulatedAttacker
 from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights
-from vkdsurgeon.vision_pass.hardening.terms import TERMS, Hardener, prepare_hardening
+from vkdsurgeon.vision_pass.hardening.terms import Hardener, prepare_hardening
 from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.mask import choose_mask
 from vkdsurgeon.vision_pass.objective import make_terms
@@ -79,9 +79,8 @@ def linear_case(recipe: Recipe, heads: IdentityHeads | None = None) -> tuple[Har
         "forget", view, stores[1], {"projector": 1.0}, loss, every, every, 1.0, SAMPLES
     )
     stack: Any = student
-    terms = [term for key, term in TERMS.items() if getattr(recipe, key)]
     hardener = Hardener(
-        ForgetObjective(stack, distillation_term, recipe, stores[0], heads), {"w": student.weight}, terms, seed=0
+        ForgetObjective(stack, distillation_term, recipe, stores[0], heads), {"w": student.weight}, seed=0
     )
     return hardener, student, teacher, target
 
@@ -109,7 +108,7 @@ def test_the_tamper_gradient_is_that_of_the_formula(micro_batch: int):
     attacked = before.clone()
     for _ in range(3):
         attacked -= 0.2 * unit * slope(student, attacked, teacher, (0, 1, 2)).sign()
-    hardener(0, list(range(SAMPLES)))
+    hardener(list(range(SAMPLES)))
     assert torch.equal(student.weight.detach(), before), "the weights have their bits back"
     assert student.weight.grad is not None
     assert torch.allclose(student.weight.grad, 0.5 * slope(student, attacked, target, (3, 4, 5)), atol=1e-6)
@@ -122,12 +121,12 @@ def test_an_attacker_of_subjects_is_judged_on_the_others_and_keeps_its_subjects_
     )
     subjects, every = "abcabc", list(range(SAMPLES))
     seen = []
-    for step in range(40):
+    for _ in range(40):
         shown, judged = hardener.sides(every)
         assert sorted([*shown, *judged]) == every
         assert not {subjects[index] for index in shown} & {subjects[index] for index in judged}
         seen.append("".join(sorted({subjects[index] for index in judged})))
-        hardener(step, every)
+        hardener(every)
     assert seen[::2] == seen[1::2], "both calls of an attack have the same subjects"
     assert set(seen) == {"a", "b", "c"}, "attacks take turns at random"
     # Nobody to judge it on, in this step: images are halved.
@@ -141,13 +140,13 @@ def test_the_tamper_gradient_of_a_split_by_subjects_is_that_of_the_formula():
     shown, judged = hardener.sides(range(SAMPLES))
     unit = float(before.square().mean().sqrt()) / INPUTS**0.5
     attacked = before - 0.2 * unit * slope(student, before, teacher, shown).sign()
-    hardener(0, range(SAMPLES))
+    hardener(range(SAMPLES))
     assert torch.allclose(student.weight.grad, 0.5 * slope(student, attacked, target, judged), atol=1e-6)
 
 
 def test_a_lone_image_is_both_halves():
     hardener, student, *_ = linear_case(alone(tamper_weight=1.0, tamper_steps=1))
-    hardener(3, [0])
+    hardener([0])
     assert student.weight.grad is not None
 
 
@@ -173,17 +172,17 @@ def test_an_attacker_that_was_saved_goes_on_alike():
     reached = []
     for interrupted in (False, True):
         hardener, *_ = linear_case(alone(tamper_weight=1.0, tamper_steps=2, tamper_horizon=6))
-        hardener(0, [0, 1])
+        hardener([0, 1])
         if interrupted:
             saved = hardener.state_dict()
             hardener, *_ = linear_case(hardener.recipe)
             hardener.load_state_dict(saved)
         hardener.weights["w"].grad = None
-        hardener(1, [0, 1])
+        hardener([0, 1])
         reached.append(hardener.weights["w"].grad)
     assert torch.equal(*reached)
     afresh, *_ = linear_case(alone(tamper_weight=1.0, tamper_steps=2, tamper_horizon=6))
-    afresh(1, [0, 1])
+    afresh([0, 1])
     assert not torch.equal(afresh.weights["w"].grad, reached[0])
     assert linear_case(alone(tamper_weight=1.0))[0].state_dict() == {"begun": 0}
 
@@ -220,7 +219,7 @@ def test_a_loss_that_is_not_finite_ends_it():
     with torch.no_grad():
         student.weight.fill_(float("nan"))
     with pytest.raises(SurgeryError, match="simulated attack became nan"):
-        hardener(0, [0])
+        hardener([0])
 
 
 def test_bfloat16_adds_steps_up_that_it_could_not_hold():
@@ -246,7 +245,7 @@ def test_an_error_on_the_way_gives_the_bits_back():
     assert torch.equal(weight.detach().view(torch.int32), before)
 
 
-@pytest.mark.parametrize("term", sorted(TERMS))
+@pytest.mark.parametrize("term", ["identity_weight", "tamper_weight"])
 @pytest.mark.parametrize("granularity", ["element", "row"])
 def test_terms_leave_every_bit_and_teach_selected_weights_only(
     llava: Path, sets: dict[str, Path], term: str, granularity: str
@@ -266,7 +265,7 @@ def test_terms_leave_every_bit_and_teach_selected_weights_only(
     asking = {name: value.requires_grad for name, value in weights.items()}
     hardener = prepare_hardening(stack, taught, recipe, 0)
     assert hardener is not None
-    hardener(0, distillation_terms[0].train[:8])
+    hardener(distillation_terms[0].train[:8])
     assert all(torch.equal(weights[name].detach(), before[name]) for name in weights)
     assert {name: value.requires_grad for name, value in weights.items()} == asking
     assert all(value.grad is None for value in weights.values()), "what is not selected keeps no gradient"
@@ -308,7 +307,7 @@ def judge_of(prepared: Prepared) -> Hardener:
     loss = feature_loss()
     distillation_term = DistillationTerm("forget", prepared.forget, store, {"projector": 1.0}, loss, [], [], 1.0, 8)
     objective = ForgetObjective(prepared.stack, distillation_term, prepared.job.recipe, store, None)
-    return Hardener(objective, prepared.stack.visual_parameters(), [], 0)
+    return Hardener(objective, prepared.stack.visual_parameters(), 0)
 
 
 def test_after_tampering_less_comes_back(llava: Path, sets: dict[str, Path]):

@@ -16,6 +16,7 @@ _TOLD = {
     "generic": "the generic set (`generic`)",
     "questions": "the questions about the images (`forget`, `retain`, `generic`)",
     "text": "the text retain set (`text`)",
+    "replay": "the replay files (`replay`)",
     "teachers": "a teacher (`forget_teacher`, `retain_teacher`)",
     "recipe": "the recipe",
     "seed": "the seed (`seed`)",

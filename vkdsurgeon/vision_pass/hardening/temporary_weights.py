@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from vkdsurgeon.training.optimizer import unit_step
-
 
 class TemporaryWeights:
     """Move weights within a `with` block; at its end every one has the bits it had before.
@@ -63,8 +61,3 @@ def all_trainable(weights: Mapping[str, Parameter]) -> Iterator[None]:
     finally:
         for name, value in weights.items():
             value.requires_grad_(before[name])
-
-
-def units_of(weights: Mapping[str, Parameter]) -> dict[str, float]:
-    """What a relative size of 1 is for an element of each parameter (`optimizer.unit_step`)."""
-    return {name: unit_step(value) for name, value in weights.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,20 +16,18 @@ from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.model.frozen_layers import parameters_after
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.losses import accumulate
+from vkdsurgeon.training.optimizer import unit_step
 from vkdsurgeon.vision_pass.hardening.entrance import entrance_of
 from vkdsurgeon.vision_pass.hardening.identity_heads import IdentityHeads
 from vkdsurgeon.vision_pass.hardening.objective import ForgetObjective
 from vkdsurgeon.vision_pass.hardening.simulated_attack import SimulatedAttacker
-from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights, units_of
+from vkdsurgeon.vision_pass.hardening.temporary_weights import TemporaryWeights
 from vkdsurgeon.vision_pass.objective import DistillationTerms
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
 
 # Kept subjects are what forgotten ones are told apart from; more of them make heads slower and hardly better.
 _MOST_IMAGES = 1024
 _ENTRANCE = "entrance of the trained layers"
-
-Term = Callable[["Hardener", int, Sequence[int]], None]
-"""(hardener, step, forget images of the step): adds to the gradient of the selected weights."""
 
 
 class Hardener:
@@ -38,16 +36,13 @@ class Hardener:
     Args:
         objective: The forget term.
         weights: What a simulated attacker moves, by name.
-        terms: Which terms.
-        seed: Of the draws; equal seeds and steps draw alike, whatever ran before.
+        seed: Of whom each attacker has.
     """
 
-    def __init__(
-        self, objective: ForgetObjective, weights: Mapping[str, Parameter], terms: Sequence[Term], seed: int
-    ) -> None:
+    def __init__(self, objective: ForgetObjective, weights: Mapping[str, Parameter], seed: int) -> None:
         self.objective, self.weights, self.recipe = objective, weights, objective.recipe
-        self.units = units_of(weights)
-        self._terms, self._seed = terms, seed
+        self.units = {name: unit_step(value) for name, value in weights.items()}
+        self._seed = seed
         self.attacker = SimulatedAttacker(
             weights,
             self.units,
@@ -61,18 +56,24 @@ class Hardener:
             processes=objective.stack.processes,
         )
 
-    def __call__(self, step: int, indices: Sequence[int]) -> None:
+    def __call__(self, indices: Sequence[int]) -> None:
         """Add the terms' gradients; every weight has its bits back afterwards.
 
         Args:
-            step: Number of the step within its schedule.
-            indices: The step's forget images.
+            indices: The forget images of a step. One image alone is both halves of an attack.
 
         Raises:
             Diverged: A term is not finite.
         """
-        for term in self._terms:
-            term(self, step, indices)
+        recipe, objective = self.recipe, self.objective
+        if recipe.tamper_weight:
+            shown, judged = _halves(indices) if recipe.tamper_split == "pictures" else self.sides(indices)
+            with TemporaryWeights(self.weights) as temporary:
+                self.attacker.attack(temporary, shown, recipe.tamper_steps)
+                losses = objective.forget(judged, recipe.tamper_weight, recipe.tamper_weight * recipe.identity_weight)
+                self.learn(losses, "forget loss under the simulated attack")
+        if recipe.identity_weight:
+            self.learn(objective.forget(indices, 0.0, recipe.identity_weight), "identity hinge")
 
     def state_dict(self) -> dict[str, Any]:
         """What a step needs of the steps before it, beside the student's weights; tensors and numbers only."""
@@ -96,39 +97,12 @@ class Hardener:
         """
         subjects = self.objective.term.samples.subjects
         known = sorted(set(subjects), key=str)
-        order = torch.randperm(len(known), generator=self.generator(-self.attacker.number)).tolist()
+        draws = torch.Generator().manual_seed((self._seed * 1_000_003 - self.attacker.number) % 2**63)
+        order = torch.randperm(len(known), generator=draws).tolist()
         attacked = {known[place] for place in order[: (len(known) + 1) // 2]}
         shown = [index for index in indices if subjects[index] in attacked]
         judged = [index for index in indices if subjects[index] not in attacked]
         return (shown, judged) if shown and judged else _halves(indices)
-
-    def generator(self, step: int) -> torch.Generator:
-        """Source of a step's draws."""
-        return torch.Generator().manual_seed((self._seed * 1_000_003 + step) % 2**63)
-
-
-def tampered(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
-    """Recipe key `tamper_weight`: see `attack`. A batch of one image is both halves."""
-    recipe, objective = hardener.recipe, hardener.objective
-    shown, judged = _halves(indices) if recipe.tamper_split == "pictures" else hardener.sides(indices)
-    with TemporaryWeights(hardener.weights) as temporary:
-        hardener.attacker.attack(temporary, shown, recipe.tamper_steps)
-        hardener.learn(
-            objective.forget(judged, recipe.tamper_weight, recipe.tamper_weight * recipe.identity_weight),
-            "forget loss under the simulated attack",
-        )
-
-
-def unread(hardener: Hardener, step: int, indices: Sequence[int]) -> None:
-    """Recipe key `identity_weight`: the heads' hinge at the student's own weights, see `identity_heads`."""
-    hardener.learn(hardener.objective.forget(indices, 0.0, hardener.recipe.identity_weight), "identity hinge")
-
-
-TERMS: dict[str, Term] = {
-    "tamper_weight": tampered,
-    "identity_weight": unread,
-}
-"""Recipe key that switches a term on -> term."""
 
 
 def prepare_hardening(stack: VisualStack, taught: DistillationTerms, recipe: Recipe, seed: int) -> Hardener | None:
@@ -144,8 +118,7 @@ def prepare_hardening(stack: VisualStack, taught: DistillationTerms, recipe: Rec
         What adds to the gradients of a step; None where the recipe has no such term.
     """
     forget, retain = taught.both
-    terms = [term for key, term in TERMS.items() if getattr(recipe, key)]
-    if not terms:
+    if not (recipe.tamper_weight or recipe.identity_weight):
         return None
     layers = tuple(forget.layers)
     assert isinstance(forget.targets, StretchedTargets)
@@ -169,7 +142,7 @@ def prepare_hardening(stack: VisualStack, taught: DistillationTerms, recipe: Rec
     attacked = stack.visual_parameters()
     if entrance is not None:
         attacked = {**parameters_after(stack, taught.frozen), _ENTRANCE: entrance.matrix}
-    return Hardener(ForgetObjective(stack, forget, recipe, teacher, heads, entrance), attacked, terms, seed)
+    return Hardener(ForgetObjective(stack, forget, recipe, teacher, heads, entrance), attacked, seed)
 
 
 def _halves(indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
