@@ -59,7 +59,7 @@ def release(arguments: argparse.Namespace) -> None:
         arguments.forget,
         retain=arguments.retain_heldout,
         gold=arguments.gold,
-        settings={"heldout": arguments.heldout, "steps": 15, "limit": arguments.limit},
+        settings={"heldout": arguments.heldout, "steps": arguments.attack_steps, "limit": arguments.limit},
         gates=RELEARN_GATES,
         on_event=tell,
     )
@@ -90,6 +90,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--preset", default="default")
     parser.add_argument("--steps", type=int, help="Training steps; otherwise they follow from the forget set.")
     parser.add_argument("--limit", type=int, default=500, help="Most questions per set.")
+    parser.add_argument("--attack-steps", type=int, default=15, help="Steps of the relearning attack.")
     parser.add_argument("--seed", type=int, default=0)
     try:
         release(parser.parse_args(words))

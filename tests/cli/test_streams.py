@@ -163,7 +163,7 @@ def test_what_a_process_started_keeps_nobody_waiting() -> None:
     assert (status, texts) == (0, ["before", "told"])
 
 
-def test_an_image_that_makes_its_library_complain(llava: Path, tmp_path: Path) -> None:
+def test_an_image_that_makes_its_library_complain(llava: Path, sets: dict[str, Path], tmp_path: Path) -> None:
     """libtiff prints by itself; Pillow reads the image all the same."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.tif", compression="jpeg")
@@ -172,8 +172,11 @@ def test_an_image_that_makes_its_library_complain(llava: Path, tmp_path: Path) -
     folder = tmp_path / "forget" / "Ann"
     folder.mkdir(parents=True)
     (folder / "a.tif").write_bytes(data)
-    words = f"unlearn {shlex.quote(str(llava))} --forget {shlex.quote(str(folder.parent))} --dry-run --progress jsonl"
-    told = shell(f"$V {words}").stderr.decode().splitlines()
+    words = (
+        "unlearn $MODEL --forget $SET --retain $KEEP --set copies=0 --set tamper_weight=0 --dry-run --progress jsonl"
+    )
+    given = {"MODEL": str(llava), "SET": str(folder.parent), "KEEP": str(sets["retain"])}
+    told = shell(f"$V {words}", **given).stderr.decode().splitlines()
     assert any("marker" in json.loads(line).get("text", "") for line in told), told
 
 

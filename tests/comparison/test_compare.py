@@ -76,9 +76,7 @@ def test_base_gold_and_every_method_have_a_row(table: Path) -> None:
     assert "Ann" not in (table / "comparison.json").read_text()
 
 
-def test_known_cells_are_not_run_again_and_a_changed_input_is_never_served(
-    facts: World, table: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_known_cells_are_not_run_again(facts: World, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in (table / "cells").iterdir()}
     first = json.loads((table / "comparison.json").read_text())
     words = ("--methods", "ga", "--json", "--progress", "jsonl")
@@ -88,6 +86,10 @@ def test_known_cells_are_not_run_again_and_a_changed_input_is_never_served(
     events = [json.loads(line) for line in captured.err.splitlines() if line.startswith("{")]
     assert [event["cached"] for event in events if event["event"] == "cell"] == [True, True, True]
     assert {path.name: path.stat().st_mtime_ns for path in (table / "cells").iterdir()} == before
+
+
+@pytest.mark.campaign
+def test_a_broken_cell_is_made_again_and_another_limit_makes_cells_of_its_own(facts: World, table: Path) -> None:
     broken = next(path for path in (table / "cells").iterdir() if path.name.startswith("gold"))
     broken.write_text("{}")
     assert compare(facts, table, "--methods", "ga", "--limit", 8, gold=False) == 0
@@ -118,6 +120,7 @@ def test_wrong_words_are_status_2(facts: World, tmp_path: Path, capsys: pytest.C
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["precious"]
 
 
+@pytest.mark.campaign
 def test_a_method_that_refuses_its_recipe_is_told_by_name(
     facts: World, table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,6 +112,7 @@ def test_only_selected_elements_of_w_differ(done: Done, facts: World) -> None:
     )
 
 
+@pytest.mark.campaign
 def test_equal_passes_give_equal_tensors(facts: World, done: Done) -> None:
     again = decoder_pass(facts.base, facts, DECODER).outcome
     assert again.changes.keys() == done.outcome.changes.keys()

@@ -42,7 +42,7 @@ def test_unlearn_and_gate(miniature: MiniaturePaths, tmp_path: Path, capsys: pyt
     words = [
         miniature.base, tmp_path / "out", "--gold", miniature.gold, "--forget", records / "forget.jsonl",
         "--retain", records / "retain_heldout.jsonl", "--heldout", records / "forget_heldout.jsonl",
-        "--retain-heldout", records / "retain_heldout.jsonl", "--steps", 4, "--limit", 16,
+        "--retain-heldout", records / "retain_heldout.jsonl", "--steps", 4, "--limit", 16, "--attack-steps", 2,
     ]  # fmt: skip
     status = script("unlearn_and_gate").main([str(word) for word in words])
     told = capsys.readouterr()

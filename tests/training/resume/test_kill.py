@@ -14,7 +14,7 @@ from vkdsurgeon_cli.main import run
 
 from tests.training.resume.runs import Place, files, journal
 
-STEPS = 40
+STEPS = 16
 SLOWLY = ["--progress", "jsonl", "--resume", "--checkpoint-minutes", "0"]
 
 
