@@ -184,7 +184,7 @@ def test_recomputing_calls_each_layer_twice_for_the_same_gradients(facts: World)
         stack = load_visual_stack(facts.base, device="cpu")
         weights = find_decoder_weights(stack.inventory, stack.split, "all")
         if saves:
-            recompute(loaded, weights)
+            recompute(loaded, weights.layers)
         seen: list[int] = []
         layer = loaded.model.get_submodule(weights.layers[0])
         layer.self_attn.register_forward_hook(lambda *_, seen=seen: seen.append(1))

@@ -97,7 +97,7 @@ def test_only_matrices_of_decoder_layers_are_eligible(family: str, tmp_path: Pat
     for name in weights.on_disk:
         assert parameters[name].ndim == 2
         assert not any(part in name for part in ("embed", "norm", "lm_head"))
-    check_loaded(model, stack.inventory, weights)
+    check_loaded(model, stack.inventory, weights.on_disk)
     halves = [find_decoder_weights(stack.inventory, stack.split, kind).on_disk for kind in ("attention", "mlp")]
     assert halves[0].keys() | halves[1].keys() == weights.on_disk.keys()
     assert not halves[0].keys() & halves[1].keys()

@@ -33,7 +33,7 @@ from vkdsurgeon.checkpoint.read_tensor import read_tensor
 from vkdsurgeon.checkpoint.split import Split, split_checkpoint
 from vkdsurgeon.config.baselines import BaselineRecipe
 from vkdsurgeon.errors import UserError
-from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, recompute
+from vkdsurgeon.model.decoder_layers import check_loaded, recompute, recomputes
 from vkdsurgeon.model.device import enough_memory
 from vkdsurgeon.model.device_map import check_held
 from vkdsurgeon.model.multimodal import load_processor, train_only
@@ -126,7 +126,7 @@ def prepare_method(job: MethodJob) -> MethodPrepared:
     if job.method == "rmu":
         _rmu_layers(inventory, split, weights, recipe)
     if job.method in ("manu", "rmu"):
-        for layer in (*weights.tower_layers, *(weights.decoder.layers if weights.decoder else ())):
+        for layer in weights.layers:
             mlp_output(split.skeleton, layer)
     encoder = Encoder(load_processor(job.model))
     for first in (job.training_sets.forget[0], *job.training_sets.retain[:1], *job.training_sets.text[:1]):
@@ -192,10 +192,9 @@ def _operate(prepared: MethodPrepared, listen: Listener) -> MethodOutcome:
     language = load_language_loss(job, recipe.micro_batch, int(recipe.cache_gib * (1 << 30)))
     model = language.loaded.model
     check_held(model, weights.on_disk, "this method", together=True)
-    check_loaded(model, prepared.inventory, DecoderWeights((), weights.on_disk, prepared.plan.elements, job.dtype, ()))
-    if recipe.checkpointing == "on" or (recipe.checkpointing == "auto" and job.device.type == "cuda"):
-        layers = decoder_layers(prepared.inventory, prepared.split, weights)
-        recompute(language.loaded, DecoderWeights(layers, {}, 0, job.dtype, ()))
+    check_loaded(model, prepared.inventory, weights.on_disk)
+    if recomputes(recipe.checkpointing, job.device):
+        recompute(language.loaded, decoder_layers(prepared.inventory, prepared.split, weights))
     clock.lap("language model")
     if job.method == "manu":
         return _prune(prepared, language, listen, clock)
@@ -316,9 +315,8 @@ def _prune(prepared: MethodPrepared, language: LanguageLoss, listen: Listener, c
 
 
 def _layer_of(split: Split, weights: ScopedWeights, name: str) -> str:
-    paths = (*weights.tower_layers, *(weights.decoder.layers if weights.decoder else ()))
     part = "tower" if name in split.placement.tower_parameters else "projector"
-    return next((path for path in paths if name.startswith(f"{path}.")), part)
+    return next((path for path in weights.layers if name.startswith(f"{path}.")), part)
 
 
 def _rmu_layers(

@@ -185,7 +185,7 @@ def _operate(prepared: OutputPrepared, listen: Listener) -> MethodOutcome:
     check_held(language.loaded.model, stack.visual_parameters(), "output mode", together=True)
     share_visual(language.loaded.model, stack)
     if job.device.type == "cuda":
-        recompute(language.loaded, find_decoder_weights(stack.inventory, stack.split, "all"))
+        recompute(language.loaded, find_decoder_weights(stack.inventory, stack.split, "all").layers)
     clock.lap("language model")
 
     listen(Event.stage("teacher"))

@@ -29,6 +29,11 @@ class ScopedWeights:
     tower_layers: tuple[str, ...]
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """Module paths of the layers of the tower and of the decoder, as far as the scope has them."""
+        return (*self.tower_layers, *(() if self.decoder is None else self.decoder.layers))
+
+    @property
     def on_disk(self) -> dict[str, str]:
         """Module parameter -> name on disk, of the whole scope."""
         return {**self.visual, **({} if self.decoder is None else self.decoder.on_disk)}

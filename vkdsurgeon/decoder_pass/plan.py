@@ -67,11 +67,6 @@ def moments_kind(recipe: DecoderRecipe, dtype: torch.dtype) -> Literal["float32"
     return recipe.moments
 
 
-def recomputes(recipe: DecoderRecipe, device: torch.device) -> bool:
-    """Whether activations of decoder layers are recomputed."""
-    return recipe.checkpointing == "on" or (recipe.checkpointing == "auto" and device.type == "cuda")
-
-
 def estimate_memory(
     inventory: Inventory, weights: DecoderWeights, recipe: DecoderRecipe, config: Any, dtype: torch.dtype, saves: bool
 ) -> dict[str, float]:

@@ -17,13 +17,13 @@ from vkdsurgeon.data.record import Record
 from vkdsurgeon.data.splits import split_validation
 from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.decoder_pass.gate import DecoderVerdict, judge
-from vkdsurgeon.decoder_pass.plan import DecoderPlan, estimate_memory, held_in, moments_kind, recomputes
+from vkdsurgeon.decoder_pass.plan import DecoderPlan, estimate_memory, held_in, moments_kind
 from vkdsurgeon.decoder_pass.questions import questions_about
 from vkdsurgeon.decoder_pass.state import DECODER, TrainingState, kept_of
 from vkdsurgeon.decoder_pass.teacher import TeacherOutputs, VisionSwap
 from vkdsurgeon.decoder_pass.text_set import TextRetainSet
 from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, VisionSwaps, distil, train
-from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, find_decoder_weights, recompute
+from vkdsurgeon.model.decoder_layers import DecoderWeights, check_loaded, find_decoder_weights, recompute, recomputes
 from vkdsurgeon.model.device import enough_memory, resolve_dtype
 from vkdsurgeon.model.device_map import check_held
 from vkdsurgeon.model.multimodal import load_processor, train_only
@@ -109,7 +109,7 @@ def prepare_decoder(
     encoder = Encoder(load_processor(job.model))
     for trained, _ in questions.values():
         encoder.prompt(trained[0].text, trained[0].media, trained[0].source)
-    dtype, saves = held_in(recipe, weights, job.device), recomputes(recipe, job.device)
+    dtype, saves = held_in(recipe, weights, job.device), recomputes(recipe.checkpointing, job.device)
     if job.device_map is not None:
         skeleton = build_skeleton(stack.split.config, dtype=dtype, where=job.model)
         job.device_map.check_trains(skeleton, weights.on_disk, "the decoder pass")
@@ -157,10 +157,10 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
     listen(Event.stage("language model"))
     loaded = visual.load_whole(resolve_dtype(job.plan.dtype))
     check_held(loaded.model, weights.on_disk, "the decoder pass", together=True)
-    check_loaded(loaded.model, job.prepared.stack.inventory, weights)
+    check_loaded(loaded.model, job.prepared.stack.inventory, weights.on_disk)
     parameters = train_only(loaded.model, weights.on_disk)
     if job.plan.checkpointing:
-        recompute(loaded, weights)
+        recompute(loaded, weights.layers)
     clock.lap("decoder model")
 
     listen(Event.stage("decoder teacher"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from vkdsurgeon.checkpoint.inventory import Inventory
 from vkdsurgeon.checkpoint.json_file import read_json
 from vkdsurgeon.checkpoint.read_tensor import TORCH_DTYPES, read_tensor
 from vkdsurgeon.checkpoint.split import EDITABLE, Split
+from vkdsurgeon.config.common import Checkpointing
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.multimodal import LoadedModel
 
@@ -88,14 +90,19 @@ def find_decoder_weights(inventory: Inventory, split: Split, blocks: Blocks) -> 
     )
 
 
-def check_loaded(model: nn.Module, inventory: Inventory, weights: DecoderWeights) -> None:
+def check_loaded(model: nn.Module, inventory: Inventory, on_disk: Mapping[str, str]) -> None:
     """Prove, before anything is trained, that every eligible parameter holds the tensor that it will be written to.
+
+    Args:
+        model: As it was loaded.
+        inventory: Inventory of its checkpoint.
+        on_disk: Eligible parameter -> name on disk.
 
     Raises:
         UserError: One does not, or holds NaN or infinity.
     """
     parameters = dict(model.named_parameters())
-    for name, disk_name in weights.on_disk.items():
+    for name, disk_name in on_disk.items():
         value = parameters[name].detach().cpu()
         disk = read_tensor(inventory, disk_name)
         if not bool(torch.isfinite(disk).all()) or not torch.equal(disk.to(value.dtype), value):
@@ -174,12 +181,22 @@ def _quantised(where: object, value: object) -> UserError:
     )
 
 
-def recompute(loaded: LoadedModel, weights: DecoderWeights) -> None:
-    """Let decoder layers drop their activations in the forward pass and compute them again in the backward one."""
+def recomputes(checkpointing: Checkpointing, device: torch.device) -> bool:
+    """Whether decoder layers are to drop their activations, as a recipe says: `auto` does on a GPU."""
+    return checkpointing == "on" or (checkpointing == "auto" and device.type == "cuda")
+
+
+def recompute(loaded: LoadedModel, layers: Sequence[str]) -> None:
+    """Let decoder layers drop their activations in the forward pass and compute them again in the backward one.
+
+    Args:
+        loaded: The model.
+        layers: Module paths of its decoder layers.
+    """
     model = loaded.model
     # The older name goes in transformers 6.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
-    for path in weights.layers:
+    for path in layers:
         # The layers ask this flag of their own; modules inside them stay in `eval` mode, without dropout.
         model.get_submodule(path).training = True

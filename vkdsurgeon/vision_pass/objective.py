@@ -104,8 +104,10 @@ def make_terms(
     watched = tuple({**recipe.layers, **recipe.retention_layers})
     frozen = run_once(stack, recipe)
     own, activations = _features(look, stack, forgetting.samples, layers, frozen, recipe.micro_batch, budget)
+    _pass_over(forgetting.samples, activations)
     if retain_teacher is None:
-        kept, _ = _features(look, stack, keeping.samples, watched, frozen, recipe.micro_batch, budget)
+        kept, entering = _features(look, stack, keeping.samples, watched, frozen, recipe.micro_batch, budget)
+        _pass_over(keeping.samples, entering)
     else:
         kept = retain_teacher.features(
             keeping.samples.samples, watched, recipe.micro_batch, budget, stack.training_bytes
@@ -214,9 +216,12 @@ def _features(
     if output is None or output.nbytes * len(images) > budget:
         return look(stack, images, layers, micro_batch, budget), None
     store = look(stack, images, (*layers, frozen[-1]), micro_batch, budget)
-    kept = kept_activations(stack, images, frozen, tuple(output.shape), store, layers)
+    return store, kept_activations(stack, images, frozen, tuple(output.shape), store, layers)
+
+
+def _pass_over(images: SampleSet, kept: KeptActivations | None) -> None:
+    """Let later batches of a set enter behind the frozen layers."""
     images.pass_over(None if kept is None else kept.entering)
-    return store, kept
 
 
 def _refuse_not_finite(store: FeatureStore, images: SampleSet, layers: Sequence[str]) -> None:
