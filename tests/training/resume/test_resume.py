@@ -76,10 +76,16 @@ def test_a_second_interrupt_does_not_wait(here: Place, tmp_path: Path) -> None:
     "changes",
     [
         {"dtype": torch.bfloat16},
-        {"recipe": RECIPE.model_copy(update={"granularity": "row", "weight_decay": 0.1})},
+        pytest.param(
+            {"recipe": RECIPE.model_copy(update={"granularity": "row", "weight_decay": 0.1})},
+            marks=pytest.mark.campaign,
+        ),
         {"recipe": RECIPE.model_copy(update={"forget_target": "common", "saliency": "random"})},
         {"recipe": RECIPE.model_copy(update={"tamper_weight": 1.0, "tamper_steps": 2, "tamper_horizon": 6})},
-        {"recipe": RECIPE.model_copy(update={"identity_weight": 0.1, "tamper_weight": 0.5})},
+        pytest.param(
+            {"recipe": RECIPE.model_copy(update={"identity_weight": 0.1, "tamper_weight": 0.5})},
+            marks=pytest.mark.campaign,
+        ),
     ],
     ids=["bfloat16", "rows", "draws", "attacker", "hardening"],
 )
