@@ -153,24 +153,32 @@ class StepControl:
         step(self.size * share)
         after = self.look()
         cost, drift = self._cost(after, before), self._cost(after, self.teacher)
-        # Beyond the bound, as another teacher may be at the start, steps are to come nearer and not to be small.
-        room = self.bound - drift_before
-        wanted = (min(self.target, max(room, self.target / _BAND)) if room > 0 else self.target) * share * share
+        wanted = self._wanted(drift_before) * share * share
         costly, far = not cost <= _BAND * wanted, not drift <= max(self.bound, drift_before)
         if costly or far:
             self.put(kept)
             self.record.undone += 1
-            if costly or self.pressure == _MOST_PRESSURE:
-                self._halve(cost)
-            else:
-                self.pressure = min(2 * self.pressure, _MOST_PRESSURE)
+        if costly or (far and self.pressure == _MOST_PRESSURE):
+            self._halve(cost)
+        elif far:
+            self.pressure = min(2 * self.pressure, _MOST_PRESSURE)
         else:
             self.pressure = max(self.pressure / _RELEASE, self.least_pressure)
-            if cost > 0:
-                nudge = (wanted / cost) ** 0.25
-                self.size = min(max(self.size * min(max(nudge, 1 / _NUDGE), _NUDGE), _LEAST), _MOST)
+            self._nudge(cost, wanted)
         self.record.last, self.record.pressure = self.size, max(self.record.pressure, self.pressure)
         return not (costly or far)
+
+    def _wanted(self, drift: float) -> float:
+        """What a step at the peak is to cost: no more than the room that is left to the bound of drift."""
+        room = self.bound - drift
+        # Beyond the bound, as another teacher may be at the start, steps are to come nearer and not to be small.
+        return min(self.target, max(room, self.target / _BAND)) if room > 0 else self.target
+
+    def _nudge(self, cost: float, wanted: float) -> None:
+        """Follow the cost of a step that was kept, which grows with the square of the size; half of that is made up."""
+        if cost > 0:
+            factor = min(max((wanted / cost) ** 0.25, 1 / _NUDGE), _NUDGE)
+            self.size = min(max(self.size * factor, _LEAST), _MOST)
 
     def favour_retention(self, failed: int) -> None:
         """Retention weighs at least twice as much for every schedule that failed in it alone."""
