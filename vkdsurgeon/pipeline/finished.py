@@ -17,13 +17,11 @@ from vkdsurgeon.checkpoint.read_tensor import TORCH_DTYPES
 from vkdsurgeon.checkpoint.stage import WriteReport
 from vkdsurgeon.checkpoint.write_provenance import set_facts
 from vkdsurgeon.data.request import UNTAGGED, RequestTag
-from vkdsurgeon.decoder_pass.gate import DecoderVerdict
 from vkdsurgeon.decoder_pass.run import DecoderJob
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.pipeline.result import UnlearnResult
 from vkdsurgeon.results.envelope import FIELDS
 from vkdsurgeon.vision_pass.job import Prepared
-from vkdsurgeon.vision_pass.stop_rule import Choice, Verdict
 from vkdsurgeon.vision_pass.target_readings import TargetReading
 
 # What a record holds beside the facts of the run.
@@ -134,29 +132,24 @@ def _report(found: CheckpointDiff, inventory: Inventory, digest: str, files: int
 def _result(
     record: Mapping[str, Any], out: Path, prepared: Prepared, decoder: DecoderJob | None, report: WriteReport
 ) -> UnlearnResult:
-    verdicts = tuple(
-        Verdict(**{**verdict, "pictures": tuple(verdict["pictures"]), "held_out": tuple(verdict["held_out"])})
-        for verdict in record["stop_rule"]
-    )
+    verdicts, choice = record["stop_rule"], record["stop_rule_written"]
+    if not 0 <= choice["index"] < len(verdicts):
+        raise IndexError(choice["index"])
+    gate = None if decoder is None else {key: each for key, each in record["decoder"]["gate"].items() if key != "met"}
     targets = {layer: TargetReading(**facts) for layer, facts in record["targets"].items()}
-    choice = Choice(**record["stop_rule_written"])
-    if not 0 <= choice.index < len(verdicts):
-        raise IndexError(choice.index)
-    gate = None
-    if decoder is not None:
-        facts = {key: value for key, value in record["decoder"]["gate"].items() if key != "met"}
-        gate = DecoderVerdict(**{**facts, "questions": tuple(facts["questions"]), "missed": tuple(facts["missed"])})
-    return UnlearnResult(
-        plan=replace(prepared.plan, targets=targets),
-        recipe=prepared.job.recipe,
-        seed=prepared.job.seed,
-        out=out,
-        selected_elements=record["selected_elements"],
-        verdicts=verdicts,
-        choice=choice,
-        decoder_plan=None if decoder is None else decoder.plan,
-        decoder_selected_elements=0 if decoder is None else record["decoder"]["selected_elements"],
-        decoder_verdict=gate,
-        write=report,
-        provenance={key: value for key, value in record.items() if key not in _ADDED},
+    return UnlearnResult.model_validate(
+        {
+            "plan": replace(prepared.plan, targets=targets),
+            "recipe": prepared.job.recipe,
+            "seed": prepared.job.seed,
+            "out": out,
+            "selected_elements": record["selected_elements"],
+            "verdicts": verdicts,
+            "choice": choice,
+            "decoder_plan": None if decoder is None else decoder.plan,
+            "decoder_selected_elements": 0 if decoder is None else record["decoder"]["selected_elements"],
+            "decoder_verdict": gate,
+            "write": report,
+            "provenance": {key: value for key, value in record.items() if key not in _ADDED},
+        }
     )
