@@ -54,9 +54,9 @@ def test_flat_rows_keep_every_field_and_the_line(folder: Path) -> None:
     assert (second.image, second.task, second.source) == (None, "text", f"{path}:3")
 
 
-def test_task_defaults_to_what_the_caller_says_for_images_only(folder: Path) -> None:
+def test_a_task_that_is_not_named_follows_from_the_image(folder: Path) -> None:
     path = write(folder, {"image": "images/a.png"}, {"question": "q"})
-    assert [r.task for r in read_records(path, role="retain", default_task="general")] == ["general", "text"]
+    assert [r.task for r in read_records(path, role="retain")] == ["vqa", "text"]
 
 
 def test_a_json_list_and_json_lines_say_the_same(folder: Path) -> None:

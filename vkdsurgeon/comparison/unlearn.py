@@ -59,7 +59,6 @@ def unlearn(
             out=str(out.absolute()),
             method=each.method,
             recipe=recipe,
-            scope=None,
             seed=seed,
             device=asked.device,
             device_map=None if asked.device_map is None else asked.device_map.given,

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vkdsurgeon.baselines.registry import BASELINES, Scope
+from vkdsurgeon.baselines.registry import BASELINES
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.errors import SurgeryError, UserError
 from vkdsurgeon.model.device import resolve_device
@@ -44,7 +44,6 @@ class RunSpec:
     out: str
     method: str
     recipe: dict[str, Any]
-    scope: str | None
     seed: int
     device: str
     device_map: dict[str, Any] | None
@@ -179,8 +178,7 @@ def perform(spec: RunSpec, tell: Callable[[Mapping[str, Any]], None]) -> RunCost
     }
     met = None
     if spec.method in BASELINES or recipe.output_loss is not None:
-        scope = None if spec.scope is None else Scope(spec.scope)
-        written = run_method(MethodRequest(method=spec.method, scope=scope, **common), listener).write
+        written = run_method(MethodRequest(method=spec.method, **common), listener).write
     else:
         result = run(Request(generic=None, **common), listener)
         written = result.write

@@ -53,12 +53,11 @@ def recipe_keys() -> list[RecipeKey]:
     return found
 
 
-def parse_settings(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     """Settings given as KEY=VALUE words, sections dotted, as `load_recipe` takes them.
 
     Args:
         pairs: The words, such as `density=0.5` or `decoder.steps=200`; the last of equal keys counts.
-        option: Where they were given, for messages.
 
     Raises:
         UserError: A word is no such pair, its key is unknown, or its value is no value of that kind.
@@ -69,30 +68,30 @@ def parse_settings(pairs: Sequence[str], option: str = "--set") -> dict[str, Any
         key, sign, text = pair.partition("=")
         key = key.strip()
         if not sign or not key:
-            raise UserError("not a setting", where=option, value=pair, expected="KEY=VALUE")
+            raise UserError("not a setting", where=_OPTION, value=pair, expected="KEY=VALUE")
         if key not in fields:
-            raise _unknown(key, fields, option)
+            raise _unknown(key, fields)
         section, _, own = key.rpartition(".")
         place = settings.setdefault(section, {}) if section else settings
-        place[own] = _value(text.strip(), fields[key], option, pair)
+        place[own] = _value(text.strip(), fields[key], pair)
     return settings
 
 
-def _unknown(key: str, fields: Mapping[str, FieldInfo], option: str) -> UserError:
+def _unknown(key: str, fields: Mapping[str, FieldInfo]) -> UserError:
     if key in SECTIONS:
         inside = next(each for each in fields if each.startswith(f"{key}."))
         return UserError(
-            f"{key!r} is a section, not a key", where=option, expected=f"one of its keys, such as {inside}"
+            f"{key!r} is a section, not a key", where=_OPTION, expected=f"one of its keys, such as {inside}"
         )
     # `steps` is a key of the recipe and of both sections: a word misspelt inside a section is looked for there first.
     own = key.rpartition(".")[2]
     elsewhere = [each for each in fields if each.rpartition(".")[2] == own]
     told = f"did you mean {' or '.join(map(repr, elsewhere))}?" if elsewhere else did_you_mean(key, fields)
     listed = "`vkdsurgeon recipe keys` lists all keys"
-    return UserError(f"unknown key {key!r} in the recipe", where=option, remedy=f"{told} {listed}" if told else listed)
+    return UserError(f"unknown key {key!r} in the recipe", where=_OPTION, remedy=f"{told} {listed}" if told else listed)
 
 
-def _value(text: str, field: FieldInfo, option: str, pair: str) -> Any:
+def _value(text: str, field: FieldInfo, pair: str) -> Any:
     annotation = field.annotation
     try:
         value = read_value(text)
@@ -104,11 +103,11 @@ def _value(text: str, field: FieldInfo, option: str, pair: str) -> Any:
         # YAML takes the words on and off for truth values.
         return text
     if _takes_weights(annotation) and isinstance(value, str):
-        return _weights(text, option, pair)
+        return _weights(text, pair)
     return value
 
 
-def _weights(text: str, option: str, pair: str) -> dict[str, float]:
+def _weights(text: str, pair: str) -> dict[str, float]:
     weights = {}
     for item in text.split(","):
         name, _, weight = item.partition("=")
@@ -116,7 +115,7 @@ def _weights(text: str, option: str, pair: str) -> dict[str, float]:
             weights[name.strip()] = float(weight) if weight else 1.0
         except ValueError:
             raise UserError(
-                "not a weight", where=option, value=pair, expected="KEY=NAME[=WEIGHT][,NAME=WEIGHT...]"
+                "not a weight", where=_OPTION, value=pair, expected="KEY=NAME[=WEIGHT][,NAME=WEIGHT...]"
             ) from None
     return weights
 
@@ -127,6 +126,7 @@ def _fields() -> dict[str, FieldInfo]:
     return {**own, **nested}
 
 
+_OPTION = "--set"
 _MISSING = object()
 
 

@@ -117,22 +117,21 @@ def format_of(row: Row) -> Literal["conversations", "messages", "flat"]:
     return "messages" if "messages" in row.value else "flat"
 
 
-def records_of(row: Row, folder: Path, default_task: str) -> Iterator[Record]:
+def records_of(row: Row, folder: Path) -> Iterator[Record]:
     """Turn one row into records; a conversation of several turns becomes several, each asked alone.
 
     Args:
         row: The row as read.
         folder: What a relative image path is relative to.
-        default_task: Task of a record with an image or clip that names none.
 
     Raises:
         UserError: The row's keys, types or values are wrong.
     """
     shape = format_of(row)
     if shape == "conversations":
-        yield from _from_conversation(_validate(_ConversationRow, row), row, folder, default_task)
+        yield from _from_conversation(_validate(_ConversationRow, row), row, folder)
     elif shape == "messages":
-        yield from _from_chat(_validate(_ChatRow, row), row, folder, default_task)
+        yield from _from_chat(_validate(_ChatRow, row), row, folder)
     else:
         flat = _validate(_FlatRow, row)
         if flat.image is None and flat.audio is None and flat.question is None:
@@ -145,11 +144,10 @@ def records_of(row: Row, folder: Path, default_task: str) -> Iterator[Record]:
             options=tuple(flat.options),
             subject=flat.subject,
             task=flat.task,
-            default_task=default_task,
         )
 
 
-def _from_conversation(parsed: _ConversationRow, row: Row, folder: Path, default_task: str) -> Iterator[Record]:
+def _from_conversation(parsed: _ConversationRow, row: Row, folder: Path) -> Iterator[Record]:
     media = _media(parsed, folder, row)
     turns: list[tuple[str, str]] = []
     for turn in parsed.conversations:
@@ -175,11 +173,10 @@ def _from_conversation(parsed: _ConversationRow, row: Row, folder: Path, default
             answer=answer,
             subject=parsed.subject,
             task=parsed.task,
-            default_task=default_task,
         )
 
 
-def _from_chat(parsed: _ChatRow, row: Row, folder: Path, default_task: str) -> Iterator[Record]:
+def _from_chat(parsed: _ChatRow, row: Row, folder: Path) -> Iterator[Record]:
     given: dict[Modality, str | None] = {"image": parsed.image, "audio": parsed.audio}
     found: list[tuple[Modality, str]] = []
     shown, turns = 0, list[tuple[str, str]]()
@@ -217,7 +214,6 @@ def _from_chat(parsed: _ChatRow, row: Row, folder: Path, default_task: str) -> I
             answer=answer,
             subject=parsed.subject,
             task=parsed.task,
-            default_task=default_task,
         )
 
 
@@ -253,9 +249,9 @@ def _media(parsed: BaseModel, folder: Path, row: Row) -> dict[str, Path]:
     }
 
 
-def _record(row: Row, *, task: str | None, default_task: str, **values: Any) -> Record:
+def _record(row: Row, *, task: str | None, **values: Any) -> Record:
     if task is None:
-        task = default_task if NOUNS.keys() & values.keys() else "text"
+        task = "vqa" if NOUNS.keys() & values.keys() else "text"
     try:
         return Record(source=row.source, task=task, **values)
     except ValidationError as error:

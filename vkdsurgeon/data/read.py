@@ -55,13 +55,12 @@ def records_given(given: Given, *, role: str) -> list[Record]:
     return records
 
 
-def read_records(path: Path, *, role: str, default_task: str = "vqa") -> list[Record]:
+def read_records(path: Path, *, role: str) -> list[Record]:
     """Read a set of records; the format is told by the content.
 
     Args:
         path: A JSON or JSON-lines file (flat rows, LLaVA conversations, chat messages), or a folder of images or clips.
         role: What the set is for (`forget`, `retain`, `text`), for messages.
-        default_task: Task of records with an image or clip that name none; without either it is `text`.
 
     Returns:
         At least one record, in the order of the file; a folder in the order of its paths.
@@ -71,7 +70,7 @@ def read_records(path: Path, *, role: str, default_task: str = "vqa") -> list[Re
     """
     path = Path(path)
     if os.path.isdir(path):
-        return _read_folder(path, role, default_task)
+        return _read_folder(path, role)
     rows = read_rows(path, role=role)
     folder = path.absolute().parent
     shape = format_of(rows[0])
@@ -83,7 +82,7 @@ def read_records(path: Path, *, role: str, default_task: str = "vqa") -> list[Re
                 where=row.source,
                 expected="one format per file",
             )
-        records += records_of(row, folder, default_task)
+        records += records_of(row, folder)
     return records
 
 
@@ -120,7 +119,7 @@ def _refuse_what_would_be_missed(parent: Path, folders: list[str], names: list[s
             )
 
 
-def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
+def _read_folder(folder: Path, role: str) -> list[Record]:
     found: list[Path] = []
     left: list[Path] = []
     root = folder.absolute()
@@ -163,7 +162,6 @@ def _read_folder(folder: Path, role: str, default_task: str) -> list[Record]:
             image=path if modality == "image" else None,
             audio=path if modality == "audio" else None,
             subject=None if loose else path.relative_to(root).parts[0],
-            task=default_task,
             source=str(path),
         )
         for path in found

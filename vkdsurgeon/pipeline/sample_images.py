@@ -213,7 +213,7 @@ def _fault(row: Mapping[str, object], sample: ShardSample, folder: Path) -> str 
     """Why a row is no record; None where it is one."""
     try:
         refuse_surrogates(row, sample.source)
-        list(records_of(Row(dict(row), sample.source), folder, "vqa"))
+        list(records_of(Row(dict(row), sample.source), folder))
     except UserError as error:
         return error.what
     return None
