@@ -16,7 +16,7 @@ from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.training.events import unheard
 from vkdsurgeon.tuning.objective import FORGET, RETAIN, ROBUST, TrialRunner
 from vkdsurgeon.tuning.relearning_proxy import Attacker
-from vkdsurgeon.tuning.splits import divide
+from vkdsurgeon.tuning.splits import trial_sets
 from vkdsurgeon.vision_pass.job import Job
 from vkdsurgeon.vision_pass.prepare import prepare
 from vkdsurgeon.vision_pass.run import operate
@@ -37,7 +37,7 @@ class Snapshot:
 
 
 def test_weights_come_back_bit_by_bit(job: Job, llava: Path):
-    runner = TrialRunner(divide(job), Attacker(steps=2))
+    runner = TrialRunner(trial_sets(job), Attacker(steps=2))
     original = visual_digest(load_visual_stack(llava, device="cpu"))
     wanted = {name: value.requires_grad for name, value in runner.stack.visual_parameters().items()}
     assert visual_digest(runner.stack) == original
@@ -54,7 +54,7 @@ def test_weights_come_back_bit_by_bit(job: Job, llava: Path):
 
 def test_a_trial_does_what_unlearning_does_whatever_ran_before(job: Job):
     seen = Snapshot()
-    sets = divide(job)
+    sets = trial_sets(job)
     runner = TrialRunner(sets, Attacker(steps=1), seen)
     first = runner.run(QUICK, unheard)
     runner.run(STRONG, unheard)
@@ -66,7 +66,7 @@ def test_a_trial_does_what_unlearning_does_whatever_ran_before(job: Job):
 
 
 def test_objectives_tell_forgetting_from_nothing_and_attack_from_rest(job: Job):
-    runner = TrialRunner(divide(job), Attacker(steps=6, step_size=0.5))
+    runner = TrialRunner(trial_sets(job), Attacker(steps=6, step_size=0.5))
     untouched = runner.untouched()
     assert untouched.values[FORGET] >= 0.9
     assert untouched.values[RETAIN] == 0
@@ -80,7 +80,7 @@ def test_objectives_tell_forgetting_from_nothing_and_attack_from_rest(job: Job):
 
 
 def test_the_teacher_is_asked_once_a_set(job: Job):
-    runner = TrialRunner(divide(job), Attacker(steps=1))
+    runner = TrialRunner(trial_sets(job), Attacker(steps=1))
     assert runner.teacher.passes == 4, "what trials train on and what they are measured on"
     runner.run(QUICK, unheard)
     # Trials look at copies of their own besides.
@@ -100,7 +100,7 @@ def test_the_teacher_is_asked_once_a_set(job: Job):
 
 def test_whole_subjects_are_held_out_where_there_are_many(job: Job, tmp_path: Path):
     many = samples_of(read_records(write_set(tmp_path, "many", range(30, 42), views=2), role="retain"), role="retain")
-    sets = divide(replace(job, retain=many))
+    sets = trial_sets(replace(job, retain=many))
     trained = {sample.subject for sample in sets.job.retain}
     assert sets.keep_held_out == "subjects"
     assert {sample.subject for sample in sets.keep}.isdisjoint(trained)
@@ -113,7 +113,7 @@ def test_whole_subjects_are_held_out_where_there_are_many(job: Job, tmp_path: Pa
 
 def test_without_images_to_spare_what_was_trained_on_is_measured_and_told(job: Job):
     few = [sample for sample in job.forget if sample.path.stem.endswith(("-0", "-1"))]
-    sets = divide(replace(job, forget=few, retain=[], generic=job.retain[:6]))
+    sets = trial_sets(replace(job, forget=few, retain=[], generic=job.retain[:6]))
     assert not sets.forget_held_out
     assert [*sets.forget] == few == [*sets.job.forget]
     assert sets.keep_held_out == "pictures"

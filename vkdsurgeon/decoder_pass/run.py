@@ -19,7 +19,7 @@ from vkdsurgeon.decoder_pass.adversarial_features import FeatureAdversary
 from vkdsurgeon.decoder_pass.gate import DecoderVerdict, judge
 from vkdsurgeon.decoder_pass.plan import DecoderPlan, estimate_memory, held_in, moments_kind
 from vkdsurgeon.decoder_pass.questions import questions_about
-from vkdsurgeon.decoder_pass.state import DECODER, TrainingState, kept_of
+from vkdsurgeon.decoder_pass.state import DECODER, DecoderState, kept_of
 from vkdsurgeon.decoder_pass.teacher import TeacherOutputs, VisionSwap
 from vkdsurgeon.decoder_pass.text_set import TextRetainSet
 from vkdsurgeon.decoder_pass.trainer import FORGET, ORIGINAL, RETAIN, TEXT, VisionSwaps, distil, train
@@ -189,7 +189,7 @@ def _operate(job: DecoderJob, listen: Listener, journal: Journal | None) -> Deco
     write_back = WriteBack(parameters, mask, optimizer)
     adversary = FeatureAdversary(reach=recipe.reach, steps=recipe.seek_steps, size=recipe.seek_size, seed=visual.seed)
     vision = VisionSwaps(student_vision, partial(student_vision, blend=adversary), adversary)
-    state = TrainingState(Trainee(parameters, mask, optimizer), drawn.samplers, adversary, student)
+    state = DecoderState(Trainee(parameters, mask, optimizer), drawn.samplers, adversary, student)
     if kept is not None:
         state.restore(kept)
 

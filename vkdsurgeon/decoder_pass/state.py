@@ -26,7 +26,7 @@ def kept_of(journal: Journal | None, student: str) -> Kept | None:
 
 
 @dataclass
-class TrainingState:
+class DecoderState:
     """The training of the decoder's weights.
 
     Attributes:

@@ -57,7 +57,7 @@ class TrialRunner:
     """Tower and projector with the trials' images; between trials they are what the checkpoint says, bit by bit.
 
     Args:
-        sets: From `splits.divide`; its job's recipe is the one that trials start from.
+        sets: From `splits.trial_sets`; its job's recipe is the one that trials start from.
         attacker: Simulated after every run.
         examiner: Measures forgetting and retention with the language model; None for the label-free metrics.
     """

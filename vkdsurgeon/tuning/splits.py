@@ -34,7 +34,7 @@ class TrialSets:
     keep_held_out: str
 
 
-def divide(job: Job) -> TrialSets:
+def trial_sets(job: Job) -> TrialSets:
     """Hold a quarter out: of the forget images of each subject, and of the kept subjects.
 
     What is kept should hold for people who are in no set, so whole subjects are held out of the retain set (of the

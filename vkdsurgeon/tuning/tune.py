@@ -28,7 +28,7 @@ from vkdsurgeon.tuning.relearning_proxy import Attacker
 from vkdsurgeon.tuning.result import Attempt, TuneResult, pareto_front
 from vkdsurgeon.tuning.sampler import changes_of, draws_of, search, starting_points
 from vkdsurgeon.tuning.space import Space, recipe_at
-from vkdsurgeon.tuning.splits import TrialSets, divide
+from vkdsurgeon.tuning.splits import TrialSets, trial_sets
 from vkdsurgeon.tuning.storage import DRAW, REASON, SHARD, UNTOUCHED, check_folder, finished, opened, take_over
 from vkdsurgeon.tuning.validation_metrics import Answers, ValidationRecords
 from vkdsurgeon.vision_pass.job import Job
@@ -97,7 +97,7 @@ def tune(request: TuneRequest, listener: Listener) -> TuneResult:
     with scratch() as folder:
         job = assemble(request.unlearn, folder, listener)
         check_disjoint(job.forget, [*job.retain, *job.generic])
-        sets = divide(job)
+        sets = trial_sets(job)
         answers = _answers(request)
         runner = TrialRunner(sets, request.attacker, answers)
         warnings = [*_warnings(request, sets, job), *runner.prepared.plan.warnings]

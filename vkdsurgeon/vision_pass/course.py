@@ -141,7 +141,7 @@ class Course:
             kept: The state that the journal saved, if the run went on from one. Its verdict is compared with one on
                 these weights.
         """
-        choice = self.state.settle()
+        choice = self.state.restore_best()
         if kept is not None:
             with rounded_to_disk(self.stack, self.state.trainee.mask.selected):
                 kept.agree(self.state.verdicts[choice.index].measured, self.validation.judge().measured)

@@ -107,7 +107,7 @@ class TrainingState:
         self.verdicts.append(verdict)
         self.step, self.samplers = 0, []
 
-    def settle(self) -> Choice:
+    def restore_best(self) -> Choice:
         """End on the best state: write its weights back where training has moved on."""
         choice = self.choice
         assert choice is not None
