@@ -119,7 +119,7 @@ def sets(facts: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 ATTACKS: dict[str, tuple[list[str], str]] = {
     "eval": (["eval"], "forget.vqa.exact"),
     "restore": (["attack", "restore", "--reference", "BASE"], "restore.after.vqa.exact"),
-    "perturb": (["attack", "perturb", "--perturbation", "noise=20"], "perturb.worst.vqa.exact"),
+    "perturb": (["attack", "perturb", "--perturbation", "noise", "--perturbation", "hflip"], "perturb.worst.vqa.exact"),
     "quantize": (["attack", "quantize"], "quantize.worst.vqa.exact"),
     "prompt": (["attack", "prompt"], "prompt.worst.vqa.exact"),
     "typography": (["attack", "typography"], "typography.blank.vqa.exact"),

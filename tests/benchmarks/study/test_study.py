@@ -257,7 +257,7 @@ def test_tables_show_every_case_and_which_bounds_hold(rows: Path) -> None:
     text = tables(rows)
     assert text.startswith("### Cases for reporting")
     assert "### Cases for tuning" not in text
-    for kind in KINDS:
+    for kind in MEASURED:
         assert f"| {kind}-robots-a-0 | 0 | default |" in text
     assert "identical" in text
     assert "| **not measured** |" not in text
