@@ -16,16 +16,13 @@ from vkdsurgeon_kernels.masked_adamw.selection import Selection
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _able(name):
+def _able(name, *marks):
     reason = obstacle(name, DEVICE)
-    return pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
+    return pytest.param(name, marks=[pytest.mark.skipif(reason is not None, reason=str(reason)), *marks])
 
 
 IMPLEMENTATIONS = [_able(name) for name in ("reference", "compiled", "triton")]
-SELDOM_COMPILED = [
-    pytest.param(*each.values, marks=[*each.marks, *([pytest.mark.campaign] if each.values == ("compiled",) else [])])
-    for each in IMPLEMENTATIONS
-]
+SELDOM_COMPILED = [_able("reference"), _able("compiled", pytest.mark.campaign), _able("triton")]
 SETTINGS = {"lr": 3e-2, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.3}
 # A last block that is nearly empty, one that is full, one parameter smaller than a word.
 SHAPES = [(63, 40), (7,), (3, 5, 2), (1024,), (33, 64)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from vkdsurgeon.config.recipe import Recipe
 from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
@@ -109,7 +109,7 @@ def judge(recipe: Recipe, seen: Seen) -> Verdict:
     forgotten = seen.own <= own_allowed and told
     kept = seen.agree >= agree_needed and seen.retain_drift <= recipe.retain_drift
     return Verdict(
-        **{each.name: getattr(seen, each.name) for each in fields(Seen)},
+        **vars(seen),
         forgotten=forgotten,
         kept=kept,
         met=forgotten and kept,

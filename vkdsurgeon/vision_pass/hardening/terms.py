@@ -36,7 +36,7 @@ class Hardener:
     Args:
         objective: The forget term.
         weights: What a simulated attacker moves, by name.
-        seed: Of whom each attacker has.
+        seed: Seed of the draws that decide which subjects each simulated attacker has images of.
     """
 
     def __init__(self, objective: ForgetObjective, weights: Mapping[str, Parameter], seed: int) -> None:
