@@ -1,6 +1,6 @@
 # On a fresh machine: `make demo` does the main job on the built-in miniature, `make test` runs the tests, and
 # `make campaigns` runs the tests that take longest, `make bench` measures the kernels and prints their table, and
-# `make aot` compiles them for GPUs that are not here.
+# `make aot` compiles them for GPUs that are not here. `make check-demo` runs the demo and holds it to its bounds.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,10 +10,13 @@ THREADS ?= 2
 # Processes that share the tests, of which each takes one core; 0 for none but this one.
 WORKERS ?= 2
 
-.PHONY: demo test campaigns bench aot lint types docs reference install clean
+.PHONY: demo check-demo test campaigns bench aot lint types docs reference install clean
 
 demo: $(READY)
 	$(BIN)/vkdsurgeon demo
+
+check-demo: $(READY)
+	$(BIN)/python -m pytest -m campaign tests/cli/test_demo.py
 
 test: $(READY) lint types docs
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

@@ -86,7 +86,8 @@ def test_measuring_again_replaces_what_was_recorded(toy: Path):
         assert len(read(toy / "benchmarks/results/kernels.jsonl")) == 2
 
 
-@pytest.mark.parametrize("what", ["red", pytest.param("untested", marks=pytest.mark.campaign)])
+@pytest.mark.campaign
+@pytest.mark.parametrize("what", ["red", "untested"])
 def test_nothing_is_recorded_of_an_operation_whose_tests_are_not_green(toy: Path, what: str):
     test = toy / "tests/kernels/test_toy.py"
     test.write_text("def test_it():\n    assert 1 + 1 == 3\n") if what == "red" else test.unlink()

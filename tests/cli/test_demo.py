@@ -6,7 +6,7 @@ import pytest
 from vkdsurgeon_cli.main import run
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_the_default_recipe_forgets_and_keeps(capfd: pytest.CaptureFixture[str]):
     assert run(["demo", "--json"]) == 0
     facts = json.loads(capfd.readouterr().out)

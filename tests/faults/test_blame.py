@@ -171,7 +171,8 @@ def test_a_cache_on_a_mount_without_execution_is_found_by_trying(tmp_path: Path)
     assert str(tmp_path / "cache") in kernel["obstacles"]["compiled"]
 
 
-@pytest.mark.parametrize("which", ["named", pytest.param("default", marks=pytest.mark.campaign)])
+@pytest.mark.campaign
+@pytest.mark.parametrize("which", ["named", "default"])
 def test_no_place_for_compiled_code_is_no_obstacle(tmp_path: Path, sets: dict[str, Path], which: str) -> None:
     """`torch._dynamo` makes the directory on import, and transformers and every optimizer import it."""
     environment = {**os.environ, "USER": "ada", "LOGNAME": "ada"}

@@ -91,7 +91,7 @@ def _another_template(root: Path) -> None:
         _another_template,
     ],
 )
-@pytest.mark.parametrize("at", ["step 1", "writing 1"])
+@pytest.mark.parametrize("at", [pytest.param("step 1", marks=pytest.mark.campaign), "writing 1"])
 def test_while_it_trains(here: Place, tmp_path: Path, change: Callable[[Path], None], at: str) -> None:
     with pytest.raises(SurgeryError, match="changed while the model was worked on"):
         go(asked(here, tmp_path / "out", SHORT), Ear(at, lambda: change(here.model)))

@@ -126,9 +126,14 @@ ATTACKS: dict[str, tuple[list[str], str]] = {
     "relearn": (["attack", "relearn", "--steps", "2"], "relearn.ag"),
 }
 
+# Attacks that ask as others do, of one more model each.
+HEAVY = ("quantize", "prompt", "typography")
+
 
 @pytest.mark.parametrize("broken", [_not_a_number, _silent])
-@pytest.mark.parametrize("command", list(ATTACKS))
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=pytest.mark.campaign) if name in HEAVY else name for name in ATTACKS]
+)
 def test_a_broken_model_passes_no_forget_gate(
     facts: World,
     sets: dict[str, Path],

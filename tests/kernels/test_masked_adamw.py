@@ -23,6 +23,7 @@ def _able(name, *marks):
 
 IMPLEMENTATIONS = [_able(name) for name in ("reference", "compiled", "triton")]
 SELDOM_COMPILED = [_able("reference"), _able("compiled", pytest.mark.campaign), _able("triton")]
+SELDOM_INTERPRETED = [_able("reference"), _able("compiled"), _able("triton", pytest.mark.campaign)]
 SETTINGS = {"lr": 3e-2, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.3}
 # A last block that is nearly empty, one that is full, one parameter smaller than a word.
 SHAPES = [(63, 40), (7,), (3, 5, 2), (1024,), (33, 64)]
@@ -284,7 +285,7 @@ def test_the_eight_bit_code_bounds_its_error(scale, spread, seed):
     assert (back_second[second >= 1e-30] > 0).all()
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", SELDOM_INTERPRETED)
 def test_the_second_moment_in_eight_bits_follows_the_true_one(implementation):
     """It changes by a thousandth a step: rounded up it would only ever grow, rounded to nearest stand still."""
     torch.manual_seed(0)

@@ -223,7 +223,7 @@ def test_masters_may_come_and_go_between_runs():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("options", [{}, {"moments": "int8"}], ids=["float32", "int8"])
-@pytest.mark.parametrize("through", ["copy", "data", "one element"])
+@pytest.mark.parametrize("through", [pytest.param("copy", marks=pytest.mark.campaign), "data", "one element"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_weights_that_are_put_back_between_steps_count(implementation, through, options, dtype):
     """As a best state is restored: the masters of the last one must not undo it."""

@@ -105,12 +105,16 @@ def test_weights_that_are_written_once_more_go_with_the_model(facts: World, tmp_
     ("name", "settings"),
     [
         ("perturb", {"perturbations": ["noise=20"], "universal": {"steps": 2, "batch_size": 4}}),
-        ("prompt", {"builtin": True}),
-        ("membership", {"nonmembers": "heldout"}),
         ("relearn", {"steps": 2, "batch_size": 4}),
         *(
             pytest.param(*each, marks=pytest.mark.campaign)
-            for each in (("quantize", {"formats": ["int4"]}), ("restore", {}), ("probe", {}))
+            for each in (
+                ("prompt", {"builtin": True}),
+                ("membership", {"nonmembers": "heldout"}),
+                ("quantize", {"formats": ["int4"]}),
+                ("restore", {}),
+                ("probe", {}),
+            )
         ),
     ],
 )

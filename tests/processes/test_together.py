@@ -56,7 +56,9 @@ def go(here: Place, out: Path, processes: Processes, recipe: Recipe = SHORT, **c
 
 
 @pytest.mark.parametrize(
-    ("count", "recipe", "close"), [(2, SHORT, 1e-6), (3, ATTACKED, 5e-5)], ids=["plain", "attacked"]
+    ("count", "recipe", "close"),
+    [(2, SHORT, 1e-6), pytest.param(3, ATTACKED, 5e-5, marks=pytest.mark.campaign)],
+    ids=["plain", "attacked"],
 )
 def test_it_is_the_run_of_one_process(here: Place, tmp_path: Path, count: int, recipe: Recipe, close: float) -> None:
     alone = go(here, tmp_path / "alone", ALONE, recipe)

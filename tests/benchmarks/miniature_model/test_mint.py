@@ -29,7 +29,7 @@ SHAPE = Shape(32, 3, 48, 2, 32, 2, 48, 2)
 PLAN = Plan(tower_strangers=12, tower_views=2, tower_steps=3, steps=3, pictures=4, text_rows=2)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_tiny_mint_runs_to_the_end_and_ships(tmp_path: Path) -> None:
     lines: list[str] = []
     card = mint(tmp_path / "new", 7, size=SIZE, shape=SHAPE, plan=PLAN, tell=lines.append)

@@ -39,7 +39,7 @@ def _killed_at_the_removal(request: Any, monkeypatch: pytest.MonkeyPatch, how: s
     return found
 
 
-@pytest.mark.parametrize("how", ["before", "within"])
+@pytest.mark.parametrize("how", [pytest.param("before", marks=pytest.mark.campaign), "within"])
 def test_between_the_rename_and_the_removal_of_the_journal(
     here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:

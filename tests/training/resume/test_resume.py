@@ -26,7 +26,12 @@ BOTH = RECIPE.model_copy(update={"decoder": DECODER})
 
 @pytest.mark.parametrize(
     "at",
-    ["step 6", "verdict 1", "step 11", "decoder step 3", "writing 1"],
+    [
+        *(pytest.param(at, marks=pytest.mark.campaign) for at in ("step 6", "verdict 1")),
+        "step 11",
+        "decoder step 3",
+        "writing 1",
+    ],
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(here: Place, whole: dict[str, bytes], tmp_path: Path, at: str) -> None:
     request = asked(here, tmp_path / "out", BOTH)
