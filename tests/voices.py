@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from transformers import CONFIG_MAPPING, Gemma4AudioFeatureExtractor, WhisperFeatureExtractor
+from transformers import CONFIG_MAPPING, Gemma4AudioFeatureExtractor, Qwen2VLImageProcessor, WhisperFeatureExtractor
 
 from benchmarks.families.tiny import tiny_config
 from tests.families import TEXT
@@ -133,3 +133,13 @@ def build_checkpoint(family: str, root: Path, *, dtype: torch.dtype = torch.bflo
         torch.save({}, root / "spk_dict.pt")
     extractor.save_pretrained(root)
     return root
+
+
+def build_seeing_too(folder: Path) -> Path:
+    """A model that hears and sees; its preprocessor's file is, as the published ones have it, one for both."""
+    model = build_checkpoint("qwen2_5_omni_thinker", folder)
+    file = model / "preprocessor_config.json"
+    hearing = json.loads(file.read_text())
+    Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56).save_pretrained(model)
+    file.write_text(json.dumps(json.loads(file.read_text()) | hearing))
+    return model

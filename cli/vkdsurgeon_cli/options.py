@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -56,6 +56,10 @@ ProjectorOption = Annotated[
 ]
 ModalityOption = Annotated[
     Modality, typer.Option("--modality", metavar="KIND", help="What the tower takes in: image or audio.")
+]
+ModalitiesOption = Annotated[
+    Literal["image", "audio", "both"],
+    typer.Option("--modality", metavar="KIND", help="The tower that forgets: of image, of audio, or both in turn."),
 ]
 GateOption = Annotated[
     list[str] | None,

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, Qwen2VLImageProcessor
+from transformers import CONFIG_MAPPING, AutoConfig
 
 import vkdsurgeon
 from benchmarks.families.tiny import tiny_config
-from tests.voices import FAMILIES, LARGE, build_checkpoint, voice, write_voices
+from tests.voices import FAMILIES, LARGE, build_checkpoint, build_seeing_too, voice, write_voices
 from vkdsurgeon.checkpoint.placement import locate_visual
 from vkdsurgeon.checkpoint.skeleton import auto_class, loader_of
 from vkdsurgeon.data.clips import Clip
@@ -190,12 +190,7 @@ def test_music_flamingo_is_refused_with_the_reason(tmp_path: Path) -> None:
 def test_both_towers_of_one_model_forget_one_after_the_other(
     voices: dict[str, Path], sets: dict[str, Path], tmp_path: Path
 ) -> None:
-    model = build_checkpoint("qwen2_5_omni_thinker", tmp_path / "model")
-    # As the published files have it: one for both processors.
-    Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56).save_pretrained(tmp_path / "images")
-    file = model / "preprocessor_config.json"
-    both = json.loads((tmp_path / "images" / file.name).read_text()) | json.loads(file.read_text())
-    file.write_text(json.dumps(both))
+    model = build_seeing_too(tmp_path / "model")
     seeing, hearing = tmp_path / "seeing", tmp_path / "hearing"
     vkdsurgeon.unlearn(model, sets["forget"], seeing, retain=sets["retain"], recipe=RECIPE, device="cpu")
     second = vkdsurgeon.unlearn(

@@ -13,6 +13,7 @@ from vkdsurgeon_cli.main import run
 import vkdsurgeon
 from tests.checkpoint.conftest import edit_json
 from tests.conftest import write_set
+from tests.families import build_checkpoint
 from tests.release.conftest import Released
 from vkdsurgeon.checkpoint.digest import checkpoint_digests
 from vkdsurgeon.checkpoint.inventory import take_inventory
@@ -152,11 +153,24 @@ def test_without_the_kept_record_a_base_still_catches_both(released: Released, c
     assert outcomes(vkdsurgeon.verify(copy, base=released.base))["unselected"] == "failed"
 
 
-def test_another_set_and_another_base_are_told(released: Released, llava: Path, tmp_path: Path) -> None:
+def test_another_set_and_another_base_are_told(released: Released, tmp_path: Path) -> None:
     other = write_set(tmp_path, "other", range(2), views=7)
-    result = vkdsurgeon.verify(released.patched, forget=other, base=llava)
+    result = vkdsurgeon.verify(
+        released.patched, forget=other, base=build_checkpoint("llava", tmp_path / "model", seed=9)
+    )
     told = outcomes(result)
-    assert (told["set"], told["base"], told["weights"]) == ("failed", "failed", "passed")
+    assert (told["set"], told["base"], told["unselected"]) == ("failed", "failed", "failed")
+    assert told["weights"] == "passed"
+
+
+def test_the_base_of_the_first_run_is_one_too(released: Released, llava: Path, copy: Path) -> None:
+    result = vkdsurgeon.verify(released.patched, base=llava)
+    assert result.passed, result.failures
+    told = {each.check: each.told for each in result.checks}
+    assert told["base"] == "it is the base that the first of 2 runs began with"
+    flip(copy, "language_model")
+    own_up(copy)
+    assert outcomes(vkdsurgeon.verify(copy, base=llava))["unselected"] == "failed"
 
 
 def test_signatures_cover_every_file(released: Released, copy: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:

@@ -99,6 +99,38 @@ def test_replayed_activations_give_the_features_of_the_images(
         assert float((kept - expected).norm() / expected.norm()) < 0.03
 
 
+def test_altered_copies_are_replayed_too(deep: Path, sets: dict[str, Path], tmp_path: Path) -> None:
+    made = prepared(deep, sets, slice(0, 1))
+    replay = read_replays([save(made, tmp_path / "first.safetensors")], None)
+    again = prepared(deep, sets, slice(1, 2), replay=replay)
+    assert made.taught is not None
+    assert again.taught is not None
+    whole, term = made.taught.terms.forget, again.taught.terms.forget
+    # Images are held out, and copied, as they were when they were there.
+    first = len(again.job.forget)
+    images = {
+        (index if index < whole.originals else _original(whole, index), sample.variant): index
+        for index, sample in enumerate(whole.samples.samples)
+    }
+    found = {
+        (index if index < term.originals else _original(term, index), sample.variant): index
+        for index, sample in enumerate(term.samples.samples)
+        if sample.subject.startswith("replayed")
+    }
+    assert {(original + first, variant) for original, variant in images} == set(found)
+    assert any(variant for _, variant in images)
+    for (original, variant), index in images.items():
+        at = found[original + first, variant]
+        assert (at in term.train, at in term.held_out) == (index in whole.train, index in whole.held_out)
+        kept, expected = teacher_of(term).one("projector", at), teacher_of(whole).one("projector", index)
+        assert float((kept - expected).norm() / expected.norm()) < 0.03
+
+
+def _original(term: DistillationTerm, index: int) -> int:
+    samples = term.samples.samples
+    return next(at for at in range(term.originals) if samples[at].digest == samples[index].digest)
+
+
 def teacher_of(term: DistillationTerm) -> FeatureStore:
     assert isinstance(term.targets, StretchedTargets)
     return term.targets.teacher
@@ -184,7 +216,7 @@ def test_requests_may_have_images_of_several_sizes(tmp_path: Path) -> None:
         sets["forget"] = sized(tmp_path, f"forget{number}", range(number, number + 1), side)
         save(prepared(model, sets, slice(None)), tmp_path / f"{number}.safetensors")
     replay = read_replays([tmp_path], None)
-    assert len({activation.shape for _, _, activation, *_ in replay.images}) == 2
+    assert len({image.activation.shape for image in replay.images}) == 2
     sets["forget"] = sized(tmp_path, "forget2", range(2, 3), 56)
     assert prepared(model, sets, slice(None), replay=replay).plan.replayed_pictures == 6
 
@@ -223,7 +255,7 @@ def test_what_a_file_says_of_pixels_is_not_believed(
         read_replays([file], None)
 
 
-@pytest.mark.parametrize("fault", ["nan", "flat", "missing"])
+@pytest.mark.parametrize("fault", ["nan", "flat", "missing", "copy of another shape", "copy of no number"])
 def test_activations_are_numbers_of_tokens(deep: Path, sets: dict[str, Path], tmp_path: Path, fault: str) -> None:
     file = save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")
     tensors, facts = load(file.read_bytes()), facts_of(file)
@@ -232,6 +264,10 @@ def test_activations_are_numbers_of_tokens(deep: Path, sets: dict[str, Path], tm
         tensors[name] = torch.full_like(tensors[name], float("nan"))
     elif fault == "flat":
         tensors[name] = tensors[name].reshape(-1)
+    elif fault == "copy of another shape":
+        tensors[f"{name} 1"] = tensors[name][1:].clone()
+    elif fault == "copy of no number":
+        tensors[f"{name} one"] = tensors[name].clone()
     else:
         del tensors[name]
     file.write_bytes(save_tensors(tensors, metadata={"vkdsurgeon": json.dumps(facts)}))
@@ -243,7 +279,7 @@ def test_activations_are_numbers_of_tokens(deep: Path, sets: dict[str, Path], tm
 def test_what_does_not_fit_the_model_is_refused(deep: Path, sets: dict[str, Path], tmp_path: Path, fault: str) -> None:
     file = save(prepared(deep, sets, slice(0, 1)), tmp_path / "first.safetensors")
     tensors, facts = load(file.read_bytes()), facts_of(file)
-    for name in [name for name in tensors if name.endswith("activation")]:
+    for name in [name for name in tensors if "activation" in name]:
         whole = tensors[name]
         cut = {"width": whole[:, :-1], "tokens": whole[:0]}
         tensors[name] = cut.get(fault, whole).contiguous()
@@ -280,7 +316,7 @@ def test_a_file_is_whole_and_ours_or_refused(deep: Path, sets: dict[str, Path], 
         key.write_bytes(os.urandom(32))
     sealed = save(made, tmp_path / "sealed", keys[0])
     plain = save(made, tmp_path / "plain")
-    assert read_replays([sealed], keys[0]).images[0][2].equal(read_replays([plain], None).images[0][2])
+    assert read_replays([sealed], keys[0]).images[0].activation.equal(read_replays([plain], None).images[0].activation)
     with pytest.raises(UserError, match="encrypted"):
         read_replays([sealed], None)
     with pytest.raises(UserError, match="another key"):

@@ -48,7 +48,7 @@ def unlearn(
     dtype: Dtype = "auto",
     tower: str | None = None,
     projector: Sequence[str] | None = None,
-    modality: Modality = "image",
+    modality: Modality | Literal["both"] = "image",
     resume: bool = False,
     journal: PathLike | None = None,
     checkpoint_minutes: float = 1.0,
@@ -101,7 +101,9 @@ def unlearn(
         tower: Module path of the vision tower; needed only if `inspect` shows the wrong one.
         projector: Module paths of the projector; needed only if `inspect` shows the wrong ones.
         modality: `image`, or `audio`: the tower of sound forgets what the clips of the sets have in common, such as a
-            voice. There are no built-in clips, so `retain` or `generic` is needed.
+            voice. There are no built-in clips, so `retain` or `generic` is needed. `both`: the vision tower forgets the
+            images of the sets, then the audio tower their clips; the result is the audio tower's, and its `image_pass`
+            the vision tower's.
         resume: Continue from the journal of an interrupted run. If there is no journal, the run starts normally.
         journal: Where progress is saved; by default next to the output, as OUT.journal.
         checkpoint_minutes: The shortest time between two saves, in minutes.
@@ -134,6 +136,7 @@ def unlearn(
     from vkdsurgeon.model.device_map import device_map_of
     from vkdsurgeon.model.precision import resolve_precision
     from vkdsurgeon.model.processes import Processes
+    from vkdsurgeon.pipeline.both_towers import run_both
     from vkdsurgeon.pipeline.request import Request
     from vkdsurgeon.pipeline.run import run
 
@@ -179,9 +182,9 @@ def unlearn(
         **resolve_precision(dtype),
         tower=tower,
         projector=projector,
-        modality=modality,
+        modality="image" if modality == "both" else modality,
     )
-    return run(request, on_event or unheard)
+    return (run_both if modality == "both" else run)(request, on_event or unheard)
 
 
 def run_method(

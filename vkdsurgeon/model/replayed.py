@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,12 +23,18 @@ class ReplayedSample(Sample):
         activation: [N, D], what the last frozen layer returned.
         frozen: Module paths of the frozen layers.
         shape: As in `KeptActivations`.
+        copies: What it returned for altered copies of the image, [N, D], by their `variant`.
     """
 
     prepared: PreparedImage = field(compare=False)
     activation: Tensor = field(compare=False, repr=False)
     frozen: tuple[str, ...]
     shape: tuple[int, ...]
+    copies: Mapping[int, Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    def altered(self, variant: int) -> ReplayedSample:
+        """The altered copy of that number, which must be there."""
+        return replace(self, variant=variant, activation=self.copies[variant], copies={})
 
 
 def entering_of(samples: Sequence[Sample], device: torch.device, dtype: torch.dtype) -> Entering | None:

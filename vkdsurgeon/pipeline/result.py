@@ -110,6 +110,7 @@ class UnlearnResult(Result):
         decoder_plan: Plan of the decoder pass; None without one.
         decoder_selected_elements: Elements of the language model that its mask selected.
         decoder_verdict: Outcome of its gate.
+        image_pass: The result of the vision tower, where this is that of the audio tower of the same run.
     """
 
     plan: Plan
@@ -122,6 +123,7 @@ class UnlearnResult(Result):
     decoder_plan: DecoderPlan | None = None
     decoder_selected_elements: int = 0
     decoder_verdict: DecoderVerdict | None = None
+    image_pass: UnlearnResult | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -143,6 +145,7 @@ class UnlearnResult(Result):
             "decoder_plan": decoder.get("plan"),
             "decoder_selected_elements": decoder.get("selected_elements") or 0,
             "decoder_verdict": gate and {name: value for name, value in gate.items() if name != "met"},
+            "image_pass": found.get("image_pass"),
         }
 
     @property
@@ -156,6 +159,8 @@ class UnlearnResult(Result):
         found = [] if self.verdict is None or self.verdict.met else [f"stop rule: {describe_verdict(self.verdict)}"]
         if self.decoder_verdict is not None:
             found += [f"decoder pass: {missed}" for missed in self.decoder_verdict.missed]
+        if self.image_pass is not None:
+            found = [f"images: {each}" for each in self.image_pass.failures] + [f"clips: {each}" for each in found]
         return found
 
     def as_dict(self) -> dict[str, Any]:
@@ -168,6 +173,7 @@ class UnlearnResult(Result):
             stop_rule_written=None if self.choice is None else asdict(self.choice),
             journal=None if self.journal is None else str(self.journal),
             decoder=self._decoder(),
+            image_pass=None if self.image_pass is None else self.image_pass.as_dict(),
         )
 
     def _decoder(self) -> dict[str, Any] | None:

@@ -55,7 +55,7 @@ def verify_checkpoint(
 
     Args:
         model: The patched checkpoint.
-        base: The original.
+        base: What the run started from; or what an earlier run of the chain started from.
         forget: A set that may be the one that was forgotten.
         replay: Replay files that may be those of the run.
         record: The record of the release as it was kept; None for the newest one in the checkpoint.
@@ -78,13 +78,15 @@ def verify_checkpoint(
     told = _read(path)
     found = checkpoint_digests(inventory)
     base_inventory = None if base is None else take_inventory(base)
+    original = None if base_inventory is None else checkpoint_digests(base_inventory)
+    runs = [told] if original is None else _runs_since(original, inventory, told)
     checks = [
         _same_record(inside, path),
         _files(inventory, found, told, inside or path),
         _weights(found, told),
         _chain(inventory, told, inside),
-        _base(base_inventory, told),
-        _unselected(base_inventory, inventory, told),
+        _base(original, runs),
+        _unselected(base_inventory, inventory, runs),
         _set(forget, told),
         *_replay(replay, told),
         _signature(model, signed),
@@ -201,36 +203,56 @@ def _chain(inventory: Inventory, told: ProvenanceDocument, inside: Path | None) 
     )
 
 
-def _base(base: Inventory | None, told: ProvenanceDocument) -> VerifiedFact:
-    if base is None:
+def _runs_since(original: Digests, inventory: Inventory, told: ProvenanceDocument) -> list[ProvenanceDocument]:
+    """The runs from the one that began with a base, oldest first; the last run alone where none did."""
+    runs = [told]
+    for earlier in reversed(told.earlier_runs):
+        if runs[0].base is None or runs[0].base.weights_digest == original.weights:
+            break
+        try:
+            found = read_source(inventory.root / earlier.record).document
+        except UserError:
+            break
+        if not isinstance(found, ProvenanceDocument):
+            break
+        runs.insert(0, found)
+    first = runs[0].base
+    return runs if first is not None and first.weights_digest == original.weights else [told]
+
+
+def _base(found: Digests | None, runs: Sequence[ProvenanceDocument]) -> VerifiedFact:
+    if found is None:
         return _skipped("base", "no --base given")
-    assert told.base is not None
-    found = checkpoint_digests(base)
-    names = [name for name, digest_ in told.base.files.items() if found.files.get(name) != digest_]
-    good = not names and found.weights == told.base.weights_digest
+    base = runs[0].base
+    assert base is not None
+    names = [name for name, digest_ in base.files.items() if found.files.get(name) != digest_]
+    good = not names and found.weights == base.weights_digest
     return _fact(
         "base",
         good,
-        "it is the base that the record names",
+        "it is the base that the record names"
+        if len(runs) == 1
+        else f"it is the base that the first of {len(runs)} runs began with",
         f"not the base that the record names: {', '.join(names[:5]) or 'the weights differ'}",
         names,
     )
 
 
-def _unselected(base: Inventory | None, inventory: Inventory, told: ProvenanceDocument) -> VerifiedFact:
+def _unselected(base: Inventory | None, inventory: Inventory, runs: Sequence[ProvenanceDocument]) -> VerifiedFact:
     if base is None:
         return _skipped("unselected", "no --base given")
     found = diff_checkpoints(base.root, inventory.root)
     language = declared_language_changes(base, inventory)
-    declared = {*told.tensors_with_selected_elements, *language}
+    declared = {*(name for told in runs for name in told.tensors_with_selected_elements), *language}
     names = [each.name for each in found.tensors if each.name not in declared]
     names += [each.name for each in found.tensors if each.name in language and each.changed > language[each.name]]
     names += [*found.missing, *found.added]
     visual = sum(each.changed for each in found.tensors if each.name not in language)
-    allowed = told.selected_elements
+    counts = [told.selected_elements for told in runs]
+    # The baselines' records count no selected values.
+    allowed = None if None in counts else sum(count or 0 for count in counts)
     over = allowed is not None and visual > allowed
     if not names and not over:
-        # The baselines' records count no selected values.
         of = "" if allowed is None else f" of the {allowed:,} selected"
         return _fact("unselected", True, f"{visual:,}{of} visual values differ; nothing else", "")
     problem = f"tensors differ beyond the record: {', '.join(names[:5])}"

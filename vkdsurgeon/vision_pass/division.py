@@ -89,6 +89,9 @@ def with_copies(recipe: Recipe, forget: int, keep: int) -> int:
 
 
 def _copies(samples: SampleSet, indices: Sequence[int], count: int, after: int = 0) -> list[Sample]:
-    # Of an image that is gone no other copy can be made.
     there = [index for index in indices if not isinstance(samples.samples[index], ReplayedSample)]
-    return variants(samples.samples, there, count, after=after)
+    made = variants(samples.samples, there, count, after=after)
+    # Of an image that is gone there are the copies that were kept.
+    gone = [sample for index in indices if isinstance(sample := samples.samples[index], ReplayedSample)]
+    numbers = range(after + 1, after + count + 1)
+    return made + [sample.altered(number) for number in numbers for sample in gone if number in sample.copies]

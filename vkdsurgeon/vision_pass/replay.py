@@ -79,28 +79,48 @@ class _Facts(BaseModel):
 
 
 @dataclass(frozen=True)
+class ReplayedImage:
+    """What was kept of one image.
+
+    Attributes:
+        file: The replay file.
+        subject: Who is on it: digest of the file and number within it.
+        activation: [N, D] in bfloat16.
+        copies: The same of altered copies, by their `Sample.variant`.
+        shape: How the tower lays an activation out, see `KeptActivations`.
+        inputs: What else the tower is given with it, ones in the place of pixels.
+    """
+
+    file: Path
+    subject: str
+    activation: Tensor
+    copies: dict[int, Tensor]
+    shape: tuple[int, ...]
+    inputs: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Replay:
     """Activations of images that earlier requests forgot.
 
     Attributes:
         layer: The last frozen layer, which returned them.
         base: Digest of the visual weights that the requests started from.
-        images: Per image the file, who is on it, the activation [N, D] in bfloat16, how the tower lays it out (see
-            `KeptActivations`), and what else the tower is given with it, ones in the place of pixels.
+        images: What was kept of each image.
         digest: SHA-256 over the files' contents, in hex.
         names: Digests of what their subjects were called, see `name_digest`; without those of files in the clear.
     """
 
     layer: str
     base: str
-    images: tuple[tuple[Path, str, Tensor, tuple[int, ...], dict[str, Tensor]], ...]
+    images: tuple[ReplayedImage, ...]
     digest: str
     names: frozenset[str] = frozenset()
 
     @property
     def subjects(self) -> int:
         """How many subjects they show."""
-        return len({subject for _, subject, *_ in self.images})
+        return len({image.subject for image in self.images})
 
 
 def write_replay(
@@ -122,14 +142,16 @@ def write_replay(
     Raises:
         UserError: The key is not valid.
     """
-    tensors: dict[str, Tensor] = {}
     pixels: list[dict[str, _Input]] = []
     own = _own(term)
+    tensors = {
+        _activation_name(original, variant): kept.store.one(kept.layer, index).to(torch.bfloat16).contiguous()
+        for index, original, variant in _kept(term, kept)
+    }
     known = {name: number for number, name in enumerate(dict.fromkeys(term.samples.subjects[each] for each in own))}
     for index in own:
         inputs = term.samples.prepared(index).inputs
         floating = {name: value for name, value in inputs.items() if value.is_floating_point()}
-        tensors[f"{index} {_ACTIVATION}"] = kept.store.one(kept.layer, index).to(torch.bfloat16).contiguous()
         tensors |= {
             f"{index} {_INPUT} {name}": value.contiguous() for name, value in inputs.items() if name not in floating
         }
@@ -160,8 +182,9 @@ def replay_bytes(term: DistillationTerm, kept: KeptActivations) -> int:
         kept: What frozen layers returned for its images.
     """
     return sum(
-        kept.store.one(kept.layer, index).numel() * torch.bfloat16.itemsize
-        + sum(each.nbytes for each in term.samples.prepared(index).inputs.values() if not each.is_floating_point())
+        kept.store.one(kept.layer, index).numel() * torch.bfloat16.itemsize for index, *_ in _kept(term, kept)
+    ) + sum(
+        sum(each.nbytes for each in term.samples.prepared(index).inputs.values() if not each.is_floating_point())
         for index in _own(term)
     )
 
@@ -170,6 +193,23 @@ def _own(term: DistillationTerm) -> list[int]:
     # Each request keeps its own.
     samples = term.samples.samples[: term.originals]
     return [index for index, sample in enumerate(samples) if not isinstance(sample, ReplayedSample)]
+
+
+def _kept(term: DistillationTerm, kept: KeptActivations) -> list[tuple[int, int, int]]:
+    """Index, index of the original, and variant of each activation to keep: own images and their altered copies."""
+    samples, own = term.samples.samples, _own(term)
+    originals = {samples[index].digest: index for index in own}
+    shapes = {index: kept.store.one(kept.layer, index).shape for index in own}
+    found = [(index, index, 0) for index in own]
+    for index in range(term.originals, len(samples)):
+        original = originals.get(samples[index].digest)
+        if original is not None and kept.store.one(kept.layer, index).shape == shapes[original]:
+            found.append((index, original, samples[index].variant))
+    return found
+
+
+def _activation_name(index: int, variant: int) -> str:
+    return f"{index} {_ACTIVATION}" + (f" {variant}" if variant else "")
 
 
 def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
@@ -190,8 +230,8 @@ def read_replays(paths: Sequence[Path], key: Path | None) -> Replay:
         if (each.layer, each.base) != (first.layer, first.base):
             raise UserError(
                 "two replay files come from different bases, or from runs that trained different layers",
-                where=each.images[0][0],
-                expected=f"the base and the layers of {first.images[0][0]}",
+                where=each.images[0].file,
+                expected=f"the base and the layers of {first.images[0].file}",
             )
     return Replay(
         first.layer,
@@ -268,16 +308,17 @@ def replayed_samples(stack: VisualStack, replay: Replay, recipe: Recipe) -> list
     paths = tuple(stack.taps[name] for name in frozen)
     found = [
         ReplayedSample(
-            path=source,
-            subject=f"replayed {subject}",
-            digest=hashlib.sha256(raw_bytes(activation)).hexdigest(),
-            source=str(source),
-            prepared=PreparedImage(inputs, (REPLAY, signature_of(inputs))),
-            activation=activation,
+            path=image.file,
+            subject=f"replayed {image.subject}",
+            digest=hashlib.sha256(raw_bytes(image.activation)).hexdigest(),
+            source=str(image.file),
+            prepared=PreparedImage(image.inputs, (REPLAY, signature_of(image.inputs))),
+            activation=image.activation,
             frozen=paths,
-            shape=shape,
+            shape=image.shape,
+            copies=image.copies,
         )
-        for source, subject, activation, shape, inputs in replay.images
+        for image in replay.images
     ]
     _try(stack, found)
     return found
@@ -326,12 +367,15 @@ def _read(path: Path, key: Path | None) -> Replay:
         tensors = load(content)
         length = int.from_bytes(content[:8], "little")
         facts = _Facts.model_validate_json(json.loads(content[8 : 8 + length])["__metadata__"][_FACTS])
-        activations = tuple(tensors[f"{index} {_ACTIVATION}"] for index in range(len(facts.pixels)))
+        activations = tuple(_activations(tensors, index) for index in range(len(facts.pixels)))
         inputs = tuple(_inputs(tensors, index, pixels) for index, pixels in enumerate(facts.pixels))
         if not activations or len(facts.subjects) != len(activations):
             raise ValueError(f"{len(activations)} activations of {len(facts.subjects)} images")
-        if not all(each.dim() == 2 and bool(torch.isfinite(each).all()) for each in activations):
-            raise ValueError("activations that are no [tokens, width] of finite numbers")
+        for found in activations:
+            if not all(each.dim() == 2 and bool(torch.isfinite(each).all()) for each in found.values()):
+                raise ValueError("activations that are no [tokens, width] of finite numbers")
+            if len({(each.shape, each.dtype) for each in found.values()}) > 1:
+                raise ValueError("copies of an image that are not of its shape")
     except (SafetensorError, ValidationError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise UserError(
@@ -345,9 +389,17 @@ def _read(path: Path, key: Path | None) -> Replay:
     names = [f"{digest[:16]} {subject}" for subject in facts.subjects]
     shape = tuple(facts.shape)
     images = tuple(
-        (path, name, activation, shape, each) for name, activation, each in zip(names, activations, inputs, strict=True)
+        ReplayedImage(path, name, found.pop(0), found, shape, each)
+        for name, found, each in zip(names, activations, inputs, strict=True)
     )
     return Replay(facts.layer, facts.base, images, digest, frozenset(facts.names))
+
+
+def _activations(tensors: Mapping[str, Tensor], index: int) -> dict[int, Tensor]:
+    """Those of an image and of its altered copies, by variant."""
+    start = _activation_name(index, 0)
+    copies = {int(name.removeprefix(start)): each for name, each in tensors.items() if name.startswith(start + " ")}
+    return {0: tensors[start], **copies}
 
 
 def _inputs(tensors: Mapping[str, Tensor], index: int, pixels: Mapping[str, _Input]) -> dict[str, Tensor]:

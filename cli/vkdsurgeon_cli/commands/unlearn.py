@@ -13,7 +13,14 @@ import typer
 from vkdsurgeon.baselines.registry import Method, Scope
 from vkdsurgeon_cli.command import RARE, SHARED, OutputWritten, add_command
 from vkdsurgeon_cli.launched import refuse_several, together
-from vkdsurgeon_cli.options import ModalityOption, ModelArgument, Printing, RecipeSource, SeedOption, WholeTrainingPlace
+from vkdsurgeon_cli.options import (
+    ModalitiesOption,
+    ModelArgument,
+    Printing,
+    RecipeSource,
+    SeedOption,
+    WholeTrainingPlace,
+)
 from vkdsurgeon_cli.suite_options import Benchmark
 from vkdsurgeon_cli.tracking import Tracking
 
@@ -58,7 +65,7 @@ class Sets:
         Path | None,
         typer.Option("--retain-teacher", metavar="DIR", help="The retain teacher. [default: MODEL]"),
     ] = None
-    modality: ModalityOption = "image"
+    modality: ModalitiesOption = "image"
     panel: ClassVar[str] = "Data"
     rare: ClassVar[tuple[str, ...]] = ("retain_teacher",)
 
