@@ -147,6 +147,13 @@ def test_a_missed_stop_rule_or_decoder_bound_is_no_pass(tmp_path: Path, capsys: 
     assert "7 elements of the language model" in text
 
 
+def test_a_missed_stop_rule_of_the_vision_tower_is_no_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    stop = operation()["stop_rule"][0] | {"met": False}
+    run = unlearning(image_pass=unlearning(stop_rule=[stop]))
+    told = _verdict(tmp_path, capsys, eval=evaluation(), run=run)
+    assert (told["verdict"], told["failed"]) == ("failed", ["Stop rule of the vision tower"])
+
+
 def test_the_command_loads_no_heavy_library(tmp_path: Path):
     paths = write(tmp_path, **everything())
     code = (

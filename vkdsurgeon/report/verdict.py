@@ -10,6 +10,7 @@ from vkdsurgeon.report.gate_words import in_words
 from vkdsurgeon.report.text import Wording, count
 from vkdsurgeon.results.attack_document import AttackDocument
 from vkdsurgeon.results.evaluation import GateOutcome
+from vkdsurgeon.results.run_record import ProvenanceDocument, TowerDocument, UnlearnDocument
 
 Status = Literal["passed", "partial", "failed", "unjudged"]
 
@@ -160,28 +161,34 @@ def _own_rules(case: Case, wording: Wording) -> list[Check]:
     run = case.unlearn or case.provenance
     if run is None:
         return []
-    checks = []
-    if run.stop_rule:
-        # Runs wrote their last state before they kept the best one.
-        written = -1 if run.stop_rule_written is None else run.stop_rule_written.index
-        last = run.stop_rule[min(written, len(run.stop_rule) - 1)]
-        places = ", ".join(
-            f"{images} {'held-out' if held_out else 'trained-on'} {name}"
-            for name, images, held_out in zip(("forget", "retain"), last.pictures, last.held_out, strict=True)
-        )
-        forgotten = (
-            f"forget loss at {last.forget_ratio:.2f} of its start"
-            if last.own is None
-            else f"{last.own} forget images read as their own subject (before {last.base_own}, by chance up to "
-            f"{last.own_allowed}), {last.agree} retain images as before"
-        )
-        measured = f"{forgotten}, retain drift {last.retain_drift:.3f} ({places} images)"
-        checks.append(Check("Stop rule of the unlearning run", False, "Unlearning", measured, last.met))
+    checks = _stop_rule(run, "Stop rule of the unlearning run")
+    if isinstance(run, UnlearnDocument) and run.image_pass is not None:
+        checks += _stop_rule(run.image_pass, "Stop rule of the vision tower")
     if run.decoder is not None and run.decoder.gate is not None:
         gate = run.decoder.gate
         measured = "every bound holds" if gate.met else wording("; ".join(gate.missed))
         checks.append(Check("Bounds of the decoder pass", False, "Unlearning", measured, gate.met))
     return checks
+
+
+def _stop_rule(run: TowerDocument | ProvenanceDocument, title: str) -> list[Check]:
+    if not run.stop_rule:
+        return []
+    # Runs wrote their last state before they kept the best one.
+    written = -1 if run.stop_rule_written is None else run.stop_rule_written.index
+    last = run.stop_rule[min(written, len(run.stop_rule) - 1)]
+    places = ", ".join(
+        f"{images} {'held-out' if held_out else 'trained-on'} {name}"
+        for name, images, held_out in zip(("forget", "retain"), last.pictures, last.held_out, strict=True)
+    )
+    forgotten = (
+        f"forget loss at {last.forget_ratio:.2f} of its start"
+        if last.own is None
+        else f"{last.own} forget images read as their own subject (before {last.base_own}, by chance up to "
+        f"{last.own_allowed}), {last.agree} retain images as before"
+    )
+    measured = f"{forgotten}, retain drift {last.retain_drift:.3f} ({places} images)"
+    return [Check(title, False, "Unlearning", measured, last.met)]
 
 
 def _missing(case: Case) -> list[str]:

@@ -88,8 +88,8 @@ class WriteRecord(BaseModel, frozen=True):
     weights_digest: str
 
 
-class UnlearnDocument(BaseModel, frozen=True):
-    """The document of `vkdsurgeon unlearn --json`."""
+class TowerDocument(BaseModel, frozen=True):
+    """What `vkdsurgeon unlearn --json` says of one tower."""
 
     schema_: Literal["vkdsurgeon/unlearn/1"] = Field(alias="schema")
     dry_run: Literal[False]
@@ -105,6 +105,13 @@ class UnlearnDocument(BaseModel, frozen=True):
     decoder: DecoderRecord | None = None
     written: WriteRecord
     seconds: dict[str, float]
+
+
+class UnlearnDocument(TowerDocument, frozen=True):
+    """The document of `vkdsurgeon unlearn --json`."""
+
+    # Of the vision tower, where this document is of the audio tower in the same run.
+    image_pass: TowerDocument | None = None
 
 
 class RequestRecord(BaseModel, frozen=True):
