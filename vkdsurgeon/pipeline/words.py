@@ -17,11 +17,17 @@ def describe_verdict(verdict: Verdict) -> str:
         f"{count} {'held-out' if held_out else 'held-out or altered'} {name}"
         for count, held_out, name in zip(verdict.pictures, verdict.held_out, ("forget", "retain"), strict=True)
     )
+    # Copies of images that were trained on say nothing of others.
+    others = (
+        f"; with {verdict.originals} different images, up to {verdict.not_excluded:.0%} of others may do so unnoticed"
+        if verdict.met and verdict.held_out[0]
+        else ""
+    )
     return (
         f"{'met' if verdict.met else 'not met'}: {verdict.own} of {forget} images still read as their own subject "
-        f"({verdict.base_own} did before, {verdict.own_allowed} may by chance); of {retain} images {verdict.readable} "
-        f"could be read before, and {verdict.agree} of these still read alike (at least {verdict.agree_needed} must); "
-        f"retain drift {verdict.retain_drift:.4f}"
+        f"({verdict.base_own} did before, {verdict.own_allowed} may by chance{others}); "
+        f"of {retain} images {verdict.readable} could be read before, and {verdict.agree} of these still read "
+        f"alike (at least {verdict.agree_needed} must); retain drift {verdict.retain_drift:.4f}"
     )
 
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from scipy.stats import binom
+from scipy.stats import beta, binom
 from torch import Tensor
 
 # The Gram matrix of so many images takes milliseconds to decompose; more of them change the directions little.
@@ -256,6 +256,11 @@ def most_by_chance(images: int, chance: float) -> int:
     The smallest k with P(X <= k) at least 0.95 for X ~ Binomial(images, chance); 0 without images.
     """
     return int(binom.ppf(1 - _SIGNIFICANCE, images, chance)) if images else 0
+
+
+def most_that_may_be(found: int, images: int) -> float:
+    """Upper bound, at 95 %, of the share that `found` of so many images are a sample of (Clopper, Pearson, 1934)."""
+    return 1.0 if found >= images else float(beta.ppf(1 - _SIGNIFICANCE, found + 1, images - found))
 
 
 def centroids(features: Sequence[Tensor], subjects: Sequence[str], *, per_token: bool) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vkdsurgeon.config.recipe import Recipe
-from vkdsurgeon.vision_pass.identity_classifier import most_by_chance
+from vkdsurgeon.vision_pass.identity_classifier import most_by_chance, most_that_may_be
 
 # Where the teacher itself reads nobody, this share of the way to the targets is asked for instead.
 _WAY = 0.8
@@ -71,6 +71,15 @@ class Verdict(Seen):
     def failed_in_retention_alone(self) -> bool:
         """Whether forgetting is complete, and retention is not intact."""
         return self.forgotten and not self.kept
+
+    @property
+    def not_excluded(self) -> float:
+        """Largest share of other forget images that may still read as their subject, at 95 % confidence.
+
+        Copies of an image are no evidence apart from it, so few images exclude little.
+        """
+        found = math.ceil(self.own * self.originals / max(self.pictures[0], 1))
+        return most_that_may_be(found, self.originals)
 
     @property
     def measured(self) -> dict[str, float]:
