@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from docs.generate.campaigns import campaigns_page
 from docs.generate.chart import chart
 from docs.generate.commands import commands_page
 from docs.generate.man import man_page
@@ -30,6 +31,7 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "schemas.md": schemas_page(),
         DOCS / "reference" / "exit_codes.md": statuses_page(),
         DOCS / "reference" / "commands.md": commands_page(),
+        DOCS / "reference" / "campaigns.md": campaigns_page(),
         DOCS / "man" / "vkdsurgeon.1": man_page(),
     }
     made[DOCS / "figures" / "miniature.svg"] = chart((DOCS / "index.md").read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ from tests.release.conftest import Released
 from vkdsurgeon.errors import UserError
 from vkdsurgeon.files.copy import digest
 from vkdsurgeon.release.attest import FILES, PROVENANCE, TEST_RESULT
-from vkdsurgeon.release.card import BEGIN, with_section, without_section
+from vkdsurgeon.release.card import BEGIN, with_section, without_section, write_card
 
 
 def validate(folder: Path) -> tuple[dict, dict, dict]:
@@ -124,6 +124,39 @@ def test_a_card_without_front_matter_and_none_at_all() -> None:
     assert with_section("", None, "Numbers.").count("Numbers.") == 1
     with pytest.raises(UserError, match="not YAML"):
         with_section("---\na: [\n---\n", None, "x")
+
+
+@pytest.mark.parametrize(
+    "theirs", ["", "text", "text\n", "text\n\n\n", "a\r\nb\r\n", "---\r\nlicense: mit\r\n---\r\nb"]
+)
+def test_every_byte_of_others_stays_however_often_it_is_written(theirs: str, tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    card.write_bytes(theirs.encode())
+    write_card(tmp_path, None, "Numbers.")
+    first = card.read_bytes()
+    write_card(tmp_path, None, "Numbers.")
+    assert card.read_bytes() == first
+    front = "---\r\n" if theirs.startswith("---") else "---\n"
+    assert without_section(first.decode().split(front, 2)[2]) == theirs.rpartition(front)[2]
+
+
+def test_a_card_that_is_no_text_is_refused_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match="not UTF-8"):
+        write_card(tmp_path, None, "Numbers.")
+    assert (tmp_path / "README.md").read_bytes() == b"caf\xe9"
+
+
+def test_the_card_tells_what_the_record_tells(released: Released, copy: Path, tmp_path: Path) -> None:
+    """Whether or not it is given beside the results."""
+    cards = []
+    for results in ([], [released.patched / "vkdsurgeon.2.json"]):
+        vkdsurgeon.attest(copy, results, tmp_path / "statements", card=True)
+        cards.append((copy / "README.md").read_text())
+    assert cards[0] == cards[1]
+    assert "no record of how" not in cards[0]
+    assert "Stop rule of the unlearning run" in cards[0]
+    assert "under these attacks" in cards[0]
 
 
 def test_a_card_is_free_and_everything_else_is_not(released: Released, copy: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.release.card import CARD
 from vkdsurgeon.release.run import Tools, _eval_gates, run_release
 from vkdsurgeon.release.stages import Stage, Stages
+from vkdsurgeon.release.summary import attack_facts, in_words
 from vkdsurgeon.training.events import Event
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "release_pipeline.sh"
@@ -116,9 +117,25 @@ def test_interrupted_at_every_stage_it_goes_on(interrupted: tuple[Path, list[lis
     assert result.passed
     assert result.verdict == "release"
     # A pass is never told without what attacks brought back.
-    assert re.search(r"relearn people [+-]\d", result.headline)
-    assert "restore" in result.headline
+    assert re.search(r"relearn people [+-]\d[\d.]* points .*\[relearn\.ag<=200\]", result.headline)
+    assert re.search(r"restore \d[\d.]* %.* \[restore\.after\.", result.headline)
     assert ("then upload", f"hf upload ORG/NAME {result.patched} .") in _rows(result)
+
+
+def test_a_figure_and_the_bound_beside_it_are_of_one_metric(interrupted: tuple[Path, list[list[str]]]) -> None:
+    plan = load_release(interrupted[0] / "release.yaml")
+    results = plan.out / "results"
+    bound = ["relearn.after.vqa.accuracy<=gold+0.10"]
+    gates = plan.gates.model_copy(update={"relearn": bound, "restore": []})
+    relearned, restored = attack_facts(results, plan.model_copy(update={"gates": gates}))
+    metrics = {
+        each["id"]: each["value"] for each in json.loads((results / "relearn-people.json").read_text())["metrics"]
+    }
+    assert (relearned.metric, relearned.bounds) == ("relearn.after.vqa.accuracy", bound)
+    assert relearned.value == metrics["relearn.after.vqa.accuracy"]
+    assert in_words(relearned).startswith(f"relearn people {100 * metrics['relearn.after.vqa.accuracy']:.1f} %")
+    # Without a bound it is the widest group of questions about the subject.
+    assert restored.metric == "restore.after.vqa.accuracy"
 
 
 @pytest.mark.campaign

@@ -83,7 +83,7 @@ def verify(
     from vkdsurgeon.release.verify import Signed, verify_checkpoint
 
     if (signature is None) != (public_key is None):
-        raise UserError("a signature and its public key must be given together", where="signature, public_key")
+        raise UserError("a signature and its public key must be given together", where="`signature` and `public_key`")
     signed = None if signature is None or public_key is None else Signed(Path(signature), Path(public_key))
     return verify_checkpoint(
         model_of(model),
@@ -127,19 +127,19 @@ def attest(
     """
     from vkdsurgeon.files.directories import scratch
     from vkdsurgeon.release.attest import attest as write
-    from vkdsurgeon.release.attest import base_name_of
+    from vkdsurgeon.release.attest import base_name_of, with_record
     from vkdsurgeon.release.card import write_card
     from vkdsurgeon.release.sign import sign_checkpoint
 
     if (private_key is None) != (signature is None):
         raise UserError(
-            "a private key and a path for the signature must be given together", where="private_key, signature"
+            "a private key and a path for the signature must be given together", where="`private_key` and `signature`"
         )
     place, documents = model_of(model), [Path(each) for each in results]
     written = []
     if card:
         with scratch() as folder:
-            write_report(documents, folder / "card.md")
+            write_report(with_record(place, documents), folder / "card.md")
             section = (folder / "card.md").read_text(encoding="utf-8")
         written.append(write_card(place, base_name or base_name_of(place), section))
     written += write(place, documents, Path(out), base_name=base_name)

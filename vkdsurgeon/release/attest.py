@@ -48,9 +48,7 @@ def attest(model: Path, documents: Sequence[Path], out: Path, *, base_name: str 
     """
     inventory = take_inventory(model)
     record = _record_of(model, inventory)
-    sources = [read_source(path) for path in documents]
-    if record.digest not in {source.digest for source in sources}:
-        sources.append(record)
+    sources = [read_source(path) for path in with_record(model, documents)]
     digests = checkpoint_digests(inventory)
     subject = [{"name": path, "digest": {"sha256": digest}} for path, digest in sorted(digests.files.items())]
     name = base_name or _hub_name(record) or "base"
@@ -63,6 +61,19 @@ def attest(model: Path, documents: Sequence[Path], out: Path, *, base_name: str 
     for file, content in made.items():
         write_whole(out / file, json.dumps(content, indent=2) + "\n")
     return [out / file for file in made]
+
+
+def with_record(model: Path, documents: Sequence[Path]) -> list[Path]:
+    """Results about a checkpoint, and its record where it is not among them.
+
+    Raises:
+        UserError: As `attest`.
+    """
+    inventory = take_inventory(model)
+    record = _record_of(model, inventory)
+    if record.digest in {read_source(path).digest for path in documents}:
+        return list(documents)
+    return [*documents, model / record_names(inventory)[-1]]
 
 
 def base_name_of(model: Path) -> str | None:

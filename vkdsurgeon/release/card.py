@@ -15,8 +15,9 @@ from vkdsurgeon.files.atomic import write_whole
 CARD = "README.md"
 BEGIN = "<!-- vkdsurgeon: begin; written by `vkdsurgeon attest`, which replaces it -->"
 END = "<!-- vkdsurgeon: end -->"
-_SECTION = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END) + "\n?", re.DOTALL)
-_FRONT = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
+# With the line that parts it from what stands before.
+_SECTION = re.compile("\n?" + re.escape(BEGIN) + ".*?" + re.escape(END) + "\n?", re.DOTALL)
+_FRONT = re.compile(r"\A(---\r?\n)(.*?)^(---\r?\n)", re.DOTALL | re.MULTILINE)
 _TAGS = ("machine-unlearning", "vkdsurgeon")
 
 
@@ -35,11 +36,14 @@ def write_card(model: Path, base_model: str | None, section: str) -> Path:
         The card.
 
     Raises:
-        UserError: The front matter of the card that is there is not YAML.
+        UserError: The card that is there is no UTF-8, or its front matter is not YAML.
     """
     path = model / CARD
-    there = path.read_text(encoding="utf-8") if path.is_file() else ""
-    write_whole(path, with_section(there, base_model, section, where=path))
+    try:
+        there = path.read_bytes().decode() if path.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise UserError("the card is not UTF-8", where=path, value=str(error), remedy="save it as UTF-8") from None
+    write_whole(path, with_section(there, base_model, section, where=path).encode())
     return path
 
 
@@ -56,17 +60,16 @@ def with_section(card: str, base_model: str | None, section: str, *, where: Path
         UserError: As `write_card`.
     """
     found = _FRONT.match(card)
-    front, body = (found[1], card[found.end() :]) if found else ("", card)
-    body = without_section(body)
+    begin, front, end = found.groups() if found else ("---\n", "", "---\n")
+    body = without_section(card[found.end() :] if found else card)
     ours = f"{BEGIN}\n{section.strip()}\n{END}\n"
-    gap = "" if not body or body.endswith("\n\n") else "\n" if body.endswith("\n") else "\n\n"
-    return f"---\n{_front(front, base_model, where)}---\n{body}{gap}{ours}"
+    parting = "\n" if body else ""
+    return f"{begin}{_front(front, base_model, where)}{end}{body}{parting}{ours}"
 
 
 def without_section(card: str) -> str:
-    """What others wrote, without the empty line that stands before our section."""
-    rest = _SECTION.sub("", card)
-    return rest if rest == card else rest.rstrip("\n") + "\n"
+    """What others wrote, byte for byte."""
+    return _SECTION.sub("", card)
 
 
 def has_section(root: Path) -> bool:
@@ -106,7 +109,7 @@ def license_of(path: Path) -> str | None:
     """The license that a card names; None where there is no card, or it names none."""
     found = _FRONT.match(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
     try:
-        front = yaml.safe_load(found[1]) if found else None
+        front = yaml.safe_load(found[2]) if found else None
     except yaml.YAMLError:
         return None
     told = front.get("license") if isinstance(front, dict) else None

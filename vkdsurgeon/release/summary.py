@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vkdsurgeon.config.release import ReleasePlan
+from vkdsurgeon.evaluation.gates import parse_gates
 from vkdsurgeon.results.attack_document import AttackDocument
 from vkdsurgeon.results.read import read_source
 from vkdsurgeon.results.release import AttackFacts, ReleaseResult, StageFacts
@@ -28,9 +29,9 @@ def attack_facts(results: Path, plan: ReleasePlan) -> list[AttackFacts]:
         facts.append(_fact(f"relearn {protocol}", document, "relearn.ag", plan.relearn_gates))
     restored = _attack(results / "restore.json")
     gained = [each.id for each in restored.metrics if each.id.startswith("restore.after.") and "retain" not in each.id]
-    # The shortest id is the widest group of questions.
-    metric = min(gained, key=lambda name: (len(name.split(".")), name)) if gained else "restore.after"
-    return [*facts, _fact("restore", restored, metric, plan.restore_gates)]
+    # The shortest id is the widest group of questions; general ones are not about the subject.
+    widest = sorted(gained, key=lambda name: ("general" in name, len(name.split(".")), name))
+    return [*facts, _fact("restore", restored, (*widest, "restore.after")[0], plan.restore_gates)]
 
 
 def judged(
@@ -76,7 +77,7 @@ def judged(
 
 def in_words(attack: AttackFacts) -> str:
     """One attack with its number, gold's, and the bounds."""
-    points = attack.metric.startswith("relearn")
+    points = attack.metric.endswith(".ag")
 
     def number(value: float | None) -> str:
         if value is None:
@@ -100,7 +101,10 @@ def summary_page(result: ReleaseResult) -> str:
         lines.append(f"| {each.attack} | `{each.metric}` | {value} | {gold} | {', '.join(each.bounds) or 'none'} |")
     lines += ["", "| stage | state | seconds | missed |", "|-|-|-|-|"]
     for stage in result.stages:
-        lines.append(f"| {stage.name} | {stage.state} | {stage.seconds:.1f} | {'; '.join(stage.missed)} |")
+        missed = "; ".join(each.removeprefix(f"{stage.name}: ") for each in stage.missed)
+        lines.append(f"| {stage.name} | {stage.state} | {stage.seconds:.1f} | {missed} |")
+    if result.unjudged:
+        lines += ["", f"Measured and not judged: {', '.join(result.unjudged)}."]
     lines += ["", f"- checkpoint: `{Path(result.patched).name}`", f"- patch: `{Path(result.patch).name}`"]
     lines += [f"- report: `{Path(result.report).name}`", f"- attestations: {', '.join(result.attestations)}", ""]
     return "\n".join(lines)
@@ -112,8 +116,10 @@ def _attack(path: Path) -> AttackDocument:
     return document
 
 
-def _fact(name: str, document: AttackDocument, metric: str, bounds: list[str]) -> AttackFacts:
+def _fact(name: str, document: AttackDocument, otherwise: str, bounds: list[str]) -> AttackFacts:
+    """The figure that the first gate bounds, or another where none does, so that figure and bound belong together."""
     values = {each.id: each.value for each in document.metrics}
+    metric = next((gate.metric for gate in parse_gates(bounds) if gate.metric in values), otherwise)
     return AttackFacts(
         attack=name, metric=metric, value=values.get(metric), gold=values.get(f"gold.{metric}"), bounds=list(bounds)
     )

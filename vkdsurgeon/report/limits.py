@@ -19,6 +19,10 @@ def limits_of(case: Case) -> tuple[Limit, ...]:
     """The limits that hold for this model."""
     tried = {attack.attack for attack in case.attacks}
     return (
+        Limit(
+            "Relative to base and gold, under these attacks.",
+            "What was measured holds on these questions. It does not say that anything is erased.",
+        ),
         *(_LANGUAGE_EDITED if case.other_method else (_facts(case.decoder_pass),)),
         *(() if case.other_method else (_originals(case.decoder_pass, measured="restore" in tried),)),
         Limit(

@@ -35,8 +35,8 @@ class AttackFacts(BaseModel):
 
     Attributes:
         attack: Its name, with the protocol.
-        metric: Id of the metric.
-        value: Value of the metric: points for relearning, a share for others; None if it could not be measured.
+        metric: Id of the metric: the one that the first gate bounds, or the attack's main one.
+        value: Value of the metric: points for `relearn.ag`, a share for others; None if it could not be measured.
         gold: The same for the gold model; None without one.
         bounds: The gates on it; empty without any.
     """

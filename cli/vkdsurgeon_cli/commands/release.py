@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vkdsurgeon_cli.command import add_command
+from vkdsurgeon_cli.command import OutputWritten, add_command
 from vkdsurgeon_cli.options import Printing
 from vkdsurgeon_cli.tracking import Tracking
 
@@ -34,7 +34,12 @@ def release(
     import vkdsurgeon
     from vkdsurgeon_cli.tables import pairs
 
-    result = vkdsurgeon.make_release(plan, on_event=tracking.heard_by(_Listener(output), output.warn))
+    try:
+        result = vkdsurgeon.make_release(plan, on_event=tracking.heard_by(_Listener(output), output.warn))
+    except KeyboardInterrupt as stop:
+        if not str(stop):
+            raise
+        raise OutputWritten(f"The release is not complete; {stop}.") from stop
     output.document(
         result.model_dump(mode="json"),
         lambda: pairs(_rows(result), output.columns),
