@@ -22,8 +22,8 @@ def campaigns_page() -> str:
 <!-- made by docs/generate from {ROWS.relative_to(DOCS.parent)}: do not edit -->
 
 Input that was altered at random: a value replaced or missing, bytes changed, cut off or put in. Each case is taken, or
-refused by an error that names the cause. None of the {total["cases"]:,} ended in a crash or took 30 seconds. CI runs 150 of
-each kind, the campaigns 5,000:
+refused by an error that names the cause. None of the {total["cases"]:,} ended in a crash or took 30
+seconds. CI runs 150 of each kind, the campaigns 5,000:
 
 ```bash
 rm {ROWS.relative_to(DOCS.parent)}
