@@ -1,4 +1,5 @@
-"""A campaign: a run is killed, ended by a signal, or finds the disk full, at one of its acts on files after another.
+"""A campaign: a run is killed, ended by a signal, or finds the disk full or failing, at one of its acts on files after
+another; is killed at random moments; and may write no file longer than so much.
 
 In CI one of each; with `-m campaign` every act, whose number is printed.
 """
@@ -7,10 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+import resource
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +26,7 @@ from vkdsurgeon_cli.main import main
 from tests.training.resume.runs import Place, files, place
 
 # Where in a run the one of CI is; the signal comes when the output has its name and the journal is still there.
-ONE = {"kill": 0.6, "term": 0.97, "full": 0.8}
+ONE = {"kill": 0.6, "term": 0.97, "full": 0.8, "failing": 0.7}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _ACTS = {"os.rename", "os.mkdir", "os.link", "os.chmod", "os.truncate", "os.remove", "os.rmdir"}
 
@@ -31,15 +35,37 @@ def _full() -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def _failing() -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "term": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "full": _full,
+    "failing": _failing,
 }
+TOLD = {"full": ("disk is full", "No space left"), "failing": ("Input/output error",)}
 
 
-def _run(here: Place, folder: Path, fault: Callable[[], None] | None = None, at: int = 0) -> tuple[int, int, str]:
+def _run(
+    here: Place,
+    folder: Path,
+    fault: Callable[[], None] | None = None,
+    at: int = 0,
+    *,
+    killed_after: float | None = None,
+    longest: int | None = None,
+) -> tuple[int, int, str]:
     """One run in a process of its own, with something going wrong at its n-th act on a file below the folder.
+
+    Args:
+        here: Model and sets.
+        folder: Where its output goes.
+        fault: What goes wrong.
+        at: At which act.
+        killed_after: Seconds after which it is killed, whatever it does.
+        longest: Bytes that no file may exceed: writing on fails.
 
     Returns:
         Its status (negative after a signal), how many acts there were, and what it said.
@@ -56,6 +82,9 @@ def _run(here: Place, folder: Path, fault: Callable[[], None] | None = None, at:
         status = 70
         try:
             os.close(reader)
+            if longest is not None:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (longest, resource.RLIM_INFINITY))
             stream = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(stream, 1)
             os.dup2(stream, 2)
@@ -69,10 +98,14 @@ def _run(here: Place, folder: Path, fault: Callable[[], None] | None = None, at:
         finally:
             os._exit(status)
     os.close(writer)
+    if killed_after is not None:
+        time.sleep(killed_after)
+        os.kill(child, signal.SIGKILL)
     with os.fdopen(reader, "rb") as pipe:
         acts = len(pipe.read())
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return status, acts, said.read_text()
+    # Killed at once, it said nothing.
+    return status, acts, said.read_text() if said.exists() else ""
 
 
 class _Hook:
@@ -128,23 +161,61 @@ def test_a_run_that_is_stopped_anywhere(
         status, _, said = _run(here, folder, FAULTS[fault], at)
         told = f"{fault} at act {at} of {acts}: status {status}\n{said}"
         assert "Traceback" not in said, told
-        assert status in {"kill": (-9,), "term": (0, 130), "full": (0, 1)}[fault], told
+        assert status in {"kill": (-9,), "term": (0, 130)}.get(fault, (0, 1)), told
         if fault == "term":
             assert ("No output was written" in said) == (not out.exists()), told
-        if fault == "full":
+        if fault in TOLD:
             assert out.exists() == (status == 0), told
-        if fault == "full" and status:
-            assert "disk is full" in said or "No space left" in said, told
-        if out.exists():
-            assert _weights(out) == whole, told
+        if fault in TOLD and status:
+            assert any(words in said for words in TOLD[fault]), told
         outcomes[f"status {status}, {'a whole output' if out.exists() else 'no output'}"] += 1
         assert files(here.model) == base, told
-        # Whatever is left of it, the same command ends the work, and clears up.
-        status, _, said = _run(here, folder)
-        assert status == 0, f"again after {told}\n{said}"
-        assert _weights(out) == whole, told
-        left = [name for name in os.listdir(folder) if name not in ("out", "tmp")]
-        assert not left, told
-        assert not os.listdir(folder / "tmp"), told
-        shutil.rmtree(folder)
+        _ends(here, folder, whole, told)
     print(f"{fault}: {sum(outcomes.values())} of {acts} acts: {dict(outcomes)}")
+
+
+def _ends(here: Place, folder: Path, whole: dict[str, bytes], told: str) -> None:
+    """Whatever is left of a run, the same command ends the work, and clears up."""
+    out = folder / "out"
+    if out.exists():
+        assert _weights(out) == whole, told
+    status, _, said = _run(here, folder)
+    assert status == 0, f"again after {told}\n{said}"
+    assert _weights(out) == whole, told
+    assert not [name for name in os.listdir(folder) if name not in ("out", "tmp")], told
+    assert not os.listdir(folder / "tmp"), told
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(100, marks=pytest.mark.campaign)])
+def test_a_run_that_is_killed_at_a_random_moment(
+    here: Place, undisturbed: tuple[int, dict[str, bytes]], tmp_path: Path, times: int
+) -> None:
+    begun = time.monotonic()
+    assert _run(here, tmp_path / "timed")[0] == 0
+    seconds, draw = time.monotonic() - begun, random.Random(0)
+    outcomes: Counter[int] = Counter()
+    for number in range(times):
+        folder = tmp_path / f"{number}"
+        status, _, said = _run(here, folder, killed_after=draw.uniform(0, seconds))
+        assert status in (-9, 0), said
+        outcomes[status] += 1
+        _ends(here, folder, undisturbed[1], f"killed, number {number}: {said}")
+    assert outcomes[-9]
+    print(f"{times} random moments: {dict(outcomes)}")
+
+
+@pytest.mark.parametrize(
+    "share", [0.5, *(pytest.param(each / 20, marks=pytest.mark.campaign) for each in range(1, 20) if each != 10)]
+)
+def test_a_write_that_fails_midway(
+    here: Place, undisturbed: tuple[int, dict[str, bytes]], tmp_path: Path, share: float
+) -> None:
+    """Not as a file is opened, but in the middle of writing it."""
+    longest = round(share * max(map(len, undisturbed[1].values())))
+    status, _, said = _run(here, tmp_path / "run", longest=longest)
+    assert status == 1, said
+    assert "Traceback" not in said
+    assert "too large" in said
+    assert not (tmp_path / "run" / "out").exists()
+    _ends(here, tmp_path / "run", undisturbed[1], said)

@@ -117,7 +117,8 @@ def test_wrong_clips_are_found_before_images_are_trained_on(
 def test_what_was_missed_is_told_of_both(model: Path, mixed: dict[str, Path], tmp_path: Path) -> None:
     found = both(model, mixed, tmp_path / "out", recipe={**RECIPE, "retain_drift": 1e-9})
     assert [each.split(":")[0] for each in found.failures] == ["images", "clips"]
-    assert (tmp_path / "out.images").exists(), "whoever trains on starts from there"
+    assert found.journal is None
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("given", [{"tower": "visual"}, {"recipe": {**RECIPE, "decoder": {}}}])

@@ -14,7 +14,7 @@ from vkdsurgeon.files.names import fitting
 from vkdsurgeon.pipeline.request import Request
 from vkdsurgeon.pipeline.result import UnlearnResult
 from vkdsurgeon.pipeline.run import run
-from vkdsurgeon.training.events import Event, Listener, unheard
+from vkdsurgeon.training.events import Listener, unheard
 
 _ENDING = ".images"
 
@@ -22,8 +22,9 @@ _ENDING = ".images"
 def run_both(request: Request, listener: Listener) -> UnlearnResult:
     """Forget images in the vision tower, then clips in the audio tower.
 
-    The two share no weight, so neither pass undoes the other. What the first one writes lies in `OUT.images`, whose
-    unchanged weight files are hard links where the file system has them. It goes when both stop rules are met.
+    The two share no weight, so neither pass undoes the other. What the first one writes lies in `OUT.images` until the
+    second is done, its unchanged weight files as hard links where the file system has them. Of a run that has ended
+    the output alone is left: such a run goes on after an interrupt, and is not trained on.
 
     Args:
         request: What to do; its `modality` does not matter.
@@ -37,7 +38,7 @@ def run_both(request: Request, listener: Listener) -> UnlearnResult:
         SurgeryError: As `run`.
     """
     _refuse_what_is_of_one(request)
-    images, clips = (replace(request, modality=modality) for modality in ("image", "audio"))
+    images, clips = (replace(request, modality=modality, alone=False) for modality in ("image", "audio"))
     if request.out is None:
         seen = run(images, listener)
         return run(clips, listener).model_copy(update={"image_pass": seen})
@@ -51,12 +52,13 @@ def run_both(request: Request, listener: Listener) -> UnlearnResult:
             expected="no such directory", remedy="go on from it (`resume`), or remove it",
         )  # fmt: skip
     seen = run(replace(images, out=between, link_untouched=True, journal=_beside(request.journal)), listener)
-    heard = run(replace(clips, model=between, drop_stale=False), listener).model_copy(update={"image_pass": seen})
-    if heard.passed:
-        request.processes.lead(lambda: shutil.rmtree(between, ignore_errors=True))
-    elif request.processes.first:
-        listener(Event.note(f"{between} holds the model after the vision tower; remove it when {request.out} is good"))
-    return heard
+    heard = run(replace(clips, model=between, drop_stale=False), listener)
+    if request.processes.first:
+        for rest in (between, seen.journal, heard.journal):
+            if rest is not None:
+                shutil.rmtree(rest, ignore_errors=True)
+    seen, heard = (each.model_copy(update={"journal": None}) for each in (seen, heard))
+    return heard.model_copy(update={"image_pass": seen})
 
 
 def _refuse_what_is_of_one(request: Request) -> None:

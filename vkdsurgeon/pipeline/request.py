@@ -21,7 +21,8 @@ class Request(ModelSource):
     `suite` brings the forget and the retain set in place of files. `drop_stale` leaves out what may hold the same
     weights once more, `follow_links` takes links that leave the model for what they lead to, `link_untouched` makes
     weight files that stay the same hard links. `replay` are files of earlier requests, `save_replay` is this one's, and
-    `replay_key` what they are encrypted with. The `tag` goes into the record.
+    `replay_key` what they are encrypted with. The `tag` goes into the record. `alone` says that the other tower of the
+    model is not unlearned in the same run.
     """
 
     forget: Given | None
@@ -43,3 +44,4 @@ class Request(ModelSource):
     save_replay: Path | None = None
     replay_key: Path | None = None
     tag: RequestTag = UNTAGGED
+    alone: bool = True

@@ -22,6 +22,10 @@ NO_RETAIN_SET = (
     "image stood for fell by 12 points with 24 strangers and by 1 with 120, which the stop rule cannot see "
     "(docs/studies/method.md); give `retain` where you can, else many strangers"
 )
+OTHER_TOWER = (
+    "{count} records of the forget set are not for this tower (modality {modality}), and nothing in them is forgotten; "
+    "modality both is for models that see and hear"
+)
 NO_SUBJECTS = (
     "no record of the forget set names a subject, so all of it counts as one; where it shows several, name them "
     "(key `subject`, or a sub-folder each), because targets are made per subject"
@@ -79,6 +83,9 @@ def read_sets(request: Request, folder: Path, listener: Listener) -> Sets:
     subjects = {record.subject or NO_SUBJECT for record in forget if record.media is not None}
     if len({record.media for record in forget}) > 1 and subjects == {NO_SUBJECT}:
         listener(Event.warning(NO_SUBJECTS))
+    other = [record for record in forget if record.media is not None and getattr(record, request.modality) is None]
+    if other and request.alone:
+        listener(Event.warning(OTHER_TOWER.format(count=len(other), modality=request.modality)))
     if not retain:
         what = "built-in drawn strangers" if not request.generic else "`generic`"
         listener(Event.warning(NO_RETAIN_SET.format(what=what)))

@@ -205,10 +205,8 @@ def _chain(inventory: Inventory, told: ProvenanceDocument, inside: Path | None) 
 
 def _runs_since(original: Digests, inventory: Inventory, told: ProvenanceDocument) -> list[ProvenanceDocument]:
     """The runs from the one that began with a base, oldest first; the last run alone where none did."""
-    runs = [told]
+    runs, first = [told], told
     for earlier in reversed(told.earlier_runs):
-        if runs[0].base is None or runs[0].base.weights_digest == original.weights:
-            break
         try:
             found = read_source(inventory.root / earlier.record).document
         except UserError:
@@ -216,8 +214,10 @@ def _runs_since(original: Digests, inventory: Inventory, told: ProvenanceDocumen
         if not isinstance(found, ProvenanceDocument):
             break
         runs.insert(0, found)
-    first = runs[0].base
-    return runs if first is not None and first.weights_digest == original.weights else [told]
+        # The oldest that fits: a run may have left all weights as they were.
+        if found.base is not None and found.base.weights_digest == original.weights:
+            first = found
+    return runs[runs.index(first) :]
 
 
 def _base(found: Digests | None, runs: Sequence[ProvenanceDocument]) -> VerifiedFact:
@@ -270,7 +270,7 @@ def _set(forget: Given | None, told: ProvenanceDocument) -> VerifiedFact:
     return _fact(
         "set",
         hmac.compare_digest(seen, known.digest),
-        f"it is the set that was forgotten: {len(samples)} {noun}(s)",
+        f"it is the set that was forgotten{' by the last run' * bool(told.earlier_runs)}: {len(samples)} {noun}(s)",
         f"not the set that was forgotten, which had {known.pictures} {noun}(s); this one has {len(samples)}",
     )
 

@@ -268,7 +268,7 @@ def unlearn(
         heard = tracking.heard_by(RunListener(output), output.warn) if first else None
         kept = vars(saving) | vars(replaying)
         result = vkdsurgeon.unlearn(suite=suite, **vars(sets), **kept, **common, on_event=heard)
-        rows = result_rows(result)
+        rows = [*result_rows(result), *_replay_row(replaying, result)]
         output.document(result.model_dump(mode="json"), lambda: pairs(rows, output.columns), kept=result.out)
     _judge(result, printing)
 
@@ -360,6 +360,13 @@ def _run_other(
     refuse_foreign_options(choice.method, common["recipe"], foreign)
     records = {name: getattr(sets, name) for name in ("forget", "retain", "generic", "text")}
     run_other_method({"method": method, "scope": choice.scope, **records, **common}, printing.sink, tracking)
+
+
+def _replay_row(replaying: Replaying, result: UnlearnResult) -> list[tuple[str, str]]:
+    if replaying.save_replay is None or result.write is None:
+        return []
+    how = "encrypted" if replaying.replay_key else "not encrypted: keep it as you would keep the images"
+    return [("replay file", f"{replaying.save_replay}, {how}")]
 
 
 def _judge(result: UnlearnResult, printing: Printing) -> None:
