@@ -127,6 +127,19 @@ def test_what_is_of_one_tower_is_refused(model: Path, mixed: dict[str, Path], gi
         both(model, mixed, None, **given)
 
 
+@pytest.mark.parametrize(("modality", "told"), [("image", 6), ("audio", 16), ("both", 0)])
+def test_records_that_one_tower_passes_over_are_told(
+    model: Path, mixed: dict[str, Path], modality: str, told: int
+) -> None:
+    heard: list[str] = []
+    both(
+        model, mixed, None, modality=modality,
+        on_event=lambda event: heard.append(event.text) if event.kind == "warning" else None,
+    )  # fmt: skip
+    found = [text for text in heard if "not for this tower" in text]
+    assert [text.split()[0] for text in found] == ([str(told)] if told else [])
+
+
 def test_the_command_line_plans_both(model: Path, mixed: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     words = ["unlearn", str(model), "--forget", str(mixed["forget"]), "--retain", str(mixed["retain"]), "--dry-run"]
     words += ["--modality", "both", "--set", "forget_target=swap", "--steps", "2", "--set", "extensions=0"]
