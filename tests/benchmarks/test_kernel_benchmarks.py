@@ -64,6 +64,7 @@ def test_every_benchmark_runs():
         assert f"PASSED {file.relative_to(ROOT)}::" in done.stdout
 
 
+@pytest.mark.campaign
 def test_green_operations_are_recorded_with_their_origin(toy: Path):
     done = _bench(toy, "benchmarks/kernels", "--record", "--bench-device", "cpu")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -32,7 +32,7 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
         "$V recipe keys 2>&-",
         "$V recipe keys --json | true; exit ${{PIPESTATUS[0]}}",
         "$V recipe keys | head -c 1; exit ${{PIPESTATUS[0]}}",
-        "$V inspect {model} 2>&1 >/dev/null | true; exit ${{PIPESTATUS[0]}}",
+        pytest.param("$V inspect {model} 2>&1 >/dev/null | true; exit ${{PIPESTATUS[0]}}", marks=pytest.mark.campaign),
         pytest.param("$V inspect {model} >&- 2>&-", marks=pytest.mark.campaign),
         pytest.param("$V miniature -o {out} > /dev/full", marks=pytest.mark.campaign),
     ],

@@ -210,7 +210,7 @@ main()
 
 
 @pytest.mark.parametrize(
-    "home", [None, *(pytest.param(home, marks=pytest.mark.campaign) for home in ("/nonexistent", __file__))]
+    "home", [pytest.param(home, marks=pytest.mark.campaign) for home in (None, "/nonexistent", __file__)]
 )
 def test_a_user_without_an_account(tmp_path: Path, sets: dict[str, Path], model: Path, home: str | None) -> None:
     """As in a container with a number for a user: no name, and a home directory that is absent or of no use."""

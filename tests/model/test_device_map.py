@@ -104,11 +104,11 @@ def test_weights_that_are_written_once_more_go_with_the_model(facts: World, tmp_
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("perturb", {"perturbations": ["noise=20"], "universal": {"steps": 2, "batch_size": 4}}),
         ("relearn", {"steps": 2, "batch_size": 4}),
         *(
             pytest.param(*each, marks=pytest.mark.campaign)
             for each in (
+                ("perturb", {"perturbations": ["noise=20"], "universal": {"steps": 2, "batch_size": 4}}),
                 ("prompt", {"builtin": True}),
                 ("membership", {"nonmembers": "heldout"}),
                 ("quantize", {"formats": ["int4"]}),

@@ -147,7 +147,7 @@ def test_it_works_from_the_wheel(built: Built, llava: Path, tmp_path: Path) -> N
     assert (tmp_path / "miniature" / "base" / "config.json").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_what_an_extra_brings_is_refused_without_it(
     built: Built, llava: Path, sets: dict[str, Path], tmp_path: Path
 ) -> None:

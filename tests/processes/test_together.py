@@ -196,7 +196,7 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyP
     assert str(resolve_device("auto", 3)) == "cuda"
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_the_decoder_pass_is_made_by_the_first_process_alone(here: Place, tmp_path: Path) -> None:
     both = SHORT.model_copy(update={"decoder": DECODER})
     found = together(2, lambda processes: go(here, tmp_path / "out", processes, both))

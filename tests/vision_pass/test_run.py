@@ -165,7 +165,7 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(
     assert not all(torch.equal(first[name], other[name]) for name in first if name in other)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "mixed"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", pytest.param("mixed", marks=pytest.mark.campaign)])
 def test_changes_have_the_dtype_on_disk(llava: Path, sets: dict[str, Path], precision: str):
     outcome, _ = run(llava, sets, **resolve_precision(precision))
     before = originals(llava, list(outcome.changes))

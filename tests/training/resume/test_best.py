@@ -116,6 +116,7 @@ def test_a_larger_budget_goes_on_from_the_last_state(here: Place, tmp_path: Path
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
+@pytest.mark.campaign
 def test_a_decoder_pass_is_made_anew_for_another_student(here: Place, whole: dict[str, bytes], tmp_path: Path) -> None:
     """Its mask and states bear other names than those of the pass that the smaller budget ended with."""
     small, large = (RECIPE.model_copy(update={"extensions": number, "decoder": DECODER}) for number in (0, 1))

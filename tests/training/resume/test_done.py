@@ -74,7 +74,13 @@ def test_a_run_that_missed_its_stop_rule_keeps_its_journal(here: Place, tmp_path
     assert files(tmp_path / "out.journal") == kept
 
 
-@pytest.mark.parametrize("what", ["seed", "recipe", "sets", "a byte", "a file", "a foreign directory", "no --resume"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("seed", "sets", "a byte", "no --resume"),
+        *(pytest.param(each, marks=pytest.mark.campaign) for each in ("recipe", "a file", "a foreign directory")),
+    ],
+)
 def test_another_output_is_in_the_way(here: Place, tmp_path: Path, what: str) -> None:
     out = tmp_path / "out"
     recipe = MET.model_copy(update={"decoder": None, "steps": 2})

@@ -85,7 +85,10 @@ def test_a_second_interrupt_does_not_wait(here: Place, tmp_path: Path) -> None:
             {"recipe": RECIPE.model_copy(update={"granularity": "row", "weight_decay": 0.1})},
             marks=pytest.mark.campaign,
         ),
-        {"recipe": RECIPE.model_copy(update={"forget_target": "common", "saliency": "random"})},
+        pytest.param(
+            {"recipe": RECIPE.model_copy(update={"forget_target": "common", "saliency": "random"})},
+            marks=pytest.mark.campaign,
+        ),
         {"recipe": RECIPE.model_copy(update={"tamper_weight": 1.0, "tamper_steps": 2, "tamper_horizon": 6})},
         pytest.param(
             {"recipe": RECIPE.model_copy(update={"identity_weight": 0.1, "tamper_weight": 0.5})},
@@ -102,6 +105,7 @@ def test_every_kind_of_state_is_saved(here: Place, llava: Path, tmp_path: Path, 
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
+@pytest.mark.campaign
 def test_narrow_moments_of_the_decoder_pass_are_saved(here: Place, tmp_path: Path) -> None:
     decoder = DECODER.model_copy(update={"moments": "int8", "dtype": "bfloat16"})
     recipe = BOTH.model_copy(update={"steps": 2, "extensions": 0, "decoder": decoder})
