@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 def result_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
     """Names and values, for people."""
-    if result.image_pass is not None:
-        alone = result.model_copy(update={"image_pass": None})
-        return [*result_rows(result.image_pass), ("", ""), *result_rows(alone)]
+    before = [] if result.image_pass is None else [*_tower_rows(result.image_pass), ("", "")]
+    return [*before, *_tower_rows(result)]
+
+
+def _tower_rows(result: UnlearnResult) -> list[tuple[str, Any]]:
     plan = result.plan
     sets = {"forget": plan.forget_pictures, "retain": plan.retain_pictures, "generic": plan.generic_pictures}
     rows: list[tuple[str, Any]] = [

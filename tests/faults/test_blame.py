@@ -209,9 +209,8 @@ main()
 """
 
 
-@pytest.mark.parametrize(
-    "home", [pytest.param(home, marks=pytest.mark.campaign) for home in (None, "/nonexistent", __file__)]
-)
+@pytest.mark.campaign
+@pytest.mark.parametrize("home", [None, "/nonexistent", __file__])
 def test_a_user_without_an_account(tmp_path: Path, sets: dict[str, Path], model: Path, home: str | None) -> None:
     """As in a container with a number for a user: no name, and a home directory that is absent or of no use."""
     names = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "TORCHINDUCTOR_CACHE_DIR")

@@ -24,7 +24,7 @@ from vkdsurgeon.config.release import load_release
 from vkdsurgeon.patch.apply import apply_patches
 from vkdsurgeon.patch.state import verify_patches
 from vkdsurgeon.results.read import read_source
-from vkdsurgeon.vision_pass.replay import read_replays
+from vkdsurgeon.vision_pass.replay_format import read_replays
 
 RECIPE = {
     "steps": 10, "density": 0.5, "layers": {"projector": 1.0}, "depth": 2, "distance": "nmse", "decoder": {"steps": 3},

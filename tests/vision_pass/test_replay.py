@@ -25,7 +25,7 @@ from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.training.events import unheard
 from vkdsurgeon.vision_pass.job import Job, Prepared
 from vkdsurgeon.vision_pass.prepare import prepare
-from vkdsurgeon.vision_pass.replay import read_replays, replay_digest, write_replay
+from vkdsurgeon.vision_pass.replay_format import read_replays, replay_digest, write_replay
 from vkdsurgeon.vision_pass.run import operate
 from vkdsurgeon.vision_pass.targets.stretched import StretchedTargets
 from vkdsurgeon.vision_pass.teach import teach

@@ -11,7 +11,7 @@ from vkdsurgeon.files.atomic import check_folder
 from vkdsurgeon.pipeline.request import Request
 from vkdsurgeon.training.resume.session import journal_of
 from vkdsurgeon.vision_pass.job import Prepared
-from vkdsurgeon.vision_pass.replay import write_replay
+from vkdsurgeon.vision_pass.replay_format import write_replay
 from vkdsurgeon.vision_pass.teacher import visual_digest
 
 

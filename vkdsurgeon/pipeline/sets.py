@@ -15,7 +15,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.pipeline.request import Request
 from vkdsurgeon.training.events import Event, Listener
 from vkdsurgeon.vision_pass.job import Job, Prepared
-from vkdsurgeon.vision_pass.replay import read_replays
+from vkdsurgeon.vision_pass.replay_format import read_replays
 
 NO_RETAIN_SET = (
     "no `retain` set: retention is distilled on {what} alone. On pretrained weights, answers about people whom no "

@@ -48,7 +48,7 @@ def attest(model: Path, documents: Sequence[Path], out: Path, *, base_name: str 
     """
     inventory = take_inventory(model)
     record = _record_of(model, inventory)
-    sources = [read_source(path) for path in with_record(model, documents)]
+    sources = _with_record(record, documents)
     digests = checkpoint_digests(inventory)
     subject = [{"name": path, "digest": {"sha256": digest}} for path, digest in sorted(digests.files.items())]
     name = base_name or _hub_name(record) or "base"
@@ -69,11 +69,12 @@ def with_record(model: Path, documents: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: As `attest`.
     """
-    inventory = take_inventory(model)
-    record = _record_of(model, inventory)
-    if record.digest in {read_source(path).digest for path in documents}:
-        return list(documents)
-    return [*documents, model / record_names(inventory)[-1]]
+    return [source.path for source in _with_record(_record_of(model, take_inventory(model)), documents)]
+
+
+def _with_record(record: Source, documents: Sequence[Path]) -> list[Source]:
+    sources = [read_source(path) for path in documents]
+    return sources if record.digest in {source.digest for source in sources} else [*sources, record]
 
 
 def base_name_of(model: Path) -> str | None:

@@ -24,7 +24,7 @@ from vkdsurgeon.release.card import CARD, has_section
 from vkdsurgeon.results.read import read_source
 from vkdsurgeon.results.reproduction import ReproduceResult
 from vkdsurgeon.results.run_record import ProvenanceDocument
-from vkdsurgeon.vision_pass.replay import replay_digest
+from vkdsurgeon.vision_pass.replay_format import replay_digest
 
 # Another processor sums in another order; what it does to weights stays far below these.
 _CLOSE, _SAME = 0.05, 0.95

@@ -21,7 +21,7 @@ from vkdsurgeon.release.card import CARD, has_section
 from vkdsurgeon.results.read import read_source
 from vkdsurgeon.results.run_record import ProvenanceDocument
 from vkdsurgeon.results.verification import VerifiedFact, VerifyResult
-from vkdsurgeon.vision_pass.replay import replay_digest
+from vkdsurgeon.vision_pass.replay_format import replay_digest
 
 Check = Literal["record", "files", "weights", "chain", "base", "unselected", "set", "replay", "signature"]
 

@@ -16,7 +16,7 @@ from vkdsurgeon.training.sampler import Sampler, torch_shuffle
 from vkdsurgeon.vision_pass.hardening.terms import prepare_hardening
 from vkdsurgeon.vision_pass.job import Prepared
 from vkdsurgeon.vision_pass.mask import choose_mask
-from vkdsurgeon.vision_pass.replay import replay_bytes
+from vkdsurgeon.vision_pass.replay_format import replay_bytes
 from vkdsurgeon.vision_pass.trainer import SETTLING_STEPS, gather_gradients
 
 # The first of them compiles and fills caches.

@@ -15,7 +15,7 @@ from vkdsurgeon.model.source import ModelSource
 from vkdsurgeon.model.vision import VisualStack
 from vkdsurgeon.vision_pass.objective import DistillationTerms
 from vkdsurgeon.vision_pass.plan import Plan
-from vkdsurgeon.vision_pass.replay import Replay
+from vkdsurgeon.vision_pass.replay_format import Replay
 from vkdsurgeon.vision_pass.teacher import Teacher
 
 

@@ -13,7 +13,7 @@ from vkdsurgeon.errors import UserError
 from vkdsurgeon.model.feature_store import FeatureStore
 from vkdsurgeon.model.replayed import ReplayedSample
 from vkdsurgeon.vision_pass.objective import DistillationTerms
-from vkdsurgeon.vision_pass.replay import Replay, name_digest
+from vkdsurgeon.vision_pass.replay_format import Replay, name_digest
 
 # Rounding to bfloat16 moves activations by 0.4 % at most; other images of one person lie farther apart.
 _SAME = 0.01

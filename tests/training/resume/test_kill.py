@@ -33,13 +33,8 @@ def finished(here: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return files(out)
 
 
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [
-        pytest.param(number, status, marks=pytest.mark.campaign)
-        for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 130))
-    ],
-)
+@pytest.mark.campaign
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130)])
 def test_a_process_that_is_ended_goes_on(
     here: Place, finished: dict[str, bytes], tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
